@@ -1,0 +1,1 @@
+"""The demo: a small Django project that uses `durable_agents` as any project would."""

@@ -1,0 +1,78 @@
+"""The demo's agent. `durable_agents` finds this module in every installed app, as Django finds `admin.py`."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from durable_agents import Agent, ToolError, tool
+
+SCRIPTED_URL = "http://127.0.0.1:8765/v1"
+SKIES = ("clear", "cloudy", "rainy", "windy", "foggy", "snowy")
+
+
+@tool
+def get_weather(city: str) -> dict[str, Any]:
+    """Tell today's weather in a city. Demo data: invented from the city's name, and always the same for it."""
+    digest = hashlib.sha256(city.strip().lower().encode()).digest()
+    return {"city": city, "temperature_c": digest[0] % 35 - 2, "sky": SKIES[digest[1] % len(SKIES)], "demo_data": True}
+
+
+@tool
+async def get_time(tz: str) -> dict[str, str]:
+    """Tell the present time in a time zone of the IANA database, such as Europe/Paris."""
+    try:
+        now = datetime.now(ZoneInfo(tz))
+    except (OSError, ValueError, KeyError) as error:
+        raise ToolError(f"{tz!r} is no time zone. Use a name such as 'Europe/Paris' or 'UTC'.") from error
+    return {"tz": tz, "time": now.isoformat(timespec="seconds"), "weekday": now.strftime("%A")}
+
+
+@tool
+def add(a: float, b: float) -> float:
+    """Add two numbers."""
+    return a + b
+
+
+class Setup(NamedTuple):
+    """Which model answers, how it is reached, and whether it can call tools."""
+
+    model: str
+    settings: dict[str, Any]
+    calls_tools: bool = True
+
+
+def setup(environ: Mapping[str, str]) -> Setup:
+    """Return the model that `environ` asks for.
+
+    `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) comes first, then `DEMO_MODEL`, any litellm model string,
+    then the scripted model at `DEMO_SCRIPTED_URL`, which `manage.py demo` sets.
+    """
+    if url := environ.get("DEMO_LOCAL_URL"):
+        return Setup("openai/smollm2", {"api_base": url, "api_key": "local", "max_tokens": 400}, calls_tools=False)
+    if model := environ.get("DEMO_MODEL"):
+        return Setup(model, placeholder_key(model, environ))
+    url = environ.get("DEMO_SCRIPTED_URL", SCRIPTED_URL)
+    return Setup("openai/scripted", {"api_base": url, "api_key": "scripted"})
+
+
+def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a key for an OpenAI-compatible server that asks for none: the client refuses to start without one."""
+    own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
+    if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):
+        return {"api_key": "none"}
+    return {}
+
+
+chosen = setup(os.environ)
+
+assistant = Agent(
+    "assistant",
+    model=chosen.model,
+    instructions="You are a friendly assistant. Be brief. Use the tools for weather, time and sums.",
+    tools=[get_weather, get_time, add] if chosen.calls_tools else [],
+    model_settings=chosen.settings,
+    public=True,
+)

@@ -1,0 +1,73 @@
+"""The demo's listening socket: which port it gets, how a person writes its address, and when somebody answers there.
+
+The command holds the socket and hands it to the web server. So the port cannot be lost in between, nor while a web
+server that died is replaced.
+"""
+
+import contextlib
+import errno
+import http.client
+import ipaddress
+import socket
+
+PORTS_TO_TRY = 100
+LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address, or the usual name, of this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `port` of `host`, or on the next port that is free (0: any).
+
+    Raises `OSError` if `host` is no address of this machine, or no port is free.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    last = min(port + PORTS_TO_TRY, 65535)
+    for candidate in range(port, last):
+        try:
+            return socket.create_server((host, candidate), family=family, backlog=128)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return socket.create_server((host, last), family=family, backlog=128)
+
+
+def port_of(listener: socket.socket) -> int:
+    """Return the port that `listener` has got."""
+    return int(listener.getsockname()[1])
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with listen(LOOPBACK[socket.AF_INET], 0) as probe:
+        return port_of(probe)
+
+
+def reachable_host(listener: socket.socket) -> str:
+    """Return an address at which this machine itself reaches `listener`."""
+    host = str(listener.getsockname()[0])
+    return LOOPBACK[listener.family] if ipaddress.ip_address(host).is_unspecified else host
+
+
+def site_url(listener: socket.socket) -> str:
+    """Return the URL of the site behind `listener`."""
+    host = reachable_host(listener)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port_of(listener)}/"
+
+
+def is_answering(host: str, port: int, path: str = "/") -> bool:
+    """Return whether an HTTP server answers a request at `host` and `port` within some seconds."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", path)
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+    return True

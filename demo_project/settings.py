@@ -1,0 +1,156 @@
+"""Settings of the demo project.
+
+Everything runs on one SQLite file unless the environment says otherwise:
+
+- `DATABASE_URL`: for example `postgres://user@localhost/demo`.
+- `REDIS_URL`: Redis carries the queue and the channel layer.
+- `SECRET_KEY`: else one is made for this checkout and kept in `.demo-secret`.
+- `ALLOWED_HOSTS`, `CSRF_TRUSTED_ORIGINS`: comma-separated; loopback only by default.
+- `DEBUG`: `0` switches it off.
+"""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def listed(name: str, default: str = "") -> list[str]:
+    """Return the comma-separated values of the environment variable `name`."""
+    return [value.strip() for value in os.environ.get(name, default).split(",") if value.strip()]
+
+
+def checkout_secret(path: Path) -> str:
+    """Return the secret key of this checkout; the first caller makes it, readable by its owner only.
+
+    The key also signs the queue's payloads, so a well-known one would let anyone who can write to the queue run code.
+    """
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name) as file:
+            file.write(secrets.token_urlsafe(50))
+            file.flush()
+            # Linked when complete, so that two processes starting at once agree on one whole key.
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_text(encoding="ascii")
+
+
+def database(url: str) -> Any:
+    """Return Django's database settings for `url`; SQLite gets what many writers at once need."""
+    settings = dj_database_url.parse(url)
+    if settings["ENGINE"].endswith("sqlite3"):
+        settings["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",  # a deferred one that turns to writing fails at once when another writes
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        }
+    return settings
+
+
+def channel_layer(redis_url: str) -> dict[str, Any]:
+    """Return the channel layer on `redis_url`, or the one inside the process when it is empty."""
+    if not redis_url:
+        return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis_url]}}
+
+
+def broker(redis_url: str) -> dict[str, Any]:
+    """Return the queue's place: `redis_url`, or the default database when it is empty."""
+    return {"redis": redis_url} if redis_url else {"orm": "default"}
+
+
+SECRET_KEY = os.environ.get("SECRET_KEY") or checkout_secret(BASE_DIR / ".demo-secret")
+DEBUG = os.environ.get("DEBUG", "1") == "1"
+ALLOWED_HOSTS = listed("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = listed("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "drf_spectacular",
+    "django_q",
+    "durable_agents",
+    "demo_project",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+ROOT_URLCONF = "demo_project.urls"
+ASGI_APPLICATION = "demo_project.asgi.application"
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/accounts/login/"
+
+DATABASES = {"default": database(os.environ.get("DATABASE_URL") or f"sqlite:///{BASE_DIR / 'demo.sqlite3'}")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CHANNEL_LAYERS = {"default": channel_layer(os.environ.get("REDIS_URL", ""))}
+Q_CLUSTER = {
+    "name": "demo",
+    "workers": 3,
+    "timeout": 300,
+    "retry": 360,
+    **broker(os.environ.get("REDIS_URL", "")),
+}
+DURABLE_AGENTS: dict[str, Any] = {}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.SessionAuthentication",
+        "rest_framework.authentication.BasicAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {"TITLE": "durable_agents demo", "VERSION": "0.1.0", "SERVE_INCLUDE_SCHEMA": False}
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "loggers": {"durable_agents": {"handlers": ["console"], "level": "INFO"}},
+}

@@ -1,0 +1,143 @@
+"""Keeps the demo's processes running and stops them together.
+
+Each process leads a group of its own, so that stopping it reaches the processes it made as well. A guard process (see
+`guard`) does the same should this one be killed.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+from typing import IO, Self
+
+from . import guard
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_DEATHS = 5
+DEATHS_WINDOW_SECONDS = 60
+
+
+class ProcessFailedError(Exception):
+    """A process keeps dying, so that starting it again does not help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What to run, and the descriptors that it inherits."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str]
+    fds: Sequence[int] = ()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it as the leader of a new session, out of reach of this terminal's Ctrl-C."""
+        return subprocess.Popen(
+            self.command,
+            cwd=ROOT,
+            env=self.env,
+            pass_fds=self.fds,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+class Child:
+    """A program that runs, and when it died before."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.process = program.start()
+        self.deaths: deque[float] = deque(maxlen=MAX_DEATHS)
+
+    @property
+    def group(self) -> int:
+        """The id of its process group."""
+        return self.process.pid
+
+    def is_dead(self) -> bool:
+        """Return whether its process has ended, and collect it if so."""
+        return self.process.poll() is not None
+
+    def revive(self) -> None:
+        """Start the program again; raises `ProcessFailedError` at the fifth death within a minute."""
+        guard.kill([self.group])
+        self.deaths.append(time.monotonic())
+        if len(self.deaths) == MAX_DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_WINDOW_SECONDS:
+            raise ProcessFailedError(f"The {self.program.name} stopped {MAX_DEATHS} times within a minute.")
+        self.process = self.program.start()
+
+
+class Supervisor:
+    """A context manager around the demo's processes: inside it they run, after it none is left."""
+
+    def __init__(self, report: Callable[[str], object]) -> None:
+        self.report = report
+        self.children: list[Child] = []
+        self.guard, self.leash = start_guard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, program: Program) -> None:
+        """Start `program` and keep it running."""
+        self.children.append(Child(program))
+        self.tell_guard()
+
+    def watch(self, stopping: Event, *, seconds: float = float("inf")) -> None:
+        """Start again what dies, until `stopping` is set or `seconds` are over; raises `ProcessFailedError`."""
+        deadline = time.monotonic() + seconds
+        while not stopping.wait(0.2) and time.monotonic() < deadline:
+            for child in self.children:
+                if child.is_dead():
+                    self.revive(child)
+            if self.guard.poll() is not None:
+                self.guard, self.leash = start_guard()
+                self.tell_guard()
+
+    def revive(self, child: Child) -> None:
+        """Start a dead child again, and say so."""
+        self.report(f"The {child.program.name} stopped (exit code {child.process.returncode}); starting it again.")
+        child.revive()
+        self.tell_guard()
+
+    def stop(self) -> None:
+        """Stop every process; returns when all are gone, after about nine seconds at most."""
+        guard.end([child.group for child in self.children], reap=self.reap)
+        self.children.clear()
+        self.tell_guard()
+        with contextlib.suppress(BrokenPipeError):
+            self.leash.close()
+        self.guard.wait()
+
+    def reap(self) -> None:
+        """Collect the children that have ended."""
+        for child in self.children:
+            child.is_dead()
+
+    def tell_guard(self) -> None:
+        """Name the present groups to the guard; `watch` replaces a guard that has died and tells the new one."""
+        with contextlib.suppress(BrokenPipeError):
+            self.leash.write(" ".join(str(child.group) for child in self.children) + "\n")
+            self.leash.flush()
+
+
+def start_guard() -> tuple[subprocess.Popen[bytes], IO[str]]:
+    """Start the guard; return it with the pipe whose end it waits for, which closes however this process ends."""
+    theirs, ours = os.pipe()
+    command = [sys.executable, "-m", "demo_project.guard"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, start_new_session=True)
+    os.close(theirs)
+    return process, os.fdopen(ours, "w")

@@ -1,0 +1,15 @@
+"""URLs of the demo: the chat, the sign-in, the admin and the API."""
+
+from django.contrib import admin
+from django.urls import include, path
+from rest_framework.authtoken.views import obtain_auth_token
+
+from . import views
+
+urlpatterns = [
+    path("", views.chat, name="chat"),
+    path("accounts/", include("django.contrib.auth.urls")),
+    path("admin/", admin.site.urls),
+    path("agents/", include("durable_agents.urls")),
+    path("api-token-auth/", obtain_auth_token),
+]

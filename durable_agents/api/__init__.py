@@ -1,0 +1,1 @@
+"""The REST API: views validate, authorise, call one lifecycle function and serialise."""

@@ -1,0 +1,59 @@
+"""The Django app: wires autodiscovery of agents and, in the workers, the hooks into django-q2."""
+
+from __future__ import annotations
+
+import sys
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.module_loading import autodiscover_modules
+from django.utils.translation import gettext_lazy as _
+
+
+class DurableAgentsConfig(AppConfig):
+    """AppConfig of ``durable_agents``."""
+
+    name = "durable_agents"
+    label = "durable_agents"
+    verbose_name = _("Durable agents")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
+
+        autodiscover_modules("agents")
+        post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
+        post_migrate.connect(_migrated, sender=self, dispatch_uid="durable_agents")
+        if sys.argv[1:2] == ["qcluster"]:
+            _harden_cluster()
+
+
+def _worker_spawned(**_: object) -> None:
+    from durable_agents import engine  # noqa: PLC0415 - only workers run the engine
+
+    engine.on_spawn()
+
+
+def _migrated(**_: object) -> None:
+    from durable_agents import lifecycle, outbound  # noqa: PLC0415 - needs the app registry
+
+    lifecycle.ensure_pools()
+    outbound.schedule_sweep()
+
+
+def _harden_cluster() -> None:
+    from durable_agents import outbound  # noqa: PLC0415 - only the cluster process
+
+    outbound.harden(_load_before_fork)
+
+
+def _load_before_fork() -> None:
+    """Load the model library once, before the workers fork, so that they share its memory and start warm.
+
+    Only where that is safe: forked children keep no thread of their parent, so it must not have started any.
+    """
+    if sys.platform != "linux":
+        return
+    from durable_agents.llm import door  # noqa: PLC0415 - only the cluster process
+
+    door().prepare()

@@ -1,0 +1,408 @@
+"""The websocket: a snapshot or nothing, then exactly what is new; commands on the same socket.
+
+Frames are JSON objects of the subprotocol ``durable-agents.v1``. What a browser is told comes from rows: a hint from
+the channel layer, or from the poller where the layer does not cross processes, only says when to look. A published
+delta that is the next in order is passed on as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+from weakref import WeakKeyDictionary
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth.models import AnonymousUser
+
+from durable_agents import lifecycle, outbound
+from durable_agents.conf import config, origin_is_allowed, user_of_headers
+from durable_agents.exceptions import DurableAgentsError, InvalidPartsError, ThreadNotFoundError
+from durable_agents.logs import log_error
+from durable_agents.models import Thread
+from durable_agents.policies import policy, require, visible_thread
+from durable_agents.streaming import Cursor, Frame, Sign, ThreadReader, signs_of
+from durable_agents.transcript import ui_message
+
+SUBPROTOCOL = "durable-agents.v1"
+VERSION = 1
+HEARTBEAT_SECONDS = 25
+MAX_SUBSCRIPTIONS = 50
+MAX_INFLIGHT = 16
+POLL_SECONDS = 0.1
+HEAL_SECONDS = 5
+"""How long a lost hint may go unnoticed where the channel layer carries them."""
+
+BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_BIG = 4400, 4401, 4403, 4406, 1009
+
+
+@dataclass(kw_only=True)
+class Subscription:
+    """One thread that this socket follows."""
+
+    reader: ThreadReader
+    running: bool = False
+    dirty: bool = False
+    """Set while a reading runs: look once more before it ends."""
+
+
+class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One browser's socket; it may follow many threads."""
+
+    COMMANDS: ClassVar[dict[str, str]] = {
+        "hello": "on_hello",
+        "subscribe": "on_subscribe",
+        "unsubscribe": "on_unsubscribe",
+        "ping": "on_ping",
+        "fill": "on_fill",
+        "older": "on_older",
+        "send": "on_send",
+        "stop": "on_stop",
+        "resume": "on_resume",
+    }
+
+    async def connect(self) -> None:
+        """Accept, then close with a code where the socket may not stay: browsers see no code before."""
+        self.subscriptions: dict[UUID, Subscription] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        offered = self.scope.get("subprotocols") or []
+        await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        if offered and SUBPROTOCOL not in offered:
+            await self.close(WRONG_VERSION)
+            return
+        if not origin_is_allowed(_headers(self.scope)):
+            await self.close(FORBIDDEN)
+            return
+        self.asker = await database_sync_to_async(_asker)(self.scope)
+        if not await database_sync_to_async(policy().allows)(self.asker, "view"):
+            await self.close(FORBIDDEN if self.asker.user.is_authenticated else UNAUTHORIZED)
+            return
+        self.hints = outbound.layer_crosses_processes()
+        self._begin(self._heal())
+
+    async def disconnect(self, code: int) -> None:
+        """Forget the subscriptions. A run goes on whoever watches."""
+        for thread_id in list(self.subscriptions):
+            await self._unsubscribe(thread_id)
+        for task in self.tasks:
+            task.cancel()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """One frame from the client: find its handler, and answer every error with its code."""
+        if not hasattr(self, "asker"):
+            return
+        if text_data is None or len(text_data) > config().max_frame_bytes:
+            await self.close(BAD_FRAME if text_data is None else TOO_BIG)
+            return
+        frame = _parsed(text_data)
+        if frame is None:
+            await self.close(BAD_FRAME)
+            return
+        handler = self.COMMANDS.get(str(frame.get("type")))
+        if handler is None:
+            await self._refuse(frame, "unknown_type", f"There is no frame type {frame.get('type')!r}.")
+            return
+        try:
+            await getattr(self, handler)(frame)
+        except DurableAgentsError as error:
+            await self._refuse(frame, error.code, str(error))
+        except (KeyError, TypeError, ValueError) as error:
+            await self._refuse(frame, "invalid_frame", f"The frame lacks a field or has a wrong one: {error}.")
+
+    # ------------------------------------------------------------------------------------------------- handlers
+
+    async def on_hello(self, frame: Frame) -> None:
+        if frame.get("version", VERSION) != VERSION:
+            await self.close(WRONG_VERSION)
+            return
+        limits = {
+            "frame": config().max_frame_bytes,
+            "subscriptions": MAX_SUBSCRIPTIONS,
+            "inflight": MAX_INFLIGHT,
+        }
+        await self._tell(
+            type="welcome",
+            version=VERSION,
+            session=uuid4().hex,
+            heartbeat=HEARTBEAT_SECONDS,
+            limits=limits,
+            user=self.asker.user.get_username() or None,
+        )
+
+    async def on_ping(self, frame: Frame) -> None:
+        await self._tell(type="pong", t=frame.get("t"))
+
+    async def on_subscribe(self, frame: Frame) -> None:
+        """Watch first, then read: what happens in between is seen as news."""
+        thread = await self._visible(frame, "view")
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and thread.pk not in self.subscriptions:
+            await self._refuse(frame, "too_many_subscriptions", f"At most {MAX_SUBSCRIPTIONS} threads on one socket.")
+            return
+        subscription = Subscription(reader=ThreadReader(thread.pk, _cursor(frame)), running=True)
+        await self._watch(thread.pk, subscription)
+        try:
+            first = await database_sync_to_async(_first_frames)(subscription.reader, int(frame.get("tail", 50)))
+            first[0]["id"] = frame.get("id")
+            first[0]["thread"] = str(frame["thread"])
+            await self._tell_all(first)
+        finally:
+            subscription.running = False
+        await self._catch_up(subscription)
+
+    async def on_unsubscribe(self, frame: Frame) -> None:
+        thread = await self._visible(frame, "view")
+        await self._unsubscribe(thread.pk)
+        await self._tell(type="ok", id=frame.get("id"))
+
+    async def on_fill(self, frame: Frame) -> None:
+        """The deltas of a gap; ``reset`` once they are pruned: subscribe anew without a cursor."""
+        thread = await self._visible(frame, "view")
+        reader = ThreadReader(thread.pk)
+        last = frame.get("to")
+        deltas = await database_sync_to_async(reader.deltas)(
+            str(frame["stream"]), first=int(frame["from"]), last=None if last is None else int(last)
+        )
+        facts = {"id": frame.get("id"), "thread": frame["thread"]}
+        if deltas:
+            await self._tell(type="deltas", stream=frame["stream"], deltas=deltas, **facts)
+        else:
+            await self._tell(type="reset", **facts)
+
+    async def on_older(self, frame: Frame) -> None:
+        thread = await self._visible(frame, "view")
+        limit = max(1, min(int(frame.get("limit", 50)), 200))
+        older = database_sync_to_async(ThreadReader(thread.pk).older)
+        messages, has_older = await older(int(frame["before"]), limit=limit)
+        await self._tell(type="page", id=frame.get("id"), thread=frame["thread"], messages=messages, hasOlder=has_older)
+
+    async def on_send(self, frame: Frame) -> None:
+        thread = await self._visible(frame, "send")
+        await self._command(frame, thread, lambda: _send(thread, frame))
+
+    async def on_stop(self, frame: Frame) -> None:
+        thread = await self._visible(frame, "stop")
+        await self._command(frame, thread, lambda: {"status": lifecycle.stop_thread(thread.pk).status})
+
+    async def on_resume(self, frame: Frame) -> None:
+        thread = await self._visible(frame, "resume")
+        prompt = frame.get("prompt")
+        await self._command(frame, thread, lambda: {"status": lifecycle.resume_thread(thread.pk, prompt).status})
+
+    async def _command(self, frame: Frame, thread: Thread, run: Callable[[], Mapping[str, Any]]) -> None:
+        """Run a command once per key, answer, and show what it did without waiting for a hint."""
+        key = frame.get("key")
+        result = await database_sync_to_async(lifecycle.run_command)(thread.pk, None if key is None else str(key), run)
+        await self._tell(type="ok", id=frame.get("id"), thread=frame["thread"], **result)
+        subscription = self.subscriptions.get(thread.pk)
+        if subscription is not None:
+            await self._catch_up(subscription)
+
+    async def _visible(self, frame: Frame, action: str) -> Thread:
+        """The frame's thread, if the caller may do this to it."""
+
+        def find() -> Thread:
+            thread = visible_thread(self.asker, str(frame["thread"]))
+            require(self.asker, action, thread)
+            return thread
+
+        found: Thread = await database_sync_to_async(find)()
+        return found
+
+    # ------------------------------------------------------------------------------------------------ watching
+
+    async def _watch(self, thread_id: UUID, subscription: Subscription) -> None:
+        known = thread_id in self.subscriptions
+        self.subscriptions[thread_id] = subscription
+        if self.hints and not known:
+            await self.channel_layer.group_add(outbound.group_of(thread_id), self.channel_name)
+        elif not self.hints:
+            poller().watch(thread_id, self)
+
+    async def _unsubscribe(self, thread_id: UUID) -> None:
+        if self.subscriptions.pop(thread_id, None) is None:
+            return
+        if self.hints:
+            await self.channel_layer.group_discard(outbound.group_of(thread_id), self.channel_name)
+        else:
+            poller().unwatch(thread_id, self)
+
+    async def thread_changed(self, event: Mapping[str, Any]) -> None:
+        """A hint from the channel layer."""
+        subscription = self.subscriptions.get(UUID(event["thread"]))
+        if subscription is not None:
+            await self._catch_up(subscription)
+
+    async def thread_delta(self, event: Mapping[str, Any]) -> None:
+        """A delta from the channel layer: the next in order goes straight out, any other makes us read."""
+        frame = event["frame"]
+        subscription = self.subscriptions.get(UUID(frame["thread"]))
+        if subscription is None:
+            return
+        if not subscription.running and subscription.reader.accept(frame):
+            await self._tell(**frame)
+        else:
+            await self._catch_up(subscription)
+
+    def look(self, thread_id: UUID) -> None:
+        """The poller saw that a thread has news."""
+        subscription = self.subscriptions.get(thread_id)
+        if subscription is not None:
+            self._begin(self._catch_up(subscription))
+
+    async def _heal(self) -> None:
+        """Look now and then without a hint: a lost last one shows no gap."""
+        while True:
+            await asyncio.sleep(HEAL_SECONDS)
+            for subscription in list(self.subscriptions.values()):
+                await self._catch_up(subscription)
+
+    async def _catch_up(self, subscription: Subscription) -> None:
+        """Send what is new, one reading at a time."""
+        subscription.dirty = True
+        if subscription.running:
+            return
+        subscription.running = True
+        try:
+            while subscription.dirty:
+                subscription.dirty = False
+                await self._tell_all(await database_sync_to_async(subscription.reader.news)())
+        except ThreadNotFoundError:
+            await self._gone(subscription.reader.thread_id)
+        finally:
+            subscription.running = False
+
+    async def _gone(self, thread_id: UUID) -> None:
+        await self._unsubscribe(thread_id)
+        await self._tell(
+            type="error", thread=str(thread_id), code="thread_not_found", message="The thread is gone.", retryable=False
+        )
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # ------------------------------------------------------------------------------------------------- sending
+
+    async def _refuse(self, frame: Frame, code: str, message: str) -> None:
+        await self._tell(
+            type="error", id=frame.get("id"), thread=frame.get("thread"), code=code, message=message, retryable=False
+        )
+
+    async def _tell_all(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            await self._tell(**frame)
+
+    async def _tell(self, **frame: Any) -> None:
+        await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+
+
+def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
+    """What the policy is shown of a socket: the session's user, or the one that the headers authenticate."""
+    headers = _headers(scope)
+    user = scope.get("user") or AnonymousUser()
+    if not user.is_authenticated:
+        user = user_of_headers(headers) or AnonymousUser()
+    getattr(user, "pk", None)  # resolves a lazy user here, where the ORM may be called
+    return SimpleNamespace(user=user, session=scope.get("session"), headers=headers)
+
+
+def _parsed(text: str) -> Frame | None:
+    try:
+        frame = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return frame if isinstance(frame, dict) else None
+
+
+def _cursor(frame: Frame) -> Cursor | None:
+    given = frame.get("cursor")
+    if not given:
+        return None
+    seq = given.get("seq")
+    return Cursor(rev=int(given["rev"]), stream=str(given.get("stream") or ""), seq=-1 if seq is None else int(seq))
+
+
+def _first_frames(reader: ThreadReader, tail: int) -> list[Frame]:
+    """A snapshot; or, to a cursor that can be served, ``resumed`` and the thread's own state."""
+    if not reader.can_resume():
+        return [reader.snapshot(tail=max(1, min(tail, 200)))]
+    state = reader.thread_frame()
+    resumed = {"type": "resumed", "thread": state["thread"], "rev": reader.cursor.rev}
+    return [resumed, *reader.news(), reader.thread_frame()]
+
+
+def _send(thread: Thread, frame: Frame) -> dict[str, Any]:
+    parts, metadata = frame.get("parts"), frame.get("metadata")
+    if not isinstance(parts, list | None) or not isinstance(metadata, dict | None):
+        raise InvalidPartsError("'parts' is a list of parts and 'metadata' an object.")
+    prompt, client_id = frame.get("prompt"), frame.get("client_id")
+    message = lifecycle.send_message(
+        thread.pk,
+        None if prompt is None else str(prompt),
+        parts=parts,
+        client_id=None if client_id is None else str(client_id)[:200],
+        metadata=metadata,
+    )
+    return {"message": ui_message(message, message.parts)}
+
+
+class Poller:
+    """Where the channel layer does not cross processes: one a web process asks which watched threads have news."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[UUID, set[ThreadConsumer]] = {}
+        self._signs: dict[UUID, Sign] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, thread_id: UUID, consumer: ThreadConsumer) -> None:
+        """Tell this consumer from now on when the thread has news."""
+        self._watchers.setdefault(thread_id, set()).add(consumer)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def unwatch(self, thread_id: UUID, consumer: ThreadConsumer) -> None:
+        """Stop telling it."""
+        watchers = self._watchers.get(thread_id, set())
+        watchers.discard(consumer)
+        if not watchers:
+            self._watchers.pop(thread_id, None)
+            self._signs.pop(thread_id, None)
+
+    async def _run(self) -> None:
+        while self._watchers:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._poll()
+            except Exception:
+                log_error("polling failed", action="poll")
+                await asyncio.sleep(1)
+
+    async def _poll(self) -> None:
+        watched = list(self._watchers)
+        signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(watched)
+        for thread_id in watched:
+            if signs.get(thread_id) != self._signs.get(thread_id):
+                for consumer in list(self._watchers.get(thread_id, ())):
+                    consumer.look(thread_id)
+        self._signs = {pk: sign for pk, sign in signs.items() if pk in self._watchers}
+
+
+_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
+
+
+def poller() -> Poller:
+    """The poller of this process's event loop."""
+    loop = asyncio.get_running_loop()
+    if loop not in _pollers:
+        _pollers[loop] = Poller()
+    return _pollers[loop]

@@ -1,0 +1,193 @@
+"""Every error that this package raises, as one tree.
+
+    DurableAgentsError                 code                       status_code
+    ├── ThreadNotFoundError            thread_not_found           404
+    ├── AgentNotFoundError             agent_not_found            400
+    ├── ThreadBusyError                thread_busy                409
+    ├── ToolCallNotFoundError          tool_call_not_found        404
+    ├── ToolCallNotPendingError        tool_call_not_pending      409
+    ├── ApprovalExpiredError           approval_expired           409
+    ├── InvalidPartsError              invalid_parts              400
+    ├── PermissionDeniedError          permission_denied          403
+    ├── TooLargeError                  too_large                  413
+    ├── ThrottledError                 throttled                  429
+    ├── ToolError                      tool_error                 (told to the model, never an HTTP answer)
+    ├── ModelError                     the error kind             (a failed attempt at a model call)
+    ├── LeaseLostError                 lease_lost                 (the row has another holder: give up quietly)
+    └── WaitTimeoutError               wait_timeout               (``wait_for_thread`` gave up)
+
+``code`` is stable and safe to show; ``str(error)`` names the identifiers and says what to do.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class DurableAgentsError(Exception):
+    """Root of all errors of this package."""
+
+    code: ClassVar[str] = "error"
+    status_code: ClassVar[int | None] = None
+
+
+class ThreadNotFoundError(DurableAgentsError):
+    """No thread with this id exists for the caller."""
+
+    code = "thread_not_found"
+    status_code = 404
+
+    def __init__(self, thread_id: object) -> None:
+        super().__init__(f"There is no thread {thread_id!s} that you may see.")
+
+
+class AgentNotFoundError(DurableAgentsError):
+    """No agent of this name is registered (or none that is public)."""
+
+    code = "agent_not_found"
+    status_code = 400
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no agent {name!r}. Declare it in an agents.py of an installed app.")
+
+
+class ThreadBusyError(DurableAgentsError):
+    """The operation needs a thread at rest, or an agent that takes messages while a run is on."""
+
+    code = "thread_busy"
+    status_code = 409
+
+    def __init__(self, thread_id: object) -> None:
+        super().__init__(f"Thread {thread_id!s} has a run going on. Wait until it is at rest, or stop it first.")
+
+
+class ToolCallNotFoundError(DurableAgentsError):
+    """The thread has no tool call of this id."""
+
+    code = "tool_call_not_found"
+    status_code = 404
+
+    def __init__(self, tool_call_id: str) -> None:
+        super().__init__(f"There is no tool call {tool_call_id!r} in this thread.")
+
+
+class ToolCallNotPendingError(DurableAgentsError):
+    """The tool call has an outcome already, and not this one."""
+
+    code = "tool_call_not_pending"
+    status_code = 409
+
+    def __init__(self, tool_call_id: str, status: str) -> None:
+        super().__init__(f"Tool call {tool_call_id!r} is {status}: it does not wait for an outcome any more.")
+
+
+class ApprovalExpiredError(DurableAgentsError):
+    """The decision came after the approval's deadline."""
+
+    code = "approval_expired"
+    status_code = 409
+
+    def __init__(self, tool_call_id: str) -> None:
+        super().__init__(f"The approval of tool call {tool_call_id!r} has expired. Send a message to go on.")
+
+
+class InvalidPartsError(DurableAgentsError):
+    """The message parts are not UI message parts that a user may send."""
+
+    code = "invalid_parts"
+    status_code = 400
+
+
+class PermissionDeniedError(DurableAgentsError):
+    """The policy does not allow the caller to do this."""
+
+    code = "permission_denied"
+    status_code = 403
+
+
+class TooLargeError(DurableAgentsError):
+    """Text, body or result over its limit."""
+
+    code = "too_large"
+    status_code = 413
+
+
+class ThrottledError(DurableAgentsError):
+    """Too many requests or too many running threads."""
+
+    code = "throttled"
+    status_code = 429
+
+
+class ToolError(DurableAgentsError):
+    """Raise it in a tool: the text goes to the model as the outcome of the call, unmasked."""
+
+    code = "tool_error"
+
+
+class LeaseLostError(DurableAgentsError):
+    """The row was fenced: somebody else holds or settled it, and nothing was written."""
+
+    code = "lease_lost"
+
+
+class WaitTimeoutError(DurableAgentsError):
+    """``wait_for_thread`` gave up; the run goes on."""
+
+    code = "wait_timeout"
+
+
+class ErrorKind(StrEnum):
+    """Why a model call or a run failed; the kind is the ``error.code`` of the thread."""
+
+    NETWORK = "network"
+    RATE_LIMITED = "rate_limited"
+    PROVIDER_5XX = "provider_5xx"
+    CONTEXT_WINDOW_EXCEEDED = "context_window_exceeded"
+    INSUFFICIENT_CREDITS = "insufficient_credits"
+    INVALID_REQUEST = "invalid_request"
+    AUTH = "auth"
+    CONTENT_POLICY = "content_policy"
+    MAX_STEPS = "max_steps"
+    CRASHED = "crashed"
+    UNKNOWN = "unknown"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether another attempt at the same call may succeed."""
+        return self in {ErrorKind.NETWORK, ErrorKind.RATE_LIMITED, ErrorKind.PROVIDER_5XX}
+
+    @property
+    def safe_message(self) -> str:
+        """A text for end users that gives nothing away."""
+        return _SAFE_MESSAGES[self]
+
+
+_SAFE_MESSAGES = {
+    ErrorKind.NETWORK: "The model could not be reached.",
+    ErrorKind.RATE_LIMITED: "The model is busy: too many requests.",
+    ErrorKind.PROVIDER_5XX: "The model's provider has a problem.",
+    ErrorKind.CONTEXT_WINDOW_EXCEEDED: "The conversation is too long for the model.",
+    ErrorKind.INSUFFICIENT_CREDITS: "The model's account has no credit left.",
+    ErrorKind.INVALID_REQUEST: "The model refused the request.",
+    ErrorKind.AUTH: "The model's credentials are not accepted.",
+    ErrorKind.CONTENT_POLICY: "The model's provider declined to answer this.",
+    ErrorKind.MAX_STEPS: "The run has used up its steps. Resume it to go on.",
+    ErrorKind.CRASHED: "The worker died again and again during this step.",
+    ErrorKind.UNKNOWN: "Something went wrong.",
+}
+
+
+class ModelError(DurableAgentsError):
+    """An attempt at a model call failed.
+
+    ``kind`` decides what follows, ``retry_after_seconds`` is the provider's own wish (or None), and
+    ``str(error)`` is the raw detail for the admin and the log, never for end users.
+    """
+
+    def __init__(self, kind: ErrorKind, detail: str, *, retryable: bool, retry_after_seconds: float | None = None):
+        super().__init__(detail)
+        self.kind = kind
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds

@@ -1,0 +1,979 @@
+"""THE STATE MACHINE: one function per arrow, one transaction each, every write to in-flight rows fenced.
+
+            send_message                    commit_step: calls open
+  completed ────────────► streaming ───────────────────────► awaiting_tool_results
+      ▲                    │ ▲ ▲  │                                  │    │
+      │ commit_step:       │ │ │  └─ retry_step, release, reap ─┐    │    │
+      │ nothing open       │ │ └────────────────────────────────┘    │    │
+      └────────────────────┤ └── finish_tool_call: the last one ─────┘    │
+                           │                                              │
+        fail_step          │ request_stop                                 │ request_stop
+  failed ◄─────────────────┼──────────────► stopped ◄─────────────────────┘
+      └─ resume ─► streaming ◄─ resume ─────────┘
+
+A stream (one attempt at a step): pending ─claim► streaming ─commit_step► finished, or ─► aborted by retry_step,
+fail_step, request_stop, release or reap. A tool call: pending ─claim► running ─finish_tool_call► its outcome, or back
+to pending for another attempt.
+
+How a user's message comes to be answered, in five files: ``api/views.py`` (or ``consumers.py``) calls
+``send_message`` here; ``engine.py`` claims the stream it made, streams the model's answer and commits it here;
+``streaming.py`` stores and reads the deltas between; ``consumers.py`` shows them to the browser.
+
+Locking rule: every arrow but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads only
+after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal, ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import IntegrityError, OperationalError, connections, router, transaction
+from django.db.models import BooleanField, ExpressionWrapper, F, Q, Value
+from django.db.models.functions import Now
+
+from durable_agents.agents import Agent, registry
+from durable_agents.conf import config
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    ErrorKind,
+    LeaseLostError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+)
+from durable_agents.llm import ModelUsage
+from durable_agents.logs import log
+from durable_agents.models import (
+    Command,
+    Delta,
+    Message,
+    Pool,
+    Role,
+    Stream,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+)
+from durable_agents.outbound import ring_browsers, ring_workers
+from durable_agents.parts import Chunk, Part, clean, fold, text_of, user_parts
+
+_SAVED = [
+    *("status", "rev", "stop_rev", "last_position", "last_number", "run_steps", "retry", "context", "updated_at"),
+    *("error_code", "error_message", "cost"),
+    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
+]
+_MAY_HAVE_RUN = "The tool call was interrupted: it may or may not have run."
+_STOPPED = "The run was stopped before the tool call had a result."
+_ARROW_TRIES = 3
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+# ---------------------------------------------------------------------------------------------- how an arrow is drawn
+
+
+def database() -> str:
+    """Alias of the database that holds the threads."""
+    return router.db_for_write(Thread)
+
+
+def _arrow(function: Callable[P, R]) -> Callable[P, R]:
+    """Run again, at most three times in all, when the database refused the transaction for another one's sake.
+
+    Only the outermost owner of the transaction may do that; inside a caller's transaction the error is theirs.
+    """
+
+    @functools.wraps(function)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(_ARROW_TRIES - 1):
+            try:
+                return function(*args, **kwargs)
+            except OperationalError as error:
+                if connections[database()].in_atomic_block or not _is_passing(error):
+                    raise
+        return function(*args, **kwargs)
+
+    return drawn
+
+
+def _is_passing(error: OperationalError) -> bool:
+    """Whether another try may succeed: serialisation failure, deadlock, or SQLite's "locked"."""
+    return getattr(error.__cause__, "sqlstate", None) in {"40001", "40P01"} or "locked" in str(error)
+
+
+@dataclass(kw_only=True)
+class _Locked:
+    """A thread under its lock, with the doorbells that its arrow owes."""
+
+    thread: Thread
+    now: datetime
+    rev_before: int
+    pools: set[str] = field(default_factory=set)
+
+    @property
+    def agent(self) -> Agent | None:
+        return registry.find(self.thread.agent)
+
+    def move(self, status: ThreadStatus) -> None:
+        """Change the thread's status; the change gets a rev of its own."""
+        if self.thread.status != status:
+            self.thread.status = status
+            self.thread.next_rev()
+
+    def save(self) -> None:
+        """Write the thread if anything durable changed, and ring after commit."""
+        using = database()
+        if self.thread.rev != self.rev_before:
+            self.thread.updated_at = self.now
+            self.thread.save(using=using, update_fields=_SAVED)
+            ring_browsers(self.thread.pk, using=using)
+        if self.pools:
+            ring_workers(self.pools, using=using)
+
+
+@contextmanager
+def _locked(thread_id: UUID) -> Iterator[_Locked]:
+    """One transaction that holds the thread's row; what it changed is saved, and rung for, at its end."""
+    using = database()
+    with transaction.atomic(using=using):
+        rows = Thread.objects.using(using).select_for_update(no_key=True).annotate(db_now=Now())
+        thread = rows.filter(pk=thread_id).first()
+        if thread is None:
+            raise ThreadNotFoundError(thread_id)
+        now: datetime = thread.db_now  # type: ignore[attr-defined]
+        locked = _Locked(thread=thread, now=now, rev_before=thread.rev)
+        yield locked
+        locked.save()
+
+
+def _id(thread: Thread | UUID | str) -> UUID:
+    if isinstance(thread, Thread):
+        return thread.pk
+    try:
+        return thread if isinstance(thread, UUID) else UUID(str(thread))
+    except ValueError as error:
+        raise ThreadNotFoundError(thread) from error
+
+
+# --------------------------------------------------------------------------------------------- what people ask for
+
+
+@_arrow
+def create_thread(
+    agent: str | Agent,
+    *,
+    owner: Any = None,
+    scope: str = "",
+    prompt: str | None = None,
+    parts: list[Part] | None = None,
+    client_id: str | None = None,
+    title: str = "",
+    metadata: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Thread:
+    """A new thread, at rest or, with ``prompt`` or ``parts``, with its first run due.
+
+    A ``client_id`` that the owner has used in this scope gives back that thread, unchanged. Raises AgentNotFoundError
+    and what ``send_message`` raises.
+    """
+    name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
+    using = database()
+    with transaction.atomic(using=using):
+        known = _known_thread(owner, scope, client_id)
+        if known is not None:
+            return known
+        thread = Thread(
+            agent=name,
+            owner=owner,
+            scope=scope,
+            client_id=client_id,
+            title=clean(title),
+            metadata=clean(metadata or {}),
+            context=clean(context or {}),
+        )
+        try:
+            with transaction.atomic(using=using):
+                thread.save(using=using, force_insert=True)
+        except IntegrityError:
+            known = _known_thread(owner, scope, client_id)
+            if known is None:
+                raise
+            return known
+        if prompt is not None or parts is not None:
+            send_message(thread, prompt, parts=parts)
+        thread.refresh_from_db(using=using)
+    _log("create_thread", thread=thread.pk)
+    return thread
+
+
+def _known_thread(owner: Any, scope: str, client_id: str | None) -> Thread | None:
+    if client_id is None:
+        return None
+    return Thread.objects.using(database()).filter(owner=owner, scope=scope, client_id=client_id).first()
+
+
+@_arrow
+def send_message(
+    thread: Thread | UUID | str,
+    prompt: str | None = None,
+    *,
+    parts: list[Part] | None = None,
+    client_id: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Message:
+    """A user's message; a thread at rest starts a run.
+
+    While a run is on, the agent's ``when_busy`` decides: ``steer`` puts the message into the history of the next
+    model call, ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, ``reject`` raises
+    ThreadBusyError. A ``client_id`` that the thread knows gives back that message and changes nothing. Raises
+    ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
+    """
+    checked = user_parts(prompt, parts, max_text_chars=config().max_text_chars)
+    with _locked(_id(thread)) as locked:
+        known = _known_message(locked.thread, client_id)
+        if known is not None:
+            return known
+        busy = _when_busy(locked)
+        if busy == "interrupt":
+            _settle_stop(locked)
+        if context is not None:
+            locked.thread.context = clean(dict(context))
+        queued = busy == "queue"
+        message = _add_message(
+            locked, Role.USER, checked, queued=queued, client_id=client_id, metadata=clean(dict(metadata or {}))
+        )
+        if not queued:
+            _start_run(locked)
+    _log("send_message", thread=message.thread_id, message_id=message.pk)
+    return message
+
+
+def _known_message(thread: Thread, client_id: str | None) -> Message | None:
+    if client_id is None:
+        return None
+    return Message.objects.using(database()).filter(thread=thread, client_id=client_id, superseded_at=None).first()
+
+
+def _when_busy(locked: _Locked) -> str | None:
+    """What a message does to the run that is on; None where none is."""
+    agent = locked.agent
+    if agent is None:
+        raise AgentNotFoundError(locked.thread.agent)
+    if not locked.thread.is_running:
+        return None
+    if agent.when_busy == "reject":
+        raise ThreadBusyError(locked.thread.pk)
+    return agent.when_busy
+
+
+def _add_message(
+    locked: _Locked,
+    role: Role,
+    parts: list[Part],
+    *,
+    queued: bool = False,
+    client_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Message:
+    thread = locked.thread
+    message = Message(
+        thread=thread,
+        position=None if queued else _next_position(thread),
+        queued_at=locked.now if queued else None,
+        client_id=client_id,
+        role=role,
+        parts=parts,
+        text=text_of(parts),
+        metadata=metadata or {},
+        rev=thread.next_rev(),
+        created_at=locked.now,
+    )
+    message.save(using=database(), force_insert=True)
+    return message
+
+
+def _next_position(thread: Thread) -> int:
+    thread.last_position += 1
+    return thread.last_position
+
+
+def _start_run(locked: _Locked) -> None:
+    """Begin a run, or let the one that is on take note of the new message."""
+    if not locked.thread.is_running:
+        locked.thread.run_steps = 0
+        _clear_error(locked.thread)
+        locked.move(ThreadStatus.STREAMING)
+    advance(locked)
+
+
+def _clear_error(thread: Thread) -> None:
+    thread.error_code = thread.error_message = ""
+    thread.retry = None
+
+
+@_arrow
+def stop_thread(thread: Thread | UUID | str) -> Thread:
+    """Halt the run at once, in this transaction: the attempt is fenced, the text stored so far is kept, open calls
+    are cancelled, queued messages wait for a resume. At rest: nothing happens. Returns the thread."""
+    with _locked(_id(thread)) as locked:
+        if locked.thread.is_running:
+            _settle_stop(locked)
+            _log("request_stop", thread=locked.thread.pk)
+    return locked.thread
+
+
+def _settle_stop(locked: _Locked) -> None:
+    stream = _streams(locked).open().select_for_update(no_key=True).first()
+    if stream is not None:
+        _abort(locked, stream, reason="stopped", kept=_text_so_far(stream))
+    _settle_open_calls(locked)
+    locked.thread.retry = None
+    locked.move(ThreadStatus.STOPPED)
+    locked.thread.stop_rev = locked.thread.rev
+
+
+def _text_so_far(stream: Stream) -> list[Part]:
+    """What the stored deltas say, without calls that were never committed; nothing where no text was stored."""
+    deltas = Delta.objects.using(database()).after(stream.pk, -1).values_list("chunks", flat=True)
+    parts = fold(chunk for chunks in deltas for chunk in chunks)
+    kept = [part | {"state": "done"} for part in parts if part["type"] in {"text", "reasoning"}]
+    return [{"type": "step-start"}, *kept] if text_of(kept) else []
+
+
+def _settle_open_calls(locked: _Locked) -> None:
+    calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread)
+    for call in calls.select_for_update(no_key=True).order_by("pk"):
+        error = f"{_STOPPED} {_MAY_HAVE_RUN}" if call.status == ToolCallStatus.RUNNING else _STOPPED
+        _settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
+
+
+@_arrow
+def resume_thread(thread: Thread | UUID | str, prompt: str | None = None) -> Thread:
+    """Continue a thread at rest, with a new message or by trying again what stopped or failed.
+
+    A run that has used up its steps gets as many again. A completed thread without ``prompt``, and a running one,
+    stay as they are. Returns the thread.
+    """
+    parts = None if prompt is None else user_parts(prompt, None, max_text_chars=config().max_text_chars)
+    with _locked(_id(thread)) as locked:
+        if parts is not None:
+            _when_busy(locked)
+            _add_message(locked, Role.USER, parts)
+        if parts is not None or locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}:
+            if locked.agent is None:
+                raise AgentNotFoundError(locked.thread.agent)
+            locked.thread.stop_rev = None
+            locked.thread.run_steps = 0
+            _clear_error(locked.thread)
+            locked.move(ThreadStatus.STREAMING)
+            advance(locked, resumed=True)
+            _log("resume", thread=locked.thread.pk)
+    return locked.thread
+
+
+@_arrow
+def run_command(thread_id: UUID, key: str | None, run: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Run a live client's command and keep its answer under ``key``, so that the same command sent again (after a
+    lost connection) gives the same answer and changes nothing. Without a key it just runs."""
+    if key is None:
+        return run()
+    with transaction.atomic(using=database()):
+        if not Thread.objects.using(database()).select_for_update(no_key=True).filter(pk=thread_id).first():
+            raise ThreadNotFoundError(thread_id)
+        commands = Command.objects.using(database())
+        known = commands.filter(thread_id=thread_id, key=key[:200]).first()
+        if known is None:
+            known = commands.create(thread_id=thread_id, key=key[:200], result=dict(run()))
+    result: Mapping[str, Any] = known.result
+    return result
+
+
+@_arrow
+def delete_thread(thread: Thread | UUID | str) -> None:
+    """Remove a thread with everything that belongs to it; whoever works on it finds its rows gone and gives up."""
+    with transaction.atomic(using=database()):
+        deleted, _ = Thread.objects.using(database()).filter(pk=_id(thread)).delete()
+    if not deleted:
+        raise ThreadNotFoundError(thread)
+    _log("delete_thread", thread=_id(thread))
+
+
+@_arrow
+def edit_thread(
+    thread: Thread | UUID | str,
+    *,
+    title: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    archived: bool | None = None,
+) -> Thread:
+    """Change what clients may change of a thread; None leaves a field as it is. Returns the thread."""
+    changes: dict[str, Any] = {"title": title, "metadata": metadata, "archived": archived}
+    with _locked(_id(thread)) as locked:
+        changed = {name: clean(value) for name, value in changes.items() if value is not None}
+        for name, value in changed.items():
+            setattr(locked.thread, name, value)
+        if changed:
+            locked.thread.next_rev()
+            locked.thread.save(using=database(), update_fields=list(changed))
+    return locked.thread
+
+
+# ----------------------------------------------------------------------------------------------------------- advance
+
+
+def advance(locked: _Locked, *, resumed: bool = False) -> None:
+    """Decide from rows what the running thread does next; under its lock only, and any number of times.
+
+    A stream is open: nothing. Calls are open: wait for them. A user message is unanswered: begin an answer. The last
+    step made calls (or the run is resumed): the next step of the same message. A message is queued: its turn.
+    Otherwise: completed.
+    """
+    if not locked.thread.is_running or _streams(locked).open().exists():
+        return
+    if ToolCall.objects.using(database()).open().filter(thread=locked.thread).exists():
+        locked.move(ThreadStatus.AWAITING_TOOL_RESULTS)
+        return
+    last = _last_message(locked)
+    if last is not None and last.role == Role.USER:
+        _begin_step(locked, _new_answer(locked, last).pk)
+    elif last is not None and (resumed or _last_step_made_calls(last)):
+        _begin_step(locked, last.pk)
+    else:
+        _finish_run(locked)
+
+
+def _streams(locked: _Locked) -> Any:
+    return Stream.objects.using(database()).filter(thread=locked.thread)
+
+
+def _last_message(locked: _Locked) -> Message | None:
+    rows = Message.objects.using(database()).filter(thread=locked.thread, superseded_at=None, position__isnull=False)
+    return rows.exclude(role=Role.SYSTEM).order_by("-position").first()
+
+
+def _last_step_made_calls(message: Message) -> bool:
+    last = Stream.objects.using(database()).in_transcript().filter(message=message).last()
+    return last is not None and ToolCall.objects.using(database()).filter(stream=last).exists()
+
+
+def _new_answer(locked: _Locked, question: Message) -> Message:
+    answer = _add_message(locked, Role.ASSISTANT, [])
+    Message.objects.using(database()).filter(pk=answer.pk).update(parent=question)
+    return answer
+
+
+def _begin_step(locked: _Locked, message_id: UUID) -> None:
+    """One more pending stream, unless the run has used up its steps."""
+    agent = locked.agent
+    if agent is not None and locked.thread.run_steps >= agent.max_steps:
+        _fail_run(locked, ErrorKind.MAX_STEPS)
+        return
+    _add_stream(locked, message_id)
+    locked.move(ThreadStatus.STREAMING)
+
+
+def _add_stream(
+    locked: _Locked, message_id: UUID, *, attempt: int = 1, crashes: int = 0, delay_seconds: float = 0
+) -> Stream:
+    thread = locked.thread
+    thread.last_number += 1
+    stream = Stream(
+        thread=thread,
+        message_id=message_id,
+        number=thread.last_number,
+        pool=locked.agent.pool if locked.agent else "agents",
+        attempt=attempt,
+        crashes=crashes,
+        available_at=locked.now + timedelta(seconds=delay_seconds),
+        rev=thread.next_rev(),
+        created_at=locked.now,
+    )
+    stream.save(using=database(), force_insert=True)
+    locked.pools.add(stream.pool)
+    return stream
+
+
+def _finish_run(locked: _Locked) -> None:
+    """The next queued message starts a run of its own; without one the thread is completed."""
+    thread = locked.thread
+    held_back = Q() if thread.stop_rev is None else Q(rev__gt=thread.stop_rev)
+    queued = Message.objects.using(database()).queued().filter(held_back, thread=thread).first()
+    if queued is None:
+        locked.move(ThreadStatus.COMPLETED)
+        return
+    queued.position, queued.rev, queued.queued_at = _next_position(thread), thread.next_rev(), None
+    queued.save(using=database(), update_fields=["position", "rev", "queued_at"])
+    thread.run_steps = 0
+    _begin_step(locked, _new_answer(locked, queued).pk)
+
+
+def _fail_run(locked: _Locked, kind: ErrorKind) -> None:
+    locked.thread.error_code, locked.thread.error_message = kind.value, kind.safe_message
+    locked.thread.retry = None
+    locked.move(ThreadStatus.FAILED)
+
+
+# -------------------------------------------------------------------------------------------- what workers ask for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A row that this worker holds: present ``fence`` on every write."""
+
+    kind: Literal["stream", "tool"]
+    row_id: UUID
+    thread_id: UUID
+    fence: int
+    attempt: int
+    crashes: int
+    agent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewCall:
+    """A tool call that a step made; with ``error`` it is settled as failed at once (unknown tool, bad arguments)."""
+
+    tool_call_id: str
+    provider_call_id: str
+    tool_name: str
+    arguments: Any
+    max_attempts: int = 1
+    timeout_seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """A whole answer of the model to one call."""
+
+    parts: Sequence[Part]
+    calls: Sequence[NewCall]
+    finish_reason: str
+    model: str
+    usage: ModelUsage
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallResult:
+    """How a tool ended: a result, or with ``status`` failed an error text for the model."""
+
+    status: ToolCallStatus = ToolCallStatus.COMPLETED
+    result: Any = None
+    error: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Append:
+    """One delta to store: chunks of the stream that ``claim`` holds, at ``seq``."""
+
+    claim: Claim
+    seq: int
+    chunks: Sequence[Chunk]
+
+
+def ensure_pools() -> None:
+    """Bring the pool rows, which claims lock and whose limits they obey, in line with the settings."""
+    pools = [Pool(name=name, limit=pool.limit) for name, pool in config().pools.items()]
+    Pool.objects.using(database()).bulk_create(
+        pools, update_conflicts=True, unique_fields=["name"], update_fields=["limit"]
+    )
+
+
+@_arrow
+def claim(
+    *, pools: Sequence[str], holder: str, streams: int, tools: int, agents: Collection[str], tool_names: Collection[str]
+) -> list[Claim]:
+    """Win at most ``streams`` due model steps and ``tools`` due tool calls of these pools, of code that this worker
+    knows. No pool ever has more rows held than its limit. Returns the claims; an empty list is no row won."""
+    if not _anything_due(pools, agents=agents, tool_names=tool_names):
+        return []
+    won: list[Claim] = []
+    with transaction.atomic(using=database()):
+        rows = Pool.objects.using(database()).select_for_update().filter(name__in=pools).order_by("name")
+        for pool in list(rows):
+            free = pool.limit - _live_leases(pool.name)
+            calls = ToolCall.objects.using(database()).due(pool.name, tool_names)
+            won += _win(calls, min(free, tools - _count(won, "tool")), holder, kind="tool")
+            free = pool.limit - _live_leases(pool.name)
+            steps = Stream.objects.using(database()).due(pool.name, agents)
+            won += _win(steps, min(free, streams - _count(won, "stream")), holder, kind="stream")
+    for item in won:
+        _log("claim", thread=item.thread_id, fence=item.fence, attempt=item.attempt, **{item.kind: item.row_id})
+    return won
+
+
+def _count(claims: Iterable[Claim], kind: str) -> int:
+    return sum(1 for item in claims if item.kind == kind)
+
+
+def _anything_due(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
+    """A look without locks, so that idle workers write nothing."""
+    using = database()
+    return any(
+        Stream.objects.using(using).due(pool, agents).exists()
+        or ToolCall.objects.using(using).due(pool, tool_names).exists()
+        for pool in pools
+    )
+
+
+def _live_leases(pool: str) -> int:
+    using = database()
+    alive = Q(pool=pool, lease_expires_at__gt=Now())
+    return (
+        Stream.objects.using(using).held().filter(alive).count()
+        + ToolCall.objects.using(using).held().filter(alive).count()
+    )
+
+
+def _win(due: Any, limit: int, holder: str, *, kind: Literal["stream", "tool"]) -> list[Claim]:
+    if limit <= 0:
+        return []
+    ids = list(due.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:limit])
+    if not ids:
+        return []
+    lease = {"lease_owner": holder, "lease_expires_at": _in_seconds(config().lease_seconds)}
+    moved = (
+        {"state": StreamState.STREAMING, "started_at": Now()}
+        if kind == "stream"
+        else {"status": ToolCallStatus.RUNNING}
+    )
+    rows = due.model.objects.using(database()).filter(pk__in=ids)
+    rows.update(fence=F("fence") + 1, **lease, **moved)
+    return [
+        Claim(kind=kind, row_id=pk, thread_id=thread_id, fence=fence, attempt=attempt, crashes=crashes, agent=agent)
+        for pk, thread_id, fence, attempt, crashes, agent in rows.values_list(
+            "pk", "thread_id", "fence", "attempt", "crashes", "thread__agent"
+        )
+    ]
+
+
+def _in_seconds(seconds: float) -> Any:
+    """That many seconds from now, by the database's clock."""
+    return Now() + Value(timedelta(seconds=seconds))
+
+
+@_arrow
+def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
+    """Store deltas of many streams in one transaction. Returns (stored, lost) stream ids.
+
+    A stream in neither is locked by somebody just now: offer the same delta again. A lost one has another holder or
+    is settled: stop working on it.
+    """
+    with transaction.atomic(using=database()):
+        held = _held_now([item.claim for item in batch])
+        mine = [item for item in batch if held.get(item.claim.row_id) == item.claim.fence]
+        Delta.objects.using(database()).bulk_create(
+            [Delta(stream_id=item.claim.row_id, seq=item.seq, chunks=list(item.chunks)) for item in mine]
+        )
+    stored = {item.claim.row_id for item in mine}
+    return stored, lost_claims([item.claim for item in batch if item.claim.row_id not in stored])
+
+
+def _held_now(claims: Sequence[Claim]) -> dict[UUID, int]:
+    """Fences of the streams among these that are held and not locked by anybody else; they are locked now."""
+    rows = Stream.objects.using(database()).held().filter(pk__in=[item.row_id for item in claims])
+    return dict(rows.select_for_update(skip_locked=True, no_key=True).order_by("pk").values_list("pk", "fence"))
+
+
+def lost_claims(claims: Sequence[Claim]) -> set[UUID]:
+    """Row ids of those claims that do not hold any more. Reads without locks."""
+    using = database()
+    streams = Stream.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "stream"])
+    calls = ToolCall.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "tool"])
+    fences = dict(streams.values_list("pk", "fence")) | dict(calls.values_list("pk", "fence"))
+    return {item.row_id for item in claims if fences.get(item.row_id) != item.fence}
+
+
+@_arrow
+def heartbeat(claims: Sequence[Claim]) -> set[UUID]:
+    """Extend the leases of all these rows. Returns the row ids of those that are lost."""
+    with transaction.atomic(using=database()):
+        _extend(Stream.objects.using(database()).held(), claims)
+        _extend(ToolCall.objects.using(database()).held(), claims)
+    return lost_claims(claims)
+
+
+def _extend(held: Any, claims: Sequence[Claim]) -> None:
+    """Rows that somebody locks just now are left for the next heartbeat."""
+    fences = {item.row_id: item.fence for item in claims}
+    rows = held.filter(pk__in=fences).select_for_update(skip_locked=True, no_key=True).values_list("pk", "fence")
+    mine = [pk for pk, fence in rows if fences[pk] == fence]
+    held.filter(pk__in=mine).update(lease_expires_at=_in_seconds(config().lease_seconds))
+
+
+@_arrow
+def commit_step(claim: Claim, outcome: StepOutcome) -> None:
+    """The model answered: store the step with its parts and calls, in one transaction, and go on.
+
+    Raises LeaseLostError, having written nothing, where the claim does not hold any more.
+    """
+    with _locked(claim.thread_id) as locked:
+        stream = _my_stream(claim)
+        thread = locked.thread
+        stream.parts, stream.text = clean(list(outcome.parts)), text_of(outcome.parts)
+        stream.finish_reason = outcome.finish_reason
+        _close(locked, stream, StreamState.FINISHED, model=outcome.model, usage=outcome.usage)
+        thread.run_steps += 1
+        thread.retry = None
+        for call in outcome.calls:
+            _add_call(locked, stream, call)
+        advance(locked)
+    _log("commit_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, fence=claim.fence)
+
+
+def _my_stream(claim: Claim) -> Stream:
+    rows = Stream.objects.using(database()).select_for_update(no_key=True)
+    stream = rows.filter(pk=claim.row_id, fence=claim.fence, state=StreamState.STREAMING).first()
+    if stream is None:
+        raise LeaseLostError(f"stream {claim.row_id} (fence {claim.fence})")
+    return stream
+
+
+def _close(
+    locked: _Locked, stream: Stream, state: StreamState, *, model: str = "", usage: ModelUsage | None = None
+) -> None:
+    """Write the end of an attempt and add its usage to the thread's totals."""
+    stream.state = state
+    stream.model = model or stream.model
+    stream.rev = locked.thread.next_rev()
+    stream.finished_at = locked.now
+    stream.lease_owner, stream.lease_expires_at = "", None
+    stream.fence += 1
+    if usage is not None:
+        _record_usage(locked.thread, stream, usage)
+    stream.save(using=database())
+
+
+def _record_usage(thread: Thread, stream: Stream, usage: ModelUsage) -> None:
+    for name in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"):
+        setattr(stream, name, getattr(usage, name))
+        setattr(thread, name, getattr(thread, name) + getattr(usage, name))
+    stream.cost = usage.cost
+    if usage.cost is not None:
+        thread.cost = (thread.cost or Decimal(0)) + usage.cost
+
+
+def _add_call(locked: _Locked, stream: Stream, call: NewCall) -> None:
+    agent = locked.agent
+    row = ToolCall(
+        thread=locked.thread,
+        message_id=stream.message_id,
+        stream=stream,
+        tool_call_id=call.tool_call_id,
+        provider_call_id=call.provider_call_id,
+        tool_name=call.tool_name,
+        arguments=call.arguments,
+        max_attempts=call.max_attempts,
+        pool=agent.pool_of(call.tool_name) if agent else "tools",
+        available_at=locked.now,
+        expires_at=locked.now + timedelta(seconds=call.timeout_seconds) if call.timeout_seconds is not None else None,
+        approval_digest=digest(call.tool_name, call.arguments),
+        rev=locked.thread.next_rev(),
+        created_at=locked.now,
+    )
+    if call.error:
+        row.status, row.error, row.error_code = ToolCallStatus.FAILED, call.error, "invalid_call"
+        row.finished_at = locked.now
+    row.save(using=database(), force_insert=True)
+    locked.pools.add(row.pool)
+
+
+def digest(tool_name: str, arguments: Any) -> str:
+    """SHA-256 of a call, in hex: what an approval is bound to."""
+    canonical = json.dumps([tool_name, arguments], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8", "replace")).hexdigest()
+
+
+@_arrow
+def retry_step(claim: Claim, *, kind: ErrorKind, detail: str, delay_seconds: float, max_attempts: int) -> None:
+    """The attempt failed and another may succeed: abort it and leave a new one due after ``delay_seconds``."""
+    with _locked(claim.thread_id) as locked:
+        stream = _my_stream(claim)
+        _abort(locked, stream, reason="error", code=kind.value, detail=detail)
+        _add_stream(locked, stream.message_id, attempt=stream.attempt + 1, crashes=0, delay_seconds=delay_seconds)
+        locked.thread.retry = {
+            "scope": "step",
+            "attempt": stream.attempt + 1,
+            "max_attempts": max_attempts,
+            "next_retry_at": (locked.now + timedelta(seconds=delay_seconds)).isoformat(),
+            "error": kind.safe_message,
+            "kind": kind.value,
+            "retryable": True,
+        }
+        locked.thread.next_rev()
+    _log("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=kind.value)
+
+
+@_arrow
+def fail_step(claim: Claim, *, kind: ErrorKind, detail: str) -> None:
+    """The attempt failed for good: the thread is failed, and a resume tries again."""
+    with _locked(claim.thread_id) as locked:
+        _abort(locked, _my_stream(claim), reason="error", code=kind.value, detail=detail)
+        _fail_run(locked, kind)
+    _log("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=kind.value)
+
+
+def _abort(
+    locked: _Locked, stream: Stream, *, reason: str, code: str = "", detail: str = "", kept: Sequence[Part] = ()
+) -> None:
+    """End an attempt without a step; ``kept`` parts stay in the transcript."""
+    stream.parts, stream.text = list(kept), text_of(kept)
+    stream.finish_reason, stream.error_code, stream.error_detail = reason, code, clean(detail)
+    _close(locked, stream, StreamState.ABORTED)
+
+
+@_arrow
+def finish_tool_call(claim: Claim, outcome: CallResult) -> None:
+    """The tool ended: store its one outcome; the last one of a step makes the next step due.
+
+    Raises LeaseLostError, having written nothing, where the claim does not hold any more.
+    """
+    with _locked(claim.thread_id) as locked:
+        call = _my_call(claim)
+        call.result = clean(outcome.result)
+        call.error_detail = clean(outcome.error_detail)
+        _settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
+        advance(locked)
+    _log("finish_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt, fence=claim.fence)
+
+
+@_arrow
+def retry_tool_call(claim: Claim, *, delay_seconds: float, detail: str) -> None:
+    """The attempt at the call failed and another may succeed: due again after ``delay_seconds``."""
+    with _locked(claim.thread_id) as locked:
+        call = _my_call(claim)
+        call.error_detail = clean(detail)
+        _give_back(locked, call, delay_seconds=delay_seconds, attempt=call.attempt + 1)
+    _log("retry_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt)
+
+
+def _my_call(claim: Claim) -> ToolCall:
+    rows = ToolCall.objects.using(database()).select_for_update(no_key=True)
+    call = rows.filter(pk=claim.row_id, fence=claim.fence, status=ToolCallStatus.RUNNING).first()
+    if call is None:
+        raise LeaseLostError(f"tool call {claim.row_id} (fence {claim.fence})")
+    return call
+
+
+def _settle(locked: _Locked, call: ToolCall, status: ToolCallStatus, *, code: str = "", error: str = "") -> None:
+    call.status, call.error_code, call.error = status, code, clean(error)
+    call.finished_at = locked.now
+    call.lease_owner, call.lease_expires_at = "", None
+    call.fence += 1
+    call.rev = locked.thread.next_rev()
+    call.save(using=database())
+
+
+def _give_back(locked: _Locked, call: ToolCall, *, delay_seconds: float = 0, attempt: int, crashes: int = 0) -> None:
+    """Make a held call due again; the change is no news to clients, who see it as not finished either way."""
+    call.status, call.attempt, call.crashes = ToolCallStatus.PENDING, attempt, crashes
+    call.available_at = locked.now + timedelta(seconds=delay_seconds)
+    call.lease_owner, call.lease_expires_at = "", None
+    call.fence += 1
+    call.save(using=database())
+    locked.pools.add(call.pool)
+
+
+@_arrow
+def release(claim: Claim) -> None:
+    """Give a held row back, due now, the attempt not counted (drain, deploy). A lost claim: nothing."""
+    with _locked(claim.thread_id) as locked:
+        try:
+            if claim.kind == "stream":
+                stream = _my_stream(claim)
+                _supersede(locked, stream, attempt=stream.attempt, crashes=stream.crashes, reason="released")
+            else:
+                call = _my_call(claim)
+                _give_back(locked, call, attempt=call.attempt, crashes=call.crashes)
+        except LeaseLostError:
+            return
+    _log("release", thread=claim.thread_id, fence=claim.fence, **{claim.kind: claim.row_id})
+
+
+def _supersede(locked: _Locked, stream: Stream, *, attempt: int, crashes: int, reason: str) -> None:
+    """A fresh attempt takes over; browsers are told to drop what the old one showed."""
+    _abort(locked, stream, reason=reason)
+    _add_stream(locked, stream.message_id, attempt=attempt, crashes=crashes)
+
+
+def reap(is_gone: Callable[[str], bool]) -> int:
+    """End the leases of dead holders, those whose lease ran out or of whom ``is_gone(lease_owner)`` is true, and
+    decide what follows. Rows that somebody locks are skipped. Returns how many were reaped."""
+    using = database()
+    expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
+    held: list[Any] = [
+        *Stream.objects.using(using).held().annotate(expired=expired),
+        *ToolCall.objects.using(using).held().annotate(expired=expired),
+    ]
+    return sum(_reap_one(row) for row in held if row.expired or is_gone(row.lease_owner))
+
+
+@_arrow
+def _reap_one(row: Stream | ToolCall) -> bool:
+    try:
+        with _locked(row.thread_id) as locked:
+            held: Any = row.__class__._default_manager.using(database())
+            current = held.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
+            if isinstance(current, Stream) and current.state == StreamState.STREAMING:
+                _reap_stream(locked, current)
+            elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING:
+                _reap_call(locked, current)
+            else:
+                return False
+    except ThreadNotFoundError:
+        return False
+    _log("reap", thread=row.thread_id, fence=row.fence, row=row.pk, lease_owner=row.lease_owner)
+    return True
+
+
+def _reap_stream(locked: _Locked, stream: Stream) -> None:
+    crashes = stream.crashes + 1
+    if crashes > config().crash_limit:
+        _abort(locked, stream, reason="crashed", code=ErrorKind.CRASHED.value)
+        _fail_run(locked, ErrorKind.CRASHED)
+    else:
+        _supersede(locked, stream, attempt=stream.attempt, crashes=crashes, reason="crashed")
+
+
+def _reap_call(locked: _Locked, call: ToolCall) -> None:
+    """A tool whose worker died runs again, fails or is unknown, as its declaration says."""
+    crashes = call.crashes + 1
+    declared = locked.agent.tools.get(call.tool_name) if locked.agent else None
+    after_crash = declared.after_crash if declared else "unknown"
+    if after_crash == "retry" and crashes <= config().crash_limit:
+        _give_back(locked, call, attempt=call.attempt, crashes=crashes)
+        return
+    status = ToolCallStatus.UNKNOWN if after_crash == "unknown" else ToolCallStatus.FAILED
+    _settle(locked, call, status, code="crashed", error=_MAY_HAVE_RUN)
+    advance(locked)
+
+
+def has_open_work(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
+    """Whether rows are due now that a worker of these pools could claim."""
+    return _anything_due(pools, agents=agents, tool_names=tool_names)
+
+
+def prune() -> int:
+    """Delete the deltas of closed streams, and answers to commands of yesterday. Returns how many deltas."""
+    Command.objects.using(database()).filter(created_at__lt=_in_seconds(-86_400)).delete()
+    old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=_in_seconds(-60))
+    return old.delete()[0]
+
+
+def _log(action: str, **facts: Any) -> None:
+    log(logging.INFO, action, action=action, **facts)

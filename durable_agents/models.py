@@ -1,0 +1,464 @@
+"""Rows and the legal states they may be in; who may move them is decided in ``lifecycle``.
+
+Write to these rows only through the functions of the package. Reads of many rows are queryset methods named for a
+state or a need.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Now
+
+from durable_agents.conf import AUTH_USER_MODEL
+from durable_agents.parts import CallOutcome
+
+
+class ThreadStatus(models.TextChoices):
+    """Where a thread stands, as clients see it."""
+
+    STREAMING = "streaming"  # a model step is due, running or about to be tried again
+    AWAITING_TOOL_RESULTS = "awaiting_tool_results"  # tool calls are open
+    COMPLETED = "completed"  # at rest: answered, or new and empty
+    FAILED = "failed"  # at rest: an error ended the run; resume tries again
+    STOPPED = "stopped"  # at rest: a person ended the run; resume goes on
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is going on."""
+        return self in {ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}
+
+
+class StreamState(models.TextChoices):
+    """Where one attempt at a step stands."""
+
+    PENDING = "pending"  # due at available_at, held by nobody
+    STREAMING = "streaming"  # held under a lease
+    FINISHED = "finished"  # its step is committed
+    ABORTED = "aborted"  # failed, stopped, crashed or superseded; parts it has are kept in the transcript
+
+
+class ToolCallStatus(models.TextChoices):
+    """Where a tool call stands; each gets exactly one outcome."""
+
+    APPROVAL_REQUESTED = "approval_requested"  # waits for a person's decision
+    PENDING = "pending"  # due, or waits for somebody outside (deferred, client)
+    RUNNING = "running"  # held under a lease
+    COMPLETED = "completed"  # outcome: a result
+    FAILED = "failed"  # outcome: an error
+    DENIED = "denied"  # outcome: a person said no
+    EXPIRED = "expired"  # outcome: nobody answered in time
+    CANCELLED = "cancelled"  # outcome: the run was stopped or went on without it
+    UNKNOWN = "unknown"  # outcome: the worker died; the tool may have run
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call still waits for its outcome."""
+        return self.value in OPEN_CALL_STATUSES
+
+
+class ToolKind(models.TextChoices):
+    """Who runs a tool."""
+
+    SYNC = "sync"  # a worker runs it and its return value is the result
+    DEFERRED = "deferred"  # a worker announces it; the result comes later from outside
+    CLIENT = "client"  # the browser runs it
+    PROVIDER = "provider"  # the model's vendor ran it
+
+
+class Role(models.TextChoices):
+    """Who speaks in a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+RUNNING_STATUSES = (ThreadStatus.STREAMING.value, ThreadStatus.AWAITING_TOOL_RESULTS.value)
+OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
+OPEN_CALL_STATUSES = (
+    ToolCallStatus.APPROVAL_REQUESTED.value,
+    ToolCallStatus.PENDING.value,
+    ToolCallStatus.RUNNING.value,
+)
+
+
+def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
+    """A constraint by which the database itself refuses a value outside the enum."""
+    return models.CheckConstraint(condition=Q(**{f"{field}__in": choices.values}), name=name)
+
+
+class ThreadQuerySet(models.QuerySet["Thread"]):
+    """Threads by need."""
+
+    def running(self) -> ThreadQuerySet:
+        """Those with a run going on."""
+        return self.filter(status__in=RUNNING_STATUSES)
+
+
+class Thread(models.Model):
+    """A durable conversation; the unit of mutual exclusion: every arrow but claim, append and heartbeat locks it."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    client_id = models.CharField(max_length=200, null=True, blank=True)
+    agent = models.CharField(max_length=100)
+    owner = models.ForeignKey(
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="durable_threads"
+    )
+    scope = models.CharField(max_length=200, blank=True, default="")
+    title = models.CharField(max_length=200, blank=True, default="")
+    archived = models.BooleanField(default=False)
+    status = models.CharField(max_length=24, choices=ThreadStatus, default=ThreadStatus.COMPLETED)
+    rev = models.BigIntegerField(default=0, help_text="Counter of durable changes.")
+    stop_rev = models.BigIntegerField(
+        null=True, blank=True, help_text="Stop position: messages queued up to this rev wait for a resume."
+    )
+    last_position = models.BigIntegerField(default=0)
+    last_number = models.BigIntegerField(default=0)
+    run_steps = models.PositiveIntegerField(default=0, help_text="Model calls committed in this run.")
+    metadata = models.JSONField(default=dict, blank=True, help_text="Written by clients: untrusted.")
+    context = models.JSONField(default=dict, blank=True, help_text="Set by Python only: trusted.")
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error_message = models.TextField(blank=True, default="")
+    retry = models.JSONField(null=True, blank=True)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    cost = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    parent_tool_call = models.ForeignKey(
+        "ToolCall", null=True, blank=True, on_delete=models.SET_NULL, related_name="child_threads"
+    )
+    forked_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="forks")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = ThreadQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-updated_at", "-id"]
+        indexes = [
+            models.Index(fields=["owner", "-updated_at", "-id"], name="da_thread_owner"),
+            models.Index(fields=["scope", "-updated_at", "-id"], name="da_thread_scope"),
+            models.Index(fields=["agent", "-updated_at", "-id"], name="da_thread_agent"),
+            models.Index(fields=["status"], name="da_thread_running", condition=Q(status__in=RUNNING_STATUSES)),
+        ]
+        constraints = [
+            one_of("status", ThreadStatus, "da_thread_status"),
+            models.UniqueConstraint(
+                fields=["owner", "scope", "client_id"],
+                condition=Q(owner__isnull=False, client_id__isnull=False),
+                name="da_thread_client_id",
+            ),
+            models.UniqueConstraint(
+                fields=["scope", "client_id"],
+                condition=Q(owner__isnull=True, client_id__isnull=False),
+                name="da_thread_client_id_ownerless",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or f"{self.agent} {self.id}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is going on."""
+        return ThreadStatus(self.status).is_running
+
+    def next_rev(self) -> int:
+        """The rev of one more durable change; call it under the thread's lock only and save the thread after."""
+        self.rev += 1
+        return self.rev
+
+
+class MessageQuerySet(models.QuerySet["Message"]):
+    """Messages by need."""
+
+    def shown(self) -> MessageQuerySet:
+        """Those that were not edited or regenerated away, in order, queued ones last."""
+        return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
+
+    def queued(self) -> MessageQuerySet:
+        """Those that wait for the end of the run, the oldest first."""
+        return self.filter(position__isnull=True, superseded_at__isnull=True).order_by("rev")
+
+
+class Message(models.Model):
+    """One turn by a role. The parts of an assistant message are those of its streams."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="messages")
+    position = models.BigIntegerField(null=True, blank=True, help_text="Total order; none while queued.")
+    queued_at = models.DateTimeField(null=True, blank=True)
+    client_id = models.CharField(max_length=200, null=True, blank=True)
+    role = models.CharField(max_length=16, choices=Role)
+    parts = models.JSONField(default=list, blank=True)
+    text = models.TextField(blank=True, default="")
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children")
+    metadata = models.JSONField(default=dict, blank=True)
+    superseded_at = models.DateTimeField(null=True, blank=True)
+    rev = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects = MessageQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["thread", F("position").asc(nulls_last=True), "rev"]
+        indexes = [models.Index(fields=["thread", "rev"], name="da_message_rev")]
+        constraints = [
+            one_of("role", Role, "da_message_role"),
+            models.UniqueConstraint(fields=["thread", "position"], name="da_message_position"),
+            models.UniqueConstraint(
+                fields=["thread", "client_id"],
+                condition=Q(client_id__isnull=False, superseded_at__isnull=True),
+                name="da_message_client_id",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.shown_id}"
+
+    @property
+    def shown_id(self) -> str:
+        """The id that clients see: their own where they gave one."""
+        return self.client_id or str(self.id)
+
+
+class Usage(models.Model):
+    """What a model call cost. Tokens are counts; cached and cache-write tokens are part of the input tokens,
+    reasoning tokens part of the output tokens; cost is in US dollars, NULL where no price is known."""
+
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    cached_input_tokens = models.BigIntegerField(default=0)
+    cache_write_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    cost = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    usage_estimated = models.BooleanField(default=False)
+
+    class Meta:
+        abstract = True
+
+
+class Held(models.Model):
+    """A row that a worker holds under a lease. ``fence`` is raised by every claim and presented on every write."""
+
+    fence = models.BigIntegerField(default=0)
+    attempt = models.PositiveIntegerField(default=1, help_text="Counted tries, this one included.")
+    crashes = models.PositiveIntegerField(default=0, help_text="Deaths of the holder.")
+    available_at = models.DateTimeField(db_default=Now(), help_text="Not claimed before.")
+    lease_owner = models.CharField(max_length=120, blank=True, default="")
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    pool = models.CharField(max_length=64)
+
+    class Meta:
+        abstract = True
+
+
+class StreamQuerySet(models.QuerySet["Stream"]):
+    """Streams by need."""
+
+    def open(self) -> StreamQuerySet:
+        """Those pending or held; at most one per thread."""
+        return self.filter(state__in=OPEN_STREAM_STATES)
+
+    def held(self) -> StreamQuerySet:
+        """Those under a lease, alive or not."""
+        return self.filter(state=StreamState.STREAMING)
+
+    def due(self, pool: str, agents: Collection[str]) -> StreamQuerySet:
+        """Those that a worker which knows ``agents`` may claim now, the longest due first."""
+        due = self.filter(state=StreamState.PENDING, pool=pool, available_at__lte=Now(), thread__agent__in=agents)
+        return due.order_by("available_at")
+
+    def in_transcript(self) -> StreamQuerySet:
+        """Those whose parts belong to their message, in order: committed steps and what a stop kept."""
+        closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
+        return closed.exclude(parts=[]).order_by("number")
+
+
+class Stream(Usage, Held):
+    """One attempt at a step. Stream rows are the usage ledger: failed attempts keep theirs."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="streams")
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="streams")
+    number = models.BigIntegerField(help_text="Rises per thread.")
+    state = models.CharField(max_length=16, choices=StreamState, default=StreamState.PENDING)
+    parts = models.JSONField(default=list, blank=True)
+    text = models.TextField(blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    finish_reason = models.CharField(max_length=32, blank=True, default="")
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error_detail = models.TextField(blank=True, default="")
+    rev = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = StreamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["thread", "number"]
+        indexes = [
+            models.Index(fields=["thread", "rev"], name="da_stream_rev"),
+            models.Index(fields=["message", "number"], name="da_stream_message"),
+            models.Index(fields=["pool", "available_at"], name="da_stream_due", condition=Q(state=StreamState.PENDING)),
+            models.Index(fields=["pool"], name="da_stream_held", condition=Q(state=StreamState.STREAMING)),
+        ]
+        constraints = [
+            one_of("state", StreamState, "da_stream_state"),
+            models.UniqueConstraint(fields=["thread", "number"], name="da_stream_number"),
+            models.UniqueConstraint(
+                fields=["thread"], condition=Q(state__in=OPEN_STREAM_STATES), name="da_stream_one_open"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"stream {self.number} ({self.state})"
+
+
+class ToolCallQuerySet(models.QuerySet["ToolCall"]):
+    """Tool calls by need."""
+
+    def open(self) -> ToolCallQuerySet:
+        """Those without an outcome."""
+        return self.filter(status__in=OPEN_CALL_STATUSES)
+
+    def held(self) -> ToolCallQuerySet:
+        """Those under a lease, alive or not."""
+        return self.filter(status=ToolCallStatus.RUNNING)
+
+    def due(self, pool: str, tools: Collection[str]) -> ToolCallQuerySet:
+        """Those that a worker which knows ``tools`` may claim now, the longest due first."""
+        due = self.filter(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC, pool=pool, tool_name__in=tools)
+        return due.filter(available_at__lte=Now()).order_by("available_at")
+
+
+class ToolCall(Held):
+    """One call of a tool by the model, with exactly one outcome."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="tool_calls")
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls")
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="tool_calls")
+    tool_call_id = models.CharField(max_length=64, help_text="Ours, unique per thread.")
+    provider_call_id = models.TextField(blank=True, default="")
+    tool_name = models.CharField(max_length=128)
+    kind = models.CharField(max_length=16, choices=ToolKind, default=ToolKind.SYNC)
+    arguments = models.JSONField(default=dict, blank=True)
+    approved_arguments = models.JSONField(null=True, blank=True)
+    status = models.CharField(max_length=24, choices=ToolCallStatus, default=ToolCallStatus.PENDING)
+    result = models.JSONField(null=True, blank=True)
+    progress = models.JSONField(null=True, blank=True)
+    error_code = models.CharField(max_length=64, blank=True, default="")
+    error = models.TextField(blank=True, default="", help_text="Told to the model and shown.")
+    error_detail = models.TextField(blank=True, default="", help_text="For the admin only.")
+    max_attempts = models.PositiveIntegerField(default=1)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    approval_requested_at = models.DateTimeField(null=True, blank=True)
+    approval_decided_at = models.DateTimeField(null=True, blank=True)
+    approval_decided_by = models.ForeignKey(
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    approval_reason = models.TextField(blank=True, default="")
+    approval_digest = models.CharField(max_length=64, blank=True, default="")
+    rev = models.BigIntegerField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ToolCallQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["thread", "rev"]
+        indexes = [
+            models.Index(fields=["thread", "rev"], name="da_toolcall_rev"),
+            models.Index(fields=["stream"], name="da_toolcall_stream"),
+            models.Index(
+                fields=["pool", "available_at"],
+                name="da_toolcall_due",
+                condition=Q(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC),
+            ),
+            models.Index(fields=["pool"], name="da_toolcall_held", condition=Q(status=ToolCallStatus.RUNNING)),
+            models.Index(fields=["thread"], name="da_toolcall_open", condition=Q(status__in=OPEN_CALL_STATUSES)),
+        ]
+        constraints = [
+            one_of("status", ToolCallStatus, "da_toolcall_status"),
+            one_of("kind", ToolKind, "da_toolcall_kind"),
+            models.UniqueConstraint(fields=["thread", "tool_call_id"], name="da_toolcall_id"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tool_name} {self.tool_call_id} ({self.status})"
+
+    def outcome(self) -> CallOutcome:
+        """The call as a value, for assembling messages and history."""
+        return CallOutcome(
+            tool_call_id=self.tool_call_id,
+            provider_call_id=self.provider_call_id,
+            tool_name=self.tool_name,
+            arguments=self.arguments,
+            status=self.status,
+            result=self.result,
+            error=self.error,
+        )
+
+
+class DeltaQuerySet(models.QuerySet["Delta"]):
+    """Deltas by need."""
+
+    def after(self, stream_id: uuid.UUID, seq: int) -> DeltaQuerySet:
+        """The deltas of one stream after ``seq``, in order."""
+        return self.filter(stream_id=stream_id, seq__gt=seq).order_by("seq")
+
+    def disposable(self) -> DeltaQuerySet:
+        """Those of streams that are closed: nobody needs them to show the message."""
+        return self.exclude(stream__state__in=OPEN_STREAM_STATES)
+
+
+class Delta(models.Model):
+    """One fragment of a stream: a list of UI message chunks. Disposable once its stream is closed."""
+
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas")
+    seq = models.PositiveIntegerField(help_text="Contiguous from 0 per stream.")
+    chunks = models.JSONField()
+
+    objects = DeltaQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["stream", "seq"]
+        constraints = [models.UniqueConstraint(fields=["stream", "seq"], name="da_delta_seq")]
+
+    def __str__(self) -> str:
+        return f"delta {self.seq} of {self.stream_id}"
+
+
+class Pool(models.Model):
+    """A named share of capacity. Claims lock its row, so that the limit holds over all processes."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    limit = models.PositiveIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.limit})"
+
+
+class Command(models.Model):
+    """The stored answer to a live command, so that a client may send it again without doubling it."""
+
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="commands")
+    key = models.CharField(max_length=200)
+    result: Any = models.JSONField(default=dict)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["thread", "key"], name="da_command_key")]
+        indexes = [models.Index(fields=["created_at"], name="da_command_age")]
+
+    def __str__(self) -> str:
+        return self.key

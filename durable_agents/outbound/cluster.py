@@ -1,0 +1,109 @@
+"""What a qcluster process needs so that a killed worker harms no other, and so that workers see a drain.
+
+django-q2 shares semaphores between its processes. One that is killed while it holds a semaphore holds it for ever:
+an idle worker sits inside the task queue's read lock, so its death can stop the whole cluster. Here those locks
+become kernel locks on a file, which end with their holder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+_stop_events: list[Any] = []
+
+
+class KernelLock:
+    """A lock between processes, and between threads of one, that the kernel frees when its holder dies.
+
+    Takes the place of ``multiprocessing.Lock`` in queues and shared values; made before the processes fork.
+    """
+
+    def __init__(self) -> None:
+        descriptor, path = tempfile.mkstemp(prefix="durable-agents-lock-")
+        Path(path).unlink()
+        self._descriptor = descriptor
+        self._threads = threading.RLock()
+        self._depth = 0
+        self._forget_after_fork()
+
+    def _forget_after_fork(self) -> None:
+        """A child owns none of its parent's POSIX locks, so its thread lock must begin free as well."""
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
+        """Take the lock; the signature is ``multiprocessing.Lock``'s. A timeout is only honoured between threads."""
+        if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
+            return False
+        if self._depth == 0 and not self._take(block=block and timeout is None):
+            self._threads.release()
+            return False
+        self._depth += 1
+        return True
+
+    def _take(self, *, block: bool) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._depth -= 1
+        if self._depth == 0:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        self._threads.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def harden(prepare: Callable[[], None]) -> None:
+    """In the process of ``manage.py qcluster``: kernel locks in its queues and timers, and a stop event that workers
+    can see. ``prepare`` runs once in the sentinel before its workers fork."""
+    import django_q.cluster as django_q_cluster  # noqa: PLC0415 - only a qcluster process needs it
+
+    original_queue, original_sentinel, original_value = (
+        django_q_cluster.Queue,
+        django_q_cluster.Sentinel,
+        django_q_cluster.Value,
+    )
+
+    class HardQueue(original_queue):  # type: ignore[misc,valid-type]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._rlock, self._wlock = KernelLock(), KernelLock()
+            self.size.count = original_value("i", 0, lock=KernelLock())
+            self._reset()  # makes the queue's methods see the locks
+
+    class SeenSentinel(original_sentinel):  # type: ignore[misc,valid-type]
+        def __init__(self, stop_event: Any, *args: Any, **kwargs: Any) -> None:
+            _stop_events.append(stop_event)
+            prepare()
+            super().__init__(stop_event, *args, **kwargs)
+
+    def hard_value(*args: Any) -> Any:
+        return original_value(*args, lock=KernelLock())
+
+    django_q_cluster.Queue = HardQueue
+    django_q_cluster.Sentinel = SeenSentinel
+    django_q_cluster.Value = hard_value
+
+
+def cluster_is_stopping() -> bool:
+    """Whether the cluster that this worker belongs to has been told to stop."""
+    return any(event.is_set() for event in _stop_events)

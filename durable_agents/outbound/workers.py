@@ -1,0 +1,85 @@
+"""Doorbells to workers: django-q2 tasks that say "there may be work" and name a cluster, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
+
+from django.db import transaction
+
+from durable_agents.conf import cluster_of, default_cluster
+from durable_agents.logs import log
+
+WORK = "durable_agents.engine.work"
+SWEEP = "durable_agents.engine.sweep"
+SOCKET_TIMEOUT_SECONDS = 1
+
+_answered_here: dict[str, Callable[[], None]] = {}
+
+
+def answer_doorbells_here(cluster: str, wake: Callable[[], None] | None) -> None:
+    """While a worker of ``cluster`` sits in ``work``, its own process wakes it without the queue."""
+    if wake is None:
+        _answered_here.pop(cluster, None)
+    else:
+        _answered_here[cluster] = wake
+
+
+def ring_workers(pools: Iterable[str], *, using: str) -> None:
+    """After commit: tell the clusters that serve these pools that there may be work."""
+    for cluster in sorted({cluster_of(pool) for pool in pools}):
+        transaction.on_commit(partial(_ring, cluster), using=using, robust=True)
+
+
+def _ring(cluster: str) -> None:
+    wake = _answered_here.get(cluster)
+    if wake is not None:
+        wake()
+    else:
+        ring_cluster(cluster)
+
+
+def ring_cluster(cluster: str) -> None:
+    """Put a doorbell into the cluster's queue, now. Never raises."""
+    from django_q.tasks import async_task  # noqa: PLC0415 - django-q2 reads its settings at import
+
+    options: dict[str, Any] = {"cluster": cluster, "save": False, "ack_failure": True, "timeout": -1, "sync": False}
+    try:
+        async_task(WORK, cluster, q_options=options | {"broker": _broker(cluster, os.getpid())})
+    except Exception as error:
+        message = "workers were not told: the broker does not answer"
+        log(logging.WARNING, message, action="ring_workers", cluster=cluster, problem=type(error).__name__)
+
+
+@cache
+def _broker(cluster: str, pid: int) -> Any:
+    """One broker a process and cluster, which gives up after a second where it talks over a socket."""
+    from django_q.brokers import get_broker  # noqa: PLC0415 - as above
+
+    broker = get_broker(cluster)
+    pool = getattr(broker.connection, "connection_pool", None)
+    if pool is not None:
+        pool.connection_kwargs.update(
+            socket_timeout=SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=SOCKET_TIMEOUT_SECONDS
+        )
+    return broker
+
+
+def schedule_sweep() -> None:
+    """Make sure that django-q2 runs the sweep every minute, on the cluster that serves agents."""
+    from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
+
+    cluster = cluster_of("agents")
+    Schedule.objects.get_or_create(
+        name="durable_agents sweep",
+        defaults={
+            "func": SWEEP,
+            "schedule_type": Schedule.MINUTES,
+            "minutes": 1,
+            "cluster": None if cluster == default_cluster() else cluster,
+            "kwargs": "q_options={'save': False, 'ack_failure': True}",
+        },
+    )
