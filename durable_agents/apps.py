@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from django.apps import AppConfig
@@ -57,3 +58,5 @@ def _load_before_fork() -> None:
     from durable_agents.llm import door  # noqa: PLC0415 - only the cluster process
 
     door().prepare()
+    gc.collect()
+    gc.freeze()  # the collector of a child would touch, and so copy, every page that it shares with its siblings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import inspect
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from channels.layers import get_channel_layer
-from django.db import close_old_connections, connections
+from django.db import DatabaseError, close_old_connections, connections, reset_queries
 from django_q.conf import Conf as QConf
 
 from durable_agents import holders, lifecycle, outbound
@@ -138,17 +139,23 @@ def _engine(cluster: str) -> Engine:
 
 def on_spawn(**_: object) -> None:
     """A django-q2 worker was born: load what is slow, and look after the dead from a thread beside it."""
-    lifecycle.ensure_pools()
-    outbound.schedule_sweep()
+    try:
+        lifecycle.ensure_pools()
+        outbound.schedule_sweep()
+    except DatabaseError:
+        log_error("the database is not ready: are all migrations applied?", action="spawn")
+        connections.close_all()
     threading.Thread(target=_look_after, args=(os.getppid(),), daemon=True, name="durable-agents-reaper").start()
     door().prepare()
 
 
 def _look_after(parent: int) -> None:
     """Every two seconds reap what gone processes of this machine held, and ring for it. One process of a cluster
-    does it; the others wait for its death."""
+    does it; the others wait for its death. An idle worker whose cluster is gone ends itself."""
     descriptor = None
     while True:
+        if os.getppid() != parent and not _engine_is_awake():
+            os._exit(0)
         descriptor = descriptor or _lock_file(f"reaper-{parent}")
         if descriptor is not None:
             _reap_and_ring()
@@ -202,6 +209,8 @@ class Engine:
     def work(self) -> None:
         """Serve until nothing is due, or until this process has to go."""
         self._loop.run_until_complete(self._serve())
+        if os.getppid() != self._parent:
+            os._exit(0)  # the cluster is gone: nobody will ever give this process a task, or end it
         if self._terminated:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -227,6 +236,7 @@ class Engine:
         finally:
             for task in background:
                 task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
             outbound.publish_through(None)
             self.is_working = False
             with contextlib.suppress(ValueError, RuntimeError):
@@ -237,20 +247,26 @@ class Engine:
         outbound.answer_doorbells_here(self.cluster, self._wake_up)
         try:
             began = time.monotonic()
-            while not self._must_leave(began):
-                won = await self._claim()
-                if won < CLAIM_BATCH and not self._held and time.monotonic() >= self._put_off_until:
+            while not self._must_leave():
+                won = 0 if self._has_sat_long_enough(began) else await self._claim()
+                if won < CLAIM_BATCH and not self._held and self._nothing_put_off(began):
                     break
                 if won < CLAIM_BATCH:
                     await self._wait(CLAIM_SECONDS)
         finally:
             outbound.answer_doorbells_here(self.cluster, None)
-        return not self._must_leave(began) and await self._claim() > 0
+        return not (self._must_leave() or self._has_sat_long_enough(began)) and await self._claim() > 0
 
-    def _must_leave(self, began: float) -> bool:
-        if self._terminated or os.getppid() != self._parent or outbound.cluster_is_stopping():
-            return True
+    def _must_leave(self) -> bool:
+        """Whether this process has to go: SIGTERM, a stopping cluster, or one that died without a word."""
+        return self._terminated or os.getppid() != self._parent or outbound.cluster_is_stopping()
+
+    def _has_sat_long_enough(self, began: float) -> bool:
+        """Whether the only worker of a cluster has to let the project's own tasks run: it ends what it holds."""
         return QConf.WORKERS == 1 and time.monotonic() - began > config().work_seconds
+
+    def _nothing_put_off(self, began: float) -> bool:
+        return time.monotonic() >= self._put_off_until or self._has_sat_long_enough(began)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -345,7 +361,8 @@ class Engine:
             if not item.task.done():
                 item.task.cancel()
                 await asyncio.wait([item.task])
-                await self.in_database(lifecycle.release, item.claim)
+                with contextlib.suppress(ThreadNotFoundError):
+                    await self.in_database(lifecycle.release, item.claim)
         if await self.in_database(_work_is_due, self.cluster):
             await self.in_database(outbound.ring_cluster, self.cluster)
 
@@ -424,7 +441,7 @@ class Engine:
 
     async def _call_user(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call what a developer wrote: a coroutine function here, any other in a thread where the ORM may be used."""
-        if asyncio.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function):
             return await function(*args)
         return await self._loop.run_in_executor(self._tool_threads, partial(_with_own_connection, function, *args))
 
@@ -466,6 +483,7 @@ async def _group_send(group: str, message: dict[str, Any]) -> None:
 
 def _with_connection(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call it; after an error a connection that does not work any more is replaced."""
+    reset_queries()  # under DEBUG Django remembers every statement until a request ends, and here none does
     try:
         return function(*args, **kwargs)
     except DurableAgentsError:

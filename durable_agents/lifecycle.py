@@ -725,7 +725,8 @@ def commit_step(claim: Claim, outcome: StepOutcome) -> None:
     with _locked(claim.thread_id) as locked:
         stream = _my_stream(claim)
         thread = locked.thread
-        stream.parts, stream.text = clean(list(outcome.parts)), text_of(outcome.parts)
+        stream.parts = clean(list(outcome.parts))
+        stream.text = text_of(stream.parts)
         stream.finish_reason = outcome.finish_reason
         _close(locked, stream, StreamState.FINISHED, model=outcome.model, usage=outcome.usage)
         thread.run_steps += 1
@@ -775,9 +776,9 @@ def _add_call(locked: _Locked, stream: Stream, call: NewCall) -> None:
         message_id=stream.message_id,
         stream=stream,
         tool_call_id=call.tool_call_id,
-        provider_call_id=call.provider_call_id,
-        tool_name=call.tool_name,
-        arguments=call.arguments,
+        provider_call_id=clean(call.provider_call_id),
+        tool_name=clean(call.tool_name),
+        arguments=clean(call.arguments),
         max_attempts=call.max_attempts,
         pool=agent.pool_of(call.tool_name) if agent else "tools",
         available_at=locked.now,
@@ -787,7 +788,7 @@ def _add_call(locked: _Locked, stream: Stream, call: NewCall) -> None:
         created_at=locked.now,
     )
     if call.error:
-        row.status, row.error, row.error_code = ToolCallStatus.FAILED, call.error, "invalid_call"
+        row.status, row.error, row.error_code = ToolCallStatus.FAILED, clean(call.error), "invalid_call"
         row.finished_at = locked.now
     row.save(using=database(), force_insert=True)
     locked.pools.add(row.pool)
@@ -891,7 +892,10 @@ def _give_back(locked: _Locked, call: ToolCall, *, delay_seconds: float = 0, att
 
 @_arrow
 def release(claim: Claim) -> None:
-    """Give a held row back, due now, the attempt not counted (drain, deploy). A lost claim: nothing."""
+    """Give a held row back, due now, the attempt not counted (drain, deploy). A lost claim: nothing.
+
+    A tool that has begun may have had its effect, so what follows is what follows a crash: its declaration decides.
+    """
     with _locked(claim.thread_id) as locked:
         try:
             if claim.kind == "stream":
@@ -899,7 +903,7 @@ def release(claim: Claim) -> None:
                 _supersede(locked, stream, attempt=stream.attempt, crashes=stream.crashes, reason="released")
             else:
                 call = _my_call(claim)
-                _give_back(locked, call, attempt=call.attempt, crashes=call.crashes)
+                _after_crash(locked, call, crashes=call.crashes)
         except LeaseLostError:
             return
     _log("release", thread=claim.thread_id, fence=claim.fence, **{claim.kind: claim.row_id})
@@ -932,7 +936,7 @@ def _reap_one(row: Stream | ToolCall) -> bool:
             if isinstance(current, Stream) and current.state == StreamState.STREAMING:
                 _reap_stream(locked, current)
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING:
-                _reap_call(locked, current)
+                _after_crash(locked, current, crashes=current.crashes + 1)
             else:
                 return False
     except ThreadNotFoundError:
@@ -950,9 +954,8 @@ def _reap_stream(locked: _Locked, stream: Stream) -> None:
         _supersede(locked, stream, attempt=stream.attempt, crashes=crashes, reason="crashed")
 
 
-def _reap_call(locked: _Locked, call: ToolCall) -> None:
-    """A tool whose worker died runs again, fails or is unknown, as its declaration says."""
-    crashes = call.crashes + 1
+def _after_crash(locked: _Locked, call: ToolCall, *, crashes: int) -> None:
+    """A tool whose worker went away in the middle runs again, fails or is unknown, as its declaration says."""
     declared = locked.agent.tools.get(call.tool_name) if locked.agent else None
     after_crash = declared.after_crash if declared else "unknown"
     if after_crash == "retry" and crashes <= config().crash_limit:

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError
 from durable_agents.models import Thread, ThreadQuerySet
@@ -24,9 +25,17 @@ if TYPE_CHECKING:
 class Asker(Protocol):
     """What a policy is shown: a request, or a websocket's user, session and headers."""
 
-    user: Any
-    session: Any
-    headers: Any
+    @property
+    def user(self) -> Any:
+        """Who asks; anonymous callers are somebody whose ``is_authenticated`` is false."""
+
+    @property
+    def session(self) -> Any:
+        """Their session, where the project has sessions."""
+
+    @property
+    def headers(self) -> Any:
+        """The headers of the request or handshake."""
 
 
 class OwnerPolicy:
@@ -85,9 +94,10 @@ def visible_thread(request: Asker, thread_id: str) -> Thread:
 
 def require(request: Asker, action: str, thread: Thread) -> None:
     """Raise unless the caller may do this to the thread: not found where they may not even view it."""
-    if policy().allows(request, action, thread=thread):
+    agent = registry.find(thread.agent)
+    if policy().allows(request, action, agent=agent, thread=thread):
         return
-    if not policy().allows(request, "view", thread=thread):
+    if not policy().allows(request, "view", agent=agent, thread=thread):
         raise ThreadNotFoundError(thread.pk)
     raise PermissionDeniedError(f"You may not {action} thread {thread.pk}.")
 

@@ -1,0 +1,119 @@
+"""Real worker processes for tests: `manage.py qcluster` on the test database, watched by its log."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+
+from durable_agents.models import Stream, Thread, ToolCall
+
+ROOT = Path(__file__).resolve().parent.parent
+READY = re.compile(r"Process-(\w+) ready for work at (\d+)")
+
+
+class Cluster:
+    """One `manage.py qcluster`, in a process group of its own."""
+
+    def __init__(self, env: dict[str, str], **extra: str) -> None:
+        self._log: IO[str] = tempfile.NamedTemporaryFile("w+", suffix=".log")
+        self.started_at = time.time()
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "qcluster"],
+            cwd=ROOT,
+            env=env | extra,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def log(self) -> str:
+        """Everything that the cluster has printed."""
+        return Path(self._log.name).read_text(encoding="utf-8")
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the workers that have said that they are ready, the dead left out."""
+        return [int(pid) for _, pid in READY.findall(self.log) if psutil.pid_exists(int(pid))]
+
+    def wait_until_ready(self, count: int) -> "Cluster":
+        """Wait until that many workers are ready."""
+        until(lambda: len(self.workers) >= count, seconds=60, what=lambda: f"{count} ready workers: {self.log}")
+        return self
+
+    def processes(self) -> list[psutil.Process]:
+        """The cluster's main process and everything below it."""
+        try:
+            main = psutil.Process(self.process.pid)
+            return [main, *main.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill_all(self) -> None:
+        """SIGKILL every process at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        """SIGTERM to the main process; SIGKILL to what is left after half a minute."""
+        alive = self.processes()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        _, left = psutil.wait_procs(alive, timeout=5)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._log.close()
+
+
+@contextlib.contextmanager
+def running(env: dict[str, str], *, workers: int = 2, **extra: str) -> Iterator[Cluster]:
+    """A cluster of ready workers, stopped at the end."""
+    cluster = Cluster(env, TEST_WORKERS=str(workers), **extra)
+    try:
+        yield cluster.wait_until_ready(workers)
+    finally:
+        cluster.stop()
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 30, what: Callable[[], str] | str = "") -> Any:
+    """Wait for a condition and return its value; fail the test when it does not come true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
+        time.sleep(0.02)
+    return value
+
+
+def at_rest(*threads: Thread, seconds: float = 30) -> list[Thread]:
+    """Wait until these threads are at rest; return them as they then are."""
+    ids = [thread.pk for thread in threads]
+
+    def rested() -> bool:
+        return not Thread.objects.running().filter(pk__in=ids).exists()
+
+    until(rested, seconds=seconds, what=lambda: str(list(Thread.objects.running().filter(pk__in=ids).values())))
+    return list(Thread.objects.filter(pk__in=ids))
+
+
+def holder_of(thread: Thread) -> int:
+    """Process id of the worker that holds a row of this thread, once one does."""
+
+    def owners() -> list[str]:
+        streams = Stream.objects.held().filter(thread=thread).values_list("lease_owner", flat=True)
+        calls = ToolCall.objects.held().filter(thread=thread).values_list("lease_owner", flat=True)
+        return [*streams, *calls]
+
+    return int(until(owners, what="a holder")[0].split(":")[-2])
