@@ -128,7 +128,8 @@ Q_CLUSTER = {
     "retry": 360,
     **broker(os.environ.get("REDIS_URL", "")),
 }
-DURABLE_AGENTS: dict[str, Any] = {}
+# The demo stops within 10 seconds: an answer that is not finished after 3 is given back, and goes on at the next start.
+DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -150,7 +151,9 @@ USE_TZ = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
-    "loggers": {"durable_agents": {"handlers": ["console"], "level": "INFO"}},
+    "formatters": {"facts": {"()": "demo_project.logs.FactsFormatter"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "facts"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    # django-q2 says when its workers are ready.
+    "loggers": {"durable_agents": {"level": "INFO"}, "django-q": {"level": "INFO"}},
 }

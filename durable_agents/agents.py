@@ -65,7 +65,14 @@ class Tool:
     retry: Retry = field(kw_only=True, default=ONCE)
     timeout_seconds: float | None = field(kw_only=True, default=1800)
     after_crash: AfterCrash = field(kw_only=True, default="unknown")
+    atomic: bool = field(kw_only=True, default=False)
     pool: str | None = field(kw_only=True, default=None)
+
+    def __post_init__(self) -> None:
+        if self.atomic and self.is_async:
+            raise ImproperlyConfigured(
+                f"Tool {self.name!r}: an atomic tool runs inside a database transaction, so it cannot be async."
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -157,6 +164,7 @@ def tool(
     retry: Retry | None = None,
     timeout_seconds: float | None = 1800,
     after_crash: AfterCrash = "unknown",
+    atomic: bool = False,
     pool: str | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
@@ -170,6 +178,7 @@ def tool(
     retry: Retry | None = None,
     timeout_seconds: float | None = 1800,
     after_crash: AfterCrash = "unknown",
+    atomic: bool = False,
     pool: str | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async.
@@ -178,6 +187,10 @@ def tool(
     one attempt (None: never), ``after_crash`` says what follows when the worker dies while it runs: ``retry`` it with
     the same ``ctx.idempotency_key``, ``fail`` the call, or settle it as ``unknown`` and tell the model that it may
     have run (default).
+
+    An ``atomic`` tool (sync only) runs in one database transaction with its outcome: both happen, or neither and it
+    runs again. So its effect on the database happens exactly once, whatever dies when. On SQLite it holds the only
+    write lock meanwhile: keep it short.
     """
 
     def declare(target: Callable[..., Any]) -> Tool:
@@ -188,6 +201,7 @@ def tool(
             retry=retry or ONCE,
             timeout_seconds=timeout_seconds,
             after_crash=after_crash,
+            atomic=atomic,
             pool=pool,
         )
 

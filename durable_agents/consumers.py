@@ -258,6 +258,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Look now and then without a hint: a lost last one shows no gap."""
         while True:
             await asyncio.sleep(HEAL_SECONDS)
+            ring_overdue = database_sync_to_async(lifecycle.ring_overdue)
+            await ring_overdue(list(self.subscriptions), seconds=HEAL_SECONDS)
             for subscription in list(self.subscriptions.values()):
                 await self._catch_up(subscription)
 

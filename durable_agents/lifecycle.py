@@ -31,6 +31,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,11 +39,12 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from django.db import IntegrityError, OperationalError, connections, router, transaction
-from django.db.models import BooleanField, ExpressionWrapper, F, Q, Value
-from django.db.models.functions import Now
+from django.db.models import BooleanField, ExpressionWrapper, F, Q
+from django.db.models.functions import Greatest, Now
 
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
+from durable_agents.crashpoints import crashpoint
 from durable_agents.exceptions import (
     AgentNotFoundError,
     ErrorKind,
@@ -53,6 +55,7 @@ from durable_agents.exceptions import (
 from durable_agents.llm import ModelUsage
 from durable_agents.logs import log
 from durable_agents.models import (
+    SUSPECT_CRASHES,
     Command,
     Delta,
     Message,
@@ -64,6 +67,8 @@ from durable_agents.models import (
     ThreadStatus,
     ToolCall,
     ToolCallStatus,
+    fairly,
+    seconds_from_now,
 )
 from durable_agents.outbound import ring_browsers, ring_workers
 from durable_agents.parts import Chunk, Part, clean, fold, text_of, user_parts
@@ -355,6 +360,8 @@ def _text_so_far(stream: Stream) -> list[Part]:
 
 def _settle_open_calls(locked: _Locked) -> None:
     calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread)
+    own = _running_atomically.get()
+    calls = calls if own is None else calls.exclude(pk=own)
     for call in calls.select_for_update(no_key=True).order_by("pk"):
         error = f"{_STOPPED} {_MAY_HAVE_RUN}" if call.status == ToolCallStatus.RUNNING else _STOPPED
         _settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
@@ -541,6 +548,11 @@ class Claim:
     crashes: int
     agent: str
 
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the row may be what killed its holders, so that it has to run alone."""
+        return self.crashes >= SUSPECT_CRASHES
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
@@ -563,7 +575,17 @@ class StepOutcome:
     calls: Sequence[NewCall]
     finish_reason: str
     model: str
-    usage: ModelUsage
+    usage: ModelUsage | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedAttempt:
+    """How an attempt at a model call failed, and what it has used."""
+
+    kind: ErrorKind
+    detail: str
+    model: str = ""
+    usage: ModelUsage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -596,22 +618,35 @@ def ensure_pools() -> None:
 
 @_arrow
 def claim(
-    *, pools: Sequence[str], holder: str, streams: int, tools: int, agents: Collection[str], tool_names: Collection[str]
+    *,
+    pools: Sequence[str],
+    holder: str,
+    streams: int,
+    tools: int,
+    agents: Collection[str],
+    tool_names: Collection[str],
+    suspects: bool = False,
 ) -> list[Claim]:
     """Win at most ``streams`` due model steps and ``tools`` due tool calls of these pools, of code that this worker
-    knows. No pool ever has more rows held than its limit. Returns the claims; an empty list is no row won."""
+    knows, in turn by owner. No pool ever has more rows held than its limit.
+
+    Rows whose holders died before are left out; with ``suspects`` one of them is won and nothing else, by a caller
+    that holds no other row. Returns the claims; an empty list is no row won.
+    """
     if not _anything_due(pools, agents=agents, tool_names=tool_names):
         return []
     won: list[Claim] = []
+    wanted = Q(crashes__gte=SUSPECT_CRASHES) if suspects else Q(crashes__lt=SUSPECT_CRASHES)
+    most = 1 if suspects else streams + tools
     with transaction.atomic(using=database()):
         rows = Pool.objects.using(database()).select_for_update().filter(name__in=pools).order_by("name")
         for pool in list(rows):
             free = pool.limit - _live_leases(pool.name)
-            calls = ToolCall.objects.using(database()).due(pool.name, tool_names)
-            won += _win(calls, min(free, tools - _count(won, "tool")), holder, kind="tool")
+            calls = ToolCall.objects.using(database()).due(pool.name, tool_names).filter(wanted)
+            won += _win(calls, min(free, tools - _count(won, "tool"), most - len(won)), holder, kind="tool")
             free = pool.limit - _live_leases(pool.name)
-            steps = Stream.objects.using(database()).due(pool.name, agents)
-            won += _win(steps, min(free, streams - _count(won, "stream")), holder, kind="stream")
+            steps = Stream.objects.using(database()).due(pool.name, agents).filter(wanted)
+            won += _win(steps, min(free, streams - _count(won, "stream"), most - len(won)), holder, kind="stream")
     for item in won:
         _log("claim", thread=item.thread_id, fence=item.fence, attempt=item.attempt, **{item.kind: item.row_id})
     return won
@@ -641,12 +676,12 @@ def _live_leases(pool: str) -> int:
 
 
 def _win(due: Any, limit: int, holder: str, *, kind: Literal["stream", "tool"]) -> list[Claim]:
-    if limit <= 0:
-        return []
-    ids = list(due.select_for_update(skip_locked=True, of=("self",)).values_list("pk", flat=True)[:limit])
+    ids = fairly(due, limit) if limit > 0 else []
+    locked = due.order_by("pk").filter(pk__in=ids).select_for_update(skip_locked=True, of=("self",))
+    ids = list(locked.values_list("pk", flat=True)) if ids else []
     if not ids:
         return []
-    lease = {"lease_owner": holder, "lease_expires_at": _in_seconds(config().lease_seconds)}
+    lease = {"lease_owner": holder, "lease_expires_at": seconds_from_now(config().lease_seconds)}
     moved = (
         {"state": StreamState.STREAMING, "started_at": Now()}
         if kind == "stream"
@@ -660,11 +695,6 @@ def _win(due: Any, limit: int, holder: str, *, kind: Literal["stream", "tool"]) 
             "pk", "thread_id", "fence", "attempt", "crashes", "thread__agent"
         )
     ]
-
-
-def _in_seconds(seconds: float) -> Any:
-    """That many seconds from now, by the database's clock."""
-    return Now() + Value(timedelta(seconds=seconds))
 
 
 @_arrow
@@ -713,7 +743,7 @@ def _extend(held: Any, claims: Sequence[Claim]) -> None:
     fences = {item.row_id: item.fence for item in claims}
     rows = held.filter(pk__in=fences).select_for_update(skip_locked=True, no_key=True).values_list("pk", "fence")
     mine = [pk for pk, fence in rows if fences[pk] == fence]
-    held.filter(pk__in=mine).update(lease_expires_at=_in_seconds(config().lease_seconds))
+    held.filter(pk__in=mine).update(lease_expires_at=seconds_from_now(config().lease_seconds))
 
 
 @_arrow
@@ -764,7 +794,7 @@ def _record_usage(thread: Thread, stream: Stream, usage: ModelUsage) -> None:
     for name in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"):
         setattr(stream, name, getattr(usage, name))
         setattr(thread, name, getattr(thread, name) + getattr(usage, name))
-    stream.cost = usage.cost
+    stream.cost, stream.usage_estimated = usage.cost, usage.estimated
     if usage.cost is not None:
         thread.cost = (thread.cost or Decimal(0)) + usage.cost
 
@@ -801,41 +831,67 @@ def digest(tool_name: str, arguments: Any) -> str:
 
 
 @_arrow
-def retry_step(claim: Claim, *, kind: ErrorKind, detail: str, delay_seconds: float, max_attempts: int) -> None:
+def retry_step(claim: Claim, ended: FailedAttempt, *, delay_seconds: float, max_attempts: int) -> None:
     """The attempt failed and another may succeed: abort it and leave a new one due after ``delay_seconds``."""
     with _locked(claim.thread_id) as locked:
         stream = _my_stream(claim)
-        _abort(locked, stream, reason="error", code=kind.value, detail=detail)
+        _abort_failed(locked, stream, ended)
         _add_stream(locked, stream.message_id, attempt=stream.attempt + 1, crashes=0, delay_seconds=delay_seconds)
         locked.thread.retry = {
             "scope": "step",
             "attempt": stream.attempt + 1,
             "max_attempts": max_attempts,
             "next_retry_at": (locked.now + timedelta(seconds=delay_seconds)).isoformat(),
-            "error": kind.safe_message,
-            "kind": kind.value,
+            "error": ended.kind.safe_message,
+            "kind": ended.kind.value,
             "retryable": True,
         }
         locked.thread.next_rev()
-    _log("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=kind.value)
+    _log("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind.value)
 
 
 @_arrow
-def fail_step(claim: Claim, *, kind: ErrorKind, detail: str) -> None:
+def fail_step(claim: Claim, ended: FailedAttempt) -> None:
     """The attempt failed for good: the thread is failed, and a resume tries again."""
     with _locked(claim.thread_id) as locked:
-        _abort(locked, _my_stream(claim), reason="error", code=kind.value, detail=detail)
-        _fail_run(locked, kind)
-    _log("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=kind.value)
+        _abort_failed(locked, _my_stream(claim), ended)
+        _fail_run(locked, ended.kind)
+    _log("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind.value)
+
+
+def _abort_failed(locked: _Locked, stream: Stream, ended: FailedAttempt) -> None:
+    stream.error_code, stream.error_detail = ended.kind.value, clean(ended.detail)
+    _abort(locked, stream, reason="error", model=ended.model, usage=ended.usage)
 
 
 def _abort(
-    locked: _Locked, stream: Stream, *, reason: str, code: str = "", detail: str = "", kept: Sequence[Part] = ()
+    locked: _Locked,
+    stream: Stream,
+    *,
+    reason: str,
+    kept: Sequence[Part] = (),
+    model: str = "",
+    usage: ModelUsage | None = None,
 ) -> None:
     """End an attempt without a step; ``kept`` parts stay in the transcript."""
     stream.parts, stream.text = list(kept), text_of(kept)
-    stream.finish_reason, stream.error_code, stream.error_detail = reason, code, clean(detail)
-    _close(locked, stream, StreamState.ABORTED)
+    stream.finish_reason = reason
+    _close(locked, stream, StreamState.ABORTED, model=model, usage=usage)
+
+
+@_arrow
+def record_usage(claim: Claim, *, model: str, usage: ModelUsage) -> None:
+    """What an attempt had used when it was stopped: only that is added to its row, once. A row that is not closed, or
+    that knows its usage, stays as it is."""
+    with _locked(claim.thread_id) as locked:
+        rows = Stream.objects.using(database()).select_for_update(no_key=True)
+        stream = rows.filter(pk=claim.row_id, fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
+        if stream is None:
+            return
+        stream.model = model
+        _record_usage(locked.thread, stream, usage)
+        stream.save(using=database())
+        locked.thread.next_rev()
 
 
 @_arrow
@@ -851,6 +907,39 @@ def finish_tool_call(claim: Claim, outcome: CallResult) -> None:
         _settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
         advance(locked)
     _log("finish_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt, fence=claim.fence)
+
+
+_running_atomically: ContextVar[UUID | None] = ContextVar("running_atomically", default=None)
+"""The tool call whose atomic function runs here: a stop from inside it must not fence it."""
+
+
+def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
+    """Call a tool's function and store its outcome in one transaction: both happen, or neither.
+
+    Whatever the function raises rolls everything back and is raised. Raises LeaseLostError, everything rolled back,
+    where the claim does not hold any more. Where the answer to COMMIT is lost, the row is read again: it tells.
+    """
+    try:
+        with transaction.atomic(using=database()):
+            crashpoint("atomic_begun")
+            token = _running_atomically.set(claim.row_id)
+            try:
+                outcome = function()
+            finally:
+                _running_atomically.reset(token)
+            crashpoint("atomic_ran")
+            finish_tool_call(claim, outcome)
+            crashpoint("atomic_settled")
+    except OperationalError:
+        connections[database()].close()
+        if not _has_outcome(claim):
+            raise
+    crashpoint("atomic_committed")
+
+
+def _has_outcome(claim: Claim) -> bool:
+    settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
+    return settled.filter(fence=claim.fence + 1).exists()
 
 
 @_arrow
@@ -947,23 +1036,91 @@ def _reap_one(row: Stream | ToolCall) -> bool:
 
 def _reap_stream(locked: _Locked, stream: Stream) -> None:
     crashes = stream.crashes + 1
-    if crashes > config().crash_limit:
-        _abort(locked, stream, reason="crashed", code=ErrorKind.CRASHED.value)
+    if _is_hopeless(crashes):
+        stream.error_code = ErrorKind.CRASHED.value
+        _abort(locked, stream, reason="crashed")
         _fail_run(locked, ErrorKind.CRASHED)
     else:
         _supersede(locked, stream, attempt=stream.attempt, crashes=crashes, reason="crashed")
 
 
+def _is_hopeless(crashes: int) -> bool:
+    """Whether a row has killed too many of those that ran it alone: bystanders never come here."""
+    return crashes - SUSPECT_CRASHES >= config().crash_limit
+
+
 def _after_crash(locked: _Locked, call: ToolCall, *, crashes: int) -> None:
     """A tool whose worker went away in the middle runs again, fails or is unknown, as its declaration says."""
     declared = locked.agent.tools.get(call.tool_name) if locked.agent else None
-    after_crash = declared.after_crash if declared else "unknown"
-    if after_crash == "retry" and crashes <= config().crash_limit:
+    after_crash = "retry" if declared and declared.atomic else declared.after_crash if declared else "unknown"
+    if after_crash == "retry" and not _is_hopeless(crashes):
         _give_back(locked, call, attempt=call.attempt, crashes=crashes)
         return
     status = ToolCallStatus.UNKNOWN if after_crash == "unknown" else ToolCallStatus.FAILED
     _settle(locked, call, status, code="crashed", error=_MAY_HAVE_RUN)
     advance(locked)
+
+
+def suspects_wait(pools: Sequence[str]) -> bool:
+    """Whether rows that have to run alone are due in these pools."""
+    suspect = Q(pool__in=pools, crashes__gte=SUSPECT_CRASHES)
+    using = database()
+    return (
+        Stream.objects.using(using).overdue(0).filter(suspect).exists()
+        or ToolCall.objects.using(using).overdue(0).filter(suspect).exists()
+    )
+
+
+def blame(claim: Claim) -> None:
+    """This row blocks its worker, which is about to end: from now on it runs alone."""
+    model: Any = Stream if claim.kind == "stream" else ToolCall
+    rows = model.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
+    rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))
+
+
+def settle_unknown_code() -> int:
+    """Settle, visibly, what has been due for the grace period without any worker that knows its agent or tool.
+
+    Returns how many rows. Call it where the newest code runs: what this process knows is left alone.
+    """
+    grace = config().unknown_code_grace_seconds
+    agents = [agent.name for agent in registry.all()]
+    streams = Stream.objects.using(database()).overdue(grace).exclude(thread__agent__in=agents)
+    calls = ToolCall.objects.using(database()).overdue(grace).exclude(tool_name__in=registry.tool_names())
+    settled = [_settle_unknown(row) for row in [*streams, *calls]]
+    return sum(settled)
+
+
+@_arrow
+def _settle_unknown(row: Stream | ToolCall) -> bool:
+    try:
+        with _locked(row.thread_id) as locked:
+            manager: Any = row.__class__._default_manager.using(database())
+            current = manager.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
+            if isinstance(current, Stream) and current.state == StreamState.PENDING:
+                current.error_detail = f"No worker knows the agent {locked.thread.agent!r}."
+                _abort(locked, current, reason="error")
+                _fail_run(locked, ErrorKind.UNKNOWN)
+            elif isinstance(current, ToolCall) and current.status == ToolCallStatus.PENDING:
+                text = f"The tool {current.tool_name!r} is not available any more."
+                _settle(locked, current, ToolCallStatus.FAILED, code="tool_not_available", error=text)
+                advance(locked)
+            else:
+                return False
+    except ThreadNotFoundError:
+        return False
+    _log("settle_unknown_code", thread=row.thread_id, row=row.pk)
+    return True
+
+
+def ring_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
+    """Ring for rows of these threads that have been due for so long: somebody is watching, and nobody came."""
+    using = database()
+    streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
+    calls = ToolCall.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
+    pools = {*streams.values_list("pool", flat=True), *calls.values_list("pool", flat=True)}
+    if pools:
+        ring_workers(pools, using=using)
 
 
 def has_open_work(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
@@ -973,8 +1130,8 @@ def has_open_work(pools: Sequence[str], *, agents: Collection[str], tool_names: 
 
 def prune() -> int:
     """Delete the deltas of closed streams, and answers to commands of yesterday. Returns how many deltas."""
-    Command.objects.using(database()).filter(created_at__lt=_in_seconds(-86_400)).delete()
-    old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=_in_seconds(-60))
+    Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
+    old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=seconds_from_now(-60))
     return old.delete()[0]
 
 

@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -48,6 +48,8 @@ class ModelUsage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     cost: Decimal | None = None
+    estimated: bool = False
+    """Counted here, because the provider did not say or the attempt did not come to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,8 @@ class Finished:
     """The stream came to its proper end."""
 
     finish_reason: str
-    usage: ModelUsage
+    usage: ModelUsage | None
+    """None where the provider did not say."""
     model: str
 
 
@@ -99,8 +102,11 @@ class ModelDoor(Protocol):
     def prepare(self) -> None:
         """Load what is slow to load. Called once per process, before the first call."""
 
-    def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """Make the call. The last event is Finished; raises ModelError otherwise."""
+
+    def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
+        """What a call with this much of an answer has probably used. May block: call it in a thread."""
 
     async def aclose(self) -> None:
         """Close connections; the event loop that the calls were made on is about to end."""
@@ -120,7 +126,7 @@ class LiteLLMDoor:
         """Import litellm without letting it phone home, then warm what its first call would load."""
         _litellm()
 
-    async def stream(self, request: ModelRequest) -> AsyncIterator[ModelEvent]:
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
         litellm = _litellm()
         response: Any = None
@@ -140,6 +146,14 @@ class LiteLLMDoor:
             if response is not None:
                 with contextlib.suppress(Exception):
                     await response.aclose()
+
+    def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
+        """See ModelDoor. Counted with litellm's tokenizers, which come with it."""
+        litellm = _litellm()
+        asked = litellm.token_counter(model=request.model, messages=[dict(message) for message in request.messages])
+        told = litellm.token_counter(model=request.model, text=answered)
+        cost = _cost(model=request.model, prompt_tokens=asked, completion_tokens=told)
+        return ModelUsage(input_tokens=asked, output_tokens=told, cost=cost, estimated=True)
 
     async def aclose(self) -> None:
         """See ModelDoor."""
@@ -236,9 +250,9 @@ class _Reading:
         return Finished(finish_reason=str(reason), usage=_usage(self.usage, model=model), model=model)
 
 
-def _usage(usage: Any, *, model: str) -> ModelUsage:
+def _usage(usage: Any, *, model: str) -> ModelUsage | None:
     if usage is None:
-        return ModelUsage()
+        return None
     inputs = getattr(usage, "prompt_tokens_details", None)
     outputs = getattr(usage, "completion_tokens_details", None)
     return ModelUsage(
@@ -247,14 +261,14 @@ def _usage(usage: Any, *, model: str) -> ModelUsage:
         cached_input_tokens=getattr(inputs, "cached_tokens", None) or 0,
         cache_write_tokens=getattr(usage, "cache_creation_input_tokens", None) or 0,
         reasoning_tokens=getattr(outputs, "reasoning_tokens", None) or 0,
-        cost=_cost(usage, model=model),
+        cost=_cost(model=model, usage_object=usage),
     )
 
 
-def _cost(usage: Any, *, model: str) -> Decimal | None:
+def _cost(**facts: Any) -> Decimal | None:
     """The price by litellm's table; None for a model that it does not know."""
     try:
-        prices = _litellm().cost_per_token(model=model, usage_object=usage)
+        prices = _litellm().cost_per_token(**facts)
     except Exception:
         return None
     total = Decimal(str(prices[0])) + Decimal(str(prices[1]))

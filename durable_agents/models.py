@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection
+from datetime import timedelta
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q
-from django.db.models.functions import Now
+from django.db.models import F, Q, Value, Window
+from django.db.models.expressions import CombinedExpression
+from django.db.models.functions import Now, RowNumber
 
 from durable_agents.conf import AUTH_USER_MODEL
 from durable_agents.parts import CallOutcome
@@ -85,6 +87,21 @@ OPEN_CALL_STATUSES = (
     ToolCallStatus.PENDING.value,
     ToolCallStatus.RUNNING.value,
 )
+
+
+SUSPECT_CRASHES = 2
+"""A row whose holder died this often is run alone: it may be what kills them."""
+
+
+def seconds_from_now(seconds: float) -> CombinedExpression:
+    """That many seconds from now, by the database's clock."""
+    return Now() + Value(timedelta(seconds=seconds))
+
+
+def fairly(due: Any, limit: int) -> list[uuid.UUID]:
+    """Primary keys of at most ``limit`` of these rows: every owner's first, then every owner's second, and so on."""
+    turn = Window(RowNumber(), partition_by=[F("thread__owner_id")], order_by=F("available_at").asc())
+    return list(due.annotate(turn=turn).order_by("turn", "available_at").values_list("pk", flat=True)[:limit])
 
 
 def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
@@ -276,6 +293,10 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         due = self.filter(state=StreamState.PENDING, pool=pool, available_at__lte=Now(), thread__agent__in=agents)
         return due.order_by("available_at")
 
+    def overdue(self, seconds: float) -> StreamQuerySet:
+        """Those that have been due for longer than this, and nobody came."""
+        return self.filter(state=StreamState.PENDING, available_at__lt=seconds_from_now(-seconds))
+
     def in_transcript(self) -> StreamQuerySet:
         """Those whose parts belong to their message, in order: committed steps and what a stop kept."""
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
@@ -333,6 +354,11 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
     def held(self) -> ToolCallQuerySet:
         """Those under a lease, alive or not."""
         return self.filter(status=ToolCallStatus.RUNNING)
+
+    def overdue(self, seconds: float) -> ToolCallQuerySet:
+        """Those for workers that have been due for longer than this, and nobody came."""
+        pending = self.filter(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC)
+        return pending.filter(available_at__lt=seconds_from_now(-seconds))
 
     def due(self, pool: str, tools: Collection[str]) -> ToolCallQuerySet:
         """Those that a worker which knows ``tools`` may claim now, the longest due first."""

@@ -1,16 +1,19 @@
 """What a qcluster process needs so that a killed worker harms no other, and so that workers see a drain.
 
 django-q2 shares semaphores between its processes. One that is killed while it holds a semaphore holds it for ever:
-an idle worker sits inside the task queue's read lock, so its death can stop the whole cluster. Here those locks
-become kernel locks on a file, which end with their holder.
+an idle worker sits inside the task queue's read lock, so its death can stop the whole cluster; a sentinel killed
+while it waits for the stop event keeps the main process from ever setting it. Here those locks become kernel locks on
+a file, which end with their holder, and the events a byte of shared memory.
 """
 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -72,6 +75,33 @@ class KernelLock:
         self.release()
 
 
+class SharedFlag:
+    """An event between processes that forked from one: set once, seen by all, and nobody waits for anybody.
+
+    Takes the place of ``multiprocessing.Event``, whose ``set`` waits for ever for a waiter that was killed.
+    """
+
+    LOOK_SECONDS = 0.05
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        """Raise the flag."""
+        self._byte[0] = 1
+
+    def is_set(self) -> bool:
+        """Whether anybody has raised it."""
+        return bool(self._byte[0])
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is raised, at most ``timeout`` seconds; returns whether it is."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.is_set() and (deadline is None or time.monotonic() < deadline):
+            time.sleep(self.LOOK_SECONDS)
+        return self.is_set()
+
+
 def harden(prepare: Callable[[], None]) -> None:
     """In the process of ``manage.py qcluster``: kernel locks in its queues and timers, and a stop event that workers
     can see. ``prepare`` runs once in the sentinel before its workers fork."""
@@ -102,6 +132,7 @@ def harden(prepare: Callable[[], None]) -> None:
     django_q_cluster.Queue = HardQueue
     django_q_cluster.Sentinel = SeenSentinel
     django_q_cluster.Value = hard_value
+    django_q_cluster.Event = SharedFlag
 
 
 def cluster_is_stopping() -> bool:

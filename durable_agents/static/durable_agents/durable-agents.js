@@ -1133,6 +1133,7 @@ class ThreadStore {
     else if (frame.type === "deltas") this.#onFill(frame);
     else if (frame.type === "reset") this.#enter(true);
     else if (frame.type === "page") this.#transcript.addOlder(frame.messages, frame.hasOlder);
+    else if (isUnasked(frame)) this.#refused = problemOf(frame);
     else if (frame.rev === undefined || !this.#transcript.commit(frame)) return;
     this.#isStopping &&= this.#transcript.isRunning;
     this.#changed();
@@ -1212,6 +1213,9 @@ class ThreadStore {
     });
   }
 }
+
+/** An error that answers no request says that the thread is gone. @type {(frame: Frame) => boolean} */
+const isUnasked = ({type, id}) => type === "error" && id == null;
 
 /** @type {(error: any) => Problem} */
 const problemOf = (error) => ({code: error.code ?? "unknown", message: error.message});

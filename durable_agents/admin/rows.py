@@ -1,0 +1,199 @@
+"""Hides how rows that only workers write are shown: lists without surprises, pages on which nothing can be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import Model, Q, QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from durable_agents.admin.display import Show, age, badge, brief, money, readable, tokens
+from durable_agents.models import Delta, Message, Pool, Stream, ToolCall
+
+Row = TypeVar("Row", bound=Model)
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Row]
+else:
+
+    class ModelAdmin(admin.ModelAdmin, Generic[Row]):
+        """Django's, which knows its model's type only in its stubs."""
+
+
+class ReadOnlyAdmin(ModelAdmin[Row]):
+    """Rows to be read by whoever has the permission to view them. Long values are not even fetched for a list."""
+
+    heavy: ClassVar[tuple[str, ...]] = ()
+    ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
+    shown: ClassVar[Sequence[str | Show]] = ()
+    show_full_result_count = False
+    list_per_page = 50
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("durable_agents/admin.css",)}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Nobody on these pages; on others, such as those of a user who is deleted, whoever holds the permission."""
+        own_pages = f"{self.opts.app_label}_{self.opts.model_name}_"
+        match = request.resolver_match
+        is_own = match is not None and str(match.url_name).startswith(own_pages)
+        return not is_own and super().has_delete_permission(request, obj)
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What the page of a row shows."""
+        return self.shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """All of it."""
+        return self.shown
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
+        """The rows, without their long values where they are listed."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        is_list = match is not None and str(match.url_name).endswith("_changelist")
+        return rows.defer(*self.heavy) if is_list else rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
+    ) -> tuple[QuerySet[Row], bool]:
+        """The rows that a term finds; an id finds the row of that id and those of the thread of that id."""
+        try:
+            wanted = UUID(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        found = Q()
+        for name in self.ids:
+            found |= Q(**{name: wanted})
+        return queryset.filter(found), False
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnlyAdmin[Message]):
+    """Messages; what an assistant says is in its streams."""
+
+    list_display = ("__str__", "role", "excerpt", "position", "thread", "created")
+    list_filter = ("role", "created_at")
+    list_select_related = ("thread",)
+    search_fields = ("text", "client_id")
+    heavy = ("parts", "text", "metadata", "thread__metadata", "thread__context")
+    shown = readable(
+        Message,
+        *("id", "thread", "position", "queued_at", "client_id", "role", "parts", "metadata", "parent"),
+        *("superseded_at", "rev", "created_at"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        """The rows with the beginning of their text."""
+        return super().get_queryset(request).annotate(beginning=Left("text", 81))
+
+    @admin.display(description=_("text"))
+    def excerpt(self, row: Message) -> str:
+        """The beginning of the text."""
+        return brief(row.beginning) or "-"  # type: ignore[attr-defined]
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def created(self, row: Message) -> str:
+        """How old it is."""
+        return age(row.created_at)
+
+
+@admin.register(Stream)
+class StreamAdmin(ReadOnlyAdmin[Stream]):
+    """Attempts at steps: the ledger of what was used."""
+
+    list_display = ("__str__", "shown_state", "thread", "model", "attempt", "crashes", "used", "price", "created")
+    list_filter = ("state", "error_code", "pool", "created_at")
+    list_select_related = ("thread",)
+    search_fields = ("model", "error_code", "lease_owner")
+    heavy = ("parts", "text", "error_detail", "thread__metadata", "thread__context")
+    shown = readable(
+        Stream,
+        *("id", "thread", "message", "number", "state", "finish_reason", "error_code", "error_detail", "parts"),
+        *("model", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
+        *("cost", "usage_estimated", "attempt", "crashes", "fence", "pool", "available_at", "lease_owner"),
+        *("lease_expires_at", "rev", "created_at", "started_at", "finished_at"),
+    )
+
+    @admin.display(description=_("state"), ordering="state")
+    def shown_state(self, row: Stream) -> str:
+        """The state."""
+        return badge(row.state, row.get_state_display())
+
+    @admin.display(description=_("tokens"))
+    def used(self, row: Stream) -> str:
+        """What was used."""
+        return tokens(row) or "-"
+
+    @admin.display(description=_("cost"), ordering="cost")
+    def price(self, row: Stream) -> str:
+        """What it cost."""
+        return money(row.cost) or "-"
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def created(self, row: Stream) -> str:
+        """How old it is."""
+        return age(row.created_at)
+
+
+@admin.register(ToolCall)
+class ToolCallAdmin(ReadOnlyAdmin[ToolCall]):
+    """Calls of tools, each with its one outcome."""
+
+    list_display = ("tool_call_id", "tool_name", "shown_status", "thread", "kind", "attempt", "crashes", "created")
+    list_filter = ("status", "tool_name", "kind", "pool", "created_at")
+    list_select_related = ("thread",)
+    search_fields = ("tool_call_id", "tool_name", "error_code")
+    heavy = ("arguments", "approved_arguments", "result", "progress", "error", "error_detail")
+    shown = readable(
+        ToolCall,
+        *("id", "thread", "message", "stream", "tool_call_id", "provider_call_id", "tool_name", "kind", "status"),
+        *("arguments", "approved_arguments", "result", "progress", "error_code", "error", "error_detail"),
+        *("attempt", "max_attempts", "crashes", "fence", "pool", "available_at", "expires_at", "lease_owner"),
+        *("lease_expires_at", "approval_requested_at", "approval_decided_at", "approval_decided_by"),
+        *("approval_reason", "rev", "created_at", "finished_at"),
+    )
+
+    @admin.display(description=_("status"), ordering="status")
+    def shown_status(self, row: ToolCall) -> str:
+        """The status."""
+        return badge(row.status, row.get_status_display())
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def created(self, row: ToolCall) -> str:
+        """How old it is."""
+        return age(row.created_at)
+
+
+@admin.register(Delta)
+class DeltaAdmin(ReadOnlyAdmin[Delta]):
+    """Fragments of streams, gone soon after their step is committed."""
+
+    list_display = ("__str__", "stream", "seq")
+    list_select_related = ("stream",)
+    heavy = ("chunks", "stream__parts", "stream__text", "stream__error_detail")
+    ids = ("stream", "stream__thread")
+    search_fields = ("stream__model",)
+    shown = readable(Delta, "stream", "seq", "chunks")
+
+
+@admin.register(Pool)
+class PoolAdmin(ReadOnlyAdmin[Pool]):
+    """Shares of capacity, as the settings have them."""
+
+    list_display = ("name", "limit")
+    shown = ("name", "limit")
+    ids = ()

@@ -1,0 +1,217 @@
+"""Hides what can be done to threads in the admin: read them as conversations, stop, resume and delete them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db.models import ProtectedError, QuerySet, RestrictedError
+from django.db.models.deletion import Collector
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_POST
+
+from durable_agents import lifecycle
+from durable_agents.admin.conversation import conversation
+from durable_agents.admin.display import age, badge, brief, money, readable, tokens
+from durable_agents.admin.rows import ReadOnlyAdmin
+from durable_agents.exceptions import DurableAgentsError
+from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Something that may be done to a thread: how it is called, how it is drawn, and how it is told afterwards."""
+
+    name: str
+    label: Any
+    draw: Callable[[Thread], Thread]
+    entry: str
+    done: Callable[[int], str]
+    nothing: Any
+
+
+STOP = Move(
+    name="stop",
+    label=_("Stop"),
+    draw=lifecycle.stop_thread,
+    entry="Stopped the run.",
+    done=lambda count: ngettext("%d thread was stopped.", "%d threads were stopped.", count) % count,
+    nothing=_("There was no run to stop."),
+)
+RESUME = Move(
+    name="resume",
+    label=_("Resume"),
+    draw=lifecycle.resume_thread,
+    entry="Resumed the thread.",
+    done=lambda count: ngettext("%d thread goes on.", "%d threads go on.", count) % count,
+    nothing=_("There was nothing to resume: no thread was stopped or failed."),
+)
+
+
+@admin.register(Thread)
+class ThreadAdmin(ReadOnlyAdmin[Thread]):
+    """Threads: a list to find them in, and a page on which each is a conversation."""
+
+    list_display = ("called", "shown_status", "agent", "owner", "scope", "age", "used", "price")
+    list_filter = ("status", "agent", "archived", "created_at")
+    list_select_related = ("owner",)
+    search_fields = ("title", "client_id", "scope", f"owner__{get_user_model().USERNAME_FIELD}")
+    ids: ClassVar[tuple[str, ...]] = ("pk",)
+    heavy = ("metadata", "context", "retry", "error_message")
+    actions = ("stop_selected", "resume_selected")
+    change_form_template = "durable_agents/admin/thread.html"
+    shown = readable(
+        Thread,
+        *("id", "client_id", "agent", "owner", "scope", "title", "archived", "status", "error_code", "error_message"),
+        *("retry", "metadata", "context", "input_tokens", "output_tokens", "cached_input_tokens"),
+        *("cache_write_tokens", "reasoning_tokens", "cost", "rev", "stop_rev", "last_position", "last_number"),
+        *("run_steps", "parent_tool_call", "forked_from", "created_at", "updated_at"),
+    )
+
+    @admin.display(description=_("thread"), ordering="title")
+    def called(self, row: Thread) -> str:
+        """Its title, or the beginning of its id."""
+        return brief(row.title) or f"{row.pk!s:.8}…"
+
+    @admin.display(description=_("status"), ordering="status")
+    def shown_status(self, row: Thread) -> str:
+        """The status."""
+        return badge(row.status, row.get_status_display())
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def age(self, row: Thread) -> str:
+        """How old it is."""
+        return age(row.created_at)
+
+    @admin.display(description=_("tokens"))
+    def used(self, row: Thread) -> str:
+        """What was used."""
+        return tokens(row) or "-"
+
+    @admin.display(description=_("cost"), ordering="cost")
+    def price(self, row: Thread) -> str:
+        """What it cost."""
+        return money(row.cost) or "-"
+
+    # What may be done.
+
+    def has_move_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change threads; nothing else on these pages asks for that permission."""
+        return bool(request.user.has_perm("durable_agents.change_thread"))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may delete threads."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+    @admin.action(description=_("Stop the selected threads"), permissions=["move"])
+    def stop_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
+        """Stop their runs."""
+        self._move(request, threads, STOP)
+
+    @admin.action(description=_("Resume the selected threads"), permissions=["move"])
+    def resume_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
+        """Try again what was stopped or failed."""
+        self._move(request, threads, RESUME)
+
+    def _move(self, request: HttpRequest, threads: Iterable[Thread], move: Move) -> None:
+        """Draw the arrow for each thread, with a log entry for each one that it moved."""
+        count = 0
+        for thread in threads:
+            try:
+                is_moved = move.draw(thread).rev != thread.rev
+            except DurableAgentsError as error:
+                self.message_user(request, str(error), messages.ERROR)
+                continue
+            if is_moved:
+                self.log_change(request, thread, move.entry)
+                count += 1
+        if count:
+            self.message_user(request, move.done(count), messages.SUCCESS)
+        else:
+            self.message_user(request, move.nothing, messages.WARNING)
+
+    def get_urls(self) -> list[URLPattern]:
+        """The pages of every model, and one address for each move."""
+        moves = [
+            path(
+                f"<path:object_id>/{move.name}/",
+                self.admin_site.admin_view(require_POST(self._move_view(move))),
+                name=f"durable_agents_thread_{move.name}",
+            )
+            for move in (STOP, RESUME)
+        ]
+        return [*moves, *super().get_urls()]
+
+    def _move_view(self, move: Move) -> Callable[..., HttpResponse]:
+        def view(request: HttpRequest, object_id: str) -> HttpResponse:
+            """Move one thread and go back to its page."""
+            if not self.has_move_permission(request):
+                raise PermissionDenied
+            thread = self.get_object(request, unquote(object_id))
+            if thread is None:
+                raise Http404
+            self._move(request, [thread], move)
+            page = reverse("admin:durable_agents_thread_change", args=[thread.pk], current_app=self.admin_site.name)
+            return HttpResponseRedirect(page)
+
+        return view
+
+    # The page of one thread.
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The page, with the conversation for those who may read what it consists of."""
+        thread: Thread | None = kwargs.get("obj")
+        if thread is not None:
+            context["thread"] = thread
+            context["used"], context["price"] = tokens(thread), money(thread.cost)
+            context["moves"] = self._moves(thread) if self.has_move_permission(request) else []
+            context["conversation"] = conversation(thread) if _may_read(request) else None
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def _moves(self, thread: Thread) -> list[Move]:
+        """What there is to do: the others would do nothing."""
+        if thread.is_running:
+            return [STOP]
+        return [] if thread.status == ThreadStatus.COMPLETED else [RESUME]
+
+    # Deleting.
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
+        """What goes with the threads, counted and not listed: a long thread has thousands of rows."""
+        collector = Collector(using=lifecycle.database(), origin=objs)
+        try:
+            collector.collect(objs)
+        except (ProtectedError, RestrictedError) as error:
+            holders = error.protected_objects if isinstance(error, ProtectedError) else error.restricted_objects
+            return [], {}, set(), sorted(map(str, holders))
+        counts: dict[str, int] = {}
+        for model, rows in collector.data.items():
+            counts[str(model._meta.verbose_name_plural)] = len(rows)
+        for some in collector.fast_deletes:
+            counts[str(some.model._meta.verbose_name_plural)] = some.count()
+        return [str(thread) for thread in objs], counts, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: Thread) -> None:
+        """Delete a thread as everybody else does."""
+        lifecycle.delete_thread(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
+        """Delete threads as everybody else does."""
+        for thread in queryset:
+            lifecycle.delete_thread(thread)
+
+
+def _may_read(request: HttpRequest) -> bool:
+    """Whether the caller may view everything that a conversation is made of."""
+    made_of = (Message, Stream, ToolCall)
+    return all(request.user.has_perm(f"durable_agents.view_{model._meta.model_name}") for model in made_of)

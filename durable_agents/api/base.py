@@ -1,0 +1,103 @@
+"""Hides what makes a view ours: everything is pinned but who the caller is and how often they may come.
+
+Authentication and throttle classes are the project's; renderer, parser, pagination, error format and the rest of
+REST framework's settings are not, so that the API is the same wherever it is mounted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.transaction import non_atomic_requests
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from durable_agents.agents import registry
+from durable_agents.api.errors import answer
+from durable_agents.api.operations import Operation
+from durable_agents.api.wire import AlwaysJSON, BoundedParser, StrictRenderer
+from durable_agents.exceptions import ThreadNotFoundError
+from durable_agents.models import Thread, ThreadQuerySet
+from durable_agents.policies import policy, require, visible_thread, visible_threads
+
+
+class Door(BasePermission):
+    """Lets signed-in callers in, and others only where the policy allows what they came for."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Whether the caller may come in at all; what of, is asked again for the agent or thread."""
+        if request.user.is_authenticated:
+            return True
+        action = view.action if isinstance(view, AgentsView) else None
+        return action is not None and policy().allows(request, action, agent=None)
+
+
+def _schema() -> Any:
+    """What describes a view to drf-spectacular; None where that extra is not installed."""
+    if not find_spec("drf_spectacular"):
+        return None
+    from durable_agents.api.schema import OperationSchema  # noqa: PLC0415 - an extra
+
+    return OperationSchema()
+
+
+class AgentsView(APIView):
+    """A view of this API: each handler is an ``Operation``."""
+
+    renderer_classes = (StrictRenderer,)
+    parser_classes = (BoundedParser,)
+    permission_classes: Sequence[type[BasePermission]] = (Door,)
+    content_negotiation_class = AlwaysJSON
+    metadata_class = None
+    versioning_class = None
+    schema = _schema()
+
+    @classmethod
+    def as_view(cls, **options: Any) -> Any:
+        """The view, outside ``ATOMIC_REQUESTS``: an arrow that owns its transaction can be drawn again when the
+        database refused it for another one's sake."""
+        return non_atomic_requests(super().as_view(**options))
+
+    @property
+    def action(self) -> str | None:
+        """What the request is about to do, in the words of the policy; None for a method that there is not."""
+        handler = getattr(self, str(self.request.method).lower(), None)
+        operation: Operation | None = getattr(handler, "operation", None)
+        return operation.action if operation else None
+
+    def thread(self, request: Request, thread_id: str) -> Thread:
+        """The thread that the path names, where the caller may do to it what the request is about to do."""
+        return public_thread(request, thread_id, str(self.action))
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        """Ours."""
+        return answer
+
+    def perform_authentication(self, request: Request) -> None:
+        """Authenticate; a project may have nobody stand for anonymous callers, but policies are shown somebody."""
+        user: Any = request.user
+        if user is None:
+            request.user = AnonymousUser()
+
+
+def public_threads(request: Request) -> ThreadQuerySet:
+    """The threads that exist for this caller outside: those of public agents that the policy shows."""
+    return visible_threads(request).filter(agent__in=[agent.name for agent in registry.public()])
+
+
+def public_thread(request: Request, thread_id: str, action: str) -> Thread:
+    """The thread of this id, or of this ``client_id`` of the caller, to do ``action`` to.
+
+    Raises ThreadNotFoundError, for foreign ones and those of internal agents too, and PermissionDeniedError.
+    """
+    thread = visible_thread(request, thread_id)
+    agent = registry.find(thread.agent)
+    if agent is None or not agent.public:
+        raise ThreadNotFoundError(thread_id)
+    require(request, action, thread)
+    return thread

@@ -1,0 +1,153 @@
+"""Hides what callers may send: bodies and query parameters, checked and reduced to the fields that are theirs.
+
+A field that is not named here is ignored, so that nobody can set an owner, a status or a role.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db.models import QuerySet
+from django.http import QueryDict
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from durable_agents.models import ThreadQuerySet, ThreadStatus, ToolCall, ToolCallStatus
+from durable_agents.parts import clean
+
+
+class Storable(serializers.CharField):
+    """Text as it was typed, in which what no database stores (NUL, lone surrogates) is replaced."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The cleaned text."""
+        return super().to_internal_value(clean(data))
+
+
+class Title(Storable):
+    """A title; it may be empty."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(required=False, allow_blank=True, max_length=200, **options)
+
+
+class ClientId(serializers.CharField):
+    """The caller's own id of a thread or message: kept as it is, and refused where it cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, max_length=200, trim_whitespace=False)
+
+
+class Prompt(Storable):
+    """A user's text, untouched but for what cannot be stored; its length is the message's concern."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, allow_blank=True, trim_whitespace=False)
+
+
+class Parts(serializers.ListField):
+    """UI message parts; which of them a user may send is decided where messages are made."""
+
+    child = serializers.JSONField()
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True)
+
+
+class Metadata(serializers.DictField):
+    """A JSON object of the client's."""
+
+    child = serializers.JSONField(allow_null=True)
+
+    def __init__(self) -> None:
+        super().__init__(required=False)
+
+
+class Body(serializers.Serializer[Any]):
+    """The body of a request."""
+
+    @classmethod
+    def of(cls, request: Request) -> dict[str, Any]:
+        """The checked fields that were given. Raises ValidationError."""
+        given = {} if isinstance(request.data, QueryDict) else request.data
+        return _checked(cls(data=given))
+
+
+class Query(serializers.Serializer[Any]):
+    """The query parameters of a request; one without a value counts as not given."""
+
+    @classmethod
+    def of(cls, request: Request) -> dict[str, Any]:
+        """The checked parameters that were given. Raises ValidationError."""
+        return _checked(cls(data={name: value for name, value in request.query_params.items() if value}))
+
+
+def _checked(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+class NewMessage(Body):
+    """What a user says: ``prompt`` or ``parts``."""
+
+    prompt = Prompt()
+    parts = Parts()
+    client_id = ClientId()
+    metadata = Metadata()
+
+
+class NewThread(NewMessage):
+    """A thread to create, with or without its first message."""
+
+    agent = serializers.CharField(max_length=100)
+    title = Title()
+
+
+class ThreadChanges(Body):
+    """What may be changed of a thread."""
+
+    title = Title()
+    metadata = Metadata()
+    archived = serializers.BooleanField(required=False)
+
+
+class Continuation(Body):
+    """What a resumed thread is told; nothing: it tries again."""
+
+    prompt = Prompt()
+
+
+class ThreadFilters(Query):
+    """Which threads are listed."""
+
+    agent = serializers.CharField(required=False)
+    status = serializers.ChoiceField(ThreadStatus.choices, required=False)
+    archived = serializers.BooleanField(required=False)
+    search = Storable(required=False, help_text="A part of the title, in any case.")
+
+    LOOKUPS: ClassVar[dict[str, str]] = {"search": "title__icontains"}
+
+    @classmethod
+    def narrow(cls, threads: ThreadQuerySet, request: Request) -> ThreadQuerySet:
+        """Those of the threads that the request asks for."""
+        asked = cls.of(request)
+        return threads.filter(**{cls.LOOKUPS.get(name, name): value for name, value in asked.items()})
+
+
+class ToolCallFilters(Query):
+    """Which tool calls are listed."""
+
+    status = serializers.ChoiceField(ToolCallStatus.choices, required=False)
+
+    @classmethod
+    def narrow(cls, calls: QuerySet[ToolCall], request: Request) -> QuerySet[ToolCall]:
+        """Those of the calls that the request asks for."""
+        return calls.filter(**cls.of(request))
+
+
+class MessageQuery(Query):
+    """Which messages are listed, and whether with the answer that is being written."""
+
+    after = serializers.IntegerField(required=False, help_text="A position; only messages after it.")
+    streams = serializers.BooleanField(required=False, help_text="Fold the open stream into its message.")
+    from_number = serializers.IntegerField(required=False, help_text="Fold in no stream of a lower number.")

@@ -1,0 +1,37 @@
+"""What a handler takes and gives, said beside it: the OpenAPI schema is made from this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from durable_agents.api.inputs import Body, Query
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gives:
+    """A body of this shape, or with ``paged`` a page of them with what ``beside`` names as well."""
+
+    shape: type
+    paged: bool = False
+    beside: Mapping[str, type] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One method of one path. ``action`` is its name in the words of the policy; ``answers`` are the statuses of
+    success with what they carry, None for nothing."""
+
+    operation_id: str
+    action: str
+    answers: Mapping[int, Gives | None]
+    body: type[Body] | None = None
+    query: type[Query] | None = None
+
+    def __call__(self, handler: Handler) -> Handler:
+        """Say it of a handler."""
+        handler.operation = self  # type: ignore[attr-defined]
+        return handler

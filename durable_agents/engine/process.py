@@ -1,0 +1,122 @@
+"""What one worker process does for agents from its birth to its death, between django-q2's tasks and beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.db import DatabaseError, connections
+from django_q.conf import Conf as QConf
+
+from durable_agents import holders, lifecycle, outbound
+from durable_agents.conf import cluster_of, config
+from durable_agents.engine.watchdog import watch
+from durable_agents.engine.worker import Engine, work_is_due
+from durable_agents.llm import door
+from durable_agents.logs import log_error
+
+REAP_SECONDS = 2.0
+
+_engines: dict[tuple[int, str], Engine] = {}
+
+
+def work(cluster: str) -> None:
+    """Work on what is due in the pools of ``cluster`` until a claim finds nothing. A further doorbell, when enough
+    processes of the cluster sit in here already, returns at once."""
+    with _seat(cluster) as number:
+        if number is not None:
+            _engine(cluster).work(seat=number)
+
+
+def sweep() -> None:
+    """The last resort: reap what dead workers held, settle what no worker knows, ring for what is due, and delete
+    what nobody needs any more."""
+    lifecycle.reap(holders.is_gone)
+    lifecycle.settle_unknown_code()
+    lifecycle.prune()
+    for cluster in sorted({cluster_of(pool) for pool in config().pools}):
+        if work_is_due(cluster):
+            outbound.ring_cluster(cluster)
+
+
+def on_spawn() -> None:
+    """A django-q2 worker was born: look after the dead from a thread beside it, and load what is slow to load."""
+    try:
+        lifecycle.ensure_pools()
+        outbound.schedule_sweep()
+    except DatabaseError:
+        log_error("the database is not ready: are all migrations applied?", action="spawn")
+        connections.close_all()
+    threading.Thread(target=_look_after, args=(os.getppid(),), daemon=True, name="durable-agents-reaper").start()
+    door().prepare()
+
+
+def _engine(cluster: str) -> Engine:
+    """This process's engine; a forked child does not use its parent's."""
+    key = (os.getpid(), cluster)
+    if key not in _engines:
+        _engines[key] = Engine(cluster)
+        watch(_engines[key])
+    return _engines[key]
+
+
+@contextlib.contextmanager
+def _seat(cluster: str) -> Iterator[int | None]:
+    """Number of one of the seats of a cluster in ``work``; the kernel frees it when its holder dies."""
+    seats = config().processes or max(1, QConf.WORKERS - 1)
+    for number in range(seats):
+        descriptor = _lock_file(f"seat-{cluster}-{os.getppid()}-{number}")
+        if descriptor is not None:
+            try:
+                yield number
+            finally:
+                os.close(descriptor)
+            return
+    yield None
+
+
+def _lock_file(name: str) -> int | None:
+    """An open, locked file in this user's temporary folder, or None where another process holds it."""
+    folder = Path(tempfile.gettempdir()) / f"durable-agents-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
+    descriptor = os.open(folder / safe, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _look_after(parent: int) -> None:
+    """Every two seconds reap what gone processes of this machine held, and ring for it. One process of a cluster
+    does it; the others wait for its death. An idle worker whose cluster is gone ends itself."""
+    descriptor = None
+    while True:
+        if os.getppid() != parent and not _is_working():
+            os._exit(0)
+        descriptor = descriptor or _lock_file(f"reaper-{parent}")
+        if descriptor is not None:
+            _reap_and_ring()
+        time.sleep(REAP_SECONDS)
+
+
+def _reap_and_ring() -> None:
+    try:
+        lifecycle.reap(holders.is_gone)
+        if not _is_working() and work_is_due(QConf.CLUSTER_NAME):
+            outbound.ring_cluster(QConf.CLUSTER_NAME)
+    except Exception:
+        log_error("reaping failed", action="reap")
+        connections.close_all()
+
+
+def _is_working() -> bool:
+    return any(engine.is_working for engine in _engines.values())

@@ -1,0 +1,176 @@
+"""One tool call: load, check, run the developer's function, report its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from durable_agents import lifecycle
+from durable_agents.agents import Tool, ToolContext, registry
+from durable_agents.conf import config
+from durable_agents.crashpoints import crashpoint
+from durable_agents.exceptions import LeaseLostError, ToolError
+from durable_agents.lifecycle import CallResult, Claim
+from durable_agents.logs import log
+from durable_agents.models import ToolCall, ToolCallStatus
+
+if TYPE_CHECKING:
+    from durable_agents.engine.worker import Engine
+
+MASKED = "The tool failed."
+NOT_AVAILABLE = "The tool is not available any more."
+
+
+async def run_tool(engine: Engine, claim: Claim) -> None:
+    """Run one attempt at a tool call to its end, whatever that is."""
+    job: _ToolJob | None = await engine.in_database(_load_call, claim)
+    if job is None:
+        gone = CallResult(status=ToolCallStatus.FAILED, error=NOT_AVAILABLE, error_code="tool_not_available")
+        await engine.in_database(lifecycle.finish_tool_call, claim, gone)
+        return
+    ended = await _ended(engine, claim, job)
+    if ended.settled:
+        return
+    if ended.error is not None and _tool_may_retry(job, ended.error):
+        delay = job.tool.retry.delay_seconds(claim.attempt)
+        engine.put_off(delay)
+        detail = f"{type(ended.error).__name__}: {ended.error}"
+        await engine.in_database(lifecycle.retry_tool_call, claim, delay_seconds=delay, detail=detail)
+        return
+    crashpoint("tool_ended")
+    await engine.in_database(lifecycle.finish_tool_call, claim, _call_result(job, ended))
+    crashpoint("tool_committed")
+
+
+async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
+    """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
+    try:
+        return await asyncio.wait_for(_run(engine, claim, job), job.tool.timeout_seconds)
+    except TimeoutError:
+        return _Ended(error=ToolError(f"The tool took longer than {job.tool.timeout_seconds:g} seconds."))
+
+
+async def _run(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
+    if job.tool.is_async:
+        return await _run_async_tool(job)
+    ended: _Ended
+    if job.tool.atomic:
+        ended = await engine.in_thread(_run_atomic_tool, claim, job)
+    else:
+        ended = await engine.in_thread(_run_sync_tool, job)
+    return ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToolJob:
+    """What a tool call needs from the database."""
+
+    tool: Tool
+    arguments: dict[str, Any]
+    context: ToolContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """How a tool's function ended: a JSON result, or an error."""
+
+    result: Any = None
+    error: BaseException | None = None
+    settled: bool = False
+    """The outcome is stored already, in the tool's own transaction."""
+
+
+def _load_call(claim: Claim) -> _ToolJob | None:
+    """None where the code of the tool is gone."""
+    call = ToolCall.objects.select_related("thread__owner").filter(pk=claim.row_id, fence=claim.fence).first()
+    if call is None:
+        raise LeaseLostError(f"tool call {claim.row_id}")
+    thread = call.thread
+    agent = registry.find(thread.agent)
+    tool = agent.tools.get(call.tool_name) if agent else None
+    if tool is None:
+        return None
+    context = ToolContext(
+        thread_id=thread.pk,
+        message_id=call.message_id,
+        tool_call_id=call.tool_call_id,
+        tool_name=call.tool_name,
+        agent=thread.agent,
+        owner=thread.owner,
+        scope=thread.scope,
+        context=thread.context,
+        metadata=thread.metadata,
+        attempt=call.attempt,
+        max_attempts=call.max_attempts,
+        idempotency_key=str(call.pk),
+    )
+    arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
+    return _ToolJob(tool=tool, arguments=arguments, context=context)
+
+
+def _keywords(job: _ToolJob) -> dict[str, Any]:
+    values = job.tool.validate(job.arguments)
+    name = job.tool.context_parameter
+    return values if name is None else values | {name: job.context}
+
+
+def _run_sync_tool(job: _ToolJob) -> _Ended:
+    """In a pool thread. SystemExit and its like end the call, never the worker."""
+    try:
+        return _Ended(result=job.tool.to_json(job.tool.function(**_keywords(job))))
+    except BaseException as error:
+        return _Ended(error=error)
+
+
+def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
+    """In a pool thread: the function and its outcome in one transaction; an error of the function rolls it back."""
+    began = time.monotonic()
+    try:
+        lifecycle.run_atomic(claim, lambda: CallResult(result=job.tool.to_json(job.tool.function(**_keywords(job)))))
+    except LeaseLostError:
+        raise
+    except BaseException as error:
+        return _Ended(error=error)
+    finally:
+        _warn_when_slow(job, time.monotonic() - began)
+    return _Ended(settled=True)
+
+
+def _warn_when_slow(job: _ToolJob, seconds: float) -> None:
+    """On SQLite an atomic tool keeps everybody else from writing."""
+    if seconds > config().atomic_warn_seconds:
+        context = job.context
+        facts: dict[str, Any] = {"thread": context.thread_id, "tool_call": context.tool_call_id, "seconds": seconds}
+        log(logging.WARNING, "an atomic tool held its transaction for long", action="atomic_slow", **facts)
+
+
+async def _run_async_tool(job: _ToolJob) -> _Ended:
+    try:
+        return _Ended(result=job.tool.to_json(await job.tool.function(**_keywords(job))))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return _Ended(error=error)
+
+
+def _tool_may_retry(job: _ToolJob, error: BaseException) -> bool:
+    if job.context.attempt >= job.context.max_attempts or not isinstance(error, Exception):
+        return False
+    retry_if = job.tool.retry.retry_if
+    return True if retry_if is None else bool(retry_if(error, job.context, job.arguments))
+
+
+def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:
+    """The outcome: a ToolError's text goes to the model, any other error is masked and logged once."""
+    error = ended.error
+    if error is None:
+        return CallResult(result=ended.result)
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, ToolError):
+        return CallResult(status=ToolCallStatus.FAILED, error=str(error), error_code=error.code, error_detail=detail)
+    facts = {"thread": job.context.thread_id, "tool_call": job.context.tool_call_id}
+    log(logging.ERROR, "tool failed", action="tool_failed", error=error, **facts)
+    return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=detail)

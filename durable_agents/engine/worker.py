@@ -1,0 +1,388 @@
+"""The engine: one event loop, kept for the life of the process, that carries many rows at once.
+
+The model library's connections are bound to the loop. The engine's database work has a thread and a connection of its
+own; functions of developers run in threads made for one call each, so that one that hangs holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from channels.layers import get_channel_layer
+from django.db import close_old_connections, connections, reset_queries
+from django_q.conf import Conf as QConf
+
+from durable_agents import holders, lifecycle, outbound
+from durable_agents.agents import registry
+from durable_agents.conf import config
+from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.steps import run_step
+from durable_agents.engine.tools import run_tool
+from durable_agents.exceptions import DurableAgentsError, ErrorKind, LeaseLostError, ThreadNotFoundError
+from durable_agents.lifecycle import CallResult, Claim
+from durable_agents.logs import log, log_error
+from durable_agents.models import ToolCallStatus
+from durable_agents.streaming import DeltaWriter, Frame
+
+CLAIM_SECONDS = 0.25
+CLAIM_BATCH = 8
+"""Rows won in one claim: small, so that workers which start together share what is due."""
+CHECK_SECONDS = 0.5
+RING_SECONDS = 1.0
+
+
+@dataclass(kw_only=True)
+class _Held:
+    """A row that this process works on."""
+
+    claim: Claim
+    task: asyncio.Task[None]
+
+
+class Engine:
+    """Everything that one worker process does for agents."""
+
+    def __init__(self, cluster: str) -> None:
+        self.cluster = cluster
+        self.holder = holders.me()
+        self.loop = asyncio.new_event_loop()
+        self.is_working = False
+        self.turned_at = time.monotonic()
+        self.writer = DeltaWriter(
+            run=self.in_database, publish=self._publish_delta, flush_seconds=config().flush_ms / 1000
+        )
+        self._pools = config().pools_of(cluster)
+        self._database = ThreadPoolExecutor(1, thread_name_prefix="durable-agents-database")
+        self._left_behind: list[threading.Thread] = []
+        self._held: dict[UUID, _Held] = {}
+        self._parent = os.getppid()
+        self._terminated = False
+        self._put_off_until = 0.0
+        self._rang_at = 0.0
+        self._seat = 0
+
+    def work(self, *, seat: int) -> None:
+        """Serve until nothing is due, or until this process has to go."""
+        self._seat = seat
+        self.loop.run_until_complete(self._serve())
+        if os.getppid() != self._parent or (self._hung() and self._must_leave()) or self._is_clogged():
+            os._exit(0)  # nobody would end this process, or its threads would not let it end
+        if self._terminated:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # ------------------------------------------------------------------------------------- what steps and tools use
+
+    async def in_database(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function where the engine's own database connection is."""
+        call = partial(_with_connection, function, *args, **kwargs)
+        return await self.loop.run_in_executor(self._database, call)
+
+    async def call_user(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call what a developer wrote: a coroutine function here, any other in a thread where the ORM may be used."""
+        if inspect.iscoroutinefunction(function):
+            return await function(*args)
+        return await self.in_thread(function, *args)
+
+    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in a thread of its own, which is left behind, and counted, when the caller gives up."""
+        ended: asyncio.Future[Any] = self.loop.create_future()
+        thread = threading.Thread(
+            target=self._run_thread, args=(ended, function, args), daemon=True, name="durable-agents-tool"
+        )
+        thread.start()
+        try:
+            return await ended
+        finally:
+            if ended.cancelled():
+                self._left_behind.append(thread)
+
+    def _run_thread(self, ended: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        try:
+            settle = partial(_set_result, ended, function(*args))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            settle = partial(_set_exception, ended, error)
+        connections.close_all()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(settle)
+
+    def put_off(self, seconds: float) -> None:
+        """Stay in ``work`` until a row that falls due soon is due, so that it needs no doorbell."""
+        if seconds <= config().linger_seconds:
+            self._put_off_until = max(self._put_off_until, time.monotonic() + seconds + CLAIM_SECONDS)
+
+    def drop(self, lost: set[UUID]) -> None:
+        """Stop working on rows that others hold or settled; closing the model's connection is part of it."""
+        for row_id in lost & self._held.keys():
+            self._held[row_id].task.cancel()
+
+    def claim_of(self, task: asyncio.Task[Any] | None) -> Claim | None:
+        """The row that a task works on."""
+        return next((held.claim for held in self._held.values() if held.task is task), None)
+
+    # ------------------------------------------------------------------------------------------------------ serving
+
+    async def _serve(self) -> None:
+        self._wake = asyncio.Event()
+        self.turned_at, self.is_working = time.monotonic(), True
+        outbound.publish_through(self._publish)
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: nobody signals us
+            self.loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        parts = (self.writer.run, self._keep_leases, self._check_held)
+        background = [self.loop.create_task(part()) for part in parts]
+        try:
+            while await self._serve_until_idle():
+                pass
+            await self._drain()
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            outbound.publish_through(None)
+            self.is_working = False
+            with contextlib.suppress(ValueError, RuntimeError):
+                self.loop.remove_signal_handler(signal.SIGTERM)
+
+    async def _serve_until_idle(self) -> bool:
+        """Claim and run until nothing is left. Returns whether work came in while leaving."""
+        outbound.answer_doorbells_here(self.cluster, self._wake_up)
+        try:
+            began = time.monotonic()
+            while not self._must_leave():
+                won = 0 if self._has_sat_long_enough(began) else await self._claim()
+                if won < CLAIM_BATCH and not self._held and self._nothing_put_off(began):
+                    break
+                if won < CLAIM_BATCH:
+                    await self._wait(CLAIM_SECONDS)
+        finally:
+            outbound.answer_doorbells_here(self.cluster, None)
+        return not (self._must_leave() or self._has_sat_long_enough(began)) and await self._claim() > 0
+
+    def _must_leave(self) -> bool:
+        """Whether this process has to go: SIGTERM, a stopping cluster, or one that died without a word."""
+        return self._terminated or os.getppid() != self._parent or outbound.cluster_is_stopping()
+
+    def _is_clogged(self) -> bool:
+        """Whether hung tools have used up all threads: a fresh process serves better."""
+        return self._hung() >= config().tool_threads
+
+    def _hung(self) -> int:
+        """Number of threads whose calls were given up and that have not ended since."""
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        return len(self._left_behind)
+
+    def _has_sat_long_enough(self, began: float) -> bool:
+        """Whether to end what is held and leave: for the project's own tasks, where this is the cluster's only worker,
+        or for a fresh process."""
+        return self._is_clogged() or (QConf.WORKERS == 1 and time.monotonic() - began > config().work_seconds)
+
+    def _nothing_put_off(self, began: float) -> bool:
+        return time.monotonic() >= self._put_off_until or self._has_sat_long_enough(began)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
+
+    def _wake_up(self) -> None:
+        self.loop.call_soon_threadsafe(self._wake.set)
+
+    def _on_sigterm(self) -> None:
+        self._terminated = True
+        self._wake.set()
+
+    # ----------------------------------------------------------------------------------------------------- claiming
+
+    async def _claim(self) -> int:
+        """Win due rows, as many as there are free slots, a batch at most; begin to work on them. Returns how many.
+
+        A row whose holders died before is won only by a process that holds nothing else, and then nothing is won
+        beside it: should it be the culprit, no other row dies with it.
+        """
+        if any(held.claim.is_suspect for held in self._held.values()):
+            return 0
+        streams, tools = self._free_slots()
+        won = 0
+        if not await self._makes_room_for_suspects():
+            won = await self._win(streams=min(CLAIM_BATCH, streams), tools=min(CLAIM_BATCH, tools))
+        if not won and not self._held:
+            won = await self._win(streams=1, tools=1, suspects=True)
+        if min(streams, tools) <= 0:
+            await self._ring_for_others()
+        return won
+
+    def _free_slots(self) -> tuple[int, int]:
+        streams = sum(1 for held in self._held.values() if held.claim.kind == "stream")
+        tools = len(self._held) - streams + self._hung()
+        return config().streams_per_process - streams, config().tool_threads - tools
+
+    async def _win(self, *, streams: int, tools: int, suspects: bool = False) -> int:
+        agents, tool_names = known_code()
+        won: list[Claim] = await self.in_database(
+            lifecycle.claim,
+            pools=self._pools,
+            holder=self.holder,
+            streams=streams,
+            tools=tools,
+            agents=agents,
+            tool_names=tool_names,
+            suspects=suspects,
+        )
+        for claim in won:
+            crashpoint("claimed")
+            self._start(claim)
+        return len(won)
+
+    async def _makes_room_for_suspects(self) -> bool:
+        """Whether a suspect waits, and this process is the one of its cluster that ends what it holds to take it."""
+        if self._seat != 0 or not self._held:
+            return False
+        return bool(await self.in_database(lifecycle.suspects_wait, self._pools))
+
+    async def _ring_for_others(self) -> None:
+        """What this process has no slot for may fit into another: tell the cluster, at most once a second."""
+        if time.monotonic() - self._rang_at < RING_SECONDS:
+            return
+        self._rang_at = time.monotonic()
+        if await self.in_database(work_is_due, self.cluster):
+            await self.in_database(outbound.ring_cluster, self.cluster)
+
+    def _start(self, claim: Claim) -> None:
+        run = run_step if claim.kind == "stream" else run_tool
+        task = self.loop.create_task(self._guarded(claim, run))
+        self._held[claim.row_id] = _Held(claim=claim, task=task)
+
+    async def _guarded(self, claim: Claim, run: Callable[[Engine, Claim], Awaitable[None]]) -> None:
+        """Run one row; whatever happens to it harms no other."""
+        try:
+            await run(self, claim)
+        except (LeaseLostError, ThreadNotFoundError):
+            log(logging.INFO, "lease lost", action="lost", thread=claim.thread_id, fence=claim.fence)
+        except Exception:
+            log_error("a row failed", action="run", thread=claim.thread_id)
+            await self._give_up(claim)
+        finally:
+            self.writer.close(claim)
+            self._held.pop(claim.row_id, None)
+            self._wake.set()
+
+    async def _give_up(self, claim: Claim) -> None:
+        """An error of our own, not of model or tool: end the row visibly rather than try for ever."""
+        with contextlib.suppress(DurableAgentsError):
+            if claim.kind == "stream":
+                await self.in_database(
+                    lifecycle.fail_step, claim, lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN, detail="internal error")
+                )
+            else:
+                failed = CallResult(
+                    status=ToolCallStatus.FAILED, error="The tool call could not be run.", error_code="internal"
+                )
+                await self.in_database(lifecycle.finish_tool_call, claim, failed)
+
+    # ------------------------------------------------------------------------------------------------------- leases
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(config().lease_seconds / 3)
+            self.drop(await self._ask(lifecycle.heartbeat))
+
+    async def _check_held(self) -> None:
+        while True:
+            self.turned_at = time.monotonic()
+            await asyncio.sleep(CHECK_SECONDS)
+            self.drop(await self._ask(lifecycle.lost_claims))
+
+    async def _ask(self, question: Callable[[list[Claim]], set[UUID]]) -> set[UUID]:
+        claims = [held.claim for held in self._held.values()]
+        if not claims:
+            return set()
+        try:
+            answer: set[UUID] = await self.in_database(question, claims)
+        except Exception:
+            log_error("leases were not checked", action="heartbeat")
+            return set()
+        return answer
+
+    async def _drain(self) -> None:
+        """Claim no more; give what is held ``drain_seconds`` to end, then give it back; ring for what is left."""
+        held = list(self._held.values())
+        if held:
+            await asyncio.wait([item.task for item in held], timeout=config().drain_seconds)
+        for item in held:
+            if not item.task.done():
+                item.task.cancel()
+                await asyncio.wait([item.task])
+                with contextlib.suppress(ThreadNotFoundError):
+                    await self.in_database(lifecycle.release, item.claim)
+        if await self.in_database(work_is_due, self.cluster):
+            await self.in_database(outbound.ring_cluster, self.cluster)
+
+    # --------------------------------------------------------------------------------------------------- publishing
+
+    def _publish_delta(self, thread_id: UUID, frame: Frame) -> None:
+        outbound.publish(thread_id, {"type": "thread.delta", "frame": frame})
+
+    def _publish(self, group: str, message: dict[str, Any]) -> None:
+        """Hand a message to the channel layer on the kept loop, from whichever thread."""
+        asyncio.run_coroutine_threadsafe(_group_send(group, message), self.loop)
+
+
+def known_code() -> tuple[list[str], list[str]]:
+    """Names of the agents and of the tools that this process can run."""
+    return [agent.name for agent in registry.all()], sorted(registry.tool_names())
+
+
+def work_is_due(cluster: str) -> bool:
+    """Whether a worker of this cluster, with this code, could claim a row now."""
+    agents, tools = known_code()
+    return lifecycle.has_open_work(config().pools_of(cluster), agents=agents, tool_names=tools)
+
+
+async def _group_send(group: str, message: dict[str, Any]) -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        return
+    try:
+        await layer.group_send(group, message)
+    except Exception:
+        log(logging.WARNING, "browsers were not told", action="ring_browsers", group=group)
+
+
+def _with_connection(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call it; after an error a connection that does not work any more is replaced."""
+    reset_queries()  # under DEBUG Django remembers every statement until a request ends, and here none does
+    try:
+        return function(*args, **kwargs)
+    except DurableAgentsError:
+        raise
+    except Exception:
+        close_old_connections()
+        raise
+
+
+def _set_result(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_exception(future: asyncio.Future[Any], error: BaseException) -> None:
+    """What only ends interpreters or iterations must not end the loop: it becomes an ordinary error."""
+    if future.done():
+        return
+    if not isinstance(error, Exception) or isinstance(error, StopIteration):
+        cause, error = error, RuntimeError(f"{type(error).__name__} was raised: {error}")
+        error.__cause__ = cause
+    future.set_exception(error)
