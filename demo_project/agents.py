@@ -51,7 +51,8 @@ def setup(environ: Mapping[str, str]) -> Setup:
     then the scripted model at `DEMO_SCRIPTED_URL`, which `manage.py demo` sets.
     """
     if url := environ.get("DEMO_LOCAL_URL"):
-        return Setup("openai/smollm2", {"api_base": url, "api_key": "local", "max_tokens": 400}, calls_tools=False)
+        settings = {"api_base": url, "api_key": "local", "temperature": 0.2, "max_tokens": 400}
+        return Setup("openai/smollm2", settings, calls_tools=False)
     if model := environ.get("DEMO_MODEL"):
         return Setup(model, placeholder_key(model, environ))
     url = environ.get("DEMO_SCRIPTED_URL", SCRIPTED_URL)

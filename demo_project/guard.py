@@ -10,37 +10,47 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
-GRACE_SECONDS = 8.8  # a worker gives what it holds 8 seconds; the whole demo promises to be gone after 10
+PROC = Path("/proc")
+GRACE_SECONDS = 8.5  # the whole demo promises to be gone after 10
 
 
 def is_alive(group: int) -> bool:
-    """Return whether a process of `group` is left."""
+    """Return whether a process of `group` still runs; one that only waits to be collected does not."""
     try:
         os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):  # macOS refuses where only zombies are left
+    except (ProcessLookupError, PermissionError):  # macOS refuses where only such processes are left
         return False
-    return True
+    return not PROC.is_dir() or any(state != "Z" for state in states(group))
+
+
+def states(group: int) -> Iterator[str]:
+    """Yield the state of each process of `group`, from the files of proc(5): "pid (name) state parent group ..."."""
+    for file in PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
+            if int(its_group) == group:
+                yield state
 
 
 def end(
-    groups: Iterable[int], *, grace_seconds: float = GRACE_SECONDS, reap: Callable[[], object] = lambda: None
+    groups: Sequence[int], *, grace_seconds: float = GRACE_SECONDS, reap: Callable[[], object] = lambda: None
 ) -> None:
-    """Ask the leader of each group to stop, and kill what is left of the groups after `grace_seconds`.
+    """Stop `groups` one after the other, the last first, and kill what is left of them after `grace_seconds`.
 
-    `reap` is called while waiting; it collects the caller's own dead children, which would count as alive.
+    So the workers, started last, give back what they hold while the model and the web server are still there. `reap`
+    is called while waiting; it collects the caller's own dead children, which would count as alive.
     """
-    left = set(groups)
-    for group in left:
+    deadline = time.monotonic() + grace_seconds
+    for group in reversed(groups):
         with contextlib.suppress(ProcessLookupError):
             os.kill(group, signal.SIGTERM)
-    deadline = time.monotonic() + grace_seconds
-    while left and time.monotonic() < deadline:
-        time.sleep(0.05)
-        reap()
-        left = {group for group in left if is_alive(group)}
-    kill(left)
+        while is_alive(group) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            reap()
+    kill(groups)
 
 
 def kill(groups: Iterable[int]) -> None:

@@ -61,13 +61,11 @@ def site_url(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port_of(listener)}/"
 
 
-def is_answering(host: str, port: int, path: str = "/") -> bool:
-    """Return whether an HTTP server answers a request at `host` and `port` within some seconds."""
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    with contextlib.closing(connection):
+def is_answering(host: str, port: int, path: str) -> bool:
+    """Return whether an HTTP server answers a request within some seconds, other than by an error of its own."""
+    with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)
-            connection.getresponse()
+            return connection.getresponse().status < 500
         except (OSError, http.client.HTTPException):
             return False
-    return True

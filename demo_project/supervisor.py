@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from . import guard
 
@@ -104,6 +104,7 @@ class Supervisor:
                 if child.is_dead():
                     self.revive(child)
             if self.guard.poll() is not None:
+                os.close(self.leash)
                 self.guard, self.leash = start_guard()
                 self.tell_guard()
 
@@ -116,10 +117,11 @@ class Supervisor:
     def stop(self) -> None:
         """Stop every process; returns when all are gone, after about nine seconds at most."""
         guard.end([child.group for child in self.children], reap=self.reap)
+        for child in self.children:
+            child.process.wait()
         self.children.clear()
         self.tell_guard()
-        with contextlib.suppress(BrokenPipeError):
-            self.leash.close()
+        os.close(self.leash)
         self.guard.wait()
 
     def reap(self) -> None:
@@ -130,14 +132,13 @@ class Supervisor:
     def tell_guard(self) -> None:
         """Name the present groups to the guard; `watch` replaces a guard that has died and tells the new one."""
         with contextlib.suppress(BrokenPipeError):
-            self.leash.write(" ".join(str(child.group) for child in self.children) + "\n")
-            self.leash.flush()
+            os.write(self.leash, " ".join(str(child.group) for child in self.children).encode() + b"\n")
 
 
-def start_guard() -> tuple[subprocess.Popen[bytes], IO[str]]:
+def start_guard() -> tuple[subprocess.Popen[bytes], int]:
     """Start the guard; return it with the pipe whose end it waits for, which closes however this process ends."""
     theirs, ours = os.pipe()
     command = [sys.executable, "-m", "demo_project.guard"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, start_new_session=True)
     os.close(theirs)
-    return process, os.fdopen(ours, "w")
+    return process, ours

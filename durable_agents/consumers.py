@@ -46,6 +46,8 @@ class Subscription:
     """One thread that this socket follows."""
 
     reader: ThreadReader
+    name: str
+    """The thread's id as the client wrote it, which may be the client's own: every frame carries this one."""
     running: bool = False
     dirty: bool = False
     """Set while a reading runs: look once more before it ends."""
@@ -143,13 +145,14 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and thread.pk not in self.subscriptions:
             await self._refuse(frame, "too_many_subscriptions", f"At most {MAX_SUBSCRIPTIONS} threads on one socket.")
             return
-        subscription = Subscription(reader=ThreadReader(thread.pk, _cursor(frame)), running=True)
+        subscription = Subscription(
+            reader=ThreadReader(thread.pk, _cursor(frame)), name=str(frame["thread"]), running=True
+        )
         await self._watch(thread.pk, subscription)
         try:
             first = await database_sync_to_async(_first_frames)(subscription.reader, int(frame.get("tail", 50)))
             first[0]["id"] = frame.get("id")
-            first[0]["thread"] = str(frame["thread"])
-            await self._tell_all(first)
+            await self._show(subscription, first)
         finally:
             subscription.running = False
         await self._catch_up(subscription)
@@ -244,7 +247,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if subscription is None:
             return
         if not subscription.running and subscription.reader.accept(frame):
-            await self._tell(**frame)
+            await self._show(subscription, [frame])
         else:
             await self._catch_up(subscription)
 
@@ -272,16 +275,20 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         try:
             while subscription.dirty:
                 subscription.dirty = False
-                await self._tell_all(await database_sync_to_async(subscription.reader.news)())
+                await self._show(subscription, await database_sync_to_async(subscription.reader.news)())
         except ThreadNotFoundError:
-            await self._gone(subscription.reader.thread_id)
+            await self._gone(subscription)
         finally:
             subscription.running = False
 
-    async def _gone(self, thread_id: UUID) -> None:
-        await self._unsubscribe(thread_id)
+    async def _gone(self, subscription: Subscription) -> None:
+        await self._unsubscribe(subscription.reader.thread_id)
         await self._tell(
-            type="error", thread=str(thread_id), code="thread_not_found", message="The thread is gone.", retryable=False
+            type="error",
+            thread=subscription.name,
+            code="thread_not_found",
+            message="The thread is gone.",
+            retryable=False,
         )
 
     def _begin(self, work: Any) -> None:
@@ -296,9 +303,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             type="error", id=frame.get("id"), thread=frame.get("thread"), code=code, message=message, retryable=False
         )
 
-    async def _tell_all(self, frames: list[Frame]) -> None:
+    async def _show(self, subscription: Subscription, frames: list[Frame]) -> None:
         for frame in frames:
-            await self._tell(**frame)
+            await self._tell(**frame | {"thread": subscription.name})
 
     async def _tell(self, **frame: Any) -> None:
         await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))

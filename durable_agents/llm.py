@@ -7,6 +7,7 @@ without any finish reason was cut, although litellm reports an ordinary end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import json
@@ -26,6 +27,10 @@ from durable_agents.parts import CallOutcome, Part
 
 CONTINUE_PROMPT = "Please go on where you stopped."
 """Told to the model when the history ends with its own words: most models refuse to continue their own message."""
+
+
+DISCARD_PORT = 9
+"""Nobody listens there (RFC 863's service is long gone): a connection is refused at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +128,8 @@ class LiteLLMDoor:
     """Model calls through litellm's asynchronous streaming."""
 
     def prepare(self) -> None:
-        """Import litellm without letting it phone home, then warm what its first call would load."""
-        _litellm()
+        """Import litellm without letting it phone home, and load what its first call would load."""
+        _warm()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
@@ -170,6 +175,23 @@ def _litellm() -> Any:
     litellm.suppress_debug_info = True
     litellm.set_verbose = False
     return litellm
+
+
+@cache
+def _warm() -> None:
+    """Make one call that is refused at once, on a loop of its own: litellm and the openai package import a fifth of
+    their modules, and find out about the platform, only then. No thread is left behind."""
+    _litellm()
+    asyncio.run(_refused_call())
+
+
+async def _refused_call() -> None:
+    settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
+    request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
+    with contextlib.suppress(ModelError):
+        async for _ in LiteLLMDoor().stream(request):
+            pass
+    await LiteLLMDoor().aclose()
 
 
 def _arguments(request: ModelRequest) -> dict[str, Any]:

@@ -60,6 +60,15 @@ class DeltaBuffer:
         """Whether there is something to store and the last time is long enough ago."""
         return bool(self.chunks) and now - self.flushed_at >= self.throttle_seconds
 
+    def take(self, now: float) -> Append:
+        """Everything so far, as the next delta; what is added from now on belongs to the one after it."""
+        chunks, self.chunks, self.flushed_at = self.chunks, [], now
+        return Append(claim=self.claim, seq=self.seq, chunks=chunks)
+
+    def put_back(self, append: Append) -> None:
+        """A delta that was not stored is offered again, with what came meanwhile."""
+        self.chunks = [*append.chunks, *self.chunks]
+
     def frame(self, append: Append) -> Frame:
         """The stored delta as browsers get it."""
         return {
@@ -103,18 +112,17 @@ class DeltaWriter:
         due = [buffer for buffer in self._buffers.values() if buffer.is_due(now)]
         if not due:
             return
-        taken = {buffer.claim.row_id: (buffer, len(buffer.chunks)) for buffer in due}
-        batch = [Append(claim=b.claim, seq=b.seq, chunks=b.chunks[:count]) for b, count in taken.values()]
+        batch = [buffer.take(now) for buffer in due]
         stored, lost = await self._store(batch)
-        for append in batch:
-            buffer, count = taken[append.claim.row_id]
+        for buffer, append in zip(due, batch, strict=True):
             if append.claim.row_id in stored:
-                del buffer.chunks[:count]
-                buffer.seq, buffer.flushed_at = append.seq + 1, now
+                buffer.seq += 1
                 self._publish(append.claim.thread_id, buffer.frame(append))
             elif append.claim.row_id in lost:
                 self.close(append.claim)
                 buffer.on_lost()
+            else:
+                buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
         """The group in one transaction; where that fails, each alone, so that only the culprit waits."""

@@ -29,8 +29,8 @@ INSTALLED_APPS = [*INSTALLED_APPS, "tests.project"]
 Q_CLUSTER = {
     "name": "tests",
     "workers": int(os.environ.get("TEST_WORKERS", "2")),
-    "timeout": 300,
-    "retry": 360,
+    "timeout": int(os.environ.get("TEST_Q_TIMEOUT", "300")),
+    "retry": int(os.environ.get("TEST_Q_RETRY", "360")),
     **broker(_redis),
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -14,6 +14,8 @@ from django.utils.html import format_html
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
+from durable_agents.models import Thread
+
 MAX_CHARS = 10_000
 
 Show = Callable[[Any], str]
@@ -41,11 +43,16 @@ def pretty(value: Any, *, max_chars: int = MAX_CHARS) -> str:
     return written
 
 
-def brief(value: Any) -> str:
+def brief(value: Any, *, max_chars: int = 80) -> str:
     """A value or a text on one short line."""
-    text = value if isinstance(value, str) else pretty(value, max_chars=200)
+    text = value if isinstance(value, str) else pretty(value, max_chars=2 * max_chars)
     line = " ".join(text.split())
-    return line if len(line) <= 80 else f"{line[:80]}…"
+    return line if len(line) <= max_chars else f"{line[:max_chars]}…"
+
+
+def called(thread: Thread) -> str:
+    """A thread by its title, or the beginning of its id."""
+    return brief(thread.title, max_chars=40) or f"{thread.pk!s:.8}…"
 
 
 def readable(model: type[Model], *names: str) -> list[str | Show]:
@@ -79,6 +86,11 @@ def age(moment: datetime) -> str:
 def tokens(row: Any) -> str:
     """What went in and what came out; nothing where nothing was used."""
     return f"{row.input_tokens:,} / {row.output_tokens:,}" if row.input_tokens or row.output_tokens else ""
+
+
+def all_tokens(row: Any) -> str:
+    """What was used, in and out together."""
+    return f"{row.input_tokens + row.output_tokens:,}"
 
 
 def money(cost: Decimal | None) -> str:

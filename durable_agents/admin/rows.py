@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from durable_agents.admin.display import Show, age, badge, brief, money, readable, tokens
+from durable_agents.admin.display import Show, age, all_tokens, badge, brief, called, money, readable
 from durable_agents.models import Delta, Message, Pool, Stream, ToolCall
 
 Row = TypeVar("Row", bound=Model)
@@ -81,13 +84,29 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return queryset.filter(found), False
 
 
+class OfThreadAdmin(ReadOnlyAdmin[Row]):
+    """Rows of threads, each with a link to the conversation that it is part of."""
+
+    list_select_related = ("thread",)
+
+    @admin.display(description=_("thread"), ordering="thread")
+    def conversation(self, row: Any) -> str:
+        """The thread, by what it is called in its own list."""
+        page = reverse("admin:durable_agents_thread_change", args=[row.thread_id], current_app=self.admin_site.name)
+        return format_html('<a href="{}">{}</a>', page, called(row.thread))
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def age(self, row: Any) -> str:
+        """How old it is."""
+        return age(row.created_at)
+
+
 @admin.register(Message)
-class MessageAdmin(ReadOnlyAdmin[Message]):
+class MessageAdmin(OfThreadAdmin[Message]):
     """Messages; what an assistant says is in its streams."""
 
-    list_display = ("__str__", "role", "excerpt", "position", "thread", "created")
+    list_display = ("place", "conversation", "role", "excerpt", "age")
     list_filter = ("role", "created_at")
-    list_select_related = ("thread",)
     search_fields = ("text", "client_id")
     heavy = ("parts", "text", "metadata", "thread__metadata", "thread__context")
     shown = readable(
@@ -97,27 +116,28 @@ class MessageAdmin(ReadOnlyAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """The rows with the beginning of their text."""
-        return super().get_queryset(request).annotate(beginning=Left("text", 81))
+        """The rows with the beginning of what they say; an assistant says it in the steps of its message."""
+        steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
+        said = Subquery(steps.annotate(beginning=Left("text", 81)).values("beginning")[:1])
+        return super().get_queryset(request).annotate(asked=Left("text", 81), answered=said)
+
+    @admin.display(description=_("message"), ordering="position")
+    def place(self, row: Message) -> str:
+        """Its place in the thread."""
+        return gettext("queued") if row.position is None else f"#{row.position}"
 
     @admin.display(description=_("text"))
-    def excerpt(self, row: Message) -> str:
+    def excerpt(self, row: Any) -> str:
         """The beginning of the text."""
-        return brief(row.beginning) or "-"  # type: ignore[attr-defined]
-
-    @admin.display(description=_("age"), ordering="created_at")
-    def created(self, row: Message) -> str:
-        """How old it is."""
-        return age(row.created_at)
+        return brief(row.asked or row.answered or "-")
 
 
 @admin.register(Stream)
-class StreamAdmin(ReadOnlyAdmin[Stream]):
+class StreamAdmin(OfThreadAdmin[Stream]):
     """Attempts at steps: the ledger of what was used."""
 
-    list_display = ("__str__", "shown_state", "thread", "model", "attempt", "crashes", "used", "price", "created")
+    list_display = ("number", "conversation", "shown_state", "error_code", "model", "used", "price", "age")
     list_filter = ("state", "error_code", "pool", "created_at")
-    list_select_related = ("thread",)
     search_fields = ("model", "error_code", "lease_owner")
     heavy = ("parts", "text", "error_detail", "thread__metadata", "thread__context")
     shown = readable(
@@ -136,26 +156,20 @@ class StreamAdmin(ReadOnlyAdmin[Stream]):
     @admin.display(description=_("tokens"))
     def used(self, row: Stream) -> str:
         """What was used."""
-        return tokens(row) or "-"
+        return all_tokens(row)
 
     @admin.display(description=_("cost"), ordering="cost")
     def price(self, row: Stream) -> str:
         """What it cost."""
         return money(row.cost) or "-"
 
-    @admin.display(description=_("age"), ordering="created_at")
-    def created(self, row: Stream) -> str:
-        """How old it is."""
-        return age(row.created_at)
-
 
 @admin.register(ToolCall)
-class ToolCallAdmin(ReadOnlyAdmin[ToolCall]):
+class ToolCallAdmin(OfThreadAdmin[ToolCall]):
     """Calls of tools, each with its one outcome."""
 
-    list_display = ("tool_call_id", "tool_name", "shown_status", "thread", "kind", "attempt", "crashes", "created")
+    list_display = ("tool_call_id", "tool_name", "shown_status", "conversation", "kind", "attempt", "age")
     list_filter = ("status", "tool_name", "kind", "pool", "created_at")
-    list_select_related = ("thread",)
     search_fields = ("tool_call_id", "tool_name", "error_code")
     heavy = ("arguments", "approved_arguments", "result", "progress", "error", "error_detail")
     shown = readable(
@@ -171,11 +185,6 @@ class ToolCallAdmin(ReadOnlyAdmin[ToolCall]):
     def shown_status(self, row: ToolCall) -> str:
         """The status."""
         return badge(row.status, row.get_status_display())
-
-    @admin.display(description=_("age"), ordering="created_at")
-    def created(self, row: ToolCall) -> str:
-        """How old it is."""
-        return age(row.created_at)
 
 
 @admin.register(Delta)

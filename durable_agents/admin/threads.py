@@ -20,7 +20,7 @@ from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
 from durable_agents.admin.conversation import conversation
-from durable_agents.admin.display import age, badge, brief, money, readable, tokens
+from durable_agents.admin.display import age, all_tokens, badge, called, money, readable, tokens
 from durable_agents.admin.rows import ReadOnlyAdmin
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall
@@ -79,7 +79,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     @admin.display(description=_("thread"), ordering="title")
     def called(self, row: Thread) -> str:
         """Its title, or the beginning of its id."""
-        return brief(row.title) or f"{row.pk!s:.8}…"
+        return called(row)
 
     @admin.display(description=_("status"), ordering="status")
     def shown_status(self, row: Thread) -> str:
@@ -93,8 +93,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.display(description=_("tokens"))
     def used(self, row: Thread) -> str:
-        """What was used."""
-        return tokens(row) or "-"
+        """What was used, in all."""
+        return all_tokens(row)
 
     @admin.display(description=_("cost"), ordering="cost")
     def price(self, row: Thread) -> str:
@@ -199,7 +199,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             counts[str(model._meta.verbose_name_plural)] = len(rows)
         for some in collector.fast_deletes:
             counts[str(some.model._meta.verbose_name_plural)] = some.count()
-        return [str(thread) for thread in objs], counts, set(), []
+        return [str(thread) for thread in objs], {name: count for name, count in counts.items() if count}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: Thread) -> None:
         """Delete a thread as everybody else does."""

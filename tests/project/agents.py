@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from durable_agents import Agent, Retry, ToolContext, ToolError, tool
+from durable_agents.crashpoints import crashpoint
 
 
 def write_line(path: str, text: str) -> None:
@@ -61,6 +62,23 @@ def leave() -> str:
     raise SystemExit(3)
 
 
+@tool(after_crash="retry")
+async def block_the_loop() -> str:
+    """Never give the event loop back."""
+    while True:
+        time.sleep(1)  # noqa: ASYNC251 - the fault that the watchdog is for
+
+
+@tool(atomic=True)
+def book(name: str) -> str:
+    """Book something, in one transaction with the outcome of the call."""
+    from tests.project.models import Booking
+
+    Booking.objects.create(name=name)
+    crashpoint("in_user_code")
+    return name
+
+
 MODEL = {
     "model": "openai/test",
     "model_settings": {"api_base": os.environ.get("TEST_MODEL_URL", "http://127.0.0.1:9/v1"), "api_key": "test"},
@@ -69,4 +87,4 @@ MODEL = {
 }
 
 talker = Agent("talker", **MODEL)
-toolbox = Agent("toolbox", tools=[note, note_again, wait, add, refuse, explode, leave], **MODEL)
+toolbox = Agent("toolbox", tools=[note, note_again, wait, add, refuse, explode, leave, block_the_loop, book], **MODEL)

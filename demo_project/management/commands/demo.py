@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError
 from demo_project import listening, local_model
 from demo_project.supervisor import ProcessFailedError, Program, Supervisor
 
+MODEL_HOST = "127.0.0.1"
 READY_SECONDS = 60
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -94,16 +95,19 @@ class Command(BaseCommand):
                 self.say("Stopping ...")
 
     def start(self, supervisor: Supervisor, listener: socket.socket, model: OwnModel | None, stopping: Event) -> None:
-        """Start the processes and wait until the site answers; raises `CommandError` if it does not in time."""
-        for program in programs(listener, model):
+        """Start the processes and wait until site and model answer; raises `CommandError` if they do not in time."""
+        model_port = listening.free_port()
+        for program in programs(listener, model, model_port):
             supervisor.start(program)
         self.say("Starting the web server and the workers ...")
+        servers = [(listening.reachable_host(listener), listening.port_of(listener), "/")]
+        if model:
+            servers.append((MODEL_HOST, model_port, "/v1/models"))
         deadline = time.monotonic() + READY_SECONDS
-        host, port = listening.reachable_host(listener), listening.port_of(listener)
-        while not (stopping.is_set() or listening.is_answering(host, port)):
+        while not (stopping.is_set() or all(listening.is_answering(*server) for server in servers)):
             supervisor.watch(stopping, seconds=0.2)
             if time.monotonic() > deadline:
-                raise CommandError(f"The web server did not answer within {READY_SECONDS} seconds.")
+                raise CommandError(f"The demo did not answer within {READY_SECONDS} seconds.")
 
     def announce(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
         """Print where the demo is and how to sign in; open it where a person is likely to be looking."""
@@ -149,14 +153,13 @@ def create_users() -> None:
             create(name, password=name)
 
 
-def programs(listener: socket.socket, model: OwnModel | None) -> list[Program]:
+def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -> list[Program]:
     """Return what the demo runs, the model first, since the others want it."""
     env = child_environment(listener)
     first = []
     if model:
-        port = str(listening.free_port())
-        env[model.variable] = f"http://127.0.0.1:{port}/v1"
-        first.append(Program(name="model", command=python("-m", model.module, "--port", port), env=env))
+        env[model.variable] = f"http://{MODEL_HOST}:{model_port}/v1"
+        first.append(Program(name="model", command=python("-m", model.module, "--port", str(model_port)), env=env))
     web = python("-m", "daphne", "-v", "0", "--fd", str(listener.fileno()), "demo_project.asgi:application")
     workers = python("manage.py", "qcluster")
     return [
