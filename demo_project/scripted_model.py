@@ -88,7 +88,7 @@ def wanted_calls(words: str) -> list[Call]:
     calls = []
     if re.search(r"\b(add|sum|plus)\b|\d\s*\+", words) and (numbers := SUM.search(words)):
         calls.append(Call(name="add", arguments={"a": float(numbers[1]), "b": float(numbers[2])}))
-        words = words.replace(numbers[0], " ")
+        words = re.sub(r"\b(add|sum|plus)\b", " ", words.replace(numbers[0], " "))
     topic = ""
     for clause in SEPARATOR.split(words):
         topic = next((name for name, pattern in TOPICS.items() if pattern.search(clause)), topic)
@@ -142,7 +142,7 @@ def sentence(function: Body, result: Body) -> str:
     try:
         return SENTENCES[name](value, loaded(function.get("arguments")))
     except (KeyError, TypeError):
-        return f"The tool {name} answered: {value}."
+        return f"The tool {name} answered: {str(value).rstrip('.')}."
 
 
 def loaded(text: Any) -> Any:

@@ -126,6 +126,7 @@ Q_CLUSTER = {
     "workers": 3,
     "timeout": 300,
     "retry": 360,
+    "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
 # The demo stops within 10 seconds: an answer that is not finished after 3 is given back, and goes on at the next start.

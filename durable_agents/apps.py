@@ -22,6 +22,8 @@ class DurableAgentsConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
 
+        from durable_agents import checks  # noqa: F401, PLC0415 - registers them
+
         autodiscover_modules("agents")
         post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
         post_migrate.connect(_migrated, sender=self, dispatch_uid="durable_agents")

@@ -20,12 +20,12 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import AnonymousUser
 
-from durable_agents import lifecycle, outbound
+from durable_agents import lifecycle, outbound, strictjson
 from durable_agents.conf import config, origin_is_allowed, user_of_headers
 from durable_agents.exceptions import DurableAgentsError, InvalidPartsError, ThreadNotFoundError
 from durable_agents.logs import log_error
 from durable_agents.models import Thread
-from durable_agents.policies import policy, require, visible_thread
+from durable_agents.policies import policy, public_thread
 from durable_agents.streaming import Cursor, Frame, Sign, ThreadReader, signs_of
 from durable_agents.transcript import ui_message
 
@@ -72,6 +72,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Accept, then close with a code where the socket may not stay: browsers see no code before."""
         self.subscriptions: dict[UUID, Subscription] = {}
         self.tasks: set[asyncio.Task[None]] = set()
+        self.is_welcome = False
         offered = self.scope.get("subprotocols") or []
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         if offered and SUBPROTOCOL not in offered:
@@ -84,6 +85,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if not await database_sync_to_async(policy().allows)(self.asker, "view"):
             await self.close(FORBIDDEN if self.asker.user.is_authenticated else UNAUTHORIZED)
             return
+        self.is_welcome = True
         self.hints = outbound.layer_crosses_processes()
         self._begin(self._heal())
 
@@ -96,10 +98,10 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One frame from the client: find its handler, and answer every error with its code."""
-        if not hasattr(self, "asker"):
+        if not self.is_welcome:
             return
-        if text_data is None or len(text_data) > config().max_frame_bytes:
-            await self.close(BAD_FRAME if text_data is None else TOO_BIG)
+        if not text_data or len(text_data.encode("utf-8", "replace")) > config().max_frame_bytes:
+            await self.close(TOO_BIG if text_data else BAD_FRAME)
             return
         frame = _parsed(text_data)
         if frame is None:
@@ -113,7 +115,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await getattr(self, handler)(frame)
         except DurableAgentsError as error:
             await self._refuse(frame, error.code, str(error))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             await self._refuse(frame, "invalid_frame", f"The frame lacks a field or has a wrong one: {error}.")
 
     # ------------------------------------------------------------------------------------------------- handlers
@@ -207,13 +209,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _visible(self, frame: Frame, action: str) -> Thread:
         """The frame's thread, if the caller may do this to it."""
-
-        def find() -> Thread:
-            thread = visible_thread(self.asker, str(frame["thread"]))
-            require(self.asker, action, thread)
-            return thread
-
-        found: Thread = await database_sync_to_async(find)()
+        find = database_sync_to_async(public_thread)
+        found: Thread = await find(self.asker, str(frame["thread"]), action)
         return found
 
     # ------------------------------------------------------------------------------------------------ watching
@@ -326,17 +323,20 @@ def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def _parsed(text: str) -> Frame | None:
+    """The frame, or None where it is no JSON object of ours: malformed, too deep, or with what cannot be stored."""
     try:
-        frame = json.loads(text)
-    except (ValueError, RecursionError):
+        frame = strictjson.read(text, max_depth=config().max_json_depth)
+    except ValueError:
         return None
     return frame if isinstance(frame, dict) else None
 
 
 def _cursor(frame: Frame) -> Cursor | None:
     given = frame.get("cursor")
-    if not given:
+    if given is None:
         return None
+    if not isinstance(given, dict):
+        raise TypeError("'cursor' is an object")
     seq = given.get("seq")
     return Cursor(rev=int(given["rev"]), stream=str(given.get("stream") or ""), seq=-1 if seq is None else int(seq))
 
@@ -359,7 +359,7 @@ def _send(thread: Thread, frame: Frame) -> dict[str, Any]:
         thread.pk,
         None if prompt is None else str(prompt),
         parts=parts,
-        client_id=None if client_id is None else str(client_id)[:200],
+        client_id=None if client_id is None else str(client_id),
         metadata=metadata,
     )
     return {"message": ui_message(message, message.parts)}

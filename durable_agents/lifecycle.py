@@ -48,6 +48,7 @@ from durable_agents.crashpoints import crashpoint
 from durable_agents.exceptions import (
     AgentNotFoundError,
     ErrorKind,
+    InvalidPartsError,
     LeaseLostError,
     ThreadBusyError,
     ThreadNotFoundError,
@@ -71,7 +72,8 @@ from durable_agents.models import (
     seconds_from_now,
 )
 from durable_agents.outbound import ring_browsers, ring_workers
-from durable_agents.parts import Chunk, Part, clean, fold, text_of, user_parts
+from durable_agents.parts import Chunk, Part, fold, text_of, user_parts
+from durable_agents.strictjson import clean, is_storable
 
 _SAVED = [
     *("status", "rev", "stop_rev", "last_position", "last_number", "run_steps", "retry", "context", "updated_at"),
@@ -194,6 +196,7 @@ def create_thread(
     and what ``send_message`` raises.
     """
     name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
+    check_id(client_id)
     using = database()
     with transaction.atomic(using=using):
         known = _known_thread(owner, scope, client_id)
@@ -247,23 +250,36 @@ def send_message(
     ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
     """
     checked = user_parts(prompt, parts, max_text_chars=config().max_text_chars)
+    check_id(client_id)
     with _locked(_id(thread)) as locked:
         known = _known_message(locked.thread, client_id)
         if known is not None:
             return known
-        busy = _when_busy(locked)
-        if busy == "interrupt":
-            _settle_stop(locked)
         if context is not None:
             locked.thread.context = clean(dict(context))
-        queued = busy == "queue"
-        message = _add_message(
-            locked, Role.USER, checked, queued=queued, client_id=client_id, metadata=clean(dict(metadata or {}))
-        )
-        if not queued:
-            _start_run(locked)
+        message = _take_message(locked, checked, client_id=client_id, metadata=clean(dict(metadata or {})))
     _log("send_message", thread=message.thread_id, message_id=message.pk)
     return message
+
+
+def _take_message(
+    locked: _Locked, parts: list[Part], *, client_id: str | None = None, metadata: dict[str, Any] | None = None
+) -> Message:
+    """Add a user's message and do what it does to the thread, by the agent's ``when_busy``."""
+    busy = _when_busy(locked)
+    if busy == "interrupt":
+        _settle_stop(locked)
+    queued = busy == "queue"
+    message = _add_message(locked, Role.USER, parts, queued=queued, client_id=client_id, metadata=metadata)
+    if not queued:
+        _start_run(locked)
+    return message
+
+
+def check_id(given: str | None) -> None:
+    """Raise InvalidPartsError for an id of a client's that cannot be kept as it is; None is none."""
+    if given is not None and not (0 < len(given) <= 200 and is_storable(given)):
+        raise InvalidPartsError("An id or key has 1 to 200 characters, without NUL and lone surrogates.")
 
 
 def _known_message(thread: Thread, client_id: str | None) -> Message | None:
@@ -376,34 +392,42 @@ def resume_thread(thread: Thread | UUID | str, prompt: str | None = None) -> Thr
     """
     parts = None if prompt is None else user_parts(prompt, None, max_text_chars=config().max_text_chars)
     with _locked(_id(thread)) as locked:
-        if parts is not None:
-            _when_busy(locked)
-            _add_message(locked, Role.USER, parts)
-        if parts is not None or locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}:
-            if locked.agent is None:
-                raise AgentNotFoundError(locked.thread.agent)
+        if not locked.thread.is_running:
             locked.thread.stop_rev = None
-            locked.thread.run_steps = 0
-            _clear_error(locked.thread)
-            locked.move(ThreadStatus.STREAMING)
-            advance(locked, resumed=True)
-            _log("resume", thread=locked.thread.pk)
+            _go_on(locked)
+        if parts is not None:
+            _take_message(locked, parts)
+        _log("resume", thread=locked.thread.pk)
     return locked.thread
+
+
+def _go_on(locked: _Locked) -> None:
+    """Start what a thread at rest has left undone: a stopped or failed run, or messages that a stop held back."""
+    is_halted = locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}
+    if not is_halted and not Message.objects.using(database()).queued().filter(thread=locked.thread).exists():
+        return
+    if locked.agent is None:
+        raise AgentNotFoundError(locked.thread.agent)
+    locked.thread.run_steps = 0
+    _clear_error(locked.thread)
+    locked.move(ThreadStatus.STREAMING)
+    advance(locked, resumed=is_halted)
 
 
 @_arrow
 def run_command(thread_id: UUID, key: str | None, run: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
     """Run a live client's command and keep its answer under ``key``, so that the same command sent again (after a
     lost connection) gives the same answer and changes nothing. Without a key it just runs."""
+    check_id(key)
     if key is None:
         return run()
     with transaction.atomic(using=database()):
         if not Thread.objects.using(database()).select_for_update(no_key=True).filter(pk=thread_id).first():
             raise ThreadNotFoundError(thread_id)
         commands = Command.objects.using(database())
-        known = commands.filter(thread_id=thread_id, key=key[:200]).first()
+        known = commands.filter(thread_id=thread_id, key=key).first()
         if known is None:
-            known = commands.create(thread_id=thread_id, key=key[:200], result=dict(run()))
+            known = commands.create(thread_id=thread_id, key=key, result=dict(run()))
     result: Mapping[str, Any] = known.result
     return result
 
@@ -413,8 +437,9 @@ def delete_thread(thread: Thread | UUID | str) -> None:
     """Remove a thread with everything that belongs to it; whoever works on it finds its rows gone and gives up."""
     with transaction.atomic(using=database()):
         deleted, _ = Thread.objects.using(database()).filter(pk=_id(thread)).delete()
-    if not deleted:
-        raise ThreadNotFoundError(thread)
+        if not deleted:
+            raise ThreadNotFoundError(thread)
+        ring_browsers(_id(thread), using=database())
     _log("delete_thread", thread=_id(thread))
 
 

@@ -8,29 +8,18 @@ Optional fields are absent, never null.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from durable_agents import strictjson
 from durable_agents.exceptions import InvalidPartsError, TooLargeError
+from durable_agents.strictjson import clean
 
 Part = dict[str, Any]
 Chunk = dict[str, Any]
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_USER_PART_TYPES = {"text"}
-
-
-def clean(value: Any) -> Any:
-    """The value with NUL and lone surrogates replaced by U+FFFD in every string: PostgreSQL stores neither."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("�", value)
-    if isinstance(value, Mapping):
-        return {clean(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    return value
+_USER_PART_TYPES = ("text",)
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -182,17 +171,13 @@ def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) ->
     ]
 
 
-def parse_arguments(raw: str) -> Any | None:
+def parse_arguments(raw: str, *, max_depth: int = 32) -> Any | None:
     """Tool-call arguments as the model wrote them: a JSON object, or None where they are not one.
 
-    An empty text counts as no arguments. NaN and Infinity are refused: they are not JSON.
+    An empty text counts as no arguments.
     """
     try:
-        value = json.loads(raw or "{}", parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        value = strictjson.read(raw or "{}", max_depth=max_depth)
+    except ValueError:
         return None
     return clean(value) if isinstance(value, dict) else None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

@@ -16,6 +16,7 @@ from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError
 from durable_agents.models import Thread, ThreadQuerySet
+from durable_agents.strictjson import is_storable
 
 if TYPE_CHECKING:
     from durable_agents.agents import Agent
@@ -76,37 +77,42 @@ def policy() -> OwnerPolicy:
     return made
 
 
-def visible_threads(request: Asker) -> ThreadQuerySet:
-    """The threads that the caller may see, those of public agents only in as far as the policy says so."""
-    return policy().filter(Thread.objects.all(), request)
+def public_agents(request: Asker, action: str = "view") -> list[Agent]:
+    """The public agents with which the caller may do this, by name."""
+    return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
 
 
-def visible_thread(request: Asker, thread_id: str) -> Thread:
-    """The thread of this id, or of this ``client_id`` of the caller. ThreadNotFoundError, for foreign ones too."""
-    threads = visible_threads(request)
+def public_threads(request: Asker) -> ThreadQuerySet:
+    """The threads that exist for this caller outside: those the policy shows, of public agents they may view."""
+    shown = policy().filter(Thread.objects.all(), request)
+    return shown.filter(agent__in=[agent.name for agent in public_agents(request)])
+
+
+def public_thread(request: Asker, thread_id: str, action: str) -> Thread:
+    """The thread of this id, or of this ``client_id`` of the caller, to do ``action`` to.
+
+    Raises ThreadNotFoundError, for foreign ones, those of internal agents and what the caller may not even view, and
+    PermissionDeniedError.
+    """
+    threads = public_threads(request)
     thread = threads.filter(pk=thread_id).first() if _is_uuid(thread_id) else None
-    if thread is None:
-        thread = _by_client_id(request, threads, thread_id)
+    thread = thread or _by_client_id(request, threads, thread_id)
     if thread is None:
         raise ThreadNotFoundError(thread_id)
+    agent = registry.find(thread.agent)
+    if not policy().allows(request, "view", agent=agent, thread=thread):
+        raise ThreadNotFoundError(thread_id)
+    if not policy().allows(request, action, agent=agent, thread=thread):
+        raise PermissionDeniedError(f"You may not {action} thread {thread_id}.")
     return thread
 
 
-def require(request: Asker, action: str, thread: Thread) -> None:
-    """Raise unless the caller may do this to the thread: not found where they may not even view it."""
-    agent = registry.find(thread.agent)
-    if policy().allows(request, action, agent=agent, thread=thread):
-        return
-    if not policy().allows(request, "view", agent=agent, thread=thread):
-        raise ThreadNotFoundError(thread.pk)
-    raise PermissionDeniedError(f"You may not {action} thread {thread.pk}.")
-
-
 def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Thread | None:
-    if "\x00" in client_id or not request.user.is_authenticated:
+    if not is_storable(client_id):
         return None
     owner, scope = policy().owner_and_scope(request)
-    return threads.filter(owner=owner, scope=scope, client_id=client_id).first()
+    known = owner if getattr(owner, "pk", None) else None  # Django's anonymous user owns nothing
+    return threads.filter(owner=known, scope=scope, client_id=client_id).first()
 
 
 def _is_uuid(text: str) -> bool:

@@ -20,7 +20,8 @@ from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.lifecycle import Append, Claim, append_deltas
 from durable_agents.logs import log_error
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, StreamState, Thread, ToolCall
-from durable_agents.parts import Chunk, Part, clean, fold
+from durable_agents.parts import Chunk, Part, fold
+from durable_agents.strictjson import clean
 from durable_agents.transcript import UIMessage, step_parts, ui_message, ui_messages
 
 Frame = dict[str, Any]
@@ -297,6 +298,7 @@ class ThreadReader:
     def _new_deltas(self, thread: Thread) -> list[Frame]:
         stream = self._open_stream(thread)
         if stream is None:
+            self.cursor = Cursor(rev=self.cursor.rev)  # a late delta of a closed stream is not passed on
             return []
         if str(stream.pk) != self.cursor.stream:
             self.cursor = Cursor(rev=self.cursor.rev, stream=str(stream.pk), seq=-1)

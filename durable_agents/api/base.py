@@ -12,29 +12,29 @@ from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.transaction import non_atomic_requests
+from django.http import HttpRequest
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from durable_agents.agents import registry
 from durable_agents.api.errors import answer
 from durable_agents.api.operations import Operation
 from durable_agents.api.wire import AlwaysJSON, BoundedParser, StrictRenderer
-from durable_agents.exceptions import ThreadNotFoundError
-from durable_agents.models import Thread, ThreadQuerySet
-from durable_agents.policies import policy, require, visible_thread, visible_threads
+from durable_agents.conf import config
+from durable_agents.models import Thread
+from durable_agents.policies import public_agents, public_thread
 
 
 class Door(BasePermission):
-    """Lets signed-in callers in, and others only where the policy allows what they came for."""
+    """Lets signed-in callers in, and others only where the policy allows what they came for with some public agent."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Whether the caller may come in at all; what of, is asked again for the agent or thread."""
+        """Whether the caller may come in at all; the policy is asked again about the agent or the thread."""
         if request.user.is_authenticated:
             return True
         action = view.action if isinstance(view, AgentsView) else None
-        return action is not None and policy().allows(request, action, agent=None)
+        return action is not None and bool(public_agents(request, action))
 
 
 def _schema() -> Any:
@@ -78,26 +78,14 @@ class AgentsView(APIView):
         """Ours."""
         return answer
 
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """The request; one whose body comes in chunks has no length, which REST framework would take for no body."""
+        if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+            request.META["CONTENT_LENGTH"] = str(config().max_body_bytes)
+        return super().initialize_request(request, *args, **kwargs)
+
     def perform_authentication(self, request: Request) -> None:
         """Authenticate; a project may have nobody stand for anonymous callers, but policies are shown somebody."""
         user: Any = request.user
         if user is None:
             request.user = AnonymousUser()
-
-
-def public_threads(request: Request) -> ThreadQuerySet:
-    """The threads that exist for this caller outside: those of public agents that the policy shows."""
-    return visible_threads(request).filter(agent__in=[agent.name for agent in registry.public()])
-
-
-def public_thread(request: Request, thread_id: str, action: str) -> Thread:
-    """The thread of this id, or of this ``client_id`` of the caller, to do ``action`` to.
-
-    Raises ThreadNotFoundError, for foreign ones and those of internal agents too, and PermissionDeniedError.
-    """
-    thread = visible_thread(request, thread_id)
-    agent = registry.find(thread.agent)
-    if agent is None or not agent.public:
-        raise ThreadNotFoundError(thread_id)
-    require(request, action, thread)
-    return thread

@@ -13,7 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from durable_agents.models import ThreadQuerySet, ThreadStatus, ToolCall, ToolCallStatus
-from durable_agents.parts import clean
+from durable_agents.strictjson import clean
 
 
 class Storable(serializers.CharField):

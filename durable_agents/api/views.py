@@ -12,7 +12,7 @@ from durable_agents import lifecycle
 from durable_agents.agents import Agent, registry
 from durable_agents.api import shapes
 from durable_agents.api.answers import fold_in, open_answer
-from durable_agents.api.base import AgentsView, public_thread, public_threads
+from durable_agents.api.base import AgentsView
 from durable_agents.api.inputs import (
     Continuation,
     MessageQuery,
@@ -26,7 +26,7 @@ from durable_agents.api.operations import Gives, Operation
 from durable_agents.api.pages import AS_MADE, BY_TURN, LAST_CHANGED_FIRST, after, listed_messages
 from durable_agents.exceptions import AgentNotFoundError, PermissionDeniedError
 from durable_agents.models import Message, Thread, ToolCall
-from durable_agents.policies import policy
+from durable_agents.policies import policy, public_agents, public_thread, public_threads
 from durable_agents.transcript import ui_message, ui_messages
 
 _A_THREAD = Gives(shape=shapes.ThreadJSON)
@@ -39,8 +39,8 @@ class AgentListView(AgentsView):
     @Operation(operation_id="listAgents", action="view", answers={200: Gives(shape=shapes.AgentJSON, paged=True)})
     def get(self, request: Request) -> Response:
         """List the public agents with their tools, by name, all on one page."""
-        agents = [agent for agent in registry.public() if policy().allows(request, "view", agent=agent)]
-        return Response({"next": None, "previous": None, "results": [shapes.agent_json(agent) for agent in agents]})
+        results = [shapes.agent_json(agent) for agent in public_agents(request)]
+        return Response({"next": None, "previous": None, "results": results})
 
 
 class ThreadListView(AgentsView):

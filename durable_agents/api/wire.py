@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -13,6 +11,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
+from durable_agents import strictjson
 from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
 
@@ -34,15 +33,15 @@ class BoundedParser(BaseParser):
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        """The body as a value. Raises TooLargeError, or ParseError where it is no JSON or nests too deep."""
+        """The body as a value, an empty one as an empty object.
+
+        Raises TooLargeError, or ParseError where it is no JSON or nests too deep.
+        """
         limit = config().max_body_bytes
         body = stream.read(limit + 1)
         if len(body) > limit:
             raise TooLargeError(f"The request has more than {limit} bytes.")
-        value = _loads(body)
-        if _is_deeper_than(config().max_json_depth, value):
-            raise _too_deep()
-        return value
+        return _value(body) if body else {}
 
 
 class AlwaysJSON(DefaultContentNegotiation):
@@ -56,40 +55,10 @@ class AlwaysJSON(DefaultContentNegotiation):
         return renderer, str(renderer.media_type)
 
 
-def _loads(body: bytes) -> Any:
+def _value(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-    except RecursionError as error:
-        raise _too_deep() from error
+        return strictjson.read(body.decode("utf-8"), max_depth=config().max_json_depth)
+    except strictjson.TooDeepError as error:
+        raise ParseError(f"The body is not acceptable: {error}.", code="too_deep") from error
     except ValueError as error:
         raise ParseError(f"The body is not JSON: {error}.") from error
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not allowed")
-
-
-def _finite(text: str) -> float:
-    """The number, unless it overflows to an infinity, which no JSON column stores."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return number
-
-
-def _is_deeper_than(limit: int, value: Any) -> bool:
-    """Whether arrays and objects nest more than ``limit`` levels; level by level, so that no depth can hurt."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(limit):
-        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return bool(level)
-
-
-def _children(item: dict[str, Any] | list[Any]) -> Any:
-    return item.values() if isinstance(item, dict) else item
-
-
-def _too_deep() -> ParseError:
-    return ParseError(f"The body nests more than {config().max_json_depth} levels deep.", code="too_deep")

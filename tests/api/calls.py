@@ -1,0 +1,69 @@
+"""What tests of the API stand on: people, and a caller that speaks JSON as one of them."""
+
+import json
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.http import HttpResponse
+from django.test import Client
+
+ROOT = "/agents/"
+
+
+def person(name: str, **facts: Any) -> Any:
+    """Return a new user of whatever kind the project has."""
+    model = get_user_model()
+    return model.objects.create_user(**{model.USERNAME_FIELD: f"{name}@example.org"}, **facts)
+
+
+class Api:
+    """The API as one caller sees it: paths below its root, JSON in and out."""
+
+    def __init__(self, user: Any = None, **client: Any) -> None:
+        self.client = Client(**client)
+        if user is not None:
+            self.client.force_login(user)
+
+    def get(self, path: str, **query: Any) -> HttpResponse:
+        """GET with these query parameters."""
+        return self.client.get(ROOT + path, query)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> HttpResponse:
+        """POST this value as JSON; nothing at all where there is none."""
+        return self.send("POST", path, body, **options)
+
+    def patch(self, path: str, body: Any) -> HttpResponse:
+        """PATCH this value as JSON."""
+        return self.send("PATCH", path, body)
+
+    def delete(self, path: str) -> HttpResponse:
+        """DELETE."""
+        return self.client.delete(ROOT + path)
+
+    def send(self, method: str, path: str, body: Any = None, **options: Any) -> HttpResponse:
+        """Any method, with this value as JSON; text and bytes are sent as they are."""
+        raw = body if isinstance(body, str | bytes) else "" if body is None else json.dumps(body)
+        return self.client.generic(method, ROOT + path, raw, content_type="application/json", **options)
+
+    def follow(self, link: str) -> HttpResponse:
+        """GET a link that the API gave."""
+        return self.client.get(link)
+
+
+def all_pages(api: Api, path: str, **query: Any) -> list[Any]:
+    """Return the rows of all pages, from the first to the last."""
+    page = api.get(path, **query).json()
+    rows = list(page["results"])
+    while page["next"]:
+        page = api.follow(page["next"]).json()
+        rows += page["results"]
+    return rows
+
+
+def problem(response: HttpResponse) -> tuple[int, str]:
+    """Return status and code of an error, which must have the two fields of every error and no other."""
+    body = response.json()
+    assert set(body) == {"code", "detail"}, body
+    assert isinstance(body["detail"], str), body
+    assert body["detail"], body
+    return response.status_code, body["code"]

@@ -1,0 +1,1 @@
+"""Somebody else's project: everything that can be set is set otherwise."""

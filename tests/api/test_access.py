@@ -1,0 +1,222 @@
+"""Who gets in: the policy is asked on every path, and what it hides answers as what does not exist.
+
+The cases are made from the URLs, so that an endpoint that is added without one of its own fails here.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+from rest_framework.authtoken.models import Token
+
+from durable_agents import create_thread
+from durable_agents.api.base import AgentsView
+from durable_agents.api.operations import Operation
+from durable_agents.api.urls import urlpatterns
+from durable_agents.models import Thread
+from durable_agents.policies import OwnerPolicy
+from tests.api.calls import Api, person, problem
+
+pytestmark = pytest.mark.django_db
+
+
+def operations() -> Iterator[tuple[str, str, Operation]]:
+    """Yield method, path and operation of each endpoint with its trailing slash."""
+    for pattern in urlpatterns:
+        view: type[AgentsView] = pattern.callback.cls
+        route = str(pattern.pattern)
+        if route.endswith("/") and route != "schema/":
+            for method in ("get", "post", "put", "patch", "delete"):
+                if hasattr(view, method):
+                    yield method.upper(), route, getattr(view, method).operation
+
+
+OPERATIONS = list(operations())
+OF_A_THREAD = [(method, route) for method, route, _ in OPERATIONS if "thread_id" in route]
+BODIES: dict[str, Any] = {
+    "POST threads/": {"agent": "tested"},
+    "POST threads/<str:thread_id>/messages/": {"prompt": "Hi"},
+    "PATCH threads/<str:thread_id>/": {"title": "mine now"},
+}
+
+
+def call(api: Api, method: str, route: str, thread_id: object = "") -> Any:
+    """Send a request that would do something if it were allowed."""
+    path = re.sub(r"<str:thread_id>", str(thread_id), route)
+    return api.send(method, path, BODIES.get(f"{method} {route}"))
+
+
+def snapshot(thread: Thread) -> list[Any]:
+    """Return everything that an attack could have changed."""
+    return list(Thread.objects.filter(pk=thread.pk).values())
+
+
+@pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
+def test_a_foreign_thread_answers_as_one_that_does_not_exist(stranger, agent, me, method, route):
+    """Byte for byte, but for the id that was asked for; and nothing happens to it."""
+    thread = create_thread(agent, owner=me, prompt="Hi")
+    before = snapshot(thread)
+    unknown_id = uuid4()
+    foreign, unknown = (call(stranger, method, route, id_) for id_ in (thread.pk, unknown_id))
+    assert problem(foreign) == (404, "thread_not_found")
+    assert foreign.content.replace(str(thread.pk).encode(), b"") == unknown.content.replace(
+        str(unknown_id).encode(), b""
+    )
+    assert snapshot(thread) == before
+
+
+@pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
+def test_a_superuser_reaches_only_their_own_threads(agent, me, method, route):
+    """Staff act on others' threads in the admin."""
+    thread = create_thread(agent, owner=me, prompt="Hi")
+    root = Api(person("root", is_staff=True, is_superuser=True))
+    assert problem(call(root, method, route, thread.pk)) == (404, "thread_not_found")
+
+
+@pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
+def test_threads_of_internal_agents_do_not_exist_outside(api, declare, me, method, route):
+    """Not even for their owner, by either id."""
+    thread = create_thread(declare("inside"), owner=me, client_id="mine", prompt="Hi")
+    assert problem(call(api, method, route, thread.pk)) == (404, "thread_not_found")
+    assert problem(call(api, method, route, "mine")) == (404, "thread_not_found")
+    assert api.get("threads/").json()["results"] == []
+
+
+@pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
+@pytest.mark.parametrize("thread_id", ["x", "%00", "%F0%9F%90%B3", "0" * 32, "..", "%27%20OR%201=1--"])
+def test_an_id_that_is_none_is_not_found(api, agent, method, route, thread_id):
+    """Whatever it is made of."""
+    assert call(api, method, route, thread_id).status_code == 404
+
+
+@pytest.mark.parametrize(("method", "route"), [(method, route) for method, route, _ in OPERATIONS])
+def test_anonymous_callers_are_turned_away(agent, me, method, route):
+    """At the door, and with nothing to learn about ids."""
+    thread = create_thread(agent, owner=me, prompt="Hi")
+    known, unknown = (call(Api(), method, route, id_) for id_ in (thread.pk, uuid4()))
+    assert known.status_code in {401, 403}
+    assert problem(known)[1] == "not_authenticated"
+    assert known.content == unknown.content
+
+
+class AskedPolicy(OwnerPolicy):
+    """Notes what it is asked, and refuses what the test says."""
+
+    asked: list[str]
+    refused: set[str]
+
+    def allows(self, request, action, *, agent, thread=None, tool_call=None):
+        """Whether nobody refused it."""
+        type(self).asked.append(action)
+        return super().allows(request, action, agent=agent) and action not in type(self).refused
+
+
+@pytest.fixture
+def asked(settings):
+    """Return the project's own policy, with the signature of the contract."""
+    AskedPolicy.asked, AskedPolicy.refused = [], set()
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.AskedPolicy"}
+    return AskedPolicy
+
+
+@pytest.mark.parametrize(("method", "route", "operation"), OPERATIONS)
+def test_the_policy_is_asked_on_every_access(api, agent, me, asked, method, route, operation):
+    """In its own words."""
+    thread = create_thread(agent, owner=me)
+    assert call(api, method, route, thread.pk).status_code < 300
+    assert operation.action in asked.asked
+
+
+@pytest.mark.parametrize(("method", "route", "operation"), [o for o in OPERATIONS if o[2].action != "view"])
+def test_what_the_policy_refuses_is_denied(api, agent, me, asked, method, route, operation):
+    """A caller who may view the thread is told so."""
+    thread = create_thread(agent, owner=me)
+    before = snapshot(thread)
+    asked.refused = {operation.action}
+    assert problem(call(api, method, route, thread.pk)) == (403, "permission_denied")
+    assert snapshot(thread) == before
+
+
+@pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
+def test_who_may_not_even_view_a_thread_learns_nothing(api, agent, me, asked, method, route):
+    """It is not found."""
+    thread = create_thread(agent, owner=me)
+    asked.refused = {"view", "edit", "delete", "send", "stop", "resume"}
+    assert problem(call(api, method, route, thread.pk)) == (404, "thread_not_found")
+
+
+def test_an_agent_that_the_policy_hides_is_hidden_with_its_threads(api, agent, me, settings, asked):
+    """In the list as on its own."""
+    thread = create_thread(agent, owner=me)
+    asked.refused = {"view"}
+    assert api.get("threads/").json()["results"] == []
+    assert "tested" not in [row["name"] for row in api.get("agents/").json()["results"]]
+    assert api.get(f"threads/{thread.pk}/").status_code == 404
+
+
+class GuestPolicy(OwnerPolicy):
+    """Lets everybody in; threads belong to nobody and to one scope."""
+
+    def filter(self, queryset, request):
+        """Return the guests' threads."""
+        return queryset.filter(scope="guests")
+
+    def allows(self, request, action, *, agent, thread=None, tool_call=None):
+        """Everything."""
+        return True
+
+    def owner_and_scope(self, request):
+        """Nobody's."""
+        return None, "guests"
+
+    def context(self, request):
+        """What Python may rely on."""
+        return {"path": "web"}
+
+
+def test_a_project_may_let_guests_in(agent, settings):
+    """Its policy says to whom their threads belong and what is known of them."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.GuestPolicy"}
+    guest = Api()
+    made = guest.post("threads/", {"agent": "tested", "context": {"path": "forged"}})
+    assert made.status_code == 201
+    thread = Thread.objects.get(pk=made.json()["id"])
+    assert (thread.owner, thread.scope, thread.context) == (None, "guests", {"path": "web"})
+    assert [row["id"] for row in guest.get("threads/").json()["results"]] == [str(thread.pk)]
+
+
+def test_a_session_needs_a_csrf_token(agent, me):
+    """Another site cannot make the browser write."""
+    browser = Api(me, enforce_csrf_checks=True)
+    assert problem(browser.post("threads/", {"agent": "tested"})) == (403, "permission_denied")
+    browser.client.cookies["csrftoken"] = "a" * 32
+    assert browser.post("threads/", {"agent": "tested"}, headers={"X-CSRFToken": "a" * 32}).status_code == 201
+    assert browser.get("threads/").status_code == 200
+
+
+def test_a_token_of_the_project_is_enough(agent, me):
+    """Authentication is the project's."""
+    token = Token.objects.create(user=me)
+    client = Client(enforce_csrf_checks=True, headers={"Authorization": f"Token {token.key}"})
+    made = client.post("/agents/threads/", {"agent": "tested"}, content_type="application/json")
+    assert made.status_code == 201
+    assert Thread.objects.get().owner == me
+    wrong = Client(headers={"Authorization": "Token wrong"}).get("/agents/threads/")
+    assert problem(wrong) in {(401, "authentication_failed"), (403, "authentication_failed")}
+
+
+def test_an_agent_that_is_not_public_or_unknown_cannot_be_talked_to(api, declare):
+    """Both answer alike."""
+    declare("inside")
+    answers = [api.post("threads/", {"agent": name}) for name in ("inside", "nobody")]
+    assert [problem(answer) for answer in answers] == [(400, "agent_not_found")] * 2
+    assert answers[0].content.replace(b"inside", b"") == answers[1].content.replace(b"nobody", b"")
+
+
+def test_a_client_id_of_an_internal_thread_gives_nothing_away(api, agent, declare, me):
+    """Its owner cannot reach it by creating it again."""
+    create_thread(declare("inside"), owner=me, client_id="mine")
+    assert problem(api.post("threads/", {"agent": "tested", "client_id": "mine"})) == (404, "thread_not_found")

@@ -1,0 +1,127 @@
+"""The OpenAPI schema is there for everybody, covers every operation, and is true of what is really answered."""
+
+import subprocess
+import sys
+from typing import Any
+
+import jsonschema
+import pytest
+from django.urls import reverse
+
+from durable_agents import create_thread, stop_thread
+from tests.api.calls import Api
+from tests.api.test_access import OPERATIONS, call
+from tests.conftest import ROOT
+from tests.lifecycle.stage import calling
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def schema() -> dict[str, Any]:
+    """Return the schema as an anonymous caller gets it."""
+    return Api().get("schema/").json()
+
+
+def strict(value: Any) -> Any:
+    """Return an OpenAPI 3.0 schema as a JSON schema that allows no field beyond those it names."""
+    if isinstance(value, list):
+        return [strict(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: strict(item) for name, item in value.items() if name != "nullable"}
+    if "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return {"anyOf": [made, {"type": "null"}]} if value.get("nullable") is True else made
+
+
+def check(schema: dict[str, Any], method: str, route: str, response: Any) -> None:
+    """Hold an answer against what the schema says of it."""
+    path = "/agents/" + route.replace("<str:thread_id>", "{thread_id}")
+    said = schema["paths"][path][method.lower()]["responses"][str(response.status_code)]
+    if "content" not in said:
+        assert response.content == b""
+        return
+    body = said["content"]["application/json"]["schema"]
+    jsonschema.validate(response.json(), strict({**body, "components": schema["components"]}))
+
+
+def body_of(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return what a POST takes."""
+    body = schema["paths"][f"/agents/{path}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    return schema["components"]["schemas"][body["$ref"].rpartition("/")[2]]
+
+
+def test_it_names_every_operation_and_nothing_else(schema):
+    """At the place where the project has mounted them."""
+    said = {(method.upper(), path) for path, item in schema["paths"].items() for method in item}
+    assert said == {
+        (method, "/agents/" + route.replace("<str:thread_id>", "{thread_id}")) for method, route, _ in OPERATIONS
+    }
+    ids = [operation["operationId"] for item in schema["paths"].values() for operation in item.values()]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(("method", "route"), [(method, route) for method, route, _ in OPERATIONS])
+def test_it_is_true_of_what_is_answered(api, agent, me, worker, schema, method, route):
+    """For a thread at rest and for one in the middle of things."""
+    resting = create_thread(agent, owner=me, prompt="Hi", client_id="one", metadata={"a": 1})
+    worker.answer("Let me see.", calling())
+    worker.settle({"found": [1, None]})
+    worker.answer("Found.")
+    busy = create_thread(agent, owner=me, prompt="Hi")
+    worker.answer("Let me see.", calling())
+    for thread in (resting, busy):
+        check(schema, method, route, call(api, method, route, thread.pk))
+
+
+def test_it_is_true_of_an_open_stream_and_of_errors(api, agent, me, worker, schema):
+    """The two that the others do not meet."""
+    thread = create_thread(agent, owner=me, prompt="Hi")
+    worker.say(worker.claim_step(), "Hel")
+    response = api.get(f"threads/{thread.pk}/messages/", streams=1)
+    check(schema, "GET", "threads/<str:thread_id>/messages/", response)
+    stop_thread(thread)
+    check(schema, "GET", "threads/<str:thread_id>/messages/", api.get(f"threads/{thread.pk}/messages/", streams=1))
+    error = api.get("threads/x/").json()
+    jsonschema.validate(error, strict(schema["components"]["schemas"]["Error"]))
+
+
+def test_what_may_be_sent_is_described(schema):
+    """The fields of the contract and no other."""
+    thread, message = (body_of(schema, path) for path in ("threads/", "threads/{thread_id}/messages/"))
+    assert set(thread["properties"]) == {"agent", "prompt", "parts", "client_id", "title", "metadata"}
+    assert thread["required"] == ["agent"]
+    assert set(message["properties"]) == {"prompt", "parts", "client_id", "metadata"}
+    listed = schema["paths"]["/agents/threads/"]["get"]["parameters"]
+    assert {item["name"] for item in listed} == {"agent", "archived", "cursor", "limit", "search", "status"}
+
+
+def test_names_of_paths_lead_to_those_with_a_slash():
+    """`reverse` gives the path of the contract."""
+    assert reverse("durable_agents:thread", args=["x"]) == "/agents/threads/x/"
+
+
+WITHOUT = """
+import sys
+sys.modules["drf_spectacular"] = None
+import tests.settings
+tests.settings.INSTALLED_APPS.remove("drf_spectacular")
+del tests.settings.REST_FRAMEWORK["DEFAULT_SCHEMA_CLASS"]
+import django
+django.setup()
+from django.test import RequestFactory
+from django.urls import Resolver404, resolve
+assert resolve("/agents/threads/").func(RequestFactory().get("/agents/threads/")).status_code in {401, 403}
+try:
+    resolve("/agents/schema/")
+except Resolver404:
+    print("no schema")
+"""
+
+
+def test_without_the_extra_there_is_no_schema_and_everything_else_works(child_env):
+    """It is the extra `openapi`."""
+    program = [sys.executable, "-c", WITHOUT]
+    result = subprocess.run(program, cwd=ROOT, env=child_env, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "no schema\n"), result.stderr
