@@ -1,0 +1,177 @@
+"""Many at once: what one claim, one lock and one advance must hold against any interleaving."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from django.db import connection, connections, transaction
+from django.db.backends.signals import connection_created
+
+from durable_agents import create_thread, delete_thread, lifecycle, send_message
+from durable_agents.lifecycle import Append
+from durable_agents.models import Message, Pool, Stream, Thread, ToolCall
+from tests.lifecycle.stage import Worker, calling, spoken
+
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(
+        "connection.vendor != 'postgresql'", reason="SQLite has one writer at a time: nothing can interleave"
+    ),
+]
+ROUNDS = 100
+
+
+@pytest.fixture(autouse=True)
+def _hasty():
+    """Let commits not wait for the disk: what is tested is who sees what, not what survives a power cut."""
+
+    def hasten(connection, **_):
+        with connection.cursor() as cursor:
+            cursor.execute("SET synchronous_commit = off")
+
+    connection_created.connect(hasten)
+    hasten(connection)
+    yield
+    connection_created.disconnect(hasten)
+
+
+@pytest.fixture
+def at_once():
+    """Return a function that calls functions in threads, released together, and gives their results."""
+    with ThreadPoolExecutor(4) as threads:
+
+        def call(*functions):
+            barrier = threading.Barrier(len(functions))
+
+            def released(function):
+                barrier.wait()
+                return function()
+
+            return [future.result(30) for future in [threads.submit(released, function) for function in functions]]
+
+        yield call
+        call(*[connections.close_all] * 4)
+
+
+def test_two_claimers_never_win_the_same_row(agent, at_once):
+    """One row, two workers, a hundred rounds: one wins each time."""
+    create_thread(agent, prompt="Hi")
+    workers = [Worker(holder=f"worker-{number}") for number in range(2)]
+    for _ in range(ROUNDS):
+        first, second = at_once(*[partial(worker.claim, pools=["agents"]) for worker in workers])
+        assert len(first) + len(second) == 1
+        lifecycle.release((first + second)[0])
+
+
+def test_the_limit_of_a_pool_is_never_exceeded(agent, at_once):
+    """Four workers that want everything, a hundred rounds."""
+    Pool.objects.filter(name="agents").update(limit=3)
+    for _ in range(6):
+        create_thread(agent, prompt="Hi")
+    workers = [Worker(holder=f"worker-{number}") for number in range(4)]
+    for _ in range(ROUNDS):
+        won = at_once(*[partial(worker.claim, pools=["agents"]) for worker in workers])
+        assert (sum(map(len, won)), Stream.objects.held().count()) == (3, 3)
+        Stream.objects.held().update(state="pending", lease_expires_at=None)
+
+
+def test_two_last_outcomes_give_one_next_step(agent, worker, at_once):
+    """Neither sees the other open and leaves it to it, and not both begin a step: a hundred rounds."""
+    thread = create_thread(agent, prompt="Hi")
+    for _ in range(ROUNDS):
+        Thread.objects.filter(pk=thread.pk).update(run_steps=0)
+        worker.answer("", calling(), calling())
+        claims = worker.claim(streams=0)
+        at_once(*[partial(worker.settle, claim=claim) for claim in claims])
+        assert Stream.objects.open().count() == 1
+
+
+def test_the_same_message_sent_at_once_is_one_message(agent, at_once):
+    """A client that retries while its first request still runs."""
+    thread = create_thread(agent)
+    for number in range(20):
+        sent = at_once(*[partial(send_message, thread, "Hi", client_id=f"m{number}")] * 4)
+        assert len({message.pk for message in sent}) == 1
+    assert Message.objects.filter(role="user").count() == 20
+
+
+def test_the_same_thread_made_at_once_is_one_thread(agent, at_once):
+    """The database decides who was first."""
+    for number in range(20):
+        made = at_once(*[partial(create_thread, agent, client_id=f"t{number}", prompt="Hi")] * 4)
+        assert len({thread.pk for thread in made}) == 1
+    assert Thread.objects.count() == Message.objects.filter(role="user").count() == 20
+
+
+def test_the_same_command_sent_at_once_runs_once(agent, at_once):
+    """And is answered alike."""
+    thread = create_thread(agent)
+
+    def command():
+        return lifecycle.run_command(thread.pk, "k1", lambda: {"message": str(send_message(thread, "Hi").pk)})
+
+    answers = at_once(*[command] * 4)
+    assert len({answer["message"] for answer in answers}) == 1
+    assert Message.objects.filter(role="user").count() == 1
+
+
+def test_a_stop_and_the_end_of_a_step_at_once_leave_one_of_the_two(agent, worker, at_once):
+    """Whoever comes second finds it settled."""
+
+    def answer(claim):
+        try:
+            worker.answer("Hello.", claim=claim)
+        except lifecycle.LeaseLostError:
+            return "lost"
+        return "committed"
+
+    for _ in range(20):
+        thread = create_thread(agent, prompt="Hi")
+        claim = worker.claim_step()
+        ended, stopped = at_once(partial(answer, claim), partial(lifecycle.stop_thread, thread))
+        wanted = "completed" if ended == "committed" else "stopped"
+        assert (stopped.status, Stream.objects.get(thread=thread).state == "finished") == (wanted, ended == "committed")
+
+
+def waiting_for_a_lock():
+    """Wait until another connection of this database waits for a lock."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 10
+    with connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute(sql)
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.005)
+    raise AssertionError("Nobody waits for a lock.")
+
+
+def deleting(thread):
+    """Delete a thread on a connection of its own."""
+    try:
+        delete_thread(thread)
+    finally:
+        connections.close_all()
+
+
+@pytest.mark.parametrize("meanwhile", ["send", "commit", "append"])
+def test_a_delete_that_meets_an_arrow_removes_what_the_arrow_wrote(agent, worker, meanwhile):
+    """It comes second, and nothing of the thread is left."""
+    thread = create_thread(agent, prompt="Hi")
+    claim = worker.claim_step()
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            match meanwhile:
+                case "send":
+                    send_message(thread, "Two")
+                case "commit":
+                    worker.answer("", calling(), claim=claim)
+                case "append":
+                    lifecycle.append_deltas([Append(claim=claim, seq=0, chunks=spoken("Hi", first=True))])
+            deleted = threads.submit(deleting, thread)
+            waiting_for_a_lock()
+        deleted.result(10)
+    assert not any(model.objects.exists() for model in (Thread, Message, Stream, ToolCall))

@@ -1,0 +1,113 @@
+"""The door to models as a worker uses it: one event loop for all calls, and a real server at the other end.
+
+litellm takes seconds to load, so it is loaded once, by the first test that calls a model.
+"""
+
+import asyncio
+import contextlib
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from durable_agents.exceptions import ModelError
+from durable_agents.llm import CallArguments, CallStarted, Finished, LiteLLMDoor, ModelEvent, ModelRequest, TextDelta
+from tests.llm.wire import WireServer
+
+MAX_SECONDS = 20
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+Ask = Callable[..., list[ModelEvent]]
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Return the one loop that litellm's connections are bound to."""
+    kept = asyncio.new_event_loop()
+    yield kept
+    kept.run_until_complete(LiteLLMDoor().aclose())
+    kept.close()
+
+
+@pytest.fixture
+def run(loop: asyncio.AbstractEventLoop) -> Run:
+    """Return a function that runs a coroutine on that loop, where warnings about litellm's own code are no errors."""
+
+    def ran(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return loop.run_until_complete(asyncio.wait_for(coroutine, MAX_SECONDS))
+
+    return ran
+
+
+@pytest.fixture
+def server() -> Iterator[WireServer]:
+    """Return a running model server, to be told what to answer."""
+    with WireServer() as running:
+        yield running
+
+
+@pytest.fixture
+def request_to(server: WireServer) -> Callable[..., ModelRequest]:
+    """Return a function that makes a request to the server."""
+
+    def made(**changes: object) -> ModelRequest:
+        settings = {"api_base": server.url, "api_key": "key-123", **changes.pop("settings", {})}
+        messages = [{"role": "user", "content": "Hi"}]
+        return ModelRequest(**{"model": "openai/x", "messages": messages, "settings": settings, **changes})
+
+    return made
+
+
+@pytest.fixture
+def ask(run: Run, request_to: Callable[..., ModelRequest]) -> Ask:
+    """Return a function that makes one model call and gives its events."""
+
+    async def called(request: ModelRequest) -> list[ModelEvent]:
+        async with contextlib.aclosing(LiteLLMDoor().stream(request)) as events:
+            return [event async for event in events]
+
+    return lambda **changes: run(called(request_to(**changes)))
+
+
+@pytest.fixture
+def failure(ask: Ask) -> Callable[..., ModelError]:
+    """Return a function that makes one model call which must fail, and gives its error."""
+
+    def failed(**changes: object) -> ModelError:
+        with pytest.raises(ModelError) as caught:
+            ask(**changes)
+        return caught.value
+
+    return failed
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the events of a call add up to."""
+
+    events: list[ModelEvent]
+
+    @property
+    def text(self) -> str:
+        """All text."""
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+    @property
+    def calls(self) -> list[tuple[str, str, str]]:
+        """Provider's id, name and raw arguments of each call."""
+        arguments: dict[int, str] = {}
+        for event in self.events:
+            if isinstance(event, CallArguments):
+                arguments[event.index] = arguments.get(event.index, "") + event.text
+        started = [event for event in self.events if isinstance(event, CallStarted)]
+        return [(call.provider_call_id, call.tool_name, arguments.get(call.index, "")) for call in started]
+
+    @property
+    def end(self) -> Finished:
+        """The last event, which must be the end."""
+        last = self.events[-1]
+        assert isinstance(last, Finished)
+        return last

@@ -1,0 +1,259 @@
+"""A reader gives exactly what is missing: from any cursor, at any moment, of any history."""
+
+import random
+
+import pytest
+
+from durable_agents import ThreadNotFoundError, create_thread, delete_thread, lifecycle, send_message, stop_thread
+from durable_agents.models import Delta, Message, Stream, Thread
+from durable_agents.parts import fold
+from durable_agents.streaming import Cursor, Sign, ThreadReader, signs_of
+from durable_agents.transcript import ui_messages
+from tests.lifecycle.histories import History
+from tests.lifecycle.stage import calling, let_expire, open_stream
+from tests.streaming.client import Client
+
+pytestmark = pytest.mark.django_db
+
+
+def truth(thread):
+    """Return what clients have to show, made from rows: the transcript, and what is stored of the open attempt."""
+    messages = ui_messages(Message.objects.shown().filter(thread=thread))
+    open_row = Stream.objects.open().filter(thread=thread).select_related("message").first()
+    if open_row is not None:
+        chunks = [chunk for delta in Delta.objects.after(open_row.pk, -1) for chunk in delta.chunks]
+        [answer] = [message for message in messages if message["id"] == open_row.message.shown_id]
+        answer["parts"] = answer["parts"] + fold(chunks)
+    return messages
+
+
+def newcomer(thread):
+    """Return a reader and a client that has just subscribed."""
+    reader = ThreadReader(thread.pk)
+    return reader, Client().take([reader.snapshot(tail=500)])
+
+
+@pytest.fixture(params=range(4))
+def history(request, declare):
+    """Return a thread at the beginning of a random history."""
+    agent = declare(when_busy=("steer", "queue", "interrupt")[request.param % 3], max_steps=4)
+    return History(create_thread(agent), seed=100 + request.param)
+
+
+def test_every_client_shows_what_is_stored_whenever_it_looks(history):
+    """One follows from the start, one subscribes anew each time, and one comes back now and then with its cursor."""
+    thread, chance = history.thread, random.Random(history.seed)
+    follower, following = newcomer(thread)
+    _, returning = newcomer(thread)
+    for _ in range(40):
+        history.go_on()
+        expected = truth(thread)
+        if chance.random() < 0.7:
+            assert following.take(follower.news()).shown() == expected
+        if chance.random() < 0.3:
+            reader = ThreadReader(thread.pk, returning.cursor)
+            assert returning.take(reader.news()).shown() == expected
+        assert newcomer(thread)[1].shown() == expected
+    history.come_to_rest()
+    status = Thread.objects.get(pk=thread.pk).status
+    assert following.take(follower.news()).shown() == truth(thread)
+    assert following.status == status
+    assert returning.take(ThreadReader(thread.pk, returning.cursor).news()).shown() == truth(thread)
+
+
+@pytest.fixture
+def thread(agent):
+    """Return a thread with a step due."""
+    return create_thread(agent, prompt="Hi")
+
+
+def kinds(frames):
+    """Return the types of frames."""
+    return [frame["type"] for frame in frames]
+
+
+def test_news_tell_each_change_once(thread, worker):
+    """And nothing when nothing happened."""
+    reader, _ = newcomer(thread)
+    worker.answer("Let me see.", calling())
+    assert kinds(reader.news()) == ["step", "thread"]
+    assert reader.news() == []
+    worker.settle("done")
+    frames = reader.news()
+    assert kinds(frames) == ["tool", "thread"]
+    assert (frames[0]["status"], frames[0]["output"]) == ("completed", "done")
+
+
+def test_deltas_come_in_order_each_once(thread, worker):
+    """Then the step that replaces them."""
+    reader, _ = newcomer(thread)
+    claim = worker.claim_step()
+    worker.say(claim, "a", "b")
+    assert [frame["seq"] for frame in reader.news()] == [0, 1]
+    worker.say(claim, "c")
+    assert [frame["seq"] for frame in reader.news()] == [2]
+    worker.answer("abc", claim=claim)
+    assert kinds(reader.news()) == ["step", "thread"]
+
+
+def test_a_superseded_attempt_vanishes(thread, worker):
+    """Its stream is told to be dropped, and the next one begins anew."""
+    reader, client = newcomer(thread)
+    claim = worker.claim_step()
+    worker.say(claim, "half")
+    client.take(reader.news())
+    let_expire(claim)
+    lifecycle.reap(lambda _: False)
+    frames = reader.news()
+    told = [(frame["type"], frame["status"]) for frame in frames]
+    assert told == [("stream", "superseded"), ("thread", "streaming")]
+    assert client.take(frames).shown()[-1]["parts"] == []
+
+
+def test_a_late_delta_of_a_closed_stream_is_not_passed_on(thread, worker):
+    """Doorbells may come late: after the news of its end a stream has no more to say."""
+    reader, client = newcomer(thread)
+    claim = worker.claim_step()
+    worker.say(claim, "a")
+    client.take(reader.news())
+    stop_thread(thread)
+    client.take(reader.news())
+    late = {"type": "delta", "stream": str(claim.row_id), "message": "m", "seq": 1, "chunks": []}
+    assert not reader.accept(late)
+
+
+def test_a_published_delta_is_passed_on_when_it_is_the_next(thread, worker):
+    """A gap, a repetition or another stream makes the reader look."""
+    claim = worker.claim_step()
+    worker.say(claim, "a")
+    reader, _ = newcomer(thread)
+    stream = str(claim.row_id)
+    seen = [reader.accept({"stream": s, "seq": n}) for s, n in [(stream, 0), (stream, 2), ("other", 1), (stream, 1)]]
+    assert seen == [False, False, False, True]
+    assert reader.cursor.seq == 1
+
+
+def test_a_snapshot_holds_what_has_been_said_so_far(thread, worker):
+    """With the seq that it includes."""
+    claim = worker.claim_step()
+    worker.say(claim, "So ", "far")
+    snapshot = ThreadReader(thread.pk).snapshot()
+    assert snapshot["messages"][-1]["parts"][-1] == {"type": "text", "text": "So far", "state": "streaming"}
+    message = snapshot["messages"][-1]["id"]
+    entry = {"stream": str(claim.row_id), "message": message, "seq": 1, "status": "streaming"}
+    assert snapshot["streams"] == [entry]
+
+
+def test_a_snapshot_of_a_thread_at_rest_has_no_stream(thread, worker):
+    """Nothing is open."""
+    worker.answer("Hello.")
+    snapshot = ThreadReader(thread.pk).snapshot()
+    assert (snapshot["streams"], snapshot["status"], snapshot["hasOlder"]) == ([], "completed", False)
+
+
+def test_a_snapshot_has_the_last_messages_and_older_ones_are_fetched(thread, worker):
+    """Page by page, oldest first, nothing twice."""
+    worker.answer("0")
+    for number in range(1, 5):
+        send_message(thread, f"{number}")
+        worker.answer(f"{number}")
+    snapshot = ThreadReader(thread.pk).snapshot(tail=3)
+    assert ([message["position"] for message in snapshot["messages"]], snapshot["hasOlder"]) == ([8, 9, 10], True)
+    reader, found, more = ThreadReader(thread.pk), [8], True
+    while more:
+        page, more = reader.older(found[0], limit=3)
+        found = [message["position"] for message in page] + found
+    assert found == list(range(1, 9))
+
+
+def test_a_snapshot_is_capped(thread, worker, monkeypatch):
+    """Whatever is in it, one message is."""
+    worker.answer("word " * 1000)
+    send_message(thread, "Again")
+    worker.answer("word " * 1000)
+    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 6000)
+    snapshot = ThreadReader(thread.pk).snapshot()
+    assert (len(snapshot["messages"]), snapshot["hasOlder"]) == (2, True)
+    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 10)
+    assert len(ThreadReader(thread.pk).snapshot()["messages"]) == 1
+
+
+def test_a_cursor_of_this_thread_can_be_resumed(thread):
+    """One from the future, from nowhere or from far back cannot."""
+    rev = Thread.objects.get(pk=thread.pk).rev
+    assert [ThreadReader(thread.pk, Cursor(rev=given)).can_resume() for given in (rev, 1, 0, rev + 1, -1)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    Thread.objects.filter(pk=thread.pk).update(rev=rev + 501)
+    assert not ThreadReader(thread.pk, Cursor(rev=rev)).can_resume()
+
+
+def test_a_gap_is_filled_from_rows(thread, worker):
+    """Until they are pruned, and of this thread only."""
+    claim = worker.claim_step()
+    worker.say(claim, "a", "b", "c")
+    reader = ThreadReader(thread.pk)
+    assert [row["seq"] for row in reader.deltas(str(claim.row_id), first=1, last=None)] == [1, 2]
+    assert [row["seq"] for row in reader.deltas(str(claim.row_id), first=0, last=1)] == [0, 1]
+    foreign = ThreadReader(create_thread("tested").pk)
+    assert foreign.deltas(str(claim.row_id), first=0, last=None) == []
+
+
+def test_a_thread_that_is_gone_is_not_found(thread):
+    """Whatever is asked of its reader."""
+    reader, _ = newcomer(thread)
+    delete_thread(thread)
+    for question in (reader.news, reader.snapshot, reader.can_resume, reader.thread_frame):
+        with pytest.raises(ThreadNotFoundError):
+            question()
+
+
+def test_the_sign_of_a_thread_changes_with_everything_a_client_sees(thread, worker):
+    """So that one poller can watch many threads with two queries."""
+    signs = [signs_of([thread.pk])]
+    claim = worker.claim_step()
+    worker.say(claim, "a")
+    signs.append(signs_of([thread.pk]))
+    worker.say(claim, "b")
+    signs.append(signs_of([thread.pk]))
+    worker.answer("ab", claim=claim)
+    signs.append(signs_of([thread.pk]))
+    assert [sign[thread.pk].seq for sign in signs] == [-1, 0, 1, -1]
+    assert len({sign[thread.pk] for sign in signs}) == len(signs)
+    assert isinstance(signs[0][thread.pk], Sign)
+
+
+def test_a_thread_that_is_gone_has_no_sign(thread):
+    """Its watchers are told to look."""
+    delete_thread(thread)
+    assert signs_of([thread.pk]) == {}
+
+
+def test_reading_costs_the_same_however_long_the_thread_is(thread, worker, django_assert_num_queries):
+    """News are found by rev, not by reading everything."""
+    for _ in range(4):
+        worker.answer("", calling())
+        worker.settle()
+    reader, _ = newcomer(thread)
+    with django_assert_num_queries(3):
+        reader.news()
+    worker.answer("", calling())
+    worker.settle()
+    with django_assert_num_queries(7):
+        reader.news()
+
+
+def test_one_open_stream_is_read_by_its_own_rows(thread, worker):
+    """Deltas of earlier attempts are not mixed in."""
+    first = worker.claim_step()
+    worker.say(first, "old")
+    lifecycle.release(first)
+    second = worker.claim_step()
+    worker.say(second, "new")
+    assert open_stream(thread).pk == second.row_id
+    parts = ThreadReader(thread.pk).snapshot()["messages"][-1]["parts"]
+    assert [part["text"] for part in parts if part["type"] == "text"] == ["new"]

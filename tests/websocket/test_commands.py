@@ -1,0 +1,91 @@
+"""Commands over the socket: done once per key, answered, and shown at once."""
+
+import pytest
+
+from durable_agents import create_thread, send_message, stop_thread
+from durable_agents.models import Message, Thread
+from tests.websocket.conftest import act
+
+
+@pytest.fixture
+async def socket(connect):
+    """Return an open socket of the user."""
+    return await connect()
+
+
+async def test_a_message_is_sent_and_shown(socket, thread):
+    """To the sender too, without waiting for a hint."""
+    await socket.ask(type="subscribe", thread=str(thread.pk))
+    answer = await socket.ask(type="send", thread=str(thread.pk), key="k1", prompt="Hi", client_id="m1")
+    assert (answer["type"], answer["thread"]) == ("ok", str(thread.pk))
+    assert (answer["message"]["id"], answer["message"]["position"]) == ("m1", 1)
+    frames = await socket.hear_status("streaming")
+    assert [frame["message"]["role"] for frame in frames if frame["type"] == "message"] == ["user", "assistant"]
+
+
+async def test_a_message_of_parts_with_metadata_is_sent(socket, thread):
+    """As the REST API takes it."""
+    parts = [{"type": "text", "text": "Hi"}]
+    answer = await socket.ask(type="send", thread=str(thread.pk), parts=parts, metadata={"page": 7})
+    assert (answer["message"]["parts"], answer["message"]["metadata"]) == (parts, {"page": 7})
+
+
+async def test_the_same_key_again_is_the_same_answer_and_one_message(socket, connect, thread):
+    """On the same socket, or on the next after the connection broke."""
+    frame = {"type": "send", "thread": str(thread.pk), "key": "k1", "prompt": "Hi"}
+    first = await socket.ask(**frame)
+    await socket.leave()
+    again = await connect()
+    assert await again.ask(**frame) == first
+    assert await again.ask(**frame) == first
+    assert await act(Message.objects.filter(role="user").count) == 1
+
+
+async def test_another_key_is_another_message(socket, thread):
+    """The user may say the same thing twice."""
+    for key in ("k1", "k2"):
+        await socket.ask(type="send", thread=str(thread.pk), key=key, prompt="Hi")
+    assert await act(Message.objects.filter(role="user").count) == 2
+
+
+async def test_stop_and_resume_tell_the_status(socket, thread):
+    """Each once per key."""
+    await act(send_message, thread, "Hi")
+    stop = {"type": "stop", "thread": str(thread.pk), "key": "k1"}
+    resume = {"type": "resume", "thread": str(thread.pk), "key": "k2"}
+    answers = [await socket.ask(**frame) for frame in (stop, resume, stop, resume)]
+    assert [answer["status"] for answer in answers] == ["stopped", "streaming", "stopped", "streaming"]
+    assert (await act(Thread.objects.get, pk=thread.pk)).status == "streaming"
+
+
+async def test_a_resume_may_bring_a_prompt(socket, thread):
+    """And begins a run."""
+    await act(send_message, thread, "Hi")
+    await act(stop_thread, thread)
+    await socket.ask(type="resume", thread=str(thread.pk), prompt="Go on, but briefly.")
+    assert await act(Message.objects.filter(text="Go on, but briefly.").count) == 1
+
+
+async def test_a_refused_command_has_the_code_of_its_error(socket, declare, user):
+    """And may be sent again with the same key."""
+    thread = await act(create_thread, declare("strict", when_busy="reject", public=True), owner=user, prompt="Hi")
+    frame = {"type": "send", "thread": str(thread.pk), "key": "k1", "prompt": "Again"}
+    assert (await socket.ask(**frame))["code"] == "thread_busy"
+    await act(stop_thread, thread)
+    assert (await socket.ask(**frame))["type"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [({"prompt": ""}, "invalid_parts"), ({"prompt": "a" * 32_001}, "too_large"), ({}, "invalid_parts")],
+)
+async def test_a_message_that_is_refused_says_why(socket, thread, given, code):
+    """With a stable code."""
+    answer = await socket.ask(type="send", thread=str(thread.pk), key="k1", **given)
+    assert (answer["type"], answer["code"], answer["retryable"]) == ("error", code, False)
+
+
+async def test_a_command_needs_no_subscription(socket, thread):
+    """Then nothing but the answer comes."""
+    await socket.ask(type="send", thread=str(thread.pk), prompt="Hi")
+    assert await socket.hears_nothing()

@@ -1,0 +1,125 @@
+"""What a client may put into a frame; whatever it puts there, the server stays up and answers or closes with a code."""
+
+import json
+
+import pytest
+
+from durable_agents.conf import config
+from tests.websocket.conftest import act
+
+
+@pytest.fixture
+async def socket(connect):
+    """Return an open socket of the user."""
+    return await connect()
+
+
+async def test_hello_is_welcomed_with_the_limits(socket):
+    """And with who the server thinks it is."""
+    await socket.tell(type="hello", version=1)
+    welcome = await socket.hear()
+    assert (welcome["type"], welcome["version"], welcome["user"], welcome["heartbeat"]) == ("welcome", 1, "ann", 25)
+    assert welcome["limits"] == {"frame": 256 * 1024, "subscriptions": 50, "inflight": 16}
+    assert welcome["session"]
+
+
+async def test_a_version_that_the_server_does_not_speak_is_told_so(socket):
+    """In the first frame too."""
+    await socket.tell(type="hello", version=2)
+    assert await socket.close_code() == 4406
+
+
+async def test_ping_is_answered_with_its_own_time(socket):
+    """So that a client can measure the way."""
+    await socket.tell(type="ping", t=123)
+    assert await socket.hear() == {"type": "pong", "t": 123}
+
+
+@pytest.mark.parametrize("text", ["nonsense", '{"type": "ping"', "[]", "7", "null", '"ping"', "[" * 100_000])
+async def test_a_malformed_frame_closes_the_socket(socket, text):
+    """The client has a bug, or is none."""
+    await socket.tell(text)
+    assert await socket.close_code() == 4400
+
+
+async def test_a_binary_message_closes_the_socket(socket):
+    """Frames are text."""
+    await socket.tell_bytes(b"\x00\x01")
+    assert await socket.close_code() == 4400
+
+
+@pytest.mark.parametrize("letter", ["a", "ä"])
+async def test_a_frame_that_is_too_big_closes_the_socket(socket, letter):
+    """Measured in bytes, as it travels."""
+    letters = config().max_frame_bytes // len(letter.encode())
+    await socket.tell(json.dumps({"type": "ping", "t": letter * letters}, ensure_ascii=False))
+    assert await socket.close_code() == 1009
+
+
+async def test_an_unknown_type_is_an_error_and_no_more(socket):
+    """Newer clients may know more."""
+    answer = await socket.ask(type="dance", id="r7")
+    assert (answer["type"], answer["code"], answer["retryable"]) == ("error", "unknown_type", False)
+    await socket.tell(type="ping", t=1)
+    assert (await socket.hear())["type"] == "pong"
+
+
+WRONG = {
+    "no type": {},
+    "a tail that is no number": {"type": "subscribe", "tail": "many"},
+    "a tail that is a list": {"type": "subscribe", "tail": []},
+    "a tail without end": {"type": "subscribe", "tail": float("inf")},
+    "a cursor that is no object": {"type": "subscribe", "cursor": "abc"},
+    "a cursor that is a list": {"type": "subscribe", "cursor": [1]},
+    "a cursor without a rev": {"type": "subscribe", "cursor": {"seq": 1}},
+    "a rev that is no number": {"type": "subscribe", "cursor": {"rev": "new"}},
+    "a rev without end": {"type": "subscribe", "cursor": {"rev": float("inf")}},
+    "a stream that is no id": {"type": "fill", "stream": "x", "from": 0},
+    "a stream that is a list": {"type": "fill", "stream": [], "from": 0},
+    "a gap without a beginning": {"type": "fill", "stream": "0" * 32},
+    "a page before nothing": {"type": "older", "before": None},
+    "a page without a limit": {"type": "older", "before": 1, "limit": None},
+    "parts that are no list": {"type": "send", "parts": {"type": "text"}},
+    "a part that is no object": {"type": "send", "parts": [1]},
+    "a part of an unknown type": {"type": "send", "parts": [{"type": ["text"], "text": "a"}]},
+    "metadata that is no object": {"type": "send", "prompt": "a", "metadata": [1]},
+    "metadata that no database stores": {"type": "send", "prompt": "a", "metadata": {"a": float("nan")}},
+    "metadata that is too deep": {"type": "send", "prompt": "a", "metadata": json.loads('{"a":' * 40 + "1" + "}" * 40)},
+    "an id that no database stores": {"type": "send", "prompt": "a", "client_id": "\x00"},
+    "an id that is too long": {"type": "send", "prompt": "a", "client_id": "x" * 201},
+    "a key that no database stores": {"type": "send", "prompt": "a", "key": "\ud800"},
+    "a key that is too long": {"type": "send", "prompt": "a", "key": "x" * 201},
+    "nothing to send": {"type": "send"},
+    "an empty prompt": {"type": "send", "prompt": " "},
+}
+
+
+@pytest.mark.parametrize("frame", WRONG.values(), ids=WRONG)
+async def test_a_frame_with_a_wrong_field_is_answered_or_closes_with_a_code(socket, thread, frame):
+    """It never breaks the server; and nothing is written."""
+    await socket.tell(id="r1", thread=str(thread.pk), **frame)
+    event = await socket.hear_event(seconds=2)
+    if event["type"] == "websocket.close":
+        assert event["code"] == 4400
+    else:
+        answer = json.loads(event["text"])
+        assert (answer["type"], answer["id"]) == ("error", "r1")
+    assert await act(thread.messages.count) == 0
+
+
+async def test_a_frame_without_a_thread_is_answered(socket):
+    """Where it needs one."""
+    assert (await socket.ask(type="subscribe"))["code"] == "invalid_frame"
+
+
+@pytest.mark.parametrize("field", ["rev", "seq"])
+async def test_a_cursor_with_a_huge_number_gets_a_snapshot(socket, thread, field):
+    """No database column has to hold it."""
+    cursor = {"rev": 1, "stream": "", "seq": 0} | {field: 10**30}
+    assert (await socket.ask(type="subscribe", thread=str(thread.pk), cursor=cursor))["type"] == "snapshot"
+
+
+@pytest.mark.parametrize("name", ["\x00", "\ud800", "", "x" * 10_000, "' OR 1=1"])
+async def test_a_name_that_no_thread_can_have_is_not_found(socket, name):
+    """As any other."""
+    assert (await socket.ask(type="subscribe", thread=name))["code"] == "thread_not_found"

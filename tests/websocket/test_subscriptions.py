@@ -1,0 +1,227 @@
+"""Following threads: a snapshot or exactly what is missing, then news, and nothing of anybody else's."""
+
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import User
+
+from durable_agents import create_thread, delete_thread, outbound, send_message
+from durable_agents.models import Delta, Thread
+from tests.lifecycle.stage import calling
+from tests.streaming.client import Client
+from tests.streaming.test_reader import truth
+from tests.websocket.conftest import act, cookie_of
+
+
+@pytest.fixture
+async def socket(connect):
+    """Return an open socket of the user."""
+    return await connect()
+
+
+async def follow(socket, thread, **options):
+    """Subscribe, and return the first frame."""
+    return await socket.ask(type="subscribe", thread=str(thread.pk), **options)
+
+
+async def test_a_subscription_begins_with_a_snapshot(socket, thread):
+    """Of what is there."""
+    await act(send_message, thread, "Hi")
+    snapshot = await follow(socket, thread)
+    assert (snapshot["type"], snapshot["thread"], snapshot["status"]) == ("snapshot", str(thread.pk), "streaming")
+    assert [message["role"] for message in snapshot["messages"]] == ["user", "assistant"]
+
+
+async def test_a_thread_of_somebody_else_is_as_unknown_as_one_that_is_not(socket, agent):
+    """For every frame that names a thread."""
+    foreign = await act(create_thread, agent, owner=await act(User.objects.create_user, "bob"), client_id="bobs")
+    frames = [
+        {"type": "subscribe"},
+        {"type": "unsubscribe"},
+        {"type": "fill", "stream": str(uuid4()), "from": 0},
+        {"type": "older", "before": 1},
+        {"type": "send", "prompt": "Hi"},
+        {"type": "stop"},
+        {"type": "resume"},
+    ]
+    for frame in frames:
+        answers = [await socket.ask(thread=name, **frame) for name in (str(foreign.pk), "bobs", str(uuid4()))]
+        told = [{key: str(answer[key]).replace(answer["thread"], "X") for key in answer} for answer in answers]
+        assert told[0] == told[1] == told[2]
+        assert answers[0]["code"] == "thread_not_found"
+    assert await act(foreign.messages.count) == 0
+
+
+async def test_superusers_have_their_own_threads_only(connect, thread):
+    """Others' are for the admin."""
+    admin = await act(User.objects.create_superuser, "root")
+    socket = await connect(cookie=await act(cookie_of, admin))
+    assert (await follow(socket, thread))["code"] == "thread_not_found"
+
+
+async def test_a_thread_of_an_internal_agent_is_not_found(socket, declare, user):
+    """Though it is the user's own: such an agent is for Python and the admin."""
+    thread = await act(create_thread, declare("inside"), owner=user)
+    assert (await follow(socket, thread))["code"] == "thread_not_found"
+
+
+async def test_a_thread_may_be_named_by_the_clients_own_id(socket, agent, user):
+    """Every frame then carries that name."""
+    thread = await act(create_thread, agent, owner=user, client_id="mine")
+    assert (await socket.ask(type="subscribe", thread="mine"))["thread"] == "mine"
+    await act(send_message, thread, "Hi")
+    frames = await socket.hear_status("streaming")
+    assert {frame["thread"] for frame in frames} == {"mine"}
+
+
+async def test_news_come_without_asking(delivery, socket, thread, worker):
+    """Deltas in order, the step, the outcome of its call, and the state of the thread."""
+    snapshot = await follow(socket, thread)
+    client = Client().take([snapshot])
+    await act(send_message, thread, "Hi")
+    client.take(await socket.hear_status("streaming"))
+    claim = await act(worker.claim_step)
+    for text in ("One ", "two ", "three"):
+        await act(worker.say, claim, text)
+    await act(worker.answer, "One two three", calling(), claim=claim)
+    client.take(await socket.hear_status("awaiting_tool_results"))
+    await act(worker.settle)
+    await act(worker.answer, "Done.")
+    frames = await socket.hear_status("completed")
+    assert client.take(frames).shown() == await act(truth, thread)
+
+
+async def test_each_delta_is_told_once_and_in_order(delivery, socket, thread, worker):
+    """However the news of it come, and how often."""
+    await act(send_message, thread, "Hi")
+    await follow(socket, thread)
+    claim = await act(worker.claim_step)
+    texts = [f"{number} " for number in range(20)]
+    for seq, text in enumerate(texts):
+        await act(worker.say, claim, text)
+        if delivery == "hints":
+            await act(published, thread, claim, seq)
+    frames = await socket.hear_until(lambda frame: frame["type"] == "delta" and frame["seq"] == len(texts) - 1)
+    deltas = [frame for frame in frames if frame["type"] == "delta"]
+    assert [frame["seq"] for frame in deltas] == list(range(len(texts)))
+    assert await socket.hears_nothing()
+
+
+def published(thread, claim, seq):
+    """Publish a stored delta as a worker does, every third one lost and every fourth one doubled."""
+    row = Delta.objects.get(stream_id=claim.row_id, seq=seq)
+    facts = {"thread": str(thread.pk), "stream": str(claim.row_id), "message": "m", "seq": seq, "chunks": row.chunks}
+    for _ in range(0 if seq % 3 == 2 and seq < 19 else 2 if seq % 4 == 0 else 1):
+        outbound.publish(thread.pk, {"type": "thread.delta", "frame": {"type": "delta", **facts}})
+
+
+async def test_two_sockets_see_the_same(delivery, connect, thread, worker):
+    """Tabs of one browser, or two devices."""
+    sockets = [await connect(), await connect()]
+    clients = [Client().take([await follow(socket, thread)]) for socket in sockets]
+    await act(send_message, thread, "Hi")
+    await act(worker.answer, "Hello.")
+    for socket, client in zip(sockets, clients, strict=True):
+        client.take(await socket.hear_status("completed"))
+    assert clients[0].shown() == clients[1].shown() == await act(truth, thread)
+
+
+async def test_one_socket_follows_many_threads(delivery, socket, agent, user):
+    """Each frame says whose it is."""
+    threads = [await act(create_thread, agent, owner=user) for _ in range(3)]
+    for thread in threads:
+        await follow(socket, thread)
+    for thread in threads:
+        await act(send_message, thread, "Hi")
+    heard = set()
+    while heard != {str(thread.pk) for thread in threads}:
+        heard.add((await socket.hear())["thread"])
+
+
+async def test_a_cursor_gets_exactly_what_is_missing(socket, connect, thread, worker):
+    """And the thread's state, though nothing is missing."""
+    client = Client().take([await follow(socket, thread)])
+    await act(send_message, thread, "Hi")
+    claim = await act(worker.claim_step)
+    await act(worker.say, claim, "One ")
+    client.take(await socket.hear_until(lambda frame: frame["type"] == "delta"))
+    await socket.leave()
+    await act(worker.say, claim, "two")
+    cursor = client.cursor
+    again = await connect()
+    first = await follow(again, thread, cursor={"rev": cursor.rev, "stream": cursor.stream, "seq": cursor.seq})
+    assert (first["type"], first["rev"]) == ("resumed", client.rev)
+    frames = await again.hear_until(lambda frame: frame["type"] == "thread")
+    assert [frame["seq"] for frame in frames if frame["type"] == "delta"] == [1]
+    assert client.take(frames).shown() == await act(truth, thread)
+
+
+@pytest.mark.parametrize("rev", [0, -1, 10**9])
+async def test_a_cursor_that_cannot_be_served_gets_a_snapshot(socket, thread, rev):
+    """As no cursor does."""
+    await act(send_message, thread, "Hi")
+    assert (await follow(socket, thread, cursor={"rev": rev, "stream": None, "seq": None}))["type"] == "snapshot"
+
+
+async def test_a_thread_that_is_left_is_not_followed(delivery, socket, thread):
+    """The socket stays open for others."""
+    await follow(socket, thread)
+    assert (await socket.ask(type="unsubscribe", thread=str(thread.pk)))["type"] == "ok"
+    await act(send_message, thread, "Hi")
+    assert await socket.hears_nothing()
+
+
+async def test_a_deleted_thread_is_told_to_be_gone(delivery, socket, thread):
+    """Its subscription ends; the socket stays open."""
+    await follow(socket, thread)
+    await act(send_message, thread, "Hi")
+    await socket.hear_status("streaming")
+    await act(delete_thread, thread)
+    frame = await socket.hear()
+    assert (frame["type"], frame["code"], frame["thread"]) == ("error", "thread_not_found", str(thread.pk))
+    assert await socket.hears_nothing()
+
+
+async def test_a_socket_follows_only_so_many_threads(socket, agent, user, monkeypatch):
+    """The same one again is not one more."""
+    monkeypatch.setattr("durable_agents.consumers.MAX_SUBSCRIPTIONS", 2)
+    threads = [await act(create_thread, agent, owner=user) for _ in range(3)]
+    answers = [await follow(socket, thread) for thread in [*threads, threads[0]]]
+    assert [answer["type"] for answer in answers] == ["snapshot", "snapshot", "error", "snapshot"]
+    assert answers[2]["code"] == "too_many_subscriptions"
+
+
+async def test_a_gap_is_filled(socket, thread, worker):
+    """From stored deltas, until they are gone."""
+    await act(send_message, thread, "Hi")
+    claim = await act(worker.claim_step)
+    await act(worker.say, claim, "a", "b", "c")
+    asked = {"type": "fill", "thread": str(thread.pk), "stream": str(claim.row_id), "from": 1}
+    answer = await socket.ask(**asked)
+    assert (answer["type"], [delta["seq"] for delta in answer["deltas"]]) == ("deltas", [1, 2])
+    assert [delta["seq"] for delta in (await socket.ask(**asked, to=1))["deltas"]] == [1]
+    await act(Delta.objects.all().delete)
+    assert (await socket.ask(**asked))["type"] == "reset"
+
+
+async def test_older_messages_come_in_pages(socket, thread, worker):
+    """Before the ones that are shown."""
+    for text in ("One", "Two"):
+        await act(send_message, thread, text)
+        await act(worker.answer, text)
+    snapshot = await follow(socket, thread, tail=1)
+    assert ([message["position"] for message in snapshot["messages"]], snapshot["hasOlder"]) == ([4], True)
+    page = await socket.ask(type="older", thread=str(thread.pk), before=4, limit=2)
+    assert ([message["position"] for message in page["messages"]], page["hasOlder"]) == ([2, 3], True)
+    page = await socket.ask(type="older", thread=str(thread.pk), before=2)
+    assert ([message["position"] for message in page["messages"]], page["hasOlder"]) == ([1], False)
+
+
+async def test_a_run_goes_on_when_nobody_watches(connect, thread, worker):
+    """A closed page is not a stop."""
+    socket = await connect()
+    await follow(socket, thread)
+    await act(send_message, thread, "Hi")
+    await socket.leave()
+    await act(worker.answer, "Hello.")
+    assert (await act(Thread.objects.get, pk=thread.pk)).status == "completed"
