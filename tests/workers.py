@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 
@@ -24,21 +24,22 @@ class Cluster:
     """One `manage.py qcluster`, in a process group of its own."""
 
     def __init__(self, env: dict[str, str], **extra: str) -> None:
-        self._log: IO[str] = tempfile.NamedTemporaryFile("w+", suffix=".log")
-        self.started_at = time.time()
+        output, path = tempfile.mkstemp(suffix=".log")
+        self._log = Path(path)
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "qcluster"],
             cwd=ROOT,
             env=env | extra,
-            stdout=self._log,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        os.close(output)
 
     @property
     def log(self) -> str:
         """Everything that the cluster has printed."""
-        return Path(self._log.name).read_text(encoding="utf-8")
+        return self._log.read_text(encoding="utf-8")
 
     @property
     def workers(self) -> list[int]:
@@ -74,7 +75,7 @@ class Cluster:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._log.close()
+        self._log.unlink()
 
 
 @contextlib.contextmanager
