@@ -57,7 +57,9 @@ def channel_layer(redis_url: str) -> dict[str, Any]:
     """Return the channel layer on `redis_url`, or the one inside the process when it is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [redis_url]}}
+    # The layer waits five seconds for a message at a time, and redis 8 gives up reading after as many.
+    hosts = [{"address": redis_url, "socket_timeout": None}]
+    return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
 
 
 def broker(redis_url: str) -> dict[str, Any]:

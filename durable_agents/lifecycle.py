@@ -29,7 +29,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -497,7 +497,8 @@ def _last_message(locked: _Locked) -> Message | None:
 
 
 def _last_step_made_calls(message: Message) -> bool:
-    last = Stream.objects.using(database()).in_transcript().filter(message=message).last()
+    steps = Stream.objects.using(database()).in_transcript().filter(message=message)
+    last = steps.order_by("-number").values_list("pk", flat=True).first()
     return last is not None and ToolCall.objects.using(database()).filter(stream=last).exists()
 
 
@@ -561,11 +562,14 @@ def _fail_run(locked: _Locked, kind: ErrorKind) -> None:
 # -------------------------------------------------------------------------------------------- what workers ask for
 
 
+Kind = Literal["stream", "tool"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A row that this worker holds: present ``fence`` on every write."""
 
-    kind: Literal["stream", "tool"]
+    kind: Kind
     row_id: UUID
     thread_id: UUID
     fence: int
@@ -658,37 +662,37 @@ def claim(
     Rows whose holders died before are left out; with ``suspects`` one of them is won and nothing else, by a caller
     that holds no other row. Returns the claims; an empty list is no row won.
     """
-    if not _anything_due(pools, agents=agents, tool_names=tool_names):
-        return []
-    won: list[Claim] = []
     wanted = Q(crashes__gte=SUSPECT_CRASHES) if suspects else Q(crashes__lt=SUSPECT_CRASHES)
-    most = 1 if suspects else streams + tools
+    due = _due(pools, agents=agents, tool_names=tool_names, wanted=wanted)
+    if not due:
+        return []
+    slots = {"tool": tools, "stream": streams}
+    won: list[Claim] = []
     with transaction.atomic(using=database()):
-        rows = Pool.objects.using(database()).select_for_update().filter(name__in=pools).order_by("name")
-        for pool in list(rows):
-            free = pool.limit - _live_leases(pool.name)
-            calls = ToolCall.objects.using(database()).due(pool.name, tool_names).filter(wanted)
-            won += _win(calls, min(free, tools - _count(won, "tool"), most - len(won)), holder, kind="tool")
-            free = pool.limit - _live_leases(pool.name)
-            steps = Stream.objects.using(database()).due(pool.name, agents).filter(wanted)
-            won += _win(steps, min(free, streams - _count(won, "stream"), most - len(won)), holder, kind="stream")
+        rows = Pool.objects.using(database()).select_for_update().filter(name__in=[pool for pool, _, _ in due])
+        free = {row.name: row.limit - _live_leases(row.name) for row in rows.order_by("name")}
+        for pool, kind, queue in due:
+            limit = min(free.get(pool, 0), slots[kind], 1 - len(won) if suspects else slots[kind])
+            claims = _win(queue, limit, holder, kind=kind)
+            free[pool] -= len(claims)
+            slots[kind] -= len(claims)
+            won += claims
     for item in won:
         _log("claim", thread=item.thread_id, fence=item.fence, attempt=item.attempt, **{item.kind: item.row_id})
     return won
 
 
-def _count(claims: Iterable[Claim], kind: str) -> int:
-    return sum(1 for item in claims if item.kind == kind)
-
-
-def _anything_due(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
-    """A look without locks, so that idle workers write nothing."""
-    using = database()
-    return any(
-        Stream.objects.using(using).due(pool, agents).exists()
-        or ToolCall.objects.using(using).due(pool, tool_names).exists()
-        for pool in pools
-    )
+def _due(
+    pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str], wanted: Q | None = None
+) -> list[tuple[str, Kind, Any]]:
+    """Where there is something to claim: pool, kind and its due rows. Looks without locks, so that idle workers write
+    nothing."""
+    using, wanted = database(), wanted or Q()
+    queues: list[tuple[str, Kind, Any]] = []
+    for pool in sorted(pools):
+        queues.append((pool, "tool", ToolCall.objects.using(using).due(pool, tool_names).filter(wanted)))
+        queues.append((pool, "stream", Stream.objects.using(using).due(pool, agents).filter(wanted)))
+    return [(pool, kind, queue) for pool, kind, queue in queues if queue.exists()]
 
 
 def _live_leases(pool: str) -> int:
@@ -700,7 +704,7 @@ def _live_leases(pool: str) -> int:
     )
 
 
-def _win(due: Any, limit: int, holder: str, *, kind: Literal["stream", "tool"]) -> list[Claim]:
+def _win(due: Any, limit: int, holder: str, *, kind: Kind) -> list[Claim]:
     ids = fairly(due, limit) if limit > 0 else []
     locked = due.order_by("pk").filter(pk__in=ids).select_for_update(skip_locked=True, of=("self",))
     ids = list(locked.values_list("pk", flat=True)) if ids else []
@@ -1150,7 +1154,7 @@ def ring_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 
 def has_open_work(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
     """Whether rows are due now that a worker of these pools could claim."""
-    return _anything_due(pools, agents=agents, tool_names=tool_names)
+    return bool(_due(pools, agents=agents, tool_names=tool_names))
 
 
 def prune() -> int:

@@ -94,7 +94,7 @@ def until(condition: Callable[[], Any], *, seconds: float = 30, what: Callable[[
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what() if callable(what) else what}")
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 
@@ -107,6 +107,11 @@ def at_rest(*threads: Thread, seconds: float = 30) -> list[Thread]:
 
     until(rested, seconds=seconds, what=lambda: str(list(Thread.objects.running().filter(pk__in=ids).values())))
     return list(Thread.objects.filter(pk__in=ids))
+
+
+def written(path: Path) -> str:
+    """What a tool has written into a file so far."""
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def holder_of(thread: Thread) -> int:

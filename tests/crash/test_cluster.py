@@ -14,7 +14,7 @@ from durable_agents import create_thread
 from durable_agents.models import Delta, Message, Stream, Thread, ToolCall
 from durable_agents.transcript import ui_messages
 from tests.servers.model import Call, Reply
-from tests.workers import at_rest, holder_of, until
+from tests.workers import at_rest, holder_of, until, written
 
 DRAIN_SECONDS = 8
 
@@ -182,7 +182,7 @@ def test_hanging_sync_tool_does_not_keep_the_cluster_from_draining(start, model_
     model_server.answer_with(Reply(calls=(call,)), Reply(text="Done."))
     cluster = start(2, TEST_DURABLE_AGENTS='{"DRAIN_SECONDS": 1}')
     create_thread("toolbox", prompt="Go.")
-    until(path.exists)
+    until(lambda: written(path))
     processes = cluster.processes()
     cluster.process.terminate()
     _, left = psutil.wait_procs(processes, timeout=6)

@@ -10,7 +10,7 @@ from durable_agents import create_thread
 from durable_agents.models import Delta, Message, Stream, ToolCall
 from durable_agents.transcript import ui_messages
 from tests.servers.model import Call, ModelUnderTest, Reply
-from tests.workers import Cluster, at_rest, holder_of, running, until
+from tests.workers import Cluster, at_rest, holder_of, running, until, written
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_worker_killed_mid_tool_plain_tool_is_not_run_again(cluster: Cluster, mo
     )
     model_server.answer_with(Reply(calls=calls), Reply(text="I understand."))
     thread = create_thread("toolbox", prompt="Note it.")
-    until(lambda: plain.exists() and again.exists())
+    until(lambda: written(plain) and written(again))
     os.kill(holder_of(thread), signal.SIGKILL)
 
     [thread] = at_rest(thread)

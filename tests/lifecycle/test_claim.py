@@ -79,6 +79,13 @@ def test_a_pool_that_was_not_asked_for_gives_nothing(threads, worker):
     assert worker.claim(pools=["tools"]) == []
 
 
+def test_a_pool_that_has_no_row_gives_nothing(threads, worker):
+    """Its limit is not known yet; the other pools are served all the same."""
+    worker.answer("", calling("once"), claim=worker.claim(streams=1)[0])
+    Pool.objects.filter(name="agents").delete()
+    assert [claim.kind for claim in worker.claim()] == ["tool"]
+
+
 def test_steps_of_an_unknown_agent_are_left_to_others(threads):
     """A worker with older code does not touch them."""
     assert Worker(agents=["another"]).claim() == []

@@ -36,7 +36,7 @@ def test_a_message_to_a_thread_at_rest(thread, costs):
 def test_a_claim_of_one_step(thread, worker, costs):
     """Two pools, each looked at for calls and steps."""
     send_message(thread, "Hi")
-    with costs(17):
+    with costs(13):
         worker.claim_step()
 
 

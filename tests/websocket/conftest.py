@@ -47,6 +47,12 @@ def delivery(request: pytest.FixtureRequest, settings: Any, monkeypatch: pytest.
 
 
 @pytest.fixture
+def polled(settings: Any) -> None:
+    """Let news be found by the poller only."""
+    settings.CHANNEL_LAYERS = MEMORY
+
+
+@pytest.fixture
 def agent(declare: Declare) -> Agent:
     """Return an agent that the outside may use."""
     return declare(public=True)

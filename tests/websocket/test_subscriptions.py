@@ -138,7 +138,7 @@ async def test_one_socket_follows_many_threads(delivery, socket, agent, user):
         heard.add((await socket.hear())["thread"])
 
 
-async def test_a_cursor_gets_exactly_what_is_missing(socket, connect, thread, worker):
+async def test_a_cursor_gets_exactly_what_is_missing(polled, socket, connect, thread, worker):
     """And the thread's state, though nothing is missing."""
     client = Client().take([await follow(socket, thread)])
     await act(send_message, thread, "Hi")
