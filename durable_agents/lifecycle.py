@@ -670,9 +670,10 @@ def claim(
     won: list[Claim] = []
     with transaction.atomic(using=database()):
         rows = Pool.objects.using(database()).select_for_update().filter(name__in=[pool for pool, _, _ in due])
-        free = {row.name: row.limit - _live_leases(row.name) for row in rows.order_by("name")}
+        limits = {row.name: row.limit - _live_leases(row.name) for row in rows.order_by("name")}
+        free = dict.fromkeys(pools, 0) | limits
         for pool, kind, queue in due:
-            limit = min(free.get(pool, 0), slots[kind], 1 - len(won) if suspects else slots[kind])
+            limit = min(free[pool], slots[kind], 1 - len(won) if suspects else slots[kind])
             claims = _win(queue, limit, holder, kind=kind)
             free[pool] -= len(claims)
             slots[kind] -= len(claims)

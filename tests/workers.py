@@ -66,7 +66,7 @@ class Cluster:
         self.process.wait(10)
 
     def stop(self) -> None:
-        """SIGTERM to the main process; SIGKILL to what is left after half a minute."""
+        """SIGTERM to the main process; SIGKILL to what is left after half a minute. A stopped one: nothing."""
         alive = self.processes()
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -75,7 +75,7 @@ class Cluster:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._log.unlink()
+        self._log.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +33,7 @@ def layer_crosses_processes() -> bool:
 def ring_browsers(thread_id: UUID, *, using: str) -> None:
     """After commit: tell whoever watches the thread to look past their cursor."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
-    transaction.on_commit(partial(publish, thread_id, message), using=using, robust=True)
+    transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 
 
 def publish(thread_id: UUID, message: Message) -> None:

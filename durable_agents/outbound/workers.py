@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from django.db import transaction
@@ -31,7 +31,7 @@ def answer_doorbells_here(cluster: str, wake: Callable[[], None] | None) -> None
 def ring_workers(pools: Iterable[str], *, using: str) -> None:
     """After commit: tell the clusters that serve these pools that there may be work."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
-        transaction.on_commit(partial(_ring, cluster), using=using, robust=True)
+        transaction.on_commit(lambda cluster=cluster: _ring(cluster), using=using, robust=True)
 
 
 def _ring(cluster: str) -> None:

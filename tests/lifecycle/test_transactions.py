@@ -140,6 +140,19 @@ def test_nothing_happened_rings_nothing(thread, worker, bells, committed):
     assert (bells.workers, bells.browsers) == ([], [])
 
 
+def test_a_bell_that_breaks_harms_nobody(thread, worker, monkeypatch, committed):
+    """The rows are due all the same; Django logs it."""
+
+    def broken(*_args):
+        raise ConnectionError
+
+    monkeypatch.setattr("durable_agents.outbound.workers.ring_cluster", broken)
+    monkeypatch.setattr("durable_agents.outbound.browsers.publish", broken)
+    with committed():
+        worker.answer("", calling())
+    assert status_of(thread) == "awaiting_tool_results"
+
+
 class Refusing:
     """A function that the database refuses a number of times, for another transaction's sake."""
 
