@@ -6,6 +6,7 @@ import gc
 import sys
 
 from django.apps import AppConfig
+from django.db import connections
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
@@ -37,9 +38,13 @@ def _worker_spawned(**_: object) -> None:
     engine.on_spawn()
 
 
-def _migrated(**_: object) -> None:
+def _migrated(using: str, **_: object) -> None:
+    """Where the tables are: other apps may be migrated alone, or on another database, or backwards."""
     from durable_agents import lifecycle, outbound  # noqa: PLC0415 - needs the app registry
 
+    tables = set(connections[using].introspection.table_names())
+    if using != lifecycle.database() or not {"durable_agents_pool", "django_q_schedule"} <= tables:
+        return
     lifecycle.ensure_pools()
     outbound.schedule_sweep()
 

@@ -8,6 +8,7 @@ delta that is the next in order is passed on as it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,10 +92,11 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def disconnect(self, code: int) -> None:
         """Forget the subscriptions. A run goes on whoever watches."""
-        for thread_id in list(self.subscriptions):
-            await self._unsubscribe(thread_id)
         for task in self.tasks:
             task.cancel()
+        for thread_id in list(self.subscriptions):
+            with contextlib.suppress(Exception):  # a channel layer that does not answer forgets us by itself
+                await self._unsubscribe(thread_id)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One frame from the client: find its handler, and answer every error with its code."""
@@ -258,10 +260,13 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Look now and then without a hint: a lost last one shows no gap."""
         while True:
             await asyncio.sleep(HEAL_SECONDS)
-            ring_overdue = database_sync_to_async(lifecycle.ring_overdue)
-            await ring_overdue(list(self.subscriptions), seconds=HEAL_SECONDS)
-            for subscription in list(self.subscriptions.values()):
-                await self._catch_up(subscription)
+            try:
+                ring_overdue = database_sync_to_async(lifecycle.ring_overdue)
+                await ring_overdue(list(self.subscriptions), seconds=HEAL_SECONDS)
+                for subscription in list(self.subscriptions.values()):
+                    await self._catch_up(subscription)
+            except Exception:
+                log_error("a socket could not look for news", action="heal")
 
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send what is new, one reading at a time."""
@@ -301,8 +306,10 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         )
 
     async def _show(self, subscription: Subscription, frames: list[Frame]) -> None:
+        """Unless the client has subscribed anew meanwhile: then the new subscription tells it all."""
         for frame in frames:
-            await self._tell(**frame | {"thread": subscription.name})
+            if self.subscriptions.get(subscription.reader.thread_id) is subscription:
+                await self._tell(**frame | {"thread": subscription.name})
 
     async def _tell(self, **frame: Any) -> None:
         await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))

@@ -179,6 +179,12 @@ _SAFE_MESSAGES = {
 }
 
 
+def safe_message(kind: str) -> str:
+    """A text for end users for this error kind, a developer's own one included, that gives nothing away."""
+    known = ErrorKind(kind) if kind in set(ErrorKind) else ErrorKind.UNKNOWN
+    return known.safe_message
+
+
 class ModelError(DurableAgentsError):
     """An attempt at a model call failed.
 

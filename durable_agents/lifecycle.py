@@ -52,6 +52,7 @@ from durable_agents.exceptions import (
     LeaseLostError,
     ThreadBusyError,
     ThreadNotFoundError,
+    safe_message,
 )
 from durable_agents.llm import ModelUsage
 from durable_agents.logs import log
@@ -271,9 +272,32 @@ def _take_message(
         _settle_stop(locked)
     queued = busy == "queue"
     message = _add_message(locked, Role.USER, parts, queued=queued, client_id=client_id, metadata=metadata)
+    if not queued and locked.thread.is_running:
+        _steer_pending(locked)
     if not queued:
         _start_run(locked)
     return message
+
+
+def _steer_pending(locked: _Locked) -> None:
+    """An attempt that nobody has begun answers the new message too: its answer begins after it."""
+    pending = _streams(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
+    if pending is not None:
+        pending.message_id = _answer_of_next_attempt(locked, pending.message_id)
+        pending.rev = locked.thread.next_rev()
+        pending.save(using=database(), update_fields=["message", "rev"])
+
+
+def _answer_of_next_attempt(locked: _Locked, message_id: UUID) -> UUID:
+    """The assistant message that the next attempt belongs to: a new one where a user has spoken since. An old one
+    that never got any parts is taken back."""
+    last = _last_message(locked)
+    if last is None or last.role != Role.USER:
+        return message_id
+    if not Stream.objects.using(database()).in_transcript().filter(message_id=message_id).exists():
+        old = Message.objects.using(database()).filter(pk=message_id)
+        old.update(superseded_at=locked.now, rev=locked.thread.next_rev())
+    return _new_answer(locked, last).pk
 
 
 def check_id(given: str | None) -> None:
@@ -394,9 +418,10 @@ def resume_thread(thread: Thread | UUID | str, prompt: str | None = None) -> Thr
     with _locked(_id(thread)) as locked:
         if not locked.thread.is_running:
             locked.thread.stop_rev = None
-            _go_on(locked)
         if parts is not None:
             _take_message(locked, parts)
+        elif not locked.thread.is_running:
+            _go_on(locked)
         _log("resume", thread=locked.thread.pk)
     return locked.thread
 
@@ -436,9 +461,13 @@ def run_command(thread_id: UUID, key: str | None, run: Callable[[], Mapping[str,
 def delete_thread(thread: Thread | UUID | str) -> None:
     """Remove a thread with everything that belongs to it; whoever works on it finds its rows gone and gives up."""
     with transaction.atomic(using=database()):
-        deleted, _ = Thread.objects.using(database()).filter(pk=_id(thread)).delete()
-        if not deleted:
+        rows = Thread.objects.using(database()).filter(pk=_id(thread))
+        if not rows.select_for_update().exists():
             raise ThreadNotFoundError(thread)
+        for model in (Stream, ToolCall):  # nobody adds a delta to a row that is locked
+            held: Any = model._default_manager.using(database()).filter(thread_id=_id(thread))
+            list(held.select_for_update().order_by("pk").values_list("pk"))
+        rows.delete()
         ring_browsers(_id(thread), using=database())
     _log("delete_thread", thread=_id(thread))
 
@@ -553,8 +582,8 @@ def _finish_run(locked: _Locked) -> None:
     _begin_step(locked, _new_answer(locked, queued).pk)
 
 
-def _fail_run(locked: _Locked, kind: ErrorKind) -> None:
-    locked.thread.error_code, locked.thread.error_message = kind.value, kind.safe_message
+def _fail_run(locked: _Locked, kind: str) -> None:
+    locked.thread.error_code, locked.thread.error_message = str(kind)[:64], safe_message(kind)
     locked.thread.retry = None
     locked.move(ThreadStatus.FAILED)
 
@@ -611,7 +640,8 @@ class StepOutcome:
 class FailedAttempt:
     """How an attempt at a model call failed, and what it has used."""
 
-    kind: ErrorKind
+    kind: str
+    """An ErrorKind, or what the agent's ``classify`` calls it."""
     detail: str
     model: str = ""
     usage: ModelUsage | None = None
@@ -639,7 +669,7 @@ class Append:
 
 def ensure_pools() -> None:
     """Bring the pool rows, which claims lock and whose limits they obey, in line with the settings."""
-    pools = [Pool(name=name, limit=pool.limit) for name, pool in config().pools.items()]
+    pools = [Pool(name=name, limit=pool.limit) for name, pool in sorted(config().pools.items())]
     Pool.objects.using(database()).bulk_create(
         pools, update_conflicts=True, unique_fields=["name"], update_fields=["limit"]
     )
@@ -866,18 +896,19 @@ def retry_step(claim: Claim, ended: FailedAttempt, *, delay_seconds: float, max_
     with _locked(claim.thread_id) as locked:
         stream = _my_stream(claim)
         _abort_failed(locked, stream, ended)
-        _add_stream(locked, stream.message_id, attempt=stream.attempt + 1, crashes=0, delay_seconds=delay_seconds)
+        message_id = _answer_of_next_attempt(locked, stream.message_id)
+        _add_stream(locked, message_id, attempt=stream.attempt + 1, delay_seconds=delay_seconds)
         locked.thread.retry = {
             "scope": "step",
             "attempt": stream.attempt + 1,
             "max_attempts": max_attempts,
             "next_retry_at": (locked.now + timedelta(seconds=delay_seconds)).isoformat(),
-            "error": ended.kind.safe_message,
-            "kind": ended.kind.value,
+            "error": safe_message(ended.kind),
+            "kind": ended.kind,
             "retryable": True,
         }
         locked.thread.next_rev()
-    _log("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind.value)
+    _log("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind)
 
 
 @_arrow
@@ -886,11 +917,11 @@ def fail_step(claim: Claim, ended: FailedAttempt) -> None:
     with _locked(claim.thread_id) as locked:
         _abort_failed(locked, _my_stream(claim), ended)
         _fail_run(locked, ended.kind)
-    _log("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind.value)
+    _log("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind)
 
 
 def _abort_failed(locked: _Locked, stream: Stream, ended: FailedAttempt) -> None:
-    stream.error_code, stream.error_detail = ended.kind.value, clean(ended.detail)
+    stream.error_code, stream.error_detail = ended.kind[:64], clean(ended.detail)
     _abort(locked, stream, reason="error", model=ended.model, usage=ended.usage)
 
 
@@ -943,6 +974,7 @@ _running_atomically: ContextVar[UUID | None] = ContextVar("running_atomically", 
 """The tool call whose atomic function runs here: a stop from inside it must not fence it."""
 
 
+@_arrow
 def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
     """Call a tool's function and store its outcome in one transaction: both happen, or neither.
 
@@ -960,8 +992,9 @@ def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
             crashpoint("atomic_ran")
             finish_tool_call(claim, outcome)
             crashpoint("atomic_settled")
-    except OperationalError:
-        connections[database()].close()
+    except OperationalError as error:
+        if not _is_passing(error):
+            connections[database()].close()
         if not _has_outcome(claim):
             raise
     crashpoint("atomic_committed")
@@ -1031,7 +1064,7 @@ def release(claim: Claim) -> None:
 def _supersede(locked: _Locked, stream: Stream, *, attempt: int, crashes: int, reason: str) -> None:
     """A fresh attempt takes over; browsers are told to drop what the old one showed."""
     _abort(locked, stream, reason=reason)
-    _add_stream(locked, stream.message_id, attempt=attempt, crashes=crashes)
+    _add_stream(locked, _answer_of_next_attempt(locked, stream.message_id), attempt=attempt, crashes=crashes)
 
 
 def reap(is_gone: Callable[[str], bool]) -> int:
@@ -1043,15 +1076,18 @@ def reap(is_gone: Callable[[str], bool]) -> int:
         *Stream.objects.using(using).held().annotate(expired=expired),
         *ToolCall.objects.using(using).held().annotate(expired=expired),
     ]
-    return sum(_reap_one(row) for row in held if row.expired or is_gone(row.lease_owner))
+    dead = [(row, is_gone(row.lease_owner)) for row in held]
+    return sum(_reap_one(row, is_gone=gone) for row, gone in dead if gone or row.expired)
 
 
 @_arrow
-def _reap_one(row: Stream | ToolCall) -> bool:
+def _reap_one(row: Stream | ToolCall, *, is_gone: bool) -> bool:
     try:
         with _locked(row.thread_id) as locked:
             held: Any = row.__class__._default_manager.using(database())
-            current = held.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
+            still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
+            rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
+            current = rows.first()
             if isinstance(current, Stream) and current.state == StreamState.STREAMING:
                 _reap_stream(locked, current)
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING:
@@ -1091,14 +1127,10 @@ def _after_crash(locked: _Locked, call: ToolCall, *, crashes: int) -> None:
     advance(locked)
 
 
-def suspects_wait(pools: Sequence[str]) -> bool:
+def suspects_wait(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
     """Whether rows that have to run alone are due in these pools."""
-    suspect = Q(pool__in=pools, crashes__gte=SUSPECT_CRASHES)
-    using = database()
-    return (
-        Stream.objects.using(using).overdue(0).filter(suspect).exists()
-        or ToolCall.objects.using(using).overdue(0).filter(suspect).exists()
-    )
+    suspect = Q(crashes__gte=SUSPECT_CRASHES)
+    return bool(_due(pools, agents=agents, tool_names=tool_names, wanted=suspect))
 
 
 def blame(claim: Claim) -> None:

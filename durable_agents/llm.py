@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -320,10 +321,15 @@ _KIND_BY_STATUS = {
 }
 
 
+_OUT_OF_CREDIT = re.compile(r"insufficient_quota|billing|credit", re.IGNORECASE)
+_UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
+"""Providers refuse a history with such a tool name, even if their own model invented it."""
+
+
 def _model_error(error: Exception) -> ModelError:
     """The same failure in this package's words: by class first, then by HTTP status."""
     kind = _kind(error)
-    if kind is ErrorKind.RATE_LIMITED and "quota" in str(error).lower():
+    if kind is ErrorKind.RATE_LIMITED and _OUT_OF_CREDIT.search(str(error)):
         kind = ErrorKind.INSUFFICIENT_CREDITS
     return ModelError(
         kind,
@@ -394,7 +400,10 @@ def _step_messages(step: Step, *, max_result_bytes: int) -> list[dict[str, Any]]
         {
             "id": call_id,
             "type": "function",
-            "function": {"name": call.tool_name, "arguments": json.dumps(call.arguments, ensure_ascii=False)},
+            "function": {
+                "name": _UNNAMEABLE.sub("_", call.tool_name)[:64],
+                "arguments": json.dumps(call.arguments, ensure_ascii=False),
+            },
         }
         for call_id, call in zip(ids, step.calls, strict=True)
     ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from django.db import IntegrityError
 from django.db.models import Max
 
 from durable_agents.exceptions import ThreadNotFoundError
@@ -97,7 +98,12 @@ class DeltaWriter:
 
     def close(self, claim: Claim) -> None:
         """Drop what is not stored: the step is committed, failed or lost."""
-        self._buffers.pop(claim.row_id, None)
+        if self._writes(claim):
+            del self._buffers[claim.row_id]
+
+    def _writes(self, claim: Claim) -> bool:
+        buffer = self._buffers.get(claim.row_id)
+        return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
         """Flush for ever, a tick apart: ``flush_seconds`` or twice what the last flush took."""
@@ -119,7 +125,7 @@ class DeltaWriter:
             if append.claim.row_id in stored:
                 buffer.seq += 1
                 self._publish(append.claim.thread_id, buffer.frame(append))
-            elif append.claim.row_id in lost:
+            elif append.claim.row_id in lost and self._writes(append.claim):
                 self.close(append.claim)
                 buffer.on_lost()
             else:
@@ -129,7 +135,9 @@ class DeltaWriter:
         """The group in one transaction; where that fails, each alone, so that only the culprit waits."""
         try:
             return await self._run(append_deltas, batch)  # type: ignore[no-any-return]
-        except Exception:
+        except Exception as error:
+            if len(batch) == 1 and isinstance(error, IntegrityError):
+                return {batch[0].claim.row_id}, set()  # the answer to its COMMIT was lost: it is stored
             if len(batch) == 1:
                 log_error("deltas were not stored", action="append_deltas")
                 return set(), set()

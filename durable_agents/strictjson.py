@@ -36,9 +36,11 @@ def is_storable(text: str) -> bool:
 
 
 def clean(value: Any) -> Any:
-    """The value with U+FFFD for what no database stores in every string of it."""
+    """The value with U+FFFD for what no database stores in every string of it, and null for NaN and infinities."""
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, Mapping):
         return {clean(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -47,9 +47,10 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
     return assemble(stream.parts, {call.tool_call_id: call.outcome() for call in calls})
 
 
-def turns(thread_id: UUID) -> list[Turn]:
-    """The history for the model: every shown message with a position, in order. Three queries."""
-    rows = list(Message.objects.shown().filter(thread_id=thread_id, position__isnull=False))
+def turns(thread_id: UUID, *, upto: int | None = None) -> list[Turn]:
+    """The history for the model: every shown message with a position, at most ``upto``, in order. Three queries."""
+    shown = Message.objects.shown().filter(thread_id=thread_id, position__isnull=False)
+    rows = list(shown if upto is None else shown.filter(position__lte=upto))
     steps = _StepsOf(row.pk for row in rows if row.role == Role.ASSISTANT)
     return [_turn(row, steps) for row in rows]
 

@@ -102,20 +102,20 @@ def _look_after(parent: int) -> None:
     while True:
         if os.getppid() != parent and not _is_working():
             os._exit(0)
-        descriptor = descriptor or _lock_file(f"reaper-{parent}")
-        if descriptor is not None:
-            _reap_and_ring()
+        try:
+            descriptor = descriptor or _lock_file(f"reaper-{parent}")
+            if descriptor is not None:
+                _reap_and_ring()
+        except Exception:
+            log_error("reaping failed", action="reap")
+            connections.close_all()
         time.sleep(REAP_SECONDS)
 
 
 def _reap_and_ring() -> None:
-    try:
-        lifecycle.reap(holders.is_gone)
-        if not _is_working() and work_is_due(QConf.CLUSTER_NAME):
-            outbound.ring_cluster(QConf.CLUSTER_NAME)
-    except Exception:
-        log_error("reaping failed", action="reap")
-        connections.close_all()
+    lifecycle.reap(holders.is_gone)
+    if not _is_working() and work_is_due(QConf.CLUSTER_NAME):
+        outbound.ring_cluster(QConf.CLUSTER_NAME)
 
 
 def _is_working() -> bool:

@@ -14,7 +14,7 @@ from durable_agents import lifecycle
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
-from durable_agents.exceptions import ErrorKind, LeaseLostError, ModelError
+from durable_agents.exceptions import LeaseLostError, ModelError
 from durable_agents.lifecycle import Claim, NewCall, StepOutcome
 from durable_agents.llm import (
     CallArguments,
@@ -28,6 +28,7 @@ from durable_agents.llm import (
     door,
     openai_messages,
 )
+from durable_agents.logs import log_error
 from durable_agents.models import Stream, Thread
 from durable_agents.parts import Chunk, Fold, Part, parse_arguments, text_of
 from durable_agents.retry import Fail, RetryIn
@@ -57,8 +58,17 @@ async def run_step(engine: Engine, claim: Claim) -> None:
         if outcome.usage is None:
             outcome = replace(outcome, usage=await _estimated(engine, request, answer))
         crashpoint("answered")
-        await engine.in_database(lifecycle.commit_step, claim, outcome)
+        await _commit(engine, claim, outcome)
         crashpoint("step_committed")
+
+
+async def _commit(engine: Engine, claim: Claim, outcome: StepOutcome) -> None:
+    try:
+        await engine.in_database(lifecycle.commit_step, claim, outcome)
+    except LeaseLostError:  # stopped a moment before: the answer is not wanted, but it was paid for
+        if outcome.usage is not None:
+            await engine.in_database(lifecycle.record_usage, claim, model=outcome.model, usage=outcome.usage)
+        raise
 
 
 async def _stream(engine: Engine, claim: Claim, job: _StepJob, request: ModelRequest, answer: _Answer) -> None:
@@ -68,7 +78,7 @@ async def _stream(engine: Engine, claim: Claim, job: _StepJob, request: ModelReq
         claim=claim,
         message=job.message,
         throttle_seconds=streaming.throttle_ms / 1000 if streaming else 0,
-        on_lost=partial(engine.drop, {claim.row_id}),
+        on_lost=partial(engine.drop_claim, claim),
     )
     if streaming:
         engine.writer.open(buffer)
@@ -96,7 +106,11 @@ async def _estimated(engine: Engine, request: ModelRequest, answer: _Answer) -> 
     """What an attempt that did not come to its end, or whose provider said nothing, has probably used."""
     if not answer.fold.parts:
         return ModelUsage(estimated=True)
-    usage: ModelUsage = await engine.in_thread(door().estimate, request, text_of(answer.fold.parts))
+    try:
+        usage: ModelUsage = await engine.in_thread(door().estimate, request, text_of(answer.fold.parts))
+    except Exception:
+        log_error("usage was not estimated", action="estimate")
+        return ModelUsage(estimated=True)
     return usage
 
 
@@ -104,10 +118,11 @@ async def _after_failed_attempt(
     engine: Engine, claim: Claim, agent: Agent, error: ModelError, usage: ModelUsage
 ) -> None:
     """Another attempt after a wait, with the next model where there is one, or the end of the run."""
-    ended = lifecycle.FailedAttempt(
-        kind=_decided_kind(agent, error), detail=str(error), model=agent.model_for(claim.attempt), usage=usage
-    )
-    delay = _step_delay_seconds(agent, claim.attempt, error)
+    decided = await _classified(engine, agent, error)
+    kind = str(decided.kind) if isinstance(decided, Fail) else error.kind.value
+    model = agent.model_for(claim.attempt)
+    ended = lifecycle.FailedAttempt(kind=kind, detail=str(error), model=model, usage=usage)
+    delay = _step_delay_seconds(agent, claim.attempt, error, decided)
     if delay is None:
         await engine.in_database(lifecycle.fail_step, claim, ended)
         return
@@ -141,7 +156,7 @@ def _load_step(claim: Claim) -> _StepJob:
         thread=stream.thread,
         message=stream.message.shown_id,
         number=stream.number,
-        turns=turns(stream.thread_id),
+        turns=turns(stream.thread_id, upto=stream.message.position),
     )
 
 
@@ -267,9 +282,20 @@ def _problem(agent: Agent, call: _Call, arguments: dict[str, Any] | None) -> str
     return ""
 
 
-def _step_delay_seconds(agent: Agent, attempt: int, error: ModelError) -> float | None:
+async def _classified(engine: Engine, agent: Agent, error: ModelError) -> RetryIn | Fail | None:
+    """What the developer's ``classify`` decides; where it fails, nothing."""
+    if agent.retry.classify is None:
+        return None
+    try:
+        decided: RetryIn | Fail | None = await engine.call_user(agent.retry.classify, error)
+    except Exception:
+        log_error("classify failed", action="classify")
+        return None
+    return decided
+
+
+def _step_delay_seconds(agent: Agent, attempt: int, error: ModelError, decided: RetryIn | Fail | None) -> float | None:
     """Seconds until the next attempt; None where there is none."""
-    decided = agent.retry.classify(error) if agent.retry.classify else None
     if isinstance(decided, Fail):
         return None
     if not error.retryable and attempt < len(agent.models) and decided is None:
@@ -279,8 +305,3 @@ def _step_delay_seconds(agent: Agent, attempt: int, error: ModelError) -> float 
     if isinstance(decided, RetryIn):
         return decided.seconds
     return agent.retry.delay_seconds(attempt, retry_after_seconds=error.retry_after_seconds)
-
-
-def _decided_kind(agent: Agent, error: ModelError) -> ErrorKind:
-    decided = agent.retry.classify(error) if agent.retry.classify else None
-    return ErrorKind(decided.kind) if isinstance(decided, Fail) else error.kind

@@ -14,7 +14,7 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.exceptions import LeaseLostError, ToolError
 from durable_agents.lifecycle import CallResult, Claim
-from durable_agents.logs import log
+from durable_agents.logs import log, log_error
 from durable_agents.models import ToolCall, ToolCallStatus
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def run_tool(engine: Engine, claim: Claim) -> None:
     ended = await _ended(engine, claim, job)
     if ended.settled:
         return
-    if ended.error is not None and _tool_may_retry(job, ended.error):
+    if ended.error is not None and await _may_retry(engine, job, ended.error):
         delay = job.tool.retry.delay_seconds(claim.attempt)
         engine.put_off(delay)
         detail = f"{type(ended.error).__name__}: {ended.error}"
@@ -47,10 +47,14 @@ async def run_tool(engine: Engine, claim: Claim) -> None:
 
 async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
     """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
+    run = asyncio.ensure_future(_run(engine, claim, job))
     try:
-        return await asyncio.wait_for(_run(engine, claim, job), job.tool.timeout_seconds)
-    except TimeoutError:
-        return _Ended(error=ToolError(f"The tool took longer than {job.tool.timeout_seconds:g} seconds."))
+        await asyncio.wait({run}, timeout=job.tool.timeout_seconds)
+        if run.done():
+            return run.result()
+    finally:
+        run.cancel()  # nobody waits for it: a function that does not heed this is left behind
+    return _Ended(error=ToolError(f"The tool took longer than {job.tool.timeout_seconds:g} seconds."))
 
 
 async def _run(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
@@ -156,11 +160,17 @@ async def _run_async_tool(job: _ToolJob) -> _Ended:
         return _Ended(error=error)
 
 
-def _tool_may_retry(job: _ToolJob, error: BaseException) -> bool:
+async def _may_retry(engine: Engine, job: _ToolJob, error: BaseException) -> bool:
+    """Whether the call is tried again; a ``retry_if`` that fails says no."""
     if job.context.attempt >= job.context.max_attempts or not isinstance(error, Exception):
         return False
-    retry_if = job.tool.retry.retry_if
-    return True if retry_if is None else bool(retry_if(error, job.context, job.arguments))
+    if job.tool.retry.retry_if is None:
+        return True
+    try:
+        return bool(await engine.call_user(job.tool.retry.retry_if, error, job.context, job.arguments))
+    except Exception:
+        log_error("retry_if failed", action="retry_if", thread=job.context.thread_id)
+        return False
 
 
 def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:

@@ -15,14 +15,14 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from channels.layers import get_channel_layer
-from django.db import close_old_connections, connections, reset_queries
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 from django_q.conf import Conf as QConf
 
 from durable_agents import holders, lifecycle, outbound
@@ -42,6 +42,10 @@ CLAIM_BATCH = 8
 """Rows won in one claim: small, so that workers which start together share what is due."""
 CHECK_SECONDS = 0.5
 RING_SECONDS = 1.0
+MAX_SENDING = 1000
+"""Hints on their way to the channel layer; beyond that they are dropped, as every hint may be."""
+UNWIND_SECONDS = 2.0
+DATABASE_WAITS_SECONDS = (0.2, 1, 3)
 
 
 @dataclass(kw_only=True)
@@ -50,6 +54,7 @@ class _Held:
 
     claim: Claim
     task: asyncio.Task[None]
+    is_dropped: bool = False
 
 
 class Engine:
@@ -62,14 +67,17 @@ class Engine:
         self.is_working = False
         self.turned_at = time.monotonic()
         self.writer = DeltaWriter(
-            run=self.in_database, publish=self._publish_delta, flush_seconds=config().flush_ms / 1000
+            run=self.in_lease_lane, publish=self._publish_delta, flush_seconds=config().flush_ms / 1000
         )
         self._pools = config().pools_of(cluster)
         self._database = ThreadPoolExecutor(1, thread_name_prefix="durable-agents-database")
+        self._lease_lane = ThreadPoolExecutor(1, thread_name_prefix="durable-agents-leases")
         self._left_behind: list[threading.Thread] = []
         self._held: dict[UUID, _Held] = {}
+        self._sending: set[Future[None]] = set()
         self._parent = os.getppid()
         self._terminated = False
+        self._is_stuck = False
         self._put_off_until = 0.0
         self._rang_at = 0.0
         self._seat = 0
@@ -78,7 +86,8 @@ class Engine:
         """Serve until nothing is due, or until this process has to go."""
         self._seat = seat
         self.loop.run_until_complete(self._serve())
-        if os.getppid() != self._parent or (self._hung() and self._must_leave()) or self._is_clogged():
+        hangs = self._is_stuck or self._hung() > 0
+        if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # nobody would end this process, or its threads would not let it end
         if self._terminated:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -90,6 +99,11 @@ class Engine:
         """Call a function where the engine's own database connection is."""
         call = partial(_with_connection, function, *args, **kwargs)
         return await self.loop.run_in_executor(self._database, call)
+
+    async def in_lease_lane(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function that keeps leases alive: on a connection of its own, so that an arrow which waits for a
+        thread's lock cannot cost the leases of all others."""
+        return await self.loop.run_in_executor(self._lease_lane, partial(_with_connection, function, *args))
 
     async def call_user(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call what a developer wrote: a coroutine function here, any other in a thread where the ORM may be used."""
@@ -127,7 +141,15 @@ class Engine:
     def drop(self, lost: set[UUID]) -> None:
         """Stop working on rows that others hold or settled; closing the model's connection is part of it."""
         for row_id in lost & self._held.keys():
-            self._held[row_id].task.cancel()
+            held = self._held[row_id]
+            if not held.is_dropped:  # once: it may be recording what it has used
+                held.is_dropped = True
+                held.task.cancel()
+
+    def drop_claim(self, claim: Claim) -> None:
+        """The same for one row, unless this process has won it again."""
+        if self._holds(claim):
+            self.drop({claim.row_id})
 
     def claim_of(self, task: asyncio.Task[Any] | None) -> Claim | None:
         """The row that a task works on."""
@@ -141,7 +163,7 @@ class Engine:
         outbound.publish_through(self._publish)
         with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: nobody signals us
             self.loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
-        parts = (self.writer.run, self._keep_leases, self._check_held)
+        parts = (self.writer.run, self._keep_leases, self._check_held, self._turn)
         background = [self.loop.create_task(part()) for part in parts]
         try:
             while await self._serve_until_idle():
@@ -151,6 +173,8 @@ class Engine:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            if self._sending:
+                await asyncio.wait([asyncio.wrap_future(sent) for sent in self._sending], timeout=1)
             outbound.publish_through(None)
             self.is_working = False
             with contextlib.suppress(ValueError, RuntimeError):
@@ -185,9 +209,10 @@ class Engine:
         return len(self._left_behind)
 
     def _has_sat_long_enough(self, began: float) -> bool:
-        """Whether to end what is held and leave: for the project's own tasks, where this is the cluster's only worker,
-        or for a fresh process."""
-        return self._is_clogged() or (QConf.WORKERS == 1 and time.monotonic() - began > config().work_seconds)
+        """Whether to end what is held and leave: for a fresh process, or for the project's own tasks where this is the
+        cluster's only worker. If what is held lasts as long again, it claims once more rather than stand still."""
+        turns = (time.monotonic() - began) // config().work_seconds
+        return self._is_clogged() or (QConf.WORKERS == 1 and turns % 2 == 1)
 
     def _nothing_put_off(self, began: float) -> bool:
         return time.monotonic() >= self._put_off_until or self._has_sat_long_enough(began)
@@ -207,14 +232,24 @@ class Engine:
     # ----------------------------------------------------------------------------------------------------- claiming
 
     async def _claim(self) -> int:
+        """Claim; a database that fails just now is asked again, and costs nothing that is held."""
+        try:
+            return await self._claim_due()
+        except Exception:
+            log_error("nothing was claimed", action="claim")
+            await asyncio.sleep(CHECK_SECONDS)
+            return 0
+
+    async def _claim_due(self) -> int:
         """Win due rows, as many as there are free slots, a batch at most; begin to work on them. Returns how many.
 
         A row whose holders died before is won only by a process that holds nothing else, and then nothing is won
         beside it: should it be the culprit, no other row dies with it.
         """
-        if any(held.claim.is_suspect for held in self._held.values()):
-            return 0
         streams, tools = self._free_slots()
+        if any(held.claim.is_suspect for held in self._held.values()):
+            await self._ring_for_others()
+            return 0
         won = 0
         if not await self._makes_room_for_suspects():
             won = await self._win(streams=min(CLAIM_BATCH, streams), tools=min(CLAIM_BATCH, tools))
@@ -248,9 +283,11 @@ class Engine:
 
     async def _makes_room_for_suspects(self) -> bool:
         """Whether a suspect waits, and this process is the one of its cluster that ends what it holds to take it."""
-        if self._seat != 0 or not self._held:
+        if self._seat != 0:
             return False
-        return bool(await self.in_database(lifecycle.suspects_wait, self._pools))
+        agents, tool_names = known_code()
+        wait = await self.in_database(lifecycle.suspects_wait, self._pools, agents=agents, tool_names=tool_names)
+        return bool(wait)
 
     async def _ring_for_others(self) -> None:
         """What this process has no slot for may fit into another: tell the cluster, at most once a second."""
@@ -262,6 +299,9 @@ class Engine:
 
     def _start(self, claim: Claim) -> None:
         run = run_step if claim.kind == "stream" else run_tool
+        earlier = self._held.get(claim.row_id)
+        if earlier is not None:  # its lease ran out, and this very process won the row again
+            earlier.task.cancel()
         task = self.loop.create_task(self._guarded(claim, run))
         self._held[claim.row_id] = _Held(claim=claim, task=task)
 
@@ -271,20 +311,31 @@ class Engine:
             await run(self, claim)
         except (LeaseLostError, ThreadNotFoundError):
             log(logging.INFO, "lease lost", action="lost", thread=claim.thread_id, fence=claim.fence)
+        except (OperationalError, InterfaceError):
+            # What has been done is done, though it could not be said: when the lease runs out, the row's own rules
+            # for a dead worker say what follows.
+            log_error("the database does not answer", action="run", thread=claim.thread_id)
         except Exception:
             log_error("a row failed", action="run", thread=claim.thread_id)
             await self._give_up(claim)
         finally:
             self.writer.close(claim)
-            self._held.pop(claim.row_id, None)
+            if self._holds(claim):
+                del self._held[claim.row_id]
             self._wake.set()
+
+    def _holds(self, claim: Claim) -> bool:
+        held = self._held.get(claim.row_id)
+        return held is not None and held.claim is claim
 
     async def _give_up(self, claim: Claim) -> None:
         """An error of our own, not of model or tool: end the row visibly rather than try for ever."""
         with contextlib.suppress(DurableAgentsError):
             if claim.kind == "stream":
                 await self.in_database(
-                    lifecycle.fail_step, claim, lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN, detail="internal error")
+                    lifecycle.fail_step,
+                    claim,
+                    lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN.value, detail="internal error"),
                 )
             else:
                 failed = CallResult(
@@ -301,16 +352,21 @@ class Engine:
 
     async def _check_held(self) -> None:
         while True:
-            self.turned_at = time.monotonic()
             await asyncio.sleep(CHECK_SECONDS)
             self.drop(await self._ask(lifecycle.lost_claims))
+
+    async def _turn(self) -> None:
+        """What the watchdog looks at: a loop that turns."""
+        while True:
+            self.turned_at = time.monotonic()
+            await asyncio.sleep(CHECK_SECONDS)
 
     async def _ask(self, question: Callable[[list[Claim]], set[UUID]]) -> set[UUID]:
         claims = [held.claim for held in self._held.values()]
         if not claims:
             return set()
         try:
-            answer: set[UUID] = await self.in_database(question, claims)
+            answer: set[UUID] = await self.in_lease_lane(question, claims)
         except Exception:
             log_error("leases were not checked", action="heartbeat")
             return set()
@@ -318,17 +374,26 @@ class Engine:
 
     async def _drain(self) -> None:
         """Claim no more; give what is held ``drain_seconds`` to end, then give it back; ring for what is left."""
-        held = list(self._held.values())
-        if held:
-            await asyncio.wait([item.task for item in held], timeout=config().drain_seconds)
-        for item in held:
-            if not item.task.done():
-                item.task.cancel()
-                await asyncio.wait([item.task])
-                with contextlib.suppress(ThreadNotFoundError):
-                    await self.in_database(lifecycle.release, item.claim)
-        if await self.in_database(work_is_due, self.cluster):
-            await self.in_database(outbound.ring_cluster, self.cluster)
+        if self._held:
+            await asyncio.wait([item.task for item in self._held.values()], timeout=config().drain_seconds)
+        left = list(self._held.values())
+        for item in left:
+            await self._release(item.claim)
+        self.drop({item.claim.row_id for item in left})
+        if left:
+            _, stuck = await asyncio.wait([item.task for item in left], timeout=UNWIND_SECONDS)
+            self._is_stuck = bool(stuck)
+        if self._must_leave() or left:
+            await self._ring_for_others()
+
+    async def _release(self, claim: Claim) -> None:
+        """Give a row back before its task is ended: what the task still records is added to the closed row."""
+        try:
+            await self.in_database(lifecycle.release, claim)
+        except ThreadNotFoundError:
+            return
+        except Exception:
+            log_error("a row was not given back", action="release", thread=claim.thread_id)
 
     # --------------------------------------------------------------------------------------------------- publishing
 
@@ -337,7 +402,10 @@ class Engine:
 
     def _publish(self, group: str, message: dict[str, Any]) -> None:
         """Hand a message to the channel layer on the kept loop, from whichever thread."""
-        asyncio.run_coroutine_threadsafe(_group_send(group, message), self.loop)
+        if len(self._sending) < MAX_SENDING:
+            sent = asyncio.run_coroutine_threadsafe(_group_send(group, message), self.loop)
+            self._sending.add(sent)
+            sent.add_done_callback(self._sending.discard)
 
 
 def known_code() -> tuple[list[str], list[str]]:
@@ -362,15 +430,16 @@ async def _group_send(group: str, message: dict[str, Any]) -> None:
 
 
 def _with_connection(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call it; after an error a connection that does not work any more is replaced."""
+    """Call it; where the database fails, again with a fresh connection. Arrows are fenced, so none is drawn twice."""
     reset_queries()  # under DEBUG Django remembers every statement until a request ends, and here none does
-    try:
-        return function(*args, **kwargs)
-    except DurableAgentsError:
-        raise
-    except Exception:
-        close_old_connections()
-        raise
+    for wait_seconds in DATABASE_WAITS_SECONDS:
+        try:
+            return function(*args, **kwargs)
+        except (OperationalError, InterfaceError) as error:
+            log(logging.WARNING, "the database failed: once more", action="database", problem=type(error).__name__)
+            close_old_connections()
+            time.sleep(wait_seconds)
+    return function(*args, **kwargs)
 
 
 def _set_result(future: asyncio.Future[Any], value: Any) -> None:

@@ -14,11 +14,21 @@ import os
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 _stop_events: list[Any] = []
+_locks: weakref.WeakSet[KernelLock] = weakref.WeakSet()
+
+
+def _reset_locks() -> None:
+    for lock in list(_locks):
+        lock.reset()
+
+
+os.register_at_fork(after_in_child=_reset_locks)
 
 
 class KernelLock:
@@ -33,13 +43,13 @@ class KernelLock:
         self._descriptor = descriptor
         self._threads = threading.RLock()
         self._depth = 0
-        self._forget_after_fork()
+        _locks.add(self)
 
-    def _forget_after_fork(self) -> None:
-        """A child owns none of its parent's POSIX locks, so its thread lock must begin free as well."""
-        os.register_at_fork(after_in_child=self._reset)
+    def __del__(self) -> None:
+        os.close(self._descriptor)
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """In a forked child, which owns none of its parent's POSIX locks: its thread lock begins free as well."""
         self._threads = threading.RLock()
         self._depth = 0
 
@@ -85,6 +95,8 @@ class SharedFlag:
 
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)
+        self.parent: int | None = None
+        """In the process that waits: whose death counts as the event too."""
 
     def set(self) -> None:
         """Raise the flag."""
@@ -98,6 +110,8 @@ class SharedFlag:
         """Wait until it is raised, at most ``timeout`` seconds; returns whether it is."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_set() and (deadline is None or time.monotonic() < deadline):
+            if self.parent and os.getppid() != self.parent:
+                self.set()  # the main process was killed: nobody else will ever say stop
             time.sleep(self.LOOK_SECONDS)
         return self.is_set()
 
@@ -122,6 +136,7 @@ def harden(prepare: Callable[[], None]) -> None:
 
     class SeenSentinel(original_sentinel):  # type: ignore[misc,valid-type]
         def __init__(self, stop_event: Any, *args: Any, **kwargs: Any) -> None:
+            stop_event.parent = os.getppid()
             _stop_events.append(stop_event)
             prepare()
             super().__init__(stop_event, *args, **kwargs)

@@ -16,6 +16,7 @@ from durable_agents.logs import log
 WORK = "durable_agents.engine.work"
 SWEEP = "durable_agents.engine.sweep"
 SOCKET_TIMEOUT_SECONDS = 1
+SCHEDULE = "durable_agents sweep"
 
 _answered_here: dict[str, Callable[[], None]] = {}
 
@@ -31,7 +32,12 @@ def answer_doorbells_here(cluster: str, wake: Callable[[], None] | None) -> None
 def ring_workers(pools: Iterable[str], *, using: str) -> None:
     """After commit: tell the clusters that serve these pools that there may be work."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
-        transaction.on_commit(lambda cluster=cluster: _ring(cluster), using=using, robust=True)
+        _ring_after_commit(cluster, using=using)
+
+
+def _ring_after_commit(cluster: str, *, using: str) -> None:
+    # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+    transaction.on_commit(lambda: _ring(cluster), using=using, robust=True)
 
 
 def _ring(cluster: str) -> None:
@@ -73,13 +79,18 @@ def schedule_sweep() -> None:
     from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
 
     cluster = cluster_of("agents")
-    Schedule.objects.get_or_create(
-        name="durable_agents sweep",
-        defaults={
-            "func": SWEEP,
-            "schedule_type": Schedule.MINUTES,
-            "minutes": 1,
-            "cluster": None if cluster == default_cluster() else cluster,
-            "kwargs": "q_options={'save': False, 'ack_failure': True}",
-        },
-    )
+    wanted: dict[str, Any] = {
+        "func": SWEEP,
+        "schedule_type": Schedule.MINUTES,
+        "minutes": 1,
+        "cluster": None if cluster == default_cluster() else cluster,
+        "kwargs": "q_options={'save': False, 'ack_failure': True}",
+    }
+    known = Schedule.objects.filter(name=SCHEDULE).order_by("pk")
+    first = known.first()
+    if first is None:
+        Schedule.objects.create(name=SCHEDULE, **wanted)
+        first = known[0]
+    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two workers were born at once
+    if first.cluster != wanted["cluster"]:
+        Schedule.objects.filter(pk=first.pk).update(**wanted)

@@ -14,8 +14,8 @@ from durable_agents.models import Stream, Thread, ToolCall
 from tests.lifecycle.stage import Worker, calling
 
 pytestmark = pytest.mark.django_db
-CLOSED = 2000
-WAITING = 40
+CLOSED = 1000
+WAITING = 20
 SCAN = re.compile(r"Seq Scan on durable_agents_(stream|toolcall)|SCAN durable_agents_(stream|toolcall)(?! USING)")
 INDEXES = {
     "stream": re.compile("da_stream_due|da_stream_one_open"),

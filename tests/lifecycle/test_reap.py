@@ -108,7 +108,7 @@ def test_a_row_that_blocks_its_worker_runs_alone_after_one_death(thread, worker)
     lifecycle.blame(claim)
     lifecycle.reap(everybody)
     assert worker.claim() == []
-    assert lifecycle.suspects_wait(["agents"])
+    assert lifecycle.suspects_wait(["agents"], agents=[thread.agent], tool_names=[])
     assert worker.claim(suspects=True)[0].crashes == 2
 
 

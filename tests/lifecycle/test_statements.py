@@ -9,7 +9,7 @@ from tests.lifecycle.stage import calling, spoken
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(params=[0, 5], ids=["new", "grown"])
+@pytest.fixture(params=[0, 2], ids=["new", "grown"])
 def thread(request, agent, worker):
     """Return a thread at rest, with a history of some runs of two steps."""
     made = create_thread(agent)
