@@ -16,7 +16,7 @@ fail_step, request_stop, release or reap. A tool call: pending ─claim► runni
 to pending for another attempt.
 
 How a user's message comes to be answered, in five files: ``api/views.py`` (or ``consumers.py``) calls
-``send_message`` here; ``engine.py`` claims the stream it made, streams the model's answer and commits it here;
+``send_message`` here; ``engine/worker.py`` claims the stream it made, streams the model's answer, commits it here;
 ``streaming.py`` stores and reads the deltas between; ``consumers.py`` shows them to the browser.
 
 Locking rule: every arrow but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads only
