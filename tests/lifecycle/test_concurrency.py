@@ -165,7 +165,6 @@ def deleting(thread):
         connections.close_all()
 
 
-@pytest.mark.xfail(reason="delete_thread locks neither the thread nor its open stream before it looks for children")
 @pytest.mark.parametrize("meanwhile", ["send", "commit", "append"])
 def test_a_delete_that_meets_an_arrow_removes_what_the_arrow_wrote(agent, worker, meanwhile):
     """It comes second, and nothing of the thread is left."""

@@ -51,12 +51,18 @@ def test_a_bad_request_that_says_why_has_the_kind_of_its_reason(server, failure,
     assert (error.kind.value, error.retryable) == (kind, False)
 
 
-def test_a_quota_that_is_used_up_is_not_tried_again(server, failure):
-    """Though it comes with the status of a rate limit."""
-    error = {"message": "You exceeded your current quota.", "type": "insufficient_quota", "code": "insufficient_quota"}
-    server.answer_with(Refusal(status=429, error=error))
-    refused = failure()
-    assert (refused.kind.value, refused.retryable) == ("insufficient_credits", False)
+@pytest.mark.parametrize(
+    ("message", "kind", "retryable"),
+    [
+        ("You exceeded your current quota, please check your plan and billing details.", "insufficient_credits", False),
+        ("Quota exceeded for requests per minute.", "rate_limited", True),
+    ],
+)
+def test_only_a_quota_that_is_used_up_is_not_tried_again(server, failure, message, kind, retryable):
+    """Both come with the status of a rate limit, but one of them passes."""
+    server.answer_with(Refusal(status=429, error={"message": message, "type": "quota"}))
+    error = failure()
+    assert (error.kind.value, error.retryable) == (kind, retryable)
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("2", 2.0), ("0.5", 0.5), ("soon", None)])
