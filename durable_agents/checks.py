@@ -9,6 +9,7 @@
     durable_agents.W002   django-q2 runs tasks in the process that asks for them
     durable_agents.W003   django-q2's scheduler is off, so nothing sweeps
     durable_agents.W004   on deployment: the channel layer does not leave its process
+    durable_agents.W005   the Redis channel layer closes sockets that are silent for five seconds
 
 They read settings and declarations only; no connection is opened.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - its name in Django
@@ -26,7 +28,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.module_loading import import_string
 
 from durable_agents.agents import registry
-from durable_agents.conf import Config, config, default_cluster, q_cluster, unknown_keys
+from durable_agents.conf import Config, channel_layers, config, default_cluster, q_cluster, unknown_keys
 from durable_agents.models import Thread
 from durable_agents.outbound import layer_crosses_processes
 
@@ -159,3 +161,30 @@ def check_channel_layer(**_: Any) -> list[CheckMessage]:
     text = "The channel layer does not leave its process: every web process polls the database for its browsers."
     hint = 'Install the extra "redis" and use channels_redis.core.RedisChannelLayer in CHANNEL_LAYERS.'
     return [Warning(text, hint=hint, id="durable_agents.W004")]
+
+
+@register()
+def check_redis_layer(**_: Any) -> list[CheckMessage]:
+    """The Redis channel layer waits five seconds for a message at a time; redis 8 gives up reading after as many, and
+    the layer then breaks off every websocket that had nothing to say."""
+    if not _redis_gives_up():
+        return []
+    text = "The Redis channel layer breaks off websockets that are silent for five seconds, with this version of redis."
+    hint = 'Write its hosts as [{"address": "redis://…", "socket_timeout": None}] in CHANNEL_LAYERS.'
+    return [
+        Warning(text, hint=hint, id="durable_agents.W005")
+        for layer in channel_layers().values()
+        if str(layer.get("BACKEND", "")).startswith("channels_redis.") and not _waits_for_ever(layer)
+    ]
+
+
+def _redis_gives_up() -> bool:
+    try:
+        return int(version("redis").partition(".")[0]) >= 8
+    except (PackageNotFoundError, ValueError):
+        return False
+
+
+def _waits_for_ever(layer: Any) -> bool:
+    hosts = layer.get("CONFIG", {}).get("hosts", ["localhost"])
+    return all(isinstance(host, dict) and "socket_timeout" in host for host in hosts)

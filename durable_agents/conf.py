@@ -94,6 +94,11 @@ def q_cluster() -> Mapping[str, Any]:
     return getattr(settings, "Q_CLUSTER", {})
 
 
+def channel_layers() -> Mapping[str, Any]:
+    """The project's ``CHANNEL_LAYERS`` setting, as it stands."""
+    return getattr(settings, "CHANNEL_LAYERS", {})
+
+
 def default_cluster() -> str:
     """Name of the cluster that serves pools with no cluster of their own: django-q2's default queue."""
     given = q_cluster()

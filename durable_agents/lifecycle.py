@@ -152,12 +152,15 @@ class _Locked:
 
 
 @contextmanager
-def _locked(thread_id: UUID) -> Iterator[_Locked]:
-    """One transaction that holds the thread's row; what it changed is saved, and rung for, at its end."""
+def _locked(thread_id: UUID, *, skip_locked: bool = False) -> Iterator[_Locked]:
+    """One transaction that holds the thread's row; what it changed is saved, and rung for, at its end.
+
+    Raises ThreadNotFoundError where there is none, or with ``skip_locked`` where somebody else holds it just now.
+    """
     using = database()
     with transaction.atomic(using=using):
-        rows = Thread.objects.using(using).select_for_update(no_key=True).annotate(db_now=Now())
-        thread = rows.filter(pk=thread_id).first()
+        rows = Thread.objects.using(using).select_for_update(no_key=True, skip_locked=skip_locked)
+        thread = rows.annotate(db_now=Now()).filter(pk=thread_id).first()
         if thread is None:
             raise ThreadNotFoundError(thread_id)
         now: datetime = thread.db_now  # type: ignore[attr-defined]
@@ -1083,7 +1086,7 @@ def reap(is_gone: Callable[[str], bool]) -> int:
 @_arrow
 def _reap_one(row: Stream | ToolCall, *, is_gone: bool) -> bool:
     try:
-        with _locked(row.thread_id) as locked:
+        with _locked(row.thread_id, skip_locked=True) as locked:
             held: Any = row.__class__._default_manager.using(database())
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)

@@ -270,7 +270,14 @@ class _Reading:
             raise ModelError(
                 ErrorKind.PROVIDER_5XX, "The model answered with neither text nor a tool call.", retryable=True
             )
-        return Finished(finish_reason=str(reason), usage=_usage(self.usage, model=model), model=model)
+        reported = self.usage if _provider_said_usage(response) else None
+        return Finished(finish_reason=str(reason), usage=_usage(reported, model=model), model=model)
+
+
+def _provider_said_usage(response: Any) -> bool:
+    """Whether the usage came over the wire: litellm counts by itself, and does not say so, where it did not."""
+    chunks = getattr(response, "chunks", None)
+    return not chunks or any(getattr(chunk, "usage", None) is not None for chunk in chunks)
 
 
 def _usage(usage: Any, *, model: str) -> ModelUsage | None:

@@ -117,3 +117,22 @@ def test_in_production_the_in_memory_layer_is_warned_of(settings):
     """It works, by polling."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     assert said(checks.check_channel_layer()) == ["W004"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (["redis://127.0.0.1:6379/0"], ["W005"]),
+        ([("127.0.0.1", 6379)], ["W005"]),
+        ([{"address": "redis://127.0.0.1:6379/0"}], ["W005"]),
+        ([{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}], []),
+    ],
+)
+@pytest.mark.parametrize("installed", ["7.1.0", "8.1.0"])
+def test_a_redis_layer_that_breaks_off_silent_sockets_is_warned_of(settings, monkeypatch, hosts, expected, installed):
+    """Where the installed redis does that."""
+    monkeypatch.setattr(checks, "version", lambda _: installed)
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
+    }
+    assert said(checks.check_redis_layer()) == (expected if installed == "8.1.0" else [])
