@@ -48,6 +48,7 @@ async def run_tool(engine: Engine, claim: Claim) -> None:
 async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
     """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
     run = asyncio.ensure_future(_run(engine, claim, job))
+    run.add_done_callback(_look_at)
     try:
         await asyncio.wait({run}, timeout=job.tool.timeout_seconds)
         if run.done():
@@ -55,6 +56,12 @@ async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
     finally:
         run.cancel()  # nobody waits for it: a function that does not heed this is left behind
     return _Ended(error=ToolError(f"The tool took longer than {job.tool.timeout_seconds:g} seconds."))
+
+
+def _look_at(run: asyncio.Future[_Ended]) -> None:
+    """Take the error of a run that nobody waits for any more, so that asyncio does not complain of it."""
+    if not run.cancelled():
+        run.exception()
 
 
 async def _run(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:

@@ -1,5 +1,6 @@
 """Whole clusters die, drain and lose their locks; runs go on."""
 
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from durable_agents.transcript import ui_messages
 from tests.servers.model import Call, Reply
 from tests.workers import at_rest, holder_of, until, written
 
-DRAIN_SECONDS = 8
+DRAIN_SECONDS = 8 if os.environ.get("PROOF") == "full" else 3
 
 
 def answer_of(thread: Thread) -> list[str]:
@@ -56,8 +57,8 @@ def test_all_processes_killed_mid_tool_each_call_has_one_outcome(start, model_se
     count = rounds(100)
     path = str(tmp_path / "notes")
     calls = (
-        Call(name="note", arguments={"path": path, "text": "ran", "seconds": 30}),
-        Call(name="wait", arguments={"seconds": 30}),
+        Call(name="note", arguments={"path": path, "text": "ran", "seconds": 10}),
+        Call(name="wait", arguments={"seconds": 10}),
     )
     model_server.answer_with(Reply(calls=calls))
     cluster = start(3)
@@ -111,11 +112,12 @@ def holder_of_queue_lock(cluster) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["main", "group", "ctrl-c"])
 def test_drain_hands_the_thread_on(how, start, model_server, prove):
-    leaving = start(2)
+    settings = {"TEST_DURABLE_AGENTS": json.dumps({"DRAIN_SECONDS": DRAIN_SECONDS})}
+    leaving = start(2, **settings)
     model_server.answer_with(Reply(text=words(6000), delay_seconds=0.1), Reply(text=words(30), delay_seconds=0.01))
     thread = create_thread("talker", prompt="Tell me everything.")
     holder_of(thread)
-    staying = start(2)
+    staying = start(2, **settings)
     until(lambda: Delta.objects.filter(stream__thread=thread).count() > 3)
     processes = leaving.processes()
     told_at = time.monotonic()
@@ -168,7 +170,7 @@ def test_worker_stopped_beyond_its_lease_changes_no_row(start, model_server):
 @pytest.mark.slow
 def test_tool_longer_than_the_queues_timeout_runs_once(start, model_server, tmp_path):
     path = tmp_path / "notes"
-    call = Call(name="note", arguments={"path": str(path), "text": "ran", "seconds": 25})
+    call = Call(name="note", arguments={"path": str(path), "text": "ran", "seconds": 14})
     model_server.answer_with(Reply(calls=(call,)), Reply(text="Done."))
     start(2, TEST_Q_TIMEOUT="8", TEST_Q_RETRY="10")
     [thread] = at_rest(create_thread("toolbox", prompt="Go."), seconds=60)
