@@ -23,6 +23,7 @@ def a_database(monkeypatch, vendor, **options):
     monkeypatch.setattr(checks, "connections", {"default": database})
 
 
+@pytest.mark.django_db  # some of Django's own checks ask the database, from Django 6.1 on
 def test_a_project_that_is_set_up_well_hears_nothing():
     """The project of the tests is."""
     assert [message for message in run_checks() if str(message.id).startswith("durable_agents.")] == []
