@@ -73,7 +73,7 @@ from durable_agents.models import (
     seconds_from_now,
 )
 from durable_agents.outbound import ring_browsers, ring_workers
-from durable_agents.parts import Chunk, Part, fold, text_of, user_parts
+from durable_agents.parts import Chunk, Part, close, fold, text_of, user_parts
 from durable_agents.strictjson import clean, is_storable
 
 _SAVED = [
@@ -396,8 +396,8 @@ def _settle_stop(locked: _Locked) -> None:
 def _text_so_far(stream: Stream) -> list[Part]:
     """What the stored deltas say, without calls that were never committed; nothing where no text was stored."""
     deltas = Delta.objects.using(database()).after(stream.pk, -1).values_list("chunks", flat=True)
-    parts = fold(chunk for chunks in deltas for chunk in chunks)
-    kept = [part | {"state": "done"} for part in parts if part["type"] in {"text", "reasoning"}]
+    parts = close(fold(chunk for chunks in deltas for chunk in chunks))
+    kept = [part for part in parts if part["type"] in {"text", "reasoning"}]
     return [{"type": "step-start"}, *kept] if text_of(kept) else []
 
 
