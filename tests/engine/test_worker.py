@@ -32,7 +32,8 @@ def test_worker_answers_calls_tools_and_settles_every_fault(cluster: Cluster, mo
 
 
 def plain_answer(server: ModelUnderTest) -> None:
-    server.answer_with(Reply(text="Good morning to you."))
+    # Longer than the widest tick of the delta writer, so that a delta is stored before the step is committed.
+    server.answer_with(Reply(text="Good morning to you.", delay_seconds=0.2))
     thread = create_thread("talker", prompt="Good morning!")
     [thread] = at_rest(thread)
     assert thread.status == "completed"
