@@ -1,5 +1,6 @@
 """The demo's agent. `durable_agents` finds this module in every installed app, as Django finds `admin.py`."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Mapping
@@ -7,10 +8,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from durable_agents import Agent, ToolError, tool
+from durable_agents import Agent, ToolContext, ToolError, tool
+
+from .models import Booking
 
 SCRIPTED_URL = "http://127.0.0.1:8765/v1"
 SKIES = ("clear", "cloudy", "rainy", "windy", "foggy", "snowy")
+MOST_PEOPLE = 20
+MOST_COUNTED = 100
 
 
 @tool
@@ -34,6 +39,40 @@ async def get_time(tz: str) -> dict[str, str]:
 def add(a: float, b: float) -> float:
     """Add two numbers."""
     return a + b
+
+
+@tool
+async def count_to(ctx: ToolContext, number: int) -> int:
+    """Count to a number, at most 100, two a second, and say how far it is."""
+    if not 1 <= number <= MOST_COUNTED:
+        raise ToolError(f"Give a number from 1 to {MOST_COUNTED}.")
+    for done in range(number):
+        ctx.progress({"done": done, "total": number})
+        await asyncio.sleep(0.5)
+    return number
+
+
+@tool(atomic=True, needs_approval=True)
+def book_table(ctx: ToolContext, restaurant: str, people: int, time: str) -> dict[str, Any]:
+    """Book a table in a restaurant, for so many people, at a time such as 19:30. The user is asked before it runs."""
+    if not 1 <= people <= MOST_PEOPLE:
+        raise ToolError(f"A table is for 1 to {MOST_PEOPLE} people.")
+    booking = Booking.objects.create(
+        restaurant=restaurant[:200], people=people, time=time[:40], booked_for_id=getattr(ctx.owner, "pk", None)
+    )
+    return {"booking": booking.pk, "restaurant": booking.restaurant, "people": people, "time": booking.time}
+
+
+@tool(kind="deferred", answered_by="owner", timeout_seconds=None)
+def ask_colleague(ctx: ToolContext, question: str) -> None:
+    """Ask a colleague a question that only a person can answer. The answer may take hours."""
+    # A real one would send a mail from here. In the demo the user plays the colleague, on the chat page.
+
+
+@tool(kind="client")
+def pick_date(label: str) -> str:
+    """Let the user pick a date in the browser; the label says what it is for. Returns it as YYYY-MM-DD."""
+    raise NotImplementedError("The browser runs this.")
 
 
 class Setup(NamedTuple):
@@ -67,13 +106,18 @@ def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
+TOOLS = [get_weather, get_time, add, count_to, book_table, ask_colleague, pick_date]
+
 chosen = setup(os.environ)
 
 assistant = Agent(
     "assistant",
     model=chosen.model,
-    instructions="You are a friendly assistant. Be brief. Use the tools for weather, time and sums.",
-    tools=[get_weather, get_time, add] if chosen.calls_tools else [],
+    instructions=(
+        "You are a friendly assistant. Be brief. Use the tools for weather, time, sums and counting, to book a table, "
+        "to ask a colleague what only a person can know, and to let the user pick a date."
+    ),
+    tools=TOOLS if chosen.calls_tools else [],
     model_settings=chosen.settings,
     public=True,
 )

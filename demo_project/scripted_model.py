@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from datetime import date
 from functools import cache
 from typing import Any
 from zoneinfo import available_timezones
@@ -23,6 +24,10 @@ MENU = (
     "I am a scripted model and understand only a few phrases. Try:\n\n"
     "- **What is the weather in Paris and the time in Tokyo?** calls two tools at once.\n"
     "- **Add 2 and 3** calls a tool that adds.\n"
+    "- **Count to ten** calls a tool that says how far it is.\n"
+    "- **Book a table for four at Luigi's at 19:30** waits for your approval.\n"
+    "- **Ask a colleague: do we ship on Friday?** waits for a person's answer: yours, in this demo.\n"
+    "- **Let me pick a date for the launch** calls a tool that runs in your browser.\n"
     "- **Think about it** shows reasoning before the answer.\n"
     "- **Tell me a long story** takes about a minute: kill a worker meanwhile, reload the page, or press stop."
 )
@@ -31,6 +36,18 @@ SUM = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:\+|plus|and|to)\s*(-?\d+(?:\.\d+)?)")
 TOPICS = {"get_weather": re.compile(r"\bweather\b"), "get_time": re.compile(r"\btime\b")}
 PLACE = re.compile(r"\b(?:in|at|for|of)\s+(.+)$")
 SEPARATOR = re.compile(r"\s*(?:,|;|\?|!|\.\s|\.$|\band\b)\s*")
+
+LATE_RESULT = re.compile(r"^\[The call of (\w+) that was still running has its result: (.*)\]$", re.DOTALL)
+REFUSED = re.compile(r"Error: A person refused this call\.\s*(.*)", re.DOTALL)
+CHANGED = re.compile(r"^\[A person changed the arguments to .*\]\n")
+NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "ten": 10}
+NUMBER = rf"(\d+|{'|'.join(NUMBERS)})\b"
+ERRAND_BEGINS = {
+    "count_to": "Here I go.",
+    "book_table": "I can book that. Please have a look first.",
+    "ask_colleague": "I'll ask. I go on as soon as there is an answer, however long it takes.",
+    "pick_date": "Please pick one.",
+}
 
 HEROES = (
     "a lighthouse keeper",
@@ -56,11 +73,16 @@ def answer(request: Body) -> Reply:
     messages = request.get("messages", [])
     if messages and messages[-1].get("role") == "tool":
         return Reply(text=report(messages) + NOTICE)
-    return reply_to_user(last_words(messages).lower(), offered_tools(request))
+    return reply_to_user(last_words(messages), offered_tools(request))
 
 
-def reply_to_user(words: str, tools: set[str]) -> Reply:
-    """Return the reply to a user's `words`, calling only the `tools` that are offered."""
+def reply_to_user(said: str, tools: set[str]) -> Reply:
+    """Return the reply to what a user `said`, calling only the `tools` that are offered."""
+    if late := LATE_RESULT.search(said):
+        return Reply(text=sentence({"name": late[1]}, {"content": late[2]}) + NOTICE)
+    if (call := errand(said)) and call.name in tools:
+        return Reply(text=ERRAND_BEGINS[call.name], calls=(call,))
+    words = said.lower()
     if calls := tuple(call for call in wanted_calls(words) if call.name in tools):
         return Reply(text="Let me look that up.", calls=calls)
     if re.search(r"\b(long|story)\b", words):
@@ -95,6 +117,45 @@ def wanted_calls(words: str) -> list[Call]:
         if topic and (place := place_in(clause)):
             calls.append(place_call(topic, place))
     return calls
+
+
+def errand(said: str) -> Call | None:
+    """Return the call of a tool that takes its time or waits for somebody, where the user asks for one."""
+    if counted := re.search(rf"\bcount to {NUMBER}", said, re.IGNORECASE):
+        return Call(name="count_to", arguments={"number": number(counted[1])})
+    if re.search(r"\bcolleague\b", said, re.IGNORECASE):
+        return Call(name="ask_colleague", arguments={"question": question_in(said)})
+    if re.search(r"\b(book|reserve)\b.*\btable\b", said, re.IGNORECASE):
+        return booking(said)
+    if re.search(r"\b(pick|choose)\b.*\bdate\b", said, re.IGNORECASE):
+        purpose = re.search(r"\bdate\s+(?:for|of)\s+(.+?)[.!?\s]*$", said, re.IGNORECASE)
+        return Call(name="pick_date", arguments={"label": f"Date for {purpose[1]}" if purpose else "Which date?"})
+    return None
+
+
+def question_in(said: str) -> str:
+    """Return what the colleague shall be asked: what follows the word, as a question."""
+    words = re.split(r"\bcolleague\b\W*", said, maxsplit=1, flags=re.IGNORECASE)[1]
+    asked = re.sub(r"^(about|if|whether|to)\s+", "", words, flags=re.IGNORECASE).rstrip(" .?!")
+    return f"{asked[:1].upper()}{asked[1:]}?" if asked else "Can you help us?"
+
+
+def booking(said: str) -> Call:
+    """Return the call that books the table, for two at half past seven where nothing else is said."""
+    people = re.search(rf"\bfor\s+{NUMBER}", said, re.IGNORECASE)
+    time = re.search(r"\b([01]?\d|2[0-3])[:.]([0-5]\d)\b", said)
+    place = re.search(r"\b(?:at|in)\s+(?!\d)(.+?)(?=\s+(?:at|for|on|in)\b|[,.?!]|$)", said, re.IGNORECASE)
+    arguments = {
+        "restaurant": place[1] if place else "Luigi's",
+        "people": number(people[1]) if people else 2,
+        "time": f"{time[1]}:{time[2]}" if time else "19:30",
+    }
+    return Call(name="book_table", arguments=arguments)
+
+
+def number(word: str) -> int:
+    """Return the number that a word or its digits say."""
+    return NUMBERS.get(word.lower()) or int(word)
 
 
 def place_in(clause: str) -> str:
@@ -137,8 +198,12 @@ def report(messages: list[Body]) -> str:
 
 def sentence(function: Body, result: Body) -> str:
     """Return what the model says of one tool's `result`."""
-    name = function.get("name", "")
-    value = loaded(result.get("content"))
+    name, told = function.get("name", ""), str(result.get("content"))
+    if refused := REFUSED.match(told):
+        return "All right, I leave it." + (f" You said: {refused[1]}" if refused[1] else "")
+    if told.startswith("Error: "):
+        return f"The tool {name} failed: {told.removeprefix('Error: ').rstrip('.')}."
+    value = loaded(CHANGED.sub("", told))
     try:
         return SENTENCES[name](value, loaded(function.get("arguments")))
     except (KeyError, TypeError):
@@ -157,7 +222,23 @@ SENTENCES: dict[str, Callable[[Any, Any], str]] = {
     "get_weather": lambda value, _: f"In {value['city']} it is {value['temperature_c']} °C and {value['sky']}.",
     "get_time": lambda value, _: f"In {value['tz']} it is {value['weekday']}, {value['time'][11:16]}.",
     "add": lambda value, given: f"{given['a']:g} and {given['b']:g} make {value:g}.",
+    "count_to": lambda value, _: f"I counted to {value}.",
+    "book_table": lambda value, _: (
+        f"Your table is booked: **{value['restaurant']}**, {value['people']} people, {value['time']}. "
+        f"It is booking number {value['booking']}."
+    ),
+    "ask_colleague": lambda value, _: f"Your colleague says: {value}",
+    "pick_date": lambda value, _: f"You picked {spelled(value)}.",
 }
+
+
+def spelled(day: Any) -> str:
+    """Return a date in words, and what is none as it is."""
+    try:
+        found = date.fromisoformat(day)
+    except (TypeError, ValueError):
+        return str(day)
+    return f"{found:%A}, {found.day} {found:%B %Y}"
 
 
 def story(paragraphs: int = 20) -> str:

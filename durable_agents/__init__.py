@@ -8,108 +8,126 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from durable_agents.agents import Agent, Streaming, Tool, ToolContext, tool
-    from durable_agents.exceptions import (
-        AgentNotFoundError,
-        ApprovalExpiredError,
-        DurableAgentsError,
-        InvalidPartsError,
-        PermissionDeniedError,
-        ThreadBusyError,
-        ThreadNotFoundError,
-        ThrottledError,
-        TooLargeError,
-        ToolCallNotFoundError,
-        ToolCallNotPendingError,
-        ToolError,
-    )
-    from durable_agents.lifecycle import create_thread, delete_thread, resume_thread, send_message, stop_thread
-    from durable_agents.retry import Fail, Retry, RetryIn
-    from durable_agents.transcript import get_thread
+    from durable_agents.agents import Agent as Agent
+    from durable_agents.agents import Streaming as Streaming
+    from durable_agents.agents import Tool as Tool
+    from durable_agents.agents import ToolContext as ToolContext
+    from durable_agents.agents import tool as tool
+    from durable_agents.exceptions import AgentNotFoundError as AgentNotFoundError
+    from durable_agents.exceptions import ApprovalExpiredError as ApprovalExpiredError
+    from durable_agents.exceptions import DurableAgentsError as DurableAgentsError
+    from durable_agents.exceptions import InvalidCursorError as InvalidCursorError
+    from durable_agents.exceptions import InvalidPartsError as InvalidPartsError
+    from durable_agents.exceptions import PermissionDeniedError as PermissionDeniedError
+    from durable_agents.exceptions import ThreadBusyError as ThreadBusyError
+    from durable_agents.exceptions import ThreadNotFoundError as ThreadNotFoundError
+    from durable_agents.exceptions import ThrottledError as ThrottledError
+    from durable_agents.exceptions import TooLargeError as TooLargeError
+    from durable_agents.exceptions import ToolCallNotFoundError as ToolCallNotFoundError
+    from durable_agents.exceptions import ToolCallNotPendingError as ToolCallNotPendingError
+    from durable_agents.exceptions import ToolError as ToolError
+    from durable_agents.exceptions import WaitTimeoutError as WaitTimeoutError
+    from durable_agents.functions import *  # noqa: F403
+    from durable_agents.moments import message_committed as message_committed
+    from durable_agents.moments import step_finished as step_finished
+    from durable_agents.moments import thread_status_changed as thread_status_changed
+    from durable_agents.moments import tool_call_finished as tool_call_finished
+    from durable_agents.retry import Fail as Fail
+    from durable_agents.retry import Retry as Retry
+    from durable_agents.retry import RetryIn as RetryIn
 
 _VALUES = {
-    **dict.fromkeys(["Agent", "Streaming", "Tool", "ToolContext", "tool"], "agents"),
-    **dict.fromkeys(["Fail", "Retry", "RetryIn"], "retry"),
-    **dict.fromkeys(
-        [
-            "AgentNotFoundError",
-            "ApprovalExpiredError",
-            "DurableAgentsError",
-            "InvalidPartsError",
-            "PermissionDeniedError",
-            "ThreadBusyError",
-            "ThreadNotFoundError",
-            "ThrottledError",
-            "ToolCallNotFoundError",
-            "ToolCallNotPendingError",
-            "ToolError",
-            "TooLargeError",
-        ],
-        "exceptions",
-    ),
+    "Agent": "agents",
+    "Streaming": "agents",
+    "Tool": "agents",
+    "ToolContext": "agents",
+    "tool": "agents",
+    "AgentNotFoundError": "exceptions",
+    "ApprovalExpiredError": "exceptions",
+    "DurableAgentsError": "exceptions",
+    "InvalidCursorError": "exceptions",
+    "InvalidPartsError": "exceptions",
+    "PermissionDeniedError": "exceptions",
+    "ThreadBusyError": "exceptions",
+    "ThreadNotFoundError": "exceptions",
+    "ThrottledError": "exceptions",
+    "TooLargeError": "exceptions",
+    "ToolCallNotFoundError": "exceptions",
+    "ToolCallNotPendingError": "exceptions",
+    "ToolError": "exceptions",
+    "WaitTimeoutError": "exceptions",
+    "message_committed": "moments",
+    "step_finished": "moments",
+    "thread_status_changed": "moments",
+    "tool_call_finished": "moments",
+    "Fail": "retry",
+    "Retry": "retry",
+    "RetryIn": "retry",
 }
-_FUNCTIONS = {
-    **dict.fromkeys(["create_thread", "delete_thread", "resume_thread", "send_message", "stop_thread"], "lifecycle"),
-    "get_thread": "transcript",
-}
+"""What exists without the app registry, with its module."""
 
-__all__ = [
-    "Agent",
-    "AgentNotFoundError",
-    "ApprovalExpiredError",
-    "DurableAgentsError",
-    "Fail",
-    "InvalidPartsError",
-    "PermissionDeniedError",
-    "Retry",
-    "RetryIn",
-    "Streaming",
-    "ThreadBusyError",
-    "ThreadNotFoundError",
-    "ThrottledError",
-    "TooLargeError",
-    "Tool",
-    "ToolCallNotFoundError",
-    "ToolCallNotPendingError",
-    "ToolContext",
-    "ToolError",
+_FUNCTIONS = [
+    "add_message",
+    "add_tool_error",
+    "add_tool_result",
+    "approve_tool_call",
     "create_thread",
     "delete_thread",
+    "erase",
+    "export_thread",
     "get_thread",
+    "list_messages",
+    "list_messages_with_streams",
+    "list_threads",
+    "reject_tool_call",
     "resume_thread",
     "send_message",
+    "set_tool_call_timeout",
+    "settle_tool_call",
     "stop_thread",
-    "tool",
+    "stream_thread",
+    "wait_for_thread",
 ]
+"""What needs the app registry; each has a twin for coroutines, of the same name with an ``a`` before it."""
+
+_LAZY = {*_FUNCTIONS, *(f"a{name}" for name in _FUNCTIONS)}
+
+__all__ = sorted([*_VALUES, *_LAZY])  # noqa: PLE0605 - type checkers have the block above
 
 
 def __getattr__(name: str) -> Any:
     if name in _VALUES:
         return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
-    if name in _FUNCTIONS:
-        return _deferred(name, _FUNCTIONS[name])
+    if name in _LAZY:
+        return _function(name) if _registry_is_ready() else _deferred(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _deferred(name: str, module: str) -> Callable[..., Any]:
-    """A function that finds its module when it is called: importable before the app registry is ready."""
+def _registry_is_ready() -> bool:
     from django.apps import apps  # noqa: PLC0415 - keeps the import of this package free
 
-    if apps.ready:
-        function: Callable[..., Any] = getattr(importlib.import_module(f"durable_agents.{module}"), name)
-        return function
+    return apps.ready
+
+
+def _function(name: str) -> Callable[..., Any]:
+    function: Callable[..., Any] = getattr(importlib.import_module("durable_agents.functions"), name)
+    return function
+
+
+def _deferred(name: str) -> Callable[..., Any]:
+    """A function that finds its module when it is called: importable before the app registry is ready."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return getattr(importlib.import_module(f"durable_agents.{module}"), name)(*args, **kwargs)
+        return _function(name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name
-    return wraps(call)(call)
+    call.__doc__ = f"See ``durable_agents.functions.{name}``."
+    return call
 
 
 def __dir__() -> list[str]:

@@ -7,11 +7,13 @@ only when a tool's schema is first needed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints, overload
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -22,7 +24,30 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, TypeAdapter
 
 WhenBusy = Literal["steer", "queue", "interrupt", "reject"]
-AfterCrash = Literal["retry", "fail", "unknown"]
+AfterCrash = Literal["retry", "fail", "unknown", "ask"]
+StepAfterCrash = Literal["continue", "restart"]
+Kind = Literal["sync", "deferred", "client", "provider"]
+ApprovedBy = Literal["owner", "staff"]
+AnsweredBy = Literal["server", "owner", "staff"]
+Callback = Callable[..., Any]
+
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What every model's vendor takes."""
+_AGENT_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
+"""What fits into a URL and into the rows."""
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a coroutine: a coroutine function, or an object with an async ``__call__``."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _nobody_listens(_: Any) -> None:
+    """Where nobody runs the call, as in a test of the function."""
+
+
+def _nobody_stops() -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +70,19 @@ class ToolContext:
     attempt: int
     max_attempts: int
     idempotency_key: str
+    report: Callable[[Any], None] = field(default=_nobody_listens, repr=False, compare=False)
+    """Where ``progress`` goes; the engine's."""
+    is_stopped: Callable[[], bool] = field(default=_nobody_stops, repr=False, compare=False)
+    """What ``stop_requested`` asks; the engine's."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the run was stopped, or the call given up: nobody waits for the result any more."""
+        return self.is_stopped()
+
+    def progress(self, value: Any) -> None:
+        """Show people how far the call is, as any JSON value; the last one counts. It may be called often."""
+        self.report(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +105,64 @@ class Tool:
     after_crash: AfterCrash = field(kw_only=True, default="unknown")
     atomic: bool = field(kw_only=True, default=False)
     pool: str | None = field(kw_only=True, default=None)
+    kind: str = field(kw_only=True, default="sync")
+    """Who gives its result, in the words of ``ToolKind``; ``sync`` also where the function is ``async def``."""
+    needs_approval: bool | Callback = field(kw_only=True, default=False)
+    approved_by: ApprovedBy = field(kw_only=True, default="owner")
+    answered_by: AnsweredBy = field(kw_only=True, default="server")
 
     def __post_init__(self) -> None:
-        if self.atomic and self.is_async:
-            raise ImproperlyConfigured(
-                f"Tool {self.name!r}: an atomic tool runs inside a database transaction, so it cannot be async."
-            )
+        for is_wrong, sentence in self._mistakes():
+            if is_wrong:
+                raise ImproperlyConfigured(f"Tool {self.name!r}: {sentence}")
+        registry.add_tool(self)
+
+    def _mistakes(self) -> Iterator[tuple[bool, str]]:
+        """What a declaration can get wrong: whether it did, and what to do."""
+        yield (
+            not _TOOL_NAME.fullmatch(self.name),
+            "models take only names of 1 to 64 letters a-z, digits, _ and -. Give it one with @tool(name=...).",
+        )
+        yield (
+            self.kind == "provider",
+            "the model's vendor runs it, so it has no function. Put its definition, a dict, into provider_tools.",
+        )
+        yield _no_word_of(self.kind, Kind, "kind")
+        yield _no_word_of(self.after_crash, AfterCrash, "after_crash")
+        yield _no_word_of(self.approved_by, ApprovedBy, "approved_by")
+        yield _no_word_of(self.answered_by, AnsweredBy, "answered_by")
+        yield (
+            self.atomic and self.kind != "sync",
+            f"the result of a {self.kind} tool comes later, from outside. Leave out atomic=True.",
+        )
+        yield (
+            self.atomic and self.is_async,
+            "an atomic tool runs inside a database transaction, so it cannot be async. Write it with def.",
+        )
+        yield (
+            self.kind == "client" and self.retry != ONCE,
+            "the browser runs a client tool, so there is nothing for us to retry. Leave out retry.",
+        )
+        yield (
+            self.kind == "sync" and self.answered_by != "server",
+            "its function's return value is the result. Leave out answered_by, or make it a deferred or client tool.",
+        )
+        yield (
+            not (isinstance(self.needs_approval, bool) or callable(self.needs_approval)),
+            "needs_approval is True, False or a callable(ctx, args) that returns one of them.",
+        )
+        yield (
+            self.needs_approval is False and self.approved_by != "owner",
+            "approved_by says who approves, but it needs no approval. Add needs_approval=True.",
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
 
     @property
-    def kind(self) -> str:
-        """Who runs it, in the words of ``ToolCall.kind``."""
-        return "sync"
-
-    @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return inspect.iscoroutinefunction(self.function)
+        return is_async(self.function)
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -152,6 +229,11 @@ class Tool:
         return self.result_adapter.dump_python(value, mode="json", warnings="none")
 
 
+def _no_word_of(value: str, words: Any, name: str) -> tuple[bool, str]:
+    known = get_args(words)
+    return value not in known, f"{name} is one of {', '.join(map(repr, known))}, not {value!r}."
+
+
 @overload
 def tool(function: Callable[..., Any], /) -> Tool: ...
 
@@ -166,6 +248,10 @@ def tool(
     after_crash: AfterCrash = "unknown",
     atomic: bool = False,
     pool: str | None = None,
+    kind: Kind = "sync",
+    needs_approval: bool | Callback = False,
+    approved_by: ApprovedBy = "owner",
+    answered_by: AnsweredBy | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -180,17 +266,29 @@ def tool(
     after_crash: AfterCrash = "unknown",
     atomic: bool = False,
     pool: str | None = None,
+    kind: Kind = "sync",
+    needs_approval: bool | Callback = False,
+    approved_by: ApprovedBy = "owner",
+    answered_by: AnsweredBy | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function, sync or async.
 
     The model is told the function's name, docstring and the JSON schema of its type hints. ``timeout_seconds`` ends
     one attempt (None: never), ``after_crash`` says what follows when the worker dies while it runs: ``retry`` it with
-    the same ``ctx.idempotency_key``, ``fail`` the call, or settle it as ``unknown`` and tell the model that it may
-    have run (default).
+    the same ``ctx.idempotency_key``, ``fail`` the call, settle it as ``unknown`` and tell the model that it may have
+    run (default), or ``ask`` a person (``settle_tool_call``) while the run waits.
 
     An ``atomic`` tool (sync only) runs in one database transaction with its outcome: both happen, or neither and it
     runs again. So its effect on the database happens exactly once, whatever dies when. On SQLite it holds the only
     write lock meanwhile: keep it short.
+
+    ``kind`` says who gives the result: ``sync`` the function, in a worker, also where it is ``async def``;
+    ``deferred`` somebody later, with ``add_tool_result``: the function is only told of the call; ``client`` the
+    browser: the function is never called, its signature is the schema. ``answered_by`` says who may post such a result
+    over the API: ``server`` nobody (default), ``owner`` the thread's owner (default of client tools), ``staff``.
+
+    ``needs_approval`` keeps a call waiting until a person has agreed: True, or a callable(ctx, args), sync or async;
+    ``approved_by`` says who may.
     """
 
     def declare(target: Callable[..., Any]) -> Tool:
@@ -203,9 +301,20 @@ def tool(
             after_crash=after_crash,
             atomic=atomic,
             pool=pool,
+            kind=kind,
+            needs_approval=needs_approval,
+            approved_by=approved_by,
+            answered_by=answered_by or ("owner" if kind == "client" else "server"),
         )
 
     return declare(function) if function is not None else declare
+
+
+CALLABLES = (
+    *("transform_messages", "configure", "title", "on_status_change", "on_commit_step"),
+    *("on_message_complete", "on_turn_complete", "on_error", "on_retry"),
+)
+"""The options of an agent that are functions of the project."""
 
 
 class Agent:
@@ -214,7 +323,18 @@ class Agent:
     ``model`` is a litellm model string or a list of them (the next one is tried when one fails for good);
     ``instructions`` a text or a callable(thread) -> text; ``model_settings`` are passed to the model call;
     ``max_steps`` bounds the model calls of one run; ``when_busy`` says what a new message does while a run is on.
+    When a worker dies in the middle of an answer, ``after_crash="continue"`` lets the next attempt go on with the text
+    that is stored, where the model can do that and there is nothing but text; else, and with ``"restart"``, it begins
+    again.
     A second agent of the same name raises ImproperlyConfigured.
+
+    Before every model call ``configure(thread)`` may return a dict that overrides model, instructions, tools,
+    model_settings or max_steps, and ``transform_messages(messages, thread)`` may return other messages in the OpenAI
+    format. ``provider_tools`` are passed to the model as they are and run by its vendor. ``title(thread)`` names the
+    thread after its first answer.
+
+    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async; the other
+    callbacks run after the commit, at most once. All are called with keyword arguments.
     """
 
     def __init__(
@@ -228,39 +348,93 @@ class Agent:
         streaming: Streaming | bool = True,
         max_steps: int = 50,
         when_busy: WhenBusy = "steer",
+        after_crash: StepAfterCrash = "continue",
         retry: Retry | Literal[False] | None = None,
         pool: str = "agents",
         tool_pool: str | None = None,
         public: bool = False,
         description: str = "",
+        provider_tools: Sequence[Mapping[str, Any]] = (),
+        transform_messages: Callback | None = None,
+        configure: Callback | None = None,
+        title: Callback | None = None,
+        on_status_change: Callback | None = None,
+        on_commit_step: Callback | None = None,
+        on_message_complete: Callback | None = None,
+        on_turn_complete: Callback | None = None,
+        on_error: Callback | None = None,
+        on_retry: Callback | None = None,
     ) -> None:
         self.name = name
         self.models = (model,) if isinstance(model, str) else tuple(model)
         self.instructions = instructions
-        self.tools = {item.name: item for item in tools}
+        self.tools = {getattr(item, "name", ""): item for item in tools}
         self.model_settings = dict(model_settings or {})
         self.streaming = Streaming() if streaming is True else streaming or None
         self.max_steps = max_steps
         self.when_busy: WhenBusy = when_busy
+        self.after_crash: StepAfterCrash = after_crash
         self.retry = ONCE if retry is False else retry or Retry()
         self.pool = pool
         self.tool_pool = tool_pool
         self.public = public
         self.description = description
-        if len(self.tools) != len(tools):
-            raise ImproperlyConfigured(f"Agent {name!r} has two tools of the same name.")
+        self.provider_tools = list(provider_tools)
+        self.transform_messages = transform_messages
+        self.configure = configure
+        self.title = title
+        self.on_status_change = on_status_change
+        self.on_commit_step = on_commit_step
+        self.on_message_complete = on_message_complete
+        self.on_turn_complete = on_turn_complete
+        self.on_error = on_error
+        self.on_retry = on_retry
+        for is_wrong, sentence in self._mistakes(tools):
+            if is_wrong:
+                raise ImproperlyConfigured(f"Agent {name!r}: {sentence}")
         registry.add(self)
+
+    def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
+        """What a declaration can get wrong: whether it did, and what to do."""
+        yield (
+            not _AGENT_NAME.fullmatch(self.name),
+            "a name is 1 to 100 letters a-z, digits, _, - and dots, since it stands in URLs.",
+        )
+        yield not self.models, "it needs a model: a litellm model string, or a list of them."
+        yield not all(isinstance(item, Tool) for item in tools), "tools are functions with @tool before them."
+        yield not all(isinstance(item, Mapping) for item in self.provider_tools), "provider_tools are dicts."
+        yield len(self.tools) != len(tools), "two tools have the same name. Give one another with @tool(name=...)."
+        yield _no_word_of(self.when_busy, WhenBusy, "when_busy")
+        yield _no_word_of(self.after_crash, StepAfterCrash, "after_crash")
+        for name in ("on_status_change", "on_commit_step"):
+            yield (
+                is_async(getattr(self, name)),
+                f"{name} runs inside a database transaction, so it cannot be async. Write it with def.",
+            )
+        for name in CALLABLES:
+            declared = getattr(self, name)
+            yield not (declared is None or callable(declared)), f"{name} is a function or None, not {declared!r}."
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}>"
+
+    @property
+    def max_attempts(self) -> int:
+        """How often one model call is tried: each model of a list at least once."""
+        return max(self.retry.max_attempts, len(self.models))
 
     def model_for(self, attempt: int) -> str:
         """The model of attempt number ``attempt`` (from 1): each of a list in turn, the last one from then on."""
         return self.models[min(attempt, len(self.models)) - 1]
 
+    def find_tool(self, name: str) -> Tool | None:
+        """The tool of this name that a call of this agent runs: its own or, where ``configure`` chooses tools, any
+        that the project has declared."""
+        return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
+
     def pool_of(self, tool_name: str) -> str:
         """The pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
-        declared = self.tools.get(tool_name)
+        declared = self.find_tool(tool_name)
         return (declared.pool if declared else None) or self.tool_pool or self.pool
 
 
@@ -269,6 +443,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
+        self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
         """Register an agent; the same name twice is ImproperlyConfigured."""
@@ -299,9 +474,23 @@ class Registry:
         """The agents that the outside may use, by name."""
         return [agent for agent in self.all() if agent.public]
 
+    def add_tool(self, tool: Tool) -> None:
+        """Remember a tool for agents whose ``configure`` chooses tools; the last one of a name counts."""
+        self._tools[tool.name] = tool
+
+    def find_tool(self, name: str) -> Tool | None:
+        """The tool of this name, whichever agents have it, or None."""
+        return self._tools.get(name)
+
+    def known_tools(self) -> dict[str, Tool]:
+        """All tools that are declared now, by name; the last one of a name counts."""
+        return dict(self._tools)
+
     def tool_names(self) -> set[str]:
         """Names of all tools that this process can run."""
-        return {name for agent in self._agents.values() for name in agent.tools}
+        names = {name for agent in self._agents.values() for name in agent.tools}
+        chosen = any(agent.configure is not None for agent in self._agents.values())
+        return names | set(self._tools) if chosen else names
 
 
 registry = Registry()

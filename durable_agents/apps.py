@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.db import connections
 from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
@@ -21,12 +21,13 @@ class DurableAgentsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
-
         from durable_agents import checks  # noqa: F401, PLC0415 - registers them
 
         autodiscover_modules("agents")
-        post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
+        if apps.is_installed("django_q"):  # else a check says so
+            from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
+
+            post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
         post_migrate.connect(_migrated, sender=self, dispatch_uid="durable_agents")
         if sys.argv[1:2] == ["qcluster"]:
             _harden_cluster()

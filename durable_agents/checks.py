@@ -4,31 +4,51 @@
     durable_agents.E002   the database is neither PostgreSQL nor SQLite
     durable_agents.E003   a pool's cluster does not exist
     durable_agents.E004   an agent or a tool uses a pool that is not configured
-    durable_agents.E005   the policy cannot be imported
+    durable_agents.E005   the policy cannot be imported, or lacks a method
+    durable_agents.E006   a key of DURABLE_AGENTS has a value that cannot be meant
+    durable_agents.E007   django-q2's broker cannot work
+    durable_agents.E008   an app that this one stands on is not installed
     durable_agents.W001   SQLite is not set up for many writers
     durable_agents.W002   django-q2 runs tasks in the process that asks for them
     durable_agents.W003   django-q2's scheduler is off, so nothing sweeps
     durable_agents.W004   on deployment: the channel layer does not leave its process
     durable_agents.W005   the Redis channel layer closes sockets that are silent for five seconds
+    durable_agents.W006   there is no ASGI_APPLICATION, so nothing can stream to browsers
+    durable_agents.W007   on deployment: there are public agents, and no URL by which to reach them
+    durable_agents.W008   django-q2 is not configured
 
-They read settings and declarations only; no connection is opened.
+They read settings and declarations only; no connection is opened. Where settings are to be changed, the hint ends in
+lines that are indented by four spaces, to be pasted at the end of the settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
+from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - its name in Django
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
 from durable_agents.agents import registry
-from durable_agents.conf import Config, channel_layers, config, default_cluster, q_cluster, unknown_keys
+from durable_agents.conf import (
+    Config,
+    asgi_application,
+    channel_layers,
+    config,
+    default_cluster,
+    given_settings,
+    project_package,
+    q_cluster,
+    unknown_keys,
+)
 from durable_agents.models import Thread
 from durable_agents.outbound import layer_crosses_processes
 
@@ -37,6 +57,19 @@ SQLITE_OPTIONS = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
 }
+APPS = ("channels", "rest_framework", "django_q")
+POLICY_METHODS = ("filter", "allows", "owner_and_scope", "context")
+LAYER: dict[str, Any] = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}]},
+    }
+}
+
+
+def _paste(sentence: str, *lines: str) -> str:
+    """A hint that ends in lines to be pasted at the end of the settings."""
+    return "\n".join([f"{sentence} At the end of the settings:", *(f"    {line}" for line in lines)])
 
 
 @register()
@@ -56,6 +89,111 @@ def check_keys(**_: Any) -> list[CheckMessage]:
 def _did_you_mean(key: str, known: list[str]) -> str:
     close = get_close_matches(key.upper(), known, n=1)
     return f"Did you mean {close[0]!r}?" if close else f"The keys are: {', '.join(known)}."
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _number(least: float, *, optional: bool = False, whole: bool = True) -> Rule:
+    """A number that is not below ``least``; a bool is none."""
+    kind, word = (int, "a whole number") if whole else (int | float, "a number")
+
+    def fits(value: Any) -> bool:
+        return (optional and value is None) or (
+            isinstance(value, kind) and not isinstance(value, bool) and value >= least
+        )
+
+    return fits, f"{word}, {least:g} or more{', or None' if optional else ''}"
+
+
+def _one_of(*words: str) -> Rule:
+    return lambda value: value in words, " or ".join(map(repr, words))
+
+
+def _pools_fit(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and _pool_fits(pool) for name, pool in value.items()
+    )
+
+
+def _pool_fits(pool: Any) -> bool:
+    if not isinstance(pool, Mapping) or set(pool) - {"cluster", "limit"}:
+        return False
+    cluster, limit = pool.get("cluster"), pool.get("limit", 1)
+    return (cluster is None or isinstance(cluster, str)) and _number(1)[0](limit)
+
+
+_PATH: Rule = (lambda value: isinstance(value, str), "the dotted path of a class, such as 'shop.Door'")
+_SECONDS = _number(0, whole=False)
+_AT_LEAST_ONE = _number(1)
+RULES: dict[str, Rule] = {
+    "POLICY": _PATH,
+    "DEFAULT_AGENT": (lambda value: value is None or isinstance(value, str), "the name of an agent, or None"),
+    "POOLS": (_pools_fit, 'a dict such as {"agents": {"cluster": None, "limit": 100}}, limits being 1 or more'),
+    "PROCESSES": _number(1, optional=True),
+    "STREAMS_PER_PROCESS": _AT_LEAST_ONE,
+    "TOOL_THREADS": _AT_LEAST_ONE,
+    "WORK_SECONDS": _number(1, whole=False),
+    "LINGER_SECONDS": _SECONDS,
+    "LEASE_SECONDS": _number(2, whole=False),  # heartbeats come when a third is used, and a loop turns twice a second
+    "DRAIN_SECONDS": _SECONDS,
+    "CRASH_LIMIT": _AT_LEAST_ONE,
+    "UNKNOWN_CODE_GRACE_SECONDS": _SECONDS,
+    "ATOMIC_WARN_SECONDS": _SECONDS,
+    "FLUSH_MS": _AT_LEAST_ONE,
+    "MAX_RUNNING_PER_OWNER": _number(1, optional=True),
+    "THROTTLES": (
+        lambda value: value is None or (isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())),
+        'a dict of rates such as {"requests": "600/min"}, or None',
+    ),
+    "MAX_BODY_BYTES": _AT_LEAST_ONE,
+    "MAX_CHAT_BODY_BYTES": _AT_LEAST_ONE,
+    "MAX_TEXT_CHARS": _AT_LEAST_ONE,
+    "MAX_TOOL_RESULT_BYTES": _AT_LEAST_ONE,
+    "MAX_ATTACHMENT_BYTES": _AT_LEAST_ONE,
+    "MAX_FRAME_BYTES": _AT_LEAST_ONE,
+    "MAX_JSON_DEPTH": _AT_LEAST_ONE,
+    "USAGE_ON_DELETE": _one_of("keep", "drop"),
+    "MODEL_DOOR": _PATH,
+    "AI_SDK_DIALECT": _one_of("6", "7"),
+}
+"""For each key: what its value must fulfil, and the same in words."""
+
+
+@register()
+def check_values(**_: Any) -> list[CheckMessage]:
+    """Every value of ``DURABLE_AGENTS`` can be meant; the line to paste has the default."""
+    given = given_settings()
+    if not isinstance(given, Mapping | None):
+        text = f"DURABLE_AGENTS is a {type(given).__name__}, not a dict."
+        return [Error(text, hint=_paste("Every key has a default.", "DURABLE_AGENTS = {}"), id="durable_agents.E006")]
+    return [
+        Error(
+            f"DURABLE_AGENTS[{key!r}] is {(given or {})[key]!r}.",
+            hint=_paste(f"It is {words}. Its default:", f"DURABLE_AGENTS[{key!r}] = {_default(key)!r}"),
+            id="durable_agents.E006",
+        )
+        for key, words in _wrong_values()
+    ]
+
+
+def _wrong_values() -> Iterator[tuple[str, str]]:
+    """Keys whose values cannot be meant, and what would be."""
+    given = given_settings()
+    for key, (fits, words) in RULES.items():
+        if isinstance(given, Mapping) and key in given and not fits(given[key]):
+            yield key, words
+
+
+def _default(key: str) -> Any:
+    if key == "POOLS":
+        return {}
+    return getattr(Config(), key.lower())
+
+
+def _is_readable() -> bool:
+    """Whether the settings can be read at all; else only ``check_values`` has something to say of them."""
+    return not any(key in {"POLICY", "POOLS"} for key, _ in _wrong_values())
 
 
 @register()
@@ -81,9 +219,21 @@ def _sqlite_warnings(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     if missing:
         yield Warning(
             f"SQLite is not set up for several processes that write: {'; '.join(missing)}.",
-            hint=f'Put this into DATABASES["{connection.alias}"]: "OPTIONS": {SQLITE_OPTIONS}',
+            hint=_paste(
+                "Let writers take turns.",
+                f'DATABASES["{connection.alias}"]["OPTIONS"] = {_for_many_writers(connection)}',
+            ),
             id="durable_agents.W001",
         )
+
+
+def _for_many_writers(connection: BaseDatabaseWrapper) -> dict[str, Any]:
+    """The options that the project has, with ours."""
+    options: dict[str, Any] = connection.settings_dict.get("OPTIONS", {})
+    given = str(options.get("init_command", "")).strip().rstrip(";")
+    ours = str(SQLITE_OPTIONS["init_command"])
+    together = f"{given}; {ours}" if given and "journal_mode" not in given.lower() else ours
+    return {**options, **SQLITE_OPTIONS, "init_command": together}
 
 
 def _missing_for_many_writers(options: dict[str, Any]) -> Iterator[str]:
@@ -98,28 +248,39 @@ def _missing_for_many_writers(options: dict[str, Any]) -> Iterator[str]:
 @register()
 def check_pools(**_: Any) -> list[CheckMessage]:
     """Every pool is served by a cluster that exists, and every agent and tool runs in a pool."""
+    if not _is_readable():
+        return []
     pools, clusters = config().pools, _clusters()
-    lost = [name for name, pool in pools.items() if pool.cluster is not None and pool.cluster not in clusters]
+    lost = sorted({pool.cluster for pool in pools.values() if pool.cluster and pool.cluster not in clusters})
     used = {agent.pool for agent in registry.all()}
     used |= {agent.pool_of(tool_name) for agent in registry.all() for tool_name in agent.tools}
     return [
-        *(
-            Error(
-                f"No django-q2 cluster is called {pools[name].cluster!r}, so nobody works in the pool {name!r}.",
-                hint=f'The clusters are: {", ".join(sorted(clusters))}. Name more in Q_CLUSTER["ALT_CLUSTERS"].',
-                id="durable_agents.E003",
-            )
-            for name in lost
-        ),
+        *(_lost_cluster(cluster, sorted(clusters)) for cluster in lost),
         *(
             Error(
                 f"There is no pool {name!r}, so what runs in it would wait for ever.",
-                hint=f'Add it: DURABLE_AGENTS = {{"POOLS": {{"{name}": {{"limit": 10}}}}}}',
+                hint=_paste(
+                    f"The pools are: {', '.join(sorted(pools))}.",
+                    f'DURABLE_AGENTS.setdefault("POOLS", {{}})["{name}"] = {{"limit": 10}}',
+                ),
                 id="durable_agents.E004",
             )
             for name in sorted(used - set(pools))
         ),
     ]
+
+
+def _lost_cluster(cluster: str, clusters: list[str]) -> CheckMessage:
+    pools = [name for name, pool in config().pools.items() if pool.cluster == cluster]
+    return Error(
+        f"No django-q2 cluster is called {cluster!r}, so nobody works in the pool {', '.join(map(repr, pools))}.",
+        hint=_paste(
+            f"The clusters are: {', '.join(clusters)}. For one more, which Q_CLUSTER_NAME={cluster} before "
+            "`manage.py qcluster` starts:",
+            f'Q_CLUSTER.setdefault("ALT_CLUSTERS", {{}})["{cluster}"] = {{"timeout": 300, "retry": 360}}',
+        ),
+        id="durable_agents.E003",
+    )
 
 
 def _clusters() -> set[str]:
@@ -129,28 +290,98 @@ def _clusters() -> set[str]:
 
 @register()
 def check_policy(**_: Any) -> list[CheckMessage]:
-    """The policy, which every access asks, is there."""
+    """The policy, which every access asks, is there and whole."""
+    if not _is_readable():
+        return []
+    hint = _paste("Until it is there:", 'DURABLE_AGENTS["POLICY"] = "durable_agents.policies.OwnerPolicy"')
     try:
-        import_string(config().policy)
+        policy = import_string(config().policy)
     except ImportError as error:
-        hint = 'DURABLE_AGENTS["POLICY"] is the dotted path of a class, such as "myapp.policies.Policy".'
         return [Error(f"The policy cannot be imported: {error}", hint=hint, id="durable_agents.E005")]
-    return []
+    missing = [name for name in POLICY_METHODS if not callable(getattr(policy, name, None))]
+    if not missing:
+        return []
+    text = f"The policy {config().policy} has no {', '.join(missing)}."
+    hint = f"Derive it from durable_agents.policies.OwnerPolicy, which has them all. {hint}"
+    return [Error(text, hint=hint, id="durable_agents.E005")]
 
 
 @register()
 def check_queue(**_: Any) -> list[CheckMessage]:
     """django-q2 has workers of its own, and a schedule that rings them when a doorbell was lost."""
-    messages: list[CheckMessage] = []
+    if not q_cluster():
+        wanted = {"name": project_package(), "orm": "default", "workers": 4, "timeout": 300, "retry": 360}
+        text = "Q_CLUSTER is not set: django-q2 looks for a Redis on this host."
+        return [
+            Warning(text, hint=_paste("To keep it in the database:", f"Q_CLUSTER = {wanted}"), id="durable_agents.W008")
+        ]
+    messages: list[CheckMessage] = list(_broken_broker(q_cluster()))
     if q_cluster().get("sync"):
         text = "Q_CLUSTER has sync on: model calls would be made inside web requests, and no request would return."
-        hint = 'Remove "sync" from Q_CLUSTER and run "manage.py qcluster".'
+        hint = _paste(
+            'Tests need no "sync": durable_agents.testing runs workers inside them.', 'Q_CLUSTER["sync"] = False'
+        )
         messages.append(Warning(text, hint=hint, id="durable_agents.W002"))
     if not q_cluster().get("scheduler", True):
         text = "Q_CLUSTER has its scheduler off: a thread whose worker died may wait until somebody looks at it."
-        hint = 'Remove "scheduler" from Q_CLUSTER, or run "manage.py agents_sweep" every minute.'
+        hint = _paste('Or run "manage.py agents_sweep" every minute.', 'Q_CLUSTER["scheduler"] = True')
         messages.append(Warning(text, hint=hint, id="durable_agents.W003"))
     return messages
+
+
+def _broken_broker(given: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    """A broker that cannot work: a database that there is not, or a library that is not installed."""
+    alias = given.get("orm")
+    if alias and alias not in connections:
+        yield Error(
+            f"Q_CLUSTER keeps its queue in the database {alias!r}, which DATABASES does not have.",
+            hint=_paste(f"The databases are: {', '.join(connections)}.", 'Q_CLUSTER["orm"] = "default"'),
+            id="durable_agents.E007",
+        )
+    others = {"orm", "sqs", "iron_mq", "mongo", "broker_class"}
+    if not any(given.get(name) for name in others) and not find_spec("redis"):
+        yield Error(
+            "Q_CLUSTER keeps its queue in Redis, and the package redis is not installed.",
+            hint=_paste(
+                "Install the extra: django-durable-agents[redis]. Or use the database.", 'Q_CLUSTER["orm"] = "default"'
+            ),
+            id="durable_agents.E007",
+        )
+
+
+@register()
+def check_apps(**_: Any) -> list[CheckMessage]:
+    """What this app stands on is installed."""
+    missing = [name for name in APPS if not apps.is_installed(name)]
+    if not missing:
+        return []
+    hint = _paste("Add what is missing.", f"INSTALLED_APPS = [*INSTALLED_APPS, {', '.join(map(repr, missing))}]")
+    return [Error(f"INSTALLED_APPS lacks {', '.join(missing)}.", hint=hint, id="durable_agents.E008")]
+
+
+@register()
+def check_asgi(**_: Any) -> list[CheckMessage]:
+    """What public agents say can be streamed to browsers."""
+    if asgi_application() or not registry.public():
+        return []
+    text = "ASGI_APPLICATION is not set, so answers reach browsers only when they ask for them."
+    line = f'ASGI_APPLICATION = "{project_package()}.asgi.application"'
+    hint = _paste("docs/quickstart.md has the asgi.py that goes with it.", line)
+    return [Warning(text, hint=hint, id="durable_agents.W006")]
+
+
+@register(deploy=True)
+def check_urls(**_: Any) -> list[CheckMessage]:
+    """Public agents can be reached. On deployment, since it loads every view of the project."""
+    public = ", ".join(agent.name for agent in registry.public())
+    try:
+        reverse("durable_agents:threads")
+    except NoReverseMatch:
+        line = 'urlpatterns += [path("agents/", include("durable_agents.urls"))]'
+        hint = f"Leave out public=True, or put this at the end of {project_package()}/urls.py:\n    {line}"
+        message = Warning(f"Public agents ({public}) have no URL.", hint=hint, id="durable_agents.W007")
+        return [message] if public else []
+    return []
 
 
 @register(deploy=True)
@@ -159,7 +390,7 @@ def check_channel_layer(**_: Any) -> list[CheckMessage]:
     if layer_crosses_processes():
         return []
     text = "The channel layer does not leave its process: every web process polls the database for its browsers."
-    hint = 'Install the extra "redis" and use channels_redis.core.RedisChannelLayer in CHANNEL_LAYERS.'
+    hint = _paste("Install the extra: django-durable-agents[redis].", f"CHANNEL_LAYERS = {LAYER}")
     return [Warning(text, hint=hint, id="durable_agents.W004")]
 
 
@@ -169,11 +400,18 @@ def check_redis_layer(**_: Any) -> list[CheckMessage]:
     the layer then breaks off every websocket that had nothing to say."""
     if not _redis_gives_up():
         return []
+    hosts = LAYER["default"]["CONFIG"]["hosts"]
     text = "The Redis channel layer breaks off websockets that are silent for five seconds, with this version of redis."
-    hint = 'Write its hosts as [{"address": "redis://…", "socket_timeout": None}] in CHANNEL_LAYERS.'
     return [
-        Warning(text, hint=hint, id="durable_agents.W005")
-        for layer in channel_layers().values()
+        Warning(
+            text,
+            hint=_paste(
+                "Give every host as a dict, with the address that it has now.",
+                f'CHANNEL_LAYERS[{alias!r}].setdefault("CONFIG", {{}})["hosts"] = {hosts}',
+            ),
+            id="durable_agents.W005",
+        )
+        for alias, layer in channel_layers().items()
         if str(layer.get("BACKEND", "")).startswith("channels_redis.") and not _waits_for_ever(layer)
     ]
 

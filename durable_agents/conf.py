@@ -89,6 +89,21 @@ def unknown_keys() -> list[str]:
     return sorted(key for key in _raw() if key not in known)
 
 
+def given_settings() -> Any:
+    """``DURABLE_AGENTS`` as the project wrote it, whatever it is, for the system checks."""
+    return getattr(settings, "DURABLE_AGENTS", None)
+
+
+def asgi_application() -> str | None:
+    """The project's ``ASGI_APPLICATION`` setting, where it has one."""
+    return getattr(settings, "ASGI_APPLICATION", None)
+
+
+def project_package() -> str:
+    """The package that the project's root URLconf is in, such as ``mysite``."""
+    return str(getattr(settings, "ROOT_URLCONF", "mysite.urls")).rpartition(".")[0] or "mysite"
+
+
 def q_cluster() -> Mapping[str, Any]:
     """The project's ``Q_CLUSTER`` setting, as it stands."""
     return getattr(settings, "Q_CLUSTER", {})
@@ -111,7 +126,8 @@ def cluster_of(pool: str) -> str:
 
 
 def _raw() -> Mapping[str, Any]:
-    return getattr(settings, "DURABLE_AGENTS", None) or {}
+    given = given_settings()
+    return given if isinstance(given, Mapping) else {}
 
 
 def _pool(given: Mapping[str, Any]) -> PoolConfig:

@@ -1,8 +1,9 @@
 """The websocket: a snapshot or nothing, then exactly what is new; commands on the same socket.
 
-Frames are JSON objects of the subprotocol ``durable-agents.v1``. What a browser is told comes from rows: a hint from
-the channel layer, or from the poller where the layer does not cross processes, only says when to look. A published
-delta that is the next in order is passed on as it is.
+Frames are JSON objects of the subprotocol ``durable-agents.v1``, described in
+``static/durable_agents/websocket.schema.json``. What a browser is told comes from rows: a hint from the channel layer,
+or from the poller where the layer does not cross processes, only says when to look. A published delta that is the next
+in order is passed on as it is.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from django.contrib.auth.models import AnonymousUser
 
 from durable_agents import lifecycle, outbound, strictjson
 from durable_agents.conf import config, origin_is_allowed, user_of_headers
-from durable_agents.exceptions import DurableAgentsError, InvalidPartsError, ThreadNotFoundError
+from durable_agents.exceptions import (
+    ApprovalExpiredError,
+    DurableAgentsError,
+    InvalidPartsError,
+    ThreadNotFoundError,
+)
 from durable_agents.logs import log_error
-from durable_agents.models import Thread
-from durable_agents.policies import policy, public_thread
+from durable_agents.models import Thread, ToolCall
+from durable_agents.policies import Asker, decider, may_come, public_thread, public_tool_call
 from durable_agents.streaming import Cursor, Frame, Sign, ThreadReader, signs_of
 from durable_agents.transcript import ui_message
 
@@ -67,6 +73,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         "send": "on_send",
         "stop": "on_stop",
         "resume": "on_resume",
+        "tool_output": "on_tool_output",
+        "approve": "on_approve",
+        "reject": "on_reject",
     }
 
     async def connect(self) -> None:
@@ -83,7 +92,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(FORBIDDEN)
             return
         self.asker = await database_sync_to_async(_asker)(self.scope)
-        if not await database_sync_to_async(policy().allows)(self.asker, "view"):
+        if not await database_sync_to_async(may_come)(self.asker):
             await self.close(FORBIDDEN if self.asker.user.is_authenticated else UNAUTHORIZED)
             return
         self.is_welcome = True
@@ -200,6 +209,26 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         prompt = frame.get("prompt")
         await self._command(frame, thread, lambda: {"status": lifecycle.resume_thread(thread.pk, prompt).status})
 
+    async def on_tool_output(self, frame: Frame) -> None:
+        """The result of a deferred or client call, or the ``error`` that it ended with."""
+        call = await self._call(frame, "answer")
+        await self._command(frame, call.thread, lambda: _answer_call(call, frame))
+
+    async def on_approve(self, frame: Frame) -> None:
+        await self._decide(frame, is_approved=_flag(frame.get("approved", True)))
+
+    async def on_reject(self, frame: Frame) -> None:
+        await self._decide(frame, is_approved=False)
+
+    async def _decide(self, frame: Frame, *, is_approved: bool) -> None:
+        call = await self._call(frame, "approve")
+        decide = _approve if is_approved else _reject
+        try:
+            await self._command(frame, call.thread, lambda: decide(call, frame, self.asker))
+        except ApprovalExpiredError:
+            # The command's transaction has undone that the call was settled as expired.
+            await database_sync_to_async(decide)(call, frame, self.asker)
+
     async def _command(self, frame: Frame, thread: Thread, run: Callable[[], Mapping[str, Any]]) -> None:
         """Run a command once per key, answer, and show what it did without waiting for a hint."""
         key = frame.get("key")
@@ -213,6 +242,12 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """The frame's thread, if the caller may do this to it."""
         find = database_sync_to_async(public_thread)
         found: Thread = await find(self.asker, str(frame["thread"]), action)
+        return found
+
+    async def _call(self, frame: Frame, action: str) -> ToolCall:
+        """The frame's tool call, if it is left to the caller to do this."""
+        find = database_sync_to_async(public_tool_call)
+        found: ToolCall = await find(self.asker, str(frame["thread"]), str(frame["tool_call_id"]), action)
         return found
 
     # ------------------------------------------------------------------------------------------------ watching
@@ -370,6 +405,44 @@ def _send(thread: Thread, frame: Frame) -> dict[str, Any]:
         metadata=metadata,
     )
     return {"message": ui_message(message, message.parts)}
+
+
+def _answer_call(call: ToolCall, frame: Frame) -> dict[str, Any]:
+    error = frame.get("error")
+    if error is None:
+        return _call_state(lifecycle.add_tool_result(call.thread, call.tool_call_id, frame["output"]))
+    if not _text(error).strip():
+        raise ValueError("'error' is empty")
+    return _call_state(lifecycle.add_tool_error(call.thread, call.tool_call_id, error))
+
+
+def _approve(call: ToolCall, frame: Frame, asker: Asker) -> dict[str, Any]:
+    arguments, reason = frame.get("arguments"), _text(frame.get("reason") or "")
+    if not isinstance(arguments, dict | None):
+        raise TypeError("'arguments' is an object")
+    approve, by = lifecycle.approve_tool_call, decider(asker, call.thread)
+    return _call_state(approve(call.thread, call.tool_call_id, by=by, arguments=arguments, reason=reason))
+
+
+def _reject(call: ToolCall, frame: Frame, asker: Asker) -> dict[str, Any]:
+    by, reason = decider(asker, call.thread), _text(frame.get("reason") or "")
+    return _call_state(lifecycle.reject_tool_call(call.thread, call.tool_call_id, by=by, reason=reason))
+
+
+def _call_state(call: ToolCall) -> dict[str, Any]:
+    return {"tool_call_id": call.tool_call_id, "status": str(call.status)}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("'error' and 'reason' are texts")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("'approved' is true or false")
+    return value
 
 
 class Poller:

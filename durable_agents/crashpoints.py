@@ -1,13 +1,14 @@
 """Hides how tests let a process die at a named point: armed by a file, and nothing at all without one.
 
 ``DURABLE_AGENTS_CRASHPOINT`` names a file. The first process that reaches a point whose name the file holds takes the
-file away and ends itself with SIGKILL.
+file away and ends itself with SIGKILL. Tests in the same process call a function at each point instead: ``rehearse``.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 POINTS = (
@@ -23,10 +24,19 @@ POINTS = (
 )
 
 _armed = os.environ.get("DURABLE_AGENTS_CRASHPOINT", "")
+_rehearsal: Callable[[str], None] | None = None
+
+
+def rehearse(reached: Callable[[str], None] | None) -> None:
+    """From now on call this with the name of every point that this process reaches; None: no more."""
+    global _rehearsal  # noqa: PLW0603 - one process, one test at a time
+    _rehearsal = reached
 
 
 def crashpoint(name: str) -> None:
     """Die here if a test wants it."""
+    if _rehearsal is not None:
+        _rehearsal(name)
     if not _armed:
         return
     file = Path(_armed)

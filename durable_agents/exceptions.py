@@ -8,6 +8,7 @@
     ├── ToolCallNotPendingError        tool_call_not_pending      409
     ├── ApprovalExpiredError           approval_expired           409
     ├── InvalidPartsError              invalid_parts              400
+    ├── InvalidCursorError             invalid_cursor             400
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
     ├── ThrottledError                 throttled                  429
@@ -97,6 +98,16 @@ class InvalidPartsError(DurableAgentsError):
 
     code = "invalid_parts"
     status_code = 400
+
+
+class InvalidCursorError(DurableAgentsError):
+    """The cursor is none that this thread has given out."""
+
+    code = "invalid_cursor"
+    status_code = 400
+
+    def __init__(self, cursor: object) -> None:
+        super().__init__(f"{str(cursor)[:100]!r} is no cursor of this thread. Begin anew without one.")
 
 
 class PermissionDeniedError(DurableAgentsError):

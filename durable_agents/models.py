@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import models
-from django.db.models import F, Q, Value, Window
+from django.db.models import F, OuterRef, Q, Value, Window
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now, RowNumber
 
@@ -55,12 +55,7 @@ class ToolCallStatus(models.TextChoices):
     DENIED = "denied"  # outcome: a person said no
     EXPIRED = "expired"  # outcome: nobody answered in time
     CANCELLED = "cancelled"  # outcome: the run was stopped or went on without it
-    UNKNOWN = "unknown"  # outcome: the worker died; the tool may have run
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the call still waits for its outcome."""
-        return self.value in OPEN_CALL_STATUSES
+    UNKNOWN = "unknown"  # the worker died, the tool may have run: the outcome, or a question to a person
 
 
 class ToolKind(models.TextChoices):
@@ -82,11 +77,6 @@ class Role(models.TextChoices):
 
 RUNNING_STATUSES = (ThreadStatus.STREAMING.value, ThreadStatus.AWAITING_TOOL_RESULTS.value)
 OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
-OPEN_CALL_STATUSES = (
-    ToolCallStatus.APPROVAL_REQUESTED.value,
-    ToolCallStatus.PENDING.value,
-    ToolCallStatus.RUNNING.value,
-)
 
 
 SUSPECT_CRASHES = 2
@@ -100,7 +90,8 @@ def seconds_from_now(seconds: float) -> CombinedExpression:
 
 def fairly(due: Any, limit: int) -> list[uuid.UUID]:
     """Primary keys of at most ``limit`` of these rows: every owner's first, then every owner's second, and so on."""
-    turn = Window(RowNumber(), partition_by=[F("thread__owner_id")], order_by=F("available_at").asc())
+    owner = "owner_id" if due.model is Stream else "thread__owner_id"
+    turn = Window(RowNumber(), partition_by=[F(owner)], order_by=F("available_at").asc())
     return list(due.annotate(turn=turn).order_by("turn", "available_at").values_list("pk", flat=True)[:limit])
 
 
@@ -115,6 +106,11 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
     def running(self) -> ThreadQuerySet:
         """Those with a run going on."""
         return self.filter(status__in=RUNNING_STATUSES)
+
+    def idle(self, days: float) -> ThreadQuerySet:
+        """Those at rest that nothing has changed for so long."""
+        at_rest = self.exclude(status__in=RUNNING_STATUSES)
+        return at_rest.filter(updated_at__lt=seconds_from_now(-days * 86_400))
 
 
 class Thread(models.Model):
@@ -225,7 +221,7 @@ class Message(models.Model):
     objects = MessageQuerySet.as_manager()
 
     class Meta:
-        ordering = ["thread", F("position").asc(nulls_last=True), "rev"]
+        ordering = ["thread_id", F("position").asc(nulls_last=True), "rev"]
         indexes = [models.Index(fields=["thread", "rev"], name="da_message_rev")]
         constraints = [
             one_of("role", Role, "da_message_role"),
@@ -239,6 +235,12 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"{self.role} {self.shown_id}"
+
+    @property
+    def asks(self) -> bool:
+        """Whether the model is to answer it: a user's, or the late result of a call, which a system message without
+        text brings."""
+        return self.role == Role.USER or (self.role == Role.SYSTEM and not self.text)
 
     @property
     def shown_id(self) -> str:
@@ -288,9 +290,9 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         """Those under a lease, alive or not."""
         return self.filter(state=StreamState.STREAMING)
 
-    def due(self, pool: str, agents: Collection[str]) -> StreamQuerySet:
+    def due(self, pool: str | OuterRef, agents: Collection[str]) -> StreamQuerySet:
         """Those that a worker which knows ``agents`` may claim now, the longest due first."""
-        due = self.filter(state=StreamState.PENDING, pool=pool, available_at__lte=Now(), thread__agent__in=agents)
+        due = self.filter(state=StreamState.PENDING, pool=pool, available_at__lte=Now(), agent__in=agents)
         return due.order_by("available_at")
 
     def overdue(self, seconds: float) -> StreamQuerySet:
@@ -304,17 +306,24 @@ class StreamQuerySet(models.QuerySet["Stream"]):
 
 
 class Stream(Usage, Held):
-    """One attempt at a step. Stream rows are the usage ledger: failed attempts keep theirs."""
+    """One attempt at a step. Stream rows are the usage ledger: failed attempts keep theirs, and with the setting
+    ``USAGE_ON_DELETE`` "keep" those of a deleted thread stay, without thread, message and content."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="streams")
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="streams")
+    thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams")
+    message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams")
+    agent = models.CharField(max_length=100, blank=True, default="")
+    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    scope = models.CharField(max_length=200, blank=True, default="")
     number = models.BigIntegerField(help_text="Rises per thread.")
     state = models.CharField(max_length=16, choices=StreamState, default=StreamState.PENDING)
     parts = models.JSONField(default=list, blank=True)
     text = models.TextField(blank=True, default="")
     model = models.CharField(max_length=200, blank=True, default="")
     finish_reason = models.CharField(max_length=32, blank=True, default="")
+    goes_on = models.BooleanField(
+        default=False, help_text="Begins with what a crashed attempt had said, as its delta 0."
+    )
     error_code = models.CharField(max_length=64, blank=True, default="")
     error_detail = models.TextField(blank=True, default="")
     rev = models.BigIntegerField()
@@ -325,7 +334,7 @@ class Stream(Usage, Held):
     objects = StreamQuerySet.as_manager()
 
     class Meta:
-        ordering = ["thread", "number"]
+        ordering = ["thread_id", "number"]
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_stream_rev"),
             models.Index(fields=["message", "number"], name="da_stream_message"),
@@ -343,26 +352,45 @@ class Stream(Usage, Held):
     def __str__(self) -> str:
         return f"stream {self.number} ({self.state})"
 
+    @property
+    def answer(self) -> Message:
+        """The message that it is an attempt at. Raises ValueError for a stream of a deleted thread."""
+        if self.message is None:
+            raise ValueError(f"stream {self.pk} has lost its thread")
+        return self.message
+
+    @property
+    def answer_id(self) -> uuid.UUID:
+        """The id of that message, without loading it."""
+        if self.message_id is None:
+            raise ValueError(f"stream {self.pk} has lost its thread")
+        return self.message_id
+
 
 class ToolCallQuerySet(models.QuerySet["ToolCall"]):
     """Tool calls by need."""
 
     def open(self) -> ToolCallQuerySet:
         """Those without an outcome."""
-        return self.filter(status__in=OPEN_CALL_STATUSES)
+        return self.filter(finished_at__isnull=True)
 
     def held(self) -> ToolCallQuerySet:
         """Those under a lease, alive or not."""
         return self.filter(status=ToolCallStatus.RUNNING)
 
+    def expired(self, grace_seconds: float) -> ToolCallQuerySet:
+        """Those without an outcome whose time is over; where a worker runs them, for longer than ``grace_seconds``."""
+        running = Q(status=ToolCallStatus.RUNNING, expires_at__gte=seconds_from_now(-grace_seconds))
+        return self.filter(finished_at__isnull=True, expires_at__lt=Now()).exclude(running)
+
     def overdue(self, seconds: float) -> ToolCallQuerySet:
         """Those for workers that have been due for longer than this, and nobody came."""
-        pending = self.filter(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC)
+        pending = self.filter(status=ToolCallStatus.PENDING, needs_worker=True)
         return pending.filter(available_at__lt=seconds_from_now(-seconds))
 
-    def due(self, pool: str, tools: Collection[str]) -> ToolCallQuerySet:
+    def due(self, pool: str | OuterRef, tools: Collection[str]) -> ToolCallQuerySet:
         """Those that a worker which knows ``tools`` may claim now, the longest due first."""
-        due = self.filter(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC, pool=pool, tool_name__in=tools)
+        due = self.filter(status=ToolCallStatus.PENDING, needs_worker=True, pool=pool, tool_name__in=tools)
         return due.filter(available_at__lte=Now()).order_by("available_at")
 
 
@@ -377,6 +405,12 @@ class ToolCall(Held):
     provider_call_id = models.TextField(blank=True, default="")
     tool_name = models.CharField(max_length=128)
     kind = models.CharField(max_length=16, choices=ToolKind, default=ToolKind.SYNC)
+    needs_worker = models.BooleanField(default=True, help_text="A worker has to run it, or to announce it.")
+    answered_by = models.CharField(max_length=8, default="server", help_text="Who may give its result.")
+    approved_by = models.CharField(max_length=8, default="owner", help_text="Who may approve it.")
+    passed_at = models.DateTimeField(
+        null=True, blank=True, help_text="The model was told that it is still running; its result comes later."
+    )
     arguments = models.JSONField(default=dict, blank=True)
     approved_arguments = models.JSONField(null=True, blank=True)
     status = models.CharField(max_length=24, choices=ToolCallStatus, default=ToolCallStatus.PENDING)
@@ -386,7 +420,8 @@ class ToolCall(Held):
     error = models.TextField(blank=True, default="", help_text="Told to the model and shown.")
     error_detail = models.TextField(blank=True, default="", help_text="For the admin only.")
     max_attempts = models.PositiveIntegerField(default=1)
-    expires_at = models.DateTimeField(null=True, blank=True)
+    timeout = models.DurationField(null=True, blank=True, help_text="Of one attempt, or of the wait for an answer.")
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Given up then, as things stand.")
     approval_requested_at = models.DateTimeField(null=True, blank=True)
     approval_decided_at = models.DateTimeField(null=True, blank=True)
     approval_decided_by = models.ForeignKey(
@@ -396,22 +431,23 @@ class ToolCall(Held):
     approval_digest = models.CharField(max_length=64, blank=True, default="")
     rev = models.BigIntegerField()
     created_at = models.DateTimeField(db_default=Now(), editable=False)
-    finished_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True, help_text="Empty while the call has no outcome.")
 
     objects = ToolCallQuerySet.as_manager()
 
     class Meta:
-        ordering = ["thread", "rev"]
+        ordering = ["thread_id", "rev"]
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_toolcall_rev"),
             models.Index(fields=["stream"], name="da_toolcall_stream"),
             models.Index(
                 fields=["pool", "available_at"],
                 name="da_toolcall_due",
-                condition=Q(status=ToolCallStatus.PENDING, kind=ToolKind.SYNC),
+                condition=Q(status=ToolCallStatus.PENDING, needs_worker=True),
             ),
             models.Index(fields=["pool"], name="da_toolcall_held", condition=Q(status=ToolCallStatus.RUNNING)),
-            models.Index(fields=["thread"], name="da_toolcall_open", condition=Q(status__in=OPEN_CALL_STATUSES)),
+            models.Index(fields=["thread"], name="da_toolcall_open", condition=Q(finished_at__isnull=True)),
+            models.Index(fields=["expires_at"], name="da_toolcall_expiry", condition=Q(finished_at__isnull=True)),
         ]
         constraints = [
             one_of("status", ToolCallStatus, "da_toolcall_status"),
@@ -432,7 +468,14 @@ class ToolCall(Held):
             status=self.status,
             result=self.result,
             error=self.error,
+            approved_arguments=self.approved_arguments,
+            is_passed=self.passed_at is not None,
         )
+
+    @property
+    def waits_for_worker(self) -> bool:
+        """Whether a worker runs it or has yet to."""
+        return self.status == ToolCallStatus.RUNNING or (self.status == ToolCallStatus.PENDING and self.needs_worker)
 
 
 class DeltaQuerySet(models.QuerySet["Delta"]):
@@ -441,6 +484,10 @@ class DeltaQuerySet(models.QuerySet["Delta"]):
     def after(self, stream_id: uuid.UUID, seq: int) -> DeltaQuerySet:
         """The deltas of one stream after ``seq``, in order."""
         return self.filter(stream_id=stream_id, seq__gt=seq).order_by("seq")
+
+    def chunks_of(self, stream_id: uuid.UUID) -> list[dict[str, Any]]:
+        """All chunks that are stored of one stream, in order."""
+        return [chunk for chunks in self.after(stream_id, -1).values_list("chunks", flat=True) for chunk in chunks]
 
     def disposable(self) -> DeltaQuerySet:
         """Those of streams that are closed: nobody needs them to show the message."""
@@ -457,7 +504,7 @@ class Delta(models.Model):
     objects = DeltaQuerySet.as_manager()
 
     class Meta:
-        ordering = ["stream", "seq"]
+        ordering = ["stream_id", "seq"]
         constraints = [models.UniqueConstraint(fields=["stream", "seq"], name="da_delta_seq")]
 
     def __str__(self) -> str:

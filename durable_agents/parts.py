@@ -7,19 +7,26 @@ Optional fields are absent, never null.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from durable_agents import strictjson
+from durable_agents.conf import config
 from durable_agents.exceptions import InvalidPartsError, TooLargeError
 from durable_agents.strictjson import clean
 
 Part = dict[str, Any]
 Chunk = dict[str, Any]
 
-_USER_PART_TYPES = ("text",)
+MAX_FILENAME_CHARS = 200
+
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,99}"
+_MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
+_DATA_URL = re.compile(r"data:[^,]{0,300};base64,", re.IGNORECASE)
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -27,30 +34,101 @@ def text_of(parts: Iterable[Part]) -> str:
     return "\n\n".join(part["text"] for part in parts if part.get("type") == "text" and part.get("text"))
 
 
-def user_parts(prompt: str | None, parts: list[Part] | None, *, max_text_chars: int) -> list[Part]:
-    """The parts of a user message, checked and cleaned.
+def user_parts(
+    prompt: str | None, parts: list[Part] | None, *, max_text_chars: int, max_file_bytes: int | None = None
+) -> list[Part]:
+    """The parts of a user message, checked and cleaned: text, and files within the message itself.
 
     Give either ``prompt`` (text) or ``parts``. Raises InvalidPartsError for anything that a user may not send and
-    TooLargeError for more than ``max_text_chars`` characters of text.
+    TooLargeError for more than ``max_text_chars`` characters of text, or files that are together larger than
+    ``max_file_bytes`` (None: the project's ``MAX_ATTACHMENT_BYTES``).
     """
     if (prompt is None) == (parts is None):
         raise InvalidPartsError("Give a prompt (text) or a list of parts, one of the two.")
-    checked = [_user_part(part) for part in (parts if parts is not None else [{"type": "text", "text": prompt}])]
-    length = sum(len(part["text"]) for part in checked)
+    room = config().max_attachment_bytes if max_file_bytes is None else max_file_bytes
+    checked = []
+    for part in parts if parts is not None else [{"type": "text", "text": prompt}]:
+        checked.append(_user_part(part, room=room))
+        room -= file_size(checked[-1])
+    length = sum(len(part["text"]) for part in checked if part["type"] == "text")
     if length > max_text_chars:
         raise TooLargeError(f"The message has {length} characters; at most {max_text_chars} are allowed.")
-    if not any(part["text"].strip() for part in checked):
+    if not any(part["type"] == "file" or part["text"].strip() for part in checked):
         raise InvalidPartsError("The message is empty.")
     return checked
 
 
-def _user_part(part: Any) -> Part:
-    if not isinstance(part, dict) or part.get("type") not in _USER_PART_TYPES:
-        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-        raise InvalidPartsError(f"A user message cannot have a part of type {kind!r}; allowed: text.")
+def _user_part(part: Any, *, room: int) -> Part:
+    kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+    if isinstance(part, dict) and kind == "text":
+        return _text_part(part)
+    if isinstance(part, dict) and kind == "file":
+        return _file_part(part, room=room)
+    raise InvalidPartsError(f"A user message cannot have a part of type {kind!r}; allowed: text, file.")
+
+
+def _text_part(part: Part) -> Part:
     if not isinstance(part.get("text"), str):
         raise InvalidPartsError("A text part needs a field 'text' that is a string.")
     return {"type": "text", "text": clean(part["text"])}
+
+
+def _file_part(part: Part, *, room: int) -> Part:
+    media_type, filename = part.get("mediaType"), part.get("filename")
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise InvalidPartsError("A file part needs a field 'mediaType' like 'image/png'.")
+    if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
+        raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
+    encoded = _encoded_file(part.get("url"), room=room)
+    checked = {"type": "file", "mediaType": media_type.lower(), "url": f"data:{media_type.lower()};base64,{encoded}"}
+    return checked | ({"filename": clean(filename)} if filename else {})
+
+
+def _encoded_file(url: Any, *, room: int) -> str:
+    """The base64 text of a ``data:`` URL. The server fetches nothing that a client names."""
+    head = _DATA_URL.match(url) if isinstance(url, str) else None
+    if head is None:
+        raise InvalidPartsError(
+            "The 'url' of a file part must be a data: URL in base64: the server does not fetch files. "
+            "Send the file itself, as a browser's FileReader.readAsDataURL gives it."
+        )
+    encoded: str = url[head.end() :]
+    if not encoded:
+        raise InvalidPartsError("The file is empty.")
+    if _decoded_bytes(encoded) > room:
+        raise TooLargeError(f"The files of the message are too large: {max(room, 0)} bytes are left for this one.")
+    try:
+        base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise InvalidPartsError("The 'url' of a file part is not valid base64.") from error
+    return encoded
+
+
+def file_size(part: Part) -> int:
+    """Bytes of the file in a checked file part; 0 for any other part."""
+    return _decoded_bytes(file_base64(part)) if part["type"] == "file" else 0
+
+
+def _decoded_bytes(encoded: str) -> int:
+    return len(encoded) // 4 * 3 - encoded[-2:].count("=")
+
+
+def file_base64(part: Part) -> str:
+    """The base64 text of a checked file part."""
+    encoded: str = part["url"].partition(",")[2]
+    return encoded
+
+
+def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """The chunks with neighbouring texts of one part put together."""
+    found: list[Chunk] = []
+    for chunk in chunks:
+        last = found[-1] if found else None
+        if last and "delta" in chunk and last["type"] == chunk["type"] and last["id"] == chunk["id"]:
+            found[-1] = last | {"delta": last["delta"] + chunk["delta"]}
+        else:
+            found.append(chunk)
+    return found
 
 
 def fold(chunks: Iterable[Chunk]) -> list[Part]:
@@ -106,6 +184,11 @@ class Fold:
             self.open[call_id] |= {"state": "input-available", "input": chunk["input"]}
 
 
+LATE_RESULT = "data-late-tool-result"
+"""Type of the data part that brings the result of a call which the model did not wait for."""
+STILL_RUNNING = "The call is still running. Its result will come in a later message."
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallOutcome:
     """What a tool-call row adds to its part: the call as the model made it and how it ended."""
@@ -117,6 +200,10 @@ class CallOutcome:
     status: str
     result: Any = None
     error: str = ""
+    approved_arguments: Any = None
+    """What a person changed the arguments to; None where they are the model's."""
+    is_passed: bool = False
+    """Whether the model was told that the call is still running and went on."""
 
     def part(self) -> Part:
         """The tool part that clients see, by the status of the row."""
@@ -136,8 +223,13 @@ class CallOutcome:
 
     def told_to_model(self, *, max_bytes: int) -> str:
         """The text that the model gets as the result of the call; longer ones are cut with a note."""
-        if self.status == "completed":
+        if self.is_passed:
+            text = STILL_RUNNING
+        elif self.status == "completed":
             text = self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)
+            if self.approved_arguments is not None:
+                changed = json.dumps(self.approved_arguments, ensure_ascii=False)
+                text = f"[A person changed the arguments to {changed} before the call ran.]\n{text}"
         else:
             text = "Error: " + (self.error or f"the tool call is {self.status}.")
         return _cut(text, max_bytes=max_bytes)

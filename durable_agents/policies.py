@@ -14,13 +14,12 @@ from django.utils.module_loading import import_string
 
 from durable_agents.agents import registry
 from durable_agents.conf import config
-from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError
-from durable_agents.models import Thread, ThreadQuerySet
+from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError, ToolCallNotFoundError
+from durable_agents.models import Thread, ThreadQuerySet, ToolCall
 from durable_agents.strictjson import is_storable
 
 if TYPE_CHECKING:
     from durable_agents.agents import Agent
-    from durable_agents.models import ToolCall
 
 
 class Asker(Protocol):
@@ -77,6 +76,12 @@ def policy() -> OwnerPolicy:
     return made
 
 
+def may_come(request: Asker) -> bool:
+    """Whether there is anything to be seen for this caller: the policy is asked again about each agent and thread."""
+    agents = registry.public()
+    return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
+
+
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
     """The public agents with which the caller may do this, by name."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
@@ -107,12 +112,59 @@ def public_thread(request: Asker, thread_id: str, action: str) -> Thread:
     return thread
 
 
+def public_tool_call(
+    request: Asker, thread_id: str, tool_call_id: str, action: str, *, left_to: str | None = None
+) -> ToolCall:
+    """The call of this id, with its thread, to do ``action`` to: answer or approve.
+
+    ``left_to`` says who may: ``owner`` (and staff), ``staff``, or ``server``, nobody outside; None: whom the call's
+    tool names. Raises what ``public_thread`` raises, ToolCallNotFoundError, and PermissionDeniedError.
+    """
+    thread = public_thread(request, thread_id, "view")
+    found = is_storable(tool_call_id) and ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id).first()
+    if not found:
+        raise ToolCallNotFoundError(tool_call_id)
+    call: ToolCall = found
+    call.thread = thread
+    who = left_to or (call.answered_by if action == "answer" else call.approved_by)
+    agent = registry.find(thread.agent)
+    is_allowed = policy().allows(request, action, agent=agent, thread=thread, tool_call=call)
+    if not (is_allowed and _is_one_of(request, who, thread)):
+        raise PermissionDeniedError(f"You may not {action} tool call {tool_call_id!r}.")
+    return call
+
+
+def decider(request: Asker, thread: Thread) -> Any:
+    """Who decides, as it is kept with a call: the user; None where the thread is nobody's, and so left to a scope."""
+    is_named = thread.owner_id is not None or getattr(request.user, "is_staff", False)
+    return request.user if is_named else None
+
+
+def _is_one_of(request: Asker, who: str, thread: Thread) -> bool:
+    """Whether the caller is among those to whom something about the thread is left."""
+    if who == "server":
+        return False
+    if getattr(request.user, "is_staff", False):
+        return True
+    return who == "owner" and _is_owner(request, thread)
+
+
+def _is_owner(request: Asker, thread: Thread) -> bool:
+    """Whether the thread is the caller's; one without an owner is of those who would create it in its scope."""
+    if thread.owner_id is not None:
+        return bool(request.user.pk == thread.owner_id)
+    owner, scope = policy().owner_and_scope(request)
+    return getattr(owner, "pk", None) is None and bool(scope == thread.scope)
+
+
 def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Thread | None:
-    if not is_storable(client_id):
+    """Only where there is one is the policy asked whose new threads would be: that may begin a session."""
+    found = threads.filter(client_id=client_id)
+    if not is_storable(client_id) or not found.exists():
         return None
     owner, scope = policy().owner_and_scope(request)
     known = owner if getattr(owner, "pk", None) else None  # Django's anonymous user owns nothing
-    return threads.filter(owner=known, scope=scope, client_id=client_id).first()
+    return found.filter(owner=known, scope=scope).first()
 
 
 def _is_uuid(text: str) -> bool:

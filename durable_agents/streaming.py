@@ -21,7 +21,7 @@ from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.lifecycle import Append, Claim, append_deltas
 from durable_agents.logs import log_error
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, StreamState, Thread, ToolCall
-from durable_agents.parts import Chunk, Part, fold
+from durable_agents.parts import Chunk, Part, fold, joined
 from durable_agents.strictjson import clean
 from durable_agents.transcript import UIMessage, step_parts, ui_message, ui_messages
 
@@ -51,12 +51,7 @@ class DeltaBuffer:
 
     def add(self, chunk: Chunk) -> None:
         """Buffer a chunk, cleaned; text that continues the last one is joined to it."""
-        chunk = clean(chunk)
-        last = self.chunks[-1] if self.chunks else None
-        if last and "delta" in chunk and last["type"] == chunk["type"] and last["id"] == chunk["id"]:
-            self.chunks[-1] = last | {"delta": last["delta"] + chunk["delta"]}
-        else:
-            self.chunks.append(chunk)
+        self.chunks[-1:] = joined([*self.chunks[-1:], clean(chunk)])
 
     def is_due(self, now: float) -> bool:
         """Whether there is something to store and the last time is long enough ago."""
@@ -157,6 +152,15 @@ class Cursor:
     seq: int = -1
 
 
+def stream_open_at(thread: Thread) -> Stream | None:
+    """The attempt that was open at the thread's rev: still open, or closed by a change that comes as news."""
+    streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
+    last = streams.select_related("message").first()
+    if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
+        return None
+    return last
+
+
 class ThreadReader:
     """Follows one thread for one client: a snapshot or nothing first, then exactly what is new, each time asked.
 
@@ -179,7 +183,7 @@ class ThreadReader:
         thread = self._thread()
         rows = Message.objects.shown().filter(thread_id=thread.pk, rev__lte=thread.rev).reverse()[: tail + 1]
         messages = list(reversed(ui_messages(rows, upto_rev=thread.rev)))
-        open_stream = self._open_stream(thread)
+        open_stream = stream_open_at(thread)
         streams = []
         if open_stream is not None:
             seq = self._fold_into(messages, open_stream)
@@ -239,26 +243,19 @@ class ThreadReader:
             raise ThreadNotFoundError(self.thread_id)
         return thread
 
-    def _open_stream(self, thread: Thread) -> Stream | None:
-        """The attempt that was open at the thread's rev: still open, or closed by a change that comes as news."""
-        last = Stream.objects.filter(thread_id=thread.pk, number=thread.last_number).select_related("message").first()
-        if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
-            return None
-        return last
-
     def _fold_into(self, messages: list[UIMessage], stream: Stream) -> int:
         """Append the partial answer to its message. Returns the seq of the last delta included."""
         rows = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
         partial: list[Part] = fold(chunk for _, chunks in rows for chunk in chunks)
         for message in messages:
-            if message["id"] == stream.message.shown_id:
+            if message["id"] == stream.answer.shown_id:
                 message["parts"] = message["parts"] + partial
         return rows[-1][0] if rows else -1
 
     def _stream_entry(self, stream: Stream, seq: int) -> dict[str, Any]:
         return {
             "stream": str(stream.pk),
-            "message": stream.message.shown_id,
+            "message": stream.answer.shown_id,
             "seq": seq,
             "status": StreamState.STREAMING.value,
         }
@@ -288,7 +285,7 @@ class ThreadReader:
         calls = list(ToolCall.objects.filter(stream__in=streams))
         for stream in streams:
             parts = step_parts(stream, [call for call in calls if call.stream_id == stream.pk])
-            facts: dict[str, Any] = {"message": stream.message.shown_id, "stream": str(stream.pk)}
+            facts: dict[str, Any] = {"message": stream.answer.shown_id, "stream": str(stream.pk)}
             if parts:
                 yield self._frame("step", stream.rev, parts=parts, **facts)
             else:
@@ -304,7 +301,7 @@ class ThreadReader:
             yield frame | {name: value for name, value in extra.items() if name in _patch_fields(part, call)}
 
     def _new_deltas(self, thread: Thread) -> list[Frame]:
-        stream = self._open_stream(thread)
+        stream = stream_open_at(thread)
         if stream is None:
             self.cursor = Cursor(rev=self.cursor.rev)  # a late delta of a closed stream is not passed on
             return []
@@ -313,7 +310,7 @@ class ThreadReader:
         rows = list(Delta.objects.after(stream.pk, self.cursor.seq).values_list("seq", "chunks"))
         if rows:
             self.cursor = Cursor(rev=self.cursor.rev, stream=self.cursor.stream, seq=rows[-1][0])
-        facts = {"thread": str(thread.pk), "stream": str(stream.pk), "message": stream.message.shown_id}
+        facts = {"thread": str(thread.pk), "stream": str(stream.pk), "message": stream.answer.shown_id}
         return [{"type": "delta", **facts, "seq": seq, "chunks": chunks} for seq, chunks in rows]
 
     def accept(self, frame: Frame) -> bool:
@@ -327,7 +324,11 @@ class ThreadReader:
         return {"type": kind, "thread": str(self.thread_id), "rev": rev, **facts}
 
 
-_CLOSED_AS = {"crashed": "superseded", "released": "superseded", "error": "failed", "stopped": "aborted"}
+_CLOSED_AS = {
+    **dict.fromkeys(("crashed", "released", "steered"), "superseded"),
+    "error": "failed",
+    "stopped": "aborted",
+}
 
 
 def _patch_fields(part: Part, call: ToolCall) -> set[str]:

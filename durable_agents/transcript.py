@@ -17,7 +17,7 @@ from django.db.models import Q
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import Step, Turn
 from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall
-from durable_agents.parts import CallOutcome, Part, assemble, text_of
+from durable_agents.parts import CallOutcome, Part, assemble
 
 UIMessage = dict[str, Any]
 
@@ -49,10 +49,22 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
 
 def turns(thread_id: UUID, *, upto: int | None = None) -> list[Turn]:
     """The history for the model: every shown message with a position, at most ``upto``, in order. Three queries."""
-    shown = Message.objects.shown().filter(thread_id=thread_id, position__isnull=False)
-    rows = list(shown if upto is None else shown.filter(position__lte=upto))
+    return histories({thread_id: upto})[thread_id]
+
+
+def histories(upto: Mapping[UUID, int | None]) -> dict[UUID, list[Turn]]:
+    """The histories of several threads, each up to a position or whole. Three queries, however many."""
+    shown = Message.objects.shown().filter(thread_id__in=upto, position__isnull=False)
+    rows = [row for row in shown if _is_within(row, upto[row.thread_id])]
     steps = _StepsOf(row.pk for row in rows if row.role == Role.ASSISTANT)
-    return [_turn(row, steps) for row in rows]
+    found: dict[UUID, list[Turn]] = {thread_id: [] for thread_id in upto}
+    for row in rows:
+        found[row.thread_id].append(_turn(row, steps))
+    return found
+
+
+def _is_within(row: Message, upto: int | None) -> bool:
+    return upto is None or (row.position or 0) <= upto
 
 
 def _turn(row: Message, steps: _StepsOf) -> Turn:
@@ -71,8 +83,9 @@ class _StepsOf:
         self._outcomes: Mapping[UUID, dict[str, CallOutcome]] = defaultdict(dict)
         if not ids:
             return
-        for stream in Stream.objects.in_transcript().filter(upto, message_id__in=ids):
-            self._streams[stream.message_id].append(stream)
+        steps = Stream.objects.in_transcript().filter(upto, message_id__in=ids)
+        for stream in steps.only("message_id", "number", "parts", "model"):
+            self._streams[stream.answer_id].append(stream)
         for call in ToolCall.objects.filter(message_id__in=ids).order_by("thread_id", "rev"):
             self._outcomes[call.stream_id][call.tool_call_id] = call.outcome()
 
@@ -82,7 +95,7 @@ class _StepsOf:
 
     def of(self, message_id: UUID) -> list[Step]:
         """The steps of the message as the model is told of them."""
-        return [Step(text=text_of(row.parts), calls=self._calls(row)) for row in self._streams[message_id]]
+        return [Step(parts=row.parts, calls=self._calls(row), model=row.model) for row in self._streams[message_id]]
 
     def _calls(self, row: Stream) -> list[CallOutcome]:
         outcomes = self._outcomes[row.pk]

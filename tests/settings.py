@@ -35,3 +35,4 @@ Q_CLUSTER = {
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DURABLE_AGENTS = json.loads(os.environ.get("TEST_DURABLE_AGENTS", "{}"))
+LOGGING = {**LOGGING, "formatters": {"facts": {"()": "tests.logs.TimedFormatter"}}}

@@ -17,34 +17,44 @@ import psutil
 from durable_agents.models import Stream, Thread, ToolCall
 
 ROOT = Path(__file__).resolve().parent.parent
-READY = re.compile(r"Process-(\w+) ready for work at (\d+)")
+READY = re.compile(r"^([\d.]+) INFO Process-\w+ ready for work at (\d+)", re.MULTILINE)
+CLAIM = re.compile(r"^([\d.]+) INFO claim thread=(\w+)", re.MULTILINE)
 
 
 class Cluster:
     """One `manage.py qcluster`, in a process group of its own."""
 
     def __init__(self, env: dict[str, str], **extra: str) -> None:
-        output, path = tempfile.mkstemp(suffix=".log")
-        self._log = Path(path)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the cluster is used
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "qcluster"],
             cwd=ROOT,
             env=env | extra,
-            stdout=output,
+            stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        os.close(output)
 
     @property
     def log(self) -> str:
         """Everything that the cluster has printed."""
-        return self._log.read_text(encoding="utf-8")
+        descriptor = self._log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
 
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers that have said that they are ready, the dead left out."""
-        return [int(pid) for _, pid in READY.findall(self.log) if psutil.pid_exists(int(pid))]
+        return [int(pid) for _, pid in READY.findall(self.log) if is_alive(int(pid))]
+
+    @property
+    def ready_at(self) -> float:
+        """When the first worker said that it was ready for work, by its own line in the log."""
+        return min(float(time) for time, _ in READY.findall(self.log))
+
+    def claimed_at(self, thread: Thread) -> float:
+        """When a worker of this cluster first won a row of the thread, by its own line in the log."""
+        short = str(thread.pk)[:8]
+        return min(float(time) for time, claimed in CLAIM.findall(self.log) if claimed == short)
 
     def wait_until_ready(self, count: int) -> "Cluster":
         """Wait until that many workers are ready."""
@@ -58,6 +68,10 @@ class Cluster:
             return [main, *main.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+    def group(self) -> list[int]:
+        """Process ids of all that live in the cluster's process group, orphans among them."""
+        return [pid for pid in psutil.pids() if is_alive(pid) and group_of(pid) == self.process.pid]
 
     def kill_all(self) -> None:
         """SIGKILL every process at once."""
@@ -75,7 +89,23 @@ class Cluster:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        self._log.unlink(missing_ok=True)
+        self._log.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process lives; one that is dead and not yet buried does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def group_of(pid: int) -> int | None:
+    """Return the process group, None where the process has gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 @contextlib.contextmanager

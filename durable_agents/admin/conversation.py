@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from durable_agents.admin.deciding import Decision, Question, arguments_to_change, decisions_of, question_of
 from durable_agents.admin.display import brief, cut, joined, money, pretty, seconds, tokens
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, Thread, ToolCall
 from durable_agents.parts import Part, fold
@@ -20,15 +21,30 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call with what went in, on one line and in full, and what came out."""
+    """A tool call with what went in, on one line and in full, what came out, and what is to be decided of it."""
 
     row: ToolCall
     brief: str
     arguments: str
     approved_arguments: str
     result: str
+    progress: str
     detail: str
     took: str
+    question: Question | None
+    decisions: Sequence[Decision]
+    editable: str
+    """The arguments as text to be changed; empty where they are too long for that."""
+
+    @property
+    def key(self) -> str:
+        """What makes ids on the page unique."""
+        return self.row.pk.hex
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no outcome yet, so that its time can be changed."""
+        return self.row.finished_at is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +87,17 @@ class Conversation:
     messages: Sequence[ShownMessage]
     is_cut: bool
 
+    @property
+    def open_calls(self) -> list[ShownCall]:
+        """The calls without an outcome, in order."""
+        parts = (part for message in self.messages for attempt in message.attempts for part in attempt.parts)
+        return [part.call for part in parts if part.call is not None and part.call.is_open]
+
+    @property
+    def waiting(self) -> list[ShownCall]:
+        """Those of them that wait for a person."""
+        return [call for call in self.open_calls if call.question is not None]
+
 
 def conversation(thread: Thread) -> Conversation:
     """The thread as its page tells it."""
@@ -90,10 +117,10 @@ class _Attempts:
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
         self._calls: Mapping[UUID, dict[str, ShownCall]] = defaultdict(dict)
         for stream in streams:
-            self._streams[stream.message_id].append(stream)
+            self._streams[stream.answer_id].append(stream)
         calls = ToolCall.objects.filter(stream__in=streams).select_related("approval_decided_by")
         for call in calls.order_by("created_at", "rev"):
-            self._calls[call.stream_id][call.tool_call_id] = _call(call)
+            self._calls[call.stream_id][call.tool_call_id] = shown_call(call)
 
     def of(self, message_id: UUID) -> Iterator[ShownAttempt]:
         """The attempts of one message, in order."""
@@ -125,7 +152,9 @@ def _part(part: Part, call: ShownCall | None) -> ShownPart:
     return ShownPart(kind="data", text=pretty(part, max_chars=_MAX_VALUE_CHARS))
 
 
-def _call(row: ToolCall) -> ShownCall:
+def shown_call(row: ToolCall) -> ShownCall:
+    """A call as pages show it."""
+
     def shown(value: object) -> str:
         return "" if value is None else pretty(value, max_chars=_MAX_VALUE_CHARS)
 
@@ -135,8 +164,12 @@ def _call(row: ToolCall) -> ShownCall:
         arguments=shown(row.arguments),
         approved_arguments=shown(row.approved_arguments),
         result=shown(row.result),
+        progress=shown(row.progress),
         detail=cut(row.error_detail),
         took=seconds(row.created_at, row.finished_at),
+        question=question_of(row),
+        decisions=decisions_of(row),
+        editable=arguments_to_change(row) if question_of(row) == Question.APPROVAL else "",
     )
 
 

@@ -15,8 +15,9 @@ from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from durable_agents.admin.deciding import waiting
 from durable_agents.admin.display import Show, age, all_tokens, badge, brief, called, money, readable
-from durable_agents.models import Delta, Message, Pool, Stream, ToolCall
+from durable_agents.models import Delta, Message, Pool, Stream
 
 Row = TypeVar("Row", bound=Model)
 
@@ -34,6 +35,7 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     heavy: ClassVar[tuple[str, ...]] = ()
     ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
     shown: ClassVar[Sequence[str | Show]] = ()
+    change_list_template = "durable_agents/admin/list.html"
     show_full_result_count = False
     list_per_page = 50
 
@@ -54,6 +56,12 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         match = request.resolver_match
         is_own = match is not None and str(match.url_name).startswith(own_pages)
         return not is_own and super().has_delete_permission(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """The list, with the way to what waits for a person for those who may see it."""
+        may_see = request.user.has_perm("durable_agents.view_toolcall")
+        found = {"waiting": waiting().count()} if may_see else {}
+        return super().changelist_view(request, {**found, **(extra_context or {})})
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """What the page of a row shows."""
@@ -162,29 +170,6 @@ class StreamAdmin(OfThreadAdmin[Stream]):
     def price(self, row: Stream) -> str:
         """What it cost."""
         return money(row.cost) or "-"
-
-
-@admin.register(ToolCall)
-class ToolCallAdmin(OfThreadAdmin[ToolCall]):
-    """Calls of tools, each with its one outcome."""
-
-    list_display = ("tool_call_id", "tool_name", "shown_status", "conversation", "kind", "attempt", "age")
-    list_filter = ("status", "tool_name", "kind", "pool", "created_at")
-    search_fields = ("tool_call_id", "tool_name", "error_code")
-    heavy = ("arguments", "approved_arguments", "result", "progress", "error", "error_detail")
-    shown = readable(
-        ToolCall,
-        *("id", "thread", "message", "stream", "tool_call_id", "provider_call_id", "tool_name", "kind", "status"),
-        *("arguments", "approved_arguments", "result", "progress", "error_code", "error", "error_detail"),
-        *("attempt", "max_attempts", "crashes", "fence", "pool", "available_at", "expires_at", "lease_owner"),
-        *("lease_expires_at", "approval_requested_at", "approval_decided_at", "approval_decided_by"),
-        *("approval_reason", "rev", "created_at", "finished_at"),
-    )
-
-    @admin.display(description=_("status"), ordering="status")
-    def shown_status(self, row: ToolCall) -> str:
-        """The status."""
-        return badge(row.status, row.get_status_display())
 
 
 @admin.register(Delta)

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
+from durable_agents.admin.calls import THREAD, deciding_context
 from durable_agents.admin.conversation import conversation
 from durable_agents.admin.display import age, all_tokens, badge, called, money, readable, tokens
 from durable_agents.admin.rows import ReadOnlyAdmin
@@ -174,6 +175,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             context["used"], context["price"] = tokens(thread), money(thread.cost)
             context["moves"] = self._moves(thread) if self.has_move_permission(request) else []
             context["conversation"] = conversation(thread) if _may_read(request) else None
+            context |= deciding_context(request, back=THREAD)
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _moves(self, thread: Thread) -> list[Move]:

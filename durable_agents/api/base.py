@@ -22,8 +22,8 @@ from durable_agents.api.errors import answer
 from durable_agents.api.operations import Operation
 from durable_agents.api.wire import AlwaysJSON, BoundedParser, StrictRenderer
 from durable_agents.conf import config
-from durable_agents.models import Thread
-from durable_agents.policies import public_agents, public_thread
+from durable_agents.models import Thread, ToolCall
+from durable_agents.policies import public_agents, public_thread, public_tool_call
 
 
 class Door(BasePermission):
@@ -73,6 +73,10 @@ class AgentsView(APIView):
     def thread(self, request: Request, thread_id: str) -> Thread:
         """The thread that the path names, where the caller may do to it what the request is about to do."""
         return public_thread(request, thread_id, str(self.action))
+
+    def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
+        """The call that the path names, where the caller is one to whom what the request is about to do is left."""
+        return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 
     def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
         """Ours."""

@@ -12,6 +12,7 @@ from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from durable_agents.lifecycle import MAX_TIMEOUT_SECONDS
 from durable_agents.models import ThreadQuerySet, ThreadStatus, ToolCall, ToolCallStatus
 from durable_agents.strictjson import clean
 
@@ -61,6 +62,19 @@ class Metadata(serializers.DictField):
 
     def __init__(self) -> None:
         super().__init__(required=False)
+
+
+class Seconds(serializers.FloatField):
+    """How long an open call may take; null is without limit."""
+
+    def __init__(self) -> None:
+        super().__init__(allow_null=True, max_value=MAX_TIMEOUT_SECONDS)
+
+    def to_internal_value(self, data: Any) -> float:
+        """The seconds, which are a number and more than none."""
+        if not isinstance(data, int | float) or isinstance(data, bool) or data <= 0:
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class Body(serializers.Serializer[Any]):
@@ -115,6 +129,36 @@ class Continuation(Body):
     """What a resumed thread is told; nothing: it tries again."""
 
     prompt = Prompt()
+
+
+class GivenResult(Body):
+    """The result of a tool call: any JSON value."""
+
+    result = serializers.JSONField(allow_null=True)
+
+
+class GivenError(Body):
+    """Why a tool call failed, in words that the model is told."""
+
+    error = Storable()
+
+
+class Refusal(Body):
+    """Why a person does not let a call run; the model is told."""
+
+    reason = Storable(required=False, allow_blank=True)
+
+
+class Approval(Refusal):
+    """What a person lets run: with other arguments than the model's where they are given."""
+
+    arguments = serializers.DictField(child=serializers.JSONField(allow_null=True), required=False, allow_null=True)
+
+
+class GivenTime(Body):
+    """How long an open call may take from now on."""
+
+    seconds = Seconds()
 
 
 class ThreadFilters(Query):

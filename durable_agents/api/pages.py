@@ -9,36 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
 from django.core import signing
 from django.core.exceptions import ValidationError
 from django.db.models import (
     BigIntegerField,
     DateTimeField,
-    Exists,
     F,
     Field,
     Model,
-    OuterRef,
     Q,
     QuerySet,
     UUIDField,
     Value,
 )
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast
 from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
 from rest_framework.utils.urls import replace_query_param
 
-from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread
-
 Row = TypeVar("Row", bound=Model)
 
 _ROWS, _MAX_ROWS = 50, 200
 _SALT = "durable_agents.cursor"
-_AFTER_ALL_POSITIONS = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,23 +140,3 @@ def _limit(request: Request) -> int:
 LAST_CHANGED_FIRST = Order(keys={"updated_at": DateTimeField(), "id": UUIDField()}, is_descending=True)
 AS_MADE = Order(keys={"created_at": DateTimeField(), "id": UUIDField()})
 BY_TURN = Order(keys={"turn": BigIntegerField()})
-
-
-def listed_messages(thread: Thread, *, answer_id: UUID | None = None) -> MessageQuerySet:
-    """The messages of a thread that clients are shown, each with its ``turn``: by position, queued ones last.
-
-    An answer without parts is left out, unless it is the one of ``answer_id``, to which parts are being written.
-    """
-    steps = Stream.objects.in_transcript().filter(message=OuterRef("pk"))
-    has_parts = ~Q(role=Role.ASSISTANT) | Exists(steps) | Q(pk=answer_id)
-    queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
-    turn = Coalesce(F("position"), queued, output_field=BigIntegerField())
-    rows = Message.objects.shown().filter(has_parts, thread=thread).exclude(role=Role.SYSTEM)
-    return rows.annotate(turn=turn)
-
-
-def after(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:
-    """Those after a position, and the queued ones, which have none yet."""
-    if position is None:
-        return messages
-    return messages.filter(Q(position__gt=position) | Q(position__isnull=True))

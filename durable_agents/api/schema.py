@@ -22,6 +22,11 @@ from durable_agents.api.shapes import ErrorJSON
 
 Schema = dict[str, Any]
 
+_OF_PATHS = {
+    "thread_id": "Its id or your own client_id of it.",
+    "tool_call_id": "The toolCallId of its part.",
+}
+
 
 class OperationSchema(AutoSchema):
     """Describes a view by the operation beside each handler."""
@@ -43,8 +48,8 @@ class OperationSchema(AutoSchema):
     def get_override_parameters(self) -> list[Any]:
         """The path's and the query's parameters."""
         path = [
-            OpenApiParameter(name, str, OpenApiParameter.PATH, description="Its id or your own client_id of it.")
-            for name in ("thread_id",)
+            OpenApiParameter(name, str, OpenApiParameter.PATH, description=description)
+            for name, description in _OF_PATHS.items()
             if f"{{{name}}}" in self.path
         ]
         paging = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, cast
 
 from rest_framework import status
@@ -11,26 +12,32 @@ from rest_framework.response import Response
 from durable_agents import lifecycle
 from durable_agents.agents import Agent, registry
 from durable_agents.api import shapes
-from durable_agents.api.answers import fold_in, open_answer
 from durable_agents.api.base import AgentsView
 from durable_agents.api.inputs import (
+    Approval,
     Continuation,
+    GivenError,
+    GivenResult,
+    GivenTime,
     MessageQuery,
     NewMessage,
     NewThread,
+    Refusal,
     ThreadChanges,
     ThreadFilters,
     ToolCallFilters,
 )
 from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.pages import AS_MADE, BY_TURN, LAST_CHANGED_FIRST, after, listed_messages
+from durable_agents.api.pages import AS_MADE, BY_TURN, LAST_CHANGED_FIRST
 from durable_agents.exceptions import AgentNotFoundError, PermissionDeniedError
 from durable_agents.models import Message, Thread, ToolCall
-from durable_agents.policies import policy, public_agents, public_thread, public_threads
+from durable_agents.policies import decider, policy, public_agents, public_thread, public_threads
+from durable_agents.reading import after_position, fold_in, listed_messages, open_answer
 from durable_agents.transcript import ui_message, ui_messages
 
 _A_THREAD = Gives(shape=shapes.ThreadJSON)
 _A_MESSAGE = Gives(shape=shapes.MessageJSON)
+_A_CALL = Gives(shape=shapes.ToolCallJSON)
 
 
 class AgentListView(AgentsView):
@@ -110,7 +117,7 @@ class MessageListView(AgentsView):
         asked = MessageQuery.of(request)
         if asked.get("streams"):
             return Response(_page_with_stream(request, thread, asked))
-        page = BY_TURN.page(after(listed_messages(thread), asked.get("after")), request)
+        page = BY_TURN.page(after_position(listed_messages(thread), asked.get("after")), request)
         return Response(page.envelope(ui_messages(page.rows)))
 
     @Operation(operation_id="sendMessage", action="send", body=NewMessage, answers={202: _A_MESSAGE, 200: _A_MESSAGE})
@@ -161,6 +168,58 @@ class ToolCallListView(AgentsView):
         return Response(page.envelope([shapes.tool_call_json(call) for call in page.rows]))
 
 
+class ToolResultView(AgentsView):
+    """The result of a call that its function does not give."""
+
+    @Operation(operation_id="addToolResult", action="answer", body=GivenResult, answers={200: _A_CALL})
+    def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
+        """Give the result of a deferred or client call. The same result again changes nothing."""
+        call = self.tool_call(request, thread_id, tool_call_id)
+        return _call_response(lifecycle.add_tool_result(call.thread, tool_call_id, **GivenResult.of(request)))
+
+
+class ToolErrorView(AgentsView):
+    """The failure of such a call."""
+
+    @Operation(operation_id="addToolError", action="answer", body=GivenError, answers={200: _A_CALL})
+    def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
+        """Say that a deferred or client call failed, and why. The same error again changes nothing."""
+        call = self.tool_call(request, thread_id, tool_call_id)
+        return _call_response(lifecycle.add_tool_error(call.thread, tool_call_id, **GivenError.of(request)))
+
+
+class ApproveView(AgentsView):
+    """Letting a call run that waits for it."""
+
+    @Operation(operation_id="approveToolCall", action="approve", body=Approval, answers={200: _A_CALL})
+    def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
+        """Let the call run, with other arguments where they are given. The first decision counts."""
+        call = self.tool_call(request, thread_id, tool_call_id)
+        by, asked = decider(request, call.thread), Approval.of(request)
+        return _call_response(lifecycle.approve_tool_call(call.thread, tool_call_id, by=by, **asked))
+
+
+class RejectView(AgentsView):
+    """Refusing such a call."""
+
+    @Operation(operation_id="rejectToolCall", action="approve", body=Refusal, answers={200: _A_CALL})
+    def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
+        """Do not let the call run; the model is told why. The first decision counts."""
+        call = self.tool_call(request, thread_id, tool_call_id)
+        by, asked = decider(request, call.thread), Refusal.of(request)
+        return _call_response(lifecycle.reject_tool_call(call.thread, tool_call_id, by=by, **asked))
+
+
+class ToolTimeoutView(AgentsView):
+    """How long an open call may take."""
+
+    @Operation(operation_id="setToolCallTimeout", action="answer", body=GivenTime, answers={200: _A_CALL})
+    def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
+        """Give an open call so many seconds from now on, or with null as long as it needs. Staff only."""
+        call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
+        return _call_response(lifecycle.set_tool_call_timeout(call.thread, tool_call_id, **GivenTime.of(request)))
+
+
 class SchemaView(AgentsView):
     """The OpenAPI schema of this API, for everybody."""
 
@@ -179,9 +238,9 @@ def _page_with_stream(request: Request, thread: Thread, asked: dict[str, Any]) -
     """The page as the thread was at its rev, with the open stream folded in."""
     stream = open_answer(thread, from_number=asked.get("from_number", 0))
     listed = listed_messages(thread, answer_id=stream.message_id if stream else None)
-    page = BY_TURN.page(after(listed, asked.get("after")), request)
+    page = BY_TURN.page(after_position(listed, asked.get("after")), request)
     messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
-    return page.envelope(messages) | {"stream": entry}
+    return page.envelope(messages) | {"stream": asdict(entry) if entry else None}
 
 
 def _public_agent(request: Request, name: str) -> Agent:
@@ -199,3 +258,7 @@ def _is_known(rows: Any, client_id: str | None) -> bool:
 
 def _thread_response(thread: Thread, *, status: int = 200) -> Response:
     return Response(shapes.threads_json([thread])[0], status=status)
+
+
+def _call_response(call: ToolCall) -> Response:
+    return Response(shapes.tool_call_json(call))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from django.db import DatabaseError, connections
 from django_q.conf import Conf as QConf
 
-from durable_agents import holders, lifecycle, outbound
+from durable_agents import holders, lifecycle, lockfiles, moments, outbound
 from durable_agents.conf import cluster_of, config
+from durable_agents.engine.steps import spent
 from durable_agents.engine.watchdog import watch
 from durable_agents.engine.worker import Engine, work_is_due
 from durable_agents.llm import door
@@ -37,7 +35,8 @@ def work(cluster: str) -> None:
 def sweep() -> None:
     """The last resort: reap what dead workers held, settle what no worker knows, ring for what is due, and delete
     what nobody needs any more."""
-    lifecycle.reap(holders.is_gone)
+    lifecycle.reap(holders.is_gone, spent)
+    lifecycle.expire()
     lifecycle.settle_unknown_code()
     lifecycle.prune()
     for cluster in sorted({cluster_of(pool) for pool in config().pools}):
@@ -53,6 +52,7 @@ def on_spawn() -> None:
     except DatabaseError:
         log_error("the database is not ready: are all migrations applied?", action="spawn")
         connections.close_all()
+    moments.run_through(moments.in_own_thread)
     threading.Thread(target=_look_after, args=(os.getppid(),), daemon=True, name="durable-agents-reaper").start()
     door().prepare()
 
@@ -82,17 +82,12 @@ def _seat(cluster: str) -> Iterator[int | None]:
 
 
 def _lock_file(name: str) -> int | None:
-    """An open, locked file in this user's temporary folder, or None where another process holds it."""
-    folder = Path(tempfile.gettempdir()) / f"durable-agents-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
-    descriptor = os.open(folder / safe, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    """An open, locked file, or None where another process holds it."""
+    descriptor = lockfiles.open_lock(name)
+    if lockfiles.take(descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _look_after(parent: int) -> None:
@@ -113,7 +108,8 @@ def _look_after(parent: int) -> None:
 
 
 def _reap_and_ring() -> None:
-    lifecycle.reap(holders.is_gone)
+    lifecycle.reap(holders.is_gone, spent)
+    lifecycle.expire()
     if not _is_working() and work_is_due(QConf.CLUSTER_NAME):
         outbound.ring_cluster(QConf.CLUSTER_NAME)
 

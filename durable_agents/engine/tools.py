@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from durable_agents import lifecycle
 from durable_agents.agents import Tool, ToolContext, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.moments import tell_retry
 from durable_agents.exceptions import LeaseLostError, ToolError
-from durable_agents.lifecycle import CallResult, Claim
+from durable_agents.lifecycle import CallResult, Claim, NewCall
 from durable_agents.logs import log, log_error
-from durable_agents.models import ToolCall, ToolCallStatus
+from durable_agents.models import Thread, ToolCall, ToolCallStatus
 
 if TYPE_CHECKING:
     from durable_agents.engine.worker import Engine
@@ -26,12 +31,13 @@ NOT_AVAILABLE = "The tool is not available any more."
 
 async def run_tool(engine: Engine, claim: Claim) -> None:
     """Run one attempt at a tool call to its end, whatever that is."""
-    job: _ToolJob | None = await engine.in_database(_load_call, claim)
+    job = _tool_job(engine, claim, await engine.load(load_calls, claim))
     if job is None:
         gone = CallResult(status=ToolCallStatus.FAILED, error=NOT_AVAILABLE, error_code="tool_not_available")
         await engine.in_database(lifecycle.finish_tool_call, claim, gone)
         return
     ended = await _ended(engine, claim, job)
+    engine.tool_ended(claim)
     if ended.settled:
         return
     if ended.error is not None and await _may_retry(engine, job, ended.error):
@@ -39,23 +45,39 @@ async def run_tool(engine: Engine, claim: Claim) -> None:
         engine.put_off(delay)
         detail = f"{type(ended.error).__name__}: {ended.error}"
         await engine.in_database(lifecycle.retry_tool_call, claim, delay_seconds=delay, detail=detail)
+        _tell_retry(engine, job, delay_seconds=delay, error=detail)
         return
     crashpoint("tool_ended")
+    if ended.error is None and job.tool.kind == "deferred":
+        await engine.in_database(lifecycle.announce_tool_call, claim)
+        return
     await engine.in_database(lifecycle.finish_tool_call, claim, _call_result(job, ended))
     crashpoint("tool_committed")
 
 
 async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
     """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
-    run = asyncio.ensure_future(_run(engine, claim, job))
+    began, left = time.monotonic(), job.timeout_seconds
+    run = asyncio.create_task(_run(engine, claim, job), name=str(claim.row_id))
     run.add_done_callback(_look_at)
+    overdue = asyncio.ensure_future(engine.overdue(claim))
     try:
-        await asyncio.wait({run}, timeout=job.tool.timeout_seconds)
-        if run.done():
-            return run.result()
+        while left is None or left > 0:
+            await asyncio.wait({run, overdue}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if run.done():
+                return run.result()
+            left = await engine.in_database(lifecycle.seconds_left, claim)  # it may have been changed meanwhile
     finally:
+        overdue.cancel()
         run.cancel()  # nobody waits for it: a function that does not heed this is left behind
-    return _Ended(error=ToolError(f"The tool took longer than {job.tool.timeout_seconds:g} seconds."))
+    return _Ended(error=ToolError(f"The tool took longer than {time.monotonic() - began:.3g} seconds."))
+
+
+def _tell_retry(engine: Engine, job: _ToolJob, **facts: Any) -> None:
+    context = job.context
+    facts |= {"thread_id": context.thread_id, "stream_id": job.stream_id, "kind": "tool_failed"}
+    facts |= {"attempt": context.attempt, "max_attempts": context.max_attempts}
+    tell_retry(engine, registry.get(context.agent), scope="tool", **facts)
 
 
 def _look_at(run: asyncio.Future[_Ended]) -> None:
@@ -80,8 +102,10 @@ class _ToolJob:
     """What a tool call needs from the database."""
 
     tool: Tool
+    stream_id: UUID
     arguments: dict[str, Any]
     context: ToolContext
+    timeout_seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +118,41 @@ class _Ended:
     """The outcome is stored already, in the tool's own transaction."""
 
 
-def _load_call(claim: Claim) -> _ToolJob | None:
-    """None where the code of the tool is gone."""
-    call = ToolCall.objects.select_related("thread__owner").filter(pk=claim.row_id, fence=claim.fence).first()
-    if call is None:
-        raise LeaseLostError(f"tool call {claim.row_id}")
+def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
+    """By row id; rows that others hold by now are left out. One query, however many rows."""
+    fences = {claim.row_id: claim.fence for claim in claims}
+    rows = ToolCall.objects.filter(pk__in=fences).select_related("thread__owner").order_by()
+    return {row.pk: row for row in rows if row.fence == fences[row.pk]}
+
+
+def _tool_job(engine: Engine, claim: Claim, call: ToolCall) -> _ToolJob | None:
+    """None where the code of the tool is gone, or what a person approved is not what would run."""
     thread = call.thread
     agent = registry.find(thread.agent)
-    tool = agent.tools.get(call.tool_name) if agent else None
-    if tool is None:
+    tool = agent.find_tool(call.tool_name) if agent else None
+    arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
+    is_altered = call.approval_decided_at is not None and lifecycle.digest(call.tool_name, arguments) != (
+        call.approval_digest
+    )
+    if tool is None or is_altered:
         return None
-    context = ToolContext(
-        thread_id=thread.pk,
+    context = context_of(
+        thread,
+        call,
         message_id=call.message_id,
+        attempt=call.attempt,
+        idempotency_key=str(call.pk),
+        report=partial(_report, engine, claim),
+        is_stopped=partial(engine.is_stopped, claim),
+    )
+    timeout = None if call.timeout is None else call.timeout.total_seconds()
+    return _ToolJob(tool=tool, stream_id=call.stream_id, arguments=arguments, context=context, timeout_seconds=timeout)
+
+
+def context_of(thread: Thread, call: ToolCall | NewCall, **facts: Any) -> ToolContext:
+    """What a function may know of a call of this thread; ``facts`` are the fields that neither tells."""
+    return ToolContext(
+        thread_id=thread.pk,
         tool_call_id=call.tool_call_id,
         tool_name=call.tool_name,
         agent=thread.agent,
@@ -114,12 +160,15 @@ def _load_call(claim: Claim) -> _ToolJob | None:
         scope=thread.scope,
         context=thread.context,
         metadata=thread.metadata,
-        attempt=call.attempt,
         max_attempts=call.max_attempts,
-        idempotency_key=str(call.pk),
+        **facts,
     )
-    arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
-    return _ToolJob(tool=tool, arguments=arguments, context=context)
+
+
+def _report(engine: Engine, claim: Claim, value: Any) -> None:
+    """What is no JSON is the tool's error, here and now."""
+    json.dumps(value)
+    engine.report(claim, value)
 
 
 def _keywords(job: _ToolJob) -> dict[str, Any]:

@@ -7,13 +7,14 @@ import logging
 import os
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from django.db import connections
 
 from durable_agents import lifecycle
 from durable_agents.conf import config
 from durable_agents.engine.worker import Engine
+from durable_agents.lifecycle import Claim
 from durable_agents.logs import log, log_error
 
 EXIT_CODE = 70
@@ -27,28 +28,34 @@ def watch(engine: Engine) -> None:
 
 def _watch(engine: Engine) -> None:
     """Two looks in a row must find the loop standing: a process that was itself stopped and continued is given the
-    time to turn once."""
-    stood = 0
+    time to turn once. The row that blocks it is recorded long before, while its lease is still this process's."""
+    stood, blamed = 0, None
     while True:
         time.sleep(LOOK_SECONDS)
-        stands = engine.is_working and time.monotonic() - engine.turned_at > config().lease_seconds
-        stood = stood + 1 if stands else 0
+        standing = time.monotonic() - engine.turned_at if engine.is_working else 0.0
+        if standing > config().lease_seconds / 3:
+            blamed = _blame(engine, blamed)
+        stood = stood + 1 if standing > config().lease_seconds else 0
         if stood >= 2:
-            _end(engine)
+            _end(blamed)
 
 
-def _end(engine: Engine) -> None:
-    """Record which row blocks the loop, so that it alone pays for it, and end the process."""
+def _blame(engine: Engine, blamed: Claim | None) -> Claim | None:
+    """Record which row blocks the loop, once, so that it alone pays for it."""
     claim = engine.claim_of(asyncio.current_task(engine.loop))
+    if claim is not None and claim != blamed:
+        try:
+            lifecycle.blame(claim)
+        except Exception:
+            log_error("the blocking row was not recorded", action="watchdog")
+        finally:
+            connections.close_all()
+    return claim or blamed
+
+
+def _end(claim: Claim | None) -> NoReturn:
     facts: dict[str, Any] = (
         {} if claim is None else {"thread": claim.thread_id, "row": claim.row_id, "fence": claim.fence}
     )
     log(logging.CRITICAL, "the event loop stands still: this worker ends itself", action="watchdog", **facts)
-    try:
-        if claim is not None:
-            lifecycle.blame(claim)
-        connections.close_all()
-    except Exception:
-        log_error("the blocking row was not recorded", action="watchdog")
-    finally:
-        os._exit(EXIT_CODE)
+    os._exit(EXIT_CODE)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -25,12 +25,14 @@ from channels.layers import get_channel_layer
 from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 from django_q.conf import Conf as QConf
 
-from durable_agents import holders, lifecycle, outbound
-from durable_agents.agents import registry
+from durable_agents import holders, lifecycle, moments, outbound
+from durable_agents.agents import is_async, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.lanes import Lane
+from durable_agents.engine.moments import Moments
 from durable_agents.engine.steps import run_step
-from durable_agents.engine.tools import run_tool
+from durable_agents.engine.tools import load_calls, run_tool
 from durable_agents.exceptions import DurableAgentsError, ErrorKind, LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import CallResult, Claim
 from durable_agents.logs import log, log_error
@@ -40,11 +42,21 @@ from durable_agents.streaming import DeltaWriter, Frame
 CLAIM_SECONDS = 0.25
 CLAIM_BATCH = 8
 """Rows won in one claim: small, so that workers which start together share what is due."""
+BUSY_SECONDS = 0.05
 CHECK_SECONDS = 0.5
 RING_SECONDS = 1.0
+PROGRESS_SECONDS = 0.25
 MAX_SENDING = 1000
 """Hints on their way to the channel layer; beyond that they are dropped, as every hint may be."""
 UNWIND_SECONDS = 2.0
+SWITCH_SECONDS = 0.0005
+URGENT = frozenset(
+    {
+        *(lifecycle.claim, lifecycle.finish_tool_call, lifecycle.announce_tool_call, lifecycle.retry_tool_call),
+        load_calls,
+    }
+)
+"""Database work that goes first: tools have few slots, and one that waits for the database holds one for nothing."""
 DATABASE_WAITS_SECONDS = (0.2, 1, 3)
 
 
@@ -54,7 +66,13 @@ class _Held:
 
     claim: Claim
     task: asyncio.Task[None]
+    overdue: asyncio.Event = field(default_factory=asyncio.Event)
     is_dropped: bool = False
+    has_ended: bool = False
+    """Whether the tool's function has ended, so that it needs no thread any more."""
+    progress: list[Any] = field(default_factory=list)
+    """What the tool said last and what is not stored yet; at most one value."""
+    reporter: asyncio.Task[None] | None = None
 
 
 class Engine:
@@ -69,23 +87,29 @@ class Engine:
         self.writer = DeltaWriter(
             run=self.in_lease_lane, publish=self._publish_delta, flush_seconds=config().flush_ms / 1000
         )
+        self.moments = Moments(self)
         self._pools = config().pools_of(cluster)
-        self._database = ThreadPoolExecutor(1, thread_name_prefix="durable-agents-database")
-        self._lease_lane = ThreadPoolExecutor(1, thread_name_prefix="durable-agents-leases")
+        self._database = Lane("durable-agents-database")
+        self._lease_lane = Lane("durable-agents-leases")
         self._left_behind: list[threading.Thread] = []
         self._held: dict[UUID, _Held] = {}
+        self._asked: dict[Callable[..., Any], dict[Claim, asyncio.Future[Any]]] = {}
+        self._loading: set[asyncio.Task[None]] = set()
         self._sending: set[Future[None]] = set()
         self._parent = os.getppid()
         self._terminated = False
         self._is_stuck = False
         self._put_off_until = 0.0
         self._rang_at = 0.0
+        self._looked_for_suspects_at = 0.0
+        self._suspects_wait = False
         self._seat = 0
 
     def work(self, *, seat: int) -> None:
         """Serve until nothing is due, or until this process has to go."""
         self._seat = seat
-        self.loop.run_until_complete(self._serve())
+        with _quick_switching():
+            self.loop.run_until_complete(self._serve())
         hangs = self._is_stuck or self._hung() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # nobody would end this process, or its threads would not let it end
@@ -98,18 +122,41 @@ class Engine:
     async def in_database(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function where the engine's own database connection is."""
         call = partial(_with_connection, function, *args, **kwargs)
-        return await self.loop.run_in_executor(self._database, call)
+        return await asyncio.wrap_future(self._database.submit(call, urgent=function in URGENT))
+
+    async def load(self, function: Callable[[Sequence[Claim]], Mapping[UUID, Any]], claim: Claim) -> Any:
+        """What ``function`` reads for this row, by row id; rows that ask in the same moment are read together. Raises
+        LeaseLostError for a row that it leaves out."""
+        asked = self._asked.setdefault(function, {})
+        if not asked:
+            self._loading.add(task := asyncio.create_task(self._load_together(function)))
+            task.add_done_callback(self._loading.discard)
+        asked[claim] = asyncio.get_running_loop().create_future()
+        return await asked[claim]
+
+    async def _load_together(self, function: Callable[[Sequence[Claim]], Mapping[UUID, Any]]) -> None:
+        asked = self._asked.pop(function)
+        try:
+            found = await self.in_database(function, list(asked))
+        except Exception as error:
+            for answer in asked.values():
+                _set_exception(answer, error)
+            return
+        for claim, answer in asked.items():
+            if claim.row_id in found:
+                _set_result(answer, found[claim.row_id])
+            else:
+                _set_exception(answer, LeaseLostError(f"{claim.kind} {claim.row_id}"))
 
     async def in_lease_lane(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function that keeps leases alive: on a connection of its own, so that an arrow which waits for a
         thread's lock cannot cost the leases of all others."""
-        return await self.loop.run_in_executor(self._lease_lane, partial(_with_connection, function, *args))
+        return await asyncio.wrap_future(self._lease_lane.submit(partial(_with_connection, function, *args)))
 
-    async def call_user(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call_user(self, function: Callable[..., Any], *args: Any, **facts: Any) -> Any:
         """Call what a developer wrote: a coroutine function here, any other in a thread where the ORM may be used."""
-        if inspect.iscoroutinefunction(function):
-            return await function(*args)
-        return await self.in_thread(function, *args)
+        call = partial(function, *args, **facts)
+        return await (call() if is_async(function) else self.in_thread(call))
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in a thread of its own, which is left behind, and counted, when the caller gives up."""
@@ -151,9 +198,45 @@ class Engine:
         if self._holds(claim):
             self.drop({claim.row_id})
 
+    def tool_ended(self, claim: Claim) -> None:
+        """The function of this call has ended: another one may run while its outcome is stored."""
+        if self._holds(claim):
+            self._held[claim.row_id].has_ended = True
+            self._wake.set()
+
+    def is_stopped(self, claim: Claim) -> bool:
+        """Whether nobody waits for this row any more, from whichever thread."""
+        held = self._held.get(claim.row_id)
+        return held is None or held.claim is not claim or held.is_dropped
+
+    def report(self, claim: Claim, value: Any) -> None:
+        """A tool says how far it is, from whichever thread. Stored some times a second, the last word in any case."""
+        self.loop.call_soon_threadsafe(self._take_report, claim, value)
+
+    def _take_report(self, claim: Claim, value: Any) -> None:
+        if self._holds(claim):
+            held = self._held[claim.row_id]
+            held.progress[:] = [value]
+            if held.reporter is None:
+                held.reporter = self.loop.create_task(self._store_reports(held))
+
+    async def _store_reports(self, held: _Held) -> None:
+        with contextlib.suppress(DurableAgentsError):  # the call has its outcome: nobody asks how far it is
+            while held.progress:
+                await self.in_database(lifecycle.report_progress, held.claim, held.progress.pop())
+                await asyncio.sleep(PROGRESS_SECONDS)
+        held.reporter = None
+
+    async def overdue(self, claim: Claim) -> None:
+        """Wait until the time of this tool call is over by its row, which others may change."""
+        if self._holds(claim):
+            await self._held[claim.row_id].overdue.wait()
+
     def claim_of(self, task: asyncio.Task[Any] | None) -> Claim | None:
-        """The row that a task works on."""
-        return next((held.claim for held in self._held.values() if held.task is task), None)
+        """The row that a task works on, itself or under the row's name."""
+        named = task.get_name() if task else ""
+        rows = self._held.values()
+        return next((held.claim for held in rows if held.task is task or str(held.claim.row_id) == named), None)
 
     # ------------------------------------------------------------------------------------------------------ serving
 
@@ -161,6 +244,7 @@ class Engine:
         self._wake = asyncio.Event()
         self.turned_at, self.is_working = time.monotonic(), True
         outbound.publish_through(self._publish)
+        at_rest = moments.run_through(self.moments.begin)
         with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: nobody signals us
             self.loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         parts = (self.writer.run, self._keep_leases, self._check_held, self._turn)
@@ -173,6 +257,8 @@ class Engine:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self.moments.settle(seconds=UNWIND_SECONDS)
+            moments.run_through(at_rest)
             if self._sending:
                 await asyncio.wait([asyncio.wrap_future(sent) for sent in self._sending], timeout=1)
             outbound.publish_through(None)
@@ -215,11 +301,15 @@ class Engine:
         return self._is_clogged() or (QConf.WORKERS == 1 and turns % 2 == 1)
 
     def _nothing_put_off(self, began: float) -> bool:
-        return time.monotonic() >= self._put_off_until or self._has_sat_long_enough(began)
+        is_over = time.monotonic() >= self._put_off_until and self.moments.are_over
+        return is_over or self._has_sat_long_enough(began)
 
     async def _wait(self, seconds: float) -> None:
+        """Until somebody wakes the claims; where much is held, what comes shortly after is claimed with it."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
+        if len(self._held) > CLAIM_BATCH:
+            await asyncio.sleep(BUSY_SECONDS)
         self._wake.clear()
 
     def _wake_up(self) -> None:
@@ -261,7 +351,9 @@ class Engine:
 
     def _free_slots(self) -> tuple[int, int]:
         streams = sum(1 for held in self._held.values() if held.claim.kind == "stream")
-        tools = len(self._held) - streams + self._hung()
+        tools = (
+            sum(1 for held in self._held.values() if held.claim.kind == "tool" and not held.has_ended) + self._hung()
+        )
         return config().streams_per_process - streams, config().tool_threads - tools
 
     async def _win(self, *, streams: int, tools: int, suspects: bool = False) -> int:
@@ -285,9 +377,13 @@ class Engine:
         """Whether a suspect waits, and this process is the one of its cluster that ends what it holds to take it."""
         if self._seat != 0:
             return False
-        agents, tool_names = known_code()
-        wait = await self.in_database(lifecycle.suspects_wait, self._pools, agents=agents, tool_names=tool_names)
-        return bool(wait)
+        if time.monotonic() - self._looked_for_suspects_at > RING_SECONDS:
+            self._looked_for_suspects_at = time.monotonic()
+            agents, tool_names = known_code()
+            self._suspects_wait = await self.in_database(
+                lifecycle.suspects_wait, self._pools, agents=agents, tool_names=tool_names
+            )
+        return self._suspects_wait
 
     async def _ring_for_others(self) -> None:
         """What this process has no slot for may fit into another: tell the cluster, at most once a second."""
@@ -354,6 +450,8 @@ class Engine:
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             self.drop(await self._ask(lifecycle.lost_claims))
+            for row_id in await self._ask(lifecycle.overdue_calls) & self._held.keys():
+                self._held[row_id].overdue.set()
 
     async def _turn(self) -> None:
         """What the watchdog looks at: a loop that turns."""
@@ -417,6 +515,21 @@ def work_is_due(cluster: str) -> bool:
     """Whether a worker of this cluster, with this code, could claim a row now."""
     agents, tools = known_code()
     return lifecycle.has_open_work(config().pools_of(cluster), agents=agents, tool_names=tools)
+
+
+@contextlib.contextmanager
+def _quick_switching() -> Iterator[None]:
+    """Let threads hand the interpreter on after half a millisecond.
+
+    The database thread gives it up at every statement and would get it back five milliseconds (Python's default) later,
+    since the loop is always busy: with a hundred streams a commit of twenty statements would take a tenth of a second.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 async def _group_send(group: str, message: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from durable_agents.conf import cluster_of, default_cluster
 from durable_agents.logs import log
@@ -54,7 +55,9 @@ def ring_cluster(cluster: str) -> None:
 
     options: dict[str, Any] = {"cluster": cluster, "save": False, "ack_failure": True, "timeout": -1, "sync": False}
     try:
-        async_task(WORK, cluster, q_options=options | {"broker": _broker(cluster, os.getpid())})
+        broker = _broker(cluster, os.getpid())
+        if not _still_rings(broker):
+            async_task(WORK, cluster, q_options=options | {"broker": broker})
     except Exception as error:
         message = "workers were not told: the broker does not answer"
         log(logging.WARNING, message, action="ring_workers", cluster=cluster, problem=type(error).__name__)
@@ -64,14 +67,46 @@ def ring_cluster(cluster: str) -> None:
 def _broker(cluster: str, pid: int) -> Any:
     """One broker a process and cluster, which gives up after a second where it talks over a socket."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
+    from django_q.brokers.orm import ORM  # noqa: PLC0415
 
-    broker = get_broker(cluster)
+    broker: Any = get_broker(cluster)
+    if isinstance(broker, ORM):
+        return _TableBroker(broker.list_key)
     pool = getattr(broker.connection, "connection_pool", None)
     if pool is not None:
         pool.connection_kwargs.update(
             socket_timeout=SOCKET_TIMEOUT_SECONDS, socket_connect_timeout=SOCKET_TIMEOUT_SECONDS
         )
     return broker
+
+
+class _TableBroker:
+    """Puts tasks into django-q2's table on the connection at hand; its own broker closes that one each time."""
+
+    def __init__(self, list_key: str) -> None:
+        self.list_key = list_key
+        self.last: int | None = None
+
+    @property
+    def _rows(self) -> Any:
+        from django_q.conf import Conf  # noqa: PLC0415 - as above
+        from django_q.models import OrmQ  # noqa: PLC0415
+
+        return OrmQ.objects.using(Conf.ORM)
+
+    def enqueue(self, payload: str) -> int:
+        """Store a task, due now; returns its key."""
+        row = self._rows.create(key=self.list_key, payload=payload, lock=timezone.now())
+        self.last = row.pk
+        return int(row.pk)
+
+    def still_rings(self) -> bool:
+        """Whether the last doorbell of this process has not been taken yet: whoever takes it will find everything."""
+        return self.last is not None and self._rows.filter(pk=self.last, lock__lte=timezone.now()).exists()
+
+
+def _still_rings(broker: Any) -> bool:
+    return isinstance(broker, _TableBroker) and broker.still_rings()
 
 
 def schedule_sweep() -> None:

@@ -1,11 +1,16 @@
 """What tests of the API stand on: people, and a caller that speaks JSON as one of them."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.http import HttpResponse
 from django.test import Client
+
+from durable_agents import create_thread
+from durable_agents.models import ToolCall
+from tests.lifecycle.stage import Worker, calling
 
 ROOT = "/agents/"
 
@@ -67,3 +72,37 @@ def problem(response: HttpResponse) -> tuple[int, str]:
     assert isinstance(body["detail"], str), body
     assert body["detail"], body
     return response.status_code, body["code"]
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "result": {"kind": "client", "answered_by": "owner"},
+    "error": {"kind": "client", "answered_by": "owner"},
+    "approve": {"needs_approval": True},
+    "reject": {"needs_approval": True},
+    "timeout": {"kind": "client", "answered_by": "owner"},
+}
+"""A call to which each action fits."""
+
+BODIES: dict[str, Any] = {
+    "result": {"result": {"found": [1, None]}},
+    "error": {"error": "The warehouse is closed."},
+    "approve": {"reason": "Fine."},
+    "reject": {"reason": "Too dear."},
+    "timeout": {"seconds": 60},
+}
+"""What each action is told."""
+
+
+def waiting_call(owner: Any, *, scope: str = "", **facts: Any) -> ToolCall:
+    """Return a tool call of a thread of this owner's, as the model has just made it."""
+    thread = create_thread("tested", owner=owner, scope=scope, prompt="Hi")
+    worker = Worker()
+    [claim] = [claim for claim in worker.claim(tools=0) if claim.thread_id == thread.pk]
+    worker.answer("Let me see.", replace(calling(), **facts), claim=claim)
+    return ToolCall.objects.select_related("thread").get(thread=thread)
+
+
+def act(api: Api, call: ToolCall, action: str, body: Any = None) -> HttpResponse:
+    """Do something to a tool call, in words that fit unless others are given."""
+    path = f"threads/{call.thread_id}/tool-calls/{call.tool_call_id}/{action}/"
+    return api.post(path, BODIES[action] if body is None else body)

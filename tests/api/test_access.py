@@ -3,7 +3,6 @@
 The cases are made from the URLs, so that an endpoint that is added without one of its own fails here.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -16,9 +15,10 @@ from durable_agents import create_thread
 from durable_agents.api.base import AgentsView
 from durable_agents.api.operations import Operation
 from durable_agents.api.urls import urlpatterns
-from durable_agents.models import Thread
+from durable_agents.models import Message, Thread, ToolCall
 from durable_agents.policies import OwnerPolicy
-from tests.api.calls import Api, person, problem
+from tests.api.calls import BODIES as OF_CALLS
+from tests.api.calls import KINDS, Api, person, problem, waiting_call
 
 pytestmark = pytest.mark.django_db
 
@@ -36,36 +36,51 @@ def operations() -> Iterator[tuple[str, str, Operation]]:
 
 OPERATIONS = list(operations())
 OF_A_THREAD = [(method, route) for method, route, _ in OPERATIONS if "thread_id" in route]
+CALL = "threads/<str:thread_id>/tool-calls/<str:tool_call_id>/"
 BODIES: dict[str, Any] = {
     "POST threads/": {"agent": "tested"},
-    "POST threads/<str:thread_id>/messages/": {"prompt": "Hi"},
+    "POST threads/<str:thread_id>/messages/": {"prompt": "Hi there"},
     "PATCH threads/<str:thread_id>/": {"title": "mine now"},
 }
 
 
-def call(api: Api, method: str, route: str, thread_id: object = "") -> Any:
+BODIES |= {f"POST {CALL}{action}/": body for action, body in OF_CALLS.items()}
+
+
+def call(api: Api, method: str, route: str, thread_id: object = "", tool_call_id: str = "call_x") -> Any:
     """Send a request that would do something if it were allowed."""
-    path = re.sub(r"<str:thread_id>", str(thread_id), route)
+    path = route.replace("<str:thread_id>", str(thread_id)).replace("<str:tool_call_id>", tool_call_id)
     return api.send(method, path, BODIES.get(f"{method} {route}"))
 
 
-def snapshot(thread: Thread) -> list[Any]:
+def call_fitting(api: Api, method: str, route: str, owner: Any) -> Any:
+    """Send a request that does something, to a thread of this owner's in which there is something to do it to."""
+    action = route.removeprefix(CALL).rstrip("/") if route.startswith(CALL) else ""
+    if not action:
+        return call(api, method, route, create_thread("tested", owner=owner).pk)
+    if action == "timeout":
+        type(owner).objects.filter(pk=owner.pk).update(is_staff=True)
+    waiting = waiting_call(owner, **KINDS[action])
+    return call(api, method, route, waiting.thread_id, waiting.tool_call_id)
+
+
+def snapshot() -> list[Any]:
     """Return everything that an attack could have changed."""
-    return list(Thread.objects.filter(pk=thread.pk).values())
+    return [*Thread.objects.values(), *ToolCall.objects.values()]
 
 
 @pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
 def test_a_foreign_thread_answers_as_one_that_does_not_exist(stranger, agent, me, method, route):
     """Byte for byte, but for the id that was asked for; and nothing happens to it."""
     thread = create_thread(agent, owner=me, prompt="Hi")
-    before = snapshot(thread)
+    before = snapshot()
     unknown_id = uuid4()
     foreign, unknown = (call(stranger, method, route, id_) for id_ in (thread.pk, unknown_id))
     assert problem(foreign) == (404, "thread_not_found")
     assert foreign.content.replace(str(thread.pk).encode(), b"") == unknown.content.replace(
         str(unknown_id).encode(), b""
     )
-    assert snapshot(thread) == before
+    assert snapshot() == before
 
 
 @pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
@@ -125,26 +140,24 @@ def asked(settings):
 @pytest.mark.parametrize(("method", "route", "operation"), OPERATIONS)
 def test_the_policy_is_asked_on_every_access(api, agent, me, asked, method, route, operation):
     """In its own words."""
-    thread = create_thread(agent, owner=me)
-    assert call(api, method, route, thread.pk).status_code < 300
+    assert call_fitting(api, method, route, me).status_code < 300
     assert operation.action in asked.asked
 
 
 @pytest.mark.parametrize(("method", "route", "operation"), [o for o in OPERATIONS if o[2].action != "view"])
 def test_what_the_policy_refuses_is_denied(api, agent, me, asked, method, route, operation):
     """A caller who may view the thread is told so."""
-    thread = create_thread(agent, owner=me)
-    before = snapshot(thread)
     asked.refused = {operation.action}
-    assert problem(call(api, method, route, thread.pk)) == (403, "permission_denied")
-    assert snapshot(thread) == before
+    assert problem(call_fitting(api, method, route, me)) == (403, "permission_denied")
+    assert not Message.objects.filter(text="Hi there").exists()
+    assert {row["status"] for row in ToolCall.objects.values()} <= {"pending", "approval_requested"}
 
 
 @pytest.mark.parametrize(("method", "route"), OF_A_THREAD)
 def test_who_may_not_even_view_a_thread_learns_nothing(api, agent, me, asked, method, route):
     """It is not found."""
     thread = create_thread(agent, owner=me)
-    asked.refused = {"view", "edit", "delete", "send", "stop", "resume"}
+    asked.refused = {"view", "edit", "delete", "send", "stop", "resume", "answer", "approve"}
     assert problem(call(api, method, route, thread.pk)) == (404, "thread_not_found")
 
 

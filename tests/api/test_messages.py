@@ -226,7 +226,7 @@ def test_a_step_committed_while_it_is_read_is_shown_once(api, path, thread, work
         monkeypatch.setattr(Message.objects, "shown", listed)
         return listed()
 
-    monkeypatch.setattr("durable_agents.api.pages.Message.objects.shown", late)
+    monkeypatch.setattr("durable_agents.models.Message.objects.shown", late)
     body = api.get(path, streams=1).json()
     assert Stream.objects.get(pk=claim.row_id).state == "finished"
     assert texts(body["results"]) == ["Question", "Hello."]

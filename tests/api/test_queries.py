@@ -10,10 +10,10 @@ from tests.lifecycle.stage import calling
 pytestmark = pytest.mark.django_db
 
 
-def queries(api, path, **query):
+def queries(api, path, *, method="GET"):
     """Return how many queries a request makes."""
     with CaptureQueriesContext(connection) as captured:
-        assert api.get(path, **query).status_code == 200
+        assert api.send(method, path).status_code == 200
     return len(captured)
 
 

@@ -1,5 +1,6 @@
 """The OpenAPI schema is there for everybody, covers every operation, and is true of what is really answered."""
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -9,8 +10,8 @@ import pytest
 from django.urls import reverse
 
 from durable_agents import create_thread, stop_thread
-from tests.api.calls import Api
-from tests.api.test_access import OPERATIONS, call
+from tests.api.calls import BODIES, KINDS, Api, act, person, waiting_call
+from tests.api.test_access import CALL, OPERATIONS, call
 from tests.conftest import ROOT
 from tests.lifecycle.stage import calling
 
@@ -35,10 +36,14 @@ def strict(value: Any) -> Any:
     return {"anyOf": [made, {"type": "null"}]} if value.get("nullable") is True else made
 
 
+def path_of(route: str) -> str:
+    """Return the path by which the schema names a route."""
+    return "/agents/" + re.sub(r"<str:(\w+)>", r"{\1}", route)
+
+
 def check(schema: dict[str, Any], method: str, route: str, response: Any) -> None:
     """Hold an answer against what the schema says of it."""
-    path = "/agents/" + route.replace("<str:thread_id>", "{thread_id}")
-    said = schema["paths"][path][method.lower()]["responses"][str(response.status_code)]
+    said = schema["paths"][path_of(route)][method.lower()]["responses"][str(response.status_code)]
     if "content" not in said:
         assert response.content == b""
         return
@@ -55,14 +60,15 @@ def body_of(schema: dict[str, Any], path: str) -> dict[str, Any]:
 def test_it_names_every_operation_and_nothing_else(schema):
     """At the place where the project has mounted them."""
     said = {(method.upper(), path) for path, item in schema["paths"].items() for method in item}
-    assert said == {
-        (method, "/agents/" + route.replace("<str:thread_id>", "{thread_id}")) for method, route, _ in OPERATIONS
-    }
+    assert said == {(method, path_of(route)) for method, route, _ in OPERATIONS}
     ids = [operation["operationId"] for item in schema["paths"].values() for operation in item.values()]
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize(("method", "route"), [(method, route) for method, route, _ in OPERATIONS])
+OTHERS = [(method, route) for method, route, _ in OPERATIONS if not route.startswith(CALL)]
+
+
+@pytest.mark.parametrize(("method", "route"), OTHERS)
 def test_it_is_true_of_what_is_answered(api, agent, me, worker, schema, method, route):
     """For a thread at rest and for one in the middle of things."""
     resting = create_thread(agent, owner=me, prompt="Hi", client_id="one", metadata={"a": 1})
@@ -73,6 +79,20 @@ def test_it_is_true_of_what_is_answered(api, agent, me, worker, schema, method, 
     worker.answer("Let me see.", calling())
     for thread in (resting, busy):
         check(schema, method, route, call(api, method, route, thread.pk))
+
+
+@pytest.mark.parametrize("action", BODIES)
+def test_it_is_true_of_tool_calls(agent, schema, action):
+    """In their list and after each thing that is done to one; parameters of the path are named."""
+    boss = person("boss", is_staff=True)
+    made = waiting_call(boss, **KINDS[action])
+    check(schema, "POST", f"{CALL}{action}/", act(Api(boss), made, action))
+    listed = Api(boss).get(f"threads/{made.thread_id}/tool-calls/")
+    check(schema, "GET", "threads/<str:thread_id>/tool-calls/", listed)
+    described = schema["paths"][path_of(f"{CALL}{action}/")]["post"]
+    assert {item["name"] for item in described["parameters"]} == {"thread_id", "tool_call_id"}
+    said = body_of(schema, "threads/{thread_id}/tool-calls/{tool_call_id}/" + f"{action}/")
+    assert set(BODIES[action]) <= set(said["properties"])
 
 
 def test_it_is_true_of_an_open_stream_and_of_errors(api, agent, me, worker, schema):

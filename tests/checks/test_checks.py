@@ -1,5 +1,10 @@
 """What the system checks say, and that they say nothing of a project that is set up as the documents have it."""
 
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +12,31 @@ from django.core.checks import Error, run_checks
 
 from durable_agents import Agent, checks, tool
 from durable_agents.agents import registry
+from durable_agents.conf import Config
+from tests.conftest import ROOT
+
+
+def test_the_reference_lists_every_check():
+    """Those of the module's docstring, word by word the same ids."""
+    page = (ROOT / "docs" / "reference" / "checks.md").read_text(encoding="utf-8")
+    ids = re.findall(r"durable_agents\.([EW]\d+)", checks.__doc__)
+    assert re.findall(r"^\| `durable_agents\.([EW]\d+)`", page, re.MULTILINE) == ids
+    used = re.findall(r'id="durable_agents\.([EW]\d+)"', Path(checks.__file__).read_text(encoding="utf-8"))
+    assert set(used) == set(ids)
 
 
 def said(messages):
     """Return the ids of messages, each of which must say what to do."""
     assert all(message.hint for message in messages)
     return [message.id.removeprefix("durable_agents.") for message in messages]
+
+
+def pasted(message, **settings):
+    """Run the lines of a hint at the end of these settings; return what they are then. Every hint has such lines."""
+    lines = [line[4:] for line in message.hint.splitlines() if line.startswith("    ")]
+    assert lines, message.hint
+    exec("\n".join(lines), {}, settings)
+    return settings
 
 
 def a_database(monkeypatch, vendor, **options):
@@ -59,7 +83,18 @@ def test_sqlite_needs_three_options_and_the_warning_has_the_lines_to_paste(monke
     a_database(monkeypatch, "sqlite", **options)
     messages = checks.check_database()
     assert said(messages) == (["W001"] if missing else [])
-    assert all(str(checks.SQLITE_OPTIONS) in message.hint for message in messages)
+    for message in messages:
+        after = pasted(message, DATABASES={"default": {"ENGINE": "sqlite3", "OPTIONS": options}})
+        assert after["DATABASES"]["default"]["OPTIONS"] == checks.SQLITE_OPTIONS
+
+
+def test_what_a_project_has_set_for_its_sqlite_is_kept(monkeypatch):
+    """Beside what is missing."""
+    a_database(monkeypatch, "sqlite", isolation_level=None, init_command="PRAGMA cache_size=-20000;")
+    [message] = checks.check_database()
+    options = pasted(message, DATABASES={"default": {}})["DATABASES"]["default"]["OPTIONS"]
+    assert options["isolation_level"] is None
+    assert options["init_command"] == "PRAGMA cache_size=-20000; " + checks.SQLITE_OPTIONS["init_command"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +112,11 @@ def test_a_pool_needs_a_cluster_that_exists(settings, pools, q_cluster, expected
     """Else nobody works in it."""
     settings.DURABLE_AGENTS = {"POOLS": pools}
     settings.Q_CLUSTER = q_cluster
-    assert said(checks.check_pools()) == expected
+    messages = checks.check_pools()
+    assert said(messages) == expected
+    for message in messages:
+        settings.Q_CLUSTER = pasted(message, Q_CLUSTER={**q_cluster})["Q_CLUSTER"]
+        assert checks.check_pools() == []
 
 
 def test_agents_and_tools_need_pools_that_are_configured(settings):
@@ -90,7 +129,10 @@ def test_agents_and_tools_need_pools_that_are_configured(settings):
     Agent("checked", model="openai/x", pool="slow", tools=[work])
     try:
         settings.DURABLE_AGENTS = {"POOLS": {"slow": {"limit": 1}}}
-        assert [message.msg.split("'")[1] for message in checks.check_pools()] == ["slwo"]
+        [message] = checks.check_pools()
+        assert message.msg.split("'")[1] == "slwo"
+        settings.DURABLE_AGENTS = pasted(message, DURABLE_AGENTS=settings.DURABLE_AGENTS)["DURABLE_AGENTS"]
+        assert checks.check_pools() == []
         settings.DURABLE_AGENTS = {}
         assert said(checks.check_pools()) == ["E004", "E004"]
     finally:
@@ -101,7 +143,137 @@ def test_agents_and_tools_need_pools_that_are_configured(settings):
 def test_a_policy_that_is_not_there_is_an_error(settings, path):
     """Said at the start, not at the first request."""
     settings.DURABLE_AGENTS = {"POLICY": path}
-    assert said(checks.check_policy()) == ["E005"]
+    [message] = checks.check_policy()
+    assert message.id == "durable_agents.E005"
+    settings.DURABLE_AGENTS = pasted(message, DURABLE_AGENTS={"POLICY": path})["DURABLE_AGENTS"]
+    assert checks.check_policy() == []
+
+
+class Lax:
+    """A policy that forgets to say whose threads there are."""
+
+    def allows(self, *_, **__):
+        return True
+
+
+def test_a_policy_that_lacks_a_method_is_an_error(settings):
+    """It names what is missing."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.Lax"}
+    [message] = checks.check_policy()
+    assert "filter, owner_and_scope, context" in message.msg
+    assert "allows" not in message.msg
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, "many") for key in checks.RULES if key not in {"POLICY", "DEFAULT_AGENT", "MODEL_DOOR"}),
+        *((key, -1) for key in checks.RULES),
+        *((key, True) for key in checks.RULES),
+        *((key, None) for key in ("POLICY", "LEASE_SECONDS", "POOLS", "USAGE_ON_DELETE")),
+        *(("POOLS", pools) for pools in ([], {"agents": 5}, {"agents": {"limit": 0}}, {"agents": {"limits": 5}})),
+        ("POOLS", {"agents": {"cluster": 3}}),
+        ("LEASE_SECONDS", 0.5),
+        ("TOOL_THREADS", 2.5),
+        ("THROTTLES", {"requests": 5}),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_an_error_with_the_default_to_paste(settings, key, value):
+    """And the other checks go on."""
+    settings.DURABLE_AGENTS = {key: value}
+    [message] = checks.check_values()
+    assert message.id == "durable_agents.E006"
+    assert repr(value) in message.msg
+    said([*checks.check_pools(), *checks.check_policy(), *checks.check_keys(), *checks.check_queue()])
+    settings.DURABLE_AGENTS = pasted(message, DURABLE_AGENTS={key: value})["DURABLE_AGENTS"]
+    assert checks.check_values() == []
+
+
+@pytest.mark.parametrize("value", [["POLICY"], "POLICY", 3])
+def test_settings_that_are_no_dict_are_an_error(settings, value):
+    """Said in words."""
+    settings.DURABLE_AGENTS = value
+    [message] = checks.check_values()
+    assert pasted(message)["DURABLE_AGENTS"] == {}
+    assert checks.check_keys() == []
+
+
+@pytest.mark.parametrize("value", [None, {}])
+def test_no_settings_are_good_settings(settings, value):
+    """Every key has a default, and every default is good."""
+    settings.DURABLE_AGENTS = value
+    assert checks.check_values() == []
+    defaults = {field.name.upper(): field.default for field in fields(Config) if field.name != "pools"}
+    settings.DURABLE_AGENTS = defaults | {"POOLS": {"agents": {"cluster": None, "limit": 100}}}
+    assert set(settings.DURABLE_AGENTS) == set(checks.RULES)
+    assert checks.check_values() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "installed"), [({"orm": "other"}, True), ({"redis": {}}, False), ({"name": "x"}, False)]
+)
+def test_a_broker_that_cannot_work_is_an_error(settings, monkeypatch, given, installed):
+    """A database that there is not; a Redis without its library."""
+    monkeypatch.setattr(checks, "find_spec", lambda _: object() if installed else None)
+    settings.Q_CLUSTER = given
+    [message] = checks.check_queue()
+    assert message.id == "durable_agents.E007"
+    settings.Q_CLUSTER = pasted(message, Q_CLUSTER=given)["Q_CLUSTER"]
+    assert checks.check_queue() == []
+
+
+def test_no_queue_at_all_is_warned_of(settings):
+    """django-q2 would look for a Redis on this host."""
+    settings.Q_CLUSTER = {}
+    [message] = checks.check_queue()
+    assert message.id == "durable_agents.W008"
+    settings.Q_CLUSTER = pasted(message)["Q_CLUSTER"]
+    assert (settings.Q_CLUSTER["orm"], settings.Q_CLUSTER["name"]) == ("default", "demo_project")
+    assert checks.check_queue() == []
+
+
+def test_an_app_that_is_missing_is_an_error(settings):
+    """It names each."""
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name not in {"channels", "rest_framework"}]
+    [message] = checks.check_apps()
+    assert message.id == "durable_agents.E008"
+    after = pasted(message, INSTALLED_APPS=[])["INSTALLED_APPS"]
+    assert after == ["channels", "rest_framework"]
+
+
+def test_a_project_without_the_queue_is_told_so_and_not_by_a_traceback(child_env):
+    """Also by the command that people run first."""
+    code = (
+        "import django\n"
+        "from tests import settings as project\n"
+        "project.INSTALLED_APPS = [name for name in project.INSTALLED_APPS if name != 'django_q']\n"
+        "django.setup()\n"
+        "from durable_agents.checks import check_apps\n"
+        "print(*[message.msg for message in check_apps()])"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, cwd=ROOT, env=child_env, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "INSTALLED_APPS lacks django_q.", ended.stderr
+
+
+@pytest.mark.urls("tests.checks.urls")
+def test_public_agents_without_a_url_or_asgi_are_warned_of(settings):
+    """Those that only Python uses need neither."""
+    del settings.ASGI_APPLICATION
+    Agent("checked", model="openai/x", public=True)
+    others = [agent for agent in registry.public() if agent.name != "checked"]
+    try:
+        [without_asgi], [without_url] = checks.check_asgi(), checks.check_urls()
+        assert said([without_asgi, without_url]) == ["W006", "W007"]
+        assert pasted(without_asgi)["ASGI_APPLICATION"] == "tests.checks.asgi.application"
+        assert 'include("durable_agents.urls")' in without_url.hint
+        for agent in [*others, registry.get("checked")]:
+            registry.remove(agent.name)
+        assert [*checks.check_asgi(), *checks.check_urls()] == []
+    finally:
+        registry.remove("checked")
+        for agent in others:
+            registry.add(agent)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +283,20 @@ def test_a_policy_that_is_not_there_is_an_error(settings, path):
 def test_a_queue_that_is_none_is_warned_of(settings, q_cluster, expected):
     """Tests of a project may want it so."""
     settings.Q_CLUSTER = {"name": "site", **q_cluster}
-    assert said(checks.check_queue()) == expected
+    messages = checks.check_queue()
+    assert said(messages) == expected
+    for message in messages:
+        settings.Q_CLUSTER = pasted(message, Q_CLUSTER=settings.Q_CLUSTER)["Q_CLUSTER"]
+    assert checks.check_queue() == []
 
 
 def test_in_production_the_in_memory_layer_is_warned_of(settings):
     """It works, by polling."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    assert said(checks.check_channel_layer()) == ["W004"]
+    [message] = checks.check_channel_layer()
+    assert message.id == "durable_agents.W004"
+    settings.CHANNEL_LAYERS = pasted(message)["CHANNEL_LAYERS"]
+    assert [*checks.check_channel_layer(), *checks.check_redis_layer()] == []
 
 
 @pytest.mark.parametrize(
@@ -136,4 +315,8 @@ def test_a_redis_layer_that_breaks_off_silent_sockets_is_warned_of(settings, mon
     settings.CHANNEL_LAYERS = {
         "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
     }
-    assert said(checks.check_redis_layer()) == (expected if installed == "8.1.0" else [])
+    messages = checks.check_redis_layer()
+    assert said(messages) == (expected if installed == "8.1.0" else [])
+    for message in messages:
+        settings.CHANNEL_LAYERS = pasted(message, CHANNEL_LAYERS=settings.CHANNEL_LAYERS)["CHANNEL_LAYERS"]
+    assert installed != "8.1.0" or checks.check_redis_layer() == []

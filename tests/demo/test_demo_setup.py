@@ -5,10 +5,16 @@ from datetime import datetime
 
 import pytest
 
+from demo_project import agents as demo_agents
 from demo_project import listening
 from demo_project.agents import add, get_time, get_weather, setup
+from demo_project.models import Booking
 from demo_project.settings import checkout_secret, database
-from durable_agents import ToolError
+from durable_agents import Agent, ToolError, create_thread
+from durable_agents.agents import registry
+from durable_agents.lifecycle import add_tool_result, approve_tool_call, reject_tool_call
+from durable_agents.models import ToolCall
+from durable_agents.testing import ScriptedModel, calls, run_until_idle
 
 
 def test_without_any_variable_the_scripted_model_answers():
@@ -67,6 +73,76 @@ async def test_an_unknown_zone_is_an_error_for_the_model(tz):
 def test_add_adds():
     """As the model may rely on."""
     assert add(2, 3.5) == 5.5
+
+
+@pytest.fixture
+def clerk():
+    """Return an agent with the demo's tools, forgotten after the test."""
+    yield Agent("clerk", model="openai/x", tools=demo_agents.TOOLS)
+    registry.remove("clerk")
+
+
+def made(clerk, owner, tool_name, **arguments):
+    """Let a model call one of the demo's tools, and return the call as it then is."""
+    with ScriptedModel(calls(tool_name, **arguments), "Done."):
+        thread = create_thread(clerk, owner=owner, prompt="Please.")
+        run_until_idle()
+    return ToolCall.objects.select_related("thread").get(thread=thread)
+
+
+@pytest.fixture
+def ann(django_user_model):
+    """Return a user."""
+    return django_user_model.objects.create(username="ann")
+
+
+TABLE = {"restaurant": "Luigi's", "people": 4, "time": "19:30"}
+
+
+@pytest.mark.django_db
+def test_a_table_is_booked_once_its_owner_agrees(clerk, ann):
+    """With the arguments that were approved."""
+    call = made(clerk, ann, "book_table", **TABLE)
+    assert (call.status, Booking.objects.count()) == ("approval_requested", 0)
+    approve_tool_call(call.thread, call.tool_call_id, by=ann, arguments=TABLE | {"people": 5})
+    with ScriptedModel("Done."):
+        run_until_idle()
+    booking = Booking.objects.get()
+    assert (booking.restaurant, booking.people, booking.time, booking.booked_for) == ("Luigi's", 5, "19:30", ann)
+    call.refresh_from_db()
+    assert call.result == TABLE | {"people": 5, "booking": booking.pk}
+
+
+@pytest.mark.django_db
+def test_a_table_that_is_refused_or_too_large_is_not_booked(clerk, ann):
+    """The model is told."""
+    refused, large = (made(clerk, ann, "book_table", **TABLE | {"people": people}) for people in (4, 400))
+    reject_tool_call(refused.thread, refused.tool_call_id, by=ann)
+    approve_tool_call(large.thread, large.tool_call_id, by=ann)
+    with ScriptedModel("Done.", "Done."):
+        run_until_idle()
+    for call, status in ((refused, "denied"), (large, "failed")):
+        call.refresh_from_db()
+        assert call.status == status
+    assert Booking.objects.count() == 0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("tool_name", "arguments"), [("ask_colleague", {"question": "Well?"}), ("pick_date", {"label": "Day"})]
+)
+def test_a_colleague_and_the_browser_are_waited_for(clerk, ann, tool_name, arguments):
+    """The owner may give the answer."""
+    call = made(clerk, ann, tool_name, **arguments)
+    assert (call.status, call.answered_by) == ("pending", "owner")
+    assert add_tool_result(call.thread, call.tool_call_id, "2026-12-24").status == "completed"
+
+
+@pytest.mark.parametrize("number", [0, 101])
+async def test_counting_has_its_bounds(number):
+    """Nobody waits for ever."""
+    with pytest.raises(ToolError):
+        await demo_agents.count_to(None, number)
 
 
 def test_the_secret_of_a_checkout_is_made_once_and_private(tmp_path):

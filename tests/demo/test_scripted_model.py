@@ -10,7 +10,8 @@ from demo_project.model_server import Call, Reply, deltas, tokens
 from demo_project.scripted_model import answer, story, wanted_calls
 from tests.servers.model import Cut, Garbage, ModelUnderTest, Stall, Status
 
-TOOLS = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "get_time", "add")]
+NAMES = ("get_weather", "get_time", "add", "count_to", "book_table", "ask_colleague", "pick_date")
+TOOLS = [{"type": "function", "function": {"name": name}} for name in NAMES]
 
 
 def asked(prompt: str, tools: list[dict] = TOOLS) -> Reply:
@@ -44,9 +45,77 @@ def test_a_phrase_calls_the_tools_it_asks_for(prompt, calls):
     assert [(call.name, call.arguments) for call in wanted_calls(prompt.lower())] == calls
 
 
-def test_a_tool_that_is_not_offered_is_not_called():
+@pytest.mark.parametrize(
+    ("prompt", "name", "arguments"),
+    [
+        (
+            "Book a table for four at Luigi's at 19:30",
+            "book_table",
+            {"restaurant": "Luigi's", "people": 4, "time": "19:30"},
+        ),
+        ("book a table", "book_table", {"restaurant": "Luigi's", "people": 2, "time": "19:30"}),
+        (
+            "Please reserve a table at 20:15 in The Fox, for 12.",
+            "book_table",
+            {"restaurant": "The Fox", "people": 12, "time": "20:15"},
+        ),
+        ("Ask a colleague: do we ship on Friday?", "ask_colleague", {"question": "Do we ship on Friday?"}),
+        ("Ask my colleague whether Ann is in", "ask_colleague", {"question": "Ann is in?"}),
+        ("Ask a colleague.", "ask_colleague", {"question": "Can you help us?"}),
+        ("Let me pick a date for the launch", "pick_date", {"label": "Date for the launch"}),
+        ("Let me choose a date", "pick_date", {"label": "Which date?"}),
+        ("Count to ten", "count_to", {"number": 10}),
+        ("count to 25, please", "count_to", {"number": 25}),
+    ],
+)
+def test_a_phrase_calls_the_tool_that_waits(prompt, name, arguments):
+    """For an approval, a colleague, a date, or just for time; with the words as they were written."""
+    assert [(call.name, call.arguments) for call in asked(prompt).calls] == [(name, arguments)]
+
+
+@pytest.mark.parametrize("prompt", ["Add 2 and 3", "Book a table", "Ask a colleague", "Pick a date", "Count to ten"])
+def test_a_tool_that_is_not_offered_is_not_called(prompt):
     """The model knows only what the request tells it."""
-    assert asked("Add 2 and 3", tools=[]).calls == ()
+    assert asked(prompt, tools=[]).calls == ()
+
+
+def said_of(name: str, content: str) -> str:
+    """Return what the model says of the result of one call."""
+    call = {"id": "1", "function": {"name": name, "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "1", "content": content}
+    return answer({"messages": [{"role": "assistant", "tool_calls": [call]}, result]}).text.partition("\n\n*")[0]
+
+
+BOOKED = '{"booking": 7, "restaurant": "Luigi\'s", "people": 4, "time": "19:30"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("book_table", BOOKED, "Your table is booked: **Luigi's**, 4 people, 19:30. It is booking number 7."),
+        (
+            "book_table",
+            f'[A person changed the arguments to {{"people": 4}} before the call ran.]\n{BOOKED}',
+            "Your table is booked: **Luigi's**, 4 people, 19:30. It is booking number 7.",
+        ),
+        ("book_table", "Error: A person refused this call.", "All right, I leave it."),
+        ("book_table", "Error: A person refused this call. Too far.", "All right, I leave it. You said: Too far."),
+        ("book_table", "Error: Nobody answered.", "The tool book_table failed: Nobody answered."),
+        ("ask_colleague", "Yes, on Friday.", "Your colleague says: Yes, on Friday."),
+        ("pick_date", "2026-12-24", "You picked Thursday, 24 December 2026."),
+        ("pick_date", "soon", "You picked soon."),
+        ("count_to", "10", "I counted to 10."),
+    ],
+)
+def test_an_outcome_is_put_into_words(name, content, said):
+    """As the model is told of it."""
+    assert said_of(name, content) == said
+
+
+def test_a_late_answer_of_a_colleague_is_passed_on():
+    """In the words in which a model is told of a result that it did not wait for."""
+    told = '[The call of ask_colleague that was still running has its result: "On Friday."]'
+    assert asked(told).text.startswith("Your colleague says: On Friday.")
 
 
 @pytest.mark.parametrize("prompt", ["Hello", "Think about it", "Tell me a long story"])

@@ -178,7 +178,7 @@ def test_a_tool_runs_in_its_own_pool_else_the_agents(declare):
 )
 def test_streaming_is_on_off_or_tuned(declare, given, kept):
     """On by default."""
-    assert declare(f"streaming-{given}", streaming=given).streaming == kept
+    assert declare(streaming=given).streaming == kept
 
 
 def test_only_public_agents_are_for_the_outside(declare):

@@ -55,6 +55,9 @@ def test_a_part_keeps_only_what_belongs_to_it():
         [{"type": "text", "text": 7}],
         [{"type": "text", "text": " \n"}],
         [{"type": "step-start"}],
+        [{"type": "reasoning", "text": "a"}],
+        [{"type": "tool-add", "toolCallId": "c", "state": "output-available", "output": 1}],
+        [{"type": "source-url", "url": "https://example.org"}],
         [{"type": "data-x", "data": {}}],
         [{"type": ["text"], "text": "a"}],
         [{}],
@@ -74,6 +77,98 @@ def test_the_length_of_all_parts_counts():
     assert user_parts(None, parts, max_text_chars=12) == parts
     with pytest.raises(TooLargeError):
         user_parts(None, parts, max_text_chars=11)
+
+
+PNG = "iVBORw0KGgo="
+
+
+def png(**changes):
+    """Return the part of a small file as a browser sends it."""
+    part = {"type": "file", "mediaType": "image/png", "filename": "dot.png", "url": f"data:image/png;base64,{PNG}"}
+    return {key: value for key, value in {**part, **changes}.items() if value is not None}
+
+
+def files(*parts, max_file_bytes=1000):
+    """Return the checked parts of a message of files."""
+    return user_parts(None, list(parts), max_text_chars=10, max_file_bytes=max_file_bytes)
+
+
+def test_a_file_is_a_message():
+    """With or without words and a name."""
+    assert files(png()) == [png()]
+    assert files(png(filename=None), {"type": "text", "text": ""}) == [png(filename=None), {"type": "text", "text": ""}]
+
+
+def test_a_file_keeps_only_what_belongs_to_it():
+    """What it is said to be is what it is for everybody: the type within the URL is not believed."""
+    url = f"data:text/html;charset=utf-8;base64,{PNG}"
+    assert files(png(mediaType="IMAGE/png", url=url, filename="a\x00", providerMetadata={})) == [
+        png(filename="a\ufffd")
+    ]
+    assert files(png(filename="")) == [png(filename=None)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        7,
+        "",
+        "https://example.org/dot.png",
+        "http://169.254.169.254/",
+        "file:///etc/passwd",
+        "blob:abc",
+        PNG,
+        "data:image/png," + PNG,
+        "data:image/png;base64",
+        "data:image/png;base64,",
+        "data:image/png;base64,nonsense!",
+        "data:image/png;base64,iVBORw0KGg",
+        "data:image/png;base64,iVBO\nRw0KGgo=",
+        "data:image/png;base64,\u0130VBORw0KGgo=",
+        "data:" + "x" * 400 + ";base64," + PNG,
+        " data:image/png;base64," + PNG,
+    ],
+    ids=lambda url: str(url)[:30],
+)
+def test_a_file_that_is_not_in_the_message_is_refused(url):
+    """The server fetches nothing that a client names, and stores no nonsense."""
+    with pytest.raises(InvalidPartsError):
+        files(png(url=url))
+
+
+@pytest.mark.parametrize(
+    "media_type", [None, "", "image", "image/", "image/png;x=1", "a b/c", "image/png\n", 7, "x/" + "y" * 200]
+)
+def test_a_file_without_a_sane_media_type_is_refused(media_type):
+    """Models and browsers act by it."""
+    with pytest.raises(InvalidPartsError):
+        files(png(mediaType=media_type))
+
+
+@pytest.mark.parametrize("filename", [7, "x" * 201, ["a"]])
+def test_a_file_without_a_sane_name_is_refused(filename):
+    """None at all is fine."""
+    with pytest.raises(InvalidPartsError):
+        files(png(filename=filename))
+
+
+def test_the_bytes_of_all_files_count():
+    """Decoded; the limit is the message's."""
+    assert len(files(png(), png(), max_file_bytes=16)) == 2
+    with pytest.raises(TooLargeError):
+        files(png(), png(), max_file_bytes=15)
+    with pytest.raises(TooLargeError):
+        files(png(), max_file_bytes=7)
+
+
+def test_the_limit_of_files_is_the_projects(settings):
+    """Where the caller does not say."""
+    settings.DURABLE_AGENTS = {"MAX_ATTACHMENT_BYTES": 7}
+    with pytest.raises(TooLargeError):
+        user_parts(None, [png()], max_text_chars=10)
+    settings.DURABLE_AGENTS = {"MAX_ATTACHMENT_BYTES": 8}
+    assert user_parts(None, [png()], max_text_chars=10) == [png()]
 
 
 CHUNKS = [

@@ -1,6 +1,7 @@
 /** A network and a page that do what a test tells them. */
 
 import {createClient} from "../../durable_agents/static/durable_agents/durable-agents.js";
+import {checkFrame} from "./protocol.mjs";
 
 /** Sockets that record what is sent; the test speaks as the server. */
 export function fakeNetwork() {
@@ -12,7 +13,9 @@ export function fakeNetwork() {
     }
 
     send(text) {
-      this.sent.push(JSON.parse(text));
+      const frame = JSON.parse(text);
+      checkFrame("client", frame);
+      this.sent.push(frame);
     }
 
     close(code) {

@@ -17,6 +17,13 @@ function startRest(t, answers, options = {}) {
 
 const json = (body, status = 200) => new Response(JSON.stringify(body), {status});
 
+test("the agents are listed, not their page", async (t) => {
+  const agents = [{name: "assistant", description: "", tools: [{name: "pay", description: "", kind: "sync", needs_approval: true}]}];
+  const {client, request} = startRest(t, [json({results: agents, next: null, previous: null})]);
+  assert.deepEqual(await client.listAgents(), agents);
+  assert.equal(request().url, "http://site.test/agents/agents/");
+});
+
 test("threads are listed by filter and then by page", async (t) => {
   const next = "http://site.test/agents/threads/?cursor=abc";
   const {client, request} = startRest(t, [json({results: [], next}), json({results: [], next: null})]);

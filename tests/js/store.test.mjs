@@ -284,3 +284,43 @@ test("older messages are put before the others", async (t) => {
   assert.deepEqual(store.getSnapshot().messages.map(({id}) => id), ["u1", "u2", "u3"]);
   assert.equal(store.getSnapshot().hasOlder, false);
 });
+
+const ASKED = {type: "tool-pay", toolCallId: "c", state: "approval-requested", input: {amount: 5}, approval: {id: "c"}};
+const ANSWERS = [
+  ["addToolOutput", ["c", {found: [1]}], "tool_output", {output: {found: [1]}}],
+  ["addToolOutput", ["c", undefined], "tool_output", {output: null}],
+  ["addToolError", ["c", "Closed."], "tool_output", {error: "Closed."}],
+  ["approve", ["c"], "approve", {approved: true}],
+  ["approve", ["c", {arguments: {amount: 3}, reason: "Less."}], "approve", {approved: true, arguments: {amount: 3}, reason: "Less."}],
+  ["reject", ["c", {reason: "No."}], "reject", {reason: "No."}],
+];
+
+for (const [method, given, type, fields] of ANSWERS) {
+  test(`${method}(${JSON.stringify(given.slice(1))}) is sent once per key, over a break too`, async (t) => {
+    const {network, store, tick} = startThread(t);
+    const answering = store[method](...given);
+    const {key, id, ...sent} = network.socket.last(type);
+    assert.deepEqual(sent, {type, thread: "t1", tool_call_id: "c", ...fields});
+    assert.ok(key && id);
+    network.socket.drop();
+    tick(500);
+    network.socket.accept();
+    assert.equal(network.socket.last(type).key, key);
+    network.socket.answer(type, {type: "ok", tool_call_id: "c", status: "pending"});
+    assert.equal(await answering, undefined);
+  });
+}
+
+test("an answer that is refused says why, and the question stays", async (t) => {
+  const {network, store} = startThread(t, {status: "awaiting_tool_results", messages: [assistant("a", [ASKED], 1)]});
+  const answering = store.approve("c");
+  network.socket.answer("approve", {type: "error", code: "approval_expired", message: "Too late.", retryable: false});
+  await assert.rejects(answering, {code: "approval_expired", message: "Too late."});
+  assert.equal(store.getSnapshot().messages[0].parts[0].state, "approval-requested");
+});
+
+test("a decision of another tab takes the question away", (t) => {
+  const {network, store} = startThread(t, {status: "awaiting_tool_results", messages: [assistant("a", [ASKED], 1)]});
+  network.socket.say({type: "tool", thread: "t1", rev: 2, tool_call_id: "c", status: "denied"});
+  assert.equal(store.getSnapshot().messages[0].parts[0].state, "output-denied");
+});

@@ -180,6 +180,30 @@ test("a tool moves on by patches", () => {
   assert.equal("errorText" in part(), false);
 });
 
+test("an approval moves a call on, and leaves what a snapshot would show", () => {
+  const call = {type: "tool-pay", toolCallId: "c", state: "input-available", input: {amount: 5}};
+  const transcript = transcriptOf({messages: [assistant("a", [STEP, {...call, state: "approval-requested", approval: {id: "c"}}], 2)]});
+  const part = () => transcript.messages()[0].parts[1];
+  const patch = (rev, fields) => transcript.commit({type: "tool", rev, tool_call_id: "c", ...fields});
+  patch(2, {status: "pending"});
+  assert.deepEqual(part(), call);
+  patch(3, {status: "running", progress: {done: 1, total: 2}});
+  assert.deepEqual(part(), {...call, progress: {done: 1, total: 2}});
+  patch(4, {status: "completed", output: null});
+  assert.deepEqual(part(), {...call, state: "output-available", output: null});
+});
+
+for (const [status, error] of [["denied", undefined], ["expired", "Nobody answered."], ["cancelled", "Stopped."]]) {
+  test(`a question that ends as ${status} is a question no more`, () => {
+    const asked = {type: "tool-pay", toolCallId: "c", state: "approval-requested", input: {}, approval: {id: "c"}};
+    const transcript = transcriptOf({messages: [assistant("a", [STEP, asked], 2)]});
+    transcript.commit({type: "tool", rev: 2, tool_call_id: "c", status, ...(error ? {error} : {})});
+    const {state, approval, errorText} = transcript.messages()[0].parts[1];
+    const wanted = status === "denied" ? ["output-denied", {id: "c", approved: false}, undefined] : ["output-error", undefined, error];
+    assert.deepEqual([state, approval, errorText], wanted);
+  });
+}
+
 test("messages stand by position, queued ones behind, unsent ones last", () => {
   const transcript = transcriptOf({messages: [user("queued", "later", null), assistant("a", [], 2), user("u", "Hi", 1)]});
   transcript.draft("draft", [text("now")]);

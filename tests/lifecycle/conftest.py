@@ -3,8 +3,9 @@
 import pytest
 
 from tests.lifecycle.stage import Bells, agent, bells, declare, worker
+from tests.proof import proof_versions, prove, rounds
 
-__all__ = ["agent", "bells", "declare", "worker"]
+__all__ = ["agent", "bells", "declare", "proof_versions", "prove", "rounds", "worker"]
 
 
 @pytest.fixture(autouse=True)

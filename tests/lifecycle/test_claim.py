@@ -142,7 +142,7 @@ def test_owners_are_served_in_turn(agent, worker, django_user_model):
 def test_nothing_due_writes_nothing(agent, worker, django_assert_num_queries):
     """Idle workers only look."""
     thread = create_thread(agent)
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(1):
         assert worker.claim() == []
     send_message(thread, "Hi")
     assert open_stream(thread).state == "pending"

@@ -29,14 +29,14 @@ def costs(django_assert_num_queries):
 
 def test_a_message_to_a_thread_at_rest(thread, costs):
     """Question, answer to be and its first attempt."""
-    with costs(12):
+    with costs(9):
         send_message(thread, "Hi", client_id="m1")
 
 
 def test_a_claim_of_one_step(thread, worker, costs):
-    """Two pools, each looked at for calls and steps."""
+    """One look at all pools, a lock, a count, and three statements to win."""
     send_message(thread, "Hi")
-    with costs(13):
+    with costs(8):
         worker.claim_step()
 
 
@@ -63,7 +63,7 @@ def test_a_step_without_calls(thread, worker, costs):
     """The end of a run."""
     send_message(thread, "Hi")
     claim = worker.claim_step()
-    with costs(12):
+    with costs(11):
         worker.answer("Hello.", claim=claim)
 
 
@@ -71,7 +71,7 @@ def test_a_step_with_two_calls(thread, worker, costs):
     """One more statement for each call."""
     send_message(thread, "Hi")
     claim = worker.claim_step()
-    with costs(10):
+    with costs(8):
         worker.answer("", calling(), calling(), claim=claim)
 
 
@@ -80,7 +80,7 @@ def test_an_outcome_that_others_wait_for(thread, worker, costs):
     send_message(thread, "Hi")
     worker.answer("", calling(), calling())
     claim = worker.claim_call()
-    with costs(8):
+    with costs(7):
         worker.settle(claim=claim)
 
 
@@ -89,5 +89,5 @@ def test_the_last_outcome_of_a_step(thread, worker, costs):
     send_message(thread, "Hi")
     worker.answer("", calling())
     claim = worker.claim_call()
-    with costs(12):
+    with costs(10):
         worker.settle(claim=claim)

@@ -4,6 +4,7 @@ import pytest
 from django.db.models.functions import Now
 
 from durable_agents import create_thread, delete_thread, lifecycle, resume_thread, send_message, stop_thread
+from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.models import Message, Stream
 from durable_agents.transcript import turns
 
@@ -98,5 +99,5 @@ def test_a_deleted_thread_leaves_nothing_to_a_worker_that_still_writes(thread, w
     worker.say(claim, "Half")
     delete_thread(thread)
     assert lifecycle.lost_claims([claim]) == {claim.row_id}
-    with pytest.raises(lifecycle.ThreadNotFoundError):
+    with pytest.raises(ThreadNotFoundError):
         worker.answer("Whole.", claim=claim)

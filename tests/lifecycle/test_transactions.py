@@ -5,6 +5,7 @@ from django.db import OperationalError, transaction
 
 from durable_agents import create_thread, delete_thread, lifecycle, send_message, stop_thread
 from durable_agents.lifecycle import Append
+from durable_agents.lifecycle.locking import arrow
 from durable_agents.models import Message, Stream, Thread, ToolCall
 from tests.lifecycle.stage import calling, open_stream, spoken, status_of
 
@@ -49,7 +50,7 @@ def test_an_arrow_that_breaks_in_the_middle_leaves_nothing(thread, worker, monke
     def broken(*_args, **_options):
         raise ChangedMindError
 
-    monkeypatch.setattr(lifecycle, "advance", broken)
+    monkeypatch.setattr("durable_agents.lifecycle.steps._add_call", broken)
     with committed(), pytest.raises(ChangedMindError):
         worker.answer("Hello.", calling(), claim=claim)
     assert (open_stream(thread).state, ToolCall.objects.count()) == ("streaming", 0)
@@ -171,7 +172,7 @@ class Refusing:
 def test_an_arrow_that_the_database_refuses_is_drawn_again(times, calls):
     """At most three times in all."""
     refusing = Refusing(times)
-    assert lifecycle._arrow(refusing.__call__)() == "done"
+    assert arrow(refusing.__call__)() == "done"
     assert refusing.calls == calls
 
 
@@ -180,7 +181,7 @@ def test_an_arrow_that_is_refused_for_ever_raises():
     """After the third try."""
     refusing = Refusing(9)
     with pytest.raises(OperationalError):
-        lifecycle._arrow(refusing.__call__)()
+        arrow(refusing.__call__)()
     assert refusing.calls == 3
 
 
@@ -189,7 +190,7 @@ def test_an_error_that_will_not_pass_is_raised_at_once():
     """A full disk is not another transaction's fault."""
     refusing = Refusing(1, "disk I/O error")
     with pytest.raises(OperationalError):
-        lifecycle._arrow(refusing.__call__)()
+        arrow(refusing.__call__)()
     assert refusing.calls == 1
 
 
@@ -197,5 +198,5 @@ def test_an_arrow_in_a_transaction_of_the_caller_is_not_drawn_again():
     """Only the owner of the transaction may try again."""
     refusing = Refusing(1)
     with transaction.atomic(), pytest.raises(OperationalError):
-        lifecycle._arrow(refusing.__call__)()
+        arrow(refusing.__call__)()
     assert refusing.calls == 1

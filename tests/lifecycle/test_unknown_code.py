@@ -63,3 +63,18 @@ def test_watchers_of_what_is_overdue_ring_for_it(thread, bells, django_capture_o
         with django_capture_on_commit_callbacks(execute=True):
             lifecycle.ring_overdue(watched, seconds=seconds)
         assert bells.workers == rung
+
+
+def test_rows_of_a_pool_that_is_gone_move_to_the_default_one_after_the_grace(thread, worker):
+    """Not before: workers of the next release may name it already."""
+    Stream.objects.update(pool="gpu")
+    lifecycle.settle_unknown_code()
+    assert worker.claim() == []
+    let_wait(Stream)
+    lifecycle.settle_unknown_code()
+    worker.answer("", calling())
+    ToolCall.objects.update(pool="slow")
+    let_wait(ToolCall)
+    lifecycle.settle_unknown_code()
+    worker.settle()
+    assert status_of(thread) == "streaming"

@@ -14,7 +14,11 @@ import pytest
 
 from durable_agents.exceptions import ModelError
 from durable_agents.llm import CallArguments, CallStarted, Finished, LiteLLMDoor, ModelEvent, ModelRequest, TextDelta
+from tests.lifecycle.stage import agent, bells, declare, worker
+from tests.llm.dialects import DIALECTS, Dialect
 from tests.llm.wire import WireServer
+
+__all__ = ["agent", "bells", "declare", "worker"]
 
 MAX_SECONDS = 20
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -70,6 +74,41 @@ def ask(run: Run, request_to: Callable[..., ModelRequest]) -> Ask:
             return [event async for event in events]
 
     return lambda **changes: run(called(request_to(**changes)))
+
+
+@pytest.fixture
+def at_root(server: WireServer) -> dict[str, str]:
+    """Return settings for providers that add the path of their own to the server's address."""
+    return {"api_base": server.url.removesuffix("/v1")}
+
+
+@pytest.fixture(params=DIALECTS.values(), ids=DIALECTS)
+def dialect(request: pytest.FixtureRequest) -> Dialect:
+    """Return the wire format of one provider after the other."""
+    return request.param
+
+
+@pytest.fixture
+def hear(server: WireServer, ask: Ask, dialect: Dialect) -> Callable[..., list[ModelEvent]]:
+    """Return a function that lets the server give one answer in the dialect, and gives what the door makes of it."""
+
+    def heard(answer: object, **settings: object) -> list[ModelEvent]:
+        server.answer_with(answer)
+        return ask(model=dialect.model, settings={**dialect.settings(server.url), **settings})
+
+    return heard
+
+
+@pytest.fixture
+def refused(hear: Callable[..., list[ModelEvent]]) -> Callable[..., ModelError]:
+    """Return a function that lets the server give one answer in the dialect, which must be a failure; its error."""
+
+    def failed(answer: object, **settings: object) -> ModelError:
+        with pytest.raises(ModelError) as caught:
+            hear(answer, **settings)
+        return caught.value
+
+    return failed
 
 
 @pytest.fixture

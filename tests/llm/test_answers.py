@@ -9,7 +9,19 @@ import pytest
 
 from durable_agents.llm import Finished, LiteLLMDoor, ReasoningDelta, TextDelta
 from tests.llm.conftest import Said
-from tests.llm.wire import DONE, Wire, call, event, says, stop, whole
+from tests.llm.wire import (
+    DONE,
+    Wire,
+    anthropic_event,
+    anthropic_opening,
+    call,
+    event,
+    gemini_event,
+    says,
+    stop,
+    text_block,
+    whole,
+)
 from tests.servers.model import Call, Reply
 
 
@@ -104,6 +116,32 @@ def test_usage_is_counted_as_the_provider_says(server, ask):
     assert (found.cached_input_tokens, found.reasoning_tokens) == (400, 50)
 
 
+def test_usage_of_anthropic_is_counted_with_what_was_cached(server, ask, at_root):
+    """It comes in two pieces: the input at the beginning, the output at the end, which it repeats as it grows."""
+    opening = anthropic_opening(input_tokens=500, cache_read_input_tokens=400, cache_creation_input_tokens=100)
+    ending = anthropic_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 200})
+    server.answer_with(Wire(pieces=(opening, *text_block("Hi").events(0), ending, anthropic_event("message_stop"))))
+    found = Said(ask(model="anthropic/claude-sonnet-4-5", settings=at_root)).end.usage
+    assert (found.input_tokens, found.output_tokens, found.estimated) == (1000, 200, False)
+    assert (found.cached_input_tokens, found.cache_write_tokens) == (400, 100)
+    assert found.cost > 0
+
+
+def test_usage_of_gemini_is_counted_with_what_was_thought(server, ask, at_root):
+    """It comes with every chunk, and grows; the last one counts."""
+    counts = {"promptTokenCount": 1000, "cachedContentTokenCount": 400, "thoughtsTokenCount": 50}
+    early, late = ({**counts, "candidatesTokenCount": n, "totalTokenCount": 1050 + n} for n in (10, 150))
+    pieces = (
+        gemini_event({"text": "Hi"}, usageMetadata=early),
+        gemini_event({"text": ""}, reason="STOP", usageMetadata=late),
+    )
+    server.answer_with(Wire(pieces=pieces))
+    found = Said(ask(model="gemini/gemini-2.5-flash", settings=at_root)).end.usage
+    assert (found.input_tokens, found.output_tokens, found.estimated) == (1000, 200, False)
+    assert (found.cached_input_tokens, found.reasoning_tokens) == (400, 50)
+    assert found.cost > 0
+
+
 def test_usage_that_the_provider_does_not_tell_is_not_made_up(server, ask):
     """The library counts by itself then; an estimate must not pass for the provider's word."""
     server.answer_with(whole(*says("One ", "two.")))
@@ -167,6 +205,14 @@ def test_a_call_that_is_cancelled_closes_its_connection(server, run, request_to)
 
     run(cancelled())
     assert server.wait_for_end(0) == "client left"
+
+
+def test_a_closed_door_can_be_opened_again(server, ask, run):
+    """On the same loop, or on another that got its address: no connection that was closed is used again."""
+    server.answer_with(Reply(text="One.", delay_seconds=0), Reply(text="Two.", delay_seconds=0))
+    ask()
+    run(LiteLLMDoor().aclose())
+    assert Said(ask()).text == "Two."
 
 
 def test_a_reader_that_leaves_early_closes_the_connection(server, run, request_to):

@@ -1,12 +1,8 @@
 """An answer that was cut, garbled or empty never passes for a whole one, whatever the model library makes of it."""
 
-import contextlib
-
 import pytest
 
-from durable_agents.exceptions import ModelError
-from tests.llm.conftest import Said
-from tests.llm.wire import DONE, Refusal, Wire, anthropic_event, call, event, says, stop
+from tests.llm.wire import DONE, Refusal, Wire, call, event, says, stop
 from tests.servers.model import Call, Cut, Garbage, Reply, Stall
 
 TEXT = Reply(text="One two three four five.", delay_seconds=0)
@@ -77,43 +73,44 @@ def test_a_server_that_is_not_there_is_a_failed_attempt(failure):
     assert (error.kind.value in {"network", "provider_5xx"}, error.retryable) == (True, True)
 
 
-USAGE = {"input_tokens": 5, "output_tokens": 1}
-OPENING = (
-    anthropic_event("message_start", message={"id": "m", "role": "assistant", "content": [], "usage": USAGE}),
-    anthropic_event(
-        "content_block_start", index=0, content_block={"type": "tool_use", "id": "t", "name": "add", "input": {}}
-    ),
-)
-ENDING = (
-    anthropic_event("content_block_stop", index=0),
-    anthropic_event("message_delta", delta={"stop_reason": "tool_use"}, usage=USAGE),
-    anthropic_event("message_stop"),
-)
-PIECE = anthropic_event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": '{"a": 1}'})
-ANTHROPIC = {
-    "the body ends cleanly": Wire(pieces=(*OPENING, PIECE)),
-    "the connection is reset": Wire(pieces=(*OPENING, PIECE), ending="torn"),
-    "an error event": Wire(
-        pieces=(*OPENING, anthropic_event("error", error={"type": "overloaded_error", "message": "Overloaded"}))
-    ),
+BROKEN = {
+    "ends without its end": lambda d: d.broken(*d.text),
+    "ends in the middle of a call": lambda d: d.broken(*d.called[:-1]),
+    "ends before its end, all calls being there": lambda d: d.broken(*d.called),
+    "ends in the middle of a chunk": lambda d: d.broken(d.text[0], d.text[-1][:20]),
+    "is reset in the middle of a text": lambda d: d.broken(*d.text, ending="torn"),
+    "is reset in the middle of a call": lambda d: d.broken(*d.called[:-1], ending="torn"),
+    "is reset before it says anything": lambda d: d.broken(ending="torn"),
+    "has a garbled chunk in its text": lambda d: d.whole(d.text[0], d.garbled, *d.text[1:]),
+    "has a garbled chunk in a call": lambda d: d.whole(*d.called[:1], d.garbled, *d.called[1:], reason=d.calls),
+    "has a garbled chunk instead of arguments": lambda d: d.whole(d.called[0], d.garbled, d.called[-1], reason=d.calls),
+    "has a garbled chunk before its end": lambda d: d.whole(*d.text, d.garbled),
+    "has an error after a text": lambda d: d.broken(*d.text, d.failure),
+    "has an error after a call": lambda d: d.broken(*d.called, d.failure),
+    "has an error before its end": lambda d: d.whole(*d.text, d.failure),
+    "is an error": lambda d: Wire(pieces=(d.failure,)),
+    "says done and nothing else": lambda d: Wire(pieces=(DONE,)),
+    "has a beginning and an end only": lambda d: d.whole(),
+    "has a beginning only": lambda d: d.broken(),
+    "is nothing at all": lambda d: Wire(pieces=()),
+    "is a page of HTML": lambda d: Garbage(),
+    "is JSON of another kind": lambda d: Garbage(text='{"hello": "world"}'),
+    "repeats the same chunk for ever": lambda d: d.whole(*[d.text[1]] * 150),
 }
 
 
-@pytest.mark.parametrize("answer", ANTHROPIC.values(), ids=ANTHROPIC)
-def test_an_answer_of_anthropic_that_is_not_whole_is_a_failed_attempt(server, failure, answer):
-    """Another provider's format, and another code path of the library."""
-    server.answer_with(answer)
-    error = failure(model="anthropic/claude-x", settings={"api_base": server.url.removesuffix("/v1")})
-    assert (error.retryable, len(server.requests)) == (True, 1)
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_is_not_whole_is_a_failed_attempt_with_every_provider(server, refused, dialect, answer):
+    """It may succeed another time; it asked the provider once; and nothing of it is committed."""
+    error = refused(answer(dialect))
+    assert (error.kind.value in {"network", "provider_5xx"}, error.retryable) == (True, True)
+    assert len(server.requests) == 1
 
 
-def test_a_garbled_chunk_of_anthropic_never_makes_a_call_with_other_arguments(server, ask):
-    """The library skips it: the call then has no arguments, or the attempt fails; it is never run with half of them."""
-    garbled = 'event: content_block_delta\ndata: {"type": "content_block_delta", nonsense\n\n'
-    server.answer_with(Wire(pieces=(*OPENING, garbled, *ENDING)))
-    with contextlib.suppress(ModelError):
-        events = ask(model="anthropic/claude-x", settings={"api_base": server.url.removesuffix("/v1")})
-        assert Said(events).calls == [("t", "add", "")]
+def test_a_stream_that_stalls_is_a_failed_attempt_with_every_provider(server, refused, dialect):
+    """After the time that the settings allow."""
+    error = refused(dialect.broken(*dialect.text, ending="hanging"), timeout=0.5)
+    assert (error.kind.value, error.retryable, len(server.requests)) == ("network", True, 1)
 
 
 def test_what_the_provider_said_goes_to_the_admin_only(server, failure):

@@ -30,9 +30,14 @@ def answered(*steps):
     return Turn(role="assistant", steps=steps)
 
 
-def history(*turns, instructions="", max_result_bytes=1000):
+def step(text="", *calls, model=""):
+    """Return a step that said this and made these calls."""
+    return Step(parts=[{"type": "text", "text": text}], calls=calls, model=model)
+
+
+def history(*turns, instructions="", max_result_bytes=1000, model=""):
     """Return the messages of some turns."""
-    return openai_messages(instructions, turns, max_result_bytes=max_result_bytes)
+    return openai_messages(instructions, turns, max_result_bytes=max_result_bytes, model=model)
 
 
 def test_instructions_come_first():
@@ -50,8 +55,8 @@ def test_no_instructions_make_no_system_message():
 
 def test_each_call_is_followed_by_its_result_in_order():
     """Before anything else is said."""
-    step = Step(text="Let me see.", calls=[outcome(1, result=1), outcome(2, result={"b": [2]})])
-    messages = history(asked(), answered(step, Step(text="Done.")), asked("Thanks"))
+    first = step("Let me see.", outcome(1, result=1), outcome(2, result={"b": [2]}))
+    messages = history(asked(), answered(first, step("Done.")), asked("Thanks"))
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool", "assistant", "user"]
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_ours1", "call_ours2"]
     assert [message["tool_call_id"] for message in messages[2:4]] == ["call_ours1", "call_ours2"]
@@ -60,21 +65,44 @@ def test_each_call_is_followed_by_its_result_in_order():
 
 def test_arguments_are_json_text():
     """Whatever the model wrote; what was no JSON is stored as an object too."""
-    [_, message, _] = history(asked(), answered(Step(text="", calls=[outcome(result="x")])))
+    [_, message, _] = history(asked(), answered(step("", outcome(result="x"))))
     assert json.loads(message["tool_calls"][0]["function"]["arguments"]) == {"a": 1}
     assert message["content"] is None
 
 
 def test_a_providers_own_id_is_sent_back_to_it():
     """It may look for it."""
-    messages = history(asked(), answered(Step(text="", calls=[outcome(provider_call_id="p1", result=1)])))
+    messages = history(asked(), answered(step("", outcome(provider_call_id="p1", result=1))))
     assert (messages[1]["tool_calls"][0]["id"], messages[2]["tool_call_id"]) == ("p1", "p1")
+
+
+def test_a_call_without_an_id_gets_ours():
+    """Some providers give none."""
+    messages = history(asked(), answered(step("", outcome(result=1))))
+    assert messages[1]["tool_calls"][0]["id"] == messages[2]["tool_call_id"] == "call_ours1"
+
+
+def test_an_id_that_another_provider_gave_is_replaced_by_ours():
+    """It may be too long, or have characters that this one refuses."""
+    signed = step("", outcome(provider_call_id="p__thought__+/=", result=1), model="gemini/gemini-3-pro")
+    messages = history(asked(), answered(signed), model="anthropic/claude-sonnet-4-5")
+    assert (messages[1]["tool_calls"][0]["id"], messages[2]["tool_call_id"]) == ("call_ours1", "call_ours1")
+
+
+def test_an_id_that_a_provider_gave_in_two_steps_is_replaced_by_ours():
+    """Anthropic wants each id once in the whole history."""
+    steps = [step("", outcome(number, provider_call_id="call_0", result=number)) for number in (1, 2)]
+    messages = history(asked(), answered(*steps))
+    assert [message["tool_call_id"] for message in messages if message["role"] == "tool"] == [
+        "call_ours1",
+        "call_ours2",
+    ]
 
 
 def test_an_id_that_a_provider_gave_twice_is_replaced_by_ours():
     """Each result must name one call."""
     calls = [outcome(number, provider_call_id="same", result=number) for number in (1, 2)]
-    messages = history(asked(), answered(Step(text="", calls=calls)))
+    messages = history(asked(), answered(step("", *calls)))
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_ours1", "call_ours2"]
     assert [message["tool_call_id"] for message in messages[2:]] == ["call_ours1", "call_ours2"]
 
@@ -82,7 +110,7 @@ def test_an_id_that_a_provider_gave_twice_is_replaced_by_ours():
 @pytest.mark.parametrize("status", ["failed", "denied", "expired", "cancelled", "unknown", "running", "pending"])
 def test_a_call_without_a_result_has_an_error_as_its_result(status):
     """The model is told, and every call has a result."""
-    messages = history(asked(), answered(Step(text="", calls=[outcome(status=status)])))
+    messages = history(asked(), answered(step("", outcome(status=status))))
     assert messages[-1]["role"] == "tool"
     assert messages[-1]["content"].startswith("Error: ")
     assert status in messages[-1]["content"]
@@ -90,26 +118,26 @@ def test_a_call_without_a_result_has_an_error_as_its_result(status):
 
 def test_an_error_text_is_told_to_the_model():
     """As the row has it."""
-    messages = history(asked(), answered(Step(text="", calls=[outcome(status="failed", error="No such city.")])))
+    messages = history(asked(), answered(step("", outcome(status="failed", error="No such city."))))
     assert messages[-1]["content"] == "Error: No such city."
 
 
 def test_a_long_result_is_cut_with_a_note():
     """In bytes, without half a character."""
-    messages = history(asked(), answered(Step(text="", calls=[outcome(result="ä" * 100)])), max_result_bytes=51)
+    messages = history(asked(), answered(step("", outcome(result="ä" * 100))), max_result_bytes=51)
     text, note = messages[-1]["content"].split("\n")
     assert (text, "200 bytes in all" in note) == ("ä" * 25, True)
 
 
 def test_a_history_that_ends_with_the_model_asks_it_to_go_on():
     """Most models refuse to continue their own message."""
-    messages = history(asked(), answered(Step(text="So far")))
+    messages = history(asked(), answered(step("So far")))
     assert messages[-1] == {"role": "user", "content": CONTINUE_PROMPT}
 
 
 def test_an_answer_without_words_leaves_no_message():
     """An empty one is refused by some providers."""
-    assert [message["role"] for message in history(asked(), answered(Step(text="")), asked("Well?"))] == [
+    assert [message["role"] for message in history(asked(), answered(step("")), asked("Well?"))] == [
         "user",
         "user",
     ]

@@ -95,3 +95,84 @@ def whole(*pieces: str, reason: str = "stop") -> Wire:
 def anthropic_event(kind: str, **facts: Any) -> str:
     """Return one event of an Anthropic stream as it travels."""
     return f"event: {kind}\ndata: {json.dumps({'type': kind, **facts})}\n\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A content block of an Anthropic answer: how it begins, and what comes piece by piece."""
+
+    start: Body
+    deltas: tuple[Body, ...] = ()
+
+    def events(self, index: int) -> tuple[str, ...]:
+        """Return its events as they travel."""
+        deltas = [anthropic_event("content_block_delta", index=index, delta=delta) for delta in self.deltas]
+        start = anthropic_event("content_block_start", index=index, content_block=self.start)
+        return (start, *deltas, anthropic_event("content_block_stop", index=index))
+
+
+def text_block(*texts: str) -> Block:
+    """Return a block of text."""
+    return Block(
+        start={"type": "text", "text": ""}, deltas=tuple({"type": "text_delta", "text": text} for text in texts)
+    )
+
+
+def thinking_block(*texts: str, signature: str) -> Block:
+    """Return a block of thoughts, signed at its end."""
+    deltas: list[Body] = [{"type": "thinking_delta", "thinking": text} for text in texts]
+    deltas.append({"type": "signature_delta", "signature": signature})
+    return Block(start={"type": "thinking", "thinking": "", "signature": ""}, deltas=tuple(deltas))
+
+
+def hidden_block(data: str) -> Block:
+    """Return a block of thoughts that the provider hides."""
+    return Block(start={"type": "redacted_thinking", "data": data})
+
+
+def call_block(*pieces: str, call_id: str, name: str) -> Block:
+    """Return a block that calls a tool; like the real provider, it begins with an empty piece of arguments."""
+    start = {"type": "tool_use", "id": call_id, "name": name, "input": {}}
+    deltas = tuple({"type": "input_json_delta", "partial_json": piece} for piece in ("", *pieces))
+    return Block(start=start, deltas=deltas)
+
+
+ANTHROPIC_USAGE = {"input_tokens": 5, "output_tokens": 1}
+
+
+def anthropic_opening(**usage: int) -> str:
+    """Return the first event of an Anthropic answer."""
+    message = {"id": "m", "role": "assistant", "content": [], "usage": {**ANTHROPIC_USAGE, **usage}}
+    return anthropic_event("message_start", message=message)
+
+
+def anthropic_ending(reason: str = "end_turn", **usage: int) -> tuple[str, ...]:
+    """Return the last events of an Anthropic answer."""
+    ended = anthropic_event("message_delta", delta={"stop_reason": reason}, usage={**ANTHROPIC_USAGE, **usage})
+    return (ended, anthropic_event("message_stop"))
+
+
+def anthropic(*blocks: Block, reason: str = "end_turn") -> Wire:
+    """Return a whole answer in Anthropic's format."""
+    events = [event for index, block in enumerate(blocks) for event in block.events(index)]
+    return Wire(pieces=(anthropic_opening(), *events, *anthropic_ending(reason)))
+
+
+def gemini_event(*parts: Body, reason: str = "", **facts: Any) -> str:
+    """Return one chunk of a Gemini stream as it travels."""
+    candidate: Body = {"index": 0, "content": {"role": "model", "parts": list(parts)}}
+    candidate |= {"finishReason": reason} if reason else {}
+    return f"data: {json.dumps({'candidates': [candidate], 'modelVersion': 'gemini-x', **facts})}\n\n"
+
+
+GEMINI_USAGE = {"promptTokenCount": 5, "candidatesTokenCount": 3, "totalTokenCount": 8}
+
+
+def gemini(*chunks: tuple[Body, ...], reason: str = "STOP") -> Wire:
+    """Return a whole answer in Gemini's format: the parts of each chunk."""
+    return Wire(
+        pieces=(
+            *(gemini_event(*parts) for parts in chunks),
+            gemini_event({"text": ""}, reason=reason, usageMetadata=GEMINI_USAGE),
+        )
+    )

@@ -4,6 +4,9 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+from asgiref.sync import sync_to_async
 
 from durable_agents import Agent, Retry, ToolContext, ToolError, tool
 from durable_agents.crashpoints import crashpoint
@@ -79,6 +82,23 @@ def book(name: str) -> str:
     return name
 
 
+@tool(name="wait", timeout_seconds=2)
+async def wait_two_seconds_at_most(seconds: float) -> str:
+    """Take some seconds, two at most."""
+    await asyncio.sleep(seconds)
+    return f"waited {seconds:g} s"
+
+
+@tool
+def count_up(ctx: ToolContext, seconds: float) -> str:
+    """Say how far it is, until the time is over or nobody waits any more."""
+    ended = time.monotonic() + seconds
+    while time.monotonic() < ended and not ctx.stop_requested:
+        ctx.progress({"left": round(ended - time.monotonic(), 3)})
+        time.sleep(0.01)
+    return "stopped" if ctx.stop_requested else "counted"
+
+
 MODEL = {
     "model": "openai/test",
     "model_settings": {"api_base": os.environ.get("TEST_MODEL_URL", "http://127.0.0.1:9/v1"), "api_key": "test"},
@@ -87,4 +107,42 @@ MODEL = {
 }
 
 talker = Agent("talker", **MODEL)
+patient = Agent("patient", when_busy="queue", **MODEL)
 toolbox = Agent("toolbox", tools=[note, note_again, wait, add, refuse, explode, leave, block_the_loop, book], **MODEL)
+_anthropic = MODEL["model_settings"] | {"api_base": MODEL["model_settings"]["api_base"].removesuffix("/v1")}
+novelist = Agent("novelist", **MODEL | {"model": "anthropic/claude-sonnet-4-5", "model_settings": _anthropic})
+impatient = Agent("impatient", tools=[wait_two_seconds_at_most, count_up], **MODEL)
+
+
+def note_booking(name: str) -> None:
+    """Keep a line where tests of other processes find it."""
+    from tests.project.models import Booking
+
+    Booking.objects.create(name=name)
+
+
+def tell_slowly(*, usage: dict[str, Any], **facts: Any) -> None:
+    """Take a second to note that a message is complete."""
+    time.sleep(1)
+    note_booking(f"message, {usage['input_tokens'] > 0}")
+
+
+async def tell_of_turn(*, finish_reason: str, **facts: Any) -> None:
+    """Note that the turn is over."""
+    await sync_to_async(note_booking)(f"turn, {finish_reason}")
+
+
+async def tell_of_error(*, kind: str, **facts: Any) -> None:
+    """Note that a run has failed."""
+    await sync_to_async(note_booking)(f"error, {kind}")
+
+
+informed = Agent(
+    "informed",
+    tools=[add],
+    on_message_complete=tell_slowly,
+    on_turn_complete=tell_of_turn,
+    on_error=tell_of_error,
+    title=lambda thread: f"Title of {thread.agent}",
+    **MODEL,
+)

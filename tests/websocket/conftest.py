@@ -17,6 +17,7 @@ from durable_agents import Agent, create_thread, outbound
 from durable_agents.models import Thread
 from durable_agents.streaming import Frame
 from tests.lifecycle.stage import Declare, declare, worker
+from tests.websocket.protocol import check
 
 __all__ = ["declare", "worker"]
 
@@ -108,17 +109,21 @@ class Socket:
         await self._wire.send_to(bytes_data=data)
 
     async def hear(self) -> Frame:
-        """Return the next frame."""
+        """Return the next frame, which is as the published schema says."""
         frame: Frame = json.loads(await self._wire.receive_from(timeout=PATIENCE_SECONDS))
+        check("server", frame)
         return frame
 
     async def ask(self, **frame: Any) -> Frame:
-        """Send a request and return the answer to it, leaving out news in between."""
-        await self.tell(**{"id": "r1", **frame})
-        while True:
+        """Send a request and return the answer to it, leaving out news in between. What is done fits the schema."""
+        asked = {"id": "r1", **frame}
+        await self.tell(**asked)
+        answer = await self.hear()
+        while answer.get("id") != asked["id"]:
             answer = await self.hear()
-            if answer.get("id") == frame.get("id", "r1"):
-                return answer
+        if answer["type"] != "error":
+            check("client", asked)
+        return answer
 
     async def hear_until(self, wanted: Callable[[Frame], bool]) -> list[Frame]:
         """Return the frames up to the first one that is wanted."""

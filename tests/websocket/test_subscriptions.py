@@ -43,6 +43,9 @@ async def test_a_thread_of_somebody_else_is_as_unknown_as_one_that_is_not(socket
         {"type": "send", "prompt": "Hi"},
         {"type": "stop"},
         {"type": "resume"},
+        {"type": "tool_output", "tool_call_id": "call_x", "output": 1},
+        {"type": "approve", "tool_call_id": "call_x"},
+        {"type": "reject", "tool_call_id": "call_x"},
     ]
     for frame in frames:
         answers = [await socket.ask(thread=name, **frame) for name in (str(foreign.pk), "bobs", str(uuid4()))]

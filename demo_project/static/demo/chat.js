@@ -6,6 +6,7 @@
  */
 
 import {Announcer, ConnectionSign, Drawer, Follower} from "./around.js";
+import {askOf, focusForm} from "./asks.js";
 import {byId, show, showText} from "./dom.js";
 import {MessageList, textOf} from "./messages.js";
 import {ThreadList} from "./threads.js";
@@ -28,8 +29,15 @@ class ChatPage {
   #store = null;
   #isCreating = false;
   #wasRunning = false;
+  /** The calls that wait for the reader, by id; null until the chat is there. @type {Set<string>|null} */
+  #asked = null;
   #threads = new ThreadList(this.#client, (id) => this.#go(id));
-  #messages = new MessageList(byId("messages", HTMLOListElement), updateMarkdown, (message) => this.#resend(message));
+  #messages = new MessageList(
+    byId("messages", HTMLOListElement),
+    updateMarkdown,
+    (message) => this.#resend(message),
+    () => this.#store,
+  );
   #follower = new Follower(byId("log", HTMLElement), byId("jump", HTMLButtonElement));
   #announcer = new Announcer(byId("status", HTMLElement), byId("spoken", HTMLElement));
   #connection = new ConnectionSign(byId("connection", HTMLElement), byId("connection-text", HTMLElement));
@@ -83,6 +91,7 @@ class ChatPage {
     this.#store?.close();
     this.#store = id === null ? null : this.#client.thread(id);
     this.#wasRunning = false;
+    this.#asked = null;
     this.#follower.follow();
     this.#threads.select(id);
     this.#store?.subscribe(() => this.#render());
@@ -131,13 +140,33 @@ class ChatPage {
   /** @param {Snapshot} snapshot */
   #tellAround({threadId, title, status, isRunning, messages, error}) {
     this.#threads.put({id: threadId, title, status});
-    if (isRunning === this.#wasRunning) return;
+    if (isRunning !== this.#wasRunning) this.#tellOfRun(isRunning, status, messages, error);
+    this.#tellOfAsks(messages);
+  }
+
+  /** @param {boolean} isRunning @param {string|null} status @param {Message[]} messages @param {Snapshot["error"]} error */
+  #tellOfRun(isRunning, status, messages, error) {
     this.#wasRunning = isRunning;
     if (isRunning) return this.#announcer.status("The assistant is answering.");
     this.#announcer.status(REST_TEXTS[status ?? ""] ?? error?.message ?? "");
     const last = messages.at(-1);
     if (last?.role === "assistant") this.#announcer.speak(textOf(last));
     this.#threads.refresh();
+  }
+
+  /**
+   * Says once of each call that it waits for the reader, and leads one there who is about to write nothing else.
+   * @param {Message[]} messages
+   */
+  #tellOfAsks(messages) {
+    const waiting = messages.flatMap(({parts}) => parts).filter((part) => part.toolCallId && askOf(part));
+    const fresh = waiting.filter(({toolCallId}) => !this.#asked?.has(toolCallId));
+    const isFirstLook = this.#asked === null;
+    this.#asked = new Set(waiting.map(({toolCallId}) => toolCallId));
+    if (fresh.length === 0) return;
+    this.#announcer.status(`The assistant waits for you: ${fresh.map((part) => askOf(part)?.title(part)).join(" ")}`);
+    const isIdle = document.activeElement === this.#prompt && this.#prompt.value === "";
+    if (isIdle && !isFirstLook) focusForm(fresh[0].toolCallId);
   }
 
   #onConnection() {
@@ -222,6 +251,7 @@ class ChatPage {
   }
 
   #onEscape() {
+    if (document.activeElement?.matches(".field")) return; // who leaves a field does not mean to end the run
     if (this.#drawer.isOpen) this.#drawer.close();
     else this.#stopAnswer();
   }
@@ -261,7 +291,7 @@ function threadInAddress() {
 /** Whether the page shows that something is going on in this message. @param {Message|undefined} message */
 function isWriting(message) {
   const last = message?.role === "assistant" ? message.parts.at(-1) : undefined;
-  return last?.state === "streaming" || last?.state === "input-streaming" || last?.state === "input-available";
+  return (last && askOf(last) !== null) || last?.state === "streaming" || last?.state === "input-streaming" || last?.state === "input-available";
 }
 
 /** @param {Snapshot|null} snapshot */

@@ -3,11 +3,13 @@
  * stays open and a selection stays selected.
  */
 
+import {AskForm, askOf, nameOf} from "./asks.js";
 import {inside, piece, show, showText} from "./dom.js";
 
 /** @typedef {import("../../../durable_agents/static/durable_agents/durable-agents.js").Message} Message */
 /** @typedef {import("../../../durable_agents/static/durable_agents/durable-agents.js").Part} Part */
 /** @typedef {{element: HTMLElement, update: (part: Part) => void}} PartView */
+/** @typedef {import("./asks.js").Store} Store */
 /** @typedef {(element: Element, text: string) => void} ShowMarkdown */
 
 const AUTHORS = new Map([
@@ -21,13 +23,16 @@ export class MessageList {
   #list;
   #showMarkdown;
   #onRetry;
+  #getStore;
 
   /**
    * @param {HTMLElement} list
    * @param {ShowMarkdown} showMarkdown
    * @param {(message: Message) => void} onRetry a message that was not delivered shall be sent again
+   * @param {() => Store|null} getStore the thread whose calls are answered
    */
-  constructor(list, showMarkdown, onRetry) {
+  constructor(list, showMarkdown, onRetry, getStore) {
+    this.#getStore = getStore;
     this.#list = list;
     this.#showMarkdown = showMarkdown;
     this.#onRetry = onRetry;
@@ -49,7 +54,7 @@ export class MessageList {
 
   /** @param {Message} message */
   #viewOf(message) {
-    const view = this.#views.get(message.id) ?? new MessageView(this.#showMarkdown, this.#onRetry);
+    const view = this.#views.get(message.id) ?? new MessageView(this.#showMarkdown, this.#onRetry, this.#getStore);
     this.#views.set(message.id, view);
     return view;
   }
@@ -75,8 +80,11 @@ class MessageView {
   #retry = inside(this.element, ".retry", HTMLButtonElement);
   #copy = inside(this.element, ".copy", HTMLButtonElement);
 
-  /** @param {ShowMarkdown} showMarkdown @param {(message: Message) => void} onRetry */
-  constructor(showMarkdown, onRetry) {
+  #getStore;
+
+  /** @param {ShowMarkdown} showMarkdown @param {(message: Message) => void} onRetry @param {() => Store|null} getStore */
+  constructor(showMarkdown, onRetry, getStore) {
+    this.#getStore = getStore;
     this.#showMarkdown = showMarkdown;
     this.#retry.addEventListener("click", () => this.#message && onRetry(this.#message));
     this.#copy.addEventListener("click", () => this.#copyText());
@@ -122,7 +130,7 @@ class MessageView {
   #makePart({type}) {
     if (type === "text") return textView(this.#message?.role === "assistant" ? this.#showMarkdown : null);
     if (type === "reasoning") return reasoningView();
-    return type === "source-url" || type === "file" ? sourceView() : toolView();
+    return type === "source-url" || type === "file" ? sourceView() : toolView(this.#getStore);
   }
 
   /** @param {Message} message @param {boolean} isOpen */
@@ -205,31 +213,79 @@ const TOOL_STATES = {
   "approval-responded": {text: "Running", look: "busy"},
   "output-available": {text: "Done", look: "done"},
   "output-error": {text: "Failed", look: "failed"},
-  "output-denied": {text: "Denied", look: "failed"},
+  "output-denied": {text: "Rejected", look: "failed"},
 };
 
-/** @type {() => PartView} */
-function toolView() {
-  const element = piece("tool-piece");
+/** @type {(getStore: () => Store|null) => PartView} */
+function toolView(getStore) {
+  const element = /** @type {HTMLDetailsElement} */ (piece("tool-piece"));
   const field = (/** @type {string} */ name) => inside(element, `.tool-${name}`, HTMLElement);
   const showJson = (/** @type {string} */ name, /** @type {any} */ value) => {
     show(field(`${name}-head`), value !== undefined);
     if (show(field(name), value !== undefined)) showText(field(name), pretty(value));
   };
+  /** @type {AskForm|null} */
+  let form = null;
   return {
     element,
     update(part) {
-      const {text, look} = TOOL_STATES[part.state] ?? {text: part.state, look: "busy"};
+      form = placeForm(element, form, part, getStore);
+      const {text, look} = form ? WAITS : (TOOL_STATES[part.state] ?? {text: part.state, look: "busy"});
       element.dataset.look = look;
-      showText(field("name"), part.toolName ?? part.type.slice("tool-".length));
-      showText(field("gist"), gistOf(part.input));
+      showText(field("name"), nameOf(part));
+      showText(field("gist"), form ? "" : gistOf(part.input)); // a form says it at length
       showText(field("state"), text);
-      showText(field("input"), pretty(part.input ?? {}));
-      showJson("progress", part.progress);
+      showJson("input", form ? undefined : (part.input ?? {}));
+      showProgress(element, part.progress);
       showJson("output", part.output);
       if (show(field("error"), part.errorText !== undefined)) showText(field("error"), part.errorText);
     },
   };
+}
+
+const WAITS = {text: "Waits for you", look: "waits"};
+
+/**
+ * The form of a call that waits for the reader: put on the page and opened, or taken away when it waits no more.
+ * @type {(card: HTMLDetailsElement, form: AskForm|null, part: Part, getStore: () => Store|null) => AskForm|null}
+ */
+function placeForm(card, form, part, getStore) {
+  const ask = askOf(part);
+  if (form?.fits(part) || (!form && !ask)) return form;
+  const hadFocus = form?.element.contains(document.activeElement) ?? false;
+  form?.element.remove();
+  card.open = ask !== null;
+  if (!ask) {
+    if (hadFocus) inside(card, "summary", HTMLElement).focus();
+    return null;
+  }
+  const made = new AskForm(ask, part, getStore);
+  inside(card, ".tool-body", HTMLElement).prepend(made.element);
+  return made;
+}
+
+/**
+ * How far a call is: a bar where it says how much of how much, else its own words.
+ * @type {(card: HTMLElement, progress: any) => void}
+ */
+function showProgress(card, progress) {
+  if (!show(inside(card, ".tool-progress", HTMLElement), progress !== undefined)) return;
+  const bar = inside(card, ".tool-bar", HTMLProgressElement);
+  const {value, text} = measured(progress);
+  if (show(bar, value !== null)) bar.value = value ?? 0;
+  showText(inside(card, ".tool-progress-text", HTMLElement), text);
+}
+
+/**
+ * A number from 0 to 1, or an object with `done` and `total`, is a part of a whole; anything else is shown as it is.
+ * @type {(progress: any) => {value: number|null, text: string}}
+ */
+function measured(progress) {
+  const {done, total, text} = typeof progress === "object" && progress !== null ? progress : {};
+  const share = typeof progress === "number" ? progress : done / total;
+  if (!(share >= 0 && share <= 1)) return {value: null, text: gistOf(progress) || String(progress)};
+  const said = typeof text === "string" ? text : total ? `${done} of ${total}` : `${Math.round(share * 100)} %`;
+  return {value: share, text: said};
 }
 
 /** @type {(value: any) => string} */

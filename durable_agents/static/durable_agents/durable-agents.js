@@ -79,6 +79,8 @@
  * @property {(on: {opened: () => void, frame: (frame: Frame) => void, closed: (end: Closing) => void}) => Wire} open
  */
 
+/** @typedef {{name: string, description: string, kind: string, needs_approval: boolean}} AgentTool */
+/** @typedef {{name: string, description: string, tools: AgentTool[]}} Agent */
 /** @typedef {{send: (text: string) => void, close: () => void}} Wire */
 /** @typedef {{code: number, reason: string}} Closing */
 
@@ -609,7 +611,7 @@ function patchTool(transcript, frame) {
 
 /** @type {(part: Part, frame: Frame) => Part} */
 function patchedTool(part, {status, tool_call_id, output: result, error, progress}) {
-  const {output: _output, errorText: _error, progress: _progress, ...known} = part;
+  const {output: _output, errorText: _error, progress: _progress, approval: _approval, ...known} = part;
   const state = TOOL_STATES[status] ?? part.state;
   if (state === "output-available") return {...known, state, output: result ?? null};
   if (state === "output-error") return {...known, state, errorText: error || "The tool call failed."};
@@ -1059,6 +1061,42 @@ class ThreadStore {
   resume = async () => void (await this.#command("resume", {}));
 
   /**
+   * Gives the result of a call that runs in the browser, or that somebody else answers. The first answer counts.
+   * @param {string} toolCallId
+   * @param {any} result any JSON value
+   * @returns {Promise<void>}
+   */
+  addToolOutput = async (toolCallId, result) =>
+    void (await this.#command("tool_output", {tool_call_id: toolCallId, output: result ?? null}));
+
+  /**
+   * Says that such a call failed, in words for the model.
+   * @param {string} toolCallId
+   * @param {string} error
+   * @returns {Promise<void>}
+   */
+  addToolError = async (toolCallId, error) =>
+    void (await this.#command("tool_output", {tool_call_id: toolCallId, error}));
+
+  /**
+   * Lets a call run that waits for approval, with other arguments than the model's where they are given.
+   * @param {string} toolCallId
+   * @param {{arguments?: Record<string, any>, reason?: string}} [decision]
+   * @returns {Promise<void>}
+   */
+  approve = async (toolCallId, decision = {}) =>
+    void (await this.#command("approve", {...decision, tool_call_id: toolCallId, approved: true}));
+
+  /**
+   * Does not let it run; the model is told why.
+   * @param {string} toolCallId
+   * @param {{reason?: string}} [decision]
+   * @returns {Promise<void>}
+   */
+  reject = async (toolCallId, decision = {}) =>
+    void (await this.#command("reject", {...decision, tool_call_id: toolCallId}));
+
+  /**
    * Loads the messages before the oldest one shown.
    * @param {number} [limit]
    * @returns {Promise<void>}
@@ -1260,8 +1298,8 @@ function restApi(base, options) {
   /** @type {(method: string, path: string, body?: object) => Promise<any>} */
   const call = (method, path, body) => callApi(options, method, new URL(path, base), body);
   return {
-    /** The agents one may talk to. @returns {Promise<{name: string, description: string}[]>} */
-    listAgents: () => call("GET", "agents/"),
+    /** The agents one may talk to, with their tools. @returns {Promise<Agent[]>} */
+    listAgents: async () => (await call("GET", "agents/")).results,
     /**
      * One page of threads, the last changed first. Give `next` of a page as `page` for the one after it.
      * @param {{page?: string|null, limit?: number, agent?: string, status?: string, search?: string}} [filter]

@@ -1,0 +1,20 @@
+"""What the demo's tools write: one table, so that what an approval set in motion can be seen."""
+
+from django.conf import settings
+from django.db import models
+
+
+class Booking(models.Model):
+    """A table in a restaurant, booked by the tool `book_table` after a person had agreed."""
+
+    restaurant = models.CharField(max_length=200)
+    people = models.PositiveSmallIntegerField()
+    time = models.CharField(max_length=40)
+    booked_for = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE)
+    made_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]  # noqa: RUF012 - Django reads a list
+
+    def __str__(self) -> str:
+        return f"{self.restaurant}, {self.people} people, {self.time}"

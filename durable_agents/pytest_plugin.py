@@ -1,0 +1,28 @@
+"""Fixtures for projects that test with pytest, found by its entry point. Loads nothing before a fixture is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from durable_agents.testing import Ran, ScriptedModel
+
+
+@pytest.fixture
+def scripted_model() -> Iterator[ScriptedModel]:
+    """A scripted model in place of every agent's, without answers yet: ``scripted_model.script("Hello.")``."""
+    from durable_agents.testing import ScriptedModel  # noqa: PLC0415 - needs the app registry
+
+    with ScriptedModel() as model:
+        yield model
+
+
+@pytest.fixture
+def run_until_idle() -> Callable[..., Ran]:
+    """``durable_agents.testing.run_until_idle``; the test says which database it wants (``db``)."""
+    from durable_agents import testing  # noqa: PLC0415 - needs the app registry
+
+    return testing.run_until_idle

@@ -1,0 +1,170 @@
+"""Hides which messages of a thread are listed, and how an answer that is being written is shown among them.
+
+With the open stream, what is read is one state of the thread, the one at its ``rev``: a step that is committed
+meanwhile is not listed and its stream still counts as open, so that no part is shown twice or is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from django.db.models import BigIntegerField, Exists, F, OuterRef, Q, Value
+from django.db.models.functions import Coalesce
+
+from durable_agents import models
+from durable_agents.agents import Agent
+from durable_agents.models import (
+    Delta,
+    MessageQuerySet,
+    Role,
+    Stream,
+    Thread,
+    ThreadQuerySet,
+    ThreadStatus,
+)
+from durable_agents.parts import Part, fold, text_of
+from durable_agents.streaming import stream_open_at
+from durable_agents.transcript import UIMessage, get_thread, ui_messages
+
+_AFTER_ALL_POSITIONS = 2**62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """A message as clients see it."""
+
+    id: str
+    """The client's own id where it gave one, else the row's."""
+    client_id: str | None
+    role: str
+    parts: list[Part]
+    """UI message parts of the AI SDK."""
+    metadata: dict[str, Any]
+    position: int | None
+    """Total order within the thread; None while the message is queued."""
+    created_at: datetime
+
+    @property
+    def text(self) -> str:
+        """The plain text of the text parts, a blank line between them."""
+        return text_of(self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStream:
+    """The attempt whose text so far is in its message."""
+
+    id: str
+    number: int
+    seq: int
+    """The last delta that is included, -1 if none is."""
+    message: str
+    """The id of the message that it writes."""
+
+
+class MessagesWithStream(NamedTuple):
+    """Messages with an open answer, and the stream that it comes from; None where none is open."""
+
+    messages: list[Message]
+    stream: OpenStream | None
+
+
+def list_threads(
+    *, owner: Any = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
+) -> ThreadQuerySet:
+    """The threads with all of these, archived ones too, the last changed first; None asks for nothing.
+
+    A queryset: filter it further, slice it, iterate (``async for`` in a coroutine). ``owner`` is a user or its key.
+    Raises ValueError for a status that does not exist.
+    """
+    name = agent.name if isinstance(agent, Agent) else agent
+    given = {"owner": owner, "scope": scope, "agent": name, "status": status and ThreadStatus(status)}
+    return Thread.objects.filter(**{field: value for field, value in given.items() if value is not None})
+
+
+def list_messages(
+    thread: Thread | UUID | str, *, after: int | None = None, limit: int | None = None, include_system: bool = False
+) -> list[Message]:
+    """The messages of a thread as clients see them, oldest first, queued ones last.
+
+    ``after`` is a position, exclusive; ``limit`` the most that come. Not listed are messages that were edited or
+    regenerated away, answers without any parts yet and, without ``include_system``, those of the role system. Four
+    queries, however many. Raises ThreadNotFoundError.
+    """
+    listed = listed_messages(_thread(thread), include_system=include_system)
+    return _values(ui_messages(after_position(listed, after)[:limit]))
+
+
+def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int = 0) -> MessagesWithStream:
+    """All messages of a thread with the open answer as far as it is stored, and the stream that it comes from.
+
+    A stream whose number is lower than ``from_number`` is not shown. Six queries, however many messages and deltas.
+    Raises ThreadNotFoundError.
+    """
+    row = _thread(thread)
+    stream = open_answer(row, from_number=from_number)
+    listed = listed_messages(row, answer_id=stream.message_id if stream else None)
+    messages, entry = fold_in(stream, ui_messages(listed, upto_rev=row.rev))
+    return MessagesWithStream(_values(messages), entry)
+
+
+def _thread(thread: Thread | UUID | str) -> Thread:
+    """The thread as it is now."""
+    return get_thread(thread.pk if isinstance(thread, Thread) else thread)
+
+
+def _values(messages: Iterable[UIMessage]) -> list[Message]:
+    return [Message(**it | {"created_at": datetime.fromisoformat(it["created_at"])}) for it in messages]
+
+
+def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
+    """The messages of a thread that clients are shown, each with its ``turn``: by position, queued ones last.
+
+    An answer without parts is left out, unless it is the one of ``answer_id``, to which parts are being written.
+    """
+    steps = Stream.objects.in_transcript().filter(message=OuterRef("pk"))
+    has_parts = ~Q(role=Role.ASSISTANT) | Exists(steps) | Q(pk=answer_id)
+    queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
+    turn = Coalesce(F("position"), queued, output_field=BigIntegerField())
+    rows = models.Message.objects.shown().filter(has_parts, thread=thread)
+    return (rows if include_system else rows.exclude(role=Role.SYSTEM)).annotate(turn=turn)
+
+
+def after_position(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:
+    """Those after a position, and the queued ones, which have none yet."""
+    if position is None:
+        return messages
+    return messages.filter(Q(position__gt=position) | Q(position__isnull=True))
+
+
+def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
+    """The stream that was open at the thread's ``rev``, unless its number is lower than ``from_number``."""
+    stream = stream_open_at(thread)
+    return stream if stream is not None and stream.number >= from_number else None
+
+
+def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[UIMessage], OpenStream | None]:
+    """The messages with the stream's deltas in its own one, without answers that have no parts yet."""
+    if stream is None:
+        return _with_parts(messages), None
+    message_id, seq = stream.answer.shown_id, -1
+    for message in messages:
+        if message["id"] == message_id:
+            seq = _append_deltas(message, stream)
+    entry = OpenStream(id=str(stream.pk), number=stream.number, seq=seq, message=message_id)
+    return _with_parts(messages), entry
+
+
+def _append_deltas(message: UIMessage, stream: Stream) -> int:
+    """Append what the deltas say. Returns the seq of the last one, -1 if there is none."""
+    deltas = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
+    message["parts"] = message["parts"] + fold(chunk for _, chunks in deltas for chunk in chunks)
+    return deltas[-1][0] if deltas else -1
+
+
+def _with_parts(messages: Sequence[UIMessage]) -> list[UIMessage]:
+    return [message for message in messages if message["parts"] or message["role"] != Role.ASSISTANT]

@@ -1,0 +1,49 @@
+"""What projects test their agents with: a scripted model, and a worker that runs inside the test.
+
+    from durable_agents.testing import ScriptedModel, calls, run_until_idle
+
+    class SupportTests(TestCase):
+        def test_refund(self):
+            with ScriptedModel(calls("refund", order_id=7), "You have your money back.") as model:
+                thread = create_thread("support", prompt="Refund order 7, please.")
+                run_until_idle()
+            self.assertEqual(get_thread(thread.pk).status, "completed")
+
+It works in a ``TestCase``, inside its transaction, and with pytest's ``db``: no broker, no network, no litellm, and
+nobody sleeps. How to: docs/howto/testing.md.
+"""
+
+from durable_agents.testing.crashes import POINTS, SimulatedCrash, crash, crash_at
+from durable_agents.testing.inline import NoScriptedModelError, NotIdleError, Ran, arun_until_idle, run_until_idle
+from durable_agents.testing.script import (
+    OutOfAnswersError,
+    ScriptedModel,
+    calls,
+    does,
+    ends,
+    fails,
+    hangs,
+    says,
+    thinks,
+)
+
+__all__ = [
+    "POINTS",
+    "NoScriptedModelError",
+    "NotIdleError",
+    "OutOfAnswersError",
+    "Ran",
+    "ScriptedModel",
+    "SimulatedCrash",
+    "arun_until_idle",
+    "calls",
+    "crash",
+    "crash_at",
+    "does",
+    "ends",
+    "fails",
+    "hangs",
+    "run_until_idle",
+    "says",
+    "thinks",
+]

@@ -1,0 +1,365 @@
+"""`manage.py agents_doctor` finds what keeps agents from running, says what to do, and serves as a probe."""
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.db.models.functions import Now
+from django.utils import timezone
+from django_q.brokers import Broker
+from django_q.conf import Conf
+from django_q.models import Schedule
+
+from durable_agents import create_thread
+from durable_agents.management import diagnosis
+from durable_agents.models import Pool, Stream, StreamState
+from durable_agents.outbound import schedule_sweep
+from tests.architecture.sources import ROOT
+from tests.lifecycle.stage import agent, bells, declare, worker
+from tests.testing.shop import opened
+
+__all__ = ["agent", "bells", "declare", "worker"]
+
+pytestmark = pytest.mark.django_db
+NOWHERE = "redis://127.0.0.1:9/0"
+
+
+@pytest.fixture(autouse=True)
+def _healthy(agent, bells, monkeypatch):
+    """Begin with a project in which all is well: a sweep that runs, and keys."""
+    Schedule.objects.all().delete()
+    schedule_sweep()
+    Schedule.objects.update(task="an earlier one", next_run=timezone.now() + timedelta(seconds=30))
+    for key in diagnosis.KEYS.values():
+        monkeypatch.setenv(key, "key")
+
+
+def examine(*arguments):
+    """Run the command; return its exit code and its findings by area."""
+    out = StringIO()
+    try:
+        call_command("agents_doctor", "--json", *arguments, stdout=out)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    told = json.loads(out.getvalue())
+    by_area = {}
+    for finding in told["findings"]:
+        by_area.setdefault(finding["area"], []).append(finding)
+    return SimpleNamespace(code=code, status=told["status"], by_area=by_area)
+
+
+def problem(area, *arguments):
+    """Return the one problem of an area and the exit code; every problem has a hint."""
+    told = examine(*arguments)
+    [found] = [finding for finding in told.by_area[area] if finding["level"] != "ok"]
+    assert found["hint"]
+    return SimpleNamespace(code=told.code, **found)
+
+
+# ---------------------------------------------------------------------------------------------------------- in health
+
+
+def test_a_healthy_project_has_no_problem():
+    """Each area says something."""
+    told = examine("--fail-level", "warning")
+    assert (told.code, told.status) == (0, "ok"), told.by_area
+    areas = ["package", "settings", "database", "broker", "sweep", "channel layer", "workers", "models"]
+    assert list(told.by_area) == areas
+
+
+def test_people_read_lines_with_what_to_do():
+    """A problem is followed by its hint."""
+    Schedule.objects.all().delete()
+    out = StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("agents_doctor", stdout=out, no_color=True)
+    assert ended.value.code == 2
+    lines = out.getvalue().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("error    sweep"))
+    assert "-> Run: manage.py migrate" in lines[at + 1]
+
+
+def test_warnings_fail_the_probe_only_where_that_is_asked_for():
+    """A probe should not restart what works."""
+    Schedule.objects.update(next_run=timezone.now() - timedelta(hours=1), task="")
+    assert examine().code == 0
+    assert examine("--fail-level", "warning").code == 1
+
+
+def test_an_area_that_breaks_does_not_hide_the_others(monkeypatch):
+    """It is a finding of its own."""
+
+    def broken():
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(diagnosis, "sweep_facts", broken)
+    told = examine()
+    assert told.code == 2
+    assert told.by_area["sweep"][0]["text"] == "could not be looked at: RuntimeError: unforeseen"
+    assert told.by_area["models"][0]["level"] == "ok"
+
+
+def test_as_a_process_it_is_quick_and_imports_no_litellm(child_env, tmp_path):
+    """Fit for a probe; a database without tables is an error, not a traceback."""
+    code = (
+        "import sys, time; from django.core.management import execute_from_command_line as run\n"
+        "began = time.monotonic()\n"
+        "try: run(['manage.py', 'agents_doctor', '--json'])\n"
+        "finally: print(round(time.monotonic() - began, 2), 'litellm' in sys.modules)"
+    )
+    env = child_env | {"TEST_DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}"}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    told, last = ended.stdout.splitlines()
+    seconds, imported = last.split()
+    assert float(seconds) < 2
+    assert imported == "False"
+    [missing] = [finding for finding in json.loads(told)["findings"] if finding["level"] == "error"]
+    assert "Migrations are not applied" in missing["text"]
+    assert missing["hint"] == "Run: manage.py migrate"
+
+
+# ------------------------------------------------------------------------------------------------------- the findings
+
+
+def test_the_other_project_of_nearly_the_same_name_is_found(monkeypatch):
+    """It imports under our name."""
+    monkeypatch.setattr(diagnosis, "version", lambda name: "1.2.3")
+    found = problem("package")
+    assert (found.code, found.level) == (2, "error")
+    assert "pip uninstall durable-agents" in found.hint
+
+
+def test_sources_that_are_not_installed_are_no_problem(monkeypatch):
+    """A checkout on the path."""
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(diagnosis, "version", missing)
+    assert examine().by_area["package"][0]["level"] == "ok"
+
+
+def test_what_the_system_checks_find_is_told(settings):
+    """With their ids."""
+    settings.DURABLE_AGENTS = {"POLICI": "x"}
+    found = problem("settings")
+    assert (found.code, found.level, found.hint) == (2, "error", "Did you mean 'POLICY'?")
+    assert "durable_agents.E001" in found.text
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite alone has these options")
+def test_sqlite_options_that_writers_suffer_from_are_told(monkeypatch):
+    """With the lines to paste."""
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+    found = problem("settings")
+    assert found.level == "warning"
+    assert "'transaction_mode': 'IMMEDIATE'" in found.hint
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite alone has a journal mode")
+def test_a_journal_that_is_not_wal_is_told(tmp_path, child_env):
+    """By the file, not by the settings."""
+    code = (
+        "import django; django.setup()\n"
+        "from django.db import connection as c; c.ensure_connection()\n"
+        "c.cursor().execute('PRAGMA journal_mode=DELETE')\n"
+        "from durable_agents.management.diagnosis import _sqlite\n"
+        "print(*_sqlite(c))"
+    )
+    env = child_env | {"TEST_DATABASE_URL": f"sqlite:///{tmp_path / 'slow.sqlite3'}"}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert "'delete'" in ended.stdout
+    assert "journal_mode=WAL" in ended.stdout
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has this host's clock")
+def test_clocks_that_are_apart_are_told(monkeypatch):
+    """Leases go by the database's."""
+    ahead = SimpleNamespace(now=lambda: timezone.now() + timedelta(minutes=5))
+    monkeypatch.setattr(diagnosis, "timezone", ahead)
+    assert "300 s apart" in problem("database").text
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="is about PostgreSQL's version")
+def test_an_old_postgresql_is_told(monkeypatch):
+    """An error, since indexes would be missing."""
+    monkeypatch.setattr(diagnosis, "OLDEST_POSTGRESQL", 99)
+    assert problem("database").level == "error"
+
+
+def test_pools_that_differ_from_the_settings_are_told():
+    """Claims obey the rows."""
+    Pool.objects.filter(name="tools").update(limit=1)
+    assert "tools" in problem("database").text
+
+
+class SilentBroker(Broker):
+    """A broker that nobody can reach."""
+
+    def ping(self):
+        raise ConnectionError("connection refused")
+
+
+def test_a_broker_that_does_not_answer_is_an_error(monkeypatch):
+    """The other areas are looked at all the same."""
+    monkeypatch.setattr(Conf, "BROKER_CLASS", f"{__name__}.SilentBroker")
+    found = problem("broker")
+    assert (found.code, found.level) == (2, "error")
+    assert "connection refused" in found.text
+
+
+def test_a_redis_that_is_not_there_is_an_error_within_seconds(monkeypatch):
+    """Of its own, without a stack of retries."""
+    monkeypatch.setattr(Conf, "ORM", None)
+    monkeypatch.setattr(Conf, "REDIS", NOWHERE)
+    began = timezone.now()
+    found = problem("broker")
+    assert found.level == "error"
+    assert timezone.now() - began < timedelta(seconds=3)
+
+
+@pytest.mark.parametrize(
+    ("queue", "said"),
+    [({"timeout": 60, "retry": 60}, "retry 60 and timeout 60"), ({"timeout": None, "retry": 90}, "no timeout")],
+)
+def test_queue_limits_that_double_the_projects_own_tasks_are_told(settings, queue, said):
+    """django-q2 delivers again after ``retry``."""
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, **queue}
+    found = problem("settings")
+    assert said in found.text
+    assert found.level == "warning"
+
+
+def test_a_missing_sweep_is_an_error():
+    """Nothing else finds what lost its doorbell."""
+    Schedule.objects.all().delete()
+    found = problem("sweep")
+    assert (found.code, found.level, found.hint.split(" (")[0]) == (2, "error", "Run: manage.py migrate")
+
+
+def test_a_sweep_that_nobody_runs_is_told():
+    """How long it is late."""
+    Schedule.objects.update(next_run=timezone.now() - timedelta(seconds=600))
+    found = problem("sweep")
+    assert (found.level, found.hint) == ("warning", "Run: manage.py qcluster")
+    assert "600 s ago" in found.text
+
+
+def test_a_sweep_that_is_switched_off_or_elsewhere_is_told():
+    """Somebody changed the schedule."""
+    Schedule.objects.update(repeats=0)
+    assert problem("sweep").level == "error"
+    Schedule.objects.update(repeats=-1, cluster="elsewhere")
+    assert "another cluster" in problem("sweep").text
+
+
+def test_a_channel_layer_that_is_not_there_is_an_error(settings):
+    """A message is sent through it and waited for."""
+    layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [NOWHERE]}}
+    settings.CHANNEL_LAYERS = {"default": layer}
+    found = [item for item in examine().by_area["channel layer"] if item["level"] == "error"]
+    assert "does not carry a message" in found[0]["text"]
+
+
+def test_no_sign_of_a_worker_is_told():
+    """As long as nothing waits, a warning."""
+    Schedule.objects.update(task="")
+    found = problem("workers")
+    assert (found.level, found.hint) == ("warning", "Run: manage.py qcluster")
+
+
+def test_a_cluster_of_its_own_is_started_by_its_name(settings):
+    """The hint is a line to paste."""
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"slow": {"workers": 1}}}
+    settings.DURABLE_AGENTS = {"POOLS": {"tools": {"cluster": "slow", "limit": 50}}}
+    assert problem("workers").hint == "Run: Q_CLUSTER_NAME=slow manage.py qcluster"
+
+
+def test_a_pool_whose_cluster_does_not_exist_is_told(settings):
+    """By the system check."""
+    settings.DURABLE_AGENTS = {"POOLS": {"tools": {"cluster": "nowhere", "limit": 50}}}
+    assert "durable_agents.E003" in problem("settings").text
+
+
+def test_a_live_lease_is_a_sign_of_a_worker(worker):
+    """Whatever django-q2 says."""
+    Schedule.objects.update(task="")
+    create_thread("tested", prompt="Hi")
+    worker.claim_step()
+    assert "hold 1 rows" in examine().by_area["workers"][0]["text"]
+
+
+def late(seconds=120):
+    """Make a row due that long ago."""
+    create_thread("tested", prompt="Hi")
+    Stream.objects.filter(state=StreamState.PENDING).update(available_at=Now() - timedelta(seconds=seconds))
+
+
+def test_rows_that_nobody_takes_are_an_error():
+    """Where they have been due for more than a minute."""
+    late(30)
+    assert examine().status == "ok"
+    late(120)
+    found = problem("workers")
+    assert (found.code, found.level) == (2, "error")
+    assert "nobody takes them" in found.text
+
+
+def test_a_full_pool_is_told_apart(worker, settings):
+    """More workers alone would not help."""
+    settings.DURABLE_AGENTS = {"POOLS": {"agents": {"limit": 1}}}
+    Pool.objects.filter(name="agents").update(limit=1)
+    create_thread("tested", prompt="Hi")
+    worker.claim_step()
+    late()
+    found = problem("workers")
+    assert found.level == "warning"
+    assert "is full: 1 rows are held, 1 have waited" in found.text
+
+
+def test_rows_for_code_that_is_not_here_are_told():
+    """By the names that they want."""
+    late()
+    Stream.objects.update(agent="yesterdays")
+    found = problem("workers")
+    assert found.level == "warning"
+    assert "yesterdays" in found.text
+
+
+def test_a_model_without_a_key_is_told(monkeypatch):
+    """By the usual variable; an agent with a key or a server of its own is left alone."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    found = problem("models")
+    assert (found.code, found.level) == (0, "warning")
+    assert "Agent 'tested', model 'openai/x': the environment has no OPENAI_API_KEY" in found.text
+    assert "'talker'" not in found.text
+
+
+def test_litellm_is_asked_when_it_may_be(monkeypatch):
+    """It knows every provider and their keys, and asks nobody."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with opened(name="odd", model="no-such-provider/x"):
+        texts = [finding["text"] for finding in examine("--models").by_area["models"]]
+    assert any("'no-such-provider/x': litellm knows no provider for it" in text for text in texts)
+    assert any("'openai/x': the environment has no OPENAI_API_KEY" in text for text in texts)
+
+
+def test_models_behind_another_door_are_left_alone(settings):
+    """The project's own."""
+    settings.DURABLE_AGENTS = {"MODEL_DOOR": "myapp.door.Door"}
+    assert "myapp.door.Door" in examine().by_area["models"][0]["text"]
+
+
+def test_a_project_without_agents_is_told(monkeypatch):
+    """There is nothing to run."""
+    monkeypatch.setattr(diagnosis.registry, "all", list)
+    assert problem("models").text == "No agent is declared."

@@ -1,0 +1,99 @@
+"""Do what docs/quickstart.md says, as it is written there, with the built wheel in place of PyPI's package.
+
+    python -m tests.packaging.quickstart dist/*.whl
+
+Its files are made of its blocks, its commands are run, and an agent with a tool has to answer over curl.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.packaging.projects import ROOT, Project, answers, free_port, run, until, uv
+from tests.servers.model import Call, ModelUnderTest, Reply
+
+PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+FILE = re.compile(r"`(mysite/\w+\.py)`[^\n]*:\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PACKAGE = "pip install 'django-durable-agents[daphne]'"
+SIGN_IN = {"USERNAME": "you", "EMAIL": "you@example.org", "PASSWORD": "password"}
+
+
+def begin(folder: Path, wheel: Path) -> Project:
+    """Step 1, with the wheel; then every file of the page, those that are there already with its lines at their end."""
+    install = SHELL.findall(PAGE)[0]
+    assert PACKAGE in install, "the page installs something else"
+    wheel_install = f"{uv()} pip install --quiet 'django-durable-agents[daphne] @ {wheel.resolve().as_uri()}'"
+    pinned = f"{wheel_install} --constraint {ROOT / 'requirements' / 'pins.txt'}"
+    run("bash", "-euo", "pipefail", "-c", install.replace(PACKAGE, pinned), cwd=folder)
+    project = Project(folder / "mysite", folder / "venv" / "bin" / "python")
+    files = FILE.findall(PAGE)
+    assert [name for name, _ in files] == ["mysite/settings.py", "mysite/urls.py", "mysite/asgi.py", "mysite/agents.py"]
+    for name, text in files:
+        if name != "mysite/settings.py":  # the only one that is added to
+            (project.folder / name).unlink(missing_ok=True)
+        project.paste(name, text)
+    return project
+
+
+def requests(port: int) -> list[str]:
+    """The page's requests, for the server at this port."""
+    [block] = [block for block in SHELL.findall(PAGE) if block.startswith("curl")]
+    here = block.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    return re.split(r"^(?=curl)", here, flags=re.MULTILINE)[1:]
+
+
+def answer_to(request: str) -> Any:
+    """Run one of them; return the JSON of its answer."""
+    return json.loads(run("bash", "-c", request.replace("curl", "curl --silent --show-error", 1)))
+
+
+def follow(project: Project) -> None:
+    """Steps 4 and 5."""
+    said = project.manage("check", "--fail-level", "WARNING")
+    assert "no issues" in said, said
+    project.manage("migrate", "--verbosity", "0")
+    facts = {f"DJANGO_SUPERUSER_{name}": value for name, value in SIGN_IN.items()}
+    project.manage("createsuperuser", "--no-input", **facts)
+    port = free_port()
+    with ModelUnderTest() as model:
+        roll = Call(name="roll_dice", arguments={"count": 3})
+        model.answer_with(Reply(calls=(roll,)), Reply(text="You rolled three dice."))
+        env = {"OPENAI_API_BASE": model.url, "OPENAI_API_KEY": "none"}
+        with (
+            project.running("manage.py", "qcluster", **env) as workers,
+            project.running("manage.py", "runserver", "--noreload", str(port)) as web,
+        ):
+            until(lambda: answers(port), web)
+            until(lambda: "ready for work" in workers(), workers)
+            create, read = requests(port)
+            thread = answer_to(create)
+            until(lambda: status(project, thread["id"]) == "completed", workers)
+            parts = answer_to(read.replace("THE-ID", thread["id"]))["results"][-1]["parts"]
+            rolled = next(part["output"] for part in parts if part["type"] == "tool-roll_dice")
+            assert len(rolled) == 3, parts
+            assert parts[-1]["text"] == "You rolled three dice.", parts
+
+
+def status(project: Project, thread_id: str) -> str:
+    """The thread's status as the page's own lines of Python read it."""
+    code = f"from durable_agents import get_thread\nprint(get_thread({thread_id!r}).status)"
+    return project.shell(code).splitlines()[-1]
+
+
+def main() -> None:
+    """Do it in a temporary folder."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="quickstart-") as folder:
+        follow(begin(Path(folder), Path(sys.argv[1])))
+    print(f"The quickstart works as it is written ({time.monotonic() - began:.0f} s).")
+
+
+if __name__ == "__main__":
+    main()

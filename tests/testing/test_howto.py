@@ -1,0 +1,107 @@
+"""The examples of docs/howto/testing.md run as they are written, and its tables are whole."""
+
+import re
+import unittest
+
+import pytest
+from django.db import connection
+from django.test import TestCase
+
+from durable_agents import ToolContext, create_thread, get_thread, testing, tool
+from tests.architecture.sources import ROOT
+from tests.project.models import Booking
+from tests.testing.shop import opened
+
+PAGE = (ROOT / "docs" / "howto" / "testing.md").read_text(encoding="utf-8")
+FIRST, SCRIPT, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+class Order:
+    """What the page calls an order."""
+
+    pk, total, refunded = 7, 20, False
+    objects: "Order"
+
+    def create(self, total):
+        """Make one."""
+        return self
+
+    def refresh_from_db(self):
+        """Nothing to do: there is one only."""
+
+
+class Payment:
+    """What the page calls a payment."""
+
+    objects = Booking.objects
+
+
+@tool(after_crash="retry")
+def refund(ctx: ToolContext, order_id: int) -> str:
+    """Pay an order back."""
+    Order.refunded = True
+    Booking.objects.get_or_create(name=ctx.idempotency_key)
+    return "refunded 20"
+
+
+@pytest.fixture
+def names():
+    """Return what the page's examples may use, with the agent of which they speak."""
+    Order.objects = Order()
+    with opened(name="support", tools=[refund]):
+        kit = {name: getattr(testing, name) for name in testing.__all__}
+        yield kit | {
+            "Order": Order,
+            "Payment": Payment,
+            "TestCase": TestCase,
+            "create_thread": create_thread,
+            "get_thread": get_thread,
+            "pytest": pytest,
+        }
+
+
+def run_cases(code, names):
+    """Run the test case that `code` defines."""
+    exec(code, names)
+    cases = [value for value in names.values() if isinstance(value, type) and issubclass(value, TestCase)]
+    [case] = [case for case in cases if case is not TestCase]
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
+    assert result.testsRun == 1
+    assert not result.failures + result.errors, result.failures + result.errors
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_first_example_runs(names):
+    """A test case as a project writes it."""
+    run_cases(FIRST, names)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_crash_example_runs(names):
+    """It is the method of such a case."""
+    body = "".join(f"    {line}\n" for line in CRASH.splitlines())
+    run_cases(f"class CrashTests(TestCase):\n{body}", names)
+
+
+@pytest.mark.django_db
+def test_the_example_of_a_script_is_one(names):
+    """Three answers."""
+    exec(SCRIPT, names)
+    assert names["model"].left == 3
+
+
+@pytest.mark.django_db
+def test_the_pytest_example_runs(names, scripted_model, run_until_idle):
+    """With the plugin's fixtures."""
+    exec(PYTEST, names)
+    names["test_hello"](scripted_model, run_until_idle)
+    assert connection.in_atomic_block
+
+
+def test_the_page_lists_every_crash_point_and_every_piece():
+    """A reader can trust its tables."""
+    crash_table = PAGE[PAGE.index("| point |") :]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", crash_table, re.MULTILINE)) == testing.POINTS
+    pieces = {"says", "thinks", "calls", "fails", "hangs", "does", "ends"}
+    assert {name for name in pieces if f"`{name}(" in PAGE} == pieces
