@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints, overload
@@ -432,10 +432,19 @@ class Agent:
         that the project has declared."""
         return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
 
+    def tool_names(self) -> frozenset[str]:
+        """Names of all tools that calls of this agent may run here."""
+        chosen = registry.known_tools() if self.configure is not None else {}
+        return frozenset({*self.tools, *chosen})
+
     def pool_of(self, tool_name: str) -> str:
         """The pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
         declared = self.find_tool(tool_name)
         return (declared.pool if declared else None) or self.tool_pool or self.pool
+
+
+Code = Mapping[str, Collection[str]]
+"""What a process can run: by name of its agents, the names of their tools. During a deploy, processes differ in it."""
 
 
 class Registry:
@@ -486,11 +495,9 @@ class Registry:
         """All tools that are declared now, by name; the last one of a name counts."""
         return dict(self._tools)
 
-    def tool_names(self) -> set[str]:
-        """Names of all tools that this process can run."""
-        names = {name for agent in self._agents.values() for name in agent.tools}
-        chosen = any(agent.configure is not None for agent in self._agents.values())
-        return names | set(self._tools) if chosen else names
+    def code(self) -> Code:
+        """What this process can run: the names of the tools of each of its agents."""
+        return {agent.name: agent.tool_names() for agent in self.all()}
 
 
 registry = Registry()

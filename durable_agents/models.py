@@ -7,8 +7,10 @@ state or a need.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections import defaultdict
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.db import models
@@ -16,6 +18,7 @@ from django.db.models import F, OuterRef, Q, Value, Window
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Now, RowNumber
 
+from durable_agents.agents import Code
 from durable_agents.conf import AUTH_USER_MODEL
 from durable_agents.parts import CallOutcome
 
@@ -279,6 +282,20 @@ class Held(models.Model):
         abstract = True
 
 
+def streams_of(code: Code) -> Q:
+    """Streams of agents that are in this code."""
+    return Q(agent__in=code)
+
+
+def calls_of(code: Code) -> Q:
+    """Tool calls whose agents have their tools in this code."""
+    agents_with: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+    for agent, tools in code.items():
+        agents_with[frozenset(tools)].append(agent)
+    known = (Q(thread__agent__in=agents, tool_name__in=tools) for tools, agents in agents_with.items())
+    return reduce(or_, known, Q(pk__in=[]))
+
+
 class StreamQuerySet(models.QuerySet["Stream"]):
     """Streams by need."""
 
@@ -290,10 +307,10 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         """Those under a lease, alive or not."""
         return self.filter(state=StreamState.STREAMING)
 
-    def due(self, pool: str | OuterRef, agents: Collection[str]) -> StreamQuerySet:
-        """Those that a worker which knows ``agents`` may claim now, the longest due first."""
-        due = self.filter(state=StreamState.PENDING, pool=pool, available_at__lte=Now(), agent__in=agents)
-        return due.order_by("available_at")
+    def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
+        """Those that a worker with this code may claim now, the longest due first."""
+        due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
+        return due.filter(available_at__lte=Now()).order_by("available_at")
 
     def overdue(self, seconds: float) -> StreamQuerySet:
         """Those that have been due for longer than this, and nobody came."""
@@ -388,9 +405,9 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         pending = self.filter(status=ToolCallStatus.PENDING, needs_worker=True)
         return pending.filter(available_at__lt=seconds_from_now(-seconds))
 
-    def due(self, pool: str | OuterRef, tools: Collection[str]) -> ToolCallQuerySet:
-        """Those that a worker which knows ``tools`` may claim now, the longest due first."""
-        due = self.filter(status=ToolCallStatus.PENDING, needs_worker=True, pool=pool, tool_name__in=tools)
+    def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
+        """Those that a worker with this code may claim now, the longest due first."""
+        due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(available_at__lte=Now()).order_by("available_at")
 
 

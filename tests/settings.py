@@ -25,7 +25,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
 
 CHANNEL_LAYERS = {"default": channel_layer(_redis)}
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.project"]
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.project", "tests.releases"]
 Q_CLUSTER = {
     "name": "tests",
     "workers": int(os.environ.get("TEST_WORKERS", "2")),

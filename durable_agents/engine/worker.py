@@ -357,15 +357,13 @@ class Engine:
         return config().streams_per_process - streams, config().tool_threads - tools
 
     async def _win(self, *, streams: int, tools: int, suspects: bool = False) -> int:
-        agents, tool_names = known_code()
         won: list[Claim] = await self.in_database(
             lifecycle.claim,
             pools=self._pools,
             holder=self.holder,
             streams=streams,
             tools=tools,
-            agents=agents,
-            tool_names=tool_names,
+            code=registry.code(),
             suspects=suspects,
         )
         for claim in won:
@@ -379,10 +377,7 @@ class Engine:
             return False
         if time.monotonic() - self._looked_for_suspects_at > RING_SECONDS:
             self._looked_for_suspects_at = time.monotonic()
-            agents, tool_names = known_code()
-            self._suspects_wait = await self.in_database(
-                lifecycle.suspects_wait, self._pools, agents=agents, tool_names=tool_names
-            )
+            self._suspects_wait = await self.in_database(lifecycle.suspects_wait, self._pools, code=registry.code())
         return self._suspects_wait
 
     async def _ring_for_others(self) -> None:
@@ -506,15 +501,9 @@ class Engine:
             sent.add_done_callback(self._sending.discard)
 
 
-def known_code() -> tuple[list[str], list[str]]:
-    """Names of the agents and of the tools that this process can run."""
-    return [agent.name for agent in registry.all()], sorted(registry.tool_names())
-
-
 def work_is_due(cluster: str) -> bool:
     """Whether a worker of this cluster, with this code, could claim a row now."""
-    agents, tools = known_code()
-    return lifecycle.has_open_work(config().pools_of(cluster), agents=agents, tool_names=tools)
+    return lifecycle.has_open_work(config().pools_of(cluster), code=registry.code())
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db.models import Count, Exists, F, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Greatest, Now
 
+from durable_agents.agents import Code
 from durable_agents.conf import config
 from durable_agents.exceptions import LeaseLostError
 from durable_agents.lifecycle.locking import arrow, database, log_arrow, only_row, transact
@@ -71,8 +72,7 @@ def claim(
     holder: str,
     streams: int,
     tools: int,
-    agents: Collection[str],
-    tool_names: Collection[str],
+    code: Code,
     suspects: bool = False,
 ) -> list[Claim]:
     """Win at most ``streams`` due model steps and ``tools`` due tool calls of these pools, of code that this worker
@@ -82,7 +82,7 @@ def claim(
     that holds no other row. Returns the claims; an empty list is no row won.
     """
     wanted = Q(crashes__gte=SUSPECT_CRASHES) if suspects else Q(crashes__lt=SUSPECT_CRASHES)
-    due = _Due(agents=agents, tool_names=tool_names, wanted=wanted)
+    due = _Due(code=code, wanted=wanted)
     queues = due.queues(pools)
     if not queues:
         return []
@@ -104,18 +104,17 @@ def claim(
 
 @dataclass(frozen=True, kw_only=True)
 class _Due:
-    """The rows that a worker which knows this code could claim now."""
+    """The rows that a worker with this code could claim now."""
 
-    agents: Collection[str]
-    tool_names: Collection[str]
+    code: Code
     wanted: Q = field(default_factory=Q)
 
     def rows(self, kind: Kind, pool: Any) -> Any:
         """Those of one pool, the longest due first."""
         using = database()
         if kind == "tool":
-            return ToolCall.objects.using(using).due(pool, self.tool_names).filter(self.wanted)
-        return Stream.objects.using(using).due(pool, self.agents).filter(self.wanted)
+            return ToolCall.objects.using(using).due(pool, self.code).filter(self.wanted)
+        return Stream.objects.using(using).due(pool, self.code).filter(self.wanted)
 
     def queues(self, pools: Collection[str]) -> list[tuple[str, Kind]]:
         """Pools and kinds with such rows. Looks without locks, so that idle workers write nothing. One query."""
@@ -226,10 +225,10 @@ def held_call(claim: Claim) -> ToolCall:
     return call
 
 
-def suspects_wait(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
+def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
     """Whether rows that have to run alone are due in these pools."""
     suspect = Q(crashes__gte=SUSPECT_CRASHES)
-    return bool(_Due(agents=agents, tool_names=tool_names, wanted=suspect).queues(pools))
+    return bool(_Due(code=code, wanted=suspect).queues(pools))
 
 
 def blame(claim: Claim) -> None:
@@ -239,6 +238,6 @@ def blame(claim: Claim) -> None:
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))
 
 
-def has_open_work(pools: Sequence[str], *, agents: Collection[str], tool_names: Collection[str]) -> bool:
+def has_open_work(pools: Sequence[str], *, code: Code) -> bool:
     """Whether rows are due now that a worker of these pools could claim."""
-    return bool(_Due(agents=agents, tool_names=tool_names).queues(pools))
+    return bool(_Due(code=code).queues(pools))

@@ -26,7 +26,9 @@ from durable_agents.models import (
     StreamState,
     ToolCall,
     ToolCallStatus,
+    calls_of,
     seconds_from_now,
+    streams_of,
 )
 from durable_agents.outbound import ring_workers
 from durable_agents.parts import Chunk, fold, joined, text_of
@@ -111,14 +113,13 @@ class Spent:
 
 def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lambda _: Spent()) -> int:
     """End the leases of dead holders, those whose lease ran out or of whom ``is_gone(lease_owner)`` is true, and
-    decide what follows; ``spent`` says what a model call has used. Rows that somebody locks are skipped. Returns how
-    many were reaped."""
-    using = database()
+    decide what follows; ``spent`` says what a model call has used. Rows that somebody locks are skipped, and for the
+    grace period those of agents and tools that only others know. Returns how many were reaped."""
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
-    held: list[Any] = [
-        *Stream.objects.using(using).held().annotate(expired=expired),
-        *ToolCall.objects.using(using).held().annotate(expired=expired),
-    ]
+    abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
+    streams = Stream.objects.using(database()).held().filter(streams_of(registry.code()) | abandoned)
+    calls = ToolCall.objects.using(database()).held().filter(calls_of(registry.code()) | abandoned)
+    held: list[Any] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or row.expired]
     return sum(_reap_one(row, is_gone=row.lease_owner in gone, spent=spent) for row in dead)
@@ -154,7 +155,9 @@ def _thread_of(row: Stream | ToolCall) -> UUID:
 
 def _reap_stream(locked: Locked, stream: Stream, *, goes_on: bool, spent: Spent) -> None:
     crashes = stream.crashes + 1
-    if _is_hopeless(crashes):
+    if locked.agent is None:
+        _fail_unknown(locked, stream)
+    elif _is_hopeless(crashes):
         stream.error_code = ErrorKind.CRASHED.value
         abort(locked, stream, reason="crashed", model=spent.model, usage=spent.usage)
         fail_run(locked, ErrorKind.CRASHED)
@@ -195,13 +198,11 @@ def settle_unknown_code() -> int:
     Returns how many rows were settled. Call it where the newest code runs: what this process knows is left alone.
     """
     grace = config().unknown_code_grace_seconds
-    agents = [agent.name for agent in registry.all()]
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")
     ToolCall.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="tools")
-    streams = Stream.objects.using(database()).overdue(grace).exclude(agent__in=agents)
-    calls = ToolCall.objects.using(database()).overdue(grace).exclude(tool_name__in=registry.tool_names())
-    settled = [_settle_unknown(row) for row in [*streams, *calls]]
-    return sum(settled)
+    streams = Stream.objects.using(database()).overdue(grace).exclude(streams_of(registry.code()))
+    calls = ToolCall.objects.using(database()).overdue(grace).exclude(calls_of(registry.code()))
+    return sum(_settle_unknown(row) for row in [*streams, *calls])
 
 
 @arrow
@@ -211,9 +212,7 @@ def _settle_unknown(row: Stream | ToolCall) -> bool:
             manager: Any = row.__class__._default_manager.using(database())
             current = manager.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
             if isinstance(current, Stream) and current.state == StreamState.PENDING:
-                current.error_detail = f"No worker knows the agent {locked.thread.agent!r}."
-                abort(locked, current, reason="error")
-                fail_run(locked, ErrorKind.UNKNOWN)
+                _fail_unknown(locked, current)
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.PENDING:
                 text = f"The tool {current.tool_name!r} is not available any more."
                 settle(locked, current, ToolCallStatus.FAILED, code="tool_not_available", error=text)
@@ -224,6 +223,12 @@ def _settle_unknown(row: Stream | ToolCall) -> bool:
         return False
     log_arrow("settle_unknown_code", thread=row.thread_id, row=row.pk)
     return True
+
+
+def _fail_unknown(locked: Locked, stream: Stream) -> None:
+    stream.error_detail = f"No worker knows the agent {locked.thread.agent!r}."
+    abort(locked, stream, reason="error")
+    fail_run(locked, ErrorKind.UNKNOWN)
 
 
 def ring_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:

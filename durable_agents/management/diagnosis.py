@@ -14,15 +14,13 @@ from django.core.checks import ERROR, WARNING
 from django.core.checks.registry import registry as check_registry
 from django.db import DatabaseError, connections, router
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import Count
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from durable_agents.agents import registry
 from durable_agents.conf import cluster_of, config, default_cluster, q_cluster
-from durable_agents.engine.worker import known_code
 from durable_agents.lifecycle import database
-from durable_agents.models import Pool, Stream, ToolCall
+from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
 from durable_agents.outbound import layer_crosses_processes
 from durable_agents.outbound.inspection import clusters_seen, layer_round_trip, queue_size, sweep_facts
 
@@ -284,16 +282,16 @@ class _Load:
 
 
 def _load(pool: str) -> _Load:
-    agents, tools = known_code()
-    held = waiting = 0
-    unknown: set[str] = set()
-    for model, field, known in ((Stream, "agent", agents), (ToolCall, "tool_name", tools)):
-        rows: Any = model._default_manager.using(database())
-        held += rows.held().filter(pool=pool, lease_expires_at__gt=Now()).count()
-        overdue = rows.overdue(OVERDUE_SECONDS).filter(pool=pool).order_by().values_list(field)
-        for name, count in overdue.annotate(count=Count("pk")):
-            waiting += count if name in known else 0
-            unknown |= set() if name in known else {name}
+    streams = Stream.objects.using(database()).filter(pool=pool)
+    calls = ToolCall.objects.using(database()).filter(pool=pool)
+    held = sum(rows.held().filter(lease_expires_at__gt=Now()).count() for rows in (streams, calls))
+    late_streams, late_calls = streams.overdue(OVERDUE_SECONDS), calls.overdue(OVERDUE_SECONDS)
+    known_streams, known_calls = streams_of(registry.code()), calls_of(registry.code())
+    waiting = late_streams.filter(known_streams).count() + late_calls.filter(known_calls).count()
+    unknown = {
+        *late_streams.exclude(known_streams).values_list("agent", flat=True),
+        *late_calls.exclude(known_calls).values_list("tool_name", flat=True),
+    }
     return _Load(held=held, waiting=waiting, unknown=sorted(unknown))
 
 

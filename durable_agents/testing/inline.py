@@ -22,11 +22,12 @@ from django.db.models.functions import Now
 from django.test import TestCase
 
 from durable_agents import lifecycle, llm, moments
+from durable_agents.agents import registry
 from durable_agents.conf import config, default_cluster
 from durable_agents.engine.steps import spent
-from durable_agents.engine.worker import Engine, known_code
+from durable_agents.engine.worker import Engine
 from durable_agents.lifecycle import Claim, database
-from durable_agents.models import Stream, ToolCall
+from durable_agents.models import Stream, ToolCall, calls_of, streams_of
 from durable_agents.streaming import DeltaBuffer, DeltaWriter
 from durable_agents.testing.crashes import SimulatedCrash, mortal
 from durable_agents.testing.hints import muted
@@ -285,9 +286,9 @@ def _take_over() -> None:
 
 def _bring_forward() -> float | None:
     """Make due now what will be due next. Returns the seconds that this saved; None where nothing is put off."""
-    agents, tools = known_code()
-    streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(agent__in=agents)
-    calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(tool_name__in=tools)
+    code = registry.code()
+    streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
+    calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
     waiting = [_next_of(streams), _next_of(calls)]
     found = min((row for row in waiting if row is not None), key=lambda row: row.available_at, default=None)
     if found is None:

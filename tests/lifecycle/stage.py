@@ -111,8 +111,7 @@ class Worker:
             holder=self.holder,
             streams=streams,
             tools=tools,
-            agents=self.agents,
-            tool_names=self.tool_names,
+            code=dict.fromkeys(self.agents, self.tool_names),
             suspects=suspects,
         )
 

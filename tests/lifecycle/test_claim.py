@@ -91,6 +91,14 @@ def test_steps_of_an_unknown_agent_are_left_to_others(threads):
     assert Worker(agents=["another"]).claim() == []
 
 
+def test_calls_of_an_unknown_agent_are_left_to_others_although_another_has_the_tool(agent, worker):
+    """The agent's own tool of that name may be another one."""
+    create_thread(agent, prompt="Hi")
+    worker.answer("", calling("plain"))
+    code = {"another": ["plain"], "tested": ["again"]}
+    assert lifecycle.claim(pools=["tools"], holder="other", streams=1, tools=1, code=code) == []
+
+
 def test_calls_of_an_unknown_tool_are_left_to_others(agent, worker):
     """Nor calls whose function it does not have."""
     create_thread(agent, prompt="Hi")

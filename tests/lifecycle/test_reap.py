@@ -4,6 +4,7 @@ import pytest
 from django.test import override_settings
 
 from durable_agents import create_thread, delete_thread, lifecycle, stop_thread
+from durable_agents.agents import registry
 from durable_agents.exceptions import LeaseLostError
 from durable_agents.models import Stream, Thread, ToolCall
 from tests.lifecycle.stage import Worker, call_of, calling, let_expire, open_stream, status_of, stream_of
@@ -108,7 +109,7 @@ def test_a_row_that_blocks_its_worker_runs_alone_after_one_death(thread, worker)
     lifecycle.blame(claim)
     lifecycle.reap(everybody)
     assert worker.claim() == []
-    assert lifecycle.suspects_wait(["agents"], agents=[thread.agent], tool_names=[])
+    assert lifecycle.suspects_wait(["agents"], code={thread.agent: []})
     assert worker.claim(suspects=True)[0].crashes == 2
 
 
@@ -151,13 +152,28 @@ def test_a_call_that_keeps_killing_its_holders_fails_and_the_run_goes_on(thread,
     assert (call_of(claim).status, status_of(thread)) == ("failed", "streaming")
 
 
-def test_a_call_of_a_tool_that_nobody_knows_any_more_is_unknown(thread, worker, agent):
-    """The declaration went with a deploy."""
+def test_a_call_of_a_tool_that_only_others_know_is_theirs_to_reap_for_the_grace(thread, worker, agent):
+    """Whose declaration says that it may run again; after that it is unknown."""
     worker.answer("", calling("again"))
     claim = worker.claim_call()
     del agent.tools["again"]
-    lifecycle.reap(everybody)
+    let_expire(claim)
+    assert (lifecycle.reap(everybody), call_of(claim).status) == (0, "running")
+    with override_settings(DURABLE_AGENTS={"UNKNOWN_CODE_GRACE_SECONDS": 0}):
+        lifecycle.reap(everybody)
     assert call_of(claim).status == "unknown"
+
+
+def test_a_step_of_an_agent_that_only_others_know_is_theirs_to_reap_for_the_grace(thread, worker):
+    """After that it has failed."""
+    claim = worker.claim_step()
+    registry.remove("tested")
+    let_expire(claim)
+    assert (lifecycle.reap(everybody), stream_of(claim).state) == (0, "streaming")
+    with override_settings(DURABLE_AGENTS={"UNKNOWN_CODE_GRACE_SECONDS": 0}):
+        lifecycle.reap(everybody)
+    assert Thread.objects.values_list("status", "error_code").get(pk=thread.pk) == ("failed", "unknown")
+    assert "'tested'" in stream_of(claim).error_detail
 
 
 def test_rows_that_were_settled_meanwhile_are_left_alone(thread, worker):

@@ -144,7 +144,7 @@ def test_rows_that_the_test_holds_itself_are_left_alone(shop):
     """A worker played by hand is no dead worker."""
     with ScriptedModel(calls("add", a=1, b=1), "Two.") as model:
         create_thread("shop", prompt="Go.")
-        [mine] = claim(**HELD, agents=["shop"], tool_names=["add"])
+        [mine] = claim(**HELD, code={"shop": ["add"]})
         assert list(run_until_idle().trace) == []
     assert (mine.kind, model.requests) == ("stream", [])
     assert Stream.objects.get(pk=mine.row_id).lease_owner == "boot:1:2:3"
