@@ -552,3 +552,44 @@ class Command(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+def attachment_path(attachment: Attachment, filename: str) -> str:
+    """Where the storage keeps the bytes: a name that nobody can guess and that says nothing of whose they are."""
+    return f"durable_agents/{attachment.pk.hex[:2]}/{attachment.pk.hex}"
+
+
+class Attachment(models.Model):
+    """A file that a user gave, on the project's default storage. Until a message carries it, it is its uploader's
+    alone; then it belongs to that thread, and goes with it. Forks have rows of their own for the same stored file."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    scope = models.CharField(max_length=200, blank=True, default="")
+    thread = models.ForeignKey(Thread, null=True, blank=True, on_delete=models.CASCADE, related_name="attachments")
+    file = models.FileField(max_length=200, upload_to=attachment_path)
+    media_type = models.CharField(max_length=127)
+    filename = models.CharField(max_length=255, blank=True, default="")
+    size = models.BigIntegerField(help_text="In bytes.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [models.Index(fields=["file"], name="da_attachment_file")]
+
+    def __str__(self) -> str:
+        return self.filename or str(self.id)
+
+
+class Ticket(models.Model):
+    """A pass for one websocket, for clients that sign in by a header, which a browser's websocket cannot send."""
+
+    digest = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the ticket, in hex.")
+    user = models.ForeignKey(AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["expires_at"], name="da_ticket_expiry")]
+
+    def __str__(self) -> str:
+        return f"ticket of user {self.user_id}"
