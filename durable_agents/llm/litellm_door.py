@@ -70,6 +70,9 @@ class LiteLLMDoor:
         cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await cleanup.close_litellm_async_clients()
         library().in_memory_llm_clients_cache.flush_cache()
+        kept_apart = vars(library()).get("module_level_aclient")
+        if kept_apart is not None:
+            await kept_apart.close()
 
 
 def _countable(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,12 +47,12 @@ def test_two_releases_side_by_side_no_call_fails(start, model_server, prove):
     model_server.answer_with(uses_what_it_is_offered)
     start(2, TEST_RELEASE="yesterday", TEST_DURABLE_AGENTS=NARROW)
     start(2, TEST_RELEASE="today", TEST_DURABLE_AGENTS=NARROW)
-    threads = [create_thread(name, prompt="Go.") for name in ["clerk"] * 20 + ["newcomer"] * 10]
+    threads = [create_thread(name, prompt="Go.") for name in ["archivist"] * 20 + ["newcomer"] * 10]
 
     rested = at_rest(*threads, seconds=60)
     assert {thread.status for thread in rested} == {"completed"}
     assert set(ToolCall.objects.values_list("status", flat=True)) == {"completed"}
-    results = list(ToolCall.objects.filter(thread__agent="clerk").values_list("result", flat=True))
+    results = list(ToolCall.objects.filter(thread__agent="archivist").values_list("result", flat=True))
     yesterday, today = results.count("yesterday searched it"), results.count("today found it")
     assert yesterday + today == 20
     assert yesterday > 0
@@ -66,7 +66,7 @@ def left_behind(start, model_server):
     ran and two that waited, one with an answer half said, one that nobody had begun."""
     model_server.answer_with(searches_three_times)
     yesterday = start(2, TEST_RELEASE="yesterday", TEST_DURABLE_AGENTS=SHORT)
-    caller, speaker = create_thread("clerk", prompt="Search."), create_thread("retired", prompt="Speak.")
+    caller, speaker = create_thread("archivist", prompt="Search."), create_thread("retired", prompt="Speak.")
     until(lambda: ToolCall.objects.held().exists() and Stream.objects.held().filter(agent="retired").exists())
     yesterday.kill_all()
     return (caller, speaker, create_thread("retired", prompt="Begin.")), time.time()
@@ -87,7 +87,7 @@ def sweep(env):
 def test_yesterdays_work_waits_for_the_grace_and_then_ends_visibly(start, model_server, left_behind, worker_env):
     threads, killed_at = left_behind
     start(2, TEST_RELEASE="today", TEST_DURABLE_AGENTS=SHORT)
-    [neighbour] = at_rest(create_thread("clerk", prompt="Go."))
+    [neighbour] = at_rest(create_thread("archivist", prompt="Go."))
     assert neighbour.status == "completed"
     sweep(worker_env)
     while time.time() < killed_at + GRACE_SECONDS - 1:

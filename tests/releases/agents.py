@@ -1,7 +1,7 @@
 """Agents that differ from release to release, for tests of deploys. `TEST_RELEASE` says which one a process runs; one
 without it knows the agents of both and the tools of today's.
 
-Yesterday the clerk had `search`, which is `find` today; the retired agent is gone, and the newcomer is new.
+Yesterday the archivist had `search`, which is `find` today; the retired agent is gone, and the newcomer is new.
 """
 
 import os
@@ -27,7 +27,7 @@ def find(text: str, seconds: float = 0) -> str:
     return f"{RELEASE} found {text}"
 
 
-clerk = Agent("clerk", tools=[search] if RELEASE == "yesterday" else [find, add], **MODEL)
+archivist = Agent("archivist", tools=[search] if RELEASE == "yesterday" else [find, add], **MODEL)
 
 if RELEASE != "today":
     retired = Agent("retired", **MODEL)
