@@ -12,6 +12,9 @@
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
     ├── ThrottledError                 throttled                  429
+    │   ├── RequestsThrottledError     requests_throttled         429
+    │   ├── SendsThrottledError        sends_throttled            429
+    │   └── TooManyRunningError        too_many_running           429
     ├── ToolError                      tool_error                 (told to the model, never an HTTP answer)
     ├── ModelError                     the error kind             (a failed attempt at a model call)
     ├── LeaseLostError                 lease_lost                 (the row has another holder: give up quietly)
@@ -125,10 +128,40 @@ class TooLargeError(DurableAgentsError):
 
 
 class ThrottledError(DurableAgentsError):
-    """Too many requests or too many running threads."""
+    """Too many requests or too many running threads; ``retry_after_seconds`` from now it may be otherwise."""
 
     code = "throttled"
     status_code = 429
+
+    def __init__(self, detail: str = "Too many requests. Wait, then try again.", *, retry_after_seconds: float = 1):
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestsThrottledError(ThrottledError):
+    """More requests than ``THROTTLES["requests"]`` allows."""
+
+    code = "requests_throttled"
+
+
+class SendsThrottledError(ThrottledError):
+    """More messages and other beginnings of runs than ``THROTTLES["sends"]`` allows."""
+
+    code = "sends_throttled"
+
+
+class TooManyRunningError(ThrottledError):
+    """The owner has as many running threads as ``MAX_RUNNING_PER_OWNER`` allows.
+
+    Nobody knows when one will be at rest: ``retry_after_seconds`` is when it is worth another try.
+    """
+
+    code = "too_many_running"
+
+    def __init__(self, limit: int) -> None:
+        threads = "1 thread is" if limit == 1 else f"{limit} threads are"
+        detail = f"{threads} running, and no more may be at once. Wait until one is at rest, or stop one."
+        super().__init__(detail, retry_after_seconds=5)
 
 
 class ToolError(DurableAgentsError):

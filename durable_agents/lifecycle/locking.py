@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from durable_agents.agents import Agent, registry
 from durable_agents.exceptions import ThreadNotFoundError
+from durable_agents.lifecycle.running import admit
 from durable_agents.lifecycle.telling import tell_status
 from durable_agents.lifecycle.turns import turn
 from durable_agents.logs import log
@@ -79,7 +80,10 @@ class Locked:
         return registry.find(self.thread.agent)
 
     def move(self, status: ThreadStatus) -> None:
-        """Change the thread's status; the change gets a rev of its own."""
+        """Change the thread's status; the change gets a rev of its own. Raises TooManyRunningError where a run
+        would begin that is one too many for the owner."""
+        if status.is_running and not self.thread.is_running:
+            admit(self.thread, using=database())
         if self.thread.status != status:
             self.thread.status = status
             self.thread.next_rev()

@@ -14,7 +14,7 @@ from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 
 from durable_agents import create_thread, delete_thread, lifecycle, send_message
-from durable_agents.exceptions import LeaseLostError
+from durable_agents.exceptions import LeaseLostError, TooManyRunningError
 from durable_agents.lifecycle import Append
 from durable_agents.models import Delta, Message, Pool, Stream, Thread, ToolCall
 from tests.lifecycle.stage import Worker, calling, spoken
@@ -155,6 +155,33 @@ def test_the_same_command_sent_at_once_runs_once(agent, at_once):
     answers = at_once(*[command] * 4)
     assert len({answer["message"] for answer in answers}) == 1
     assert Message.objects.filter(role="user").count() == 1
+
+
+def begun(begin):
+    """Begin a run, and say whether that was let in."""
+    try:
+        begin()
+    except TooManyRunningError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("whose", ["owner", "scope"])
+def test_runs_that_begin_at_once_never_exceed_the_limit_of_their_owner(
+    agent, django_user_model, settings, at_once, races, prove, whose
+):
+    """By messages to threads at rest and by new threads; of those that want to begin, as many do as there is room."""
+    settings.DURABLE_AGENTS = {"MAX_RUNNING_PER_OWNER": 3}
+    own = {"owner": django_user_model.objects.create_user("me")} if whose == "owner" else {"scope": "shop"}
+    count = races(250)
+    for _ in range(count):
+        resting = [create_thread(agent, **own) for _ in range(CLIENTS // 2)]
+        sends = [partial(send_message, thread, "Hi") for thread in resting]
+        creates = [partial(create_thread, agent, prompt="Hi", **own)] * (CLIENTS // 2)
+        let_in = at_once(*[partial(begun, begin) for begin in (*sends, *creates)])
+        assert sum(let_in) == Thread.objects.running().count() == 3
+        Thread.objects.all().delete()
+    prove(f"{count} times {CLIENTS} runs of one {whose} wanted to begin at once: 3 did each time")
 
 
 def test_a_stop_and_the_end_of_a_step_at_once_leave_one_of_the_two(agent, worker, at_once):
