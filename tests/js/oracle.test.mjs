@@ -1,4 +1,4 @@
-/** The reducer against the AI SDK's own reader: the same chunks give the same message. */
+/** The reducer against the AI SDK's own reader, in both of its majors: the same chunks give the same message. */
 
 import assert from "node:assert/strict";
 import {test} from "node:test";
@@ -6,8 +6,7 @@ import {test} from "node:test";
 import {applyChunk} from "../../durable_agents/static/durable_agents/durable-agents.js";
 import {randomSource} from "./random.mjs";
 
-const sdk = await import("ai").catch(() => null);
-const skip = sdk ? false : "the package 'ai' is not installed: npm install";
+const MAJORS = {"AI SDK 6": "ai6", "AI SDK 7": "ai"};
 const ROUNDS = 200;
 
 /** One step as a model call writes it: text, reasoning and tools in turns, each opened, grown and closed. */
@@ -54,19 +53,25 @@ function normalised(message) {
   return {id, role, metadata, parts: parts.map(({id: partId, ...part}) => (part.type === "reasoning" ? part : {...part, partId}))};
 }
 
-async function readBySdk(chunks) {
+async function readBySdk(sdk, chunks) {
   let last = null;
   const stream = ReadableStream.from(chunks);
   for await (const message of sdk.readUIMessageStream({stream, onError: (error) => assert.fail(error)})) last = message;
   return last;
 }
 
-test("random messages are the same as the AI SDK reads them", {skip}, async () => {
-  for (let round = 0; round < ROUNDS; round++) {
-    const random = randomSource(round);
-    const steps = Array.from({length: 1 + random.below(3)}, (_, index) => randomStep(random, index));
-    const chunks = [{type: "start", messageId: "m", messageMetadata: {a: {b: 1}}}, ...steps.flat(), {type: "finish", messageMetadata: {a: {c: 2}}}];
-    const ours = chunks.reduce(applyChunk, {id: "", role: "assistant", parts: []});
-    assert.deepEqual(normalised(ours), normalised(await readBySdk(chunks)), `round ${round}`);
-  }
-});
+for (const [name, specifier] of Object.entries(MAJORS)) {
+  const sdk = await import(specifier).catch(() => null);
+  const skip = sdk ? false : `the package '${specifier}' is not installed: npm ci`;
+
+  test(`random messages are the same as the ${name} reads them`, {skip}, async () => {
+    for (let round = 0; round < ROUNDS; round++) {
+      const random = randomSource(round);
+      const steps = Array.from({length: 1 + random.below(3)}, (_, index) => randomStep(random, index));
+      const start = {type: "start", messageId: "m", messageMetadata: {a: {b: 1}}};
+      const chunks = [start, ...steps.flat(), {type: "finish", messageMetadata: {a: {c: 2}}}];
+      const ours = chunks.reduce(applyChunk, {id: "", role: "assistant", parts: []});
+      assert.deepEqual(normalised(ours), normalised(await readBySdk(sdk, chunks)), `round ${round}`);
+    }
+  });
+}
