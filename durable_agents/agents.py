@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 from django.core.exceptions import ImproperlyConfigured
 
 from durable_agents.exceptions import AgentNotFoundError
+from durable_agents.redaction import remember
 from durable_agents.retry import ONCE, Retry
 
 if TYPE_CHECKING:
@@ -392,6 +393,7 @@ class Agent:
         for is_wrong, sentence in self._mistakes(tools):
             if is_wrong:
                 raise ImproperlyConfigured(f"Agent {name!r}: {sentence}")
+        remember(self.model_settings)
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:

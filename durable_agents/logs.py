@@ -2,14 +2,17 @@
 
 The keys ``action``, ``thread``, ``stream``, ``attempt``, ``fence`` and ``tool_call`` are stable. ``thread`` is the id
 of the conversation; formatters that print it as a number, ``%(thread)d``, still get the number of the operating-system
-thread, which ``logging`` keeps under the same name. Never message content, never secrets.
+thread, which ``logging`` keeps under the same name. Never message content, never secrets, in tracebacks neither.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any
+
+from durable_agents.redaction import redacted
 
 logger = logging.getLogger("durable_agents")
 
@@ -38,8 +41,18 @@ def log(level: int, message: str, /, *, action: str, error: BaseException | None
         conversation = _ThreadId(facts.pop("thread"))
         conversation.number = record.thread or 0
         facts["thread"] = conversation
+    _without_secrets(record)
     record.__dict__.update({"action": action, **{name: _plain(value) for name, value in facts.items()}})
     logger.handle(record)
+
+
+def _without_secrets(record: logging.LogRecord) -> None:
+    """A traceback that shows a key is kept as a text without it: handlers would show its frames and causes anew."""
+    if record.exc_info:
+        told = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        safe = redacted(told)
+        if safe != told:
+            record.exc_info, record.exc_text = None, safe
 
 
 def log_error(message: str, /, *, action: str, **facts: Any) -> None:

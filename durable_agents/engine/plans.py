@@ -14,6 +14,7 @@ from durable_agents.exceptions import ErrorKind, ModelError
 from durable_agents.llm.mending import mended
 from durable_agents.logs import log_error
 from durable_agents.models import Thread
+from durable_agents.redaction import described
 
 if TYPE_CHECKING:
     from durable_agents.engine.worker import Engine
@@ -120,7 +121,7 @@ async def _asked(engine: Engine, thread: Thread | None, name: str, function: Cal
     except Exception as error:
         facts = {} if thread is None else {"thread": thread.pk}
         log_error("a function of the agent failed", action="agent_function", function=name, **facts)
-        detail = f"{name} raised {type(error).__name__}: {error}"
+        detail = f"{name} raised {described(error)}"
         raise ModelError(ErrorKind.UNKNOWN, detail, retryable=isinstance(error, _PASSING)) from error
 
 

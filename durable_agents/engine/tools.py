@@ -21,6 +21,7 @@ from durable_agents.exceptions import LeaseLostError, ToolError
 from durable_agents.lifecycle import CallResult, Claim, NewCall
 from durable_agents.logs import log, log_error
 from durable_agents.models import Thread, ToolCall, ToolCallStatus
+from durable_agents.redaction import described
 
 if TYPE_CHECKING:
     from durable_agents.engine.worker import Engine
@@ -43,7 +44,7 @@ async def run_tool(engine: Engine, claim: Claim) -> None:
     if ended.error is not None and await _may_retry(engine, job, ended.error):
         delay = job.tool.retry.delay_seconds(claim.attempt)
         engine.put_off(delay)
-        detail = f"{type(ended.error).__name__}: {ended.error}"
+        detail = described(ended.error)
         await engine.in_database(lifecycle.retry_tool_call, claim, delay_seconds=delay, detail=detail)
         _tell_retry(engine, job, delay_seconds=delay, error=detail)
         return
@@ -234,7 +235,7 @@ def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:
     error = ended.error
     if error is None:
         return CallResult(result=ended.result)
-    detail = f"{type(error).__name__}: {error}"
+    detail = described(error)
     if isinstance(error, ToolError):
         return CallResult(status=ToolCallStatus.FAILED, error=str(error), error_code=error.code, error_detail=detail)
     facts = {"thread": job.context.thread_id, "tool_call": job.context.tool_call_id}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.redaction import described
 
 _KIND_BY_CLASS = (  # subclasses first: several of litellm's errors derive from each other
     ("ContextWindowExceededError", ErrorKind.CONTEXT_WINDOW_EXCEEDED),
@@ -52,7 +53,7 @@ def model_error(error: Exception) -> ModelError:
     kind = next(changed, kind)
     return ModelError(
         kind,
-        f"{type(error).__name__}: {error}"[:4000],
+        described(error)[:4000],
         retryable=kind.retryable,
         retry_after_seconds=_retry_after_seconds(cause),
     )

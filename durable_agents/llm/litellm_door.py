@@ -16,6 +16,7 @@ from durable_agents.llm.calls import ModelEvent, ModelRequest, ModelUsage, provi
 from durable_agents.llm.failures import model_error
 from durable_agents.llm.loading import cost_of, is_known_to, library
 from durable_agents.llm.reading import Calls, Reading
+from durable_agents.redaction import remember
 
 DISCARD_PORT = 9
 """Nobody listens there (RFC 863's service is long gone): a connection is refused at once."""
@@ -31,6 +32,7 @@ class LiteLLMDoor:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
         litellm = library()
+        remember(request.settings)
         arguments = arguments_of(request)
         reading = Reading()
         response: Any = None

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from decimal import Decimal
 from functools import cache
 from typing import Any
+
+from durable_agents.redaction import Redacting
+
+TALKATIVE = ("LiteLLM", "openai._base_client", "httpx")
+"""Loggers that write at DEBUG what a call was made with."""
 
 
 @cache
@@ -17,6 +23,8 @@ def library() -> Any:
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
     litellm.set_verbose = False
+    for name in TALKATIVE:
+        logging.getLogger(name).addFilter(Redacting())
     return litellm
 
 
