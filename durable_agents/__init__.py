@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from durable_agents.exceptions import DurableAgentsError as DurableAgentsError
     from durable_agents.exceptions import InvalidCursorError as InvalidCursorError
     from durable_agents.exceptions import InvalidPartsError as InvalidPartsError
+    from durable_agents.exceptions import MessageNotFoundError as MessageNotFoundError
     from durable_agents.exceptions import PermissionDeniedError as PermissionDeniedError
     from durable_agents.exceptions import ThreadBusyError as ThreadBusyError
     from durable_agents.exceptions import ThreadNotFoundError as ThreadNotFoundError
@@ -52,6 +53,7 @@ _VALUES = {
     "DurableAgentsError": "exceptions",
     "InvalidCursorError": "exceptions",
     "InvalidPartsError": "exceptions",
+    "MessageNotFoundError": "exceptions",
     "PermissionDeniedError": "exceptions",
     "ThreadBusyError": "exceptions",
     "ThreadNotFoundError": "exceptions",
@@ -78,12 +80,15 @@ _FUNCTIONS = [
     "approve_tool_call",
     "create_thread",
     "delete_thread",
+    "edit_message",
     "erase",
     "export_thread",
+    "fork_thread",
     "get_thread",
     "list_messages",
     "list_messages_with_streams",
     "list_threads",
+    "regenerate",
     "reject_tool_call",
     "resume_thread",
     "send_message",

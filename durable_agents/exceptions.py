@@ -4,6 +4,7 @@
     ├── ThreadNotFoundError            thread_not_found           404
     ├── AgentNotFoundError             agent_not_found            400
     ├── ThreadBusyError                thread_busy                409
+    ├── MessageNotFoundError           message_not_found          404
     ├── ToolCallNotFoundError          tool_call_not_found        404
     ├── ToolCallNotPendingError        tool_call_not_pending      409
     ├── ApprovalExpiredError           approval_expired           409
@@ -64,6 +65,16 @@ class ThreadBusyError(DurableAgentsError):
 
     def __init__(self, thread_id: object) -> None:
         super().__init__(f"Thread {thread_id!s} has a run going on. Wait until it is at rest, or stop it first.")
+
+
+class MessageNotFoundError(DurableAgentsError):
+    """The thread shows no message of this id."""
+
+    code = "message_not_found"
+    status_code = 404
+
+    def __init__(self, message_id: object) -> None:
+        super().__init__(f"The thread has no message {message_id!s}. It may have been edited or regenerated away.")
 
 
 class ToolCallNotFoundError(DurableAgentsError):

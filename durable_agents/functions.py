@@ -11,7 +11,10 @@ from durable_agents.lifecycle import add_tool_result as add_tool_result
 from durable_agents.lifecycle import approve_tool_call as approve_tool_call
 from durable_agents.lifecycle import create_thread as create_thread
 from durable_agents.lifecycle import delete_thread as delete_thread
+from durable_agents.lifecycle import edit_message as edit_message
 from durable_agents.lifecycle import erase as erase
+from durable_agents.lifecycle import fork_thread as fork_thread
+from durable_agents.lifecycle import regenerate as regenerate
 from durable_agents.lifecycle import reject_tool_call as reject_tool_call
 from durable_agents.lifecycle import resume_thread as resume_thread
 from durable_agents.lifecycle import send_message as send_message
@@ -35,12 +38,15 @@ aadd_tool_result = twin(add_tool_result)
 aapprove_tool_call = twin(approve_tool_call)
 acreate_thread = twin(create_thread)
 adelete_thread = twin(delete_thread)
+aedit_message = twin(edit_message)
 aerase = twin(erase)
 aexport_thread = twin(export_thread)
+afork_thread = twin(fork_thread)
 aget_thread = twin(get_thread)
 alist_messages = twin(list_messages)
 alist_messages_with_streams = twin(list_messages_with_streams)
 alist_threads = twin(list_threads)
+aregenerate = twin(regenerate)
 areject_tool_call = twin(reject_tool_call)
 aresume_thread = twin(resume_thread)
 asend_message = twin(send_message)

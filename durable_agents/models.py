@@ -21,6 +21,7 @@ from django.db.models.functions import Now, RowNumber
 from durable_agents.agents import Code
 from durable_agents.conf import AUTH_USER_MODEL
 from durable_agents.parts import CallOutcome
+from durable_agents.strictjson import is_storable, is_uuid
 
 
 class ThreadStatus(models.TextChoices):
@@ -198,6 +199,13 @@ class MessageQuerySet(models.QuerySet["Message"]):
     def shown(self) -> MessageQuerySet:
         """Those that were not edited or regenerated away, in order, queued ones last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
+
+    def find(self, shown_id: str) -> Message | None:
+        """The one among these that clients know by this id: theirs or ours."""
+        if not is_storable(shown_id):
+            return None
+        ours = Q(pk=shown_id) if is_uuid(shown_id) else Q()
+        return self.filter(Q(client_id=shown_id) | ours).first()
 
     def queued(self) -> MessageQuerySet:
         """Those that wait for the end of the run, the oldest first."""

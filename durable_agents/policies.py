@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID
 
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
@@ -16,7 +15,7 @@ from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError, ToolCallNotFoundError
 from durable_agents.models import Thread, ThreadQuerySet, ToolCall
-from durable_agents.strictjson import is_storable
+from durable_agents.strictjson import is_storable, is_uuid
 
 if TYPE_CHECKING:
     from durable_agents.agents import Agent
@@ -100,7 +99,7 @@ def public_thread(request: Asker, thread_id: str, action: str) -> Thread:
     PermissionDeniedError.
     """
     threads = public_threads(request)
-    thread = threads.filter(pk=thread_id).first() if _is_uuid(thread_id) else None
+    thread = threads.filter(pk=thread_id).first() if is_uuid(thread_id) else None
     thread = thread or _by_client_id(request, threads, thread_id)
     if thread is None:
         raise ThreadNotFoundError(thread_id)
@@ -165,14 +164,6 @@ def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Th
     owner, scope = policy().owner_and_scope(request)
     known = owner if getattr(owner, "pk", None) else None  # Django's anonymous user owns nothing
     return found.filter(owner=known, scope=scope).first()
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _forget(*, setting: str, **_: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -272,28 +273,28 @@ class ThreadReader:
         return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
 
     def _message_frames(self, changed: dict[str, Any]) -> Iterator[Frame]:
-        rows = list(Message.objects.filter(**changed))
-        gone = [row for row in rows if row.superseded_at is not None]
-        if gone:
-            rev = max(row.rev for row in gone)
-            yield self._frame("removed", rev, ids=[row.shown_id for row in gone])
-        for row in rows:
+        gone: defaultdict[int, list[str]] = defaultdict(list)
+        for row in Message.objects.filter(**changed):
             if row.superseded_at is None:
                 yield self._frame("message", row.rev, message=ui_message(row, row.parts))
+            else:
+                gone[row.rev].append(row.shown_id)
+        for rev, ids in gone.items():
+            yield self._frame("removed", rev, ids=ids)
 
     def _stream_frames(self, streams: Sequence[Stream]) -> Iterator[Frame]:
         calls = list(ToolCall.objects.filter(stream__in=streams))
         for stream in streams:
             parts = step_parts(stream, [call for call in calls if call.stream_id == stream.pk])
             facts: dict[str, Any] = {"message": stream.answer.shown_id, "stream": str(stream.pk)}
-            if parts:
+            if parts and stream.answer.superseded_at is None:
                 yield self._frame("step", stream.rev, parts=parts, **facts)
             else:
                 yield self._frame("stream", stream.rev, status=_CLOSED_AS.get(stream.finish_reason, "aborted"), **facts)
 
     def _tool_frames(self, changed: dict[str, Any], streams: Sequence[Stream]) -> Iterator[Frame]:
         """Patches of calls; those of a step that is news itself are in its parts already."""
-        calls = ToolCall.objects.filter(**changed).exclude(stream__in=streams)
+        calls = ToolCall.objects.filter(**changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
             part = call.outcome().part()

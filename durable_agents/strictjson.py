@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -33,6 +34,15 @@ def read(text: str, *, max_depth: int) -> Any:
 def is_storable(text: str) -> bool:
     """Whether every database stores the text: PostgreSQL knows neither NUL nor lone surrogates."""
     return _UNSTORABLE.search(text) is None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether the text is a UUID, in any of its notations."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def clean(value: Any) -> Any:

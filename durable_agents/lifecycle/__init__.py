@@ -19,10 +19,10 @@ How a user's message comes to be answered, in five files: ``api/views.py`` (or `
 ``send_message`` here; ``engine/worker.py`` claims the stream it made, streams the model's answer, commits it here;
 ``streaming.py`` stores and reads the deltas between; ``consumers.py`` shows them to the browser.
 
-``people`` and ``history`` have the arrows that people draw; ``claims``, ``steps`` and ``calls`` those of workers;
-``answers`` those of whoever else a call waits for; ``recovery`` what follows when a worker does not come back. They
-are made of the ``moves`` of single rows and end in ``advance``, which decides what the thread does next; ``locking``
-says how an arrow is drawn.
+``people``, ``history`` and ``revisions`` have the arrows that people draw; ``claims``, ``steps`` and ``calls`` those of
+workers; ``answers`` those of whoever else a call waits for; ``recovery`` what follows when a worker does not come
+back. They are made of the ``moves`` of single rows and end in ``advance``, which decides what the thread does next;
+``locking`` says how an arrow is drawn.
 
 Locking rule: every arrow but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads only
 after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
@@ -85,6 +85,7 @@ from durable_agents.lifecycle.recovery import (
     ring_overdue,
     settle_unknown_code,
 )
+from durable_agents.lifecycle.revisions import edit_message, fork_thread, regenerate
 from durable_agents.lifecycle.steps import (
     FailedAttempt,
     NewCall,
@@ -97,10 +98,12 @@ from durable_agents.lifecycle.steps import (
     retry_step,
 )
 from durable_agents.lifecycle.telling import usage_of
+from durable_agents.lifecycle.tickets import TICKET_SECONDS, issue_ticket, redeem_ticket
 
 __all__ = [
     "EXPIRY_GRACE_SECONDS",
     "MAX_TIMEOUT_SECONDS",
+    "TICKET_SECONDS",
     "Append",
     "CallResult",
     "Claim",
@@ -126,21 +129,26 @@ __all__ = [
     "delete_if_idle",
     "delete_thread",
     "digest",
+    "edit_message",
     "edit_thread",
     "ensure_pools",
     "erase",
     "expire",
     "fail_step",
     "finish_tool_call",
+    "fork_thread",
     "has_open_work",
     "heartbeat",
     "id_of",
+    "issue_ticket",
     "lost_claims",
     "name_thread",
     "overdue_calls",
     "prune",
     "reap",
     "record_usage",
+    "redeem_ticket",
+    "regenerate",
     "reject_tool_call",
     "release",
     "report_progress",

@@ -23,6 +23,15 @@ from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall,
 _SUPERSEDED = "The user went on without waiting for this."
 
 
+def begin_run(locked: Locked) -> None:
+    """A thread at rest runs, with nothing left of the run before; what it does is decided next."""
+    thread = locked.thread
+    thread.run_steps = 0
+    thread.error_code = thread.error_message = ""
+    thread.retry = None
+    locked.move(ThreadStatus.STREAMING)
+
+
 def advance(locked: Locked, *, resumed: bool = False) -> None:
     """Decide from rows what the running thread does next; under its lock only, and any number of times.
 

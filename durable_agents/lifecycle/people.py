@@ -15,7 +15,7 @@ from django.dispatch import receiver
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
 from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, ThreadBusyError, ThreadNotFoundError
-from durable_agents.lifecycle.advance import advance, decide
+from durable_agents.lifecycle.advance import advance, begin_run, decide
 from durable_agents.lifecycle.history import write_history
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow, only_row, transact
 from durable_agents.lifecycle.moves import (
@@ -206,15 +206,8 @@ def _start_run(locked: Locked) -> None:
     if locked.thread.is_running:
         advance(locked)
         return
-    locked.thread.run_steps = 0
-    _clear_error(locked.thread)
-    locked.move(ThreadStatus.STREAMING)
+    begin_run(locked)
     decide(locked)
-
-
-def _clear_error(thread: Thread) -> None:
-    thread.error_code = thread.error_message = ""
-    thread.retry = None
 
 
 @arrow
@@ -274,9 +267,7 @@ def _go_on(locked: Locked) -> None:
         return
     if locked.agent is None:
         raise AgentNotFoundError(locked.thread.agent)
-    locked.thread.run_steps = 0
-    _clear_error(locked.thread)
-    locked.move(ThreadStatus.STREAMING)
+    begin_run(locked)
     advance(locked, resumed=is_halted)
 
 
