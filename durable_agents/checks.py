@@ -16,6 +16,7 @@
     durable_agents.W006   there is no ASGI_APPLICATION, so nothing can stream to browsers
     durable_agents.W007   on deployment: there are public agents, and no URL by which to reach them
     durable_agents.W008   django-q2 is not configured
+    durable_agents.W009   THROTTLES are counted in a cache that does not leave its process
 
 They read settings and declarations only; no connection is opened. Where settings are to be changed, the hint ends in
 lines that are indented by four spaces, to be pasted at the end of the settings.
@@ -43,12 +44,15 @@ from durable_agents.conf import (
     asgi_application,
     channel_layers,
     config,
+    default_cache,
     default_cluster,
     given_settings,
+    has_caches,
     project_package,
     q_cluster,
     unknown_keys,
 )
+from durable_agents.limits import LIMITS, rate_of
 from durable_agents.models import Thread
 from durable_agents.outbound import layer_crosses_processes
 
@@ -65,6 +69,7 @@ LAYER: dict[str, Any] = {
         "CONFIG": {"hosts": [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}]},
     }
 }
+CACHE = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:6379/1"}
 
 
 def _paste(sentence: str, *lines: str) -> str:
@@ -123,6 +128,20 @@ def _pool_fits(pool: Any) -> bool:
     return (cluster is None or isinstance(cluster, str)) and _number(1)[0](limit)
 
 
+def _throttles_fit(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, Mapping) and set(value) <= set(LIMITS) and all(map(_is_rate, value.values()))
+    )
+
+
+def _is_rate(text: Any) -> bool:
+    try:
+        rate_of(text)
+    except ValueError:
+        return False
+    return True
+
+
 _PATH: Rule = (lambda value: isinstance(value, str), "the dotted path of a class, such as 'shop.Door'")
 _SECONDS = _number(0, whole=False)
 _AT_LEAST_ONE = _number(1)
@@ -142,10 +161,7 @@ RULES: dict[str, Rule] = {
     "ATOMIC_WARN_SECONDS": _SECONDS,
     "FLUSH_MS": _AT_LEAST_ONE,
     "MAX_RUNNING_PER_OWNER": _number(1, optional=True),
-    "THROTTLES": (
-        lambda value: value is None or (isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())),
-        'a dict of rates such as {"requests": "600/min"}, or None',
-    ),
+    "THROTTLES": (_throttles_fit, 'a dict of rates such as {"requests": "600/min", "sends": "30/min"}, or None'),
     "MAX_BODY_BYTES": _AT_LEAST_ONE,
     "MAX_CHAT_BODY_BYTES": _AT_LEAST_ONE,
     "MAX_TEXT_CHARS": _AT_LEAST_ONE,
@@ -426,3 +442,18 @@ def _redis_gives_up() -> bool:
 def _waits_for_ever(layer: Any) -> bool:
     hosts = layer.get("CONFIG", {}).get("hosts", ["localhost"])
     return all(isinstance(host, dict) and "socket_timeout" in host for host in hosts)
+
+
+@register()
+def check_cache(**_: Any) -> list[CheckMessage]:
+    """Where there are throttles, all processes count in one place."""
+    backend = default_cache()
+    if not (given := given_settings()) or not isinstance(given, Mapping) or not given.get("THROTTLES"):
+        return []
+    if backend.rpartition(".")[2] not in {"LocMemCache", "DummyCache"}:
+        return []
+    text = f"THROTTLES are counted in the default cache, and {backend.rpartition('.')[2]} does not leave its process."
+    sentence = "Each process would let in as many: use a cache that they share. This one needs the package redis."
+    line = f'CACHES["default"] = {CACHE}' if has_caches() else f'CACHES = {{"default": {CACHE}}}'
+    hint = _paste(sentence, line)
+    return [Warning(text, hint=hint, id="durable_agents.W009")]

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.core.signals import setting_changed
 from django.http import HttpRequest
 from django.http.request import split_domain_port, validate_host
@@ -112,6 +112,16 @@ def q_cluster() -> Mapping[str, Any]:
 def channel_layers() -> Mapping[str, Any]:
     """The project's ``CHANNEL_LAYERS`` setting, as it stands."""
     return getattr(settings, "CHANNEL_LAYERS", {})
+
+
+def default_cache() -> str:
+    """The dotted path of the default cache's backend."""
+    return str(settings.CACHES.get("default", {}).get("BACKEND", ""))
+
+
+def has_caches() -> bool:
+    """Whether the project has a ``CACHES`` setting of its own."""
+    return bool(settings.CACHES != global_settings.CACHES)
 
 
 def default_cluster() -> str:

@@ -6,7 +6,7 @@ REST framework's settings are not, so that the API is the same wherever it is mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from durable_agents import limits
 from durable_agents.api.errors import answer
 from durable_agents.api.operations import Operation
 from durable_agents.api.wire import AlwaysJSON, BoundedParser, StrictRenderer
@@ -46,6 +47,10 @@ def _schema() -> Any:
     return OperationSchema()
 
 
+def _brings_message(body: Any) -> bool:
+    return isinstance(body, Mapping) and any(body.get(name) is not None for name in ("prompt", "parts"))
+
+
 class AgentsView(APIView):
     """A view of this API: each handler is an ``Operation``."""
 
@@ -64,11 +69,23 @@ class AgentsView(APIView):
         return non_atomic_requests(super().as_view(**options))
 
     @property
-    def action(self) -> str | None:
-        """What the request is about to do, in the words of the policy; None for a method that there is not."""
+    def operation(self) -> Operation | None:
+        """What the request asks for; None for a method that there is not."""
         handler = getattr(self, str(self.request.method).lower(), None)
         operation: Operation | None = getattr(handler, "operation", None)
-        return operation.action if operation else None
+        return operation
+
+    @property
+    def action(self) -> str | None:
+        """What the request is about to do, in the words of the policy; None for a method that there is not."""
+        return self.operation.action if self.operation else None
+
+    def check_throttles(self, request: Request) -> None:
+        """Count the request, by the project's own throttle classes and by ``THROTTLES``."""
+        super().check_throttles(request)
+        limits.count("requests", request)
+        if self.operation and self.operation.sends and (self.action != "create" or _brings_message(request.data)):
+            limits.count("sends", request)
 
     def thread(self, request: Request, thread_id: str) -> Thread:
         """The thread that the path names, where the caller may do to it what the request is about to do."""

@@ -14,7 +14,7 @@ from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from durable_agents.exceptions import DurableAgentsError, TooLargeError
+from durable_agents.exceptions import DurableAgentsError, ThrottledError, TooLargeError
 
 
 class CallerError(exceptions.APIException):
@@ -24,6 +24,7 @@ class CallerError(exceptions.APIException):
         super().__init__(str(error), error.code)
         self.status_code = error.status_code or self.status_code
         self.default_code = error.code
+        self.wait = error.retry_after_seconds if isinstance(error, ThrottledError) else None
 
 
 def answer(error: Exception, context: dict[str, Any]) -> Response | None:

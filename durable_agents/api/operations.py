@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from durable_agents.api.inputs import Body, Query
+from durable_agents.exceptions import DurableAgentsError
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -23,13 +24,17 @@ class Gives:
 @dataclass(frozen=True, kw_only=True)
 class Operation:
     """One method of one path. ``action`` is its name in the words of the policy; ``answers`` are the statuses of
-    success with what they carry, None for nothing."""
+    success with what they carry, None for nothing; ``sends`` says that it starts or steers a run, which creating a
+    thread does where it comes with a message; ``raises`` are the errors that its kind of path and body does not
+    say already."""
 
     operation_id: str
     action: str
     answers: Mapping[int, Gives | None]
     body: type[Body] | None = None
     query: type[Query] | None = None
+    sends: bool = False
+    raises: Sequence[type[DurableAgentsError]] = ()
 
     def __call__(self, handler: Handler) -> Handler:
         """Say it of a handler."""

@@ -175,7 +175,8 @@ def test_a_policy_that_lacks_a_method_is_an_error(settings):
         ("POOLS", {"agents": {"cluster": 3}}),
         ("LEASE_SECONDS", 0.5),
         ("TOOL_THREADS", 2.5),
-        ("THROTTLES", {"requests": 5}),
+        *(("THROTTLES", {"requests": rate}) for rate in (5, "often", "0/min", "5/", "/min", "5/week", "-1/s", None)),
+        *(("THROTTLES", throttles) for throttles in ({"request": "5/min"}, ["5/min"], {5: "5/min"})),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_an_error_with_the_default_to_paste(settings, key, value):
@@ -320,3 +321,29 @@ def test_a_redis_layer_that_breaks_off_silent_sockets_is_warned_of(settings, mon
     for message in messages:
         settings.CHANNEL_LAYERS = pasted(message, CHANNEL_LAYERS=settings.CHANNEL_LAYERS)["CHANNEL_LAYERS"]
     assert installed != "8.1.0" or checks.check_redis_layer() == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("locmem.LocMemCache", ["W009"]), ("dummy.DummyCache", ["W009"]), ("redis.RedisCache", []), ("db.DatabaseCache", [])],
+)
+@pytest.mark.parametrize("throttles", [None, {}, {"sends": "5/min"}])
+def test_throttles_need_a_cache_that_processes_share(settings, backend, expected, throttles):
+    """Where there are any."""
+    settings.DURABLE_AGENTS = {"THROTTLES": throttles}
+    caches = {"default": {"BACKEND": f"django.core.cache.backends.{backend}", "LOCATION": "x"}}
+    settings.CACHES = {**caches, "other": {}}
+    messages = checks.check_cache()
+    assert said(messages) == (expected if throttles else [])
+    for message in messages:
+        settings.CACHES = pasted(message, CACHES=settings.CACHES)["CACHES"]
+        assert "other" in settings.CACHES
+        assert checks.check_cache() == []
+
+
+def test_a_project_without_caches_gets_them_whole(settings):
+    """Django's own default counts for itself in every process."""
+    settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "5/min"}}
+    [message] = checks.check_cache()
+    settings.CACHES = pasted(message)["CACHES"]
+    assert checks.check_cache() == []
