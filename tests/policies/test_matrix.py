@@ -1,0 +1,346 @@
+"""Nobody else's things exist: every route and every frame, under three policies, for strangers of every kind.
+
+What is foreign is answered as what does not exist, to the byte but for the id that was asked for, and nothing that is
+stored changes. The cases are in ``cases``; a route or a frame without one fails here.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.urls import path
+
+from durable_agents.api.base import AgentsView
+from durable_agents.consumers import ThreadConsumer
+from durable_agents.models import Thread
+from durable_agents.urls import urlpatterns
+from tests.api.calls import Api, all_pages, person
+from tests.lifecycle.stage import bells, declare
+from tests.policies.cases import (
+    CANARY,
+    CASES,
+    FRAMES,
+    OPEN,
+    Case,
+    Names,
+    belongings,
+    frame_gaps,
+    gaps,
+    path_of,
+)
+from tests.websocket.conftest import ORIGIN, SUBPROTOCOL, Socket, forget_layer
+
+__all__ = ["bells", "declare"]
+
+POLICIES = {
+    "owner": "durable_agents.policies.OwnerPolicy",
+    "organisation": "tests.policies.documented.OrganisationPolicy",
+    "session": "tests.policies.documented.SessionPolicy",
+}
+HIDING = [name for name, case in CASES.items() if case.hides]
+NESTED = [name for name, case in CASES.items() if case.nested]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(bells):
+    """Keep the queue out of it."""
+
+
+class World:
+    """An owner, and strangers to them, under one policy."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.owner = self.caller("ada", last_name="1")
+        self.strangers = [
+            self.caller("eve", last_name="2"),
+            Api(person("staff", last_name="2", is_staff=True)),
+            Api(person("root", last_name="2", is_staff=True, is_superuser=True)),
+        ]
+
+    def caller(self, name: str, **facts: Any) -> Api:
+        """Return somebody who may have threads under this policy."""
+        return Api() if self.policy == "session" else Api(person(name, **facts))
+
+    def give(self, api: Api, needs: str) -> Names:
+        """Make what a case needs for this caller, in the place where threads of theirs are."""
+        place = Thread.objects.get(pk=api.post("threads/", {"agent": "tested"}).json()["id"])
+        return belongings(needs, owner=place.owner, scope=place.scope)
+
+
+@pytest.fixture(params=POLICIES)
+def world(request, settings, monkeypatch, declare) -> World:
+    """Return people under each of the policies."""
+    settings.DURABLE_AGENTS = {"POLICY": POLICIES[request.param]}
+    organisation = property(lambda user: int(user.last_name) if user.last_name else None)
+    monkeypatch.setattr(get_user_model(), "organisation_id", organisation, raising=False)
+    declare(public=True)
+    return World(request.param)
+
+
+def stored() -> dict[str, list[Any]]:
+    """Return every row of every table."""
+    return {model._meta.label: sorted(map(str, model._default_manager.values())) for model in apps.get_models()}
+
+
+def call(api: Api, operation: str, names: Names) -> Any:
+    """Call an operation with these names."""
+    return api.send(operation.partition(" ")[0], path_of(operation, names), CASES[operation].filled(names))
+
+
+def told(response: Any, names: Names) -> tuple[Any, ...]:
+    """Return all that an answer tells: status, headers and body, without the ids that were asked for."""
+    headers = sorted(item for item in response.items() if item[0] != "Content-Length")
+    return response.status_code, headers, names.taken_from(response.content.decode())
+
+
+# The cases are whole.
+
+
+def test_every_route_and_method_has_a_case():
+    """Whoever adds one says how it is called with what is somebody else's."""
+    assert gaps(urlpatterns, CASES) == []
+
+
+def test_every_frame_has_a_case():
+    """As over REST."""
+    assert frame_gaps(ThreadConsumer.COMMANDS, FRAMES) == []
+
+
+class NewView(AgentsView):
+    """A view that somebody has just added."""
+
+    def get(self, request: Any, **names: str) -> None:
+        """Show something."""
+
+    def put(self, request: Any, **names: str) -> None:
+        """Change something."""
+
+
+def test_a_new_route_without_a_case_is_named():
+    """By method, with what to do."""
+    route = "threads/<str:thread_id>/secrets/<str:secret_id>/"
+    told = gaps([*urlpatterns, path(route, NewView.as_view()), path(route[:-1], NewView.as_view())], CASES)
+    missing = [sentence.partition(" has no foreign-owner case: add one to CASES")[0] for sentence in told[:2]]
+    assert missing == [f"GET {route[:-1]}", f"PUT {route[:-1]}"]
+    assert ["<str:secret_id>, which" in sentence for sentence in told] == [False, False, True, True]
+
+
+def test_a_new_method_of_a_known_route_is_named():
+    """A view that can suddenly be written to."""
+    told = gaps([*urlpatterns, path("agents/", NewView.as_view())], CASES)
+    assert [sentence.partition(" has")[0] for sentence in told] == ["PUT agents"]
+
+
+def test_a_case_of_a_route_that_is_gone_is_named():
+    """It would protect nothing."""
+    [sentence] = gaps(urlpatterns, CASES | {"GET lost": Case()})
+    assert sentence.startswith("The case GET lost has no route")
+
+
+def test_a_case_that_forgets_an_id_of_its_path_is_named():
+    """Each thing within a thread is looked for in other threads too."""
+    name = NESTED[0]
+    [sentence] = gaps(urlpatterns, CASES | {name: Case()})
+    assert sentence.startswith(f"The case {name} does not say that it names a tool_call_id")
+
+
+def test_a_new_frame_without_a_case_and_a_case_without_a_frame_are_named():
+    """As for routes."""
+    missing, stale = frame_gaps([*ThreadConsumer.COMMANDS, "burn"], FRAMES | {"lost": Case()})
+    assert missing.startswith("The frame 'burn' has no foreign-owner case")
+    assert stale.startswith("The case 'lost' has no frame")
+
+
+# REST.
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", HIDING)
+def test_what_is_somebody_elses_does_not_exist(world, operation):
+    """For a stranger, for staff and for a superuser; with the thread's id."""
+    foreign, unknown = world.give(world.owner, CASES[operation].needs), Names()
+    before = stored()
+    for stranger in world.strangers:
+        answers = [told(call(stranger, operation, names), names) for names in (foreign, unknown)]
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404 or is_closed(world, operation, answers[0])
+        assert CANARY not in str(answers[0])
+    assert stored() == before
+
+
+def is_closed(world: World, operation: str, answer: Any) -> bool:
+    """Whether visitors without an account may not do this at all, whatever it is done to."""
+    is_for_visitors = operation.partition(" ")[0] in {"GET", "POST"}
+    return world.policy == "session" and not is_for_visitors and answer[0] == 403
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", HIDING)
+def test_a_name_that_somebody_else_gave_their_thread_leads_nowhere(world, operation):
+    """Each caller has names of their own."""
+    foreign = world.give(world.owner, CASES[operation].needs)
+    name = "n" * len(foreign.thread_id)
+    Thread.objects.filter(pk=foreign.thread_id).update(client_id=name)
+    named, unknown = Names(**asdict(foreign) | {"thread_id": name}), Names(thread_id="u" * len(name))
+    before = stored()
+    for stranger in world.strangers:
+        assert told(call(stranger, operation, named), named) == told(call(stranger, operation, unknown), unknown)
+    assert stored() == before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", HIDING)
+def test_a_thread_of_an_internal_agent_does_not_exist(world, declare, operation):
+    """Not even for its owner."""
+    own, unknown = world.give(world.owner, CASES[operation].needs), Names()
+    declare("inside")
+    Thread.objects.filter(pk=own.thread_id).update(agent="inside", client_id="mine")
+    before = stored()
+    for names in (own, Names(**asdict(own) | {"thread_id": "mine"})):
+        answer = told(call(world.owner, operation, names), names)
+        assert answer == told(call(world.owner, operation, unknown), unknown)
+    assert stored() == before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", NESTED)
+def test_things_within_a_thread_belong_to_it(world, operation):
+    """Not what is in somebody else's, nor in another one of one's own; nor one's own in theirs."""
+    needs = CASES[operation].needs
+    theirs, mine, other = (world.give(api, needs) for api in (world.owner, world.strangers[0], world.strangers[0]))
+    before = stored()
+    nothing = Names().within(mine)
+    unknown = told(call(world.strangers[0], operation, nothing), nothing)
+    for names in (theirs.within(mine), other.within(mine)):
+        assert told(call(world.strangers[0], operation, names), names) == unknown
+    crossed = mine.within(theirs)
+    assert told(call(world.strangers[0], operation, crossed), crossed)[0] == 404
+    assert unknown[0] == 404 or is_closed(world, operation, unknown)
+    assert stored() == before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", [name for name, case in CASES.items() if not case.hides])
+def test_what_lists_or_makes_ones_own_leaves_out_and_leaves_alone_what_is_somebody_elses(world, operation):
+    """Also where a body names it."""
+    for needs in ("resting", "running", "result", "approve"):
+        foreign = world.give(world.owner, needs)
+    before = ours(stored())
+    for stranger in world.strangers:
+        response = call(stranger, operation, foreign)
+        assert response.status_code < 300, response.content
+        assert CANARY not in response.content.decode()
+    assert before - ours(stored()) == set()
+
+
+def ours(rows: dict[str, list[Any]]) -> set[tuple[str, Any]]:
+    """Return the rows of the app's own tables."""
+    return {(label, row) for label, of_it in rows.items() if label.startswith("durable_agents.") for row in of_it}
+
+
+@pytest.mark.django_db
+def test_no_list_or_filter_finds_what_is_somebody_elses(world):
+    """However one asks for it."""
+    foreign = world.give(world.owner, "resting")
+    queries = ({}, {"agent": "tested"}, {"status": "completed"}, {"search": CANARY}, {"archived": "false"})
+    for stranger in world.strangers:
+        for query in queries:
+            listed = all_pages(stranger, "threads/", **query)
+            assert foreign.thread_id not in json.dumps(listed)
+            assert CANARY not in json.dumps(listed)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", [name for name in CASES if name not in OPEN])
+@pytest.mark.parametrize("world", ["owner", "organisation"], indirect=True)
+def test_nobody_is_let_in_without_signing_in(world, operation):
+    """With nothing to learn about ids, and nothing done."""
+    foreign, unknown = world.give(world.owner, CASES[operation].needs), Names()
+    before = stored()
+    answers = [told(call(Api(), operation, names), names) for names in (foreign, unknown)]
+    assert answers[0] == answers[1]
+    assert answers[0][0] in {401, 403}
+    assert stored() == before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("operation", OPEN)
+def test_the_schema_is_for_everybody(operation):
+    """It says what there is, and nothing of anybody's."""
+    assert call(Api(), operation, Names()).status_code == 200
+
+
+# The websocket.
+
+
+async def _talk(headers: dict[str, str], frames: list[dict[str, Any]]) -> list[Any]:
+    socket = await Socket(headers={"origin": ORIGIN, **headers}, subprotocols=[SUBPROTOCOL]).open()
+    try:
+        answers = []
+        for frame in frames:
+            await socket.tell(**frame)
+            answers.append(await socket.hear())
+        return answers
+    finally:
+        await socket.leave()
+        await forget_layer()
+
+
+def over_the_websocket(api: Api, kind: str, *named: Names) -> list[Any]:
+    """Send this frame with each of these names, as this caller; return the answers."""
+    given = api.client.cookies.get(settings.SESSION_COOKIE_NAME)
+    headers = {"cookie": f"{settings.SESSION_COOKIE_NAME}={given.value}"} if given else {}
+    frames = [{"type": kind, "id": "r1", "thread": names.thread_id, **FRAMES[kind].filled(names)} for names in named]
+    return async_to_sync(_talk)(headers, frames)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("stranger", [0, 2], ids=["stranger", "superuser"])
+def test_over_the_websocket_what_is_somebody_elses_does_not_exist(world, stranger):
+    """Whatever the frame: by the thread's id, and by the name that its owner gave it."""
+    for kind, case in FRAMES.items():
+        foreign, unknown = world.give(world.owner, case.needs), Names()
+        Thread.objects.filter(pk=foreign.thread_id).update(client_id=f"name-of-{kind}")
+        asked = (foreign, Names(**asdict(foreign) | {"thread_id": f"name-of-{kind}"}), unknown)
+        before = stored()
+        answers = over_the_websocket(world.strangers[stranger], kind, *asked)
+        if case.hides:
+            shown = {names.taken_from(json.dumps(answer)) for names, answer in zip(asked, answers, strict=True)}
+            assert len(shown) == 1, kind
+            assert answers[0]["code"] == "thread_not_found", kind
+        assert CANARY not in str(answers), kind
+        assert stored() == before, kind
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_the_websocket_things_within_a_thread_belong_to_it(world):
+    """A call or a stream of somebody else's is not in one's own thread, nor one's own in theirs."""
+    stranger = world.strangers[0]
+    for kind in [kind for kind, case in FRAMES.items() if case.nested]:
+        theirs, mine = (world.give(api, FRAMES[kind].needs) for api in (world.owner, stranger))
+        asked = (Names().within(mine), theirs.within(mine), mine.within(theirs))
+        before = stored()
+        unknown, within, crossed = over_the_websocket(stranger, kind, *asked)
+        assert asked[0].taken_from(json.dumps(unknown)) == asked[1].taken_from(json.dumps(within)), kind
+        assert crossed["code"] == "thread_not_found", kind
+        assert CANARY not in str([unknown, within, crossed]), kind
+        assert stored() == before, kind
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_the_websocket_a_thread_of_an_internal_agent_does_not_exist(world, declare):
+    """Not even for its owner."""
+    declare("inside")
+    for kind in [kind for kind, case in FRAMES.items() if case.hides]:
+        own = world.give(world.owner, FRAMES[kind].needs)
+        Thread.objects.filter(pk=own.thread_id).update(agent="inside")
+        before = stored()
+        [answer] = over_the_websocket(world.owner, kind, own)
+        assert answer["code"] == "thread_not_found", kind
+        assert stored() == before, kind
