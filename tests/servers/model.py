@@ -27,7 +27,7 @@ from demo_project.model_server import (
     write_head,
 )
 
-__all__ = ["Call", "Cut", "Garbage", "ModelUnderTest", "Reply", "Stall", "Status"]
+__all__ = ["Call", "Cut", "Garbage", "Hold", "ModelUnderTest", "Reply", "Stall", "Status"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +58,22 @@ class Stall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hold:
+    """The answer stops after `after` chunks until `gate` is set, and then goes on."""
+
+    reply: Reply
+    after: int
+    gate: threading.Event
+
+
+@dataclass(frozen=True, kw_only=True)
 class Garbage:
     """The answer is a page of HTML with status 200."""
 
     text: str = "<html><body>Maintenance</body></html>"
 
 
-Answer = Reply | Status | Cut | Stall | Garbage
+Answer = Reply | Status | Cut | Stall | Hold | Garbage
 Script = Answer | Callable[[Body], Answer]
 
 
@@ -155,6 +164,8 @@ class ModelUnderTest(ModelServer):
                 await write_body(writer, answer.text.encode(), {"Content-Type": "text/html"})
             case Stall():
                 await write_events(writer, stalled(chunks(request, answer.reply), answer))
+            case Hold():
+                await write_events(writer, held(chunks(request, answer.reply), answer))
             case Cut():
                 await send_cut(answer, request, writer)
 
@@ -172,6 +183,16 @@ async def stalled(events: AsyncIterator[Body], stall: Stall) -> AsyncIterator[Bo
     async for event in events:
         if count == stall.after:
             await asyncio.sleep(stall.seconds)
+        count += 1
+        yield event
+
+
+async def held(events: AsyncIterator[Body], hold: Hold) -> AsyncIterator[Body]:
+    """Yield `events`, those after the first few once the gate of `hold` is set."""
+    count = 0
+    async for event in events:
+        while count >= hold.after and not hold.gate.is_set():  # noqa: ASYNC110 - the gate is another thread's
+            await asyncio.sleep(0.01)
         count += 1
         yield event
 

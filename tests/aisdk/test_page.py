@@ -1,0 +1,103 @@
+"""The chat in ten lines works as it is written, on the demo as it stands."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.aisdk.playing import MAJORS, ROOT
+from tests.aisdk.stage import Stage
+from tests.browser.conftest import sign_in
+
+pytestmark = pytest.mark.browser
+
+PAGES = [ROOT / "README.md", ROOT / "docs" / "howto" / "frontend.md"]
+APP = re.compile(r"^```jsx\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELL = re.compile(r"^```sh\n(npm ci && .*?)^```$", re.DOTALL | re.MULTILINE)
+FOLDER = "demo_project/static/mine"
+OLDER = {"7": "", "6": " --alias:ai=ai6 --alias:@ai-sdk/react=ai6-react"}
+STORY = " ".join(f"word-{number}" for number in range(40))
+PATIENCE_MS = 20_000
+
+
+def written(pattern: re.Pattern[str]) -> set[str]:
+    """Return what the pages have of this; each has it, or they would not be listed."""
+    return {block for page in PAGES for block in pattern.findall(page.read_text(encoding="utf-8"))}
+
+
+@pytest.fixture(scope="module", params=MAJORS)
+def built(request: pytest.FixtureRequest, stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the built app: the page's file and the page's command, elsewhere than in this checkout."""
+    [app], [command] = written(APP), written(SHELL)
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "chat.jsx").write_text(app, encoding="utf-8")
+    (folder / "node_modules").symlink_to(ROOT / "node_modules")
+    build = command.removeprefix("npm ci && ").replace(" --bundle", f" --bundle{OLDER[request.param]}")
+    ended = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", build],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{ROOT / 'node_modules' / '.bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return folder / FOLDER
+
+
+@pytest.fixture
+def page(chromium: Any, stage: Stage, built: Path) -> Iterator[Any]:
+    """Return a page of a signed-in user where the demo has the built files among its static files."""
+    context = chromium.new_context(base_url=stage.demo.url)
+    sign_in(context, "demo")
+    context.route("**/static/mine/*", lambda route: route.fulfill(path=built / route.request.url.rpartition("/")[2]))
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto("/static/mine/chat.html")
+    yield page
+    context.close()
+    assert errors == []
+
+
+def test_the_app_has_ten_lines_besides_its_imports():
+    """No more is promised."""
+    [app] = written(APP)
+    lines = [line for line in app.splitlines() if line and not line.startswith("import ")]
+    assert len(lines) == 10
+
+
+def test_a_message_is_answered_and_a_reload_in_the_middle_reads_on(page: Any, stage: Stage):
+    """The answer is there once, whole, and after one more reload as well."""
+    from playwright.sync_api import expect
+
+    stage.script("case-page", [{"text": STORY, "hold": 20}])
+    page.locator("input").fill("[case-page] A story, please.")
+    page.locator("input").press("Enter")
+    answer = page.locator("p", has_text="assistant:")
+    expect(answer).to_contain_text("word-5", timeout=PATIENCE_MS)
+    page.reload()
+    expect(answer).to_contain_text("word-5", timeout=PATIENCE_MS)
+    stage.go_on("case-page")
+    expect(answer).to_have_text(f"assistant: {STORY}", timeout=PATIENCE_MS)
+    page.reload()
+    expect(page.locator("p")).to_have_text(["user: [case-page] A story, please.", f"assistant: {STORY}"])
+    assert len(stage.requests("case-page")) == 1
+
+
+def test_the_conversation_goes_on(page: Any, stage: Stage):
+    """The second question has the first answer before it."""
+    from playwright.sync_api import expect
+
+    stage.script("case-talk", [{"text": "First."}, {"text": "Second."}])
+    for said, heard in (("One.", "assistant: First."), ("Two.", "assistant: Second.")):
+        expect(page.locator("input")).to_have_value("")
+        page.locator("input").fill(f"[case-talk] {said}")
+        page.locator("input").press("Enter")
+        expect(page.locator("p").last).to_have_text(heard, timeout=PATIENCE_MS)
+    roles = [message["role"] for message in stage.requests("case-talk")[1]["messages"]]
+    assert roles[-3:] == ["user", "assistant", "user"]
