@@ -1,0 +1,179 @@
+"""Who may do what in the admin: each of its addresses has a permission of its own here, or is closed to everybody.
+
+An address that is added without one fails the first test.
+"""
+
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.test import Client
+from django.urls import reverse
+
+from durable_agents import stop_thread
+from durable_agents.models import Delta, Message, Pool, Stream, Thread, ToolCall
+from tests.admin.conftest import VIEW
+from tests.admin.test_inbox import approval, browser, deferred, unknown
+from tests.api.calls import person
+
+__all__ = ["approval", "browser", "deferred", "unknown"]
+
+pytestmark = pytest.mark.django_db
+
+MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool)
+NAMES = [model._meta.model_name for model in MODELS]
+READ = {f"{name}_{page}": f"view_{name}" for name in NAMES for page in ("changelist", "change", "history")}
+CLOSED = {f"{name}_add" for name in NAMES} | {f"{name}_delete" for name in NAMES if name != "thread"}
+MOVES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "thread_stop": ("change_thread", "thread", {}),
+    "thread_resume": ("change_thread", "stopped", {}),
+    "thread_delete": ("delete_thread", "thread", {"post": "yes"}),
+    "toolcall_approve": ("change_toolcall", "approval", {}),
+    "toolcall_reject": ("change_toolcall", "approval", {"reason": "No."}),
+    "toolcall_result": ("change_toolcall", "browser", {"result": "1"}),
+    "toolcall_error": ("change_toolcall", "deferred", {"result": "Closed."}),
+    "toolcall_settle": ("change_toolcall", "unknown", {"result": "1"}),
+    "toolcall_settle-failed": ("change_toolcall", "unknown", {"result": "Lost."}),
+    "toolcall_run-again": ("change_toolcall", "unknown", {}),
+    "toolcall_timeout": ("change_toolcall", "approval", {"seconds": "900"}),
+}
+"""What can be done: the permission that it needs, to which row (a fixture), and what is posted."""
+READ["toolcall_inbox"] = "view_toolcall"
+
+
+@pytest.fixture
+def stopped(thread):
+    """Return a thread whose run was stopped."""
+    return stop_thread(thread)
+
+
+@pytest.fixture
+def row(request):
+    """Return a function that gives the row to which something is done, or any row for a page."""
+
+    def found(name: str) -> Any:
+        if name in MOVES:
+            return request.getfixturevalue(MOVES[name][1])
+        request.getfixturevalue("thread")
+        return apps.get_model("durable_agents", name.partition("_")[0])._default_manager.first()
+
+    return found
+
+
+def address(name: str, target: Any) -> str:
+    """Return where it is."""
+    has_id = not name.endswith(("_changelist", "_add", "_inbox"))
+    return reverse(f"admin:durable_agents_{name}", args=[target.pk] if has_id else [])
+
+
+def stored() -> list[str]:
+    """Return every row of the app's tables, and what the admin's log has."""
+    models = [*apps.get_app_config("durable_agents").get_models(), LogEntry]
+    return [str(item) for model in models for item in model._default_manager.values().order_by("pk")]
+
+
+def everything_but(permission: str) -> list[str]:
+    """Return every permission of the app but this one."""
+    known = Permission.objects.filter(content_type__app_label="durable_agents").exclude(codename=permission)
+    return list(known.values_list("codename", flat=True))
+
+
+def test_every_address_has_its_permission():
+    """Whoever adds one says here who may use it, and how."""
+    names = {
+        pattern.name.removeprefix("durable_agents_")
+        for model, shown in admin.site._registry.items()
+        for pattern in (shown.get_urls() if model._meta.app_label == "durable_agents" else ())
+        if pattern.name
+    }
+    assert names - READ.keys() - MOVES.keys() - CLOSED == set(), "add it to READ, MOVES or CLOSED"
+    assert (READ.keys() | MOVES.keys() | CLOSED) - names == set(), "take it out"
+
+
+@pytest.mark.parametrize("name", sorted({*READ, *MOVES, *CLOSED}))
+def test_who_is_no_staff_is_sent_to_sign_in(row, owner, name):
+    """Whether signed in or not, and though the thread is theirs."""
+    place = address(name, row(name))
+    signed_in = Client()
+    signed_in.force_login(owner)
+    before = stored()
+    for client in (Client(), signed_in):
+        for method in (client.get, client.post):
+            response = method(place)
+            assert (response.status_code, response.url.partition("?")[0]) == (302, reverse("admin:login"))
+    assert stored() == before
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_a_page_needs_the_permission_to_view_its_model(staff, row, name):
+    """Every other one is not enough, and that one is."""
+    place, needed = address(name, row(name)), READ[name]
+    others = [known for known in everything_but(needed) if known.partition("_")[2] != needed.partition("_")[2]]
+    assert staff(*others).get(place).status_code == 403
+    assert staff(needed).get(place).status_code == 200
+
+
+@pytest.mark.parametrize("name", sorted(READ))
+def test_a_page_changes_nothing(reader, row, name):
+    """Whatever is posted to it."""
+    place = address(name, row(name))
+    before = stored()
+    everything = {"action": "delete_selected", "_selected_action": [str(row(name).pk)], "post": "yes", "title": "x"}
+    assert reader.post(place, everything).status_code in {200, 302, 403}
+    assert stored() == before
+
+
+@pytest.mark.parametrize("name", sorted(CLOSED))
+def test_what_is_closed_is_closed_to_a_superuser(row, name):
+    """Rows are made and ended by the state machine only."""
+    root = Client()
+    root.force_login(person("root", is_staff=True, is_superuser=True))
+    place = address(name, row(name))
+    before = stored()
+    assert {root.get(place).status_code, root.post(place, {"post": "yes"}).status_code} == {403}
+    assert stored() == before
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_nothing_is_done_without_its_permission(staff, reader, row, name):
+    """To view everything is not to change, nor is every other permission together."""
+    permission, _, given = MOVES[name]
+    place = address(name, row(name))
+    before = stored()
+    for client in (reader, staff(*everything_but(permission))):
+        assert client.post(place, given).status_code == 403
+    assert stored() == before
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_what_is_done_needs_a_post_with_a_token_and_is_logged(staff, row, name):
+    """Once, with who did it."""
+    permission, _, given = MOVES[name]
+    place, client = address(name, row(name)), staff(*VIEW, permission)
+    forged = Client(enforce_csrf_checks=True)
+    forged.cookies = client.cookies
+    before = stored()
+    assert forged.post(place, given).status_code == 403
+    assert client.get(place).status_code == (200 if name == "thread_delete" else 405)
+    assert stored() == before
+    assert client.post(place, given).status_code == 302
+    entry = LogEntry.objects.get()
+    assert (entry.user.is_staff, entry.object_id) == (True, str(entry.object_id))
+    assert str(entry.user_id) == client.session["_auth_user_id"]
+    assert stored() != before
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_a_row_that_is_not_there_is_not_found(staff, row, name):
+    """By an id of the right shape, or of none."""
+    permission, _, given = MOVES[name]
+    target = row(name)
+    client, place = staff(*VIEW, permission), address(name, target)
+    for other in ("x", "0" * 32, "%00", "..%2F.."):
+        response = client.post(place.replace(str(target.pk), other), given)
+        is_sent_home = response.status_code == 302 and response.url == reverse("admin:index")
+        assert response.status_code == 404 or is_sent_home
+    assert LogEntry.objects.count() == 0
