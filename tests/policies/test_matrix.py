@@ -284,7 +284,7 @@ async def _talk(headers: dict[str, str], frames: list[dict[str, Any]]) -> list[A
     try:
         answers = []
         for frame in frames:
-            await socket.tell(**frame)
+            await socket.tell(json.dumps(frame))
             answers.append(await socket.hear())
         return answers
     finally:
