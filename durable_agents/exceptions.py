@@ -3,6 +3,8 @@
     DurableAgentsError                 code                       status_code
     ├── ThreadNotFoundError            thread_not_found           404
     ├── AgentNotFoundError             agent_not_found            400
+    ├── AgentRequiredError             agent_required             400
+    ├── AttachmentNotFoundError        attachment_not_found       404
     ├── ThreadBusyError                thread_busy                409
     ├── MessageNotFoundError           message_not_found          404
     ├── ToolCallNotFoundError          tool_call_not_found        404
@@ -12,6 +14,8 @@
     ├── InvalidCursorError             invalid_cursor             400
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
+    ├── UnsupportedMediaTypeError      unsupported_media_type     415
+    ├── AsgiRequiredError              asgi_required              501
     ├── ThrottledError                 throttled                  429
     │   ├── RequestsThrottledError     requests_throttled         429
     │   ├── SendsThrottledError        sends_throttled            429
@@ -55,6 +59,36 @@ class AgentNotFoundError(DurableAgentsError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"There is no agent {name!r}. Declare it in an agents.py of an installed app.")
+
+
+class AttachmentNotFoundError(DurableAgentsError):
+    """No attachment with this id exists for the caller."""
+
+    code = "attachment_not_found"
+    status_code = 404
+
+    def __init__(self, attachment_id: object) -> None:
+        super().__init__(f"There is no attachment {attachment_id!s} that you may see.")
+
+
+class AgentRequiredError(DurableAgentsError):
+    """A new thread needs an agent, and nothing says which."""
+
+    code = "agent_required"
+    status_code = 400
+
+    def __init__(self) -> None:
+        super().__init__("Say which agent: in the path (chat/<agent>), in the body (agent), or by DEFAULT_AGENT.")
+
+
+class AsgiRequiredError(DurableAgentsError):
+    """The response would go on for as long as a run does, and the server runs this project under WSGI."""
+
+    code = "asgi_required"
+    status_code = 501
+
+    def __init__(self) -> None:
+        super().__init__("Streams need an ASGI server such as daphne. Under WSGI, poll messages/?streams=1.")
 
 
 class ThreadBusyError(DurableAgentsError):
@@ -136,6 +170,13 @@ class TooLargeError(DurableAgentsError):
 
     code = "too_large"
     status_code = 413
+
+
+class UnsupportedMediaTypeError(DurableAgentsError):
+    """The file is of no type that is taken, or not of the one that it is said to be of."""
+
+    code = "unsupported_media_type"
+    status_code = 415
 
 
 class ThrottledError(DurableAgentsError):

@@ -14,9 +14,11 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Gives:
-    """A body of this shape, or with ``paged`` a page of them with what ``beside`` names as well."""
+    """A body of this shape, or with ``paged`` a page of them with what ``beside`` names as well. A shape of ``bytes``
+    is a file of any type; one of ``str`` has its own ``media_type``."""
 
     shape: type
+    media_type: str = "application/json"
     paged: bool = False
     beside: Mapping[str, type] = field(default_factory=dict)
 
@@ -35,6 +37,11 @@ class Operation:
     query: type[Query] | None = None
     sends: bool = False
     raises: Sequence[type[DurableAgentsError]] = ()
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether what it answers comes in pages."""
+        return any(gives and gives.paged for gives in self.answers.values())
 
     def __call__(self, handler: Handler) -> Handler:
         """Say it of a handler."""

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -115,6 +116,84 @@ def test_what_may_be_sent_is_described(schema):
     assert set(message["properties"]) == {"prompt", "parts", "client_id", "metadata"}
     listed = schema["paths"]["/agents/threads/"]["get"]["parameters"]
     assert {item["name"] for item in listed} == {"agent", "archived", "cursor", "limit", "search", "status"}
+
+
+def contents(described: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield schema and examples of what an operation takes and answers."""
+    for item in (described.get("requestBody", {}), *described["responses"].values()):
+        yield from item.get("content", {}).values()
+
+
+def operations(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and description of each operation."""
+    for item in schema["paths"].values():
+        for described in item.values():
+            yield described["operationId"], described
+
+
+def test_every_operation_shows_what_is_sent_and_answered(schema):
+    """In examples that are as their own schema has it, for each error code one."""
+    for name, described in operations(schema):
+        for content in contents(described):
+            if content["schema"].get("type") != "string":  # streams and files
+                assert content.get("examples"), f"{name} has no example of {content['schema']}"
+            for shown in content.get("examples", {}).values():
+                jsonschema.validate(shown["value"], strict({**content["schema"], "components": schema["components"]}))
+
+
+def test_every_operation_names_the_errors_that_it_may_answer(schema):
+    """Each status with its codes, and what they mean; those of too many requests with how long to wait."""
+    for name, described in operations(schema):
+        refused = {status: said for status, said in described["responses"].items() if status >= "400"}
+        assert {"401", "403", "429"} <= set(refused), name
+        for status, said in refused.items():
+            shown = said["content"]["application/json"]["examples"].values()
+            for example in shown:
+                assert f"`{example['value']['code']}`: {example['summary']}" in said["description"]
+                assert example["value"]["detail"]
+            assert ("Retry-After" in said.get("headers", {})) == (status == "429")
+
+
+def codes(schema: dict[str, Any], method: str, route: str) -> dict[str, set[str]]:
+    """Return the error codes of an operation by status."""
+    responses = schema["paths"][path_of(route)][method.lower()]["responses"]
+    return {
+        status: {shown["value"]["code"] for shown in said["content"]["application/json"]["examples"].values()}
+        for status, said in responses.items()
+        if status >= "400"
+    }
+
+
+def test_errors_are_those_of_the_path_the_body_and_the_operation(schema):
+    """Two that differ in all three."""
+    assert codes(schema, "POST", "threads/<str:thread_id>/messages/") == {
+        "400": {"agent_not_found", "invalid", "invalid_parts", "parse_error", "too_deep"},
+        "401": {"authentication_failed", "not_authenticated"},
+        "403": {"authentication_failed", "not_authenticated", "permission_denied"},
+        "404": {"thread_not_found"},
+        "409": {"thread_busy"},
+        "413": {"too_large"},
+        "415": {"unsupported_media_type"},
+        "429": {"requests_throttled", "sends_throttled", "throttled", "too_many_running"},
+    }
+    assert codes(schema, "GET", "agents/") == {
+        "400": {"invalid_cursor"},
+        "401": {"authentication_failed", "not_authenticated"},
+        "403": {"authentication_failed", "not_authenticated", "permission_denied"},
+        "429": {"requests_throttled", "throttled"},
+    }
+
+
+def test_it_says_how_to_sign_in_and_sorts_operations_under_headings(schema):
+    """As the project has it; every heading is explained."""
+    schemes = schema["components"]["securitySchemes"]
+    assert {scheme["type"] for scheme in schemes.values()} == {"apiKey", "http"}
+    headings = [tag["name"] for tag in schema["tags"]]
+    assert all(tag["description"] for tag in schema["tags"])
+    for name, described in operations(schema):
+        assert {scheme for way in described["security"] for scheme in way} == set(schemes), name
+        assert set(described["tags"]) <= set(headings), name
+        assert described["summary"], name
 
 
 def test_names_of_paths_lead_to_those_with_a_slash():
