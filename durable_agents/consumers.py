@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
-from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -33,17 +32,15 @@ from durable_agents.exceptions import (
 from durable_agents.logs import log_error
 from durable_agents.models import Thread, ToolCall
 from durable_agents.policies import Asker, decider, may_come, public_thread, public_tool_call
-from durable_agents.streaming import Cursor, Frame, Sign, ThreadReader, signs_of
+from durable_agents.streaming import Cursor, Frame, ThreadReader
 from durable_agents.transcript import ui_message
+from durable_agents.watching import HEAL_SECONDS, poller
 
 SUBPROTOCOL = "durable-agents.v1"
 VERSION = 1
 HEARTBEAT_SECONDS = 25
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
-POLL_SECONDS = 0.1
-HEAL_SECONDS = 5
-"""How long a lost hint may go unnoticed where the channel layer carries them."""
 
 BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_BIG = 4400, 4401, 4403, 4406, 1009
 
@@ -163,7 +160,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         )
         await self._watch(thread.pk, subscription)
         try:
-            first = await database_sync_to_async(_first_frames)(subscription.reader, int(frame.get("tail", 50)))
+            first = await database_sync_to_async(subscription.reader.begin)(tail=int(frame.get("tail", 50)))
             first[0]["id"] = frame.get("id")
             await self._show(subscription, first)
         finally:
@@ -383,15 +380,6 @@ def _cursor(frame: Frame) -> Cursor | None:
     return Cursor(rev=int(given["rev"]), stream=str(given.get("stream") or ""), seq=-1 if seq is None else int(seq))
 
 
-def _first_frames(reader: ThreadReader, tail: int) -> list[Frame]:
-    """A snapshot; or, to a cursor that can be served, ``resumed`` and the thread's own state."""
-    if not reader.can_resume():
-        return [reader.snapshot(tail=max(1, min(tail, 200)))]
-    state = reader.thread_frame()
-    resumed = {"type": "resumed", "thread": state["thread"], "rev": reader.cursor.rev}
-    return [resumed, *reader.news(), reader.thread_frame()]
-
-
 def _send(thread: Thread, frame: Frame) -> dict[str, Any]:
     parts, metadata = frame.get("parts"), frame.get("metadata")
     if not isinstance(parts, list | None) or not isinstance(metadata, dict | None):
@@ -443,55 +431,3 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError("'approved' is true or false")
     return value
-
-
-class Poller:
-    """Where the channel layer does not cross processes: one a web process asks which watched threads have news."""
-
-    def __init__(self) -> None:
-        self._watchers: dict[UUID, set[ThreadConsumer]] = {}
-        self._signs: dict[UUID, Sign] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def watch(self, thread_id: UUID, consumer: ThreadConsumer) -> None:
-        """Tell this consumer from now on when the thread has news."""
-        self._watchers.setdefault(thread_id, set()).add(consumer)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def unwatch(self, thread_id: UUID, consumer: ThreadConsumer) -> None:
-        """Stop telling it."""
-        watchers = self._watchers.get(thread_id, set())
-        watchers.discard(consumer)
-        if not watchers:
-            self._watchers.pop(thread_id, None)
-            self._signs.pop(thread_id, None)
-
-    async def _run(self) -> None:
-        while self._watchers:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                await self._poll()
-            except Exception:
-                log_error("polling failed", action="poll")
-                await asyncio.sleep(1)
-
-    async def _poll(self) -> None:
-        watched = list(self._watchers)
-        signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(watched)
-        for thread_id in watched:
-            if signs.get(thread_id) != self._signs.get(thread_id):
-                for consumer in list(self._watchers.get(thread_id, ())):
-                    consumer.look(thread_id)
-        self._signs = {pk: sign for pk, sign in signs.items() if pk in self._watchers}
-
-
-_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
-
-
-def poller() -> Poller:
-    """The poller of this process's event loop."""
-    loop = asyncio.get_running_loop()
-    if loop not in _pollers:
-        _pollers[loop] = Poller()
-    return _pollers[loop]

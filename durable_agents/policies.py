@@ -13,7 +13,12 @@ from django.utils.module_loading import import_string
 
 from durable_agents.agents import registry
 from durable_agents.conf import config
-from durable_agents.exceptions import PermissionDeniedError, ThreadNotFoundError, ToolCallNotFoundError
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    PermissionDeniedError,
+    ThreadNotFoundError,
+    ToolCallNotFoundError,
+)
 from durable_agents.models import Thread, ThreadQuerySet, ToolCall
 from durable_agents.strictjson import is_storable, is_uuid
 
@@ -84,6 +89,16 @@ def may_come(request: Asker) -> bool:
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
     """The public agents with which the caller may do this, by name."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
+
+
+def public_agent(request: Asker, name: str, action: str) -> Agent:
+    """The public agent of this name, to do ``action`` with. Raises AgentNotFoundError and PermissionDeniedError."""
+    agent = registry.get(name)
+    if not agent.public:
+        raise AgentNotFoundError(name)
+    if not policy().allows(request, action, agent=agent):
+        raise PermissionDeniedError(f"You may not {action} threads of agent {name!r}.")
+    return agent
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:

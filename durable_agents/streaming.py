@@ -31,6 +31,7 @@ RunInDatabase = Callable[..., Awaitable[Any]]
 
 MAX_TICK_SECONDS = 0.25
 SNAPSHOT_BYTES = 1_000_000
+MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
 """A cursor further behind than this gets a snapshot: cheaper than replaying every change."""
 
@@ -178,6 +179,15 @@ class ThreadReader:
         if not 0 < self.cursor.rev <= thread.rev:
             return False
         return thread.rev - self.cursor.rev <= MAX_CATCH_UP_ROWS
+
+    def begin(self, *, tail: int = 50) -> list[Frame]:
+        """The first frames: a snapshot of at most 200 messages; or, to a cursor that can be served, ``resumed``, what
+        is new, and the thread's own state."""
+        if not self.can_resume():
+            return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
+        state = self.thread_frame()
+        resumed = {"type": "resumed", "thread": state["thread"], "rev": self.cursor.rev}
+        return [resumed, *self.news(), self.thread_frame()]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
         """Committed messages, the last ``tail`` of them and at most a megabyte, with the open stream folded in."""

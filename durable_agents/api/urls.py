@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from django.urls import URLPattern, path
 
-from durable_agents.api import views
+from durable_agents.api import chat, views
 from durable_agents.api.base import AgentsView
 
 
@@ -33,3 +33,14 @@ urlpatterns = [
 
 if find_spec("drf_spectacular"):
     urlpatterns += _both("schema", views.SchemaView, "schema")
+
+streams = [
+    *_both("threads/<str:thread_id>/events", chat.EventsView, "events"),
+    *_both("chat", chat.ChatView, "chat"),
+    *_both("chat/<str:agent>", chat.ChatView, "chat-with"),
+    *_both("chat/<str:thread_id>/stream", chat.ChatStreamView, "chat-stream"),
+    *_both("chat/<str:agent>/<str:thread_id>/stream", chat.ChatStreamView, "chat-with-stream"),
+    *_both("chat/<str:thread_id>/stop", chat.ChatStopView, "chat-stop"),
+    *_both("chat/<str:agent>/<str:thread_id>/stop", chat.ChatStopView, "chat-with-stop"),
+]
+"""What answers with a stream, or belongs to one: not described by OpenAPI, which has no words for streams."""

@@ -30,6 +30,11 @@ class BoundedParser(BaseParser):
 
     media_type = "application/json"
 
+    @property
+    def limit(self) -> int:
+        """The most bytes that are read."""
+        return config().max_body_bytes
+
     def parse(
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
@@ -37,11 +42,19 @@ class BoundedParser(BaseParser):
 
         Raises TooLargeError, or ParseError where it is no JSON or nests too deep.
         """
-        limit = config().max_body_bytes
-        body = stream.read(limit + 1)
-        if len(body) > limit:
-            raise TooLargeError(f"The request has more than {limit} bytes.")
+        body = stream.read(self.limit + 1)
+        if len(body) > self.limit:
+            raise TooLargeError(f"The request has more than {self.limit} bytes.")
         return _value(body) if body else {}
+
+
+class ChatParser(BoundedParser):
+    """The same with up to ``MAX_CHAT_BODY_BYTES``: clients of the AI SDK send the whole history."""
+
+    @property
+    def limit(self) -> int:
+        """See BoundedParser."""
+        return config().max_chat_body_bytes
 
 
 class AlwaysJSON(DefaultContentNegotiation):

@@ -50,6 +50,7 @@ from durable_agents.lifecycle.calls import (
     run_atomic,
     seconds_left,
 )
+from durable_agents.lifecycle.chats import begin_chat, stop_answer
 from durable_agents.lifecycle.claims import (
     Append,
     Claim,
@@ -120,6 +121,7 @@ __all__ = [
     "append_deltas",
     "approve_tool_call",
     "begin_again",
+    "begin_chat",
     "blame",
     "check_id",
     "claim",
@@ -163,6 +165,7 @@ __all__ = [
     "set_tool_call_timeout",
     "settle_tool_call",
     "settle_unknown_code",
+    "stop_answer",
     "stop_thread",
     "suspects_wait",
     "usage_of",

@@ -3,8 +3,15 @@
 Nothing here writes. Who may see a thread is not asked here: that is for the edges, by the policy.
 """
 
+from durable_agents.reading.answers import AnswerTeller, Seen, steps_in, waits_for_others
 from durable_agents.reading.export import export_thread
-from durable_agents.reading.following import astream_thread, await_for_thread, stream_thread, wait_for_thread
+from durable_agents.reading.following import (
+    astream_thread,
+    await_for_thread,
+    latest_answer_of,
+    stream_thread,
+    wait_for_thread,
+)
 from durable_agents.reading.messages import (
     Message,
     MessagesWithStream,
@@ -19,19 +26,24 @@ from durable_agents.reading.messages import (
 )
 
 __all__ = [
+    "AnswerTeller",
     "Message",
     "MessagesWithStream",
     "OpenStream",
+    "Seen",
     "after_position",
     "astream_thread",
     "await_for_thread",
     "export_thread",
     "fold_in",
+    "latest_answer_of",
     "list_messages",
     "list_messages_with_streams",
     "list_threads",
     "listed_messages",
     "open_answer",
+    "steps_in",
     "stream_thread",
     "wait_for_thread",
+    "waits_for_others",
 ]

@@ -45,7 +45,7 @@ Looks: TypeAlias = Iterator[list[T] | float]
 """What each look has found, and between the looks the seconds to wait."""
 
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.([0-3])\.([0-9a-f]{32}|)", re.ASCII)
-_FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
+FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
 
 
 def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Iterator[tuple[str, Chunk]]:
@@ -140,8 +140,7 @@ class Follower:
 
     def __init__(self, thread_id: UUID, position: Position | None) -> None:
         self.thread_id = thread_id
-        self.is_over = False
-        """Whether the thread was at rest when last looked at."""
+        self._thread: Thread | None = None
         self._given = position
         self._at = position or Position(rev=0, phase=Phase.AT_REST)
         self._has_begun = False
@@ -153,13 +152,24 @@ class Follower:
     def look(self) -> Iterator[tuple[str, Chunk]]:
         """What was not told yet, each chunk with the cursor after it. Raises ThreadNotFoundError, and
         InvalidCursorError for the cursor of another thread."""
-        thread = _row(self.thread_id)
+        self._thread = thread = row_of(self.thread_id)
         if not self._has_begun:
             self._begin(thread)
         for told in (self._changes(thread), self._open_step(thread), self._end(thread)):
             for chunk in told:
                 yield str(self._at), chunk
-        self.is_over = not thread.is_running
+
+    @property
+    def seen_thread(self) -> Thread:
+        """The thread as it was when last looked at. Raises ValueError before the first look."""
+        if self._thread is None:
+            raise ValueError(f"Nobody has looked at thread {self.thread_id} yet.")
+        return self._thread
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread was at rest when last looked at."""
+        return not self.seen_thread.is_running
 
     def _begin(self, thread: Thread) -> None:
         self._has_begun = True
@@ -239,24 +249,36 @@ class Follower:
             return
         yield from self._finish_step()
         self._at.phase = Phase.AT_REST
-        yield _last_chunk(thread)
+        yield last_chunk(thread)
 
 
-def _row(thread_id: UUID) -> Thread:
+def row_of(thread_id: UUID) -> Thread:
+    """The thread as it is now. Raises ThreadNotFoundError."""
     row = Thread.objects.using(database()).filter(pk=thread_id).first()
     if row is None:
         raise ThreadNotFoundError(thread_id)
     return row
 
 
+def latest_answer_of(thread: Thread) -> Message | None:
+    """The answer that was begun last and still stands."""
+    streams = Stream.objects.using(database()).filter(thread=thread, message__superseded_at=None)
+    last = streams.order_by("-number").select_related("message").only("message").first()
+    return last.message if last else None
+
+
+def beginning_of(message_id: UUID) -> Position | None:
+    """Right before an answer; None for one that nobody works at any more, or ever did."""
+    streams = Stream.objects.using(database()).filter(message_id=message_id)
+    first: int | None = streams.aggregate(rev=Min("rev"))["rev"]
+    return None if first is None else Position(rev=first - 1, phase=Phase.BETWEEN_STEPS)
+
+
 def _before_latest_answer(thread: Thread) -> Position:
     """Where to begin without a cursor."""
-    streams = Stream.objects.using(database()).filter(thread=thread, message__superseded_at=None)
-    latest = streams.order_by("-number").values("message_id").first()
-    if latest is None:
-        return Position(rev=thread.rev, phase=Phase.AT_REST)
-    first: int = streams.filter(**latest).aggregate(rev=Min("rev"))["rev"]
-    return Position(rev=first - 1, phase=Phase.BETWEEN_STEPS)
+    latest = latest_answer_of(thread)
+    begun = latest and beginning_of(latest.pk)
+    return begun or Position(rev=thread.rev, phase=Phase.AT_REST)
 
 
 def _can_have_given(thread: Thread, position: Position) -> bool:
@@ -276,14 +298,15 @@ def _changed_rows(thread: Thread, *, after_rev: int) -> list[Stream | ToolCall]:
     return sorted([*streams.select_related("message"), *calls], key=lambda row: row.rev)
 
 
-def _last_chunk(thread: Thread) -> Chunk:
+def last_chunk(thread: Thread) -> Chunk:
+    """How the run of a thread at rest has ended."""
     if thread.status == ThreadStatus.STOPPED:
         return {"type": "abort"}
     if thread.status == ThreadStatus.FAILED:
         return {"type": "error", "errorText": thread.error_message}
     streams = Stream.objects.using(database()).filter(thread=thread, number=thread.last_number)
     reason = streams.values_list("finish_reason", flat=True).first()
-    return {"type": "finish", "finishReason": reason if reason in _FINISH_REASONS else "other"}
+    return {"type": "finish", "finishReason": reason if reason in FINISH_REASONS else "other"}
 
 
 def _looks(follower: Follower) -> Looks[tuple[str, Chunk]]:
@@ -303,7 +326,7 @@ def _looks_for_rest(thread_id: UUID, timeout_seconds: float | None) -> Looks[Thr
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     if _is_in_transaction() and not _is_in_transaction_of_a_test():
         raise _never_at_rest(thread_id)
-    while (thread := _row(thread_id)).is_running:
+    while (thread := row_of(thread_id)).is_running:
         pause = pace.pause(is_quiet=True)
         left = pause if deadline is None else deadline - time.monotonic()
         if left <= 0:
