@@ -12,14 +12,17 @@ from typing import Any, Generic, TypeVar
 
 from django.core import signing
 from django.core.exceptions import ValidationError
+from django.db import connections
 from django.db.models import (
     BigIntegerField,
     DateTimeField,
+    ExpressionWrapper,
     F,
     Field,
     Model,
     Q,
     QuerySet,
+    TextField,
     UUIDField,
     Value,
 )
@@ -33,6 +36,7 @@ Row = TypeVar("Row", bound=Model)
 
 _ROWS, _MAX_ROWS = 50, 200
 _SALT = "durable_agents.cursor"
+_SPELLED = "spelled_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,11 @@ class Cursor:
     """The row where a page begins, itself left out, and whether the page lies before it. It travels signed, so that
     nothing but what was given out comes back."""
 
-    values: Sequence[Any]
+    values: Sequence[str]
     is_backwards: bool
 
     def __str__(self) -> str:
-        return signing.dumps([self.is_backwards, *map(str, self.values)], salt=_SALT)
+        return signing.dumps([self.is_backwards, *self.values], salt=_SALT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,8 @@ class Order:
         """The page that ``?cursor=`` and ``?limit=`` ask for. Raises ParseError for a cursor that is none of ours."""
         cursor, limit = self._cursor(request), _limit(request)
         is_backwards = cursor is not None and cursor.is_backwards
-        found = list(self._beyond(rows, cursor)[: limit + 1])
+        spelled = {_SPELLED + name: _spelling(rows, name, kind) for name, kind in self.keys.items()}
+        found = list(self._beyond(rows, cursor).annotate(**spelled)[: limit + 1])
         has_more, shown = len(found) > limit, found[:limit]
         if is_backwards:
             shown.reverse()
@@ -86,12 +91,14 @@ class Order:
     def _beyond(self, rows: QuerySet[Row], cursor: Cursor | None) -> QuerySet[Row]:
         """The rows on the far side of the cursor, the nearest first."""
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
-        kinds = self.keys.values()
-        keys = [_comparable(F(name), kind) for name, kind in self.keys.items()]
+        keys = [F(name) for name in self.keys]
         ordered = rows.order_by(*(key.desc() if is_descending else key.asc() for key in keys))
         if cursor is None:
             return ordered
-        values = [_comparable(Value(value), kind) for value, kind in zip(cursor.values, kinds, strict=True)]
+        spelled = zip(self.keys.items(), cursor.values, strict=True)
+        values = [
+            Value(value, output_field=_spelling(rows, name, kind).output_field) for (name, kind), value in spelled
+        ]
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
 
     def _cursor(self, request: Request) -> Cursor | None:
@@ -100,24 +107,27 @@ class Order:
             return None
         try:
             is_backwards, *texts = signing.loads(given, salt=_SALT)
-            values = [kind.to_python(text) for text, kind in zip(texts, self.keys.values(), strict=True)]
+            for text, kind in zip(texts, self.keys.values(), strict=True):
+                kind.to_python(text)
         except (signing.BadSignature, ValueError, ValidationError) as error:
             raise ParseError("The cursor is invalid.", code="invalid_cursor") from error
-        return Cursor(values=values, is_backwards=is_backwards)
+        return Cursor(values=texts, is_backwards=is_backwards)
 
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
         """The address of the page beyond the row at the edge of this one; none where this one is empty."""
         if not edge:
             return None
-        values = [getattr(edge[0], name) for name in self.keys]
+        values = [str(getattr(edge[0], _SPELLED + name)) for name in self.keys]
         cursor = Cursor(values=values, is_backwards=is_backwards)
         return replace_query_param(request.build_absolute_uri(), "cursor", str(cursor))
 
 
-def _comparable(expression: Any, kind: Field[Any, Any]) -> Cast:
-    """The value as both sides of a comparison must have it: SQLite stores moments as text, and those of its own
-    clock with fewer digits than Django's. PostgreSQL drops a cast to the same type and uses its index."""
-    return Cast(expression, kind)
+def _spelling(rows: QuerySet[Row], name: str, kind: Field[Any, Any]) -> Cast | ExpressionWrapper[Any]:
+    """What a cursor keeps of a key. SQLite stores moments as text, those of its own clock with fewer digits than
+    Django's: there it is that text, by which the column is sorted and its index is read."""
+    if isinstance(kind, DateTimeField) and connections[rows.db].vendor == "sqlite":
+        return Cast(name, TextField())
+    return ExpressionWrapper(F(name), output_field=kind)
 
 
 def _is_past(keys: Sequence[Any], values: Sequence[Any], *, is_descending: bool) -> Q:
@@ -139,4 +149,5 @@ def _limit(request: Request) -> int:
 
 LAST_CHANGED_FIRST = Order(keys={"updated_at": DateTimeField(), "id": UUIDField()}, is_descending=True)
 AS_MADE = Order(keys={"created_at": DateTimeField(), "id": UUIDField()})
+BY_NUMBER = Order(keys={"number": BigIntegerField()})
 BY_TURN = Order(keys={"turn": BigIntegerField()})

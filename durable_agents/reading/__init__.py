@@ -24,15 +24,20 @@ from durable_agents.reading.messages import (
     listed_messages,
     open_answer,
 )
+from durable_agents.reading.searching import MAX_SEARCH_CHARS, threads_saying
+from durable_agents.reading.spending import ModelUsage, attempts, usage_by_model
 
 __all__ = [
+    "MAX_SEARCH_CHARS",
     "AnswerTeller",
     "Message",
     "MessagesWithStream",
+    "ModelUsage",
     "OpenStream",
     "Seen",
     "after_position",
     "astream_thread",
+    "attempts",
     "await_for_thread",
     "export_thread",
     "fold_in",
@@ -44,6 +49,8 @@ __all__ = [
     "open_answer",
     "steps_in",
     "stream_thread",
+    "threads_saying",
+    "usage_by_model",
     "wait_for_thread",
     "waits_for_others",
 ]
