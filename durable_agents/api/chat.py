@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 from django.http import HttpResponseBase
 from rest_framework import serializers
@@ -14,17 +14,29 @@ from rest_framework.response import Response
 
 from durable_agents import lifecycle
 from durable_agents.api.base import AgentsView
-from durable_agents.api.gestures import Chat, Id, Told
+from durable_agents.api.gestures import Chat, ChatRequest, Id, Told
 from durable_agents.api.inputs import Body, Query
-from durable_agents.api.operations import Operation
+from durable_agents.api.operations import Gives, Operation
 from durable_agents.api.wire import ChatParser
 from durable_agents.conf import config
-from durable_agents.exceptions import AsgiRequiredError, DurableAgentsError, InvalidCursorError, ThreadNotFoundError
-from durable_agents.models import Thread
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    AgentRequiredError,
+    AsgiRequiredError,
+    DurableAgentsError,
+    InvalidCursorError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+)
+from durable_agents.models import Thread, ThreadStatus
 from durable_agents.policies import public_thread
 from durable_agents.reading import AnswerTeller, latest_answer_of, waits_for_others
 from durable_agents.sse import UI_MESSAGE_STREAM, AnswerSource, FrameSource, Source, cursor_of, event_stream
 from durable_agents.streaming import Cursor, ThreadReader
+
+_EVENTS = Gives(shape=str, media_type="text/event-stream")
 
 
 class StopQuery(Body):
@@ -32,6 +44,12 @@ class StopQuery(Body):
 
     messageId = Id()  # noqa: N815 - the AI SDK's name
     streamId = Id()  # noqa: N815
+
+
+class StoppedJSON(TypedDict):
+    """What a thread is once it was stopped."""
+
+    status: ThreadStatus
 
 
 class EventQuery(Query):
@@ -43,8 +61,6 @@ class EventQuery(Query):
 
 class StreamingView(AgentsView):
     """A view whose response goes on."""
-
-    schema = None
 
     def check_server(self, request: Request) -> None:
         """Raises AsgiRequiredError where the server would hold a thread for the whole response."""
@@ -74,7 +90,22 @@ class ChatView(StreamingView):
 
     parser_classes = (ChatParser,)
 
-    @Operation(operation_id="chat", action="send", answers={200: None}, sends=True)
+    @Operation(
+        operation_id="chat",
+        action="send",
+        body=ChatRequest,
+        answers={200: _EVENTS},
+        sends=True,
+        raises=[
+            AgentNotFoundError,
+            AgentRequiredError,
+            AsgiRequiredError,
+            InvalidPartsError,
+            MessageNotFoundError,
+            ThreadBusyError,
+            ThreadNotFoundError,
+        ],
+    )
     def post(self, request: Request, agent: str | None = None) -> HttpResponseBase:
         """Send, edit, regenerate or answer calls, and follow the answer until the client has to act."""
         self.check_server(request)
@@ -84,7 +115,7 @@ class ChatView(StreamingView):
 class ChatStreamView(StreamingView):
     """The answer that is being written, for a client that has lost it."""
 
-    @Operation(operation_id="resumeChat", action="view", answers={200: None, 204: None})
+    @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
         """Replay the current answer from its start and go on with it; 204 where none is being written."""
         self.check_server(request)
@@ -100,9 +131,7 @@ class ChatStreamView(StreamingView):
 class ChatStopView(AgentsView):
     """Halting the answer that is being written."""
 
-    schema = None
-
-    @Operation(operation_id="stopChat", action="stop", answers={200: None})
+    @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
         """Stop the run, and end the responses that tell it. A stop that names another answer than the last one comes
         too late and does nothing."""
@@ -115,7 +144,13 @@ class ChatStopView(AgentsView):
 class EventsView(StreamingView):
     """A thread as server-sent events, for networks that block websockets."""
 
-    @Operation(operation_id="threadEvents", action="view", query=EventQuery, answers={200: None})
+    @Operation(
+        operation_id="threadEvents",
+        action="view",
+        query=EventQuery,
+        answers={200: _EVENTS},
+        raises=[AsgiRequiredError],
+    )
     def get(self, request: Request, thread_id: str) -> HttpResponseBase:
         """Send the frames of the websocket: a snapshot, or what is new since the cursor, and then whatever happens."""
         thread = self.thread(request, thread_id)

@@ -143,6 +143,14 @@ BODIES: Mapping[str, Any] = {
     "Approval": {"arguments": {"order_id": 1042, "amount": "20.00"}, "reason": "Agreed by mail."},
     "Refusal": {"reason": "The order was never paid."},
     "GivenTime": {"seconds": 3600},
+    "ChatRequest": {
+        "id": "chat-1",
+        "trigger": "submit-message",
+        "messages": [
+            {"id": "msg-1", "role": "user", "parts": [{"type": "text", "text": "Where is my order 1042?"}]},
+        ],
+    },
+    "StopQuery": {"messageId": _ANSWER_ID},
 }
 """By the name of the body's class."""
 
@@ -177,7 +185,9 @@ ANSWERS: Mapping[str, Any] = {
         "messages": [_QUESTION | {"parent": None, "queued_at": None, "superseded_at": None}],
         "streams": [_ATTEMPT],
         "tool_calls": [_CALL | {"message": _ANSWER_ID, "stream": _STREAM_ID}],
+        "attachments": [],
     },
+    "Stopped": {"status": "stopped"},
     "Ticket": {"ticket": "q3X0b1vN6yGkT8sWcZr2LQ", "expires_in": 60},
     "Attachment": {
         "id": _ATTACHMENT_ID,

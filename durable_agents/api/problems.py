@@ -30,7 +30,7 @@ _UNKNOWN_CALLER = [
     Problem(
         status=status,
         code=code,
-        meaning=meaning + (" Where the project looks for a session first." if status == 403 else ""),
+        meaning=meaning if status == 401 else f"{meaning} So where the project looks for a session first.",
         detail=detail,
     )
     for status in (401, 403)
@@ -73,9 +73,11 @@ _THROTTLED = Problem(
     detail="Request was throttled. Expected available in 42 seconds.",
 )
 _DETAILS = {
+    "agent_required": str(exceptions.AgentRequiredError()),
     "agent_not_found": str(exceptions.AgentNotFoundError("suport")),
     "approval_expired": str(exceptions.ApprovalExpiredError("call_7Qe2")),
     "attachment_not_found": str(exceptions.AttachmentNotFoundError(_ID)),
+    "asgi_required": str(exceptions.AsgiRequiredError()),
     "invalid_cursor": "The cursor is invalid.",
     "invalid_parts": "A user message cannot have a part of type 'reasoning'; allowed: text, file.",
     "message_not_found": str(exceptions.MessageNotFoundError("msg-12")),

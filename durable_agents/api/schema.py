@@ -167,12 +167,22 @@ class OperationSchema(AutoSchema):
 
     def _component(self, shape: type) -> Schema:
         """A reference to the named schema of a TypedDict."""
-        schema = resolve_type_hint(shape) | {"required": list(get_type_hints(shape))}
+        schema = _with_moments(resolve_type_hint(shape) | {"required": list(get_type_hints(shape))})
         name = shape.__name__.removesuffix("JSON")
         component = ResolvedComponent(name, ResolvedComponent.SCHEMA, schema=schema, object=shape)
         self.registry.register_on_missing(component)
         reference: Schema = component.ref
         return reference
+
+
+def _with_moments(schema: Schema) -> Schema:
+    """The schema, in which times, whose names end in ``_at``, are said to be such."""
+    properties: dict[str, Schema] = schema.get("properties", {})
+    for name, inner in properties.items():
+        _with_moments(inner.get("items", inner))
+        if name.endswith("_at"):
+            inner["format"] = "date-time"
+    return schema
 
 
 def _media_type(gives: Gives | None) -> str:
