@@ -4,6 +4,7 @@ Everything runs on one SQLite file unless the environment says otherwise:
 
 - `DATABASE_URL`: for example `postgres://user@localhost/demo`.
 - `REDIS_URL`: Redis carries the queue and the channel layer.
+- `MEDIA_ROOT`: where files that users upload are kept; else in `media`.
 - `SECRET_KEY`: else one is made for this checkout and kept in `.demo-secret`.
 - `ALLOWED_HOSTS`, `CSRF_TRUSTED_ORIGINS`: comma-separated; loopback only by default.
 - `DEBUG`: `0` switches it off.
@@ -145,6 +146,8 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {"TITLE": "durable_agents demo", "VERSION": "0.1.0", "SERVE_INCLUDE_SCHEMA": False}
 
+# What users upload: read through the app, which asks who may see it. Never served as it lies there.
+MEDIA_ROOT = os.environ.get("MEDIA_ROOT") or BASE_DIR / "media"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 LANGUAGE_CODE = "en"

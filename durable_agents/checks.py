@@ -17,6 +17,7 @@
     durable_agents.W007   on deployment: there are public agents, and no URL by which to reach them
     durable_agents.W008   django-q2 is not configured
     durable_agents.W009   THROTTLES are counted in a cache that does not leave its process
+    durable_agents.W010   on deployment: uploaded files would lie in whatever directory a process starts in
 
 They read settings and declarations only; no connection is opened. Where settings are to be changed, the hint ends in
 lines that are indented by four spaces, to be pasted at the end of the settings.
@@ -38,6 +39,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
+from durable_agents import files
 from durable_agents.agents import registry
 from durable_agents.conf import (
     Config,
@@ -408,6 +410,16 @@ def check_channel_layer(**_: Any) -> list[CheckMessage]:
     text = "The channel layer does not leave its process: every web process polls the database for its browsers."
     hint = _paste("Install the extra: django-durable-agents[redis].", f"CHANNEL_LAYERS = {LAYER}")
     return [Warning(text, hint=hint, id="durable_agents.W004")]
+
+
+@register(deploy=True)
+def check_files(**_: Any) -> list[CheckMessage]:
+    """Warn where uploads go to the file system, and nothing says where."""
+    if getattr(files.storage(), "base_location", None) != "":
+        return []
+    text = "Files that users upload are kept in whatever directory a process is started in."
+    hint = _paste("Name one that all web and worker processes share.", 'MEDIA_ROOT = "/srv/mysite/media"')
+    return [Warning(text, hint=hint, id="durable_agents.W010")]
 
 
 @register()

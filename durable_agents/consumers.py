@@ -21,17 +21,18 @@ from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth.models import AnonymousUser
 
-from durable_agents import lifecycle, outbound, strictjson
+from durable_agents import lifecycle, limits, outbound, strictjson
 from durable_agents.conf import config, origin_is_allowed, user_of_headers
 from durable_agents.exceptions import (
     ApprovalExpiredError,
     DurableAgentsError,
     InvalidPartsError,
     ThreadNotFoundError,
+    ThrottledError,
 )
 from durable_agents.logs import log_error
 from durable_agents.models import Thread, ToolCall
-from durable_agents.policies import Asker, decider, may_come, public_thread, public_tool_call
+from durable_agents.policies import Asker, decider, may_come, public_thread, public_tool_call, sender
 from durable_agents.streaming import Cursor, Frame, ThreadReader
 from durable_agents.transcript import ui_message
 from durable_agents.watching import HEAL_SECONDS, poller
@@ -39,10 +40,14 @@ from durable_agents.watching import HEAL_SECONDS, poller
 SUBPROTOCOL = "durable-agents.v1"
 VERSION = 1
 HEARTBEAT_SECONDS = 25
+HELLO_SECONDS = 10
+"""How long a socket that nobody is known by yet has to say hello with a ticket."""
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
+SENDS = frozenset({"send", "resume", "edit", "regenerate"})
+"""Frames that start or steer a run."""
 
-BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_BIG = 4400, 4401, 4403, 4406, 1009
+BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_SLOW, TOO_BIG = 4400, 4401, 4403, 4406, 4408, 1009
 
 
 @dataclass(kw_only=True)
@@ -70,6 +75,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         "send": "on_send",
         "stop": "on_stop",
         "resume": "on_resume",
+        "edit": "on_edit",
+        "regenerate": "on_regenerate",
         "tool_output": "on_tool_output",
         "approve": "on_approve",
         "reject": "on_reject",
@@ -80,6 +87,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.subscriptions: dict[UUID, Subscription] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_welcome = False
+        self.waiting: asyncio.Task[None] | None = None
         offered = self.scope.get("subprotocols") or []
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         if offered and SUBPROTOCOL not in offered:
@@ -88,13 +96,30 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if not origin_is_allowed(_headers(self.scope)):
             await self.close(FORBIDDEN)
             return
-        self.asker = await database_sync_to_async(_asker)(self.scope)
-        if not await database_sync_to_async(may_come)(self.asker):
-            await self.close(FORBIDDEN if self.asker.user.is_authenticated else UNAUTHORIZED)
-            return
-        self.is_welcome = True
         self.hints = outbound.layer_crosses_processes()
-        self._begin(self._heal())
+        self.asker = await database_sync_to_async(_asker)(self.scope)
+        if await self._let_in():
+            return
+        if self.asker.user.is_authenticated:
+            await self.close(FORBIDDEN)
+        elif "authorization" in self.asker.headers:
+            await self.close(UNAUTHORIZED)
+        else:
+            self.waiting = self._begin(self._wait_for_hello())
+
+    async def _let_in(self) -> bool:
+        """Listen to the socket from now on, if there is anything to be seen for its asker."""
+        if not await database_sync_to_async(may_come)(self.asker):
+            return False
+        if not self.is_welcome:
+            self.is_welcome = True
+            self._begin(self._heal())
+        return True
+
+    async def _wait_for_hello(self) -> None:
+        await asyncio.sleep(HELLO_SECONDS)
+        self.waiting = None
+        await self.close(TOO_SLOW)
 
     async def disconnect(self, code: int) -> None:
         """Forget the subscriptions. A run goes on whoever watches."""
@@ -106,31 +131,39 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One frame from the client: find its handler, and answer every error with its code."""
-        if not self.is_welcome:
+        if not (self.is_welcome or self.waiting):
             return
         if not text_data or len(text_data.encode("utf-8", "replace")) > config().max_frame_bytes:
-            await self.close(TOO_BIG if text_data else BAD_FRAME)
+            await self._turn_away(TOO_BIG if text_data else BAD_FRAME)
             return
         frame = _parsed(text_data)
         if frame is None:
-            await self.close(BAD_FRAME)
+            await self._turn_away(BAD_FRAME)
+            return
+        if self.waiting and frame.get("type") != "hello":
+            await self._turn_away(UNAUTHORIZED)
             return
         handler = self.COMMANDS.get(str(frame.get("type")))
         if handler is None:
             await self._refuse(frame, "unknown_type", f"There is no frame type {frame.get('type')!r}.")
             return
         try:
+            if frame["type"] in SENDS and config().throttles:
+                await database_sync_to_async(limits.count)("sends", self.asker)
             await getattr(self, handler)(frame)
         except DurableAgentsError as error:
-            await self._refuse(frame, error.code, str(error))
+            await self._refuse(frame, error.code, str(error), retryable=isinstance(error, ThrottledError))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             await self._refuse(frame, "invalid_frame", f"The frame lacks a field or has a wrong one: {error}.")
 
     # ------------------------------------------------------------------------------------------------- handlers
 
     async def on_hello(self, frame: Frame) -> None:
+        """Welcome whoever the ticket names, or who is known already."""
         if frame.get("version", VERSION) != VERSION:
-            await self.close(WRONG_VERSION)
+            await self._turn_away(WRONG_VERSION)
+            return
+        if (frame.get("ticket") is not None or self.waiting) and not await self._redeem(frame.get("ticket")):
             return
         limits = {
             "frame": config().max_frame_bytes,
@@ -145,6 +178,31 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             limits=limits,
             user=self.asker.user.get_username() or None,
         )
+
+    async def _redeem(self, ticket: Any) -> bool:
+        """Whether the socket may stay; its asker is then the ticket's user, who has not asked for anything yet."""
+        self._stop_waiting()
+        redeem = database_sync_to_async(lifecycle.redeem_ticket)
+        user = await redeem(ticket) if isinstance(ticket, str) and not self.subscriptions else None
+        if user is None:
+            await self._turn_away(UNAUTHORIZED)
+            return False
+        self.asker.user = user
+        if not await self._let_in():
+            await self._turn_away(FORBIDDEN)
+            return False
+        return True
+
+    def _stop_waiting(self) -> None:
+        if self.waiting is not None:
+            self.waiting.cancel()
+            self.waiting = None
+
+    async def _turn_away(self, code: int) -> None:
+        """Close, and listen no more."""
+        self._stop_waiting()
+        self.is_welcome = False
+        await self.close(code)
 
     async def on_ping(self, frame: Frame) -> None:
         await self._tell(type="pong", t=frame.get("t"))
@@ -195,7 +253,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def on_send(self, frame: Frame) -> None:
         thread = await self._visible(frame, "send")
-        await self._command(frame, thread, lambda: _send(thread, frame))
+        await self._command(frame, thread, lambda: _send(thread, frame, self.asker))
 
     async def on_stop(self, frame: Frame) -> None:
         thread = await self._visible(frame, "stop")
@@ -205,6 +263,16 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         thread = await self._visible(frame, "resume")
         prompt = frame.get("prompt")
         await self._command(frame, thread, lambda: {"status": lifecycle.resume_thread(thread.pk, prompt).status})
+
+    async def on_edit(self, frame: Frame) -> None:
+        """A user's message said anew; what came after it is superseded."""
+        thread = await self._visible(frame, "edit")
+        await self._command(frame, thread, lambda: _edit(thread, frame, self.asker))
+
+    async def on_regenerate(self, frame: Frame) -> None:
+        """The last answer, or the one of ``message``, made anew."""
+        thread = await self._visible(frame, "edit")
+        await self._command(frame, thread, lambda: _regenerate(thread, frame))
 
     async def on_tool_output(self, frame: Frame) -> None:
         """The result of a deferred or client call, or the ``error`` that it ended with."""
@@ -228,8 +296,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _command(self, frame: Frame, thread: Thread, run: Callable[[], Mapping[str, Any]]) -> None:
         """Run a command once per key, answer, and show what it did without waiting for a hint."""
-        key = frame.get("key")
-        result = await database_sync_to_async(lifecycle.run_command)(thread.pk, None if key is None else str(key), run)
+        run_once = database_sync_to_async(_run_once)
+        result = await run_once(thread, _given_text(frame, "key"), frame, run)
         await self._tell(type="ok", id=frame.get("id"), thread=frame["thread"], **result)
         subscription = self.subscriptions.get(thread.pk)
         if subscription is not None:
@@ -325,17 +393,17 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             retryable=False,
         )
 
-    def _begin(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _begin(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     # ------------------------------------------------------------------------------------------------- sending
 
-    async def _refuse(self, frame: Frame, code: str, message: str) -> None:
-        await self._tell(
-            type="error", id=frame.get("id"), thread=frame.get("thread"), code=code, message=message, retryable=False
-        )
+    async def _refuse(self, frame: Frame, code: str, message: str, *, retryable: bool = False) -> None:
+        facts = {"id": frame.get("id"), "thread": frame.get("thread"), "retryable": retryable}
+        await self._tell(type="error", code=code, message=message, **facts)
 
     async def _show(self, subscription: Subscription, frames: list[Frame]) -> None:
         """Unless the client has subscribed anew meanwhile: then the new subscription tells it all."""
@@ -344,7 +412,13 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self._tell(**frame | {"thread": subscription.name})
 
     async def _tell(self, **frame: Any) -> None:
-        await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+        await self.send(text_data=_written(frame))
+
+
+def _written(frame: Frame) -> str:
+    """The frame as it travels. What a client made of half a character, an id of its own, goes back as it came."""
+    text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+    return text if strictjson.is_storable(text) else json.dumps(frame, separators=(",", ":"))
 
 
 def _headers(scope: Mapping[str, Any]) -> dict[str, str]:
@@ -358,7 +432,8 @@ def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
     if not user.is_authenticated:
         user = user_of_headers(headers) or AnonymousUser()
     getattr(user, "pk", None)  # resolves a lazy user here, where the ORM may be called
-    return SimpleNamespace(user=user, session=scope.get("session"), headers=headers)
+    address = {"REMOTE_ADDR": (scope.get("client") or [""])[0], "HTTP_X_FORWARDED_FOR": headers.get("x-forwarded-for")}
+    return SimpleNamespace(user=user, session=scope.get("session"), headers=headers, META=address)
 
 
 def _parsed(text: str) -> Frame | None:
@@ -380,19 +455,36 @@ def _cursor(frame: Frame) -> Cursor | None:
     return Cursor(rev=int(given["rev"]), stream=str(given.get("stream") or ""), seq=-1 if seq is None else int(seq))
 
 
-def _send(thread: Thread, frame: Frame) -> dict[str, Any]:
+def _run_once(thread: Thread, key: str | None, frame: Frame, run: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Run a command; files within its message are stored before its transaction begins."""
+    with lifecycle.taken_in(frame.get("parts")) as [parts]:
+        frame["parts"] = parts
+        return lifecycle.run_command(thread.pk, key, run)
+
+
+def _send(thread: Thread, frame: Frame, asker: Asker) -> dict[str, Any]:
+    client_id, whose = _given_text(frame, "client_id"), sender(asker, frame.get("parts"))
+    message = lifecycle.send_message(thread.pk, client_id=client_id, sender=whose, **_said(frame))
+    return {"message": ui_message(message, message.parts)}
+
+
+def _edit(thread: Thread, frame: Frame, asker: Asker) -> dict[str, Any]:
+    whose = sender(asker, frame.get("parts"))
+    message = lifecycle.edit_message(thread.pk, _text(frame["message"]), sender=whose, **_said(frame))
+    return {"message": ui_message(message, message.parts)}
+
+
+def _regenerate(thread: Thread, frame: Frame) -> dict[str, Any]:
+    message = lifecycle.regenerate(thread.pk, _given_text(frame, "message"))
+    return {"message": ui_message(message, message.parts)}
+
+
+def _said(frame: Frame) -> dict[str, Any]:
+    """What a user's message says: ``prompt`` or ``parts``, and ``metadata``."""
     parts, metadata = frame.get("parts"), frame.get("metadata")
     if not isinstance(parts, list | None) or not isinstance(metadata, dict | None):
         raise InvalidPartsError("'parts' is a list of parts and 'metadata' an object.")
-    prompt, client_id = frame.get("prompt"), frame.get("client_id")
-    message = lifecycle.send_message(
-        thread.pk,
-        None if prompt is None else str(prompt),
-        parts=parts,
-        client_id=None if client_id is None else str(client_id),
-        metadata=metadata,
-    )
-    return {"message": ui_message(message, message.parts)}
+    return {"prompt": _given_text(frame, "prompt"), "parts": parts, "metadata": metadata}
 
 
 def _answer_call(call: ToolCall, frame: Frame) -> dict[str, Any]:
@@ -423,8 +515,14 @@ def _call_state(call: ToolCall) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError("'error' and 'reason' are texts")
+        raise TypeError("ids, 'prompt', 'error' and 'reason' are texts")
     return value
+
+
+def _given_text(frame: Frame, name: str) -> str | None:
+    """A field that is a text, or is left out."""
+    value = frame.get(name)
+    return None if value is None else _text(value)
 
 
 def _flag(value: Any) -> bool:

@@ -4,7 +4,6 @@
     ├── ThreadNotFoundError            thread_not_found           404
     ├── AgentNotFoundError             agent_not_found            400
     ├── AgentRequiredError             agent_required             400
-    ├── AgentRequiredError             agent_required             400
     ├── AttachmentNotFoundError        attachment_not_found       404
     ├── ThreadBusyError                thread_busy                409
     ├── MessageNotFoundError           message_not_found          404
@@ -16,7 +15,6 @@
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
     ├── UnsupportedMediaTypeError      unsupported_media_type     415
-    ├── AsgiRequiredError              asgi_required              501
     ├── AsgiRequiredError              asgi_required              501
     ├── ThrottledError                 throttled                  429
     │   ├── RequestsThrottledError     requests_throttled         429
@@ -71,26 +69,6 @@ class AttachmentNotFoundError(DurableAgentsError):
 
     def __init__(self, attachment_id: object) -> None:
         super().__init__(f"There is no attachment {attachment_id!s} that you may see.")
-
-
-class AgentRequiredError(DurableAgentsError):
-    """A new thread needs an agent, and nothing says which."""
-
-    code = "agent_required"
-    status_code = 400
-
-    def __init__(self) -> None:
-        super().__init__("Say which agent: in the path (chat/<agent>), in the body (agent), or by DEFAULT_AGENT.")
-
-
-class AsgiRequiredError(DurableAgentsError):
-    """The response would go on for as long as a run does, and the server runs this project under WSGI."""
-
-    code = "asgi_required"
-    status_code = 501
-
-    def __init__(self) -> None:
-        super().__init__("Streams need an ASGI server such as daphne. Under WSGI, poll messages/?streams=1.")
 
 
 class AgentRequiredError(DurableAgentsError):

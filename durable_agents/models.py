@@ -13,6 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
+from django.core.files.storage import Storage, default_storage, storages
 from django.db import models
 from django.db.models import F, OuterRef, Q, Value, Window
 from django.db.models.expressions import CombinedExpression
@@ -562,31 +563,64 @@ class Command(models.Model):
         return self.key
 
 
+ATTACHMENTS = "durable_agents/attachments"
+"""Where in the storage they are."""
+
+
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Where the storage keeps the bytes: a name that nobody can guess and that says nothing of whose they are."""
-    return f"durable_agents/{attachment.pk.hex[:2]}/{attachment.pk.hex}"
+    """Where the storage keeps the bytes: a name that nobody can guess, not even from the attachment's id, and that
+    says nothing of whose they are."""
+    name = uuid.uuid4().hex
+    return f"{ATTACHMENTS}/{name[:2]}/{name}"
+
+
+def attachment_storage() -> Storage:
+    """The storage that the project calls ``durable_agents`` in its ``STORAGES``, else the default one."""
+    return storages["durable_agents"] if "durable_agents" in storages.backends else default_storage
+
+
+class AttachmentQuerySet(models.QuerySet["Attachment"]):
+    """Attachments by need."""
+
+    def unsent(self) -> AttachmentQuerySet:
+        """Those that no message carries."""
+        return self.filter(thread__isnull=True)
+
+    def forgotten(self, seconds: float) -> AttachmentQuerySet:
+        """Those that no message has carried for so long."""
+        return self.unsent().filter(created_at__lt=seconds_from_now(-seconds))
 
 
 class Attachment(models.Model):
-    """A file that a user gave, on the project's default storage. Until a message carries it, it is its uploader's
-    alone; then it belongs to that thread, and goes with it. Forks have rows of their own for the same stored file."""
+    """A file that a user gave, in the storage. Until a message carries it, it is its uploader's alone; from then on it
+    belongs to that thread and its owner, and goes with it. Forks have rows of their own for the same file."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
     scope = models.CharField(max_length=200, blank=True, default="")
     thread = models.ForeignKey(Thread, null=True, blank=True, on_delete=models.CASCADE, related_name="attachments")
-    file = models.FileField(max_length=200, upload_to=attachment_path)
-    media_type = models.CharField(max_length=127)
+    file = models.FileField(max_length=200, storage=attachment_storage, upload_to=attachment_path)
+    media_type = models.CharField(max_length=127, help_text="By its content, whatever its sender said.")
     filename = models.CharField(max_length=255, blank=True, default="")
     size = models.BigIntegerField(help_text="In bytes.")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
+    objects = AttachmentQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at", "-id"]
-        indexes = [models.Index(fields=["file"], name="da_attachment_file")]
+        indexes = [
+            models.Index(fields=["file"], name="da_attachment_file"),
+            models.Index(fields=["created_at"], name="da_attachment_unsent", condition=Q(thread__isnull=True)),
+        ]
 
     def __str__(self) -> str:
         return self.filename or str(self.id)
+
+    @property
+    def place(self) -> str:
+        """The name of its file in the storage."""
+        return str(self.file.name)
 
 
 class Ticket(models.Model):

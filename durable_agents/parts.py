@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from durable_agents import strictjson
 from durable_agents.conf import config
@@ -23,10 +24,15 @@ Part = dict[str, Any]
 Chunk = dict[str, Any]
 
 MAX_FILENAME_CHARS = 200
+MAX_FILES = 20
+"""Files of one message, however small."""
 
 _NAME = r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,99}"
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 _DATA_URL = re.compile(r"data:[^,]{0,300};base64,", re.IGNORECASE)
+_ATTACHMENT_URL = re.compile(
+    r"(?:https?://[^/?#\\\s]+/)?(?:[^?#:\\\s]*/)?attachments/([0-9a-fA-F-]{32,36})/?", re.ASCII
+)
 
 
 def text_of(parts: Iterable[Part]) -> str:
@@ -37,25 +43,64 @@ def text_of(parts: Iterable[Part]) -> str:
 def user_parts(
     prompt: str | None, parts: list[Part] | None, *, max_text_chars: int, max_file_bytes: int | None = None
 ) -> list[Part]:
-    """The parts of a user message, checked and cleaned: text, and files within the message itself.
+    """The parts of a user message, checked and cleaned: text, and files: attachments, or within the message itself.
 
     Give either ``prompt`` (text) or ``parts``. Raises InvalidPartsError for anything that a user may not send and
-    TooLargeError for more than ``max_text_chars`` characters of text, or files that are together larger than
-    ``max_file_bytes`` (None: the project's ``MAX_ATTACHMENT_BYTES``).
+    TooLargeError for more than ``max_text_chars`` characters of text, or files within the message that are together
+    larger than ``max_file_bytes`` (None: the project's ``MAX_ATTACHMENT_BYTES``).
     """
     if (prompt is None) == (parts is None):
         raise InvalidPartsError("Give a prompt (text) or a list of parts, one of the two.")
-    room = config().max_attachment_bytes if max_file_bytes is None else max_file_bytes
-    checked = []
-    for part in parts if parts is not None else [{"type": "text", "text": prompt}]:
-        checked.append(_user_part(part, room=room))
-        room -= file_size(checked[-1])
+    checked = _checked(parts if parts is not None else [{"type": "text", "text": prompt}], room=_room(max_file_bytes))
     length = sum(len(part["text"]) for part in checked if part["type"] == "text")
     if length > max_text_chars:
         raise TooLargeError(f"The message has {length} characters; at most {max_text_chars} are allowed.")
     if not any(part["type"] == "file" or part["text"].strip() for part in checked):
         raise InvalidPartsError("The message is empty.")
     return checked
+
+
+def _room(max_file_bytes: int | None) -> int:
+    return config().max_attachment_bytes if max_file_bytes is None else max_file_bytes
+
+
+def _checked(parts: list[Part], *, room: int) -> list[Part]:
+    checked: list[Part] = []
+    for part in parts:
+        checked.append(_user_part(part, room=room))
+        room -= file_size(checked[-1])
+    if sum(part["type"] == "file" for part in checked) > MAX_FILES:
+        raise InvalidPartsError(f"A message has at most {MAX_FILES} files. Send the others in another message.")
+    return checked
+
+
+def embedded_files(parts: list[Any]) -> dict[int, Part]:
+    """The file parts among these whose file is within the message, by their index, checked. Raises InvalidPartsError
+    and TooLargeError where one of them, or all together, cannot be; other parts are left to ``user_parts``."""
+    embedded = {index: part for index, part in enumerate(parts) if is_embedded(part)}
+    return dict(zip(embedded, _checked(list(embedded.values()), room=_room(None)), strict=True))
+
+
+def is_embedded(part: Any) -> bool:
+    """Whether a part is a file that is within the message, or says so: its URL is a ``data:`` URL."""
+    is_file = isinstance(part, dict) and part.get("type") == "file" and isinstance(part.get("url"), str)
+    return is_file and part["url"][:5].lower() == "data:"
+
+
+def attachment_id(part: Any) -> UUID | None:
+    """The id of the attachment that a file part is, by its URL: the path of one, with or without an origin, wherever
+    the app is mounted. None for any other part. Nothing says that there is such an attachment."""
+    is_file = isinstance(part, dict) and part.get("type") == "file" and isinstance(part.get("url"), str)
+    found = _ATTACHMENT_URL.fullmatch(part["url"][:2000]) if is_file else None
+    try:
+        return UUID(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def file_part(media_type: str, url: str, filename: str = "") -> Part:
+    """The part of a file; one without a name has none."""
+    return {"type": "file", "mediaType": media_type, "url": url} | ({"filename": filename} if filename else {})
 
 
 def _user_part(part: Any, *, room: int) -> Part:
@@ -75,13 +120,14 @@ def _text_part(part: Part) -> Part:
 
 def _file_part(part: Part, *, room: int) -> Part:
     media_type, filename = part.get("mediaType"), part.get("filename")
-    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
-        raise InvalidPartsError("A file part needs a field 'mediaType' like 'image/png'.")
+    if attachment_id(part) is not None:  # its type and name are known, whatever is said here
+        return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
-    encoded = _encoded_file(part.get("url"), room=room)
-    checked = {"type": "file", "mediaType": media_type.lower(), "url": f"data:{media_type.lower()};base64,{encoded}"}
-    return checked | ({"filename": clean(filename)} if filename else {})
+    if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
+        raise InvalidPartsError("A file part needs a field 'mediaType' like 'image/png'.")
+    url = f"data:{media_type.lower()};base64,{_encoded_file(part.get('url'), room=room)}"
+    return file_part(media_type.lower(), url, clean(filename or ""))
 
 
 def _encoded_file(url: Any, *, room: int) -> str:
@@ -89,8 +135,8 @@ def _encoded_file(url: Any, *, room: int) -> str:
     head = _DATA_URL.match(url) if isinstance(url, str) else None
     if head is None:
         raise InvalidPartsError(
-            "The 'url' of a file part must be a data: URL in base64: the server does not fetch files. "
-            "Send the file itself, as a browser's FileReader.readAsDataURL gives it."
+            "The 'url' of a file part must be that of an attachment (POST the file to attachments/ first) or a data: "
+            "URL in base64, as a browser's FileReader.readAsDataURL gives it: the server fetches no files."
         )
     encoded: str = url[head.end() :]
     if not encoded:
@@ -105,8 +151,8 @@ def _encoded_file(url: Any, *, room: int) -> str:
 
 
 def file_size(part: Part) -> int:
-    """Bytes of the file in a checked file part; 0 for any other part."""
-    return _decoded_bytes(file_base64(part)) if part["type"] == "file" else 0
+    """Bytes of the file within a checked file part; 0 for any other part."""
+    return _decoded_bytes(file_base64(part)) if is_embedded(part) else 0
 
 
 def _decoded_bytes(encoded: str) -> int:
@@ -114,7 +160,7 @@ def _decoded_bytes(encoded: str) -> int:
 
 
 def file_base64(part: Part) -> str:
-    """The base64 text of a checked file part."""
+    """The base64 text of a checked file part whose file is within it."""
     encoded: str = part["url"].partition(",")[2]
     return encoded
 

@@ -15,11 +15,13 @@ from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.exceptions import (
     AgentNotFoundError,
+    AttachmentNotFoundError,
     PermissionDeniedError,
     ThreadNotFoundError,
     ToolCallNotFoundError,
 )
-from durable_agents.models import Thread, ThreadQuerySet, ToolCall
+from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall
+from durable_agents.parts import attachment_id
 from durable_agents.strictjson import is_storable, is_uuid
 
 if TYPE_CHECKING:
@@ -146,6 +148,38 @@ def public_tool_call(
     if not (is_allowed and _is_one_of(request, who, thread)):
         raise PermissionDeniedError(f"You may not {action} tool call {tool_call_id!r}.")
     return call
+
+
+def public_attachment(request: Asker, key: str) -> Attachment:
+    """The attachment of this id, to view: what the caller has uploaded and not sent, or what a thread has that they may
+    view. Raises AttachmentNotFoundError."""
+    row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
+    if row is None or not _may_view(request, row):
+        raise AttachmentNotFoundError(key)
+    return row
+
+
+def _may_view(request: Asker, row: Attachment) -> bool:
+    if row.thread_id is None:
+        return bool(public_agents(request)) and _whose(request) == (row.owner_id, row.scope)
+    try:
+        thread = public_thread(request, str(row.thread_id), "view")
+    except (ThreadNotFoundError, PermissionDeniedError):
+        return False
+    return thread.pk == row.thread_id  # a caller may have given this id to a thread of theirs
+
+
+def _whose(request: Asker) -> tuple[Any, str]:
+    """Key of the owner, None for nobody, and scope of what the caller makes."""
+    owner, scope = policy().owner_and_scope(request)
+    return getattr(owner, "pk", None), scope
+
+
+def sender(request: Asker, parts: Any) -> tuple[Any, str] | None:
+    """Whose uploads these parts of a message of the caller's may name; None where they name none: to be asked may begin
+    a session."""
+    names_some = isinstance(parts, list) and any(attachment_id(part) for part in parts)
+    return policy().owner_and_scope(request) if names_some else None
 
 
 def decider(request: Asker, thread: Thread) -> Any:

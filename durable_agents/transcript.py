@@ -16,8 +16,8 @@ from django.db.models import Q
 
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import Step, Turn
-from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall
-from durable_agents.parts import CallOutcome, Part, assemble
+from durable_agents.models import Attachment, Message, MessageQuerySet, Role, Stream, Thread, ToolCall
+from durable_agents.parts import CallOutcome, Part, assemble, attachment_id
 
 UIMessage = dict[str, Any]
 
@@ -61,6 +61,15 @@ def histories(upto: Mapping[UUID, int | None]) -> dict[UUID, list[Turn]]:
     for row in rows:
         found[row.thread_id].append(_turn(row, steps))
     return found
+
+
+def attachments_of(histories: Mapping[UUID, Sequence[Turn]]) -> dict[UUID, Attachment]:
+    """The attachments that the messages of these threads carry, by id. One query at most, however many."""
+    named = {
+        key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
+    }
+    rows = Attachment.objects.filter(pk__in=named, thread_id__in=histories) if named else ()
+    return {row.pk: row for row in rows}
 
 
 def _is_within(row: Message, upto: int | None) -> bool:

@@ -11,6 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
+os.environ.setdefault("MEDIA_ROOT", str(Path(tempfile.gettempdir()) / f"durable-agents-tests-{os.getpid()}-media"))
 os.environ.setdefault("SECRET_KEY", "only-for-the-tests-of-this-project-0123456789")
 
 from demo_project.settings import *

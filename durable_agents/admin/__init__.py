@@ -6,7 +6,15 @@ everybody else calls.
 """
 
 from durable_agents.admin.calls import ToolCallAdmin
-from durable_agents.admin.rows import DeltaAdmin, MessageAdmin, PoolAdmin, StreamAdmin
+from durable_agents.admin.rows import AttachmentAdmin, DeltaAdmin, MessageAdmin, PoolAdmin, StreamAdmin
 from durable_agents.admin.threads import ThreadAdmin
 
-__all__ = ["DeltaAdmin", "MessageAdmin", "PoolAdmin", "StreamAdmin", "ThreadAdmin", "ToolCallAdmin"]
+__all__ = [
+    "AttachmentAdmin",
+    "DeltaAdmin",
+    "MessageAdmin",
+    "PoolAdmin",
+    "StreamAdmin",
+    "ThreadAdmin",
+    "ToolCallAdmin",
+]

@@ -13,7 +13,7 @@ from uuid import UUID
 from durable_agents.admin.deciding import Decision, Question, arguments_to_change, decisions_of, question_of
 from durable_agents.admin.display import brief, cut, joined, money, pretty, seconds, tokens
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, Thread, ToolCall
-from durable_agents.parts import Part, fold
+from durable_agents.parts import Part, attachment_id, fold
 
 MAX_MESSAGES, MAX_ATTEMPTS = 100, 300
 _MAX_VALUE_CHARS = 4_000
@@ -49,11 +49,13 @@ class ShownCall:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPart:
-    """A piece of a message: ``kind`` is text, reasoning, tool or data; a tool has its call, the others a text."""
+    """A piece of a message: ``kind`` is text, reasoning, tool, file or data; a tool has its call, the others a text. A
+    file has the id of its attachment."""
 
     kind: str
     text: str = ""
     call: ShownCall | None = None
+    attachment: UUID | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +151,8 @@ def _part(part: Part, call: ShownCall | None) -> ShownPart:
     kind = part.get("type")
     if kind in {"text", "reasoning"}:
         return ShownPart(kind=kind, text=cut(str(part.get("text", ""))))
+    if kind == "file" and (key := attachment_id(part)):
+        return ShownPart(kind="file", text=joined(part.get("filename", ""), part.get("mediaType", "")), attachment=key)
     return ShownPart(kind="data", text=pretty(part, max_chars=_MAX_VALUE_CHARS))
 
 

@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Left
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
@@ -17,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents.admin.deciding import waiting
 from durable_agents.admin.display import Show, age, all_tokens, badge, brief, called, money, readable
-from durable_agents.models import Delta, Message, Pool, Stream
+from durable_agents.models import Attachment, Delta, Message, Pool, Stream
 
 Row = TypeVar("Row", bound=Model)
 
@@ -182,6 +183,28 @@ class DeltaAdmin(ReadOnlyAdmin[Delta]):
     ids = ("stream", "stream__thread")
     search_fields = ("stream__model",)
     shown = readable(Delta, "stream", "seq", "chunks")
+
+
+@admin.register(Attachment)
+class AttachmentAdmin(OfThreadAdmin[Attachment]):
+    """Files that users gave: what they are, not what is in them."""
+
+    list_display = ("__str__", "conversation", "media_type", "bytes", "age")
+    list_filter = ("media_type", "created_at")
+    list_select_related = ("thread",)
+    search_fields = ("filename",)
+    heavy = ("thread__metadata", "thread__context")
+    shown = readable(Attachment, "id", "thread", "owner", "scope", "filename", "media_type", "size", "created_at")
+
+    @admin.display(description=_("size"), ordering="size")
+    def bytes(self, row: Attachment) -> str:
+        """How large it is."""
+        return filesizeformat(row.size)
+
+    @admin.display(description=_("thread"), ordering="thread")
+    def conversation(self, row: Attachment) -> str:
+        """The thread whose message carries it."""
+        return super().conversation(row) if row.thread_id else "-"
 
 
 @admin.register(Pool)

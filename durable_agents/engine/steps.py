@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.answers import Answer
 from durable_agents.engine.approvals import with_approvals
+from durable_agents.engine.contents import with_contents
 from durable_agents.engine.moments import tell_retry, tell_step
 from durable_agents.engine.plans import Plan, instructions_of, needs_thread, plan_for, transformed
 from durable_agents.exceptions import ErrorKind, LeaseLostError, ModelError
@@ -28,11 +29,11 @@ from durable_agents.llm import (
     openai_messages,
 )
 from durable_agents.logs import log_error
-from durable_agents.models import Delta, Stream, Thread
+from durable_agents.models import Attachment, Delta, Stream, Thread
 from durable_agents.parts import Chunk, fold, text_of
 from durable_agents.retry import Fail, RetryIn
 from durable_agents.streaming import DeltaBuffer
-from durable_agents.transcript import histories, turns
+from durable_agents.transcript import attachments_of, histories, turns
 
 if TYPE_CHECKING:
     from durable_agents.engine.worker import Engine
@@ -107,7 +108,7 @@ async def _stream(engine: Engine, claim: Claim, job: _StepJob, request: ModelReq
 async def _request(engine: Engine, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
     messages = openai_messages(
         await instructions_of(engine, plan, job.thread),
-        job.turns,
+        await with_contents(engine, job.turns, job.attachments),
         model=model,
         max_result_bytes=config().max_tool_result_bytes,
         prefill=text_of(fold(job.said)),
@@ -181,6 +182,8 @@ class _StepJob:
     message: str
     number: int
     turns: list[Turn]
+    attachments: Mapping[UUID, Attachment]
+    """Those that the turns name."""
     said: list[Chunk]
     """The text of a crashed attempt that this one goes on with; browsers have it already."""
 
@@ -191,17 +194,20 @@ class _StepJob:
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
-    """By row id; rows that others hold by now are left out. Four queries and what the agents' functions need, however
-    many rows."""
+    """By row id; rows that others hold by now are left out. Four queries, one more where there are files, and what the
+    agents' functions need, however many rows."""
     claim_of = {claim.row_id: claim for claim in claims}
     held = Stream.objects.filter(pk__in=claim_of).select_related("message").order_by()
     wanted = ("fence", "number", "goes_on", "message__client_id", "message__position")
     streams = [row for row in held.only(*wanted) if row.message is not None and row.fence == claim_of[row.pk].fence]
     history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams})
-    return {row.pk: _step_job(claim_of[row.pk], row, history[claim_of[row.pk].thread_id]) for row in streams}
+    attachments = attachments_of(history)
+    return {
+        row.pk: _step_job(claim_of[row.pk], row, history[claim_of[row.pk].thread_id], attachments) for row in streams
+    }
 
 
-def _step_job(claim: Claim, stream: Stream, turns: list[Turn]) -> _StepJob:
+def _step_job(claim: Claim, stream: Stream, turns: list[Turn], attachments: Mapping[UUID, Attachment]) -> _StepJob:
     agent = registry.get(claim.agent)
     threads = Thread.objects.select_related("owner")
     return _StepJob(
@@ -210,6 +216,7 @@ def _step_job(claim: Claim, stream: Stream, turns: list[Turn]) -> _StepJob:
         message=stream.answer.shown_id,
         number=stream.number,
         turns=turns,
+        attachments=attachments,
         said=Delta.objects.get(stream=stream, seq=0).chunks if stream.goes_on else [],
     )
 

@@ -22,7 +22,7 @@ How a user's message comes to be answered, in five files: ``api/views.py`` (or `
 ``people``, ``history`` and ``revisions`` have the arrows that people draw; ``claims``, ``steps`` and ``calls`` those of
 workers; ``answers`` those of whoever else a call waits for; ``recovery`` what follows when a worker does not come
 back. They are made of the ``moves`` of single rows and end in ``advance``, which decides what the thread does next;
-``locking`` says how an arrow is drawn.
+``locking`` says how an arrow is drawn, ``attachments`` how files come with a message and go with their rows.
 
 Locking rule: every arrow but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads only
 after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
@@ -38,6 +38,7 @@ from durable_agents.lifecycle.answers import (
     set_tool_call_timeout,
     settle_tool_call,
 )
+from durable_agents.lifecycle.attachments import prune_unsent, taken_in, upload
 from durable_agents.lifecycle.calls import (
     EXPIRY_GRACE_SECONDS,
     CallResult,
@@ -147,6 +148,7 @@ __all__ = [
     "name_thread",
     "overdue_calls",
     "prune",
+    "prune_unsent",
     "reap",
     "record_usage",
     "redeem_ticket",
@@ -168,5 +170,7 @@ __all__ = [
     "stop_answer",
     "stop_thread",
     "suspects_wait",
+    "taken_in",
+    "upload",
     "usage_of",
 ]

@@ -7,14 +7,16 @@ from typing import Any
 from uuid import UUID
 
 from durable_agents.exceptions import InvalidPartsError, ThreadBusyError
+from durable_agents.lifecycle.attachments import with_files
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow
 from durable_agents.lifecycle.moves import add_finished_stream, put_message
-from durable_agents.models import Message, Role, Stream, Thread
+from durable_agents.models import Attachment, Message, Role, Stream, Thread
 from durable_agents.parts import Part, user_parts
 
 _NO_LIMIT = 10**9
 
 
+@with_files
 @arrow
 def add_message(thread: Thread | UUID | str, role: str, parts: list[Part] | str) -> Message:
     """One more message of a thread at rest: ``user``, ``system`` or ``assistant``, as parts or as a text. No run
@@ -57,7 +59,8 @@ def write_history(locked: Locked, messages: Iterable[Mapping[str, Any]]) -> None
 
 def erase(*, owner: Any = None, scope: str | None = None) -> int:
     """Remove all threads of an owner, of a scope, or of an owner in a scope, with everything that belongs to them, what
-    they have cost included. Returns how many threads. Raises ValueError without either: it would erase everything."""
+    they have cost included, and files that were uploaded and not sent. Returns how many threads. Raises ValueError
+    without either: it would erase everything."""
     if owner is None and not scope:
         raise ValueError("erase() wants an owner, a scope or both.")
     whose: dict[str, Any] = {} if owner is None else {"owner": owner}
@@ -68,5 +71,6 @@ def erase(*, owner: Any = None, scope: str | None = None) -> int:
         thread.delete(using=database())
         erased += 1
     Stream.objects.using(database()).filter(thread=None, **whose).delete()
+    Attachment.objects.using(database()).unsent().filter(**whose).delete()
     log_arrow("erase", threads=erased)
     return erased

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from durable_agents.lifecycle.attachments import Sender, bound
 from durable_agents.lifecycle.locking import Locked, database
 from durable_agents.lifecycle.telling import tell_answer, tell_call, tell_message
 from durable_agents.llm import ModelUsage
@@ -56,8 +57,9 @@ def put_message(
     client_id: str | None = None,
     metadata: dict[str, Any] | None = None,
     parent: Message | None = None,
+    sender: Sender | None = None,
 ) -> Message:
-    thread = locked.thread
+    thread, parts = locked.thread, bound(locked, parts, sender=sender)
     message = Message(
         thread=thread,
         parent=parent,

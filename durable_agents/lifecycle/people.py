@@ -16,6 +16,7 @@ from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
 from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, ThreadBusyError, ThreadNotFoundError
 from durable_agents.lifecycle.advance import advance, begin_run, decide
+from durable_agents.lifecycle.attachments import Sender, with_files
 from durable_agents.lifecycle.history import write_history
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow, only_row, transact
 from durable_agents.lifecycle.moves import (
@@ -31,6 +32,7 @@ from durable_agents.lifecycle.moves import (
     text_so_far,
 )
 from durable_agents.models import (
+    Attachment,
     Command,
     Delta,
     Message,
@@ -49,6 +51,7 @@ from durable_agents.strictjson import clean, is_storable
 _STOPPED = "The run was stopped before the tool call had a result."
 
 
+@with_files
 @arrow
 def create_thread(
     agent: str | Agent,
@@ -115,6 +118,7 @@ def _known_thread(owner: Any, scope: str, client_id: str | None) -> Thread | Non
     return Thread.objects.using(database()).filter(owner=owner, scope=scope, client_id=client_id).first()
 
 
+@with_files
 @arrow
 def send_message(
     thread: Thread | UUID | str,
@@ -124,13 +128,17 @@ def send_message(
     client_id: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     context: Mapping[str, Any] | None = None,
+    sender: Sender | None = None,
 ) -> Message:
     """A user's message; a thread at rest starts a run.
 
     While a run is on, the agent's ``when_busy`` decides: ``steer`` puts the message into the history of the next
     model call, ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, ``reject`` raises
-    ThreadBusyError. A ``client_id`` that the thread knows gives back that message and changes nothing. Raises
-    ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
+    ThreadBusyError. A ``client_id`` that the thread knows gives back that message and changes nothing.
+
+    A file among the ``parts`` is a ``data:`` URL, which is stored and named by its URL from then on, or the URL of an
+    attachment: one that ``sender`` (owner and scope; by default those of the thread) has uploaded and not sent yet, or
+    one of this thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
     """
     checked = _checked_parts(prompt, parts)
     check_id(client_id)
@@ -140,7 +148,8 @@ def send_message(
             return known
         if context is not None:
             locked.thread.context = clean(dict(context))
-        message = _take_message(locked, checked, client_id=client_id, metadata=clean(dict(metadata or {})))
+        facts: dict[str, Any] = {"metadata": clean(dict(metadata or {})), "sender": sender}
+        message = _take_message(locked, checked, client_id=client_id, **facts)
     log_arrow("send_message", thread=message.thread_id, message_id=message.pk)
     return message
 
@@ -150,14 +159,20 @@ def _checked_parts(prompt: str | None, parts: list[Part] | None) -> list[Part]:
 
 
 def _take_message(
-    locked: Locked, parts: list[Part], *, client_id: str | None = None, metadata: dict[str, Any] | None = None
+    locked: Locked,
+    parts: list[Part],
+    *,
+    client_id: str | None = None,
+    metadata: dict[str, Any] | None = None,
+    sender: Sender | None = None,
 ) -> Message:
     """Add a user's message and do what it does to the thread, by the agent's ``when_busy``."""
     busy = _when_busy(locked)
     if busy == "interrupt":
         _settle_stop(locked)
     queued = busy == "queue"
-    message = put_message(locked, Role.USER, parts, queued=queued, client_id=client_id, metadata=metadata)
+    facts: dict[str, Any] = {"client_id": client_id, "metadata": metadata, "sender": sender}
+    message = put_message(locked, Role.USER, parts, queued=queued, **facts)
     if not queued and locked.thread.is_running:
         _steer_pending(locked)
     if not queued:
@@ -341,6 +356,7 @@ def _empty_thread(instance: Thread, using: str, **_: object) -> None:
         streams.open().update(fence=F("fence") + 1, lease_owner="", lease_expires_at=None, **open_now)
         streams.update(thread=None, message=None, parts=[], text="", error_detail="")
     Message.objects.using(using).filter(thread=instance).delete()
+    Attachment.objects.using(using).filter(thread=instance).delete()
     Command.objects.using(using).filter(thread=instance).delete()
 
 

@@ -14,6 +14,7 @@ from durable_agents.agents import AfterCrash, Tool, registry
 from durable_agents.conf import config
 from durable_agents.exceptions import ErrorKind, LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle.advance import advance, fail_run
+from durable_agents.lifecycle.attachments import prune_unsent
 from durable_agents.lifecycle.claims import Claim, held_call, held_stream
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow
 from durable_agents.lifecycle.moves import MAY_HAVE_RUN, abort, add_stream, answer_of_next_attempt, give_back, settle
@@ -243,9 +244,10 @@ def ring_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 
 
 def prune() -> int:
-    """Delete the deltas of closed streams, expired tickets, and answers to commands of yesterday. Returns how many
-    deltas."""
+    """Delete the deltas of closed streams, expired tickets, and what is a day old of answers to commands and of files
+    that no message carries. Returns how many deltas."""
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()
+    prune_unsent()
     old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=seconds_from_now(-60))
     return old.delete()[0]

@@ -15,6 +15,7 @@ from durable_agents.exceptions import (
     ThreadBusyError,
 )
 from durable_agents.lifecycle.advance import begin_run, decide
+from durable_agents.lifecycle.attachments import Sender, copied_parts, copy_attachments, with_files
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow
 from durable_agents.lifecycle.moves import next_position, put_message
 from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall, Usage
@@ -24,24 +25,29 @@ from durable_agents.strictjson import clean
 _BATCH = 500
 
 
+@with_files
 @arrow
 def edit_message(
     thread: Thread | UUID | str,
     message_id: UUID | str,
-    parts: list[Part] | str,
+    parts: list[Part] | str | None = None,
     *,
+    prompt: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    sender: Sender | None = None,
 ) -> Message:
-    """Say a user's message anew, as parts or as a text, and have it answered: what was said after it is superseded.
+    """Say a user's message anew and have it answered: what was said after it is superseded. It is given as ``parts``,
+    or as a text, there or as ``prompt``.
 
     ``message_id`` is the id that clients see; the new message is shown under the same one. Queued messages stay
-    queued. Without ``metadata`` the old message's is kept. Returns the new message.
+    queued. Without ``metadata`` the old message's is kept. Files are as in ``send_message``. Returns the new message.
 
     Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError while a run is on, InvalidPartsError for a message
     that is no user's and for bad parts, TooLargeError and AgentNotFoundError.
     """
-    given = {"prompt": parts, "parts": None} if isinstance(parts, str) else {"prompt": None, "parts": parts}
-    checked = user_parts(**given, max_text_chars=config().max_text_chars)
+    if isinstance(parts, str):
+        prompt, parts = parts, None
+    checked = user_parts(prompt, parts, max_text_chars=config().max_text_chars)
     with hold_thread(id_of(thread)) as locked:
         old = _at_rest(locked, message_id)
         if old.role != Role.USER:
@@ -55,6 +61,7 @@ def edit_message(
             client_id=old.shown_id,
             metadata=old.metadata if metadata is None else clean(dict(metadata)),
             parent=old.parent,
+            sender=sender,
         )
         _answer_anew(locked)
     log_arrow("edit_message", thread=locked.thread.pk, message_id=message.pk)
@@ -84,12 +91,20 @@ def regenerate(thread: Thread | UUID | str, message_id: UUID | str | None = None
 
 
 @arrow
-def fork_thread(thread: Thread | UUID | str, at: UUID | str | None = None, *, owner: Any = None) -> Thread:
+def fork_thread(
+    thread: Thread | UUID | str,
+    at: UUID | str | None = None,
+    *,
+    owner: Any = None,
+    scope: str | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Thread:
     """A new thread that begins with what was said in this one, up to the message ``at`` (its shown id), that one
     included; without it all but queued messages. From then on neither knows of the other, but for ``forked_from``.
 
-    It is the other one's owner's, unless ``owner`` says whose, and in the same scope. What the copied answers have cost
-    is not counted again. At rest; nothing starts by itself. Returns the new thread.
+    It is the other one's owner's, unless ``owner`` says whose, in the same scope and with the same context. With
+    ``scope`` it is in that one, and of exactly this owner, None being nobody; with ``context`` it has that one. What the
+    copied answers have cost is not counted again. At rest; nothing starts by itself. Returns the new thread.
 
     Raises ThreadNotFoundError, MessageNotFoundError and ThreadBusyError while a run is on.
     """
@@ -98,18 +113,18 @@ def fork_thread(thread: Thread | UUID | str, at: UUID | str | None = None, *, ow
         last = _at_rest(locked, at) if at is not None or _said(locked).exists() else None
         fork = Thread(
             agent=source.agent,
-            owner=source.owner if owner is None else owner,
-            scope=source.scope,
+            owner=source.owner if owner is None and scope is None else owner,
+            scope=source.scope if scope is None else scope,
             title=source.title,
             metadata=source.metadata,
-            context=source.context,
+            context=source.context if context is None else clean(dict(context)),
             forked_from=source,
         )
         if at is None:
             fork.status, fork.error_code, fork.error_message = source.status, source.error_code, source.error_message
         fork.save(using=database(), force_insert=True)
         if last is not None:
-            _copy_history(_said(locked).filter(position__lte=last.position), into=fork)
+            _copy_history(_said(locked).filter(position__lte=last.position), source=source, into=fork)
         fork.save(using=database(), update_fields=["rev", "last_position", "last_number"])
     log_arrow("fork_thread", thread=fork.pk)
     return fork
@@ -153,15 +168,25 @@ def _answer_anew(locked: Locked) -> None:
 # ----------------------------------------------------------------------------------------------------------- copying
 
 
-def _copy_history(messages: MessageQuerySet, *, into: Thread) -> None:
+def _copy_history(messages: MessageQuerySet, *, source: Thread, into: Thread) -> None:
     """Copies of these messages, of the steps of their answers and of their calls, under the same shown ids and ids of
-    calls. The steps have cost nothing."""
-    copies: dict[Any, Any] = {}
+    calls. The steps have cost nothing. Attachments are copied as rows; the stored files are the same."""
+    said = messages.order_by("position")
+    copies: dict[Any, Any] = dict(copy_attachments((row.parts for row in said), source=source, into=into))
     answers = Stream.objects.using(database()).in_transcript().filter(message__in=messages.values("pk"))
     calls = ToolCall.objects.using(database()).filter(stream__in=answers.values("pk")).order_by("rev")
     free = {field.name: field.get_default() for field in Usage._meta.fields}
-    _copy(messages.order_by("position"), copies, thread=into)
-    _copy(answers.order_by("number"), copies, thread=into, owner=into.owner, scope=into.scope, goes_on=False, **free)
+    _copy(said, copies, thread=into)
+    _copy(
+        answers.order_by("number"),
+        copies,
+        thread=into,
+        owner=into.owner,
+        scope=into.scope,
+        goes_on=False,
+        started_at=None,
+        **free,
+    )
     _copy(calls, copies, thread=into, passed_at=None)
 
 
@@ -183,6 +208,7 @@ def _copied(row: Any, copies: dict[Any, Any], **changes: Any) -> Any:
     copy.pk, copy.rev = uuid4(), thread.next_rev()
     if isinstance(copy, Message):
         copy.position = next_position(thread)
+        copy.parts = copied_parts(copy.parts, copies)
     elif isinstance(copy, Stream):
         thread.last_number += 1
         copy.number = thread.last_number

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable_agents.llm.calls import provider_of
-from durable_agents.parts import LATE_RESULT, CallOutcome, Part, file_base64, text_of
+from durable_agents.media import is_text
+from durable_agents.parts import LATE_RESULT, CallOutcome, Part, file_base64, is_embedded, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
 """Told to the model when the history ends with its own words: most models refuse to continue their own message."""
@@ -113,9 +114,6 @@ class _History:
 
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-mp3": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
-_TEXT = re.compile(
-    r"text/.*|image/svg\+xml|application/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|(.*\+(json|xml|yaml)))"
-)
 _SEEN_BY_CLAUDE = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf")
 
 
@@ -128,10 +126,13 @@ def _asked(parts: Sequence[Part], *, model: str) -> str | list[dict[str, Any]]:
 
 
 def _file(part: Part, *, model: str) -> dict[str, Any]:
-    """A file as litellm takes it; as text, or as a note to the model, where the provider would refuse or lose it."""
+    """A file as litellm takes it; as text, or as a note to the model, where the provider would refuse or lose it. One
+    that is not within the part is never fetched, nor named to anybody who might."""
     media_type: str = part["mediaType"]
     kind, _, subtype = media_type.partition("/")
-    if _TEXT.fullmatch(media_type):
+    if not is_embedded(part):
+        return _text(_titled(part, "[A file that is not shown to you.]"))
+    if is_text(media_type):
         return _text(_titled(part, base64.b64decode(file_base64(part)).decode("utf-8", "replace")))
     if "claude" in model and not _SEEN_BY_CLAUDE.fullmatch(media_type):
         return _text(_titled(part, f"[A file of type {media_type}, which cannot be shown to you.]"))

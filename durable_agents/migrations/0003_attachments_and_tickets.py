@@ -21,8 +21,8 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('scope', models.CharField(blank=True, default='', max_length=200)),
-                ('file', models.FileField(max_length=200, upload_to=durable_agents.models.attachment_path)),
-                ('media_type', models.CharField(max_length=127)),
+                ('file', models.FileField(max_length=200, storage=durable_agents.models.attachment_storage, upload_to=durable_agents.models.attachment_path)),
+                ('media_type', models.CharField(help_text='By its content, whatever its sender said.', max_length=127)),
                 ('filename', models.CharField(blank=True, default='', max_length=255)),
                 ('size', models.BigIntegerField(help_text='In bytes.')),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['-created_at', '-id'],
-                'indexes': [models.Index(fields=['file'], name='da_attachment_file')],
+                'indexes': [models.Index(fields=['file'], name='da_attachment_file'), models.Index(condition=models.Q(('thread__isnull', True)), fields=['created_at'], name='da_attachment_unsent')],
             },
         ),
         migrations.CreateModel(

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from durable_agents.models import Message, Stream, Thread, ToolCall, Usage
+from durable_agents import files
+from durable_agents.models import Attachment, Message, Role, Stream, Thread, ToolCall, Usage
 from durable_agents.transcript import get_thread, ui_messages
 
 FORMAT, VERSION = "durable_agents.thread", 1
@@ -21,13 +22,15 @@ _ROWS_AT_ONCE = 200
 JSON = dict[str, Any]
 
 
-def export_thread(thread: Thread | UUID | str) -> JSON:
+def export_thread(thread: Thread | UUID | str, *, include_system: bool = True) -> JSON:
     """Everything of a thread that belongs to its person, as a dict that ``json.dumps`` takes.
 
-    ``thread`` has its facts and usage; ``messages`` all of them in order, with parts, also queued ones, those of the
-    role system, and those that were edited or regenerated away (``superseded_at``); ``streams`` each attempt at a step
-    with model, outcome and usage; ``tool_calls`` each call with arguments, outcome and approval. Streams and calls name
-    their message. Times are ISO 8601, costs decimal strings in US dollars.
+    ``thread`` has its facts and usage; ``messages`` all of them in order, with parts, also queued ones, those that were
+    edited or regenerated away (``superseded_at``) and, with ``include_system``, those of the role system, which the
+    REST API shows to nobody; ``streams`` each attempt at a step with model, outcome and usage; ``tool_calls`` each call
+    with arguments, outcome and approval; ``attachments`` the files that messages carry, each with the ``url`` to
+    download it from. Streams and calls name their message. Times are ISO 8601, costs decimal
+    strings in US dollars.
 
     Rows are read a few hundred at a time. Of a running thread it is what is committed. Raises ThreadNotFoundError.
     """
@@ -38,9 +41,10 @@ def export_thread(thread: Thread | UUID | str) -> JSON:
         "format": FORMAT,
         "version": VERSION,
         "thread": _thread(row),
-        "messages": list(_messages(row)),
+        "messages": list(_messages(row, include_system=include_system)),
         "streams": [_stream(stream) for stream in streams.iterator(chunk_size=_ROWS_AT_ONCE)],
         "tool_calls": [_call(call) for call in calls.iterator(chunk_size=_ROWS_AT_ONCE)],
+        "attachments": [_attachment(file) for file in Attachment.objects.filter(thread=row).order_by("created_at")],
     }
 
 
@@ -62,8 +66,9 @@ def _thread(row: Thread) -> JSON:
     }
 
 
-def _messages(row: Thread) -> Iterator[JSON]:
-    rows = Message.objects.filter(thread=row).iterator(chunk_size=_ROWS_AT_ONCE)
+def _messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
+    every = Message.objects.filter(thread=row)
+    rows = (every if include_system else every.exclude(role=Role.SYSTEM)).iterator(chunk_size=_ROWS_AT_ONCE)
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         for message, shown in zip(some, ui_messages(some), strict=True):
             yield _message(message, shown["parts"])
@@ -133,6 +138,17 @@ def _approval(call: ToolCall) -> JSON | None:
         "decided_at": _moment(call.approval_decided_at),
         "decided_by": decided_by.get_username() if decided_by else None,
         "reason": call.approval_reason,
+    }
+
+
+def _attachment(row: Attachment) -> JSON:
+    return {
+        "id": str(row.pk),
+        "url": files.url_of(row.pk),
+        "media_type": row.media_type,
+        "filename": row.filename,
+        "size": row.size,
+        "created_at": row.created_at.isoformat(),
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpResponse
 from django.test import Client
 
@@ -49,6 +50,14 @@ class Api:
         """Any method, with this value as JSON; text and bytes are sent as they are."""
         raw = body if isinstance(body, str | bytes) else "" if body is None else json.dumps(body)
         return self.client.generic(method, ROOT + path, raw, content_type="application/json", **options)
+
+    def upload(
+        self, data: bytes, filename: str = "notes.txt", content_type: str = "text/plain", *, path: str = "attachments/"
+    ) -> HttpResponse:
+        """POST a file as a browser's form does, whatever is said of it."""
+        file = SimpleUploadedFile("file", data, content_type)
+        file._name = filename  # as it is, where Django would clean it
+        return self.client.post(ROOT + path, {"file": file})
 
     def follow(self, link: str) -> HttpResponse:
         """GET a link that the API gave."""

@@ -277,6 +277,15 @@ def test_public_agents_without_a_url_or_asgi_are_warned_of(settings):
             registry.add(agent)
 
 
+def test_files_need_a_place_that_processes_share(settings):
+    """Django's own is the directory in which one is started."""
+    settings.MEDIA_ROOT = ""
+    [message] = checks.check_files()
+    assert said([message]) == ["W010"]
+    settings.MEDIA_ROOT = pasted(message)["MEDIA_ROOT"]
+    assert checks.check_files() == []
+
+
 @pytest.mark.parametrize(
     ("q_cluster", "expected"),
     [({"sync": True}, ["W002"]), ({"scheduler": False}, ["W003"]), ({"sync": False, "scheduler": True}, []), ({}, [])],

@@ -4,10 +4,7 @@ import base64
 
 import pytest
 
-from durable_agents import create_thread
 from durable_agents.llm import LiteLLMDoor, Turn, openai_messages
-from durable_agents.models import Message
-from durable_agents.transcript import turns, ui_messages
 from tests.llm.wire import anthropic, gemini, text_block
 from tests.servers.model import Reply
 
@@ -110,12 +107,9 @@ def test_a_question_with_a_file_can_be_estimated(run, request_to, media_type):
     assert (usage.estimated, usage.input_tokens > 1) == (True, True)
 
 
-@pytest.mark.django_db
-@pytest.mark.usefixtures("bells")
-def test_a_file_reaches_clients_and_model_from_the_database(agent):
-    """As it was sent."""
-    sent = file("image/png", "dot.png")
-    thread = create_thread(agent, parts=[sent])
-    assert ui_messages(Message.objects.filter(thread=thread, role="user"))[0]["parts"] == [sent]
-    [message] = openai_messages("", turns(thread.pk), max_result_bytes=1000, model=OPENAI)
-    assert message["content"] == [{"type": "image_url", "image_url": {"url": sent["url"]}}]
+@pytest.mark.parametrize("url", ["https://example.org/x.png", "/agents/attachments/x/", "file:///etc/passwd"])
+@pytest.mark.parametrize("media_type", ["image/png", "application/pdf", "audio/wav", "text/plain", "video/mp4"])
+def test_a_file_that_is_not_within_the_message_is_named_to_nobody(media_type, url):
+    """A provider, or litellm for it, would fetch it."""
+    [message] = messages_with({"type": "file", "mediaType": media_type, "url": url}, model=OPENAI)
+    assert message["content"] == [{"type": "text", "text": "[A file that is not shown to you.]"}]
