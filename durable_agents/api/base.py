@@ -13,6 +13,7 @@ from typing import Any
 from django.contrib.auth.models import AnonymousUser
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest
+from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -55,7 +56,7 @@ class AgentsView(APIView):
     """A view of this API: each handler is an ``Operation``."""
 
     renderer_classes = (StrictRenderer,)
-    parser_classes = (BoundedParser,)
+    parser_classes: Sequence[type[BaseParser]] = (BoundedParser,)
     permission_classes: Sequence[type[BasePermission]] = (Door,)
     content_negotiation_class = AlwaysJSON
     metadata_class = None

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
@@ -57,6 +58,8 @@ def _translated(error: Exception) -> Exception:
         return CallerError(error)
     if isinstance(error, Http404):
         return exceptions.NotFound()
+    if isinstance(error, SuspiciousOperation | MultiPartParserError):
+        return exceptions.ParseError(f"The body is not acceptable: {error}")
     if isinstance(error, PermissionDenied):
         return exceptions.PermissionDenied()
     return error

@@ -5,7 +5,7 @@ A field that is not named here is ignored, so that nobody can set an owner, a st
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db.models import QuerySet
 from django.http import QueryDict
@@ -14,6 +14,7 @@ from rest_framework.request import Request
 
 from durable_agents.lifecycle import MAX_TIMEOUT_SECONDS
 from durable_agents.models import ThreadQuerySet, ThreadStatus, ToolCall, ToolCallStatus
+from durable_agents.reading import MAX_SEARCH_CHARS, threads_saying
 from durable_agents.strictjson import clean
 
 
@@ -101,13 +102,37 @@ def _checked(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
     return dict(serializer.validated_data)
 
 
-class NewMessage(Body):
-    """What a user says: ``prompt`` or ``parts``."""
+class ShownId(serializers.CharField):
+    """The id of a message as it is shown; one that no message has is not found."""
+
+    def __init__(self) -> None:
+        super().__init__(required=False, allow_null=True, trim_whitespace=False)
+
+
+class NewWords(Body):
+    """What a user says in place of what was said: ``prompt`` or ``parts``; without ``metadata`` that stays."""
 
     prompt = Prompt()
     parts = Parts()
-    client_id = ClientId()
     metadata = Metadata()
+
+
+class NewMessage(NewWords):
+    """What a user says: ``prompt`` or ``parts``."""
+
+    client_id = ClientId()
+
+
+class Regeneration(Body):
+    """The answer to make anew, or the question to answer; nothing: the last answer."""
+
+    message_id = ShownId()
+
+
+class Fork(Body):
+    """The last message that the fork has; nothing: it has all."""
+
+    at = ShownId()
 
 
 class NewThread(NewMessage):
@@ -115,6 +140,12 @@ class NewThread(NewMessage):
 
     agent = serializers.CharField(max_length=100)
     title = Title()
+
+
+class NewAttachment(Body):
+    """A file to upload."""
+
+    file = serializers.FileField(help_text="One file, which is not empty.")
 
 
 class ThreadChanges(Body):
@@ -167,15 +198,20 @@ class ThreadFilters(Query):
     agent = serializers.CharField(required=False)
     status = serializers.ChoiceField(ThreadStatus.choices, required=False)
     archived = serializers.BooleanField(required=False)
-    search = Storable(required=False, help_text="A part of the title, in any case.")
-
-    LOOKUPS: ClassVar[dict[str, str]] = {"search": "title__icontains"}
+    search = Storable(
+        required=False,
+        max_length=MAX_SEARCH_CHARS,
+        help_text="Words of the title, or of what was said. On PostgreSQL whole words in the syntax of web searches, "
+        "elsewhere a text as it stands, in any case.",
+    )
 
     @classmethod
     def narrow(cls, threads: ThreadQuerySet, request: Request) -> ThreadQuerySet:
         """Those of the threads that the request asks for."""
         asked = cls.of(request)
-        return threads.filter(**{cls.LOOKUPS.get(name, name): value for name, value in asked.items()})
+        words = asked.pop("search", None)
+        found = threads.filter(**asked)
+        return threads_saying(found, words) if words else found
 
 
 class ToolCallFilters(Query):
@@ -187,6 +223,13 @@ class ToolCallFilters(Query):
     def narrow(cls, calls: QuerySet[ToolCall], request: Request) -> QuerySet[ToolCall]:
         """Those of the calls that the request asks for."""
         return calls.filter(**cls.of(request))
+
+
+class Paging(Query):
+    """Which rows of a list that is one field among others."""
+
+    cursor = serializers.CharField(required=False, help_text="From the link of another page.")
+    limit = serializers.IntegerField(required=False, help_text="Rows on a page: 50, at most 200.")
 
 
 class MessageQuery(Query):

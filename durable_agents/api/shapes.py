@@ -12,8 +12,20 @@ from typing import Any, TypedDict, cast
 
 from django.db.models import Prefetch, prefetch_related_objects
 
+from durable_agents import files
 from durable_agents.agents import Agent, Tool
-from durable_agents.models import Stream, Thread, ToolCall
+from durable_agents.models import (
+    Attachment,
+    Role,
+    Stream,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+    ToolKind,
+)
+from durable_agents.reading import ModelUsage
 
 
 class ErrorJSON(TypedDict):
@@ -28,7 +40,7 @@ class AgentToolJSON(TypedDict):
 
     name: str
     description: str
-    kind: str
+    kind: ToolKind
     needs_approval: bool
 
 
@@ -69,6 +81,72 @@ class UsageJSON(TypedDict):
     cost: str | None
 
 
+class ModelUsageJSON(UsageJSON):
+    """What all attempts at one model have used; ``usage_estimated`` where a count of at least one is an estimate."""
+
+    model: str
+    attempts: int
+    usage_estimated: bool
+
+
+class AttemptJSON(TypedDict):
+    """One attempt at a model call, whatever became of it. ``message`` is the id of the answer that it is part of,
+    ``attempt`` counts the tries at the same step, ``model`` is empty while it is not known."""
+
+    id: str
+    number: int
+    message: str | None
+    attempt: int
+    state: StreamState
+    model: str
+    finish_reason: str
+    error_code: str
+    usage: UsageJSON
+    usage_estimated: bool
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class ThreadUsageJSON(UsageJSON):
+    """What a thread has used: in all, by model, the dearest first, and a page of its attempts, in their order."""
+
+    models: list[ModelUsageJSON]
+    attempts: list[AttemptJSON]
+    next: str | None
+    previous: str | None
+
+
+class ExportJSON(TypedDict):
+    """Everything of a thread that is its person's; see the reference of ``export_thread``."""
+
+    format: str
+    version: int
+    thread: dict[str, Any]
+    messages: list[dict[str, Any]]
+    streams: list[dict[str, Any]]
+    tool_calls: list[dict[str, Any]]
+    attachments: list[dict[str, Any]]
+
+
+class TicketJSON(TypedDict):
+    """A pass for one websocket, for its first frame: ``{"type": "hello", "ticket": ...}``. ``expires_in`` is in
+    seconds."""
+
+    ticket: str
+    expires_in: int
+
+
+class AttachmentJSON(TypedDict):
+    """A file that was uploaded: a part of a message names it by its ``url``. ``size`` is in bytes."""
+
+    id: str
+    url: str
+    mediaType: str
+    filename: str
+    size: int
+
+
 class ActiveStreamJSON(TypedDict):
     """The attempt that is due or under way."""
 
@@ -83,7 +161,7 @@ class ThreadJSON(TypedDict):
     client_id: str | None
     agent: str
     title: str
-    status: str
+    status: ThreadStatus
     rev: int
     created_at: str
     updated_at: str
@@ -101,7 +179,7 @@ class MessageJSON(TypedDict):
 
     id: str
     client_id: str | None
-    role: str
+    role: Role
     parts: list[dict[str, Any]]
     metadata: dict[str, Any]
     position: int | None
@@ -131,10 +209,10 @@ class ToolCallJSON(TypedDict):
 
     tool_call_id: str
     tool_name: str
-    kind: str
+    kind: ToolKind
     arguments: Any
     approved_arguments: Any
-    status: str
+    status: ToolCallStatus
     result: Any
     error: str | None
     progress: Any
@@ -155,7 +233,7 @@ def _tool_json(tool: Tool) -> AgentToolJSON:
     return {
         "name": tool.name,
         "description": tool.description,
-        "kind": tool.kind,
+        "kind": ToolKind(tool.kind),
         "needs_approval": bool(getattr(tool, "needs_approval", False)),
     }
 
@@ -174,7 +252,7 @@ def _thread_json(thread: Thread) -> ThreadJSON:
         "client_id": thread.client_id,
         "agent": thread.agent,
         "title": thread.title,
-        "status": str(thread.status),
+        "status": ThreadStatus(thread.status),
         "rev": thread.rev,
         "created_at": thread.created_at.isoformat(),
         "updated_at": thread.updated_at.isoformat(),
@@ -182,7 +260,7 @@ def _thread_json(thread: Thread) -> ThreadJSON:
         "metadata": thread.metadata,
         "retry": cast("RetryJSON | None", thread.retry),
         "error": _run_error_json(thread),
-        "usage": _usage_json(thread),
+        "usage": usage_json(thread),
         "active_stream": _active_stream_json(thread),
         "is_running": thread.is_running,
     }
@@ -192,13 +270,39 @@ def _run_error_json(thread: Thread) -> RunErrorJSON | None:
     return {"code": thread.error_code, "message": thread.error_message} if thread.error_code else None
 
 
-def _usage_json(thread: Thread) -> UsageJSON:
+def usage_json(used: Thread | Stream | ModelUsage) -> UsageJSON:
+    """What something has used."""
     return {
-        "input_tokens": thread.input_tokens,
-        "output_tokens": thread.output_tokens,
-        "cached_input_tokens": thread.cached_input_tokens,
-        "total_tokens": thread.input_tokens + thread.output_tokens,
-        "cost": None if thread.cost is None else format(thread.cost, "f"),
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "cached_input_tokens": used.cached_input_tokens,
+        "total_tokens": used.input_tokens + used.output_tokens,
+        "cost": None if used.cost is None else format(used.cost, "f"),
+    }
+
+
+def model_usage_json(used: ModelUsage) -> ModelUsageJSON:
+    """What the attempts at one model have used."""
+    facts = {"model": used.model, "attempts": used.attempts, "usage_estimated": used.usage_estimated}
+    return cast("ModelUsageJSON", usage_json(used) | facts)
+
+
+def attempt_json(stream: Stream) -> AttemptJSON:
+    """One attempt; its message is fetched unless the query brought it along."""
+    return {
+        "id": str(stream.pk),
+        "number": stream.number,
+        "message": stream.message.shown_id if stream.message else None,
+        "attempt": stream.attempt,
+        "state": StreamState(stream.state),
+        "model": stream.model,
+        "finish_reason": stream.finish_reason,
+        "error_code": stream.error_code,
+        "usage": usage_json(stream),
+        "usage_estimated": stream.usage_estimated,
+        "created_at": stream.created_at.isoformat(),
+        "started_at": _moment(stream.started_at),
+        "finished_at": _moment(stream.finished_at),
     }
 
 
@@ -212,10 +316,10 @@ def tool_call_json(call: ToolCall) -> ToolCallJSON:
     return {
         "tool_call_id": call.tool_call_id,
         "tool_name": call.tool_name,
-        "kind": str(call.kind),
+        "kind": ToolKind(call.kind),
         "arguments": call.arguments,
         "approved_arguments": call.approved_arguments,
-        "status": str(call.status),
+        "status": ToolCallStatus(call.status),
         "result": call.result,
         "error": call.error or None,
         "progress": call.progress,
@@ -241,3 +345,14 @@ def _approval_json(call: ToolCall) -> ApprovalJSON | None:
 
 def _moment(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
+
+
+def attachment_json(row: Attachment) -> AttachmentJSON:
+    """The attachment as its sender sees it."""
+    return {
+        "id": str(row.pk),
+        "url": files.url_of(row.pk),
+        "mediaType": row.media_type,
+        "filename": row.filename,
+        "size": row.size,
+    }

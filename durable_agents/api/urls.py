@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from django.urls import URLPattern, path
 
-from durable_agents.api import chat, views
+from durable_agents.api import chat, uploads, views
 from durable_agents.api.base import AgentsView
 
 
@@ -21,6 +21,9 @@ urlpatterns = [
     *_both("threads", views.ThreadListView, "threads"),
     *_both("threads/<str:thread_id>", views.ThreadView, "thread"),
     *_both("threads/<str:thread_id>/messages", views.MessageListView, "messages"),
+    *_both("threads/<str:thread_id>/messages/<str:message_id>", views.MessageView, "message"),
+    *_both("threads/<str:thread_id>/regenerate", views.RegenerateView, "regenerate"),
+    *_both("threads/<str:thread_id>/fork", views.ForkView, "fork"),
     *_both("threads/<str:thread_id>/stop", views.StopView, "stop"),
     *_both("threads/<str:thread_id>/resume", views.ResumeView, "resume"),
     *_both("threads/<str:thread_id>/tool-calls", views.ToolCallListView, "tool-calls"),
@@ -29,6 +32,11 @@ urlpatterns = [
     *_both(f"{_CALL}/approve", views.ApproveView, "approve"),
     *_both(f"{_CALL}/reject", views.RejectView, "reject"),
     *_both(f"{_CALL}/timeout", views.ToolTimeoutView, "tool-timeout"),
+    *_both("threads/<str:thread_id>/usage", views.UsageView, "usage"),
+    *_both("threads/<str:thread_id>/export", views.ExportView, "export"),
+    *_both("attachments", uploads.AttachmentListView, "attachments"),
+    *_both("attachments/<str:attachment_id>", uploads.AttachmentView, "attachment"),
+    *_both("ws-ticket", views.TicketView, "ws-ticket"),
 ]
 
 if find_spec("drf_spectacular"):
@@ -43,4 +51,4 @@ streams = [
     *_both("chat/<str:thread_id>/stop", chat.ChatStopView, "chat-stop"),
     *_both("chat/<str:agent>/<str:thread_id>/stop", chat.ChatStopView, "chat-with-stop"),
 ]
-"""What answers with a stream, or belongs to one: not described by OpenAPI, which has no words for streams."""
+"""What answers with a stream, or belongs to one."""

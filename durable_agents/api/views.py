@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, cast
 
+from django.contrib.auth import get_user_model
+from django.http import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 from rest_framework import status
+from rest_framework.exceptions import NotAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,28 +20,52 @@ from durable_agents.api.base import AgentsView
 from durable_agents.api.inputs import (
     Approval,
     Continuation,
+    Fork,
     GivenError,
     GivenResult,
     GivenTime,
     MessageQuery,
     NewMessage,
     NewThread,
+    NewWords,
+    Paging,
     Refusal,
+    Regeneration,
     ThreadChanges,
     ThreadFilters,
     ToolCallFilters,
 )
 from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.pages import AS_MADE, BY_TURN, LAST_CHANGED_FIRST
-from durable_agents.exceptions import AgentNotFoundError, PermissionDeniedError
+from durable_agents.api.page import page_response, wants_page
+from durable_agents.api.pages import AS_MADE, BY_NUMBER, BY_TURN, LAST_CHANGED_FIRST
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    ApprovalExpiredError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    PermissionDeniedError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+    ToolCallNotPendingError,
+)
 from durable_agents.models import Message, Thread, ToolCall
-from durable_agents.policies import decider, policy, public_agents, public_thread, public_threads
-from durable_agents.reading import after_position, fold_in, listed_messages, open_answer
+from durable_agents.policies import decider, may_come, policy, public_agents, public_thread, public_threads, sender
+from durable_agents.reading import (
+    after_position,
+    attempts,
+    export_thread,
+    fold_in,
+    listed_messages,
+    open_answer,
+    usage_by_model,
+)
 from durable_agents.transcript import ui_message, ui_messages
 
 _A_THREAD = Gives(shape=shapes.ThreadJSON)
 _A_MESSAGE = Gives(shape=shapes.MessageJSON)
 _A_CALL = Gives(shape=shapes.ToolCallJSON)
+_SETTLED = [ToolCallNotPendingError]
+_DECIDED = [ToolCallNotPendingError, ApprovalExpiredError]
 
 
 class AgentListView(AgentsView):
@@ -64,7 +92,14 @@ class ThreadListView(AgentsView):
         page = LAST_CHANGED_FIRST.page(ThreadFilters.narrow(public_threads(request), request), request)
         return Response(page.envelope(shapes.threads_json(page.rows)))
 
-    @Operation(operation_id="createThread", action="create", body=NewThread, answers={201: _A_THREAD, 200: _A_THREAD})
+    @Operation(
+        operation_id="createThread",
+        action="create",
+        body=NewThread,
+        answers={201: _A_THREAD, 200: _A_THREAD},
+        sends=True,
+        raises=[AgentNotFoundError, InvalidPartsError, ThreadNotFoundError],
+    )
     def post(self, request: Request) -> Response:
         """Create a thread, with its first message or empty. A known client_id gives back its thread (200)."""
         asked = NewThread.of(request)
@@ -120,16 +155,80 @@ class MessageListView(AgentsView):
         page = BY_TURN.page(after_position(listed_messages(thread), asked.get("after")), request)
         return Response(page.envelope(ui_messages(page.rows)))
 
-    @Operation(operation_id="sendMessage", action="send", body=NewMessage, answers={202: _A_MESSAGE, 200: _A_MESSAGE})
+    @Operation(
+        operation_id="sendMessage",
+        action="send",
+        body=NewMessage,
+        answers={202: _A_MESSAGE, 200: _A_MESSAGE},
+        sends=True,
+        raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
+    )
     def post(self, request: Request, thread_id: str) -> Response:
         """Send a message; the answer comes later. A known client_id gives back its message (200)."""
         thread = self.thread(request, thread_id)
         asked = NewMessage.of(request)
         sent = Message.objects.shown().filter(thread=thread)
         is_known = _is_known(sent, asked.get("client_id"))
-        message = lifecycle.send_message(thread, **asked)
+        message = lifecycle.send_message(thread, sender=sender(request, asked.get("parts")), **asked)
         answered = status.HTTP_200_OK if is_known else status.HTTP_202_ACCEPTED
         return Response(ui_message(message, message.parts), status=answered)
+
+
+class MessageView(AgentsView):
+    """One message of a thread."""
+
+    @Operation(
+        operation_id="editMessage",
+        action="edit",
+        body=NewWords,
+        answers={202: _A_MESSAGE},
+        sends=True,
+        raises=[AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError],
+    )
+    def put(self, request: Request, thread_id: str, message_id: str) -> Response:
+        """Say a user's message anew and have it answered; what was said after it is shown no more."""
+        thread = self.thread(request, thread_id)
+        asked = NewWords.of(request)
+        message = lifecycle.edit_message(thread, message_id, sender=sender(request, asked.get("parts")), **asked)
+        return Response(ui_message(message, message.parts), status=status.HTTP_202_ACCEPTED)
+
+
+class RegenerateView(AgentsView):
+    """Another answer to what was asked."""
+
+    @Operation(
+        operation_id="regenerate",
+        action="edit",
+        body=Regeneration,
+        answers={202: _A_MESSAGE},
+        sends=True,
+        raises=[AgentNotFoundError, MessageNotFoundError, ThreadBusyError],
+    )
+    def post(self, request: Request, thread_id: str) -> Response:
+        """Have a question answered once more; the old answer, and what was said after it, is shown no more."""
+        thread = self.thread(request, thread_id)
+        answer = lifecycle.regenerate(thread, **Regeneration.of(request))
+        return Response(ui_message(answer, []), status=status.HTTP_202_ACCEPTED)
+
+
+class ForkView(AgentsView):
+    """Going on from here in another thread."""
+
+    @Operation(
+        operation_id="forkThread",
+        action="fork",
+        body=Fork,
+        answers={201: _A_THREAD},
+        raises=[MessageNotFoundError, ThreadBusyError],
+    )
+    def post(self, request: Request, thread_id: str) -> Response:
+        """Begin a thread of the caller's with what was said in this one, up to a message or whole."""
+        thread = self.thread(request, thread_id)
+        owner, scope = policy().owner_and_scope(request)
+        whose = {"owner": owner, "scope": scope, "context": policy().context(request)}
+        fork = lifecycle.fork_thread(thread, **Fork.of(request), **whose)
+        shown = public_thread(request, str(fork.pk), "view")
+        return _thread_response(shown, status=status.HTTP_201_CREATED)
 
 
 class StopView(AgentsView):
@@ -144,7 +243,14 @@ class StopView(AgentsView):
 class ResumeView(AgentsView):
     """Continuing a thread at rest."""
 
-    @Operation(operation_id="resumeThread", action="resume", body=Continuation, answers={200: _A_THREAD})
+    @Operation(
+        operation_id="resumeThread",
+        action="resume",
+        body=Continuation,
+        answers={200: _A_THREAD},
+        sends=True,
+        raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
+    )
     def post(self, request: Request, thread_id: str) -> Response:
         """Go on, with a new message or by trying again what stopped or failed."""
         thread = self.thread(request, thread_id)
@@ -171,7 +277,7 @@ class ToolCallListView(AgentsView):
 class ToolResultView(AgentsView):
     """The result of a call that its function does not give."""
 
-    @Operation(operation_id="addToolResult", action="answer", body=GivenResult, answers={200: _A_CALL})
+    @Operation(operation_id="addToolResult", action="answer", body=GivenResult, answers={200: _A_CALL}, raises=_SETTLED)
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
         """Give the result of a deferred or client call. The same result again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
@@ -181,7 +287,7 @@ class ToolResultView(AgentsView):
 class ToolErrorView(AgentsView):
     """The failure of such a call."""
 
-    @Operation(operation_id="addToolError", action="answer", body=GivenError, answers={200: _A_CALL})
+    @Operation(operation_id="addToolError", action="answer", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED)
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
         """Say that a deferred or client call failed, and why. The same error again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
@@ -191,7 +297,13 @@ class ToolErrorView(AgentsView):
 class ApproveView(AgentsView):
     """Letting a call run that waits for it."""
 
-    @Operation(operation_id="approveToolCall", action="approve", body=Approval, answers={200: _A_CALL})
+    @Operation(
+        operation_id="approveToolCall",
+        action="approve",
+        body=Approval,
+        answers={200: _A_CALL},
+        raises=[*_DECIDED, InvalidPartsError],
+    )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
         """Let the call run, with other arguments where they are given. The first decision counts."""
         call = self.tool_call(request, thread_id, tool_call_id)
@@ -202,7 +314,7 @@ class ApproveView(AgentsView):
 class RejectView(AgentsView):
     """Refusing such a call."""
 
-    @Operation(operation_id="rejectToolCall", action="approve", body=Refusal, answers={200: _A_CALL})
+    @Operation(operation_id="rejectToolCall", action="approve", body=Refusal, answers={200: _A_CALL}, raises=_DECIDED)
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
         """Do not let the call run; the model is told why. The first decision counts."""
         call = self.tool_call(request, thread_id, tool_call_id)
@@ -213,11 +325,60 @@ class RejectView(AgentsView):
 class ToolTimeoutView(AgentsView):
     """How long an open call may take."""
 
-    @Operation(operation_id="setToolCallTimeout", action="answer", body=GivenTime, answers={200: _A_CALL})
+    @Operation(
+        operation_id="setToolCallTimeout", action="answer", body=GivenTime, answers={200: _A_CALL}, raises=_SETTLED
+    )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
         """Give an open call so many seconds from now on, or with null as long as it needs. Staff only."""
         call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
         return _call_response(lifecycle.set_tool_call_timeout(call.thread, tool_call_id, **GivenTime.of(request)))
+
+
+class UsageView(AgentsView):
+    """What a thread has used."""
+
+    @Operation(
+        operation_id="getThreadUsage",
+        action="view",
+        query=Paging,
+        answers={200: Gives(shape=shapes.ThreadUsageJSON)},
+    )
+    def get(self, request: Request, thread_id: str) -> Response:
+        """Say what the thread has used in all, by model and in each attempt; failed and stopped attempts count."""
+        thread = self.thread(request, thread_id)
+        page = BY_NUMBER.page(attempts(thread), request)
+        told = {
+            "models": [shapes.model_usage_json(used) for used in usage_by_model(thread)],
+            "attempts": [shapes.attempt_json(stream) for stream in page.rows],
+            "next": page.next,
+            "previous": page.previous,
+        }
+        return Response(shapes.usage_json(thread) | told)
+
+
+class ExportView(AgentsView):
+    """A thread to take away."""
+
+    @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=shapes.ExportJSON)})
+    def get(self, request: Request, thread_id: str) -> Response:
+        """Export the thread with everything of it that is its person's, as a file."""
+        exported = export_thread(self.thread(request, thread_id), include_system=False)
+        filename = f"thread-{exported['thread']['id']}.json"
+        return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
+
+
+class TicketView(AgentsView):
+    """Passes for websockets."""
+
+    @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=shapes.TicketJSON)})
+    def post(self, request: Request) -> Response:
+        """Make a ticket for one websocket, for callers whose way to sign in a browser's websocket cannot go."""
+        if not isinstance(request.user, get_user_model()):
+            raise NotAuthenticated()
+        if not may_come(request):
+            raise PermissionDeniedError("There is nothing that a websocket could show you.")
+        told = {"ticket": lifecycle.issue_ticket(request.user), "expires_in": lifecycle.TICKET_SECONDS}
+        return Response(told, headers={"Cache-Control": "no-store"})
 
 
 class SchemaView(AgentsView):
@@ -227,11 +388,14 @@ class SchemaView(AgentsView):
     permission_classes = ()
     schema = None
 
-    def get(self, request: Request) -> Response:
-        """Return the schema of the endpoints where this project has mounted them."""
+    def get(self, request: Request) -> HttpResponseBase:
+        """Return the schema of the endpoints where this project has mounted them; to browsers, as a page."""
         from durable_agents.api.schema import openapi  # noqa: PLC0415 - an extra
 
-        return Response(openapi(request))
+        document = openapi(request)
+        response = page_response(request, document) if wants_page(request) else Response(document)
+        patch_vary_headers(response, ["Accept"])
+        return response
 
 
 def _page_with_stream(request: Request, thread: Thread, asked: dict[str, Any]) -> dict[str, Any]:

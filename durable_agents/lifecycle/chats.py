@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from durable_agents.agents import Agent
+from durable_agents.lifecycle.attachments import with_files
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, transact
 from durable_agents.lifecycle.people import create_thread, send_message, stop_thread
 from durable_agents.models import Message, Stream, Thread
 from durable_agents.parts import Part
 
 
+@with_files
 @arrow
 def begin_chat(
     agent: Agent,

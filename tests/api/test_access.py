@@ -3,15 +3,16 @@
 The cases are made from the URLs, so that an endpoint that is added without one of its own fails here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
+from django.urls import URLPattern
 from rest_framework.authtoken.models import Token
 
-from durable_agents import create_thread
+from durable_agents import add_message, create_thread
 from durable_agents.api.base import AgentsView
 from durable_agents.api.operations import Operation
 from durable_agents.api.urls import urlpatterns
@@ -23,9 +24,9 @@ from tests.api.calls import KINDS, Api, person, problem, waiting_call
 pytestmark = pytest.mark.django_db
 
 
-def operations() -> Iterator[tuple[str, str, Operation]]:
+def operations(patterns: Sequence[URLPattern] = urlpatterns) -> Iterator[tuple[str, str, Operation]]:
     """Yield method, path and operation of each endpoint with its trailing slash."""
-    for pattern in urlpatterns:
+    for pattern in patterns:
         view: type[AgentsView] = pattern.callback.cls
         route = str(pattern.pattern)
         if route.endswith("/") and route != "schema/":
@@ -41,6 +42,7 @@ BODIES: dict[str, Any] = {
     "POST threads/": {"agent": "tested"},
     "POST threads/<str:thread_id>/messages/": {"prompt": "Hi there"},
     "PATCH threads/<str:thread_id>/": {"title": "mine now"},
+    "PUT threads/<str:thread_id>/messages/<str:message_id>/": {"prompt": "Hi there"},
 }
 
 
@@ -50,14 +52,29 @@ BODIES |= {f"POST {CALL}{action}/": body for action, body in OF_CALLS.items()}
 def call(api: Api, method: str, route: str, thread_id: object = "", tool_call_id: str = "call_x") -> Any:
     """Send a request that would do something if it were allowed."""
     path = route.replace("<str:thread_id>", str(thread_id)).replace("<str:tool_call_id>", tool_call_id)
+    path = path.replace("<str:message_id>", "asked")
+    if route == "attachments/":
+        return api.upload(b"Notes.")
     return api.send(method, path, BODIES.get(f"{method} {route}"))
+
+
+def answered_thread(owner: Any) -> Thread:
+    """Return a thread at rest, with a question called "asked" and its answer."""
+    thread = create_thread("tested", owner=owner, messages=[{"role": "user", "content": "Question"}])
+    Message.objects.filter(thread=thread).update(client_id="asked")
+    add_message(thread, "assistant", "Answer.")
+    return thread
 
 
 def call_fitting(api: Api, method: str, route: str, owner: Any) -> Any:
     """Send a request that does something, to a thread of this owner's in which there is something to do it to."""
     action = route.removeprefix(CALL).rstrip("/") if route.startswith(CALL) else ""
+    if route == "attachments/<str:attachment_id>/":
+        response = api.follow(api.upload(b"Notes.").json()["url"])
+        response.close()
+        return response
     if not action:
-        return call(api, method, route, create_thread("tested", owner=owner).pk)
+        return call(api, method, route, answered_thread(owner).pk)
     if action == "timeout":
         type(owner).objects.filter(pk=owner.pk).update(is_staff=True)
     waiting = waiting_call(owner, **KINDS[action])
@@ -157,7 +174,7 @@ def test_what_the_policy_refuses_is_denied(api, agent, me, asked, method, route,
 def test_who_may_not_even_view_a_thread_learns_nothing(api, agent, me, asked, method, route):
     """It is not found."""
     thread = create_thread(agent, owner=me)
-    asked.refused = {"view", "edit", "delete", "send", "stop", "resume", "answer", "approve"}
+    asked.refused = {operation.action for _, _, operation in OPERATIONS}
     assert problem(call(api, method, route, thread.pk)) == (404, "thread_not_found")
 
 
