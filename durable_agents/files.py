@@ -6,6 +6,7 @@ that writes one is committed, and none once its last row is gone.
 
 from __future__ import annotations
 
+import base64
 from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import timedelta
@@ -22,7 +23,7 @@ from django.utils.timezone import now
 from durable_agents.logs import log_error
 from durable_agents.media import clean_name, media_type_of
 from durable_agents.models import ATTACHMENTS, Attachment
-from durable_agents.parts import Part, file_part
+from durable_agents.parts import Part, attachment_id, file_base64, file_part, file_size, is_embedded
 
 FORGOTTEN_SECONDS = 86_400.0
 """How long a file may be in the storage before a message carries it."""
@@ -141,6 +142,18 @@ def read(attachment: Attachment) -> bytes | None:
             return None
         _recent.keep(name, known)
     return known
+
+
+def says_the_same(stored: Part, given: Part) -> bool:
+    """Whether a part that a user sends now says what a stored one says, both checked: the same text, or the same file,
+    be it named by whatever address or within the part."""
+    key, other = attachment_id(stored), attachment_id(given)
+    if key is None or other is not None:
+        return key == other if key or other else stored == given
+    if not is_embedded(given):
+        return False
+    row = Attachment.objects.filter(pk=key).first()
+    return row is not None and row.size == file_size(given) and read(row) == base64.b64decode(file_base64(given))
 
 
 def leftovers() -> Iterator[str]:
