@@ -16,7 +16,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from durable_agents import lifecycle
+from durable_agents import files, lifecycle
 from durable_agents.agents import Agent, registry
 from durable_agents.api.inputs import Body
 from durable_agents.conf import config
@@ -24,6 +24,7 @@ from durable_agents.exceptions import (
     AgentRequiredError,
     ApprovalExpiredError,
     InvalidPartsError,
+    MessageNotFoundError,
     ThreadNotFoundError,
     TooLargeError,
     ToolCallNotPendingError,
@@ -40,18 +41,24 @@ from durable_agents.models import (
     ToolKind,
 )
 from durable_agents.parts import Part, user_parts
-from durable_agents.policies import decider, policy, public_agent, public_thread, public_tool_call
+from durable_agents.policies import decider, policy, public_agent, public_thread, public_tool_call, sender
 from durable_agents.reading import Seen, latest_answer_of, steps_in
 from durable_agents.strictjson import is_storable
 
-REGENERATE = "regenerate-message"
+SUBMIT, REGENERATE = "submit-message", "regenerate-message"
 
 
 class Id(serializers.CharField):
-    """An id of the client's, kept as it is."""
+    """An id of the client's, which is a text and is kept as it is."""
 
-    def __init__(self) -> None:
-        super().__init__(required=False, allow_null=True, max_length=200, trim_whitespace=False)
+    def __init__(self, *, is_required: bool = False) -> None:
+        super().__init__(required=is_required, allow_null=not is_required, max_length=200, trim_whitespace=False)
+
+    def to_internal_value(self, data: Any) -> str:
+        """The id. Raises ValidationError for what is no text."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 class ChatMessage(Body):
@@ -66,10 +73,10 @@ class ChatMessage(Body):
 class ChatRequest(Body):
     """What is read of a request; anything else in it (``system``, ``tools``, ``model`` …) is ignored."""
 
-    id = Id()
+    id = Id(is_required=True)
     messages = serializers.ListField(required=False, allow_null=True)
-    message = ChatMessage(required=False, allow_null=True)
-    trigger = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    message = serializers.DictField(required=False, allow_null=True)
+    trigger = serializers.ChoiceField([SUBMIT, REGENERATE], required=False, allow_null=True)
     messageId = Id()  # noqa: N815 - the AI SDK's name
     agent = serializers.CharField(required=False, allow_null=True, max_length=100)
 
@@ -90,7 +97,7 @@ class Chat:
     def __init__(self, request: Request, *, agent: str | None) -> None:
         asked = ChatRequest.of(request)
         self._request = request
-        self._chat_id: str | None = asked.get("id")
+        self._chat_id: str = asked["id"]
         self._agent: str | None = agent or asked.get("agent")
         self._message_id: str | None = asked.get("messageId")
         self._wants_another = asked.get("trigger") == REGENERATE
@@ -105,19 +112,21 @@ class Chat:
         if thread is None:
             return self._begin()
         if self._said["role"] == Role.ASSISTANT:
-            return self._regenerate(thread) if self._wants_another else self._go_on(thread)
-        known = _shown(thread).find(self._message_id or "") or _shown(thread).find(self._said.get("id") or "")
+            return self._regenerate(thread, self._message_id) if self._wants_another else self._go_on(thread)
+        known = _shown(thread).find(self._message_id or self._said.get("id") or "")
+        if self._message_id is not None and known is None:
+            raise MessageNotFoundError(self._message_id)
         if known is None:
             return self._send(thread)
         if self._wants_another:
-            return self._regenerate(thread)
+            return self._regenerate(thread, known.shown_id)
         if known.role != Role.USER:
             raise InvalidPartsError("A message of the assistant has this id: give the user's message one of its own.")
         return self._repeat(thread, known) if self._message_id is None else self._edit(thread, known)
 
-    def _thread(self, action: str = "view") -> Thread | None:
+    def _thread(self) -> Thread | None:
         with suppress(ThreadNotFoundError):
-            return public_thread(self._request, self._chat_id or "", action)
+            return public_thread(self._request, self._chat_id, "view")
         return None
 
     def _may(self, thread: Thread, action: str) -> Thread:
@@ -129,6 +138,8 @@ class Chat:
         """A thread that does not exist for the caller becomes one of the caller's, if there is something to say."""
         if self._said["role"] != Role.USER:
             raise ThreadNotFoundError(self._chat_id)
+        if self._message_id is not None:
+            raise MessageNotFoundError(self._message_id)
         agent = self._agent_of_new_thread()
         owner, scope = policy().owner_and_scope(self._request)
         question = lifecycle.begin_chat(
@@ -154,11 +165,10 @@ class Chat:
         return public_agent(self._request, name, "create")
 
     def _send(self, thread: Thread) -> Told:
-        said = self._said
+        said, whose = self._said, sender(self._request, self._said["parts"])
         self._may(thread, "send")
-        question = lifecycle.send_message(
-            thread, parts=said["parts"], client_id=said.get("id"), metadata=said.get("metadata") or {}
-        )
+        facts: dict[str, Any] = {"client_id": said.get("id"), "metadata": said.get("metadata") or {}, "sender": whose}
+        question = lifecycle.send_message(thread, parts=said["parts"], **facts)
         return Told(thread=thread, question=question)
 
     def _repeat(self, thread: Thread, question: Message) -> Told:
@@ -174,12 +184,12 @@ class Chat:
                 lifecycle.resume_thread(self._may(thread, "resume"))
             return Told(thread=thread, question=question)
         self._may(thread, "edit")
-        metadata = self._said.get("metadata")
-        return Told(thread=thread, question=lifecycle.edit_message(thread, question.shown_id, parts, metadata=metadata))
+        facts: dict[str, Any] = {"metadata": self._said.get("metadata"), "sender": sender(self._request, parts)}
+        return Told(thread=thread, question=lifecycle.edit_message(thread, question.shown_id, parts, **facts))
 
-    def _regenerate(self, thread: Thread) -> Told:
+    def _regenerate(self, thread: Thread, message_id: str | None) -> Told:
         self._may(thread, "edit")
-        return Told(thread=thread, answer=lifecycle.regenerate(thread, self._message_id))
+        return Told(thread=thread, answer=lifecycle.regenerate(thread, message_id))
 
     # ---------------------------------------------------------------------------------------------- going on
 
@@ -256,11 +266,8 @@ def _admit(request: Request, thread: Thread) -> None:
 
 def _says_the_same(stored: list[Part], given: list[Part]) -> bool:
     """Whether two lists of checked parts say the same; a stored file may have another address by now."""
-
-    def said(part: Part) -> tuple[Any, ...]:
-        return tuple(part.get(name) for name in ("type", "text", "mediaType", "filename"))
-
-    return [*map(said, stored)] == [*map(said, given)]
+    pairs = zip(stored, given, strict=False)
+    return len(stored) == len(given) and all(files.says_the_same(*pair) for pair in pairs)
 
 
 def _is_answered(part: Part) -> bool:

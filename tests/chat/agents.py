@@ -52,7 +52,7 @@ def ask_the_warehouse(sku: str) -> str:
 MODEL: dict[str, Any] = {
     "model": "openai/scripted",
     "public": True,
-    "retry": Retry(max_attempts=3, initial_delay_seconds=0.01, jitter=False),
+    "retry": Retry(max_attempts=3, initial_delay_seconds=5, jitter=False),
     "tools": [add, count_to, pay, fire, pick_a_date, stamp, ask_the_warehouse],
 }
 

@@ -1,0 +1,252 @@
+"""An answer is told in the AI SDK's own terms, at any moment of any history, whoever comes when."""
+
+import random
+
+import pytest
+
+from durable_agents import create_thread, delete_thread, lifecycle, regenerate, send_message, stop_thread
+from durable_agents.exceptions import ThreadNotFoundError
+from durable_agents.models import Message, Role, Stream, Thread
+from durable_agents.parts import fold
+from durable_agents.reading import AnswerTeller, Seen, latest_answer_of, steps_in
+from durable_agents.transcript import ui_messages
+from tests.chat.screen import Screen
+from tests.lifecycle.stage import Worker, bells, calling, declare, let_expire, worker
+from tests.python_api.test_following import FaithfulHistory, begin_call
+
+__all__ = ["bells", "declare", "worker"]
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _quiet(bells) -> None:
+    """Keep the queue out of it."""
+
+
+def stored(answer: Message) -> list:
+    """Return the parts of an answer, an open step with what is stored of it."""
+    [message] = ui_messages(Message.objects.filter(pk=answer.pk))
+    open_row = Stream.objects.open().filter(message=answer).first()
+    if open_row is None:
+        return message["parts"]
+    deltas = open_row.deltas.order_by("seq").values_list("chunks", flat=True)
+    return message["parts"] + fold(chunk for chunks in deltas for chunk in chunks)
+
+
+def plain(parts: list) -> list:
+    """Return parts without what only a decision leaves, and without steps in which nothing stands."""
+    kept = [{name: value for name, value in part.items() if name != "approval"} for part in parts]
+    types = [*(part["type"] for part in kept), "step-start"]
+    return [part for place, part in enumerate(kept) if types[place : place + 2] != ["step-start", "step-start"]]
+
+
+@pytest.mark.parametrize("knows_7", [True, False], ids=["7", "6"])
+@pytest.mark.parametrize("seed", range(15))
+def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):
+    """One follows from the beginning; others come in the middle. Who is cut off comes again."""
+    agent = declare(when_busy=("steer", "queue", "interrupt")[seed % 3], max_steps=4)
+    history = FaithfulHistory(create_thread(agent, prompt="Question"), seed=seed)
+    chance = random.Random(seed)
+    following: list[tuple[Message, AnswerTeller, Screen]] = []
+    for _ in range(60):
+        history.go_on()
+        thread = Thread.objects.get(pk=history.thread.pk)
+        answer = latest_answer_of(thread)
+        if answer is not None and thread.is_running and chance.random() < 0.3:
+            following.append(begun(answer, knows_7=knows_7))
+        for answer, teller, screen in list(following):
+            screen.take(teller.look())
+            if teller.is_cut:
+                assert not knows_7
+                following.remove((answer, teller, screen))
+                following.append(begun(answer, knows_7=knows_7))
+            elif teller.is_over:
+                following.remove((answer, teller, screen))
+                assert screen.end is not None
+            elif Message.objects.get(pk=answer.pk).superseded_at is None:
+                assert plain(screen.parts) == plain(stored(answer))
+    history.come_to_rest()
+    for answer, teller, screen in following:
+        screen.take(teller.look())
+        assert teller.is_over
+        if screen.end and screen.end["type"] == "finish":
+            assert plain(screen.parts) == plain(stored(answer))
+
+
+def begun(answer: Message, *, knows_7: bool) -> tuple[Message, AnswerTeller, Screen]:
+    """Return somebody who begins to follow an answer."""
+    teller = AnswerTeller(answer.thread_id, answer=answer, can_reset=knows_7)
+    return answer, teller, Screen(knows_7=knows_7)
+
+
+@pytest.fixture
+def agent(declare):
+    """Return an agent with three tools."""
+    return declare()
+
+
+@pytest.fixture
+def thread(agent):
+    """Return a thread with its first step due."""
+    return create_thread(agent, prompt="Question")
+
+
+def teller_of(thread, **options) -> AnswerTeller:
+    """Return a teller of the latest answer."""
+    return AnswerTeller(thread.pk, answer=latest_answer_of(thread), **options)
+
+
+def kinds(chunks) -> list[str]:
+    """Return the types of chunks."""
+    return [chunk["type"] for chunk in chunks]
+
+
+def test_an_attempt_that_is_taken_back_is_reset_where_the_client_knows_that(thread, worker):
+    """The step goes on as the one that it is: no second beginning of it."""
+    teller = teller_of(thread, can_reset=True)
+    lose(worker, "half", teller)
+    assert kinds(teller.look()) == ["reset-step"]
+    worker.answer("Whole.")
+    assert kinds(teller.look()) == ["text-start", "text-delta", "text-end", "finish-step", "finish"]
+
+
+def test_an_attempt_that_is_taken_back_ends_the_response_for_others(thread, worker):
+    """Without an end, so that the client knows that there is more; who comes again is told the whole."""
+    teller = teller_of(thread)
+    lose(worker, "half", teller)
+    assert teller.look() == []
+    assert (teller.is_over, teller.is_cut) == (True, True)
+    worker.answer("Whole.")
+    assert Screen().take(teller_of(thread).look()).text == "Whole."
+
+
+def test_an_attempt_that_had_said_nothing_is_not_missed(thread, worker):
+    """There is nothing to be taken back."""
+    teller = teller_of(thread)
+    lose(worker, None, teller)
+    assert teller.look() == []
+    assert not teller.is_over
+    worker.answer("Whole.")
+    assert kinds(teller.look())[-2:] == ["finish-step", "finish"]
+
+
+def lose(worker: Worker, text: str | None, teller: AnswerTeller) -> None:
+    """Let an attempt say this, be told, and be lost."""
+    claim = worker.claim_step()
+    if text is not None:
+        worker.say(claim, text)
+    teller.look()
+    let_expire(claim)
+    lifecycle.reap(lambda _: False)
+
+
+@pytest.mark.parametrize("can_reset", [True, False])
+def test_a_stop_in_the_middle_of_a_call_closes_what_is_shown(thread, worker, can_reset):
+    """The call was begun and never made; both majors are told of an end."""
+    teller, screen = teller_of(thread, can_reset=can_reset), Screen(knows_7=can_reset)
+    claim = worker.claim_step()
+    worker.say(claim, "half")
+    begin_call(worker, claim, calling())
+    screen.take(teller.look())
+    stop_thread(thread)
+    screen.take(teller.look())
+    assert screen.end == {"type": "abort"}
+    assert screen.text == "half"
+
+
+@pytest.mark.parametrize("can_reset", [True, False])
+def test_a_failure_in_the_middle_of_a_text_ends_with_the_error(thread, worker, can_reset):
+    """The text that was begun is closed before, or taken back."""
+    teller, screen = teller_of(thread, can_reset=can_reset), Screen(knows_7=can_reset)
+    claim = worker.claim_step()
+    worker.say(claim, "half")
+    screen.take(teller.look())
+    worker.fail(claim)
+    screen.take(teller.look())
+    assert screen.end == {"type": "error", "errorText": "The model's credentials are not accepted."}
+    assert screen.text == ("" if can_reset else "half")
+
+
+def test_an_answer_ends_where_a_steering_message_has_begun_the_next(thread, worker):
+    """Its own reason is said; the next answer is for whoever asked."""
+    claim = worker.claim_step()
+    teller = teller_of(thread)
+    question = send_message(thread, "Wait.")
+    other = AnswerTeller(thread.pk, question=question)
+    assert (kinds(teller.look()), other.look()) == (["start"], [])
+    worker.answer("First.", claim=claim)
+    assert teller.look()[-1]["finishReason"] == "stop"
+    assert kinds(other.look()) == ["start"]
+    worker.answer("Second.")
+    assert Screen(knows_7=True).take([{"type": "start", "messageId": "x"}, *other.look()]).text == "Second."
+
+
+def test_a_continuation_is_told_what_the_client_does_not_show(thread, worker):
+    """By the steps and the calls that it shows; nothing of that is told again."""
+    call = calling()
+    worker.answer("Let me see.", call)
+    first = Screen().take(teller_of(thread).look())
+    worker.settle({"found": 1})
+    worker.answer("Found.")
+    seen = Seen(steps=steps_in(first.parts), calls={call.tool_call_id: first.tool()})
+    rest = teller_of(thread, seen=seen).look()
+    assert "tool-output-available" in kinds(rest)
+    assert plain(Screen(first.parts).take(rest).parts) == plain(stored(latest_answer_of(thread)))
+    shown = Screen(first.parts).take(rest)
+    seen = Seen(steps=2, calls={call.tool_call_id: shown.tool()})
+    assert kinds(teller_of(thread, seen=seen).look()) == ["start", "finish"]
+
+
+def test_a_message_that_waits_is_told_when_its_turn_comes(declare, worker):
+    """Nothing of the run before; a stop ends the waiting."""
+    thread = create_thread(declare(when_busy="queue"), prompt="First?")
+    second = AnswerTeller(thread.pk, question=send_message(thread, "Second?"))
+    third = AnswerTeller(thread.pk, question=send_message(thread, "Third?"))
+    assert (second.look(), third.look()) == ([], [])
+    worker.answer("One.")
+    worker.answer("Two.")
+    assert Screen().take(second.look()).text == "Two."
+    stop_thread(thread)
+    assert kinds(third.look()) == ["start", "abort"]
+
+
+def test_a_message_that_a_stop_holds_back_is_told_of_the_stop(declare):
+    """It has no answer, and the run is over."""
+    thread = create_thread(declare(when_busy="queue"), prompt="First?")
+    waiting = AnswerTeller(thread.pk, question=send_message(thread, "Second?"))
+    stop_thread(thread)
+    assert (kinds(waiting.look()), waiting.is_over) == (["abort"], True)
+
+
+def test_metadata_say_what_the_answer_has_used(thread, worker):
+    """In camel case, as the AI SDK has it; null is nowhere."""
+    worker.answer("Let me see.", calling())
+    worker.settle("x")
+    worker.answer("Found.")
+    screen = Screen().take(teller_of(thread).look())
+    assert screen.metadata["threadId"] == str(thread.pk)
+    assert screen.metadata["status"] == "completed"
+    assert screen.metadata["createdAt"] == latest_answer_of(thread).created_at.isoformat()
+    used = Thread.objects.get(pk=thread.pk)
+    assert screen.metadata["usage"]["inputTokens"] == used.input_tokens > 0
+    assert screen.metadata["usage"]["totalTokens"] == used.input_tokens + used.output_tokens
+    assert None not in screen.metadata.values()
+
+
+def test_a_thread_that_is_deleted_ends_the_telling(thread):
+    """The reader is told."""
+    teller = teller_of(thread)
+    teller.look()
+    delete_thread(thread)
+    with pytest.raises(ThreadNotFoundError):
+        teller.look()
+
+
+def test_an_answer_that_is_replaced_ends(thread, worker):
+    """Whoever followed it is not told of the one in its place."""
+    worker.answer("First.")
+    teller = AnswerTeller(thread.pk, answer=Message.objects.get(role=Role.ASSISTANT))
+    regenerate(thread)
+    screen = Screen().take(teller.look())
+    assert screen.end["type"] == "finish"
