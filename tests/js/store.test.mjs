@@ -311,6 +311,30 @@ for (const [method, given, type, fields] of ANSWERS) {
   });
 }
 
+const REVISIONS = [
+  ["edit", ["u1", "Two?"], "edit", {message: "u1", prompt: "Two?"}],
+  ["edit", ["u1", [{type: "text", text: "Two?"}]], "edit", {message: "u1", parts: [{type: "text", text: "Two?"}]}],
+  ["regenerate", [], "regenerate", {}],
+  ["regenerate", ["a1"], "regenerate", {message: "a1"}],
+];
+
+for (const [method, given, type, fields] of REVISIONS) {
+  test(`${method}(${JSON.stringify(given)}) replaces what was said`, async (t) => {
+    const messages = [user("u1", "One?", 1), assistant("a1", [{type: "text", text: "1."}], 2)];
+    const {network, store} = startThread(t, {messages});
+    const revising = store[method](...given);
+    const {key, id, ...sent} = network.socket.last(type);
+    assert.deepEqual(sent, {type, thread: "t1", ...fields});
+    assert.ok(key && id);
+    network.socket.answer(type, {type: "ok", thread: "t1", message: user("u1", "Two?", 3)});
+    assert.equal(await revising, undefined);
+    network.socket.say({type: "removed", thread: "t1", rev: 5, ids: ["u1", "a1"]});
+    network.socket.say({type: "message", thread: "t1", rev: 6, message: user("u1", "Two?", 3)});
+    const shown = store.getSnapshot().messages.map((message) => [message.id, message.parts[0].text]);
+    assert.deepEqual(shown, [["u1", "Two?"]]);
+  });
+}
+
 test("an answer that is refused says why, and the question stays", async (t) => {
   const {network, store} = startThread(t, {status: "awaiting_tool_results", messages: [assistant("a", [ASKED], 1)]});
   const answering = store.approve("c");

@@ -42,6 +42,8 @@ WRONG: list[dict[str, Any]] = [
     {"type": "approve", "thread": "t", "tool_call_id": "c", "approved": "yes"},
     {"type": "approve", "thread": "t", "tool_call_id": "c", "arguments": []},
     {"type": "reject", "thread": "t"},
+    {"type": "edit", "thread": "t", "prompt": "Hi"},
+    {"type": "regenerate", "thread": "t", "message": 7},
 ]
 
 

@@ -1061,6 +1061,22 @@ class ThreadStore {
   resume = async () => void (await this.#command("resume", {}));
 
   /**
+   * Says a message of the user's anew and has it answered; what came after it goes.
+   * @param {string} messageId
+   * @param {string | any[]} said a text, or parts
+   * @returns {Promise<void>}
+   */
+  edit = async (messageId, said) =>
+    void (await this.#command("edit", {message: messageId, ...(typeof said === "string" ? {prompt: said} : {parts: said})}));
+
+  /**
+   * Has the last answer made anew, or the one of this id, or of this question.
+   * @param {string} [messageId]
+   * @returns {Promise<void>}
+   */
+  regenerate = async (messageId) => void (await this.#command("regenerate", messageId === undefined ? {} : {message: messageId}));
+
+  /**
    * Gives the result of a call that runs in the browser, or that somebody else answers. The first answer counts.
    * @param {string} toolCallId
    * @param {any} result any JSON value
