@@ -11,8 +11,10 @@ import pytest
 from django.urls import reverse
 
 from durable_agents import create_thread, stop_thread
+from durable_agents.api.urls import streams
 from tests.api.calls import BODIES, KINDS, Api, act, person, waiting_call
 from tests.api.test_access import CALL, OPERATIONS, call
+from tests.api.test_access import operations as operations_of
 from tests.conftest import ROOT
 from tests.lifecycle.stage import calling
 
@@ -61,7 +63,7 @@ def body_of(schema: dict[str, Any], path: str) -> dict[str, Any]:
 def test_it_names_every_operation_and_nothing_else(schema):
     """At the place where the project has mounted them."""
     said = {(method.upper(), path) for path, item in schema["paths"].items() for method in item}
-    assert said == {(method, path_of(route)) for method, route, _ in OPERATIONS}
+    assert said == {(method, path_of(route)) for method, route, _ in [*OPERATIONS, *operations_of(streams)]}
     ids = [operation["operationId"] for item in schema["paths"].values() for operation in item.values()]
     assert len(ids) == len(set(ids))
 

@@ -1,9 +1,11 @@
 """Commands over the socket: done once per key, answered, and shown at once."""
 
 import pytest
+from django.core.cache import cache
 
 from durable_agents import create_thread, send_message, stop_thread
 from durable_agents.models import Message, Thread
+from tests.api.calls import Api
 from tests.websocket.conftest import act
 
 
@@ -87,3 +89,49 @@ async def test_a_command_needs_no_subscription(socket, thread):
     """Then nothing but the answer comes."""
     await socket.ask(type="send", thread=str(thread.pk), prompt="Hi")
     assert await socket.hears_nothing()
+
+
+async def test_commands_that_begin_runs_are_throttled_with_the_requests_of_the_same_user(
+    socket, thread, agent, user, settings
+):
+    """Others are not; what was refused may be sent again with the same key."""
+    await act(cache.clear)
+    settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "3/hour"}}
+    rest = await act(Api, user)
+    made = await act(rest.post, "threads/", {"agent": agent.name, "prompt": "Hi"})
+    assert made.status_code == 201
+    named = {"thread": str(thread.pk)}
+    for frame in ({"type": "send", "prompt": "Hi"}, {"type": "resume"}):
+        assert (await socket.ask(**frame, **named))["type"] == "ok"
+    refused = [{"type": kind, "key": "k1", "prompt": "Hi", **named} for kind in ("send", "resume")]
+    for frame in refused:
+        answer = await socket.ask(**frame)
+        assert (answer["type"], answer["code"], answer["retryable"]) == ("error", "sends_throttled", True)
+        assert "try again" in answer["message"]
+    for kind in ("subscribe", "stop"):
+        assert (await socket.ask(type=kind, **named))["type"] in {"snapshot", "ok"}
+    assert (await act(rest.post, f"threads/{thread.pk}/messages/", {"prompt": "Hi"})).status_code == 429
+    settings.DURABLE_AGENTS = {}
+    assert (await socket.ask(**refused[0]))["type"] == "ok"
+
+
+async def test_a_run_too_many_is_refused_over_the_socket_too(socket, thread, agent, user, settings):
+    """By the code that REST has."""
+    settings.DURABLE_AGENTS = {"MAX_RUNNING_PER_OWNER": 1}
+    await act(create_thread, agent, owner=user, prompt="Hi")
+    answer = await socket.ask(type="send", thread=str(thread.pk), prompt="Hi")
+    assert (answer["code"], answer["retryable"]) == ("too_many_running", True)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-forwarded-for": "10.0.0.7"}])
+async def test_anonymous_sockets_are_counted_by_their_address(connect, agent, settings, headers):
+    """Where a project lets them in."""
+    await act(cache.clear)
+    policy = "tests.api.test_access.GuestPolicy"
+    settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "1/hour"}, "POLICY": policy}
+    thread = await act(create_thread, agent, scope="guests")
+    frame = {"type": "send", "thread": str(thread.pk), "prompt": "Hi"}
+    first, second = [await connect(cookie=None, headers=headers) for _ in range(2)]
+    other = await connect(cookie=None, headers={"x-forwarded-for": "10.0.0.8"})
+    answers = [await socket.ask(**frame) for socket in (first, second, other)]
+    assert [answer["type"] for answer in answers] == ["ok", "error", "ok"]
