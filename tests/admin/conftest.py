@@ -17,7 +17,7 @@ from tests.lifecycle.stage import Bells, Worker, agent, bells, calling, declare,
 
 __all__ = ["agent", "bells", "declare", "worker"]
 
-VIEW = ("view_thread", "view_message", "view_stream", "view_toolcall", "view_delta", "view_pool")
+VIEW = ("view_thread", "view_message", "view_stream", "view_toolcall", "view_delta", "view_pool", "view_attachment")
 
 
 @pytest.fixture(autouse=True)

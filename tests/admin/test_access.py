@@ -13,17 +13,18 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 from django.urls import reverse
 
-from durable_agents import stop_thread
-from durable_agents.models import Delta, Message, Pool, Stream, Thread, ToolCall
+from durable_agents import create_thread, stop_thread
+from durable_agents.models import Attachment, Delta, Message, Pool, Stream, Thread, ToolCall
 from tests.admin.conftest import VIEW
 from tests.admin.test_inbox import approval, browser, deferred, unknown
 from tests.api.calls import person
+from tests.attachments.samples import embedded
 
 __all__ = ["approval", "browser", "deferred", "unknown"]
 
 pytestmark = pytest.mark.django_db
 
-MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool)
+MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool, Attachment)
 NAMES = [model._meta.model_name for model in MODELS]
 READ = {f"{name}_{page}": f"view_{name}" for name in NAMES for page in ("changelist", "change", "history")}
 CLOSED = {f"{name}_add" for name in NAMES} | {f"{name}_delete" for name in NAMES if name != "thread"}
@@ -57,7 +58,9 @@ def row(request):
     def found(name: str) -> Any:
         if name in MOVES:
             return request.getfixturevalue(MOVES[name][1])
-        request.getfixturevalue("thread")
+        thread = request.getfixturevalue("thread")
+        if name.startswith("attachment_"):
+            create_thread(thread.agent, parts=[embedded()])
         return apps.get_model("durable_agents", name.partition("_")[0])._default_manager.first()
 
     return found

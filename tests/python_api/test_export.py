@@ -56,7 +56,7 @@ def thread(agent, owner, worker):
 def test_the_format_is_pinned(thread):
     """A field may be added; then say so in the docs. None goes away and none changes within a version."""
     exported = export_thread(thread)
-    assert list(exported) == ["format", "version", "thread", "messages", "streams", "tool_calls"]
+    assert list(exported) == ["format", "version", "thread", "messages", "streams", "tool_calls", "attachments"]
     assert (exported["format"], exported["version"]) == ("durable_agents.thread", 1)
     assert set(exported["thread"]) == THREAD
     assert [set(message) for message in exported["messages"]] == [MESSAGE] * 2
