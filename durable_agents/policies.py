@@ -153,15 +153,17 @@ def public_tool_call(
 def public_attachment(request: Asker, key: str) -> Attachment:
     """The attachment of this id, to view: what the caller has uploaded and not sent, or what a thread has that they may
     view. Raises AttachmentNotFoundError."""
+    # Asked for an id of nothing too: it may begin a session, by which the answer would tell that there is something.
+    whose = _whose(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
-    if row is None or not _may_view(request, row):
+    if row is None or not _may_view(request, row, whose=whose):
         raise AttachmentNotFoundError(key)
     return row
 
 
-def _may_view(request: Asker, row: Attachment) -> bool:
+def _may_view(request: Asker, row: Attachment, *, whose: tuple[Any, str] | None) -> bool:
     if row.thread_id is None:
-        return bool(public_agents(request)) and _whose(request) == (row.owner_id, row.scope)
+        return whose == (row.owner_id, row.scope)
     try:
         thread = public_thread(request, str(row.thread_id), "view")
     except (ThreadNotFoundError, PermissionDeniedError):
