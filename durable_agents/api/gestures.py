@@ -271,7 +271,8 @@ def _says_the_same(stored: list[Part], given: list[Part]) -> bool:
 
 
 def _is_answered(part: Part) -> bool:
-    return part.get("state") in {"output-available", "output-error"} and not part.get("preliminary")
+    state = part.get("state")
+    return isinstance(state, str) and state in {"output-available", "output-error"} and not part.get("preliminary")
 
 
 def _is_clients(call: ToolCall) -> bool:
