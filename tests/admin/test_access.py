@@ -52,15 +52,19 @@ def stopped(thread):
 
 
 @pytest.fixture
+def attached(agent):
+    """Return a thread with a file."""
+    return create_thread(agent, parts=[embedded()])
+
+
+@pytest.fixture
 def row(request):
     """Return a function that gives the row to which something is done, or any row for a page."""
 
     def found(name: str) -> Any:
         if name in MOVES:
             return request.getfixturevalue(MOVES[name][1])
-        thread = request.getfixturevalue("thread")
-        if name.startswith("attachment_"):
-            create_thread(thread.agent, parts=[embedded()])
+        request.getfixturevalue("attached" if name.startswith("attachment_") else "thread")
         return apps.get_model("durable_agents", name.partition("_")[0])._default_manager.first()
 
     return found

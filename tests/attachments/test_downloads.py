@@ -4,6 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.files.storage import InMemoryStorage
 from django.test import AsyncClient, Client
 from rest_framework.authtoken.models import Token
@@ -196,7 +197,7 @@ def test_a_download_does_not_hold_up_an_asgi_server(me, settings, monkeypatch):
             await asyncio.sleep(0)
         return first, pieces
 
-    response, pieces = asyncio.run(downloaded())
+    response, pieces = async_to_sync(downloaded)()
     assert b"".join(pieces) == data
     assert max(map(len, pieces)) == 1000
     assert response.headers["Content-Length"] == str(len(data))
