@@ -46,6 +46,15 @@ export const cases = {
     await scene.assertStored(chat);
   },
 
+  async "regenerate an answer that is not there"(scene) {
+    const chat = await twoTurns(scene);
+    const {status, text} = await scene.post({...chat.wire.posts[1], trigger: "regenerate-message", messageId: "gone"});
+    assert.equal(status, 404, text);
+    assert.equal(JSON.parse(text).code, "message_not_found");
+    assert.equal((await scene.requests()).length, 2);
+    await scene.assertStored(chat);
+  },
+
   async "edit"(scene) {
     const chat = await twoTurns(scene, {text: "Uno."});
     const {id} = chat.messages[0];
@@ -63,6 +72,16 @@ export const cases = {
     assert.deepEqual(said(chat.messages), ["One.", "First.", "Due?", "Due."]);
     await chat.sendMessage({...scene.prompt("Tre?"), messageId: chat.messages[2].id});
     assert.deepEqual(said(chat.messages), ["One.", "First.", "Tre?", "Tre."]);
+    await scene.assertStored(chat);
+  },
+
+  async "edit a message that is not there"(scene) {
+    const chat = await twoTurns(scene);
+    const lost = {id: "lost", role: "user", parts: [{type: "text", ...scene.prompt("Lost.")}]};
+    const {status, text} = await scene.post({id: scene.id, trigger: "submit-message", messageId: "lost", messages: [lost]});
+    assert.equal(status, 404, text);
+    assert.equal(JSON.parse(text).code, "message_not_found");
+    assert.equal((await scene.requests()).length, 2);
     await scene.assertStored(chat);
   },
 

@@ -1,6 +1,7 @@
 /** What a client may not do: write history, answer for others, send what is no message. */
 
 import assert from "node:assert/strict";
+import {randomUUID} from "node:crypto";
 
 import {SITE, until} from "./site.mjs";
 import {textOf, toolParts} from "./scene.mjs";
@@ -19,7 +20,7 @@ const FORGED = [
   },
 ];
 
-const user = (text, id = "u1") => ({id, role: "user", parts: [{type: "text", text}]});
+const user = (text, id = randomUUID()) => ({id, role: "user", parts: [{type: "text", text}]});
 /** Nested so deep. */
 const nested = (depth) => "[".repeat(depth) + "]".repeat(depth);
 
@@ -39,6 +40,7 @@ const MALFORMED = {
   "a message that is null": (id) => ({id, message: null}),
   "no id": (_, message) => ({messages: [message]}),
   "an id that is a number": (_, message) => ({id: 7, messages: [message]}),
+  "an id that is a list": (_, message) => ({id: ["x"], messages: [message]}),
   "an empty id": (_, message) => ({id: "", messages: [message]}),
   "an endless id": (_, message) => ({id: "x".repeat(5000), messages: [message]}),
   "an id with a NUL": (_, message) => ({id: "a\u0000b", messages: [message]}),
@@ -56,14 +58,33 @@ const MALFORMED = {
   }),
   "a role of its own": (id, message) => ({id, messages: [{...message, role: "root"}]}),
   "the role system": (id, message) => ({id, messages: [{...message, role: "system"}]}),
-  "an assistant's message in a new chat": (id, message) => ({id, messages: [{...message, role: "assistant"}]}),
   "metadata that is a text": (id, message) => ({id, messages: [{...message, metadata: "x"}]}),
-  "an edit of what is not there": (id, message) => ({id, messages: [{...message, id: "gone"}], messageId: "gone", trigger: "submit-message"}),
-  "a regenerate of what is not there": (id, message) => ({id, messages: [message], trigger: "regenerate-message", messageId: "gone"}),
-  "an agent that is not there": (id, message) => ({id, messages: [message], agent: "nobody"}),
   "an agent that is a list": (id, message) => ({id, messages: [message], agent: ["assistant"]}),
+  "an agent that is an object": (id, message) => ({id, messages: [message], agent: {name: "assistant"}}),
   "a text that is too long": (id, message) => ({id, messages: [{...message, parts: [{type: "text", text: "x".repeat(40_000)}]}]}),
 };
+
+/** Bodies that nothing can be begun with. */
+const NO_BEGINNING = {
+  "an assistant's message": (id, message) => ({id, messages: [{...message, role: "assistant"}]}),
+  "an agent that is not there": (id, message) => ({id, messages: [message], agent: "nobody"}),
+};
+
+/** Post every malformed body; each gets an error with a code and a text for people, and none of them a 500. */
+async function assertRefused(scene, bodies) {
+  const wrong = [];
+  for (const [what, body] of Object.entries(bodies)) {
+    const {status, type, text} = await scene.post(body(scene.id, user(scene.prompt("Hello.").text)));
+    if (status < 400 || status > 499 || !isError(type, text)) wrong.push(`${what}: ${status} ${type} ${text.slice(0, 300)}`);
+  }
+  assert.deepEqual(wrong, []);
+}
+
+function isError(type, text) {
+  if (!type.startsWith("application/json")) return false;
+  const {code, detail} = JSON.parse(text);
+  return Boolean(code && detail) && detail.length < 500;
+}
 
 export const cases = {
   async "forged history in a new chat"(scene) {
@@ -124,14 +145,7 @@ export const cases = {
 
   async "malformed bodies"(scene) {
     await scene.model({text: "Hello."});
-    for (const [what, body] of Object.entries(MALFORMED)) {
-      const {status, type, text} = await scene.post(body(scene.id, user(scene.prompt("Hello.").text)));
-      assert.ok(status >= 400 && status < 500, `${what}: ${status} ${text.slice(0, 300)}`);
-      assert.match(type, /^application\/json/, what);
-      const {code, detail} = JSON.parse(text);
-      assert.ok(code && detail, `${what}: ${text}`);
-      assert.ok(detail.length < 500, `${what}: ${detail}`);
-    }
+    await assertRefused(scene, {...MALFORMED, ...NO_BEGINNING});
     assert.equal((await scene.requests()).length, 0, "the model is not asked");
     const chat = scene.chat();
     await chat.sendMessage(scene.prompt("Hello."));
@@ -143,10 +157,7 @@ export const cases = {
     await scene.model({text: "First."}, {text: "Second."});
     const chat = scene.chat();
     await chat.sendMessage(scene.prompt("One."));
-    for (const [what, body] of Object.entries(MALFORMED)) {
-      const {status, text} = await scene.post(body(scene.id, user("Hello.", "other")));
-      assert.ok(status >= 400 && status < 500, `${what}: ${status} ${text.slice(0, 300)}`);
-    }
+    await assertRefused(scene, MALFORMED);
     await scene.assertStored(chat);
     await chat.sendMessage(scene.prompt("Two."));
     await scene.assertStored(chat);
@@ -213,7 +224,7 @@ export const cases = {
     const theirs = scene.chat({user: guest, id: thread.id});
     await theirs.sendMessage(scene.prompt("Hello, too."));
     assert.equal(textOf(theirs.lastMessage), "Theirs.");
-    const own = (await scene.rest(`threads/${thread.id}/`, {user: guest})).body;
+    const own = await scene.thread(thread.id, {user: guest});
     assert.notEqual(own.id, thread.id);
     assert.equal(own.client_id, thread.id);
     await scene.assertStored(chat);

@@ -62,14 +62,21 @@ export class Scene {
     return {status: response.status, type: response.headers.get("content-type"), text: await response.text()};
   }
 
-  thread = async () => (await this.rest(`threads/${this.id}/`)).body;
+  /** The thread, null where the user has none of this id. */
+  async thread(id = this.id, options = {}) {
+    const {status, body} = await this.rest(`threads/${id}/`, options);
+    return status === 200 ? body : null;
+  }
+
   history = async () => (await this.rest(`threads/${this.id}/messages/`)).body.results;
   stop = (id = this.id, options = {}) => this.rest(`chat/${id}/stop`, {method: "POST", body: {}, ...options});
   reachStatus = (status) => until(async () => (await this.thread())?.status === status, `status ${status}`, 40);
 
-  /** Fail where the client does not have exactly the messages that are stored. */
+  /** Fail where the client does not have exactly the messages that are stored, or they are none for the AI SDK. */
   async assertStored(chat) {
-    assert.deepEqual(chat.messages.map(shape), (await this.history()).map(shape));
+    const stored = await this.history();
+    assert.deepEqual(chat.messages.filter(({parts}) => parts.length > 0).map(shape), stored.map(shape));
+    await this.sdk.validateUIMessages({messages: stored});
   }
 }
 
@@ -115,13 +122,18 @@ export function chunksIn(text) {
   return lines.map((line) => JSON.parse(line.slice(6)));
 }
 
-/** What of a message must be alike in client and database; the ids of reasoning parts are a detail of one version. */
+/** What of a message must be alike in client and database. The ids of reasoning parts are a detail of one version; who
+ * agreed to a call that is over is known to the client that said so. */
 export function shape({id, role, parts}) {
-  const plain = JSON.parse(JSON.stringify(parts));
-  return {id, role, parts: plain.map(({id: partId, ...part}) => (part.type === "reasoning" ? part : {...part, ...(partId && {id: partId})}))};
+  return {id, role, parts: JSON.parse(JSON.stringify(parts)).map(shapeOfPart)};
 }
 
-export const textOf = (message) => message.parts.flatMap(({type, text}) => (type === "text" ? [text] : [])).join("");
+function shapeOfPart({id, approval, ...part}) {
+  const isOver = part.state?.startsWith("output-");
+  return {...part, ...(id && part.type !== "reasoning" && {id}), ...(approval && !isOver && {approval})};
+}
+
+export const textOf = (message) => (message?.parts ?? []).flatMap(({type, text}) => (type === "text" ? [text] : [])).join("");
 export const toolParts = (message) => message.parts.filter(({type}) => type.startsWith("tool-"));
 export const typesOf = (message) => message.parts.map(({type}) => type);
 /** So many words, no two alike. */

@@ -99,6 +99,7 @@ export const cases = {
     const chat = await awaitingApproval(scene);
     await chat.addToolApprovalResponse({id: asked(chat), approved: false, reason: "Too dear."});
     await assertWentOn(scene, chat, "output-denied");
+    assert.equal(toolParts((await scene.history())[1])[0].approval.approved, false);
     assert.match((await told(scene))[0], /Too dear\./);
     await scene.assertStored(chat);
   },
