@@ -61,6 +61,7 @@ def on_socket(api, *frames):
         socket = await Socket(headers=headers, subprotocols=[SUBPROTOCOL]).open()
         try:
             if not frames:
+                await socket.tell(type="hello")
                 return [await socket.close_code()]
             return [await socket.ask(**{"id": f"r{number}", **frame}) for number, frame in enumerate(frames)]
         finally:

@@ -2,6 +2,7 @@
 
 import base64
 
+import pytest
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 
@@ -40,10 +41,13 @@ async def test_a_socket_without_an_origin_may_not_use_cookies(connect):
     assert await (await connect(origin=None)).close_code() == 4403
 
 
-async def test_nobody_is_refused(connect):
+@pytest.mark.parametrize("cookie", [None, "sessionid=made-up"])
+@pytest.mark.parametrize("frame", [{"type": "hello"}, {"type": "ping", "t": 1}, {"type": "subscribe", "thread": "t"}])
+async def test_nobody_is_refused(connect, cookie, frame):
     """With a code that says: sign in."""
-    codes = [await (await connect(cookie=cookie)).close_code() for cookie in (None, "sessionid=made-up")]
-    assert codes == [4401, 4401]
+    socket = await connect(cookie=cookie)
+    await socket.tell(**frame)
+    assert await socket.close_code() == 4401
 
 
 async def test_a_refused_socket_is_not_listened_to(connect, thread):
@@ -81,4 +85,6 @@ async def test_wrong_credentials_are_nobody(connect):
 async def test_a_user_who_is_locked_out_is_nobody(connect, user):
     """Though the session is still there."""
     await act(User.objects.filter(pk=user.pk).update, is_active=False)
-    assert await (await connect()).close_code() == 4401
+    socket = await connect()
+    await socket.tell(type="hello")
+    assert await socket.close_code() == 4401
