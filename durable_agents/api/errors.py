@@ -16,6 +16,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from durable_agents.exceptions import DurableAgentsError, ThrottledError, TooLargeError
+from durable_agents.strictjson import clean
 
 
 class CallerError(exceptions.APIException):
@@ -36,7 +37,7 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     problem = _translated(error)
     if not isinstance(problem, exceptions.APIException):
         return None
-    data = {"code": _code(problem), "detail": _text(problem.detail)}
+    data = {"code": _code(problem), "detail": clean(_text(problem.detail))}
     return Response(data, status=problem.status_code, headers=dict(_headers(problem)))
 
 
