@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from django.urls import URLPattern
 
-from durable_agents import create_thread
+from durable_agents import create_thread, send_message, stop_thread
+from durable_agents.lifecycle import upload
 from durable_agents.models import Message, Stream, Thread
 from tests.api.calls import BODIES, KINDS, waiting_call
 from tests.lifecycle.stage import Worker
@@ -27,6 +28,7 @@ class Names:
     tool_call_id: str = field(default_factory=lambda: f"call_{uuid4().hex}")
     message_id: str = field(default_factory=lambda: str(uuid4()))
     stream_id: str = field(default_factory=lambda: str(uuid4()))
+    attachment_id: str = field(default_factory=lambda: str(uuid4()))
 
     def within(self, thread: "Names") -> "Names":
         """The same things, looked for in another thread."""
@@ -50,6 +52,14 @@ class Case:
     """Whether it names a thing; otherwise it lists or makes things of the caller's own."""
     nested: Iterable[str] = ()
     """What it names within the thread, in path or body."""
+    missing: int = 404
+    """What is said of a thread that does not exist,"""
+    missing_within: int = 404
+    """and of something that is not in the thread."""
+    live: bool = False
+    """Whether the answer is a stream, so that it must be asked for as under an ASGI server."""
+    upload: bool = False
+    """Whether the body is a form with a file."""
 
     def filled(self, names: Names) -> Any:
         """The body with these names."""
@@ -57,6 +67,11 @@ class Case:
 
 
 CALL = "threads/<str:thread_id>/tool-calls/<str:tool_call_id>"
+PLAIN = {"<str:agent>": "tested"}
+"""What a path names that is nobody's."""
+SAID = {"id": "{message_id}", "role": "user", "parts": [{"type": "text", "text": "Hi"}]}
+SHOWN = {"id": "{message_id}", "role": "assistant", "parts": [{"type": "text", "text": "Hi"}]}
+FILE = {"type": "file", "mediaType": "text/plain", "url": "/agents/attachments/{attachment_id}/"}
 OPEN = {"GET schema"}
 """What is for everybody."""
 
@@ -70,9 +85,37 @@ CASES: dict[str, Case] = {
     "DELETE threads/<str:thread_id>": Case(needs="running"),
     "GET threads/<str:thread_id>/messages": Case(),
     "POST threads/<str:thread_id>/messages": Case(body={"prompt": "Let me in.", "client_id": "{message_id}"}),
+    "PUT threads/<str:thread_id>/messages/<str:message_id>": Case(body={"prompt": "Mine."}, nested=["message_id"]),
+    "POST threads/<str:thread_id>/regenerate": Case(body={"message_id": "{message_id}"}, nested=["message_id"]),
+    "POST threads/<str:thread_id>/fork": Case(body={"at": "{message_id}"}, nested=["message_id"]),
     "POST threads/<str:thread_id>/stop": Case(needs="running"),
     "POST threads/<str:thread_id>/resume": Case(body={"prompt": "Go on."}),
     "GET threads/<str:thread_id>/tool-calls": Case(needs="result"),
+    "GET threads/<str:thread_id>/events": Case(live=True, needs="running"),
+    "POST threads/<str:thread_id>/messages | with a file": Case(
+        needs="attachment", body={"parts": [FILE]}, nested=["attachment_id"], missing_within=400
+    ),
+    "PUT threads/<str:thread_id>/messages/<str:message_id> | with a file": Case(
+        needs="attachment", body={"parts": [FILE]}, nested=["message_id", "attachment_id"]
+    ),
+    "POST attachments": Case(hides=False, upload=True),
+    "GET attachments/<str:attachment_id>": Case(needs="attachment"),
+    "POST chat": Case(hides=False, live=True, body={"id": "{thread_id}", "messages": [SAID], "agent": "tested"}),
+    "POST chat | an edit": Case(live=True, body={"id": "{thread_id}", "messageId": "{message_id}", "messages": [SAID]}),
+    "POST chat | answers": Case(live=True, body={"id": "{thread_id}", "messages": [SHOWN]}),
+    "POST chat | another try": Case(
+        live=True, body={"id": "{thread_id}", "messages": [SHOWN], "trigger": "regenerate-message"}
+    ),
+    "POST chat/<str:agent>": Case(hides=False, live=True, body={"id": "{thread_id}", "message": SAID}),
+    "POST chat/<str:agent> | answers": Case(live=True, body={"id": "{thread_id}", "message": SHOWN}),
+    **{
+        f"{method} chat/{agent}<str:thread_id>/{name}": Case(needs="running", live=name == "stream", missing=missing)
+        for agent in ("", "<str:agent>/")
+        for method, name, missing in (("GET", "stream", 204), ("POST", "stop", 404))
+    },
+    "GET threads/<str:thread_id>/usage": Case(),
+    "GET threads/<str:thread_id>/export": Case(),
+    "POST ws-ticket": Case(hides=False),
     **{f"POST {CALL}/{action}": Case(needs=action, body=BODIES[action], nested=["tool_call_id"]) for action in KINDS},
 }
 
@@ -86,6 +129,8 @@ FRAMES: dict[str, Case] = {
     "send": Case(body={"prompt": "Let me in.", "client_id": "{message_id}"}),
     "stop": Case(needs="running", body={}),
     "resume": Case(body={"prompt": "Go on."}),
+    "edit": Case(body={"message": "{message_id}", "prompt": "Mine."}, nested=["message_id"]),
+    "regenerate": Case(body={"message": "{message_id}"}, nested=["message_id"]),
     "tool_output": Case(needs="result", body={"tool_call_id": "{tool_call_id}", "output": 1}, nested=["tool_call_id"]),
     "approve": Case(needs="approve", body={"tool_call_id": "{tool_call_id}"}, nested=["tool_call_id"]),
     "reject": Case(needs="reject", body={"tool_call_id": "{tool_call_id}"}, nested=["tool_call_id"]),
@@ -101,6 +146,8 @@ def belongings(needs: str, *, owner: Any, scope: str) -> Names:
     thread = create_thread(
         *("tested",), owner=owner, scope=scope, prompt=CANARY, title=CANARY, metadata={"note": CANARY}
     )
+    if needs == "attachment":
+        return _with_a_file(thread)
     worker = Worker()
     [claim] = [claim for claim in worker.claim(tools=0) if claim.thread_id == thread.pk]
     worker.say(claim, CANARY)
@@ -109,6 +156,16 @@ def belongings(needs: str, *, owner: Any, scope: str) -> Names:
     asked = Message.objects.get(thread=thread, role="user")
     stream = Stream.objects.get(thread=thread)
     return Names(thread_id=str(thread.pk), message_id=str(asked.pk), stream_id=str(stream.pk))
+
+
+def _with_a_file(thread: Thread) -> Names:
+    stop_thread(thread)
+    facts = {"filename": f"{CANARY}.txt", "owner": thread.owner, "scope": thread.scope}
+    file = upload(CANARY.encode(), claimed="text/plain", **facts)
+    part = {"type": "file", "mediaType": "text/plain", "url": f"/agents/attachments/{file.pk}/"}
+    message = send_message(thread, parts=[part])
+    stop_thread(thread)
+    return Names(thread_id=str(thread.pk), message_id=str(message.pk), attachment_id=str(file.pk))
 
 
 # What the API has.
@@ -135,13 +192,14 @@ def _methods(view: Any) -> list[str]:
 def gaps(patterns: Iterable[URLPattern], cases: Mapping[str, Case]) -> list[str]:
     """What is missing between the routes and their cases, and what to do about it."""
     known = {f"{method} {route}" for method, route in operations(patterns)}
-    fields = {f"<str:{name}>" for name in Names.__dataclass_fields__}
+    covered = {name.partition(" | ")[0] for name in cases}
+    fields = {f"<str:{name}>" for name in Names.__dataclass_fields__} | PLAIN.keys()
     sentences = [
         f"{operation} has no foreign-owner case: add one to CASES in tests/policies/cases.py that says how it is "
         f"called with somebody else's ids, and what the owner must have for it to do harm."
-        for operation in sorted(known - cases.keys())
+        for operation in sorted(known - covered)
     ]
-    sentences += [f"The case {case} has no route: take it out of CASES." for case in sorted(cases.keys() - known)]
+    sentences += [f"The case {case} has no route: take it out of CASES." for case in sorted(covered - known)]
     sentences += [
         f"{operation} takes {part}, which tests/policies/cases.py cannot fill in: add it to Names and to belongings()."
         for operation in sorted(known)
@@ -152,7 +210,7 @@ def gaps(patterns: Iterable[URLPattern], cases: Mapping[str, Case]) -> list[str]
         f"The case {name} does not say that it names a {part} within the thread: add it to nested."
         for name, case in sorted(cases.items())
         for part in Names.__dataclass_fields__
-        if part != "thread_id" and f"<str:{part}>" in name and part not in case.nested
+        if "<str:thread_id>" in name and part != "thread_id" and f"<str:{part}>" in name and part not in case.nested
     ]
     return sentences
 
@@ -171,15 +229,15 @@ def frame_gaps(commands: Iterable[str], cases: Mapping[str, Case]) -> list[str]:
 
 def path_of(operation: str, names: Names) -> str:
     """The path of an operation, below the root of the API, with these names."""
-    route = operation.partition(" ")[2]
-    for name, value in asdict(names).items():
-        route = route.replace(f"<str:{name}>", value)
+    route = operation.partition(" ")[2].partition(" | ")[0]
+    for part, value in (PLAIN | {f"<str:{name}>": value for name, value in asdict(names).items()}).items():
+        route = route.replace(part, value)
     return f"{route}/"
 
 
 def _filled(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return value.format_map(names) if value.startswith("{") else value
+        return value.format_map(names)
     if isinstance(value, Mapping):
         return {key: _filled(item, names) for key, item in value.items()}
     return [_filled(item, names) for item in value] if isinstance(value, list) else value

@@ -13,9 +13,9 @@ READ = ("", "messages/", "messages/?streams=1", "tool-calls/", "usage/", "export
 """What there is to be read below a thread, over REST."""
 
 
-def rows() -> Iterator[tuple[str, str]]:
-    """Yield every row of every table of the project, as a text with the name of its model."""
-    for model in apps.get_models():
+def rows(app: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every row of every table, or of those of one app, as a text with the name of its model."""
+    for model in apps.get_app_config(app).get_models() if app else apps.get_models():
         yield from ((model._meta.label, str(row)) for row in model._default_manager.values())
 
 
