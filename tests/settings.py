@@ -6,12 +6,16 @@
 A process that a test starts gets the same variables, naming the test database itself (see `tests/conftest.py`).
 """
 
+import atexit
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("MEDIA_ROOT", str(Path(tempfile.gettempdir()) / f"durable-agents-tests-{os.getpid()}-media"))
+if "MEDIA_ROOT" not in os.environ:  # else a process that a test started: files are where the test looks for them
+    os.environ["MEDIA_ROOT"] = tempfile.mkdtemp(prefix="durable-agents-tests-")
+    atexit.register(shutil.rmtree, os.environ["MEDIA_ROOT"], ignore_errors=True)
 os.environ.setdefault("SECRET_KEY", "only-for-the-tests-of-this-project-0123456789")
 
 from demo_project.settings import *
