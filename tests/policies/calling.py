@@ -30,7 +30,8 @@ def call(api: Api, operation: str, names: Names) -> Any:
 
 async def live(api: Api, method: str, path: str, body: Any = None, *, seconds: float = READ_SECONDS) -> Any:
     """Call as an ASGI server does; return the answer with what it said in this time."""
-    client = AsyncClient(raise_request_exception=api.client.raise_request_exception)
+    given = api.client
+    client = AsyncClient(given.handler.enforce_csrf_checks, raise_request_exception=given.raise_request_exception)
     client.cookies = api.client.cookies
     raw = body if isinstance(body, str | bytes) else "" if body is None else json.dumps(body)
     response = await client.generic(method, ROOT + path, raw, content_type="application/json")
