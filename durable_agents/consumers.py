@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 
 from durable_agents import lifecycle, limits, outbound, strictjson
@@ -42,6 +43,8 @@ VERSION = 1
 HEARTBEAT_SECONDS = 25
 HELLO_SECONDS = 10
 """How long a socket that nobody is known by yet has to say hello with a ticket."""
+RECHECK_SECONDS = 60
+"""How long a socket may go on after its user was locked out or signed out, or may not see a thread any more."""
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
 SENDS = frozenset({"send", "resume", "edit", "regenerate"})
@@ -114,6 +117,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if not self.is_welcome:
             self.is_welcome = True
             self._begin(self._heal())
+            self._begin(self._recheck())
         return True
 
     async def _wait_for_hello(self) -> None:
@@ -368,6 +372,26 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             except Exception:
                 log_error("a socket could not look for news", action="heal")
 
+    async def _recheck(self) -> None:
+        """Ask now and then whether all this may still be seen: the socket may outlive a session by days."""
+        session_key = await database_sync_to_async(_stored_session)(self.asker)
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            try:
+                if not await database_sync_to_async(_is_still_there)(self.asker, session_key):
+                    await self._turn_away(UNAUTHORIZED)
+                    return
+                for subscription in list(self.subscriptions.values()):
+                    await self._recheck_one(subscription)
+            except Exception:
+                log_error("a socket could not ask what may be seen", action="recheck")
+
+    async def _recheck_one(self, subscription: Subscription) -> None:
+        try:
+            await database_sync_to_async(public_thread)(self.asker, str(subscription.reader.thread_id), "view")
+        except DurableAgentsError:
+            await self._gone(subscription)
+
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send what is new, one reading at a time."""
         subscription.dirty = True
@@ -434,6 +458,22 @@ def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
     getattr(user, "pk", None)  # resolves a lazy user here, where the ORM may be called
     address = {"REMOTE_ADDR": (scope.get("client") or [""])[0], "HTTP_X_FORWARDED_FOR": headers.get("x-forwarded-for")}
     return SimpleNamespace(user=user, session=scope.get("session"), headers=headers, META=address)
+
+
+def _stored_session(asker: Asker) -> str | None:
+    """The key of the session that the caller came with, where sessions are stored and this one is."""
+    key = getattr(asker.session, "session_key", None)
+    return key if key and asker.session.exists(key) else None
+
+
+def _is_still_there(asker: Asker, session_key: str | None) -> bool:
+    """Whether the user is there and active, and the session has not ended meanwhile."""
+    if session_key is not None and not asker.session.exists(session_key):
+        return False
+    if not asker.user.is_authenticated:
+        return True
+    user = get_user_model()._default_manager.filter(pk=asker.user.pk).first()
+    return bool(user is not None and user.is_active)
 
 
 def _parsed(text: str) -> Frame | None:

@@ -3,9 +3,11 @@
 import pytest
 from asgiref.sync import async_to_sync
 from django.test import Client
+from rest_framework.authentication import TokenAuthentication
 from rest_framework.authtoken.models import Token
 
 from durable_agents.models import Thread
+from durable_agents.urls import urlpatterns
 from tests.api.calls import ROOT, Api, person
 from tests.lifecycle.stage import bells, declare
 from tests.policies.calling import call
@@ -54,11 +56,20 @@ def test_a_token_needs_no_form_and_no_cookie(me):
     assert not made.cookies
 
 
-def test_a_wrong_token_is_not_made_good_by_a_cookie_of_another_user(me):
-    """Whoever says who they are is that or nobody."""
-    browser = Client(enforce_csrf_checks=True, headers={"Authorization": "Token wrong"})
-    browser.cookies["sessionid"] = "made-up"
-    assert browser.get(f"{ROOT}threads/").status_code in {401, 403}
+def test_where_only_tokens_are_let_in_a_cookie_is_nothing(me, monkeypatch):
+    """Neither alone, nor beside a token that is wrong; beside a good one it changes nothing."""
+    for view in {pattern.callback.cls for pattern in urlpatterns}:
+        if view.authentication_classes:
+            monkeypatch.setattr(view, "authentication_classes", [TokenAuthentication])
+    names, somebody = belongings("resting", owner=me, scope=""), person("somebody")
+    for name in sorted(name for name, case in CASES.items() if name.startswith("GET") and name not in OPEN):
+        path = ROOT + path_of(name, names)
+        browser = Api(me).client
+        assert browser.get(path).status_code == 401
+        assert browser.get(path, headers={"Authorization": "Token wrong"}).status_code == 401
+    mine = f"{ROOT}threads/{names.thread_id}/"
+    assert browser.get(mine, headers=header(somebody)).status_code == 404
+    assert Api(somebody).client.get(mine, headers=header(me)).status_code == 200
 
 
 @pytest.mark.parametrize("place", ["?token={}", "?access_token={}", "?ticket={}", "?api_key={}"])

@@ -4,9 +4,11 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 
 from durable_agents import create_thread, delete_thread, outbound, send_message
 from durable_agents.models import Delta, Thread
+from durable_agents.policies import OwnerPolicy
 from tests.lifecycle.stage import calling
 from tests.streaming.client import Client
 from tests.streaming.test_reader import truth
@@ -229,3 +231,48 @@ async def test_a_run_goes_on_when_nobody_watches(connect, thread, worker):
     await socket.leave()
     await act(worker.answer, "Hello.")
     assert (await act(Thread.objects.get, pk=thread.pk)).status == "completed"
+
+
+@pytest.fixture
+def _asks_again_at_once(monkeypatch):
+    """Let sockets ask often whether all may still be seen."""
+    monkeypatch.setattr("durable_agents.consumers.RECHECK_SECONDS", 0.05)
+
+
+class ListedPolicy(OwnerPolicy):
+    """Shows own threads, but for those whose title says no."""
+
+    def filter(self, queryset, request):
+        """Return the others."""
+        return super().filter(queryset, request).exclude(title="closed")
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_a_thread_that_may_not_be_seen_any_more_is_not_followed(socket, agent, user, settings):
+    """Others are, on the same socket."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.ListedPolicy"}
+    thread, other = [await act(create_thread, agent, owner=user) for _ in range(2)]
+    for followed in (thread, other):
+        await follow(socket, followed)
+    await act(Thread.objects.filter(pk=thread.pk).update, title="closed")
+    [*_, gone] = await socket.hear_until(lambda frame: frame["type"] == "error")
+    assert (gone["thread"], gone["code"]) == (str(thread.pk), "thread_not_found")
+    await act(send_message, thread, "Secret")
+    await act(send_message, other, "Hi")
+    frames = await socket.hear_status("streaming")
+    assert {frame["thread"] for frame in frames} == {str(other.pk)}
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+@pytest.mark.parametrize("ended", ["locked out", "deleted", "signed out"])
+async def test_a_socket_does_not_outlive_its_user(connect, user, ended):
+    """Nor the session that it came with."""
+    socket = await connect()
+    assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
+    if ended == "locked out":
+        await act(User.objects.filter(pk=user.pk).update, is_active=False)
+    elif ended == "deleted":
+        await act(user.delete)
+    else:
+        await act(Session.objects.all().delete)
+    assert await socket.close_code() == 4401
