@@ -15,7 +15,7 @@ A stream (one attempt at a step): pending ─claim► streaming ─commit_step�
 fail_step, request_stop, release or reap. A tool call: pending ─claim► running ─finish_tool_call► its outcome, or back
 to pending for another attempt.
 
-How a user's message comes to be answered, in five files: ``api/views.py`` (or ``consumers.py``) calls
+How a user's message comes to be answered, in five files: ``api/views/messages.py`` (or ``consumers.py``) calls
 ``send_message`` here; ``engine/worker.py`` claims the stream it made, streams the model's answer, commits it here;
 ``streaming.py`` stores and reads the deltas between; ``consumers.py`` shows them to the browser.
 
