@@ -141,13 +141,18 @@ class FrameSource:
         """See Source."""
         before = self._reader.cursor
         try:
-            frames = self._reader.news() if self._has_begun else self._reader.begin(tail=self._tail)
+            frames = self._reader.news() if self._has_begun else self._first()
         except ThreadNotFoundError:
             self.is_over = True
             gone = {"type": "error", "code": "thread_not_found", "message": "The thread is gone.", "retryable": False}
             return [_chunk(gone | {"thread": self._name})]
         self._has_begun = True
         return list(self._events(frames, before))
+
+    def _first(self) -> list[Frame]:
+        """As the websocket answers a request without an id."""
+        answer, *others = self._reader.begin(tail=self._tail)
+        return [answer | {"id": None}, *others]
 
     def _events(self, frames: list[Frame], before: Cursor) -> Iterator[str]:
         at = before
