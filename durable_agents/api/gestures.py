@@ -18,7 +18,7 @@ from rest_framework.request import Request
 
 from durable_agents import files, lifecycle
 from durable_agents.agents import Agent, registry
-from durable_agents.api.inputs import Body
+from durable_agents.api.inputs import Body, Text
 from durable_agents.conf import config
 from durable_agents.exceptions import (
     AgentRequiredError,
@@ -61,6 +61,10 @@ class Id(serializers.CharField):
         return super().to_internal_value(data)
 
 
+class ShownMessages(serializers.ListField):
+    """The messages that the client shows, of which only the last is read: see ``ChatMessage``."""
+
+
 class ChatMessage(Body):
     """The last message that the client shows."""
 
@@ -74,11 +78,11 @@ class ChatRequest(Body):
     """What is read of a request; anything else in it (``system``, ``tools``, ``model`` …) is ignored."""
 
     id = Id(is_required=True)
-    messages = serializers.ListField(required=False, allow_null=True)
+    messages = ShownMessages(required=False, allow_null=True)
     message = serializers.DictField(required=False, allow_null=True)
     trigger = serializers.ChoiceField([SUBMIT, REGENERATE], required=False, allow_null=True)
     messageId = Id()  # noqa: N815 - the AI SDK's name
-    agent = serializers.CharField(required=False, allow_null=True, max_length=100)
+    agent = Text(required=False, allow_null=True, max_length=100)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,32 @@ from durable_agents.reading import MAX_SEARCH_CHARS, threads_saying
 from durable_agents.strictjson import clean
 
 
-class Storable(serializers.CharField):
+class Text(serializers.CharField):
+    """Text; a number is none."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """The text."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Storable(Text):
     """Text as it was typed, in which what no database stores (NUL, lone surrogates) is replaced."""
 
     def to_internal_value(self, data: Any) -> str:
         """The cleaned text."""
         return super().to_internal_value(clean(data))
+
+
+class Flag(serializers.BooleanField):
+    """True or false, and no other word or number for them."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Which of the two."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
+        return data
 
 
 class Title(Storable):
@@ -33,7 +53,7 @@ class Title(Storable):
         super().__init__(required=False, allow_blank=True, max_length=200, **options)
 
 
-class ClientId(serializers.CharField):
+class ClientId(Text):
     """The caller's own id of a thread or message: kept as it is, and refused where it cannot be."""
 
     def __init__(self) -> None:
@@ -102,7 +122,7 @@ def _checked(serializer: serializers.Serializer[Any]) -> dict[str, Any]:
     return dict(serializer.validated_data)
 
 
-class ShownId(serializers.CharField):
+class ShownId(Text):
     """The id of a message as it is shown; one that no message has is not found."""
 
     def __init__(self) -> None:
@@ -138,14 +158,18 @@ class Fork(Body):
 class NewThread(NewMessage):
     """A thread to create, with or without its first message."""
 
-    agent = serializers.CharField(max_length=100)
+    agent = Text(max_length=100)
     title = Title()
+
+
+class File(serializers.FileField):
+    """A file, as it is uploaded."""
 
 
 class NewAttachment(Body):
     """A file to upload."""
 
-    file = serializers.FileField(help_text="One file, which is not empty.")
+    file = File(help_text="One file, which is not empty.")
 
 
 class ThreadChanges(Body):
@@ -153,7 +177,7 @@ class ThreadChanges(Body):
 
     title = Title()
     metadata = Metadata()
-    archived = serializers.BooleanField(required=False)
+    archived = Flag(required=False)
 
 
 class Continuation(Body):

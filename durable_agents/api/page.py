@@ -250,7 +250,8 @@ def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
         full = f"{within}{name}"
         yield _field(full, inner, is_required=name in schema.get("required", ()))
         nested = inner.get("items", inner)
-        yield from _fields(nested, f"{full}[]." if "items" in inner else f"{full}.")
+        for alternative in nested.get("oneOf", [nested]):
+            yield from _fields(alternative, f"{full}[]." if "items" in inner else f"{full}.")
 
 
 def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> Field:
@@ -277,7 +278,11 @@ def _kind(schema: Schema) -> SafeString:
         return format_html('<a href="#{}">{}</a>{}', _shape_anchor(name), name, ending)
     if schema.get("type") == "array":
         return format_html("list of {}{}", _kind(schema.get("items", {})), ending)
-    return format_html("{}{}", schema.get("format") or schema.get("type", "any JSON"), ending)
+    return format_html("{}{}", schema.get("format") or schema.get("type") or _untyped(schema), ending)
+
+
+def _untyped(schema: Schema) -> str:
+    return "object" if "oneOf" in schema else "any JSON"
 
 
 def _scheme(name: str, scheme: Schema) -> Scheme:

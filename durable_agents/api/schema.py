@@ -18,14 +18,22 @@ from django.core.signals import setting_changed
 from drf_spectacular.generators import EndpointEnumerator, SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent, normalize_result_object, resolve_type_hint
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRequest, OpenApiResponse
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiRequest,
+    OpenApiResponse,
+    extend_schema_field,
+)
 from rest_framework.request import Request
+from rest_framework.serializers import CharField
 
 import durable_agents
-from durable_agents.api import examples
+from durable_agents.api import examples, gestures, inputs
 from durable_agents.api.operations import Gives, Operation
 from durable_agents.api.problems import Problem, problems_of
 from durable_agents.api.shapes import ErrorJSON
+from durable_agents.parts import MAX_FILENAME_CHARS
 
 Schema = dict[str, Any]
 
@@ -69,11 +77,54 @@ _OF_PATHS = {
     "thread_id": "Its id or your own client_id of it.",
     "tool_call_id": "The toolCallId of its part.",
 }
-_NO_JSON: dict[type, tuple[Schema, str]] = {
-    bytes: ({"type": "string", "format": "binary"}, "The file."),
-    str: ({"type": "string"}, "Server-sent events, for as long as there is something to tell."),
+_FILE = {"type": "string", "format": "binary"}
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
 }
+_NO_JSON: dict[type, tuple[Schema, str]] = {
+    bytes: (_FILE, "The file."),
+    str: (_EVENT, "Server-sent events, for as long as there is something to tell."),
+}
+_USER_PART = {
+    "oneOf": [
+        {
+            "type": "object",
+            "required": ["type", "text"],
+            "properties": {"type": {"type": "string", "enum": ["text"]}, "text": {"type": "string"}},
+        },
+        {
+            "type": "object",
+            "required": ["type", "mediaType", "url"],
+            "properties": {
+                "type": {"type": "string", "enum": ["file"]},
+                "mediaType": {"type": "string", "description": "Such as `image/png`."},
+                "url": {"type": "string", "description": "Of an attachment, or a `data:` URL in base64."},
+                "filename": {"type": "string", "maxLength": MAX_FILENAME_CHARS},
+            },
+        },
+    ]
+}
+"""What ``parts.user_parts`` takes."""
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
+
+
+_SHOWN_MESSAGE = {
+    "type": "object",
+    "required": ["role", "parts"],
+    "properties": {
+        "id": {"type": "string", "minLength": 1, "maxLength": 200},
+        "role": {"type": "string", "enum": ["user", "assistant"]},
+        "parts": {"type": "array", "items": {"type": "object"}},
+        "metadata": {"type": "object", "nullable": True},
+    },
+}
+"""What ``gestures.ChatMessage`` takes."""
+
+extend_schema_field(_FILE | {"minLength": 1})(inputs.File)
+extend_schema_field({"type": "array", "nullable": True, "items": _SHOWN_MESSAGE})(gestures.ShownMessages)
+extend_schema_field({"type": "array", "nullable": True, "items": _USER_PART})(inputs.Parts)
 
 
 class OperationSchema(AutoSchema):
@@ -122,6 +173,15 @@ class OperationSchema(AutoSchema):
         shown = examples.BODIES.get(body.__name__)
         example = [] if shown is None else [OpenApiExample(body.__name__, value=shown, request_only=True)]
         return {media_type: OpenApiRequest(body, examples=example) for media_type in self.map_parsers()}
+
+    def _map_serializer_field(self, field: Any, direction: Any, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - its own
+        """A field; of a text that may not be empty, it says so."""
+        schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
+        if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
+            schema["minLength"] = 1
+            if field.trim_whitespace:
+                schema["pattern"] = "\\S"
+        return schema
 
     def get_response_serializers(self) -> Any:
         """What is answered, by status; errors with each code that they may have."""

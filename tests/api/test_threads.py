@@ -163,6 +163,13 @@ def test_title_metadata_and_archiving_are_the_clients_to_change(api, agent):
     assert api.patch(path, {}).json() == after
 
 
+@pytest.mark.parametrize("archived", [1, "true", "yes", None, []])
+def test_a_flag_in_a_body_is_true_or_false(api, agent, archived):
+    """Other words for it are for addresses, where all is text."""
+    path = "threads/{id}/".format(**api.post("threads/", {"agent": "tested"}).json())
+    assert problem(api.patch(path, {"archived": archived})) == (400, "invalid")
+
+
 def test_what_is_not_the_clients_is_ignored(api, agent, me):
     """Nobody writes owner, status, scope, trusted context, usage or error."""
     forged = {"owner": 1, "status": "failed", "scope": "x", "context": {"admin": True}, "cost": "9", "rev": 99}
