@@ -6,7 +6,7 @@ came or went meanwhile and however many rows changed at the same moment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +26,7 @@ from django.db.models import (
     UUIDField,
     Value,
 )
+from django.db.models.expressions import OrderBy
 from django.db.models.functions import Cast
 from django.db.models.lookups import GreaterThan, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from rest_framework.exceptions import ParseError
@@ -66,9 +67,11 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """How rows are sorted: by these attributes, which together no two rows share."""
+    """How rows are sorted: by these attributes, which together no two rows share. ``columns`` give the same order,
+    rows without a value last, where the keys are not what an index has."""
 
     keys: Mapping[str, Field[Any, Any]]
+    columns: Sequence[str] = ()
     is_descending: bool = False
 
     def page(self, rows: QuerySet[Row], request: Request) -> Page[Row]:
@@ -92,7 +95,7 @@ class Order:
         """The rows on the far side of the cursor, the nearest first."""
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
         keys = [F(name) for name in self.keys]
-        ordered = rows.order_by(*(key.desc() if is_descending else key.asc() for key in keys))
+        ordered = rows.order_by(*self._sorting(is_descending=is_descending))
         if cursor is None:
             return ordered
         spelled = zip(self.keys.items(), cursor.values, strict=True)
@@ -100,6 +103,12 @@ class Order:
             Value(value, output_field=_spelling(rows, name, kind).output_field) for (name, kind), value in spelled
         ]
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
+
+    def _sorting(self, *, is_descending: bool) -> Iterator[OrderBy]:
+        for name in self.columns:
+            yield F(name).desc(nulls_first=True) if is_descending else F(name).asc(nulls_last=True)
+        for name in () if self.columns else self.keys:
+            yield F(name).desc() if is_descending else F(name).asc()
 
     def _cursor(self, request: Request) -> Cursor | None:
         given = request.query_params.get("cursor")
@@ -150,4 +159,4 @@ def _limit(request: Request) -> int:
 LAST_CHANGED_FIRST = Order(keys={"updated_at": DateTimeField(), "id": UUIDField()}, is_descending=True)
 AS_MADE = Order(keys={"created_at": DateTimeField(), "id": UUIDField()})
 BY_NUMBER = Order(keys={"number": BigIntegerField()})
-BY_TURN = Order(keys={"turn": BigIntegerField()})
+BY_TURN = Order(keys={"turn": BigIntegerField()}, columns=["position", "rev"])

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import BigIntegerField, Exists, F, OuterRef, Q, Value
+from django.db.models import BigIntegerField, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from durable_agents import models
@@ -126,11 +126,12 @@ def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_sy
 
     An answer without parts is left out, unless it is the one of ``answer_id``, to which parts are being written.
     """
-    steps = Stream.objects.in_transcript().filter(message=OuterRef("pk"))
-    has_parts = ~Q(role=Role.ASSISTANT) | Exists(steps) | Q(pk=answer_id)
+    # Not Exists(): PostgreSQL would collect the steps of all threads first.
+    steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).order_by().values("pk")
+    has_parts = ~Q(role=Role.ASSISTANT) | Q(step__isnull=False) | Q(pk=answer_id)
     queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
     turn = Coalesce(F("position"), queued, output_field=BigIntegerField())
-    rows = models.Message.objects.shown().filter(has_parts, thread=thread)
+    rows = models.Message.objects.shown().alias(step=Subquery(steps[:1])).filter(has_parts, thread=thread)
     return (rows if include_system else rows.exclude(role=Role.SYSTEM)).annotate(turn=turn)
 
 

@@ -128,3 +128,19 @@ def test_pages_of_threads_are_read_by_their_index(api):
         assert "da_thread_owner" in plan, plan
         assert "Sort" not in plan, plan
         assert "TEMP B-TREE" not in plan, plan
+
+
+def test_a_page_of_messages_reads_the_steps_of_its_own_messages_only(api, conversation):
+    """Neither those of all threads, as PostgreSQL would with EXISTS, nor those of the whole thread for each message."""
+    for _ in range(3):
+        thread = conversation(3)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    with CaptureQueriesContext(connection) as captured:
+        api.get(f"threads/{thread.pk}/messages/")
+    [listing] = [query["sql"] for query in captured if "turn" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{'EXPLAIN' if connection.vendor == 'postgresql' else 'EXPLAIN QUERY PLAN'} {listing}")
+        plan = str(cursor.fetchall())
+    assert "hashed" not in plan, plan
+    assert "durable_agents_stream_thread" not in plan, plan
