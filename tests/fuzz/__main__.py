@@ -29,8 +29,9 @@ LEFT_OUT = {
         "accepted_as_described of tests.fuzz.hooks: what fits is never refused as malformed."
     ),
     "negative_data_rejection": (
-        "Parameters without a value, and a limit that is no number, count as not given, as in REST framework. In its "
-        "place rejected_as_described of tests.fuzz.hooks, which knows these and is the same otherwise."
+        "Parameters without a value, and a limit that is no number, count as not given, and of one that is given twice "
+        "the last counts, as in Django and REST framework. In its place rejected_as_described of tests.fuzz.hooks, "
+        "which knows these and is the same otherwise."
     ),
 }
 """Checks of schemathesis that are left out, and why."""
