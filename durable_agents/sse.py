@@ -25,7 +25,7 @@ from durable_agents.logs import log_error
 from durable_agents.parts import Chunk
 from durable_agents.reading import AnswerTeller
 from durable_agents.streaming import Cursor, Frame, ThreadReader
-from durable_agents.watching import HEAL_SECONDS, news_of
+from durable_agents.watching import HEAL_SECONDS, News
 
 HEARTBEAT_SECONDS = 14
 """Proxies that wait for a minute, and clients that were promised a sign of life every 15 s, see one in time."""
@@ -65,7 +65,7 @@ async def _body(thread_id: UUID, source: Source, may_stay: Callable[[], bool]) -
     yield ": stream-open\n\n"
     told_at = checked_at = time.monotonic()
     try:
-        async with news_of(thread_id) as news:
+        async with News(thread_id) as news:
             while True:
                 news.clear()
                 for event in await _in_database(source.read):

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -83,63 +81,57 @@ def poller() -> Poller:
     return _pollers[loop]
 
 
-class _Bell:
-    """Rings an event for whoever follows one thread."""
-
-    def __init__(self, event: asyncio.Event) -> None:
-        self._event = event
-
-    def look(self, thread_id: UUID) -> None:
-        self._event.set()
-
-
-@asynccontextmanager
-async def news_of(thread_id: UUID) -> AsyncIterator[asyncio.Event]:
-    """An event that is set whenever the thread may have news, from the moment on in which the block begins.
+class News:
+    """Rings whenever one thread may have news, from the moment on in which its block begins: ``async with News(id) as
+    news``, then ``await news.wait()``.
 
     A hint may be lost, and a channel layer that does not answer gives none: look now and then without one.
     """
-    event = asyncio.Event()
-    watching = _by_hints if outbound.layer_crosses_processes() else _by_polling
-    async with watching(thread_id, event):
-        yield event
 
+    def __init__(self, thread_id: UUID) -> None:
+        self._thread_id = thread_id
+        self._event = asyncio.Event()
+        self._channel: str | None = None
+        self._listening: asyncio.Task[None] | None = None
 
-@asynccontextmanager
-async def _by_polling(thread_id: UUID, event: asyncio.Event) -> AsyncIterator[None]:
-    bell = _Bell(event)
-    poller().watch(thread_id, bell)
-    try:
-        yield
-    finally:
-        poller().unwatch(thread_id, bell)
+    def look(self, thread_id: UUID) -> None:
+        """See Watcher."""
+        self._event.set()
 
+    # No generator of ``contextlib``: a loop that is shut down closes it before whoever stands in the block.
 
-@asynccontextmanager
-async def _by_hints(thread_id: UUID, event: asyncio.Event) -> AsyncIterator[None]:
-    layer: Any = get_channel_layer()
-    group = outbound.group_of(thread_id)
-    try:
-        channel = await layer.new_channel("durable_agents")
-        await layer.group_add(group, channel)
-    except Exception:
-        log_error("the channel layer does not answer", action="watch", thread=thread_id)
-        yield
-        return
-    listening = asyncio.get_running_loop().create_task(_listen(layer, channel, event))
-    try:
-        yield
-    finally:
-        listening.cancel()
-        with contextlib.suppress(Exception):  # a layer that does not answer forgets the channel by itself
-            await layer.group_discard(group, channel)
+    async def __aenter__(self) -> asyncio.Event:
+        if outbound.layer_crosses_processes():
+            await self._listen_to_hints()
+        else:
+            poller().watch(self._thread_id, self)
+        return self._event
 
+    async def __aexit__(self, *_: object) -> None:
+        poller().unwatch(self._thread_id, self)
+        if self._listening is not None:
+            self._listening.cancel()
+            with contextlib.suppress(Exception):  # a layer that does not answer forgets the channel by itself
+                await _layer().group_discard(outbound.group_of(self._thread_id), self._channel)
 
-async def _listen(layer: Any, channel: str, event: asyncio.Event) -> None:
-    while True:
+    async def _listen_to_hints(self) -> None:
         try:
-            await layer.receive(channel)
+            self._channel = str(await _layer().new_channel("durable_agents"))
+            await _layer().group_add(outbound.group_of(self._thread_id), self._channel)
         except Exception:
-            log_error("a hint could not be received", action="watch")
-            await asyncio.sleep(1)
-        event.set()
+            log_error("the channel layer does not answer", action="watch", thread=self._thread_id)
+            return
+        self._listening = asyncio.get_running_loop().create_task(self._listen(self._channel))
+
+    async def _listen(self, channel: str) -> None:
+        while True:
+            try:
+                await _layer().receive(channel)
+            except Exception:
+                log_error("a hint could not be received", action="watch", thread=self._thread_id)
+                await asyncio.sleep(1)
+            self._event.set()
+
+
+def _layer() -> Any:
+    return get_channel_layer()

@@ -20,7 +20,8 @@ def server(django_db_setup: None, child_env: dict[str, str]) -> Iterator[Server]
     assert tests.chat.agents.chatty
     with Server(child_env | {"TEST_DATABASE_URL": database_url()}) as running:
         yield running
-        assert "Traceback" not in running.log, running.log
+        assert "Internal Server Error" not in running.log, running.log
+        assert "Exception inside application" not in running.log, running.log
 
 
 @pytest.fixture

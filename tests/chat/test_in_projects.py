@@ -131,9 +131,9 @@ def test_the_policy_is_asked_about_what_the_gesture_means():
         assert (response.status_code, response.json()["code"]) == (403, "permission_denied")
 
 
-@override_settings(DURABLE_AGENTS={"THROTTLES": {"sends": "2/min"}})
 def test_sends_are_throttled_before_anything_is_stored(settings):
     """With how long to wait."""
+    settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "2/min"}}
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "chat"}}
     me = person("me")
     for number in range(2):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import connection
 
 from durable_agents import create_thread
 from durable_agents.models import Message, Stream, Thread, ToolCall
@@ -179,3 +180,16 @@ def test_an_unknown_chat_cannot_be_stopped(me: Chatter):
     assert me.stop("unknown").json()["code"] == "thread_not_found"
     assert me.stop("unknown").status_code == 404
     assert Thread.objects.count() == 0
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite does not count connections")
+def test_responses_that_wait_hold_no_connection(me: Chatter):
+    """Thirty that nobody answers, and as many connections as the server has threads to look with, at most."""
+    bodies = [me.say("Hello?", chat=f"c{number}").until("start") for number in range(30)]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        [held] = cursor.fetchone()
+    assert held < 15
+    for number, body in enumerate(bodies):
+        me.stop(f"c{number}")
+        body.ended()
