@@ -103,8 +103,8 @@ def fork_thread(
     included; without it all but queued messages. From then on neither knows of the other, but for ``forked_from``.
 
     It is the other one's owner's, unless ``owner`` says whose, in the same scope and with the same context. With
-    ``scope`` it is in that one, and of exactly this owner, None being nobody; with ``context`` it has that one. What the
-    copied answers have cost is not counted again. At rest; nothing starts by itself. Returns the new thread.
+    ``scope`` it is in that one, and of exactly this owner, None being nobody; with ``context`` it has that one. What
+    the copied answers have cost is not counted again. At rest; nothing starts by itself. Returns the new thread.
 
     Raises ThreadNotFoundError, MessageNotFoundError and ThreadBusyError while a run is on.
     """

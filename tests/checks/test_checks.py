@@ -334,7 +334,12 @@ def test_a_redis_layer_that_breaks_off_silent_sockets_is_warned_of(settings, mon
 
 @pytest.mark.parametrize(
     ("backend", "expected"),
-    [("locmem.LocMemCache", ["W009"]), ("dummy.DummyCache", ["W009"]), ("redis.RedisCache", []), ("db.DatabaseCache", [])],
+    [
+        ("locmem.LocMemCache", ["W009"]),
+        ("dummy.DummyCache", ["W009"]),
+        ("redis.RedisCache", []),
+        ("db.DatabaseCache", []),
+    ],
 )
 @pytest.mark.parametrize("throttles", [None, {}, {"sends": "5/min"}])
 def test_throttles_need_a_cache_that_processes_share(settings, backend, expected, throttles):
