@@ -61,36 +61,60 @@ def event_stream(
 
 
 async def _body(thread_id: UUID, source: Source, may_stay: Callable[[], bool]) -> AsyncIterator[str]:
-    """An error ends it, logged, and never leaves it: servers break on what is raised in the middle of a body."""
     yield ": stream-open\n\n"
-    told_at = checked_at = time.monotonic()
-    try:
-        async with News(thread_id) as news:
-            while True:
-                news.clear()
-                for event in await _in_database(source.read):
-                    yield event
-                    told_at = time.monotonic()
-                if source.is_over:
-                    return
-                await _next_look(thread_id, news, seconds=told_at + HEARTBEAT_SECONDS - time.monotonic())
-                if time.monotonic() - told_at >= HEARTBEAT_SECONDS:
-                    yield ": keep-alive\n\n"
-                    told_at = time.monotonic()
-                if time.monotonic() - checked_at >= RECHECK_SECONDS:
-                    checked_at = time.monotonic()
-                    if not await _in_database(may_stay):
-                        return
-    except Exception:
-        log_error("a stream of events broke off", action="events", thread=thread_id)
+    looks = _Looks(thread_id, source, may_stay)
+    async with News(thread_id) as news:
+        while (events := await looks.next(news)) is not None:
+            for event in events:
+                yield event
 
 
-async def _next_look(thread_id: UUID, news: asyncio.Event, *, seconds: float) -> None:
-    """Wait for a hint, but not for longer than a lost one may go unnoticed."""
-    try:
-        await asyncio.wait_for(news.wait(), max(0.0, min(seconds, HEAL_SECONDS)))
-    except TimeoutError:
-        await _in_database(ring_overdue, [thread_id], seconds=HEAL_SECONDS)
+class _Looks:
+    """When to look at a source, and what each look has found."""
+
+    def __init__(self, thread_id: UUID, source: Source, may_stay: Callable[[], bool]) -> None:
+        self._thread_id = thread_id
+        self._source = source
+        self._may_stay = may_stay
+        self._has_begun = False
+        self._told_at = self._checked_at = time.monotonic()
+
+    async def next(self, news: asyncio.Event) -> list[str] | None:
+        """The events of the next look, at once the first time, else when there may be news; None at the end.
+
+        An error is an end, and logged: servers break on what is raised in the middle of a body.
+        """
+        try:
+            if self._has_begun and not await self._goes_on(news):
+                return None
+            self._has_begun = True
+            news.clear()
+            return self._told(await _in_database(self._source.read))
+        except Exception:
+            log_error("a stream of events broke off", action="events", thread=self._thread_id)
+            return None
+
+    async def _goes_on(self, news: asyncio.Event) -> bool:
+        """Wait for a hint, but not for longer than a lost one may go unnoticed."""
+        if self._source.is_over:
+            return False
+        quiet_seconds = time.monotonic() - self._told_at
+        try:
+            await asyncio.wait_for(news.wait(), max(0.0, min(HEARTBEAT_SECONDS - quiet_seconds, HEAL_SECONDS)))
+        except TimeoutError:
+            await _in_database(ring_overdue, [self._thread_id], seconds=HEAL_SECONDS)
+        if time.monotonic() - self._checked_at < RECHECK_SECONDS:
+            return True
+        self._checked_at = time.monotonic()
+        return bool(await _in_database(self._may_stay))
+
+    def _told(self, events: list[str]) -> list[str]:
+        """With a sign of life, where there has been none for long."""
+        now = time.monotonic()
+        if not events and now - self._told_at >= HEARTBEAT_SECONDS:
+            events = [": keep-alive\n\n"]
+        self._told_at = now if events else self._told_at
+        return events
 
 
 async def _in_database(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
