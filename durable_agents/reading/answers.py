@@ -14,6 +14,7 @@ from uuid import UUID
 
 from django.db.models import Sum
 
+from durable_agents.agents import registry
 from durable_agents.lifecycle import database
 from durable_agents.models import Message, Role, Stream, Thread, ThreadStatus, ToolCall
 from durable_agents.parts import Chunk, Part
@@ -127,7 +128,7 @@ class AnswerTeller:
             yield from self._end(thread, chunk)
         elif kind == "start":
             if chunk["messageId"] != answer.shown_id:
-                yield from self._end(thread, _end_of(answer))
+                yield from self._end(thread, _end_of(thread, answer))
         elif kind == "reset-step":
             yield from self._reset(thread)
         elif not self._is_mute:
@@ -220,13 +221,15 @@ def _steps_of(answer: Message) -> Any:
     return Stream.objects.using(database()).in_transcript().filter(message=answer)
 
 
-def _end_of(answer: Message) -> Chunk:
-    """How an answer ended that another one has followed."""
+def _end_of(thread: Thread, answer: Message) -> Chunk:
+    """How an answer ended that another one has followed: one that a message has steered has no end of its own."""
     reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
     reason = reasons.values_list("finish_reason", flat=True).first()
     if reason == "stopped":
         return {"type": "abort"}
-    return {"type": "finish", "finishReason": reason if reason in FINISH_REASONS else "tool-calls"}
+    agent = registry.find(thread.agent)
+    is_whole = reason in FINISH_REASONS and agent is not None and agent.when_busy == "queue"
+    return {"type": "finish", "finishReason": reason if is_whole else "tool-calls"}
 
 
 def _spent(answer: Message) -> dict[str, Any]:

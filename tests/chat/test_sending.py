@@ -226,6 +226,7 @@ def test_a_message_for_an_agent_that_queues_waits_within_its_response(me: Chatte
     with ScriptedModel("One.", "Two."):
         run_until_idle()
     assert Screen().take(first.ended().chunks).text == "One."
+    assert first.only("finish")["finishReason"] == "stop"
     assert Screen().take(second.ended().chunks).text == "Two."
 
 

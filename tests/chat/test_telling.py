@@ -169,14 +169,14 @@ def test_a_failure_in_the_middle_of_a_text_ends_with_the_error(thread, worker, c
 
 
 def test_an_answer_ends_where_a_steering_message_has_begun_the_next(thread, worker):
-    """Its own reason is said; the next answer is for whoever asked."""
+    """That it is not the end is said; the next answer is for whoever asked."""
     claim = worker.claim_step()
     teller = teller_of(thread)
     question = send_message(thread, "Wait.")
     other = AnswerTeller(thread.pk, question=question)
     assert (kinds(teller.look()), other.look()) == (["start"], [])
     worker.answer("First.", claim=claim)
-    assert teller.look()[-1]["finishReason"] == "stop"
+    assert teller.look()[-1]["finishReason"] == "tool-calls"
     assert kinds(other.look()) == ["start"]
     worker.answer("Second.")
     assert Screen(knows_7=True).take([{"type": "start", "messageId": "x"}, *other.look()]).text == "Second."
