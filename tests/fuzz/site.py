@@ -18,8 +18,13 @@ from demo_project.supervisor import ROOT, Program, Supervisor
 
 HOST = "127.0.0.1"
 READY_SECONDS = 60
-TO_DECIDE = "Book a table for four at Luigi's at 19:30"
-TO_ANSWER = ("Ask a colleague: do we ship on Friday?", "Let me pick a date for the launch")
+LEADS_TO = {
+    "approve": "Book a table for four at Luigi's at 19:30",
+    "reject": "Book a table for four at Luigi's at 19:30",
+    "result": "Let me pick a date for the launch",
+    "error": "Ask a colleague: do we ship on Friday?",
+}
+"""What is said to get a call to which this can be done."""
 SMALL_TALK = "What can you do?"
 EACH = 12
 """Threads that are begun with each of these."""
@@ -103,18 +108,19 @@ def token_of(url: str, name: str) -> str:
 
 
 def known_things(url: str, token: str) -> dict[str, Any]:
-    """Begin threads and return what there is to name: ids of ``threads`` and of their first ``messages``, and calls,
-    each with its thread, that wait for a decision (``decide``) or for an outcome (``answer``)."""
+    """Begin threads and return what there is to name: ids of ``threads`` and of their first ``messages``, and for each
+    thing that can be done to a call some ``calls`` with their threads."""
     headers = {"Authorization": f"Token {token}"}
     with httpx.Client(base_url=f"{url}/agents/", headers=headers, timeout=20, trust_env=False) as client:
         threads = [begun(client, SMALL_TALK) for _ in range(EACH)]
-        decide = [begun(client, TO_DECIDE) for _ in range(EACH)]
-        answer = [begun(client, prompt) for prompt in TO_ANSWER * EACH]
+        waiting = {action: [begun(client, prompt) for _ in range(EACH)] for action, prompt in LEADS_TO.items()}
         return {
             "threads": threads,
             "messages": [client.get(f"threads/{thread}/messages/").json()["results"][0]["id"] for thread in threads],
-            "decide": [(thread, waiting_call(client, thread)) for thread in decide],
-            "answer": [(thread, waiting_call(client, thread)) for thread in answer],
+            "calls": {
+                action: [(thread, waiting_call(client, thread)) for thread in begun_for]
+                for action, begun_for in waiting.items()
+            },
         }
 
 
