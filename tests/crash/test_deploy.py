@@ -109,7 +109,7 @@ def test_yesterdays_work_waits_for_the_grace_and_then_ends_visibly(start, model_
 
 def test_yesterdays_work_goes_on_when_its_release_comes_back(start, model_server, left_behind):
     threads, _ = left_behind
-    start(1, TEST_RELEASE="today", TEST_DURABLE_AGENTS=SHORT)
+    start(1, TEST_RELEASE="today", TEST_DURABLE_AGENTS=json.dumps({"LEASE_SECONDS": 4}))
     assert nothing_ended(threads)
     model_server.answer_with(lambda request: Reply(text="Back again."))
     ToolCall.objects.update(arguments={"text": "it"})
