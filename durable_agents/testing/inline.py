@@ -27,7 +27,7 @@ from durable_agents.conf import config, default_cluster
 from durable_agents.engine.steps import spent
 from durable_agents.engine.worker import Engine
 from durable_agents.lifecycle import Claim, database
-from durable_agents.models import Stream, ToolCall, calls_of, streams_of
+from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
 from durable_agents.streaming import DeltaBuffer, DeltaWriter
 from durable_agents.testing.crashes import SimulatedCrash, mortal
 from durable_agents.testing.hints import muted
@@ -132,6 +132,7 @@ class InlineEngine(Engine):
         self._real_models = real_models
         self._begun: list[Claim] = []
         self._skipped_seconds = 0.0
+        self._looked_at: datetime | None = None
 
     async def run(self) -> None:
         """Claim and run until nothing is due; what ends it early is noted in ``ended_by``."""
@@ -142,7 +143,7 @@ class InlineEngine(Engine):
         checking = self.loop.create_task(self._check_held())
         try:
             await self.in_database(_take_over)
-            while await self._claim_due() or await self.moments.settle() or await self._skip_a_wait():
+            while await self._look() or await self.moments.settle() or await self._skip_a_wait():
                 await self._finish_held()
         except _Over:
             pass
@@ -252,9 +253,14 @@ class InlineEngine(Engine):
             self._wake.clear()
             await self._wake.wait()
 
+    async def _look(self) -> int:
+        """Claim what is due, and remember when that was."""
+        self._looked_at = await self.in_database(_now)
+        return await self._claim_due()
+
     async def _skip_a_wait(self) -> bool:
-        """Bring forward what is due next. Returns whether there was anything."""
-        waited: float | None = await self.in_database(_bring_forward)
+        """Bring forward what was not due when last looked for. Returns whether there was anything."""
+        waited: float | None = await self.in_database(_bring_forward, self._looked_at)
         self._skipped_seconds += waited or 0
         return waited is not None
 
@@ -284,22 +290,29 @@ def _take_over() -> None:
     lifecycle.expire()
 
 
-def _bring_forward() -> float | None:
-    """Make due now what will be due next. Returns the seconds that this saved; None where nothing is put off."""
+def _now() -> datetime:
+    now: datetime = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)[0]
+    return now
+
+
+def _bring_forward(looked_at: datetime) -> float | None:
+    """Make due now what was due next at that moment. Returns the seconds that this saved, 0 where its time has come
+    meanwhile; None where nothing is put off."""
     code = registry.code()
     streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
     calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
-    waiting = [_next_of(streams), _next_of(calls)]
+    waiting = [_next_of(rows, looked_at) for rows in (streams, calls)]
     found = min((row for row in waiting if row is not None), key=lambda row: row.available_at, default=None)
     if found is None:
         return None
     now: datetime = found.db_now
     type(found)._default_manager.using(database()).filter(pk=found.pk).update(available_at=Now())
-    return float((found.available_at - now).total_seconds())
+    saved: float = (found.available_at - now).total_seconds()
+    return max(0.0, saved)
 
 
-def _next_of(rows: Any) -> Any:
-    later = rows.using(database()).annotate(db_now=Now()).filter(available_at__gt=Now())
+def _next_of(rows: Any, looked_at: datetime) -> Any:
+    later = rows.using(database()).annotate(db_now=Now()).filter(available_at__gt=looked_at)
     return later.order_by("available_at").first()
 
 

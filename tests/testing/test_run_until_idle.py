@@ -1,5 +1,6 @@
 """`run_until_idle` does what a worker does, in the test's thread and transaction, and ends by itself."""
 
+import asyncio
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase
 from django_q.models import OrmQ
 
-from durable_agents import create_thread, send_message, tool
+from durable_agents import Retry, create_thread, send_message, tool
 from durable_agents.lifecycle import claim
 from durable_agents.models import Stream, ToolCall
 from durable_agents.testing import (
@@ -21,6 +22,7 @@ from durable_agents.testing import (
     fails,
     run_until_idle,
 )
+from durable_agents.testing.inline import InlineEngine
 from tests.project.models import Booking
 from tests.testing.shop import open_shop, opened
 
@@ -44,6 +46,25 @@ def test_many_threads_are_served(shop):
     for thread in threads:
         thread.refresh_from_db()
     assert {thread.status for thread in threads} == {"completed"}
+
+
+@pytest.mark.django_db
+def test_what_falls_due_between_two_looks_is_run(monkeypatch):
+    """A wait of milliseconds may be over before anybody could skip it."""
+    look = InlineEngine._claim_due
+
+    async def look_and_doze(engine):
+        won = await look(engine)
+        await asyncio.sleep(0 if won else 0.05)
+        return won
+
+    monkeypatch.setattr(InlineEngine, "_claim_due", look_and_doze)
+    with opened(name="hasty", retry=Retry(initial_delay_seconds=0.03, jitter=False)):
+        thread = create_thread("hasty", prompt="Go.")
+        with ScriptedModel(fails("network"), "Hello."):
+            run_until_idle()
+        thread.refresh_from_db()
+        assert thread.status == "completed"
 
 
 @pytest.mark.django_db
