@@ -49,6 +49,17 @@ def test_many_threads_are_served(shop):
 
 
 @pytest.mark.django_db
+def test_a_run_leaves_no_thread_behind(shop):
+    """A project's suite has thousands of them."""
+    before = set(threading.enumerate())
+    with ScriptedModel(calls("add", a=1, b=1), "Two.", repeat_last=True):
+        for _ in range(3):
+            create_thread("shop", prompt="Go.")
+            run_until_idle()
+    assert {thread.name for thread in set(threading.enumerate()) - before if "durable" in thread.name} == set()
+
+
+@pytest.mark.django_db
 def test_what_falls_due_between_two_looks_is_run(monkeypatch):
     """A wait of milliseconds may be over before anybody could skip it."""
     look = InlineEngine._claim_due
