@@ -51,6 +51,7 @@ def ask_the_warehouse(sku: str) -> str:
 
 MODEL: dict[str, Any] = {
     "model": "openai/scripted",
+    "model_settings": {"api_key": "test"},
     "public": True,
     "retry": Retry(max_attempts=3, initial_delay_seconds=5, jitter=False),
     "tools": [add, count_to, pay, fire, pick_a_date, stamp, ask_the_warehouse],
