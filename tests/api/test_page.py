@@ -54,7 +54,7 @@ def test_programs_get_the_document(accept):
     """Whatever they accept, as ever."""
     response = get(accept)
     assert response["Content-Type"] == "application/json"
-    assert response["Vary"] == "Accept"
+    assert "Accept" in response["Vary"].split(", ")
     assert response.json()["openapi"].startswith("3.")
 
 

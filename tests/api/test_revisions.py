@@ -172,7 +172,7 @@ def test_a_fork_belongs_to_the_caller(agent, talk, settings):
     """Owner, scope and trusted context are the caller's, and nothing of the other owner's goes along."""
     settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.Shared"}
     other = person("other")
-    forged = {"owner": talk.owner_id, "scope": "x", "context": {"caller": "me"}}
+    forged = {"owner": str(talk.owner_id), "scope": "x", "context": {"caller": "me"}}
     fork = Thread.objects.get(pk=Api(other).post(f"threads/{talk.pk}/fork/", forged).json()["id"])
     assert (fork.owner, fork.scope, fork.context) == (other, f"of-{other.pk}", {"caller": str(other.pk)})
 
