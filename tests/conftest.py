@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
+from tests.chromium import chromium
 from tests.servers.model import ModelUnderTest
+
+__all__ = ["chromium"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

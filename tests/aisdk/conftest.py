@@ -7,9 +7,6 @@ import pytest
 
 from tests.aisdk.playing import missing
 from tests.aisdk.stage import Stage
-from tests.browser.conftest import chromium
-
-__all__ = ["chromium", "stage"]
 
 
 @pytest.fixture(scope="session")
