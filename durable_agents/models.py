@@ -484,6 +484,12 @@ class ToolCall(Held):
     def __str__(self) -> str:
         return f"{self.tool_name} {self.tool_call_id} ({self.status})"
 
+    @property
+    def decision_reason(self) -> str | None:
+        """Why the approval that the call asked for was given or refused; None where it was not asked or not decided."""
+        was_decided = self.approval_requested_at is not None and self.approval_decided_at is not None
+        return self.approval_reason if was_decided else None
+
     def outcome(self) -> CallOutcome:
         """The call as a value, for assembling messages and history."""
         return CallOutcome(
@@ -496,6 +502,7 @@ class ToolCall(Held):
             error=self.error,
             approved_arguments=self.approved_arguments,
             is_passed=self.passed_at is not None,
+            decision_reason=self.decision_reason,
         )
 
     @property

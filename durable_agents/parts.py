@@ -250,9 +250,12 @@ class CallOutcome:
     """What a person changed the arguments to; None where they are the model's."""
     is_passed: bool = False
     """Whether the model was told that the call is still running and went on."""
+    decision_reason: str | None = None
+    """Why a person approved or refused the call, empty where they did not say; None where nobody decided."""
 
     def part(self) -> Part:
-        """The tool part that clients see, by the status of the row."""
+        """The tool part that clients see, by the status of the row. A decision stands with the outcome: while an
+        approved call runs, its part is that of any other."""
         part: Part = {
             "type": f"tool-{self.tool_name}",
             "toolCallId": self.tool_call_id,
@@ -263,8 +266,11 @@ class CallOutcome:
             part["output"] = self.result
         elif part["state"] == "output-error":
             part["errorText"] = self.error or "The tool call failed."
-        if self.status in {"approval_requested", "denied"}:
-            part["approval"] = {"id": self.tool_call_id} | ({"approved": False} if self.status == "denied" else {})
+        if part["state"] == "approval-requested":
+            part["approval"] = {"id": self.tool_call_id}
+        elif self.decision_reason is not None and part["state"] != "input-available":
+            decided = {"id": self.tool_call_id, "approved": self.status != "denied"}
+            part["approval"] = decided | ({"reason": self.decision_reason} if self.decision_reason else {})
         return part
 
     def told_to_model(self, *, max_bytes: int) -> str:

@@ -309,7 +309,8 @@ class ThreadReader:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
             part = call.outcome().part()
             extra = {"output": part.get("output"), "error": part.get("errorText"), "progress": call.progress}
-            yield frame | {name: value for name, value in extra.items() if name in _patch_fields(part, call)}
+            approval = {"approval": part["approval"]} if "approval" in part else {}
+            yield frame | {name: value for name, value in extra.items() if name in _patch_fields(part, call)} | approval
 
     def _new_deltas(self, thread: Thread) -> list[Frame]:
         stream = stream_open_at(thread)

@@ -80,7 +80,7 @@ class StreamingView(AgentsView):
             answer=told.answer,
             question=told.question,
             seen=told.seen,
-            can_reset=_knows_resets(request),
+            knows_7=_knows_7(request),
         )
         return self.stream(request, told.thread, AnswerSource(teller), UI_MESSAGE_STREAM)
 
@@ -172,7 +172,7 @@ def _cursor(request: Request, asked: Mapping[str, Any]) -> Cursor | None:
     return cursor_of(asked["cursor"]) if "cursor" in asked else None
 
 
-def _knows_resets(request: Request) -> bool:
+def _knows_7(request: Request) -> bool:
     """Whether the client's AI SDK is of major 7 or later, by its header, else by the setting."""
     major = request.headers.get("X-AI-SDK-Version", "").partition(".")[0].strip()
     return int(major if major.isascii() and major.isdigit() and len(major) < 4 else config().ai_sdk_dialect) >= 7

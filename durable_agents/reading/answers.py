@@ -2,7 +2,8 @@
 client has to act, the answer is closed, or the run is over.
 
 What is told is what every major of the SDK from 6 on understands; ``reset-step``, by which an attempt is taken back,
-only where the client says that it knows it (7). Format: AI SDK, "UI message stream", ``uiMessageChunkSchema``.
+and how a person decided about a call, only where the client says that it knows 7. Format: AI SDK, "UI message stream",
+``uiMessageChunkSchema``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _STATES = {
     "tool-output-error": "output-error",
     "tool-output-denied": "output-denied",
     "tool-approval-request": "approval-requested",
+    "tool-approval-response": "approval-responded",
 }
 
 
@@ -69,7 +71,7 @@ class AnswerTeller:
         answer: Message | None = None,
         question: Message | None = None,
         seen: Seen | None = None,
-        can_reset: bool = False,
+        knows_7: bool = False,
     ) -> None:
         self.thread_id = thread_id
         self.is_over = False
@@ -79,7 +81,7 @@ class AnswerTeller:
         self._answer = answer
         self._question = question
         self._seen = seen or Seen()
-        self._can_reset = can_reset
+        self._knows_7 = knows_7
         self._follower: Follower | None = None
         self._is_in_step = False
         self._has_parts = False
@@ -96,7 +98,7 @@ class AnswerTeller:
         position = self._find()
         if position is None or self._answer is None:
             return list(self._without_answer(thread))
-        self._follower = Follower(self.thread_id, position)
+        self._follower = Follower(self.thread_id, position, knows_7=self._knows_7)
         return [_start(thread, self._answer), *self._news(self._follower, self._answer)]
 
     def _find(self) -> Position | None:
@@ -137,7 +139,7 @@ class AnswerTeller:
     def _reset(self, thread: Thread) -> Iterator[Chunk]:
         if not self._has_parts:
             return
-        if self._can_reset:
+        if self._knows_7:
             self._open.clear()
             self._has_parts = False
             yield {"type": "reset-step"}
@@ -172,7 +174,12 @@ class AnswerTeller:
 
     def _is_shown(self, chunk: Chunk) -> bool:
         """Whether the client shows already what the chunk says of a call."""
-        part = self._seen.calls.get(chunk["toolCallId"], {})
+        part = self._seen.calls.get(chunk.get("toolCallId") or chunk["approvalId"], {})
+        approval = part.get("approval")
+        if chunk["type"] == "tool-approval-response":
+            return isinstance(approval, dict) and approval.get("approved") == chunk["approved"]
+        if chunk["type"] == "tool-approval-request":
+            return isinstance(approval, dict)
         if part.get("state") != _STATES[chunk["type"]]:
             return False
         is_same = part.get("output") == chunk.get("output")

@@ -91,9 +91,23 @@ def _call_facts(part: Part) -> Chunk:
     return {"toolCallId": part["toolCallId"], "toolName": part["type"].removeprefix("tool-")}
 
 
-def call_chunk(call: ToolCall) -> Chunk | None:
-    """Where a call stands: its outcome, progress or the question for approval. None where there is nothing to tell."""
+def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
+    """Where a call stands: the question for approval, the decision, progress, its outcome; nothing where there is
+    nothing to tell. Only version 7 of the AI SDK has words for a decision; others learn that a refused call was asked
+    for."""
     part = call.outcome().part()
+    decided = dict(part.get("approval", {}))
+    approval_id = decided.pop("id", None)
+    if approval_id is not None and (knows_7 or not decided.get("approved")):
+        yield {"type": "tool-approval-request", "toolCallId": call.tool_call_id, "approvalId": approval_id}
+    if decided and knows_7:
+        yield {"type": "tool-approval-response", "approvalId": approval_id, **decided}
+    chunk = _standing(call, part)
+    if chunk is not None:
+        yield chunk
+
+
+def _standing(call: ToolCall, part: Part) -> Chunk | None:
     facts = {"toolCallId": call.tool_call_id}
     match part["state"]:
         case "output-available":
@@ -103,7 +117,11 @@ def call_chunk(call: ToolCall) -> Chunk | None:
         case "output-denied":
             return {"type": "tool-output-denied", **facts}
         case "approval-requested":
-            return {"type": "tool-approval-request", **facts, "approvalId": part["approval"]["id"]}
-    if call.progress is None:
-        return None
-    return {"type": "tool-output-available", **facts, "output": call.progress, "preliminary": True}
+            return None
+    if call.progress is not None:
+        return {"type": "tool-output-available", **facts, "output": call.progress, "preliminary": True}
+    if call.decision_reason is not None and call.passed_at is None:
+        # Approved: clients that show the question, or their answer to it, see that it runs. A client whose message is
+        # complete but for an answer would send it again and again.
+        return {"type": "tool-input-available", **_call_facts(part), "input": part["input"]}
+    return None

@@ -32,7 +32,7 @@ from durable_agents.models import (
     ToolCall,
 )
 from durable_agents.parts import Chunk
-from durable_agents.reading.chunks import BEGINNING, Place, Told, beyond, call_chunk, placed, step_chunks
+from durable_agents.reading.chunks import BEGINNING, Place, Told, beyond, call_chunks, placed, step_chunks
 from durable_agents.streaming import stream_open_at
 
 POLL_SECONDS = 0.1
@@ -58,6 +58,7 @@ def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Ite
     The chunks are those of the AI SDK's UI message stream: ``start`` (with the message's id), for each step
     ``start-step``, text, reasoning and tool chunks and ``finish-step``, and at the end ``finish``, ``abort`` (stopped)
     or ``error`` (failed). ``reset-step`` takes back what the current step has said: another attempt begins it anew.
+    That chunk and ``tool-approval-response`` came with version 7 of the SDK; older clients do not understand them.
 
     Raises InvalidCursorError, and ThreadNotFoundError also when the thread is deleted meanwhile. Inside a transaction
     it tells what there is and raises RuntimeError where it would have to wait.
@@ -138,8 +139,9 @@ def _position(cursor: str | None) -> Position | None:
 class Follower:
     """Tells one thread in chunks. Synchronous: call it where the ORM may be called."""
 
-    def __init__(self, thread_id: UUID, position: Position | None) -> None:
+    def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id
+        self._knows_7 = knows_7
         self._thread: Thread | None = None
         self._given = position
         self._at = position or Position(rev=0, phase=Phase.AT_REST)
@@ -187,8 +189,8 @@ class Follower:
                 yield from self._closed_step(row)
                 self._at.rev = row.rev
             else:
-                self._at.rev = row.rev
                 yield from self._call(row)
+                self._at.rev = row.rev
         self._at.rev = thread.rev
 
     def _closed_step(self, stream: Stream) -> Iterator[Chunk]:
@@ -202,9 +204,12 @@ class Follower:
         yield from self._tell(placed(step_chunks(stream.parts), number=stream.number))
 
     def _call(self, call: ToolCall) -> Iterator[Chunk]:
-        chunk = call_chunk(call)
-        if chunk is not None and call.message_id == self._at.message_id:
-            yield chunk
+        if call.message_id != self._at.message_id:
+            return
+        chunks = list(call_chunks(call, knows_7=self._knows_7))
+        yield from chunks[:-1]  # whoever goes on from one of these hears all of them again
+        self._at.rev = call.rev
+        yield from chunks[-1:]
 
     def _open_step(self, thread: Thread) -> Iterator[Chunk]:
         stream = stream_open_at(thread)

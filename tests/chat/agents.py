@@ -49,12 +49,17 @@ def ask_the_warehouse(sku: str) -> str:
     """Ask; the answer comes later."""
 
 
+@tool(kind="deferred", needs_approval=True, timeout_seconds=None)
+def order(sku: str) -> str:
+    """Order more; the owner is asked before, and the answer comes later."""
+
+
 MODEL: dict[str, Any] = {
     "model": "openai/scripted",
     "model_settings": {"api_key": "test"},
     "public": True,
     "retry": Retry(max_attempts=3, initial_delay_seconds=5, jitter=False),
-    "tools": [add, count_to, pay, fire, pick_a_date, stamp, ask_the_warehouse],
+    "tools": [add, count_to, pay, fire, pick_a_date, stamp, ask_the_warehouse, order],
 }
 
 chatty = Agent("chatty", **MODEL)

@@ -32,7 +32,10 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "abort": ({}, {"reason": str}),
 }
 """The types that both majors know, with the fields that they must and may have; the names of tools are not dynamic."""
-ONLY_7: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {"reset-step": ({}, {})}
+ONLY_7: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "reset-step": ({}, {}),
+    "tool-approval-response": ({"approvalId": str, "approved": bool}, {"reason": str}),
+}
 REASONS = {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 STATES = {
     "tool-output-error": "output-error",
@@ -109,6 +112,8 @@ class Screen:
             self._text(name, phase, chunk)
         elif kind.startswith("tool-input-"):
             self._input(kind, chunk)
+        elif kind == "tool-approval-response":
+            self._decision(chunk)
         else:
             self._outcome(kind, chunk)
 
@@ -128,14 +133,13 @@ class Screen:
             part |= {"state": "done"} | ({"providerMetadata": chunk["providerMetadata"]} if len(chunk) > 2 else {})
 
     def _input(self, kind: str, chunk: Chunk) -> None:
-        assert self._is_in_step, "parts come within a step"
         facts = {"type": f"tool-{chunk['toolName']}", "toolCallId": chunk["toolCallId"]}
         if kind == "tool-input-start":
+            assert self._is_in_step, "parts come within a step"
             self.parts.append({**facts, "state": "input-streaming"})
         else:
-            part = self._call(chunk)
-            part.clear()
-            part |= {**facts, "state": "input-available", "input": chunk["input"]}
+            assert chunk["toolCallId"] in self._calls_of_step(), "version 7 looks for the part in the last step only"
+            self._call(chunk).update({**facts, "state": "input-available", "input": chunk["input"]})
 
     def _outcome(self, kind: str, chunk: Chunk) -> None:
         part = self._call(chunk)
@@ -146,6 +150,15 @@ class Screen:
                 part[name] = chunk[name]
         if kind == "tool-approval-request":
             part["approval"] = {"id": chunk["approvalId"]}
+
+    def _decision(self, chunk: Chunk) -> None:
+        [part] = [part for part in self.parts if part.get("approval", {}).get("id") == chunk["approvalId"]]
+        said = {name: chunk[name] for name in ("approved", "reason") if name in chunk}
+        part |= {"state": "approval-responded", "approval": part["approval"] | said}
+
+    def _calls_of_step(self) -> list[str]:
+        begins = max(index for index, part in enumerate(self.parts) if part["type"] == "step-start")
+        return [part["toolCallId"] for part in self.parts[begins:] if "toolCallId" in part]
 
     def _call(self, chunk: Chunk) -> Part:
         [part] = [part for part in self.parts if part.get("toolCallId") == chunk["toolCallId"]]

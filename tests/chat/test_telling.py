@@ -76,7 +76,7 @@ def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):
 
 def begun(answer: Message, *, knows_7: bool) -> tuple[Message, AnswerTeller, Screen]:
     """Return somebody who begins to follow an answer."""
-    teller = AnswerTeller(answer.thread_id, answer=answer, can_reset=knows_7)
+    teller = AnswerTeller(answer.thread_id, answer=answer, knows_7=knows_7)
     return answer, teller, Screen(knows_7=knows_7)
 
 
@@ -104,7 +104,7 @@ def kinds(chunks) -> list[str]:
 
 def test_an_attempt_that_is_taken_back_is_reset_where_the_client_knows_that(thread, worker):
     """The step goes on as the one that it is: no second beginning of it."""
-    teller = teller_of(thread, can_reset=True)
+    teller = teller_of(thread, knows_7=True)
     lose(worker, "half", teller)
     assert kinds(teller.look()) == ["reset-step"]
     worker.answer("Whole.")
@@ -141,10 +141,10 @@ def lose(worker: Worker, text: str | None, teller: AnswerTeller) -> None:
     lifecycle.reap(lambda _: False)
 
 
-@pytest.mark.parametrize("can_reset", [True, False])
-def test_a_stop_in_the_middle_of_a_call_closes_what_is_shown(thread, worker, can_reset):
+@pytest.mark.parametrize("knows_7", [True, False])
+def test_a_stop_in_the_middle_of_a_call_closes_what_is_shown(thread, worker, knows_7):
     """The call was begun and never made; both majors are told of an end."""
-    teller, screen = teller_of(thread, can_reset=can_reset), Screen(knows_7=can_reset)
+    teller, screen = teller_of(thread, knows_7=knows_7), Screen(knows_7=knows_7)
     claim = worker.claim_step()
     worker.say(claim, "half")
     begin_call(worker, claim, calling())
@@ -155,17 +155,17 @@ def test_a_stop_in_the_middle_of_a_call_closes_what_is_shown(thread, worker, can
     assert screen.text == "half"
 
 
-@pytest.mark.parametrize("can_reset", [True, False])
-def test_a_failure_in_the_middle_of_a_text_ends_with_the_error(thread, worker, can_reset):
+@pytest.mark.parametrize("knows_7", [True, False])
+def test_a_failure_in_the_middle_of_a_text_ends_with_the_error(thread, worker, knows_7):
     """The text that was begun is closed before, or taken back."""
-    teller, screen = teller_of(thread, can_reset=can_reset), Screen(knows_7=can_reset)
+    teller, screen = teller_of(thread, knows_7=knows_7), Screen(knows_7=knows_7)
     claim = worker.claim_step()
     worker.say(claim, "half")
     screen.take(teller.look())
     worker.fail(claim)
     screen.take(teller.look())
     assert screen.end == {"type": "error", "errorText": "The model's credentials are not accepted."}
-    assert screen.text == ("" if can_reset else "half")
+    assert screen.text == ("" if knows_7 else "half")
 
 
 def test_an_answer_ends_where_a_steering_message_has_begun_the_next(thread, worker):

@@ -7,7 +7,9 @@ import pytest
 
 from durable_agents import add_tool_result
 from durable_agents.models import Message, Thread, ToolCall
+from durable_agents.reading.answers import AnswerTeller
 from durable_agents.testing import ScriptedModel, calls, fails, run_until_idle
+from durable_agents.transcript import ui_messages
 from tests.chat import agents
 from tests.chat.client import Body, Chatter
 from tests.chat.screen import Screen
@@ -98,6 +100,32 @@ def test_a_refusal_is_told_to_the_model(me: Chatter):
     shown = gone_on(me.post(decided(screen, approved=False)), screen, "As you like.")
     assert (shown.tool()["state"], shown.text) == ("output-denied", "As you like.")
     assert agents.RAN == []
+
+
+def test_an_approved_call_that_waits_for_a_service_is_seen_to_wait(me: Chatter):
+    """The client's message is not complete but for an answer any more: it would be sent for ever."""
+    screen = asked(me, calls("order", sku="x"))
+    body = me.post(decided(screen, approved=True)).until("start")
+    run_until_idle()
+    shown = Screen(answering(screen)["messages"][0]["parts"]).take(body.ended().chunks)
+    assert (shown.tool()["state"], shown.tool()["input"]) == ("input-available", {"sku": "x"})
+    assert shown.end["finishReason"] == "tool-calls"
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_who_comes_later_sees_how_it_was_decided(me: Chatter, approved: bool):
+    """In the stored message, and told in chunks of version 7; version 6 has no words for it."""
+    screen = asked(me, PAY)
+    gone_on(me.post(decided(screen, approved=approved, reason="So.")), screen, "Well.")
+    answer = Message.objects.get(role="assistant")
+    [stored] = [part for part in ui_messages([answer])[0]["parts"] if "toolCallId" in part]
+    approval = {"id": stored["toolCallId"], "approved": approved, "reason": "So."}
+    assert stored["approval"] == approval
+    told = AnswerTeller(answer.thread_id, answer=answer, knows_7=True).look()
+    assert Screen(knows_7=True).take(told).tool() == stored
+    told = AnswerTeller(answer.thread_id, answer=answer).look()
+    del stored["approval"]
+    assert Screen().take(told).tool() == (stored if approved else stored | {"approval": {"id": approval["id"]}})
 
 
 def test_the_first_decision_counts(me: Chatter):

@@ -259,12 +259,28 @@ def outcome(status, **facts):
         ("expired", "output-error", {"errorText": "The tool call failed."}),
         ("cancelled", "output-error", {"errorText": "The tool call failed."}),
         ("unknown", "output-error", {"errorText": "The tool call failed."}),
-        ("denied", "output-denied", {"approval": {"id": "c", "approved": False}}),
+        ("denied", "output-denied", {}),
     ],
 )
 def test_a_call_is_shown_by_its_status(status, state, more):
     """Optional fields are absent, never null; an output of null is an output."""
     assert outcome(status).part() == {"type": "tool-add", "toolCallId": "c", "state": state, "input": {"a": 1}, **more}
+
+
+@pytest.mark.parametrize(
+    ("status", "approval"),
+    [
+        ("running", None),
+        ("completed", {"id": "c", "approved": True}),
+        ("failed", {"id": "c", "approved": True}),
+        ("denied", {"id": "c", "approved": False}),
+    ],
+)
+def test_a_decision_stands_with_the_outcome(status, approval):
+    """While an approved call runs, its part is that of any other; a reason is told where one was given."""
+    assert outcome(status, decision_reason="").part().get("approval") == approval
+    with_reason = None if approval is None else approval | {"reason": "So."}
+    assert outcome(status, decision_reason="So.").part().get("approval") == with_reason
 
 
 def test_the_parts_of_a_step_have_their_outcomes_filled_in():

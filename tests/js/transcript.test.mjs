@@ -204,6 +204,17 @@ for (const [status, error] of [["denied", undefined], ["expired", "Nobody answer
   });
 }
 
+test("who watches learns how a question was decided", () => {
+  const asked = {type: "tool-pay", toolCallId: "c", state: "approval-requested", input: {}, approval: {id: "c"}};
+  const transcript = transcriptOf({messages: [assistant("a", [STEP, asked], 2)]});
+  transcript.commit({type: "tool", rev: 2, tool_call_id: "c", status: "running"});
+  const running = transcript.messages()[0].parts[1];
+  assert.deepEqual(running, {type: "tool-pay", toolCallId: "c", state: "input-available", input: {}});
+  const approval = {id: "c", approved: true, reason: "Fine."};
+  transcript.commit({type: "tool", rev: 3, tool_call_id: "c", status: "completed", output: 1, approval});
+  assert.deepEqual(transcript.messages()[0].parts[1], {...running, state: "output-available", output: 1, approval});
+});
+
 test("messages stand by position, queued ones behind, unsent ones last", () => {
   const transcript = transcriptOf({messages: [user("queued", "later", null), assistant("a", [], 2), user("u", "Hi", 1)]});
   transcript.draft("draft", [text("now")]);

@@ -158,6 +158,7 @@ const RULES = new Map([
   ["tool-input-available", (message, chunk) => putTool(message, chunk, "input-available", {input: chunk.input})],
   ["tool-input-error", (message, chunk) => putTool(message, chunk, "output-error", brokenInput(chunk))],
   ["tool-approval-request", (message, chunk) => putTool(message, chunk, "approval-requested", approval(chunk))],
+  ["tool-approval-response", decideTool],
   ["tool-output-available", (message, chunk) => putTool(message, chunk, "output-available", output(chunk))],
   ["tool-output-error", (message, chunk) => putTool(message, chunk, "output-error", {errorText: chunk.errorText})],
   ["tool-output-denied", (message, chunk) => putTool(message, chunk, "output-denied", {})],
@@ -246,6 +247,15 @@ function putTool(message, chunk, state, fields) {
   const facts = pick(chunk, "title", "toolMetadata", "providerExecuted");
   const part = {...known, ...facts, ...toolMetadata(chunk, state), state, ...fields};
   return index < 0 ? append(message, part) : replaceAt(message, index, part);
+}
+
+/** @type {(message: Message, chunk: Chunk) => Message} */
+function decideTool(message, chunk) {
+  const index = message.parts.findLastIndex((part) => part.approval?.id === chunk.approvalId);
+  if (index < 0) return message;
+  const part = message.parts[index];
+  const decided = {...part.approval, ...pick(chunk, "approved", "reason")};
+  return replaceAt(message, index, {...part, state: "approval-responded", approval: decided});
 }
 
 /** @type {(chunk: Chunk, state: string) => Record<string, any>} */
@@ -610,14 +620,20 @@ function patchTool(transcript, frame) {
 }
 
 /** @type {(part: Part, frame: Frame) => Part} */
-function patchedTool(part, {status, tool_call_id, output: result, error, progress}) {
-  const {output: _output, errorText: _error, progress: _progress, approval: _approval, ...known} = part;
+function patchedTool(part, {status, tool_call_id: id, output: result, error, progress, approval: decided}) {
+  const {output: _output, errorText: _error, progress: _progress, approval: _approval, ...rest} = part;
   const state = TOOL_STATES[status] ?? part.state;
-  if (state === "output-available") return {...known, state, output: result ?? null};
-  if (state === "output-error") return {...known, state, errorText: error || "The tool call failed."};
-  if (state === "approval-requested") return {...known, state, approval: {id: tool_call_id}};
-  if (state === "output-denied") return {...known, state, approval: {id: tool_call_id, approved: false}};
-  return {...known, state, ...(progress === undefined ? {} : {progress})};
+  const known = {...rest, state, ...approvalOf(state, decided ?? {id})};
+  if (state === "output-available") return {...known, output: result ?? null};
+  if (state === "output-error") return {...known, errorText: error || "The tool call failed."};
+  if (state === "input-available" && progress !== undefined) return {...known, progress};
+  return known;
+}
+
+/** @type {(state: string, approval: {id: string, approved?: boolean}) => Record<string, any>} */
+function approvalOf(state, approval) {
+  if (state === "approval-requested" || approval.approved !== undefined) return {approval};
+  return state === "output-denied" ? {approval: {...approval, approved: false}} : {};
 }
 
 /** @type {(entry: Entry, segment: Segment, chunk: Chunk) => void} */

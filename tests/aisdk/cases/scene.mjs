@@ -122,16 +122,12 @@ export function chunksIn(text) {
   return lines.map((line) => JSON.parse(line.slice(6)));
 }
 
-/** What of a message must be alike in client and database. The ids of reasoning parts are a detail of one version; who
- * agreed to a call that is over is known to the client that said so. */
+/** What of a message must be alike in client and database. The ids of reasoning parts are a detail of one version. */
 export function shape({id, role, parts}) {
   return {id, role, parts: JSON.parse(JSON.stringify(parts)).map(shapeOfPart)};
 }
 
-function shapeOfPart({id, approval, ...part}) {
-  const isOver = part.state?.startsWith("output-");
-  return {...part, ...(id && part.type !== "reasoning" && {id}), ...(approval && !isOver && {approval})};
-}
+const shapeOfPart = ({id, ...part}) => ({...part, ...(id && part.type !== "reasoning" && {id})});
 
 export const textOf = (message) => (message?.parts ?? []).flatMap(({type, text}) => (type === "text" ? [text] : [])).join("");
 export const toolParts = (message) => message.parts.filter(({type}) => type.startsWith("tool-"));
