@@ -75,11 +75,10 @@ class Config:
 @cache
 def config() -> Config:
     """The project's configuration. Unknown keys are left to the system checks."""
-    given: dict[str, Any] = {key.lower(): value for key, value in _raw().items()}
-    known = {item.name for item in fields(Config)}
-    values = {key: value for key, value in given.items() if key in known}
+    given = _raw()
+    values: dict[str, Any] = {item.name: given[key] for item in fields(Config) if (key := item.name.upper()) in given}
     if "pools" in values:
-        values["pools"] = _default_pools() | {name: _pool(pool) for name, pool in values["pools"].items()}
+        values["pools"] = _default_pools() | {name: _pool(name, pool) for name, pool in values["pools"].items()}
     return Config(**values)
 
 
@@ -140,8 +139,9 @@ def _raw() -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
-def _pool(given: Mapping[str, Any]) -> PoolConfig:
-    return PoolConfig(cluster=given.get("cluster"), limit=int(given.get("limit", PoolConfig.limit)))
+def _pool(name: str, given: Mapping[str, Any]) -> PoolConfig:
+    default = _default_pools().get(name, PoolConfig())
+    return PoolConfig(cluster=given.get("cluster"), limit=int(given.get("limit", default.limit)))
 
 
 def _forget(*, setting: str, **_: object) -> None:

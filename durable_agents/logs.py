@@ -32,9 +32,18 @@ class _ThreadId(str):
 
 def log(level: int, message: str, /, *, action: str, error: BaseException | None = None, **facts: Any) -> None:
     """Write one record with these facts; ``error`` adds its traceback."""
+    _write(level, message, action, error, facts)
+
+
+def log_error(message: str, /, *, action: str, **facts: Any) -> None:
+    """Write the exception that is being handled, with its traceback."""
+    _write(logging.ERROR, message, action, sys.exc_info()[1], facts)
+
+
+def _write(level: int, message: str, action: str, error: BaseException | None, facts: dict[str, Any]) -> None:
     if not logger.isEnabledFor(level):
         return
-    file, line, function, _ = logger.findCaller(stacklevel=2)
+    file, line, function, _ = logger.findCaller(stacklevel=3)  # whoever has called one of the functions above
     info: Any = (type(error), error, error.__traceback__) if error is not None else None
     record = logger.makeRecord(logger.name, level, file, line, message, (), info, function)
     if "thread" in facts:
@@ -53,11 +62,6 @@ def _without_secrets(record: logging.LogRecord) -> None:
         safe = redacted(told)
         if safe != told:
             record.exc_info, record.exc_text = None, safe
-
-
-def log_error(message: str, /, *, action: str, **facts: Any) -> None:
-    """Write the exception that is being handled, with its traceback."""
-    log(logging.ERROR, message, action=action, error=sys.exc_info()[1], **facts)
 
 
 def _plain(value: object) -> object:

@@ -92,6 +92,8 @@ def main() -> int:
         run = subprocess.run(
             [*command, f"--junitxml={results}", *arguments], cwd=ROOT, env={**os.environ, "PROOF": "full"}, check=False
         )
+        if not results.exists():  # pytest did not take the command line, and said so
+            return run.returncode
         report = report_of(ET.parse(results).getroot())
     print(f"\n{report}")
     if options.keep:

@@ -25,6 +25,7 @@ from durable_agents.admin.display import age, all_tokens, badge, called, money, 
 from durable_agents.admin.rows import ReadOnlyAdmin
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall
+from durable_agents.transcript import get_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Move:
     name: str
     label: Any
     draw: Callable[[Thread], Thread]
+    ends_running: bool
+    """Whether a thread that it has moved runs afterwards; before, it did the opposite."""
     entry: str
     done: Callable[[int], str]
     nothing: Any
@@ -43,6 +46,7 @@ STOP = Move(
     name="stop",
     label=_("Stop"),
     draw=lifecycle.stop_thread,
+    ends_running=False,
     entry="Stopped the run.",
     done=lambda count: ngettext("%d thread was stopped.", "%d threads were stopped.", count) % count,
     nothing=_("There was no run to stop."),
@@ -51,6 +55,7 @@ RESUME = Move(
     name="resume",
     label=_("Resume"),
     draw=lifecycle.resume_thread,
+    ends_running=True,
     entry="Resumed the thread.",
     done=lambda count: ngettext("%d thread goes on.", "%d threads go on.", count) % count,
     nothing=_("There was nothing to resume: no thread was stopped or failed."),
@@ -127,11 +132,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         count = 0
         for thread in threads:
             try:
-                is_moved = move.draw(thread).rev != thread.rev
+                before = get_thread(thread.pk)  # a worker may have moved it since it was listed
+                moved = move.draw(before)
             except DurableAgentsError as error:
                 self.message_user(request, str(error), messages.ERROR)
                 continue
-            if is_moved:
+            if before.is_running != move.ends_running == moved.is_running:
                 self.log_change(request, thread, move.entry)
                 count += 1
         if count:

@@ -60,7 +60,7 @@ def create_thread(
     scope: str = "",
     prompt: str | None = None,
     parts: list[Part] | None = None,
-    messages: Sequence[Mapping[str, Any]] = (),
+    messages: Sequence[Mapping[str, Any]] | None = None,
     start: bool | None = None,
     client_id: str | None = None,
     title: str = "",
@@ -101,7 +101,7 @@ def create_thread(
                 raise
             return known
         with hold_thread(thread.pk, savepoint=False) as locked:
-            write_history(locked, messages)
+            write_history(locked, messages or ())
             asks = prompt is not None or parts is not None
             if asks:
                 put_message(locked, Role.USER, _checked_parts(prompt, parts))

@@ -94,8 +94,8 @@ def regenerate(thread: Thread | UUID | str, message_id: UUID | str | None = None
 def fork_thread(
     thread: Thread | UUID | str,
     at: UUID | str | None = None,
-    *,
     owner: Any = None,
+    *,
     scope: str | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> Thread:

@@ -116,7 +116,7 @@ def _settings() -> Iterator[Said]:
         if not check.__module__.startswith("durable_agents."):
             continue
         for message in check(app_configs=None, databases=None):
-            if message.level >= WARNING:
+            if message.level >= WARNING and not message.is_silenced():
                 problems += 1
                 yield (
                     "error" if message.level >= ERROR else "warning",
@@ -298,7 +298,7 @@ def _load(pool: str) -> _Load:
 def _workers() -> Iterator[Said]:
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
-    seen = _clusters_seen()
+    seen = _clusters_seen() if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS") else 0
     for cluster in _clusters():
         loads = {pool: _load(pool) for pool in config().pools_of(cluster)}
         problems = [said for pool, load in loads.items() for said in _overload(cluster, pool, load)]
@@ -326,7 +326,7 @@ def _overload(cluster: str, pool: str, load: _Load) -> Iterator[Said]:
 
 
 def _clusters_seen() -> int:
-    """How many clusters django-q2 sees; zero where it cannot say."""
+    """How many clusters django-q2 sees, whatever their names are; zero where it cannot say."""
     try:
         return clusters_seen()
     except Exception:

@@ -319,6 +319,13 @@ def pieces_of(answer: Any) -> list[Piece]:
     raise TypeError(f"A scripted answer is a text, pieces (says, calls, fails, ...) or a list of them, not {answer!r}.")
 
 
+def told_over_http(pieces: list[Piece]) -> list[Piece]:
+    """The pieces, where a server can send them. Raises TypeError for one that it cannot."""
+    if any(isinstance(piece, Moment) for piece in pieces):
+        raise TypeError("does(...) cannot be told over HTTP: leave http=True away in this test.")
+    return pieces
+
+
 def words_of(text: str) -> list[str]:
     """The text cut before each word; joined again it is the text."""
     return _WORD.findall(text)
@@ -360,17 +367,13 @@ class _ScriptedDoor:
         try:
             answer: Any = self._model.take(request)
             while callable(answer):
-                answer = await _call(answer, request)
-            return self._tellable(pieces_of(answer))
+                answer = await called(answer, request)
+            pieces = pieces_of(answer)
+            return pieces if self._server is None else told_over_http(pieces)
         except ModelError as error:
             return pieces_of(error)
         except Exception as error:
             _end(error)
-
-    def _tellable(self, pieces: list[Piece]) -> list[Piece]:
-        if self._server is not None and any(isinstance(piece, Moment) for piece in pieces):
-            raise TypeError("does(...) cannot be told over HTTP: leave http=True away in this test.")
-        return pieces
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
         """Count words."""
@@ -386,7 +389,7 @@ class _ScriptedDoor:
             await llm.LiteLLMDoor().aclose()
 
 
-async def _call(function: Callable[..., Any], *args: Any) -> Any:
+async def called(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function of the test, where it may use the ORM if it is sync."""
     runs_here = host.get()
     if runs_here is not None:
@@ -449,7 +452,7 @@ class _Telling:
         if isinstance(piece, Silence):
             raise ModelError(ErrorKind.NETWORK, "The model was silent for longer than it may be.", retryable=True)
         try:
-            await _call(piece.function)
+            await called(piece.function)
         except Exception as error:
             _end(error)
         if runs_here is not None:

@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
 from uuid import uuid4
 
+from asgiref.sync import async_to_sync
+
 from durable_agents.exceptions import ErrorKind
 from durable_agents.llm import Finished, LiteLLMDoor, ModelEvent, ModelRequest
 from durable_agents.testing.script import (
@@ -28,7 +30,9 @@ from durable_agents.testing.script import (
     Silence,
     Text,
     Thought,
+    called,
     pieces_of,
+    told_over_http,
     usage_of,
     words_of,
 )
@@ -109,8 +113,8 @@ class ModelServer:
             return held
         answer = self._take(_request_of(body))
         while callable(answer):
-            answer = answer(_request_of(body))
-        return pieces_of(answer)
+            answer = async_to_sync(called)(answer, _request_of(body))
+        return told_over_http(pieces_of(answer))
 
 
 def _as_openai(model: str) -> str:
@@ -146,8 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(body, pieces)
 
     def _answer(self, body: dict[str, Any], pieces: Sequence[Piece]) -> None:
-        if isinstance(pieces[0], Failure) and pieces[0].kind in _REFUSALS:
-            self._fail(pieces[0])
+        first = pieces[0] if pieces else None
+        if isinstance(first, Failure) and first.kind in _REFUSALS:
+            self._fail(first)
             return
         self._head(200, {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked"})
         for chunk in _chunks(_request_of(body), pieces):

@@ -9,12 +9,14 @@ from django.test import Client
 from django.urls import reverse
 
 from durable_agents import Agent, create_thread, stop_thread
+from durable_agents.admin import threads
 from durable_agents.agents import registry
 from durable_agents.models import Delta, Message, Stream, Thread
+from durable_agents.transcript import get_thread
 from tests.admin.conftest import VIEW
 from tests.admin.test_reading import html, listing, page
 from tests.api.calls import person
-from tests.lifecycle.stage import status_of
+from tests.lifecycle.stage import Worker, status_of
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +47,19 @@ def test_stopping_threads_counts_and_logs_those_that_ran(keeper, agent, owner):
     assert {status_of(thread) for thread in running} == {"stopped"}
     assert status_of(resting) == "completed"
     assert sorted(entries()) == sorted((str(thread.pk), "Stopped the run.") for thread in running)
+
+
+def test_what_a_worker_did_meanwhile_is_not_the_doing_of_staff(keeper, agent, owner, monkeypatch):
+    """A thread that came to rest by itself after it was listed was not stopped by anybody."""
+    thread = create_thread(agent, owner=owner, prompt="Hi")
+
+    def answered_first(*arguments):
+        Worker().answer("Hello.")
+        return get_thread(*arguments)
+
+    monkeypatch.setattr(threads, "get_thread", answered_first)
+    assert act(keeper, "stop_selected", thread) == ["There was no run to stop."]
+    assert (entries(), status_of(thread)) == ([], "completed")
 
 
 def test_resuming_threads_counts_and_logs_those_that_go_on(keeper, agent, owner):

@@ -15,6 +15,33 @@ FUNCTIONS = {
     *("add_tool_result", "add_tool_error", "set_tool_call_timeout", "approve_tool_call", "reject_tool_call"),
     *("settle_tool_call", "regenerate", "edit_message", "fork_thread", "export_thread", "erase"),
 }
+PROMISED = {
+    "create_thread": "agent, *, owner=None, scope='', prompt=None, parts=None, messages=None, start=None, "
+    "client_id=None, title='', metadata=None, context=None",
+    "send_message": "thread, prompt=None, *, parts=None, client_id=None, metadata=None, context=None",
+    "add_message": "thread, role, parts",
+    "resume_thread": "thread, prompt=None",
+    "stop_thread": "thread",
+    "get_thread": "thread_id",
+    "list_threads": "*, owner=None, scope=None, agent=None, status=None",
+    "list_messages": "thread, *, after=None, limit=None, include_system=False",
+    "list_messages_with_streams": "thread, *, from_number=0",
+    "stream_thread": "thread, cursor=None",
+    "wait_for_thread": "thread, timeout_seconds=30",
+    "delete_thread": "thread",
+    "add_tool_result": "thread, tool_call_id, result",
+    "add_tool_error": "thread, tool_call_id, error",
+    "set_tool_call_timeout": "thread, tool_call_id, seconds",
+    "approve_tool_call": "thread, tool_call_id, *, by, arguments=None, reason=''",
+    "reject_tool_call": "thread, tool_call_id, *, by, reason=''",
+    "settle_tool_call": "thread, tool_call_id",
+    "regenerate": "thread, message_id=None",
+    "edit_message": "thread, message_id, parts",
+    "fork_thread": "thread, at=None, owner=None",
+    "export_thread": "thread",
+    "erase": "*, owner=None, scope=None",
+}
+"""How each function may be called, for good."""
 VALUES = {
     *("Agent", "Streaming", "Tool", "ToolContext", "tool", "Retry", "RetryIn", "Fail"),
     *("DurableAgentsError", "ThreadNotFoundError", "AgentNotFoundError", "ThreadBusyError", "ToolCallNotFoundError"),
@@ -64,6 +91,22 @@ def test_every_function_has_a_twin_with_its_arguments(name):
     returned = inspect.signature(twin).return_annotation
     assert inspect.iscoroutinefunction(twin) or returned.startswith("AsyncIterator")
     assert inspect.signature(twin).parameters == inspect.signature(function).parameters
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_every_function_takes_the_arguments_that_were_promised(name):
+    """In their order, with their defaults; what came later is optional and by name."""
+    scope: dict[str, object] = {}
+    exec(f"def promised({PROMISED[name]}): ...", scope)
+    promised = inspect.signature(scope["promised"]).parameters
+    taken = inspect.signature(getattr(durable_agents, name)).parameters
+    empty = inspect.Parameter.empty
+    assert [key for key in taken if key in promised] == list(promised)
+    for key, parameter in promised.items():
+        assert (taken[key].kind, key) == (parameter.kind, key)
+        assert parameter.default in {empty, taken[key].default}
+    more = [parameter for key, parameter in taken.items() if key not in promised]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not empty for parameter in more)
 
 
 def test_functions_import_before_the_app_registry_is_ready():

@@ -95,10 +95,11 @@ def one_round(options: argparse.Namespace) -> float:
 
 def bare_round(url: str, options: argparse.Namespace) -> float:
     """Seconds that bare loops take for the same conversations, shared among as many processes."""
-    share = str(options.threads // options.processes)
-    command = [sys.executable, "-m", "tests.benchmarks.bare_loop", url, share, str(options.calls)]
+    whole, rest = divmod(options.threads, options.processes)
+    shares = [str(whole + (number < rest)) for number in range(options.processes)]
+    command = [sys.executable, "-m", "tests.benchmarks.bare_loop", url]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    loops: list[Any] = [subprocess.Popen(command, **pipes) for _ in range(options.processes)]
+    loops: list[Any] = [subprocess.Popen([*command, share, str(options.calls)], **pipes) for share in shares]
     for loop in loops:
         loop.stdout.readline()
     for loop in loops:

@@ -218,7 +218,7 @@ def middle(client: Any, path: str, rows: int) -> str:
     page = client.get(f"{path}?limit=200").json()
     for _ in range(rows // 400 - 1):
         page = client.get(page["next"]).json()
-    link: str = page["next"]
+    link: str = page["next"] or f"{path}?limit=200"
     return link.replace("limit=200", "limit=50")
 
 

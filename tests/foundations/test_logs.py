@@ -30,7 +30,11 @@ def test_a_conversation_stands_where_others_expect_a_number(caplog, style, same)
 def test_a_record_says_where_it_was_written(caplog):
     """Not where the function that writes it lives."""
     log(logging.WARNING, "claim", action="claim")
-    assert caplog.records[0].filename == "test_logs.py"
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log_error("a row failed", action="run")
+    assert [record.filename for record in caplog.records] == ["test_logs.py"] * 2
 
 
 def test_a_level_that_is_off_writes_nothing(caplog):

@@ -156,6 +156,15 @@ def test_what_the_system_checks_find_is_told(settings):
     assert "durable_agents.E001" in found.text
 
 
+def test_a_check_that_was_silenced_is_silent(settings):
+    """As everywhere in Django; one that was not is told all the same."""
+    settings.DURABLE_AGENTS = {"POLICI": "x"}
+    settings.SILENCED_SYSTEM_CHECKS = ["durable_agents.W003"]
+    assert "durable_agents.E001" in problem("settings").text
+    settings.SILENCED_SYSTEM_CHECKS = ["durable_agents.E001"]
+    assert examine().by_area["settings"][0]["level"] == "ok"
+
+
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite alone has these options")
 def test_sqlite_options_that_writers_suffer_from_are_told(monkeypatch):
     """With the lines to paste."""
@@ -282,6 +291,15 @@ def test_a_cluster_of_its_own_is_started_by_its_name(settings):
     settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"slow": {"workers": 1}}}
     settings.DURABLE_AGENTS = {"POOLS": {"tools": {"cluster": "slow", "limit": 50}}}
     assert problem("workers").hint == "Run: Q_CLUSTER_NAME=slow manage.py qcluster"
+
+
+def test_another_cluster_is_no_sign_of_this_one(settings, monkeypatch):
+    """django-q2 does not say whose the clusters are that it sees."""
+    Schedule.objects.update(task="")
+    monkeypatch.setattr(diagnosis, "clusters_seen", lambda: 1)
+    assert examine().by_area["workers"][0]["level"] == "ok"
+    settings.Q_CLUSTER = {**settings.Q_CLUSTER, "ALT_CLUSTERS": {"slow": {"workers": 1}}}
+    assert problem("workers").level == "warning"
 
 
 def test_a_pool_whose_cluster_does_not_exist_is_told(settings):

@@ -83,6 +83,21 @@ def test_other_processes_get_the_next_answer_at_the_url():
     assert [request.messages for request in model.requests] == [body["messages"]] * 2
 
 
+def test_other_processes_get_what_a_coroutine_answers():
+    """Functions of a script may be either; what cannot be told is refused there, too, and an empty answer is one."""
+
+    async def echo(request):
+        return f"You said {request.messages[-1]['content']}"
+
+    body = {"model": "x", "stream": True, "messages": [{"role": "user", "content": "Hi."}]}
+    with ScriptedModel(echo, [], does(lambda: None), http=True) as model:
+        assert "You" in "".join(post(model.url, body))
+        assert post(model.url, body)[-1] == "data: [DONE]"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(model.url, body)
+    assert "cannot be told over HTTP" in refused.value.read().decode()
+
+
 def test_only_a_model_over_http_has_a_url():
     """And only while it is served."""
     with ScriptedModel() as model, pytest.raises(RuntimeError, match="http=True"):
