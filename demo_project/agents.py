@@ -52,7 +52,7 @@ async def count_to(ctx: ToolContext, number: int) -> int:
     return number
 
 
-@tool(atomic=True, needs_approval=True)
+@tool(atomic=True, needs_approval=True, timeout_seconds=None)
 def book_table(ctx: ToolContext, restaurant: str, people: int, time: str) -> dict[str, Any]:
     """Book a table in a restaurant, for so many people, at a time such as 19:30. The user is asked before it runs."""
     if not 1 <= people <= MOST_PEOPLE:
@@ -69,7 +69,7 @@ def ask_colleague(ctx: ToolContext, question: str) -> None:
     # A real one would send a mail from here. In the demo the user plays the colleague, on the chat page.
 
 
-@tool(kind="client")
+@tool(kind="client", timeout_seconds=None)
 def pick_date(label: str) -> str:
     """Let the user pick a date in the browser; the label says what it is for. Returns it as YYYY-MM-DD."""
     raise NotImplementedError("The browser runs this.")
