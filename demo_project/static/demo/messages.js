@@ -311,7 +311,7 @@ function sourceView() {
   };
 }
 
-/** @type {(url: string) => boolean} */
+/** Files of this site have a relative address. @type {(url: string) => boolean} */
 function isWebAddress(url) {
-  return URL.canParse(url) && /^https?:$/.test(new URL(url).protocol);
+  return URL.canParse(url, location.href) && /^https?:$/.test(new URL(url, location.href).protocol);
 }

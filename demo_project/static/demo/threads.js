@@ -7,6 +7,8 @@ import {byId, inside, piece, show, showText} from "./dom.js";
 /** @typedef {Record<string, any>} Thread */
 
 const PAGE = 30;
+/** What the server gives at once; of a longer list a refresh leaves so many. */
+const MOST = 200;
 const REFRESH_MS = 10_000;
 const RUNNING = new Set(["streaming", "awaiting_tool_results"]);
 
@@ -28,6 +30,8 @@ export class ThreadList {
   #next = null;
   /** @type {string|null} */
   #current = null;
+  /** Requests go one after the other, so that none undoes what another has shown. @type {Promise<void>} */
+  #last = Promise.resolve();
   #list = byId("threads", HTMLUListElement);
   #note = byId("threads-note", HTMLElement);
   #more = byId("more-threads", HTMLButtonElement);
@@ -40,13 +44,13 @@ export class ThreadList {
   constructor(client, onPick) {
     this.#client = client;
     this.#list.addEventListener("click", (event) => pick(event, onPick));
-    this.#more.addEventListener("click", () => this.#load(this.#next));
+    this.#more.addEventListener("click", () => this.#soon(() => this.#showMore()));
     setInterval(() => this.#isWorthAsking() && this.refresh(), REFRESH_MS);
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.refresh());
   }
 
-  /** Asks the server for the first page again. */
-  refresh = () => this.#load(null);
+  /** Asks the server again for as many chats as are listed. One that is gone leaves the list. */
+  refresh = () => this.#soon(() => this.#refresh());
 
   /** @param {string|null} id */
   select(id) {
@@ -71,12 +75,36 @@ export class ThreadList {
     return isVisible && [...this.#threads.values()].some(({id, status}) => id !== this.#current && RUNNING.has(status));
   }
 
-  /** @param {string|null} page */
-  async #load(page) {
+  async #refresh() {
+    const listed = [...this.#threads.keys()];
+    await this.#take({limit: Math.min(Math.max(listed.length, PAGE), MOST)}, listed);
+  }
+
+  async #showMore() {
+    if (this.#next) await this.#take({page: this.#next});
+  }
+
+  /**
+   * @param {{limit?: number, page?: string}} asked
+   * @param {string[]} listed the chats that are gone unless the server lists them; the one that is open stays
+   */
+  async #take(asked, listed = []) {
+    const {results, next} = await this.#client.listThreads(asked);
+    for (const id of listed) if (id !== this.#current) this.#threads.delete(id);
+    for (const thread of results) this.#threads.set(thread.id, thread);
+    this.#next = next;
+  }
+
+  /** @param {() => Promise<void>} work */
+  #soon(work) {
+    this.#last = this.#last.then(() => this.#attempt(work));
+    return this.#last;
+  }
+
+  /** @param {() => Promise<void>} work */
+  async #attempt(work) {
     try {
-      const {results, next} = await this.#client.listThreads(page ? {page} : {limit: PAGE});
-      for (const thread of results) this.#threads.set(thread.id, thread);
-      if (page !== null || this.#next === null) this.#next = next;
+      await work();
       this.#say(this.#threads.size === 0 ? "Your chats will be listed here." : "");
     } catch (error) {
       const {message} = /** @type {Error} */ (error);
@@ -92,6 +120,7 @@ export class ThreadList {
   }
 
   #render() {
+    for (const [id, element] of this.#elements) if (!this.#threads.has(id)) this.#remove(id, element);
     const ordered = [...this.#threads.values()].sort((one, other) => other.updated_at.localeCompare(one.updated_at));
     ordered.forEach((thread, index) => {
       const element = this.#elementOf(thread);
@@ -100,6 +129,12 @@ export class ThreadList {
     });
     if (ordered.length > 0) this.#say("");
     show(this.#more, this.#next !== null);
+  }
+
+  /** @param {string} id @param {HTMLElement} element */
+  #remove(id, element) {
+    element.remove();
+    this.#elements.delete(id);
   }
 
   /** @param {Thread} thread */
