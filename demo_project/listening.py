@@ -55,17 +55,22 @@ def reachable_host(listener: socket.socket) -> str:
     return LOOPBACK[listener.family] if ipaddress.ip_address(host).is_unspecified else host
 
 
+def name_in_urls(listener: socket.socket) -> str:
+    """Return that address as URLs and `ALLOWED_HOSTS` have it."""
+    host = reachable_host(listener)
+    return f"[{host}]" if ":" in host else host
+
+
 def site_url(listener: socket.socket) -> str:
     """Return the URL of the site behind `listener`."""
-    host = reachable_host(listener)
-    return f"http://{f'[{host}]' if ':' in host else host}:{port_of(listener)}/"
+    return f"http://{name_in_urls(listener)}:{port_of(listener)}/"
 
 
 def is_answering(host: str, port: int, path: str) -> bool:
-    """Return whether an HTTP server answers a request within some seconds, other than by an error of its own."""
+    """Return whether an HTTP server answers a request within some seconds, and not by an error."""
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)
-            return connection.getresponse().status < 500
+            return connection.getresponse().status < 400
         except (OSError, http.client.HTTPException):
             return False

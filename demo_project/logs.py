@@ -1,6 +1,7 @@
 """How the demo's terminal shows a log record: one line, with the facts that `durable_agents` attaches."""
 
 import logging
+from collections.abc import Iterator
 
 FACTS = ("thread", "stream", "attempt", "fence", "tool_call")
 WIDTH = 8
@@ -13,7 +14,15 @@ class FactsFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
-        """Return the line of `record`; the standard library's own `thread` is no fact, and a number."""
-        facts = [(name, getattr(record, name, None)) for name in FACTS]
-        shown = [f" {name}={str(value)[:WIDTH]}" for name, value in facts if value is not None]
-        return super().formatMessage(record) + "".join(shown if hasattr(record, "action") else ())
+        """Return the line of `record`, with its facts if it is one of `durable_agents`."""
+        shown = [f" {name}={value[:WIDTH]}" for name, value in facts_of(record)] if hasattr(record, "action") else []
+        return super().formatMessage(record) + "".join(shown)
+
+
+def facts_of(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
+    """Yield the facts that `record` has. Where it is about no conversation, `thread` is the standard library's: a
+    number of the operating system, which is no fact."""
+    for name in FACTS:
+        value = getattr(record, name, None)
+        if value is not None and (name != "thread" or isinstance(value, str)):
+            yield name, str(value)

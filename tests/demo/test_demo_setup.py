@@ -1,13 +1,18 @@
 """What the demo is made of: its model, its tools, its secret, its socket."""
 
+import logging
 import stat
+import threading
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from demo_project import agents as demo_agents
 from demo_project import listening
 from demo_project.agents import add, get_time, get_weather, setup
+from demo_project.logs import FactsFormatter
+from demo_project.management.commands.demo import child_environment
 from demo_project.models import Booking
 from demo_project.settings import checkout_secret, database
 from durable_agents import Agent, ToolError, create_thread
@@ -103,7 +108,7 @@ TABLE = {"restaurant": "Luigi's", "people": 4, "time": "19:30"}
 def test_a_table_is_booked_once_its_owner_agrees(clerk, ann):
     """With the arguments that were approved."""
     call = made(clerk, ann, "book_table", **TABLE)
-    assert (call.status, Booking.objects.count()) == ("approval_requested", 0)
+    assert (call.status, call.expires_at, Booking.objects.count()) == ("approval_requested", None, 0)
     approve_tool_call(call.thread, call.tool_call_id, by=ann, arguments=TABLE | {"people": 5})
     with ScriptedModel("Done."):
         run_until_idle()
@@ -132,9 +137,9 @@ def test_a_table_that_is_refused_or_too_large_is_not_booked(clerk, ann):
     ("tool_name", "arguments"), [("ask_colleague", {"question": "Well?"}), ("pick_date", {"label": "Day"})]
 )
 def test_a_colleague_and_the_browser_are_waited_for(clerk, ann, tool_name, arguments):
-    """The owner may give the answer."""
+    """The owner may give the answer, days later if he must."""
     call = made(clerk, ann, tool_name, **arguments)
-    assert (call.status, call.answered_by) == ("pending", "owner")
+    assert (call.status, call.answered_by, call.expires_at) == ("pending", "owner", None)
     assert add_tool_result(call.thread, call.tool_call_id, "2026-12-24").status == "completed"
 
 
@@ -179,3 +184,52 @@ def test_an_address_of_another_machine_is_an_error():
     """Not a search for the next port."""
     with pytest.raises(OSError, match=r"(?i)assign"):
         listening.listen("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "answers_to"),
+    [
+        ("127.0.0.2", "", {"localhost", "127.0.0.1", "[::1]", "127.0.0.2"}),
+        ("127.0.0.1", "demo.example", {"demo.example", "127.0.0.1"}),
+        ("0.0.0.0", "", {"*", "127.0.0.1"}),
+    ],
+)
+def test_the_site_answers_at_the_url_that_is_printed(monkeypatch, settings, host, given, answers_to):
+    """Whatever the address, and whatever names the environment gives it."""
+    monkeypatch.setenv("ALLOWED_HOSTS", given)
+    settings.ALLOWED_HOSTS = given.split(",") if given else ["localhost", "127.0.0.1", "[::1]"]
+    with listening.listen(host, 0) as listener:
+        assert set(child_environment(listener)["ALLOWED_HOSTS"].split(",")) == answers_to
+
+
+@pytest.mark.parametrize(("status", "is_ready"), [(200, True), (302, True), (400, False), (503, False)])
+def test_a_server_that_answers_by_an_error_is_not_ready(status, is_ready):
+    """Nobody could open its page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_):
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        assert listening.is_answering("127.0.0.1", server.server_port, "/") is is_ready
+        answering.join()
+
+
+@pytest.mark.parametrize(
+    ("facts", "line"),
+    [
+        ({"action": "claim", "thread": "0a1b2c3d-and-more", "attempt": 2}, "claimed thread=0a1b2c3d attempt=2"),
+        ({"action": "sweep", "fence": 3}, "claimed fence=3"),
+        ({}, "claimed"),
+    ],
+)
+def test_a_line_of_the_log_has_the_facts_of_its_record(facts, line):
+    """The number that the standard library calls a thread is none of them."""
+    record = logging.makeLogRecord({"msg": "claimed", "levelname": "INFO", "thread": 140_000} | facts)
+    assert FactsFormatter().format(record).partition(" INFO ")[2] == line

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
@@ -170,13 +171,14 @@ def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -
 
 
 def child_environment(listener: socket.socket) -> dict[str, str]:
-    """Return the environment of the demo's processes; beyond loopback the site answers to every name."""
+    """Return the environment of the demo's processes; the site answers at the URL that is printed, and beyond loopback,
+    unless `ALLOWED_HOSTS` says which, to every name."""
     env = dict(os.environ)
     for own in (SCRIPTED, LOCAL):
         env.pop(own.variable, None)
-    if not listening.is_loopback(str(listener.getsockname()[0])):
-        env.setdefault("ALLOWED_HOSTS", "*")
-    return env
+    is_open = not listening.is_loopback(str(listener.getsockname()[0]))
+    hosts = ["*"] if is_open and not env.get("ALLOWED_HOSTS") else settings.ALLOWED_HOSTS
+    return env | {"ALLOWED_HOSTS": ",".join([*hosts, listening.name_in_urls(listener)])}
 
 
 def python(*arguments: str) -> list[str]:
