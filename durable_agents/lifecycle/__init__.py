@@ -5,11 +5,14 @@
       ▲                    │ ▲ ▲  │                                  │    │
       │ commit_step:       │ │ │  └─ retry_step, release, reap ─┐    │    │
       │ nothing open       │ │ └────────────────────────────────┘    │    │
-      └────────────────────┤ └── finish_tool_call: the last one ─────┘    │
-                           │                                              │
-        fail_step          │ request_stop                                 │ request_stop
-  failed ◄─────────────────┼──────────────► stopped ◄─────────────────────┘
-      └─ resume ─► streaming ◄─ resume ─────────┘
+      └────────────────────┤ └── finish_tool_call: the last one ─────┤    │
+                           │                                         │    │
+        fail_step          │ request_stop                            │    │ request_stop
+  failed ◄─────────────────┼──────────────► stopped ◄────────────────┼────┘
+    ▲ └─ resume ─► streaming ◄─ resume ─────────┘                    │
+    └── finish_tool_call: the last one, and max_steps are used up ───┘
+
+  completed, failed or stopped ── edit_message, regenerate ─► streaming
 
 A stream (one attempt at a step): pending ─claim► streaming ─commit_step► finished, or ─► aborted by retry_step,
 fail_step, request_stop, release or reap. A tool call: pending ─claim► running ─finish_tool_call► its outcome, or back

@@ -13,6 +13,7 @@ It works in a ``TestCase``, inside its transaction, and with pytest's ``db``: no
 nobody sleeps. How to: docs/howto/testing.md.
 """
 
+from durable_agents.llm import ModelUsage
 from durable_agents.testing.crashes import POINTS, SimulatedCrash, crash, crash_at
 from durable_agents.testing.inline import NoScriptedModelError, NotIdleError, Ran, arun_until_idle, run_until_idle
 from durable_agents.testing.script import (
@@ -29,6 +30,7 @@ from durable_agents.testing.script import (
 
 __all__ = [
     "POINTS",
+    "ModelUsage",
     "NoScriptedModelError",
     "NotIdleError",
     "OutOfAnswersError",

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import durable_agents
+from durable_agents import testing
 from tests.architecture.sources import ROOT
 
 FUNCTIONS = {
@@ -49,6 +50,11 @@ VALUES = {
     *("TooLargeError", "ThrottledError", "ToolError", "WaitTimeoutError", "InvalidCursorError"),
     "MessageNotFoundError",
     *("thread_status_changed", "message_committed", "step_finished", "tool_call_finished"),
+}
+TEST_KIT = {
+    *("ScriptedModel", "says", "thinks", "calls", "fails", "hangs", "does", "ends", "ModelUsage"),
+    *("run_until_idle", "arun_until_idle", "Ran", "crash_at", "crash", "POINTS", "SimulatedCrash"),
+    *("NoScriptedModelError", "NotIdleError", "OutOfAnswersError"),
 }
 EXPORTED = sorted(durable_agents.__all__)
 EXPORTED_FUNCTIONS = [name for name in EXPORTED if name in FUNCTIONS]
@@ -135,3 +141,9 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_the_exported_names_are_listed_by_dir():
     """A shell completes them."""
     assert set(EXPORTED) <= set(dir(durable_agents))
+
+
+def test_the_test_kit_has_the_names_that_its_page_uses():
+    """And none by accident."""
+    assert set(testing.__all__) == TEST_KIT
+    assert {name for name in TEST_KIT if not hasattr(testing, name)} == set()
