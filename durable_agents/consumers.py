@@ -213,7 +213,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def on_subscribe(self, frame: Frame) -> None:
         """Watch first, then read: what happens in between is seen as news."""
-        thread = await self._visible(frame, "view")
+        thread, tail = await self._visible(frame, "view"), int(frame.get("tail", 50))
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and thread.pk not in self.subscriptions:
             await self._refuse(frame, "too_many_subscriptions", f"At most {MAX_SUBSCRIPTIONS} threads on one socket.")
             return
@@ -222,11 +222,13 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         )
         await self._watch(thread.pk, subscription)
         try:
-            first = await database_sync_to_async(subscription.reader.begin)(tail=int(frame.get("tail", 50)))
+            first = await database_sync_to_async(subscription.reader.begin)(tail=tail)
             first[0]["id"] = frame.get("id")
             await self._show(subscription, first)
-        finally:
-            subscription.running = False
+        except BaseException:
+            await self._unsubscribe(thread.pk)
+            raise
+        subscription.running = False
         await self._catch_up(subscription)
 
     async def on_unsubscribe(self, frame: Frame) -> None:

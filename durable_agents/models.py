@@ -201,6 +201,10 @@ class MessageQuerySet(models.QuerySet["Message"]):
         """Those that were not edited or regenerated away, in order, queued ones last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
 
+    def for_clients(self) -> MessageQuerySet:
+        """Without those of the role system: what the project has written for the model is no client's."""
+        return self.exclude(role=Role.SYSTEM)
+
     def find(self, shown_id: str) -> Message | None:
         """The one among these that clients know by this id: theirs or ours."""
         if not is_storable(shown_id):

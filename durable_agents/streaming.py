@@ -185,14 +185,15 @@ class ThreadReader:
         is new, and the thread's own state."""
         if not self.can_resume():
             return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
-        state = self.thread_frame()
-        resumed = {"type": "resumed", "thread": state["thread"], "rev": self.cursor.rev}
-        return [resumed, *self.news(), self.thread_frame()]
+        thread = self._thread()
+        resumed = {"type": "resumed", "thread": str(thread.pk), "rev": self.cursor.rev}
+        return [resumed, *self._news(thread), self.thread_frame(thread)]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
         """Committed messages, the last ``tail`` of them and at most a megabyte, with the open stream folded in."""
         thread = self._thread()
-        rows = Message.objects.shown().filter(thread_id=thread.pk, rev__lte=thread.rev).reverse()[: tail + 1]
+        shown = Message.objects.shown().for_clients()
+        rows = shown.filter(thread_id=thread.pk, rev__lte=thread.rev).reverse()[: tail + 1]
         messages = list(reversed(ui_messages(rows, upto_rev=thread.rev)))
         open_stream = stream_open_at(thread)
         streams = []
@@ -213,13 +214,21 @@ class ThreadReader:
         }
 
     def news(self) -> list[Frame]:
-        """The frames of everything that happened since the cursor, which moves on."""
-        thread = self._thread()
-        frames: list[Frame] = []
-        if thread.rev > self.cursor.rev:
-            frames = self._durable_changes(thread)
-            self.cursor = Cursor(rev=thread.rev, stream=self.cursor.stream, seq=self.cursor.seq)
-        return frames + self._new_deltas(thread)
+        """The frames of everything that happened since the cursor, which moves on with all of them or not at all."""
+        return self._news(self._thread())
+
+    def _news(self, thread: Thread) -> list[Frame]:
+        changes = self._durable_changes(thread) if thread.rev > self.cursor.rev else []
+        rev = max(thread.rev, self.cursor.rev)  # a replica may be behind
+        stream = stream_open_at(thread)
+        if stream is None:  # a late delta of a closed stream is not passed on
+            self.cursor = Cursor(rev=rev)
+            return changes
+        seq = self.cursor.seq if str(stream.pk) == self.cursor.stream else -1
+        deltas = list(Delta.objects.after(stream.pk, seq).values_list("seq", "chunks"))
+        self.cursor = Cursor(rev=rev, stream=str(stream.pk), seq=deltas[-1][0] if deltas else seq)
+        facts = {"thread": str(thread.pk), "stream": str(stream.pk), "message": stream.answer.shown_id}
+        return [*changes, *({"type": "delta", **facts, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
     def deltas(self, stream_id: str, *, first: int, last: int | None) -> list[dict[str, Any]]:
         """Stored deltas of one stream of this thread, to fill a gap; an empty list once they are pruned."""
@@ -230,7 +239,8 @@ class ThreadReader:
 
     def older(self, before: int, *, limit: int) -> tuple[list[UIMessage], bool]:
         """Up to ``limit`` messages before a position, oldest first, and whether there are more."""
-        rows = Message.objects.shown().filter(thread_id=self.thread_id, position__lt=before).reverse()[: limit + 1]
+        shown = Message.objects.shown().for_clients()
+        rows = shown.filter(thread_id=self.thread_id, position__lt=before).reverse()[: limit + 1]
         messages = list(reversed(ui_messages(rows)))
         return messages[-limit:], len(messages) > limit
 
@@ -284,7 +294,7 @@ class ThreadReader:
 
     def _message_frames(self, changed: dict[str, Any]) -> Iterator[Frame]:
         gone: defaultdict[int, list[str]] = defaultdict(list)
-        for row in Message.objects.filter(**changed):
+        for row in Message.objects.for_clients().filter(**changed):
             if row.superseded_at is None:
                 yield self._frame("message", row.rev, message=ui_message(row, row.parts))
             else:
@@ -311,19 +321,6 @@ class ThreadReader:
             extra = {"output": part.get("output"), "error": part.get("errorText"), "progress": call.progress}
             approval = {"approval": part["approval"]} if "approval" in part else {}
             yield frame | {name: value for name, value in extra.items() if name in _patch_fields(part, call)} | approval
-
-    def _new_deltas(self, thread: Thread) -> list[Frame]:
-        stream = stream_open_at(thread)
-        if stream is None:
-            self.cursor = Cursor(rev=self.cursor.rev)  # a late delta of a closed stream is not passed on
-            return []
-        if str(stream.pk) != self.cursor.stream:
-            self.cursor = Cursor(rev=self.cursor.rev, stream=str(stream.pk), seq=-1)
-        rows = list(Delta.objects.after(stream.pk, self.cursor.seq).values_list("seq", "chunks"))
-        if rows:
-            self.cursor = Cursor(rev=self.cursor.rev, stream=self.cursor.stream, seq=rows[-1][0])
-        facts = {"thread": str(thread.pk), "stream": str(stream.pk), "message": stream.answer.shown_id}
-        return [{"type": "delta", **facts, "seq": seq, "chunks": chunks} for seq, chunks in rows]
 
     def accept(self, frame: Frame) -> bool:
         """Whether a published delta is the next in order: then it counts as seen and may be passed on as it is."""

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from durable_agents import files
-from durable_agents.models import Attachment, Message, Role, Stream, Thread, ToolCall, Usage
+from durable_agents.models import Attachment, Message, Stream, Thread, ToolCall, Usage
 from durable_agents.transcript import get_thread, ui_messages
 
 FORMAT, VERSION = "durable_agents.thread", 1
@@ -68,7 +68,7 @@ def _thread(row: Thread) -> JSON:
 
 def _messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
     every = Message.objects.filter(thread=row)
-    rows = (every if include_system else every.exclude(role=Role.SYSTEM)).iterator(chunk_size=_ROWS_AT_ONCE)
+    rows = (every if include_system else every.for_clients()).iterator(chunk_size=_ROWS_AT_ONCE)
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         for message, shown in zip(some, ui_messages(some), strict=True):
             yield _message(message, shown["parts"])

@@ -132,7 +132,7 @@ def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_sy
     queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
     turn = Coalesce(F("position"), queued, output_field=BigIntegerField())
     rows = models.Message.objects.shown().alias(step=Subquery(steps[:1])).filter(has_parts, thread=thread)
-    return (rows if include_system else rows.exclude(role=Role.SYSTEM)).annotate(turn=turn)
+    return (rows if include_system else rows.for_clients()).annotate(turn=turn)
 
 
 def after_position(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:

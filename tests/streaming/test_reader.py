@@ -4,7 +4,15 @@ import random
 
 import pytest
 
-from durable_agents import ThreadNotFoundError, create_thread, delete_thread, lifecycle, send_message, stop_thread
+from durable_agents import (
+    ThreadNotFoundError,
+    add_message,
+    create_thread,
+    delete_thread,
+    lifecycle,
+    send_message,
+    stop_thread,
+)
 from durable_agents.models import Delta, Message, Stream, Thread
 from durable_agents.parts import fold
 from durable_agents.streaming import Cursor, Sign, ThreadReader, signs_of
@@ -70,6 +78,50 @@ def thread(agent):
 def kinds(frames):
     """Return the types of frames."""
     return [frame["type"] for frame in frames]
+
+
+def test_what_the_project_wrote_for_the_model_is_no_clients(agent, worker):
+    """As over REST: neither in a snapshot nor in older messages nor as news."""
+    secret = [{"role": "system", "content": "SECRET"}, {"role": "user", "content": "Hi"}]
+    thread = create_thread(agent, messages=secret)
+    reader = ThreadReader(thread.pk)
+    frames = [reader.snapshot(), {"messages": reader.older(10, limit=5)[0]}]
+    assert [[message["role"] for message in frame["messages"]] for frame in frames] == [["user"], ["user"]]
+    add_message(thread, "system", "SECRET, too")
+    add_message(thread, "user", "Ho")
+    assert kinds(reader.news()) == ["message", "thread"]
+    assert "SECRET" not in str(ThreadReader(thread.pk, Cursor(rev=1)).begin())
+
+
+def test_what_happens_while_a_cursor_is_served_comes_as_news(thread, worker, monkeypatch):
+    """Whoever comes back is told one state of the thread, not the news of one and the rev of a later one."""
+    reader = ThreadReader(thread.pk, Cursor(rev=thread.rev))
+    read = ThreadReader._durable_changes
+
+    def overtaken(self, seen):
+        frames = read(self, seen)
+        worker.answer("Hello.")
+        return frames
+
+    send_message(thread, "And?")
+    monkeypatch.setattr(ThreadReader, "_durable_changes", overtaken)
+    frames = reader.begin()
+    assert frames[-1]["rev"] == reader.cursor.rev < Thread.objects.get(pk=thread.pk).rev
+    monkeypatch.undo()
+    assert "step" in kinds(reader.news())
+
+
+def test_a_reading_that_fails_leaves_the_cursor(thread, worker, monkeypatch):
+    """What it had found already would be lost."""
+    reader, _ = newcomer(thread)
+    worker.answer("Hello.")
+    before = reader.cursor
+    monkeypatch.setattr("durable_agents.streaming.stream_open_at", lambda thread: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reader.news()
+    monkeypatch.undo()
+    assert reader.cursor == before
+    assert "step" in kinds(reader.news())
 
 
 def test_news_tell_each_change_once(thread, worker):

@@ -34,6 +34,15 @@ async def test_a_subscription_begins_with_a_snapshot(socket, thread):
     assert [message["role"] for message in snapshot["messages"]] == ["user", "assistant"]
 
 
+async def test_a_refused_subscription_is_none(socket, thread):
+    """Nothing of the thread follows."""
+    refused = await follow(socket, thread, tail="x")
+    assert (refused["type"], refused["code"]) == ("error", "invalid_frame")
+    await act(send_message, thread, "Hi")
+    await socket.tell(type="ping", t=1)
+    assert (await socket.hear())["type"] == "pong"
+
+
 async def test_a_thread_of_somebody_else_is_as_unknown_as_one_that_is_not(socket, agent):
     """For every frame that names a thread."""
     foreign = await act(create_thread, agent, owner=await act(User.objects.create_user, "bob"), client_id="bobs")
