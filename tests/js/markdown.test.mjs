@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {test} from "node:test";
+import {runInNewContext} from "node:vm";
 
 import {updateMarkdown} from "../../durable_agents/static/durable_agents/markdown.js";
 import {fakeDocument} from "./fakedom.mjs";
@@ -79,9 +80,9 @@ test("every beginning of a text can be shown, and growing gives what the whole g
 });
 
 for (const unit of ["*a ", "**", "`", "[", "[a](", "> ", "- ", "_a_", "a|", "![x](http://a ", "  - a\n", "http://a", "~~~", "\\", "\n\n\n", "`` ` "]) {
-  test(`thirty thousand characters of ${JSON.stringify(unit)} are shown soon`, (t) => {
-    const started = performance.now();
-    render(t, unit.repeat(30_000 / unit.length));
-    assert.ok(performance.now() - started < 2_000);
+  test(`a hundred thousand characters of ${JSON.stringify(unit)} can be shown`, (t) => {
+    const show = () => render(t, unit.repeat(100_000 / unit.length));
+    // Half a second is usual. One look back at all that was read, for each character, takes longer than anybody waits.
+    runInNewContext("show()", {show}, {timeout: 20_000});
   });
 }

@@ -1,6 +1,7 @@
 """`manage.py agents_doctor` finds what keeps agents from running, says what to do, and serves as a probe."""
 
 import json
+import socket
 import subprocess
 import sys
 from datetime import timedelta
@@ -107,20 +108,17 @@ def test_an_area_that_breaks_does_not_hide_the_others(monkeypatch):
     assert told.by_area["models"][0]["level"] == "ok"
 
 
-def test_as_a_process_it_is_quick_and_imports_no_litellm(child_env, tmp_path):
+def test_as_a_process_it_imports_no_litellm(child_env, tmp_path):
     """Fit for a probe; a database without tables is an error, not a traceback."""
     code = (
-        "import sys, time; from django.core.management import execute_from_command_line as run\n"
-        "began = time.monotonic()\n"
+        "import sys; from django.core.management import execute_from_command_line as run\n"
         "try: run(['manage.py', 'agents_doctor', '--json'])\n"
-        "finally: print(round(time.monotonic() - began, 2), 'litellm' in sys.modules)"
+        "finally: print('litellm' in sys.modules)"
     )
     env = child_env | {"TEST_DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert ended.returncode == 2, ended.stderr
-    told, last = ended.stdout.splitlines()
-    seconds, imported = last.split()
-    assert float(seconds) < 20
+    told, imported = ended.stdout.splitlines()
     assert imported == "False"
     [missing] = [finding for finding in json.loads(told)["findings"] if finding["level"] == "error"]
     assert "Migrations are not applied" in missing["text"]
@@ -226,14 +224,20 @@ def test_a_broker_that_does_not_answer_is_an_error(monkeypatch):
     assert "connection refused" in found.text
 
 
-def test_a_redis_that_is_not_there_is_an_error_within_seconds(monkeypatch):
+def test_a_redis_that_is_not_there_is_an_error(monkeypatch):
     """Of its own, without a stack of retries."""
     monkeypatch.setattr(Conf, "ORM", None)
     monkeypatch.setattr(Conf, "REDIS", NOWHERE)
-    began = timezone.now()
+    connect, tried = socket.socket.connect, []
+
+    def noted(self, address):
+        tried.append(address)
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
     found = problem("broker")
     assert found.level == "error"
-    assert timezone.now() - began < timedelta(seconds=3)
+    assert tried.count(("127.0.0.1", 9)) == 2, "once for the queue, and once for who works on it"
 
 
 @pytest.mark.parametrize(

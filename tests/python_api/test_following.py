@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import threading
-import time
 from uuid import uuid4
 
 import pytest
@@ -34,6 +33,7 @@ from tests.lifecycle.stage import Worker, calling, let_expire, outcome, tool_par
 from tests.python_api.listener import Listener
 
 pytestmark = pytest.mark.django_db
+WAIT_SECONDS = 60
 
 
 class FaithfulHistory(History):
@@ -376,17 +376,19 @@ def test_a_look_without_news_takes_three_queries(thread, worker, django_assert_n
         assert list(follower.look()) == []
 
 
-def answer_slowly(thread):
-    """Answer as a worker does, in a thread and on a connection of its own."""
+def answer_slowly(gate):
+    """Answer as a worker does, in a thread and on a connection of its own; all but the first word once the
+    gate is open."""
 
     def work():
         with contextlib.closing(connection):
             worker = Worker()
             claim = worker.claim_step()
-            for word in ("One ", "two ", "three"):
+            worker.say(claim, "One ")
+            opened = gate.wait(WAIT_SECONDS)
+            for word in ("two ", "three") if opened else ():
                 worker.say(claim, word)
-                time.sleep(0.15)
-            worker.answer("One two three.", claim=claim)
+            worker.answer("One two three." if opened else "One, and nobody heard it.", claim=claim)
 
     working = threading.Thread(target=work)
     working.start()
@@ -395,33 +397,39 @@ def answer_slowly(thread):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_run_is_told_while_it_goes_on(agent):
-    """Each word as it comes, and the end."""
+    """Nothing more is said before the first word was heard."""
     thread = create_thread(agent, prompt="Count")
-    working = answer_slowly(thread)
-    told = [(time.monotonic(), chunk) for _, chunk in stream_thread(thread)]
+    gate = threading.Event()
+    working = answer_slowly(gate)
+    told = []
+    for _, chunk in stream_thread(thread):
+        told.append(chunk)
+        if chunk.get("delta") == "One ":
+            gate.set()
     working.join()
-    words = [(at, chunk["delta"]) for at, chunk in told if "delta" in chunk]
-    assert "".join(word for _, word in words) == "One two three."
-    assert words[-1][0] - words[0][0] > 0.2
-    assert told[-1][1]["type"] == "finish"
+    assert "".join(chunk.get("delta", "") for chunk in told) == "One two three."
+    assert told[-1]["type"] == "finish"
 
 
 @pytest.mark.django_db(transaction=True)
 async def test_a_coroutine_follows_without_holding_up_others(agent, coroutine_side):
-    """The loop turns while nothing comes."""
+    """Nothing more is said before the loop has turned some times, while the first word was all there was."""
     thread = await acreate_thread(agent, prompt="Count")
-    turns = 0
+    gate, heard = threading.Event(), asyncio.Event()
 
     async def turn():
-        nonlocal turns
-        while True:
-            turns += 1
+        await heard.wait()
+        for _ in range(10):
             await asyncio.sleep(0.01)
+        gate.set()
 
     turning = asyncio.create_task(turn())
-    working = answer_slowly(thread)
-    chunks = [chunk async for _, chunk in astream_thread(thread)]
-    turning.cancel()
+    working = answer_slowly(gate)
+    chunks = []
+    async for _, chunk in astream_thread(thread):
+        chunks.append(chunk)
+        if chunk.get("delta") == "One ":
+            heard.set()
+    await turning
     working.join()
     assert "".join(chunk.get("delta", "") for chunk in chunks) == "One two three."
-    assert turns > 10
