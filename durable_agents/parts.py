@@ -275,7 +275,7 @@ class CallOutcome:
 
     def told_to_model(self, *, max_bytes: int) -> str:
         """The text that the model gets as the result of the call; longer ones are cut with a note."""
-        if self.is_passed:
+        if self.is_passed and self.status != "cancelled":  # no later message brings the result of a cancelled one
             text = STILL_RUNNING
         elif self.status == "completed":
             text = self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)

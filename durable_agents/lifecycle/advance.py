@@ -20,7 +20,7 @@ from durable_agents.lifecycle.moves import (
 )
 from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 
-_SUPERSEDED = "The user went on without waiting for this."
+SUPERSEDED = "The user went on without waiting for this."
 
 
 def begin_run(locked: Locked) -> None:
@@ -44,7 +44,7 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
         return
     running = list(ToolCall.objects.using(database()).open().filter(thread=locked.thread))
     awaited = [call for call in running if call.passed_at is None]
-    if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked)):
+    if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked, awaited)):
         locked.move(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
     if awaited:
@@ -52,9 +52,12 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     decide(locked, resumed=resumed, is_waited_for=len(running) > len(awaited))
 
 
-def _user_spoke(locked: Locked) -> bool:
-    last = last_message(locked)
-    return last is not None and last.role == Role.USER
+def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
+    """Whether a user has spoken after the answer whose calls are awaited; a late result may have come after that."""
+    messages = Message.objects.using(database()).filter(thread=locked.thread)
+    asked_in = messages.filter(pk__in={call.message_id for call in awaited}).order_by("-position").values("position")
+    spoken = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
+    return bool(spoken.exists())
 
 
 def _pass_over(locked: Locked, awaited: Sequence[ToolCall]) -> None:
@@ -67,7 +70,7 @@ def _pass_over(locked: Locked, awaited: Sequence[ToolCall]) -> None:
         elif call.status == ToolCallStatus.UNKNOWN:
             settle(locked, call, ToolCallStatus.UNKNOWN, code="superseded", error=MAY_HAVE_RUN)
         else:
-            settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=_SUPERSEDED)
+            settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
 
 
 def _has_open_stream(locked: Locked) -> bool:

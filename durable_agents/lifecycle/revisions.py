@@ -4,6 +4,7 @@ are replaced stay in the database, superseded, and a fork is a thread of its own
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,15 +15,16 @@ from durable_agents.exceptions import (
     MessageNotFoundError,
     ThreadBusyError,
 )
-from durable_agents.lifecycle.advance import begin_run, decide
+from durable_agents.lifecycle.advance import SUPERSEDED, begin_run, decide
 from durable_agents.lifecycle.attachments import Sender, copied_parts, copy_attachments, with_files
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow
-from durable_agents.lifecycle.moves import next_position, put_message
-from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall, Usage
+from durable_agents.lifecycle.moves import next_position, put_message, settle
+from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall, ToolCallStatus, Usage
 from durable_agents.parts import Part, user_parts
 from durable_agents.strictjson import clean
 
 _BATCH = 500
+_FORKED = "The conversation was continued elsewhere before the tool call had a result."
 
 
 @with_files
@@ -40,7 +42,8 @@ def edit_message(
     or as a text, there or as ``prompt``.
 
     ``message_id`` is the id that clients see; the new message is shown under the same one. Queued messages stay
-    queued. Without ``metadata`` the old message's is kept. Files are as in ``send_message``. Returns the new message.
+    queued, and open calls of what is superseded are cancelled. Without ``metadata`` the old message's is kept. Files
+    are as in ``send_message``. Returns the new message.
 
     Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError while a run is on, InvalidPartsError for a message
     that is no user's and for bad parts, TooLargeError and AgentNotFoundError.
@@ -49,7 +52,7 @@ def edit_message(
         prompt, parts = parts, None
     checked = user_parts(prompt, parts, max_text_chars=config().max_text_chars)
     with hold_thread(id_of(thread)) as locked:
-        old = _at_rest(locked, message_id)
+        old = _at_rest(locked, message_id, is_queued_too=True)
         if old.role != Role.USER:
             raise InvalidPartsError("Only messages of the user can be edited. Regenerate an answer instead.")
         itself = Message.objects.using(database()).filter(pk=old.pk)
@@ -70,13 +73,14 @@ def edit_message(
 
 @arrow
 def regenerate(thread: Thread | UUID | str, message_id: UUID | str | None = None) -> Message:
-    """Have a question answered once more: the answer to it, and what was said after that, is superseded.
+    """Have a question answered once more: the answer to it, and what was said after that, is superseded, and its open
+    calls are cancelled.
 
     ``message_id`` names the answer, or the question itself; without one it is the last. Returns the new answer, an
     assistant message that has no parts yet.
 
-    Raises ThreadNotFoundError, MessageNotFoundError (also where nobody has asked anything), ThreadBusyError while a run
-    is on, and AgentNotFoundError.
+    Raises ThreadNotFoundError, MessageNotFoundError (also where nobody has asked anything, and for a queued message),
+    ThreadBusyError while a run is on, and AgentNotFoundError.
     """
     with hold_thread(id_of(thread)) as locked:
         named = _at_rest(locked, message_id)
@@ -104,9 +108,10 @@ def fork_thread(
 
     It is the other one's owner's, unless ``owner`` says whose, in the same scope and with the same context. With
     ``scope`` it is in that one, and of exactly this owner, None being nobody; with ``context`` it has that one. What
-    the copied answers have cost is not counted again. At rest; nothing starts by itself. Returns the new thread.
+    the copied answers have cost is not counted again, and calls that are open are cancelled in the fork. At rest;
+    nothing starts by itself. Returns the new thread.
 
-    Raises ThreadNotFoundError, MessageNotFoundError and ThreadBusyError while a run is on.
+    Raises ThreadNotFoundError, MessageNotFoundError, also for a queued message, and ThreadBusyError while a run is on.
     """
     with hold_thread(id_of(thread)) as locked:
         source = locked.thread
@@ -124,18 +129,20 @@ def fork_thread(
             fork.status, fork.error_code, fork.error_message = source.status, source.error_code, source.error_message
         fork.save(using=database(), force_insert=True)
         if last is not None:
-            _copy_history(_said(locked).filter(position__lte=last.position), source=source, into=fork)
+            _copy_history(locked, _said(locked).filter(position__lte=last.position), into=fork)
         fork.save(using=database(), update_fields=["rev", "last_position", "last_number"])
     log_arrow("fork_thread", thread=fork.pk)
     return fork
 
 
-def _at_rest(locked: Locked, message_id: UUID | str | None) -> Message:
-    """The shown message of this id, or the last one, of a thread in which nothing is going on."""
+def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bool = False) -> Message:
+    """The shown message of this id, or the last one, of a thread in which nothing is going on; one that is queued has
+    no place in the history yet."""
     if locked.thread.is_running:
         raise ThreadBusyError(locked.thread.pk)
-    shown = Message.objects.using(database()).shown().filter(thread=locked.thread)
-    found = _said(locked).order_by("-position").first() if message_id is None else shown.find(str(message_id))
+    said = _said(locked).order_by("-position")
+    shown = Message.objects.using(database()).shown().filter(thread=locked.thread) if is_queued_too else said
+    found = said.first() if message_id is None else shown.find(str(message_id))
     if found is None:
         raise MessageNotFoundError(message_id or "yet")
     return found
@@ -154,7 +161,10 @@ def _last_question(locked: Locked, *, upto: Message) -> Message | None:
 
 
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
-    """All at one rev: clients are told of them together."""
+    """All at one rev: clients are told of them together. Nobody waits for the results of their calls any more."""
+    calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread, message__in=messages.values("pk"))
+    for call in calls.select_for_update(no_key=True).order_by("pk"):
+        settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
     messages.order_by().update(superseded_at=locked.now, rev=locked.thread.next_rev())
 
 
@@ -168,11 +178,14 @@ def _answer_anew(locked: Locked) -> None:
 # ----------------------------------------------------------------------------------------------------------- copying
 
 
-def _copy_history(messages: MessageQuerySet, *, source: Thread, into: Thread) -> None:
-    """Copies of these messages, of the steps of their answers and of their calls, under the same shown ids and ids of
-    calls. The steps have cost nothing. Attachments are copied as rows; the stored files are the same."""
+def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) -> None:
+    """Copies of these messages, of the steps of their answers and of their calls. Calls keep their ids, and messages
+    those that clients gave them; any other message is shown under a new one. The steps have cost nothing. An open call
+    is answered where it was made: its copy is cancelled. Attachments are copied as rows; the stored files are the
+    same."""
     said = messages.order_by("position")
-    copies: dict[Any, Any] = dict(copy_attachments((row.parts for row in said), source=source, into=into))
+    attachments = copy_attachments((row.parts for row in said), source=locked.thread, into=into)
+    copies: dict[Any, Any] = dict(attachments)
     answers = Stream.objects.using(database()).in_transcript().filter(message__in=messages.values("pk"))
     calls = ToolCall.objects.using(database()).filter(stream__in=answers.values("pk")).order_by("rev")
     free = {field.name: field.get_default() for field in Usage._meta.fields}
@@ -187,7 +200,16 @@ def _copy_history(messages: MessageQuerySet, *, source: Thread, into: Thread) ->
         started_at=None,
         **free,
     )
+    for call in calls:
+        if call.finished_at is None:
+            _cancel_copy(call, at=locked.now)
     _copy(calls, copies, thread=into, passed_at=None)
+
+
+def _cancel_copy(call: ToolCall, *, at: datetime) -> None:
+    """Only as it is read here: the row stays open."""
+    call.status, call.error_code, call.error, call.finished_at = ToolCallStatus.CANCELLED, "forked", _FORKED, at
+    call.lease_owner, call.lease_expires_at, call.expires_at = "", None, None
 
 
 def _copy(rows: Any, copies: dict[Any, Any], *, thread: Thread, **changes: Any) -> None:

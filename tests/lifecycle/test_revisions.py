@@ -1,5 +1,7 @@
 """Editing, regenerating and forking: what was said is replaced or copied, and never lost."""
 
+from dataclasses import replace
+
 import pytest
 from django.contrib.auth import get_user_model
 
@@ -10,6 +12,7 @@ from durable_agents import (
     delete_thread,
     edit_message,
     fork_thread,
+    lifecycle,
     list_messages,
     regenerate,
     resume_thread,
@@ -314,3 +317,67 @@ def test_a_fork_asks_the_database_the_same_however_long_the_thread(talk, agent, 
         fork_thread(talk)
     with django_assert_max_num_queries(14):
         fork_thread(long)
+
+
+# ------------------------------------------------------------------------------- what is queued, and what is still open
+
+
+@pytest.mark.parametrize("change", [regenerate, fork_thread])
+def test_a_queued_message_has_no_place_in_the_history(declare, change):
+    """There is nothing up to it, and nothing after it."""
+    thread = create_thread(declare(when_busy="queue"), prompt="One?")
+    queued = send_message(thread, "Two?")
+    stop_thread(thread)
+    with pytest.raises(MessageNotFoundError):
+        change(thread, str(queued.pk))
+    assert Thread.objects.count() == 1
+
+
+@pytest.fixture
+def failed(declare, worker):
+    """Return a thread at rest whose first answer has made a call that a service is still working at."""
+    thread = create_thread(declare(max_steps=2), prompt="One?")
+    worker.answer("I ask.", replace(calling(), kind="deferred"))
+    lifecycle.announce_tool_call(worker.claim_call())
+    send_message(thread, "Two?")
+    worker.fail(worker.claim_step())
+    assert (status_of(thread), ToolCall.objects.get().status) == ("failed", "pending")
+    return thread
+
+
+def test_nobody_waits_for_a_call_that_was_edited_away(failed, worker):
+    """Its result would come into a history that knows nothing of it."""
+    edit_message(failed, list_messages(failed)[0].id, "Three?")
+    call = ToolCall.objects.get()
+    assert (call.status, call.error_code) == ("cancelled", "superseded")
+    worker.answer("3.")
+    assert status_of(failed) == "completed"
+    assert texts(failed) == ["Three?", "3."]
+
+
+def test_nobody_waits_for_a_call_of_an_answer_that_is_made_anew(failed, worker):
+    """The new one may make it again."""
+    regenerate(failed, list_messages(failed)[0].id)
+    assert ToolCall.objects.get().status == "cancelled"
+    worker.answer("1.")
+    assert status_of(failed) == "completed"
+
+
+def test_a_call_from_before_the_edit_is_still_waited_for(failed, worker):
+    """Its answer counts as before."""
+    edit_message(failed, list_messages(failed)[2].id, "Three?")
+    assert ToolCall.objects.get().status == "pending"
+    worker.answer("3.")
+    assert status_of(failed) == "awaiting_tool_results"
+
+
+def test_an_open_call_is_answered_where_it_was_made(failed, worker):
+    """The fork does not wait for it."""
+    fork = fork_thread(failed)
+    copy = ToolCall.objects.get(thread=fork)
+    assert (copy.status, copy.passed_at, copy.finished_at is None) == ("cancelled", None, False)
+    assert ToolCall.objects.get(thread=failed).status == "pending"
+    assert told(fork)[2] == f"Error: {copy.error}"
+    resume_thread(fork)
+    worker.answer("2.")
+    assert status_of(fork) == "completed"
