@@ -1,0 +1,225 @@
+"""The examples of the README, of docs/howto/tools.md and of docs/howto/approvals.md run as they are written."""
+
+import ast
+import json
+import re
+import sys
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import models
+from django.test.utils import isolate_apps
+
+from durable_agents import Agent, ToolContext, add_tool_result, create_thread, thread_status_changed, tool
+from durable_agents.agents import registry
+from durable_agents.models import ToolCall
+from durable_agents.testing import ScriptedModel, calls, run_until_idle
+from tests.architecture.sources import ROOT
+
+pytestmark = pytest.mark.django_db
+
+
+def blocks(page: str) -> list[str]:
+    """Return the Python blocks of a page."""
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+AN_AGENT, ITS_THREAD, _ = blocks("README.md")
+FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, PICK_A_DATE, TICKET = blocks("docs/howto/tools.md")
+REFUND_AND_PAY, DECISIONS, TELL_STAFF = blocks("docs/howto/approvals.md")
+
+
+@dataclass
+class Receipt:
+    """What the page calls a receipt."""
+
+    number: str
+    amount: Decimal
+
+
+class Orders(list):
+    """What the pages call `Order.objects`: the rows, and what was asked of them."""
+
+    def filter(self, **asked):
+        """Return all of them."""
+        self.asked = asked
+        return self
+
+    def values(self, *names):
+        """Return what `values` does: only these."""
+        return [{name: row[name] for name in names} for row in self]
+
+    def first(self):
+        """Return the first, as an object."""
+        return SimpleNamespace(**self[0]) if self else None
+
+    def iterator(self):
+        """Return each."""
+        return iter(self)
+
+
+@pytest.fixture
+def orders():
+    """Return one order."""
+    return Orders([{"number": 1017, "status": "sent", "expected_on": date(2026, 5, 4)}])
+
+
+@pytest.fixture
+def owner(django_user_model, monkeypatch):
+    """Return a user with a card."""
+    monkeypatch.setattr(django_user_model, "card", "4242", raising=False)
+    return django_user_model.objects.create(username="ada")
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    """The pages' agents are for one test."""
+    yield
+    for name in ("support", "shop"):
+        registry.remove(name)
+
+
+def run_example(source: str, **names: Any) -> dict[str, Any]:
+    """Run one block, or a part of one; return what is defined then."""
+    space = {"tool": tool, "ToolContext": ToolContext, "Decimal": Decimal, "__name__": "shop.agents", **names}
+    exec(compile(source, "a page", "exec"), space)
+    return space
+
+
+def called(owner: Any, *tools: Any, **arguments: Any) -> ToolCall:
+    """Let a model call the first of these tools; return the call as it is once nothing more is due."""
+    registry.remove("shop")
+    Agent("shop", model="openai/x", tools=list(tools))
+    with ScriptedModel(calls(tools[0].name, **arguments), "Done."):
+        thread = create_thread("shop", prompt="Please.", owner=owner)
+        run_until_idle()
+    return ToolCall.objects.select_related("thread").get(thread=thread)
+
+
+def run_on(call: ToolCall) -> ToolCall:
+    """Let its run go on; return the call as it is then."""
+    with ScriptedModel("Done."):
+        run_until_idle()
+    call.refresh_from_db()
+    return call
+
+
+@pytest.fixture
+def order_status(orders, monkeypatch):
+    """Return the README's tool, in an app with a model."""
+    theirs = ModuleType("myapp.models")
+    theirs.Order = SimpleNamespace(objects=orders)
+    monkeypatch.setitem(sys.modules, "myapp", ModuleType("myapp"))
+    monkeypatch.setitem(sys.modules, "myapp.models", theirs)
+    return run_example(AN_AGENT, __name__="myapp.agents", __package__="myapp")["order_status"]
+
+
+def test_the_agent_of_the_readme_answers(owner, orders, order_status):
+    """The second message steers the same run."""
+    with ScriptedModel(calls("order_status", number=1017), "It is sent.") as model:
+        run_example(ITS_THREAD, request=SimpleNamespace(user=owner))
+        run_until_idle()
+    asked, told = model.requests[0].messages, model.requests[-1].messages[-1]
+    assert [message["content"] for message in asked if message["role"] == "user"][-1] == "And when does it arrive?"
+    assert orders.asked == {"customer": owner, "number": 1017}
+    assert json.loads(told["content"]) == {"status": "sent", "expected": "2026-05-04"}
+
+
+def test_the_model_reads_the_error_of_the_readmes_tool(owner, orders, order_status):
+    """There is no such order."""
+    orders.clear()
+    call = called(owner, order_status, number=7)
+    assert (call.status, call.error) == ("failed", "There is no order 7.")
+
+
+def test_the_first_tool_finds_the_customers_orders(owner, orders):
+    """Dates and all."""
+    space = run_example(FIND_ORDERS, Order=SimpleNamespace(objects=orders))
+    call = called(owner, space["find_orders"], status="sent")
+    assert call.result == [{"number": 1017, "status": "sent", "expected_on": "2026-05-04"}]
+    assert orders.asked == {"customer": owner, "status": "sent"}
+    assert registry.get("support").public
+
+
+def test_the_export_says_how_far_it_is(owner, orders):
+    """And writes every order."""
+    written = []
+    space = run_example(EXPORT, Order=SimpleNamespace(objects=orders), write=written.append)
+    call = called(owner, space["export"], year=2026)
+    assert (call.result, call.progress, written) == ("done", {"done": 1}, list(orders))
+
+
+def test_the_card_is_charged_once_however_often_it_is_tried(owner):
+    """Every attempt has the same key."""
+    keys = []
+
+    async def charge(card, amount, *, idempotency_key):
+        keys.append(idempotency_key)
+        if len(keys) < 3:
+            raise TimeoutError
+        return Receipt(number=card, amount=amount)
+
+    space = run_example(CHARGE, Receipt=Receipt, bank=SimpleNamespace(charge=charge))
+    call = called(owner, space["charge"], amount="12.50")
+    assert (call.status, call.result) == ("completed", {"number": "4242", "amount": "12.50"})
+    assert (len(keys), len(set(keys))) == (3, 1)
+
+
+def test_the_warehouse_answers_later(owner):
+    """By what was kept of the call."""
+    kept = []
+    inquiries = SimpleNamespace(objects=SimpleNamespace(create=lambda **facts: kept.append(SimpleNamespace(**facts))))
+    asking, _, answering = WAREHOUSE.partition("# the view")
+    space = run_example(asking, Inquiry=inquiries)
+    call = called(owner, space["ask_the_warehouse"], sku="cup")
+    assert (call.status, kept[0].sku) == ("pending", "cup")
+    run_example(f"#{answering}", inquiry=kept[0])
+    assert run_on(call).result == {"in_stock": 3}
+
+
+def test_the_browser_gives_the_date(owner):
+    """The function is never called."""
+    call = called(owner, run_example(PICK_A_DATE)["pick_a_date"], label="Start")
+    assert (call.status, call.kind) == ("pending", "client")
+    add_tool_result(call.thread, call.tool_call_id, "2026-05-04")
+    assert run_on(call).status == "completed"
+
+
+@isolate_apps("tests.project")
+def test_a_row_may_belong_to_a_thread():
+    """A model of the project's."""
+    ticket = run_example(TICKET, models=models, __name__="tests.project.models")["Ticket"]
+    assert ticket._meta.get_field("thread").remote_field.model == "durable_agents.Thread"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "amount"), [(0, "completed", "20"), (1, "completed", "50"), (2, "denied", "20")]
+)
+def test_each_of_the_decisions_can_be_made(owner, number, status, amount):
+    """The page shows all three, of which a call takes one."""
+    call = called(owner, run_example(REFUND_AND_PAY)["refund"], order=7, amount="20")
+    assert call.status == "approval_requested"
+    imports, *decisions = ast.parse(DECISIONS).body
+    chosen = ast.unparse([imports, decisions[number]])
+    asked = {"thread": call.thread, "tool_call_id": call.tool_call_id, "request": SimpleNamespace(user=owner)}
+    run_example(chosen, **asked)
+    run_on(call)
+    assert call.status == status, call.error
+    assert (call.approved_arguments or call.arguments)["amount"] == amount
+
+
+@pytest.mark.parametrize(("amount", "status"), [(100, "completed"), (101, "approval_requested")])
+def test_staff_is_asked_about_large_amounts_and_told_so(owner, amount, status):
+    """By the signal that the page listens to."""
+    told = []
+    space = run_example(TELL_STAFF, notify_staff=told.append)
+    try:
+        call = called(owner, run_example(REFUND_AND_PAY)["pay"], amount=amount)
+    finally:
+        assert thread_status_changed.disconnect(space["tell_staff"])
+    assert (call.status, call.approved_by) == (status, "staff"), call.error
+    assert told == ([call] if status == "approval_requested" else [])
