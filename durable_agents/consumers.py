@@ -19,7 +19,6 @@ from uuid import UUID, uuid4
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
-from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 
 from durable_agents import lifecycle, limits, outbound, strictjson
@@ -33,7 +32,7 @@ from durable_agents.exceptions import (
 )
 from durable_agents.logs import log_error
 from durable_agents.models import Thread, ToolCall
-from durable_agents.policies import Asker, decider, may_come, public_thread, public_tool_call, sender
+from durable_agents.policies import Asker, SignIn, decider, may_come, public_thread, public_tool_call, sender
 from durable_agents.streaming import Cursor, Frame, ThreadReader
 from durable_agents.transcript import ui_message
 from durable_agents.watching import HEAL_SECONDS, poller
@@ -91,6 +90,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_welcome = False
         self.waiting: asyncio.Task[None] | None = None
+        self.sign_in: SignIn | None = None
         offered = self.scope.get("subprotocols") or []
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         if offered and SUBPROTOCOL not in offered:
@@ -114,6 +114,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Listen to the socket from now on, if there is anything to be seen for its asker."""
         if not await database_sync_to_async(may_come)(self.asker):
             return False
+        self.sign_in = await database_sync_to_async(SignIn)(self.asker)
         if not self.is_welcome:
             self.is_welcome = True
             self._begin(self._heal())
@@ -191,7 +192,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if user is None:
             await self._turn_away(UNAUTHORIZED)
             return False
-        self.asker.user = user
+        self.asker.user, self.sign_in = user, None
         if not await self._let_in():
             await self._turn_away(FORBIDDEN)
             return False
@@ -376,17 +377,25 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _recheck(self) -> None:
         """Ask now and then whether all this may still be seen: the socket may outlive a session by days."""
-        session_key = await database_sync_to_async(_stored_session)(self.asker)
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
-                if not await database_sync_to_async(_is_still_there)(self.asker, session_key):
+                if not await self._is_still_signed_in():
                     await self._turn_away(UNAUTHORIZED)
                     return
                 for subscription in list(self.subscriptions.values()):
                     await self._recheck_one(subscription)
             except Exception:
                 log_error("a socket could not ask what may be seen", action="recheck")
+
+    async def _is_still_signed_in(self) -> bool:
+        """If so, the policy is shown the user as they are now."""
+        sign_in = self.sign_in
+        user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
+        if sign_in is None or sign_in is not self.sign_in:  # a ticket comes at this moment
+            return True
+        self.asker.user = user or self.asker.user
+        return user is not None
 
     async def _recheck_one(self, subscription: Subscription) -> None:
         try:
@@ -460,22 +469,6 @@ def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
     getattr(user, "pk", None)  # resolves a lazy user here, where the ORM may be called
     address = {"REMOTE_ADDR": (scope.get("client") or [""])[0], "HTTP_X_FORWARDED_FOR": headers.get("x-forwarded-for")}
     return SimpleNamespace(user=user, session=scope.get("session"), headers=headers, META=address)
-
-
-def _stored_session(asker: Asker) -> str | None:
-    """The key of the session that the caller came with, where sessions are stored and this one is."""
-    key = getattr(asker.session, "session_key", None)
-    return key if key and asker.session.exists(key) else None
-
-
-def _is_still_there(asker: Asker, session_key: str | None) -> bool:
-    """Whether the user is there and active, and the session has not ended meanwhile."""
-    if session_key is not None and not asker.session.exists(session_key):
-        return False
-    if not asker.user.is_authenticated:
-        return True
-    user = get_user_model()._default_manager.filter(pk=asker.user.pk).first()
-    return bool(user is not None and user.is_active)
 
 
 def _parsed(text: str) -> Frame | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from django.contrib.auth import SESSION_KEY, get_user_model
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from durable_agents.agents import registry
-from durable_agents.conf import config
+from durable_agents.conf import config, user_of_headers
 from durable_agents.exceptions import (
     AgentNotFoundError,
     AttachmentNotFoundError,
@@ -86,6 +87,49 @@ def may_come(request: Asker) -> bool:
     """Whether there is anything to be seen for this caller: the policy is asked again about each agent and thread."""
     agents = registry.public()
     return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
+
+
+class SignIn:
+    """How somebody has come whose connection goes on, which may outlive a session by days: to be asked now and then.
+
+    Synchronous, also when it is made: it reads what is stored.
+    """
+
+    def __init__(self, request: Asker) -> None:
+        self._request = request
+        self._user = request.user
+        self._session_key = getattr(getattr(request, "session", None), "session_key", None)
+        self._session = self._stored_session()
+        self._is_by_headers = self._is_named_by_headers()
+
+    def user_now(self) -> Any | None:
+        """The user, read anew; None where they are locked out or deleted, or what they came with is no good any more:
+        a session that has ended or is somebody else's, a password that was changed, a token that was deleted."""
+        if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
+            return None
+        if not isinstance(self._user, get_user_model()):
+            return self._user  # anonymous, or known to the project's own authentication only
+        user = get_user_model()._default_manager.filter(pk=self._user.pk).first()
+        if user is None or not user.is_active:
+            return None
+        return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
+
+    def _stored_session(self) -> tuple[bool, Any]:
+        """Whether the session is there, and whose it is. A signed cookie is there as long as it is good."""
+        if not self._session_key:
+            return False, None
+        session = self._request.session.__class__(self._session_key)
+        whose = session.get(SESSION_KEY)  # reads it: a store forgets the key of a session that is not there
+        return session.session_key == self._session_key, whose
+
+    def _is_named_by_headers(self) -> bool:
+        is_named_by_session = self._session[1] == str(self._user.pk)
+        return not is_named_by_session and bool(user_of_headers(self._request.headers) == self._user)
+
+
+def _secret(user: Any) -> Any:
+    """What changes with the password: Django signs everybody out whose session says another one."""
+    return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
 
 
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:

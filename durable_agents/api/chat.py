@@ -31,7 +31,7 @@ from durable_agents.exceptions import (
     ThreadNotFoundError,
 )
 from durable_agents.models import Thread, ThreadStatus
-from durable_agents.policies import public_thread
+from durable_agents.policies import SignIn, public_thread
 from durable_agents.reading import AnswerTeller, latest_answer_of, waits_for_others
 from durable_agents.sse import UI_MESSAGE_STREAM, AnswerSource, FrameSource, Source, cursor_of, event_stream
 from durable_agents.streaming import Cursor, ThreadReader
@@ -71,7 +71,8 @@ class StreamingView(AgentsView):
         self, request: Request, thread: Thread, source: Source, headers: Mapping[str, str] | None = None
     ) -> HttpResponseBase:
         """The response that tells what the source says of the thread."""
-        return event_stream(thread.pk, source, may_stay=partial(_may_see, request, thread), headers=headers)
+        may_stay = partial(_may_see, request, thread, SignIn(request))
+        return event_stream(thread.pk, source, may_stay=may_stay, headers=headers)
 
     def tell(self, request: Request, told: Told) -> HttpResponseBase:
         """The response that tells an answer."""
@@ -178,7 +179,11 @@ def _knows_7(request: Request) -> bool:
     return int(major if major.isascii() and major.isdigit() and len(major) < 4 else config().ai_sdk_dialect) >= 7
 
 
-def _may_see(request: Request, thread: Thread) -> bool:
+def _may_see(request: Request, thread: Thread, sign_in: SignIn) -> bool:
+    user = sign_in.user_now()
+    if user is None:
+        return False
+    request.user = user
     try:
         public_thread(request, str(thread.pk), "view")
     except DurableAgentsError:

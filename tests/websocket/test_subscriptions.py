@@ -1,12 +1,18 @@
 """Following threads: a snapshot or exactly what is missing, then news, and nothing of anybody else's."""
 
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
+from django.utils import timezone
+from rest_framework.authtoken.models import Token
 
 from durable_agents import create_thread, delete_thread, outbound, send_message
+from durable_agents.lifecycle import issue_ticket
 from durable_agents.models import Delta, Thread
 from durable_agents.policies import OwnerPolicy
 from tests.lifecycle.stage import calling
@@ -272,16 +278,111 @@ async def test_a_thread_that_may_not_be_seen_any_more_is_not_followed(socket, ag
     assert {frame["thread"] for frame in frames} == {str(other.pk)}
 
 
+def set_password(user):
+    """Let the user have another password."""
+    user.set_password("another")
+    user.save()
+
+
+def expire_sessions():
+    """Let every session run out; the rows stay until somebody clears them."""
+    Session.objects.update(expire_date=timezone.now() - timedelta(seconds=1))
+
+
+def change_sessions_user():
+    """Let somebody else be signed in by the same session."""
+    [row] = Session.objects.all()
+    session = SessionStore(row.session_key)
+    session[SESSION_KEY] = str(User.objects.create_user("bob").pk)
+    session.save()
+
+
+ENDS = {
+    "locked out": lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
+    "deleted": lambda user: user.delete(),
+    "signed out": lambda user: Session.objects.all().delete(),
+    "expired": lambda user: expire_sessions(),
+    "another password": set_password,
+    "another user": lambda user: change_sessions_user(),
+}
+
+
 @pytest.mark.usefixtures("_asks_again_at_once")
-@pytest.mark.parametrize("ended", ["locked out", "deleted", "signed out"])
+@pytest.mark.parametrize("ended", ENDS)
 async def test_a_socket_does_not_outlive_its_user(connect, user, ended):
     """Nor the session that it came with."""
     socket = await connect()
     assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
-    if ended == "locked out":
-        await act(User.objects.filter(pk=user.pk).update, is_active=False)
-    elif ended == "deleted":
-        await act(user.delete)
-    else:
-        await act(Session.objects.all().delete)
+    assert not await ends_within(socket, 0.3)
+    await act(ENDS[ended], user)
     assert await socket.close_code() == 4401
+
+
+async def ends_within(socket, seconds):
+    """Return whether the socket is closed, or told anything, within so many seconds."""
+    return not await socket.hears_nothing(seconds)
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_a_socket_does_not_outlive_its_token(connect, user):
+    """A password is something else."""
+    token = await act(Token.objects.create, user=user)
+    socket = await connect(origin=None, cookie=None, headers={"authorization": f"Token {token.key}"})
+    await act(set_password, user)
+    assert not await ends_within(socket, 0.3)
+    await act(token.delete)
+    assert await socket.close_code() == 4401
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_a_socket_that_came_by_a_ticket_does_not_outlive_the_password(connect, user):
+    """Nobody knows any more with what the ticket was fetched."""
+    socket = await connect(cookie=None)
+    await socket.tell(type="hello", ticket=await act(issue_ticket, user))
+    assert (await socket.hear())["type"] == "welcome"
+    assert not await ends_within(socket, 0.3)
+    await act(set_password, user)
+    assert await socket.close_code() == 4401
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_a_ticket_of_another_user_is_good_beside_a_session(connect, agent, user):
+    """The session goes on; that it names somebody else is no reason to close."""
+    other = await act(User.objects.create_user, "bob")
+    theirs = await act(create_thread, agent, owner=other)
+    socket = await connect()
+    await socket.tell(type="hello", ticket=await act(issue_ticket, other))
+    assert (await socket.hear())["user"] == "bob"
+    assert not await ends_within(socket, 0.3)
+    assert (await follow(socket, theirs))["type"] == "snapshot"
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_sessions_that_are_not_stored_end_with_the_password(connect, user, settings):
+    """A signed cookie is all that there is of them."""
+    settings.SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+    socket = await connect(cookie=await act(cookie_of, user))
+    assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
+    assert not await ends_within(socket, 0.3)
+    await act(set_password, user)
+    assert await socket.close_code() == 4401
+
+
+class StaffPolicy(OwnerPolicy):
+    """Shows threads to the staff only."""
+
+    def filter(self, queryset, request):
+        """Return the user's, or none."""
+        return super().filter(queryset, request) if request.user.is_staff else queryset.none()
+
+
+@pytest.mark.usefixtures("_asks_again_at_once")
+async def test_the_policy_is_shown_the_user_as_they_are_now(connect, thread, user, settings):
+    """Not as they were when the socket was opened."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.StaffPolicy"}
+    await act(User.objects.filter(pk=user.pk).update, is_staff=True)
+    socket = await connect()
+    assert (await follow(socket, thread))["type"] == "snapshot"
+    await act(User.objects.filter(pk=user.pk).update, is_staff=False)
+    [*_, gone] = await socket.hear_until(lambda frame: frame["type"] == "error")
+    assert gone["code"] == "thread_not_found"
