@@ -35,10 +35,15 @@ def work(cluster: str) -> None:
 def sweep() -> None:
     """The last resort: reap what dead workers held, settle what no worker knows, ring for what is due, and delete
     what nobody needs any more."""
-    lifecycle.reap(holders.is_gone, spent)
-    lifecycle.expire()
-    lifecycle.settle_unknown_code()
-    lifecycle.prune()
+    with contextlib.ExitStack() as stages:  # the last one first; one that fails keeps none of the others from its work
+        stages.callback(_ring_for_due)
+        stages.callback(lifecycle.prune)
+        stages.callback(lifecycle.settle_unknown_code)
+        stages.callback(lifecycle.expire)
+        stages.callback(lifecycle.reap, holders.is_gone, spent)
+
+
+def _ring_for_due() -> None:
     for cluster in sorted({cluster_of(pool) for pool in config().pools}):
         if work_is_due(cluster):
             outbound.ring_cluster(cluster)

@@ -16,6 +16,7 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.answers import Answer
 from durable_agents.engine.approvals import with_approvals
+from durable_agents.engine.cancelling import cancelled_by_us_only
 from durable_agents.engine.contents import with_contents
 from durable_agents.engine.moments import tell_retry, tell_step
 from durable_agents.engine.plans import Plan, instructions_of, needs_thread, plan_for, transformed
@@ -98,11 +99,17 @@ async def _stream(engine: Engine, claim: Claim, job: _StepJob, request: ModelReq
     )
     if streaming:
         engine.writer.open(buffer)
+    cancelled = ModelError(ErrorKind.NETWORK, "The model library has cancelled the call.", retryable=True)
+    with cancelled_by_us_only(cancelled):
+        await _listen(request, answer, buffer)
+    engine.writer.close(claim)
+
+
+async def _listen(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -> None:
     async with contextlib.aclosing(door().stream(request)) as events:
         async for event in events:
             for chunk in answer.take(event):
                 buffer.add(chunk)
-    engine.writer.close(claim)
 
 
 async def _request(engine: Engine, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
@@ -194,31 +201,33 @@ class _StepJob:
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
-    """By row id; rows that others hold by now are left out. Four queries, one more where there are files, and what the
-    agents' functions need, however many rows."""
+    """By row id; rows that others hold by now, or that were deleted, are left out. Four queries, and one more each for
+    files, for threads that functions of agents ask for, and for texts to go on with, however many rows."""
     claim_of = {claim.row_id: claim for claim in claims}
     held = Stream.objects.filter(pk__in=claim_of).select_related("message").order_by()
     wanted = ("fence", "number", "goes_on", "message__client_id", "message__position")
     streams = [row for row in held.only(*wanted) if row.message is not None and row.fence == claim_of[row.pk].fence]
     history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams})
     attachments = attachments_of(history)
+    agents = {row.pk: registry.get(claim_of[row.pk].agent) for row in streams}
+    asked = [claim_of[key].thread_id for key, agent in agents.items() if needs_thread(agent)]
+    threads = Thread.objects.select_related("owner").in_bulk(asked) if asked else {}
+    going_on = [row.pk for row in streams if row.goes_on]
+    said = dict(Delta.objects.filter(stream__in=going_on, seq=0).values_list("stream", "chunks")) if going_on else {}
     return {
-        row.pk: _step_job(claim_of[row.pk], row, history[claim_of[row.pk].thread_id], attachments) for row in streams
+        row.pk: _StepJob(
+            agent=agents[row.pk],
+            thread=threads.get(claim_of[row.pk].thread_id),
+            message=row.answer.shown_id,
+            number=row.number,
+            turns=history[claim_of[row.pk].thread_id],
+            attachments=attachments,
+            said=said.get(row.pk, []),
+        )
+        for row in streams
+        if (claim_of[row.pk].thread_id in threads or not needs_thread(agents[row.pk]))
+        and (row.pk in said or not row.goes_on)
     }
-
-
-def _step_job(claim: Claim, stream: Stream, turns: list[Turn], attachments: Mapping[UUID, Attachment]) -> _StepJob:
-    agent = registry.get(claim.agent)
-    threads = Thread.objects.select_related("owner")
-    return _StepJob(
-        agent=agent,
-        thread=threads.get(pk=claim.thread_id) if needs_thread(agent) else None,
-        message=stream.answer.shown_id,
-        number=stream.number,
-        turns=turns,
-        attachments=attachments,
-        said=Delta.objects.get(stream=stream, seq=0).chunks if stream.goes_on else [],
-    )
 
 
 def spent(stream: Stream) -> lifecycle.Spent:

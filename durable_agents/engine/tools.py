@@ -16,6 +16,7 @@ from durable_agents import lifecycle
 from durable_agents.agents import Tool, ToolContext, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.cancelling import is_cancelled
 from durable_agents.engine.moments import tell_retry
 from durable_agents.exceptions import LeaseLostError, ToolError
 from durable_agents.lifecycle import CallResult, Claim, NewCall
@@ -67,6 +68,8 @@ async def _ended(engine: Engine, claim: Claim, job: _ToolJob) -> _Ended:
             await asyncio.wait({run, overdue}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if run.done():
                 return run.result()
+            if overdue.done():
+                overdue = asyncio.ensure_future(engine.overdue(claim))
             left = await engine.in_database(lifecycle.seconds_left, claim)  # it may have been changed meanwhile
     finally:
         overdue.cancel()
@@ -211,9 +214,9 @@ def _warn_when_slow(job: _ToolJob, seconds: float) -> None:
 async def _run_async_tool(job: _ToolJob) -> _Ended:
     try:
         return _Ended(result=job.tool.to_json(await job.tool.function(**_keywords(job))))
-    except asyncio.CancelledError:
-        raise
     except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
         return _Ended(error=error)
 
 

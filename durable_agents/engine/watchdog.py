@@ -42,14 +42,15 @@ def _watch(engine: Engine) -> None:
 
 def _blame(engine: Engine, blamed: Claim | None) -> Claim | None:
     """Record which row blocks the loop, once, so that it alone pays for it."""
-    claim = engine.claim_of(asyncio.current_task(engine.loop))
-    if claim is not None and claim != blamed:
-        try:
+    claim = None
+    try:
+        claim = engine.claim_of(asyncio.current_task(engine.loop))
+        if claim is not None and claim != blamed:
             lifecycle.blame(claim)
-        except Exception:
-            log_error("the blocking row was not recorded", action="watchdog")
-        finally:
-            connections.close_all()
+    except Exception:
+        log_error("the blocking row was not recorded", action="watchdog")
+    finally:
+        connections.close_all()
     return claim or blamed
 
 

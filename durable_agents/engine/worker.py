@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, repeat
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from durable_agents import holders, lifecycle, moments, outbound
 from durable_agents.agents import is_async, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.cancelling import cancelled_by_us_only, is_cancelled
 from durable_agents.engine.lanes import Lane
 from durable_agents.engine.moments import Moments
 from durable_agents.engine.steps import run_step
@@ -49,6 +51,8 @@ PROGRESS_SECONDS = 0.25
 MAX_SENDING = 1000
 """Hints on their way to the channel layer; beyond that they are dropped, as every hint may be."""
 UNWIND_SECONDS = 2.0
+RELEASE_SECONDS = 1.0
+"""How long a worker that leaves waits for a thread that somebody holds; then its row waits for the end of its lease."""
 SWITCH_SECONDS = 0.0005
 URGENT = frozenset(
     {
@@ -58,6 +62,8 @@ URGENT = frozenset(
 )
 """Database work that goes first: tools have few slots, and one that waits for the database holds one for nothing."""
 DATABASE_WAITS_SECONDS = (0.2, 1, 3)
+HELD_WAITS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Until a thread that somebody holds is asked for again, the last one as often as it takes."""
 
 
 @dataclass(kw_only=True)
@@ -108,8 +114,14 @@ class Engine:
     def work(self, *, seat: int) -> None:
         """Serve until nothing is due, or until this process has to go."""
         self._seat = seat
-        with _quick_switching():
-            self.loop.run_until_complete(self._serve())
+        try:
+            with _quick_switching():
+                self.loop.run_until_complete(self._serve())
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        """End this process where nobody else would, and pass on the signal that was meant for django-q2."""
         hangs = self._is_stuck or self._hung() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # nobody would end this process, or its threads would not let it end
@@ -120,9 +132,15 @@ class Engine:
     # ------------------------------------------------------------------------------------- what steps and tools use
 
     async def in_database(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function where the engine's own database connection is."""
-        call = partial(_with_connection, function, *args, **kwargs)
-        return await asyncio.wrap_future(self._database.submit(call, urgent=function in URGENT))
+        """Call a function where the engine's own database connection is. An arrow whose thread somebody holds, such as
+        a long transaction of a view's, is drawn later: the other rows' database work goes on meanwhile."""
+        call = partial(_without_waiting, function, *args, **kwargs)
+        pauses = chain(HELD_WAITS_SECONDS, repeat(HELD_WAITS_SECONDS[-1]))
+        while True:
+            try:
+                return await asyncio.wrap_future(self._database.submit(call, urgent=function in URGENT))
+            except lifecycle.ThreadHeldError:
+                await asyncio.sleep(next(pauses))
 
     async def load(self, function: Callable[[Sequence[Claim]], Mapping[UUID, Any]], claim: Claim) -> Any:
         """What ``function`` reads for this row, by row id; rows that ask in the same moment are read together. Raises
@@ -156,7 +174,8 @@ class Engine:
     async def call_user(self, function: Callable[..., Any], *args: Any, **facts: Any) -> Any:
         """Call what a developer wrote: a coroutine function here, any other in a thread where the ORM may be used."""
         call = partial(function, *args, **facts)
-        return await (call() if is_async(function) else self.in_thread(call))
+        with cancelled_by_us_only(RuntimeError(f"A CancelledError came out of {function!r}.")):
+            return await (call() if is_async(function) else self.in_thread(call))
 
     async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in a thread of its own, which is left behind, and counted, when the caller gives up."""
@@ -174,9 +193,12 @@ class Engine:
     def _run_thread(self, ended: asyncio.Future[Any], function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         try:
             settle = partial(_set_result, ended, function(*args))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except BaseException as error:
             settle = partial(_set_exception, ended, error)
-        connections.close_all()
+        try:
+            connections.close_all()
+        except Exception:
+            log_error("a connection was not closed", action="thread")
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(settle)
 
@@ -228,9 +250,12 @@ class Engine:
         held.reporter = None
 
     async def overdue(self, claim: Claim) -> None:
-        """Wait until the time of this tool call is over by its row, which others may change."""
+        """Wait until the time of this tool call is over by its row, which others may change; then it may be waited for
+        anew."""
         if self._holds(claim):
-            await self._held[claim.row_id].overdue.wait()
+            overdue = self._held[claim.row_id].overdue
+            await overdue.wait()
+            overdue.clear()
 
     def claim_of(self, task: asyncio.Task[Any] | None) -> Claim | None:
         """The row that a task works on, itself or under the row's name."""
@@ -247,6 +272,7 @@ class Engine:
         at_rest = moments.run_through(self.moments.begin)
         with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: nobody signals us
             self.loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
+        self._leaves_early = False
         parts = (self.writer.run, self._keep_leases, self._check_held, self._turn)
         background = [self.loop.create_task(part()) for part in parts]
         try:
@@ -259,8 +285,8 @@ class Engine:
             await asyncio.gather(*background, return_exceptions=True)
             await self.moments.settle(seconds=UNWIND_SECONDS)
             moments.run_through(at_rest)
-            if self._sending:
-                await asyncio.wait([asyncio.wrap_future(sent) for sent in self._sending], timeout=1)
+            if sending := [asyncio.wrap_future(sent) for sent in list(self._sending)]:
+                await asyncio.wait(sending, timeout=1)
             outbound.publish_through(None)
             self.is_working = False
             with contextlib.suppress(ValueError, RuntimeError):
@@ -279,7 +305,8 @@ class Engine:
                     await self._wait(CLAIM_SECONDS)
         finally:
             outbound.answer_doorbells_here(self.cluster, None)
-        return not (self._must_leave() or self._has_sat_long_enough(began)) and await self._claim() > 0
+        self._leaves_early = self._must_leave() or self._has_sat_long_enough(began)
+        return not self._leaves_early and await self._claim() > 0
 
     def _must_leave(self) -> bool:
         """Whether this process has to go: SIGTERM, a stopping cluster, or one that died without a word."""
@@ -354,7 +381,7 @@ class Engine:
         tools = (
             sum(1 for held in self._held.values() if held.claim.kind == "tool" and not held.has_ended) + self._hung()
         )
-        return config().streams_per_process - streams, config().tool_threads - tools
+        return max(0, config().streams_per_process - streams), max(0, config().tool_threads - tools)
 
     async def _win(self, *, streams: int, tools: int, suspects: bool = False) -> int:
         won: list[Claim] = await self.in_database(
@@ -406,7 +433,9 @@ class Engine:
             # What has been done is done, though it could not be said: when the lease runs out, the row's own rules
             # for a dead worker say what follows.
             log_error("the database does not answer", action="run", thread=claim.thread_id)
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             log_error("a row failed", action="run", thread=claim.thread_id)
             await self._give_up(claim)
         finally:
@@ -476,13 +505,16 @@ class Engine:
         if left:
             _, stuck = await asyncio.wait([item.task for item in left], timeout=UNWIND_SECONDS)
             self._is_stuck = bool(stuck)
-        if self._must_leave() or left:
-            await self._ring_for_others()
+        if self._leaves_early or left:
+            try:
+                await self._ring_for_others()
+            except Exception:
+                log_error("nobody was told of what is left", action="ring")
 
     async def _release(self, claim: Claim) -> None:
         """Give a row back before its task is ended: what the task still records is added to the closed row."""
         try:
-            await self.in_database(lifecycle.release, claim)
+            await asyncio.wait_for(self.in_database(lifecycle.release, claim), RELEASE_SECONDS)
         except ThreadNotFoundError:
             return
         except Exception:
@@ -529,6 +561,11 @@ async def _group_send(group: str, message: dict[str, Any]) -> None:
         await layer.group_send(group, message)
     except Exception:
         log(logging.WARNING, "browsers were not told", action="ring_browsers", group=group)
+
+
+def _without_waiting(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with lifecycle.without_waiting():
+        return _with_connection(function, *args, **kwargs)
 
 
 def _with_connection(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

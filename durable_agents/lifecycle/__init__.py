@@ -69,7 +69,7 @@ from durable_agents.lifecycle.claims import (
     suspects_wait,
 )
 from durable_agents.lifecycle.history import add_message, erase
-from durable_agents.lifecycle.locking import database, id_of
+from durable_agents.lifecycle.locking import ThreadHeldError, database, id_of, without_waiting
 from durable_agents.lifecycle.people import (
     check_id,
     create_thread,
@@ -117,6 +117,7 @@ __all__ = [
     "NewCall",
     "Spent",
     "StepOutcome",
+    "ThreadHeldError",
     "add_message",
     "add_tool_error",
     "add_tool_result",
@@ -176,4 +177,5 @@ __all__ = [
     "taken_in",
     "upload",
     "usage_of",
+    "without_waiting",
 ]

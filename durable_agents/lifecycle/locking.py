@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,7 +62,27 @@ def arrow(function: Callable[P, R]) -> Callable[P, R]:
 
 def is_passing(error: OperationalError) -> bool:
     """Whether another try may succeed: serialisation failure, deadlock, or SQLite's "locked"."""
-    return getattr(error.__cause__, "sqlstate", None) in {"40001", "40P01"} or "locked" in str(error)
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, and 2
+    return state in {"40001", "40P01"} or "locked" in str(error)
+
+
+class ThreadHeldError(Exception):
+    """Somebody else holds the thread's row just now: for those who have other things to do meanwhile."""
+
+
+_waiting = threading.local()
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Inside, in this thread, arrows do not wait for a thread's row that somebody holds: they raise ThreadHeldError,
+    having changed nothing. On SQLite, which locks no rows, nothing is different."""
+    _waiting.is_refused = True
+    try:
+        yield
+    finally:
+        _waiting.is_refused = False
 
 
 @dataclass(kw_only=True)
@@ -126,9 +147,13 @@ def hold_thread(thread_id: UUID, *, skip_locked: bool = False, savepoint: bool =
     Raises ThreadNotFoundError where there is none, or with ``skip_locked`` where somebody else holds it just now.
     """
     using = database()
+    is_refused = getattr(_waiting, "is_refused", False)
     with transact(savepoint=savepoint):
-        rows = Thread.objects.using(using).select_for_update(no_key=True, skip_locked=skip_locked)
-        thread = only_row(rows.annotate(db_now=Now()).filter(pk=thread_id))
+        threads = Thread.objects.using(using).filter(pk=thread_id)
+        rows = threads.select_for_update(no_key=True, skip_locked=skip_locked or is_refused)
+        thread = only_row(rows.annotate(db_now=Now()))
+        if thread is None and is_refused and not skip_locked and threads.exists():
+            raise ThreadHeldError(thread_id)
         if thread is None:
             raise ThreadNotFoundError(thread_id)
         locked = Locked(thread=thread, now=thread.db_now, before={name: getattr(thread, name) for name in _SAVED})

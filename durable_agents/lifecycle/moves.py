@@ -34,6 +34,7 @@ _GIVEN_BACK = [
 ]
 NOBODY_ANSWERED = "Nobody answered in time."
 MAY_HAVE_RUN = "The tool call was interrupted: it may or may not have run."
+DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind."
 
 
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
@@ -183,11 +184,16 @@ def _close(
     stream.save(using=database(), update_fields=_CLOSED if usage is None else [*_CLOSED, *USAGE])
 
 
-def add_usage(thread: Thread, stream: Stream, usage: ModelUsage) -> None:
-    for name in ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"):
+def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
+    """Note what an attempt has used, with it and with its thread, where it still has one."""
+    names = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+    for name in names:
         setattr(stream, name, getattr(usage, name))
-        setattr(thread, name, getattr(thread, name) + getattr(usage, name))
     stream.cost, stream.usage_estimated = usage.cost, usage.estimated
+    if thread is None:
+        return
+    for name in names:
+        setattr(thread, name, getattr(thread, name) + getattr(usage, name))
     if usage.cost is not None:
         thread.cost = (thread.cost or Decimal(0)) + usage.cost
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.db import DatabaseError
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
@@ -17,8 +18,17 @@ from durable_agents.lifecycle.advance import advance, fail_run
 from durable_agents.lifecycle.attachments import prune_unsent
 from durable_agents.lifecycle.claims import Claim, held_call, held_stream
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow
-from durable_agents.lifecycle.moves import MAY_HAVE_RUN, abort, add_stream, answer_of_next_attempt, give_back, settle
+from durable_agents.lifecycle.moves import (
+    DID_NOT_RUN,
+    MAY_HAVE_RUN,
+    abort,
+    add_stream,
+    answer_of_next_attempt,
+    give_back,
+    settle,
+)
 from durable_agents.llm import ModelUsage, door
+from durable_agents.logs import log_error
 from durable_agents.models import (
     SUSPECT_CRASHES,
     Command,
@@ -124,7 +134,21 @@ def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lamb
     held: list[Any] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or row.expired]
-    return sum(_reap_one(row, is_gone=row.lease_owner in gone, spent=spent) for row in dead)
+    return _drawn_for_each(dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, spent=spent))
+
+
+def _drawn_for_each(rows: Iterable[Stream | ToolCall], draw: Callable[[Any], bool]) -> int:
+    """Draw an arrow for each row; one that cannot be read, or at which the project's code fails, harms no other.
+    Returns for how many something was done. Raises what the database raises."""
+    count = 0
+    for row in rows:
+        try:
+            count += draw(row)
+        except DatabaseError:
+            raise
+        except Exception:
+            log_error("a row was left as it is", action="recovery", thread=row.thread_id, row=row.pk)
+    return count
 
 
 @arrow
@@ -181,7 +205,8 @@ def _after_crash(locked: Locked, call: ToolCall, *, crashes: int) -> None:
         give_back(locked, call, attempt=call.attempt, crashes=crashes)
         return
     status = ToolCallStatus.UNKNOWN if after_crash in {"unknown", "ask"} else ToolCallStatus.FAILED
-    settle(locked, call, status, code="crashed", error=MAY_HAVE_RUN, asks=after_crash == "ask")
+    error = DID_NOT_RUN if declared is not None and declared.atomic else MAY_HAVE_RUN
+    settle(locked, call, status, code="crashed", error=error, asks=after_crash == "ask")
     advance(locked)
 
 
@@ -204,7 +229,7 @@ def settle_unknown_code() -> int:
     ToolCall.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="tools")
     streams = Stream.objects.using(database()).overdue(grace).exclude(streams_of(registry.code()))
     calls = ToolCall.objects.using(database()).overdue(grace).exclude(calls_of(registry.code()))
-    return sum(_settle_unknown(row) for row in [*streams, *calls])
+    return _drawn_for_each([*streams, *calls], _settle_unknown)
 
 
 @arrow

@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from durable_agents.exceptions import safe_message
+from durable_agents.exceptions import ThreadNotFoundError, safe_message
 from durable_agents.lifecycle.advance import advance, fail_run
 from durable_agents.lifecycle.claims import Claim, held_stream
-from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow
+from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow, transact
 from durable_agents.lifecycle.moves import (
     USAGE,
     _close,
@@ -26,7 +26,7 @@ from durable_agents.lifecycle.moves import (
 )
 from durable_agents.lifecycle.telling import tell_call, tell_step
 from durable_agents.llm import ModelUsage
-from durable_agents.models import Stream, StreamState, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
+from durable_agents.models import Stream, StreamState, Thread, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 from durable_agents.parts import Part, text_of
 from durable_agents.strictjson import clean
 
@@ -190,13 +190,23 @@ def name_thread(thread_id: UUID, title: str) -> None:
 @arrow
 def record_usage(claim: Claim, *, model: str, usage: ModelUsage) -> None:
     """What an attempt had used when it was stopped: only that is added to its row, once. A row that is not closed, or
-    that knows its usage, stays as it is."""
-    with hold_thread(claim.thread_id) as locked:
-        rows = Stream.objects.using(database()).select_for_update(no_key=True)
-        stream = rows.filter(pk=claim.row_id, fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
-        if stream is None:
-            return
-        stream.model = model
-        add_usage(locked.thread, stream, usage)
-        stream.save(using=database(), update_fields=["model", *USAGE])
-        locked.thread.next_rev()
+    that knows its usage, stays as it is. One whose thread was deleted may be there all the same (``USAGE_ON_DELETE``).
+    """
+    try:
+        with hold_thread(claim.thread_id) as locked:
+            if _note_usage(claim, locked.thread, model=model, usage=usage):
+                locked.thread.next_rev()
+    except ThreadNotFoundError:
+        with transact():
+            _note_usage(claim, None, model=model, usage=usage)
+
+
+def _note_usage(claim: Claim, thread: Thread | None, *, model: str, usage: ModelUsage) -> bool:
+    rows = Stream.objects.using(database()).select_for_update(no_key=True).filter(pk=claim.row_id)
+    stream = rows.filter(fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
+    if stream is None:
+        return False
+    stream.model = model
+    add_usage(thread, stream, usage)
+    stream.save(using=database(), update_fields=["model", *USAGE])
+    return True

@@ -29,7 +29,7 @@ def turn(connection: Any) -> Iterator[None]:
     if connection.vendor != "sqlite" or connection.in_atomic_block or connection.is_in_memory_db():
         yield
         return
-    descriptor = _gate(str(connection.settings_dict["NAME"]))
+    descriptor = _gate(str(connection.settings_dict["NAME"])).descriptor
     has_turn = _wait(descriptor)
     try:
         yield
@@ -38,12 +38,22 @@ def turn(connection: Any) -> Iterator[None]:
             lockfiles.free(descriptor)
 
 
-def _gate(name: str) -> int:
-    """This thread's own descriptor of the file that stands for a database."""
-    gates: dict[tuple[int, str], int] = _own.__dict__.setdefault("gates", {})
+class _Gate:
+    """An open file that stands for a database; it is closed when the thread that it belongs to has ended."""
+
+    def __init__(self, name: str) -> None:
+        self.descriptor = lockfiles.open_lock(f"turn-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def _gate(name: str) -> _Gate:
+    """This thread's own."""
+    gates: dict[tuple[int, str], _Gate] = _own.__dict__.setdefault("gates", {})
     key = (os.getpid(), name)
     if key not in gates:
-        gates[key] = lockfiles.open_lock(f"turn-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
+        gates[key] = _Gate(name)
     return gates[key]
 
 

@@ -1,9 +1,14 @@
 """A real worker, a real model server: what a user sends comes back as an answer."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pytest
+from django.db import connection, connections, transaction
 
 from durable_agents import create_thread, send_message, stop_thread
-from durable_agents.models import Delta, Message, Stream, ToolCall
+from durable_agents.models import Delta, Message, Stream, Thread, ToolCall
 from durable_agents.transcript import ui_messages
 from tests.servers.model import Call, ModelUnderTest, Reply, Status
 from tests.workers import Cluster, at_rest, running, until
@@ -29,6 +34,34 @@ def test_worker_answers_calls_tools_and_settles_every_fault(cluster: Cluster, mo
     refused_requests_are_tried_again(model_server)
     lasting_refusal_fails_the_thread(model_server)
     stop_closes_the_connection(model_server)
+    if connection.vendor == "postgresql":
+        a_thread_that_somebody_holds_holds_up_no_other(model_server)
+
+
+def a_thread_that_somebody_holds_holds_up_no_other(server: ModelUnderTest) -> None:
+    """As a view does that has sent a message in its transaction and then waits for something slow."""
+    server.answer_with(Reply(text="Good morning to you."))
+    held = create_thread("talker", prompt="Good morning!")
+    with transaction.atomic():
+        Thread.objects.select_for_update(no_key=True).get(pk=held.pk)
+        for _ in range(3):
+            hidden = in_another_thread(lambda: at_rest(create_thread("talker", prompt="Good morning!")))
+            assert hidden[0].status == "completed"
+        assert in_another_thread(lambda: Thread.objects.get(pk=held.pk)).status == "streaming"
+    assert at_rest(held)[0].status == "completed"
+
+
+def in_another_thread(function: Callable[[], Any]) -> Any:
+    """Return what the function does outside of this test's transaction."""
+
+    def call() -> Any:
+        try:
+            return function()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(call).result()
 
 
 def plain_answer(server: ModelUnderTest) -> None:

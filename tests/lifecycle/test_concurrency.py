@@ -14,7 +14,7 @@ from django.db import connection, connections, transaction
 from django.db.backends.signals import connection_created
 
 from durable_agents import create_thread, delete_thread, lifecycle, send_message
-from durable_agents.exceptions import LeaseLostError, TooManyRunningError
+from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError, TooManyRunningError
 from durable_agents.lifecycle import Append
 from durable_agents.models import Delta, Message, Pool, Stream, Thread, ToolCall
 from tests.lifecycle.stage import Worker, calling, spoken
@@ -38,6 +38,36 @@ def _hasty():
     yield
     connection_created.disconnect(hasten)
     connection.close()
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite locks no rows")
+def test_whoever_has_other_things_to_do_does_not_wait_for_a_held_thread(agent, at_once):
+    """It is told that somebody holds it, has changed nothing, and may come again; what is gone is gone."""
+    thread, other = create_thread(agent, prompt="Hi"), create_thread(agent, prompt="Hi")
+    held, tried = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            send_message(thread, "And?")
+            held.set()
+            tried.wait(10)
+
+    def come():
+        held.wait(10)
+        try:
+            with lifecycle.without_waiting():
+                lifecycle.stop_thread(other)
+                with pytest.raises(lifecycle.ThreadHeldError):
+                    lifecycle.stop_thread(thread)
+                delete_thread(other)
+                with pytest.raises(ThreadNotFoundError):
+                    lifecycle.stop_thread(other)
+        finally:
+            tried.set()
+
+    at_once(hold, come)
+    with lifecycle.without_waiting():
+        assert lifecycle.stop_thread(thread).status == "stopped"
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from django.test import override_settings
 
 from durable_agents import create_thread, delete_thread
 from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
-from durable_agents.lifecycle import run_command
+from durable_agents.lifecycle import record_usage, run_command
+from durable_agents.llm import ModelUsage
 from durable_agents.models import Command, Delta, Message, Stream, Thread, ToolCall
 from tests.lifecycle.stage import calling
 
@@ -111,3 +112,13 @@ def test_a_deleted_thread_is_not_deleted_again(thread):
     delete_thread(thread)
     with pytest.raises(ThreadNotFoundError):
         delete_thread(thread)
+
+
+def test_what_a_call_used_is_noted_after_its_thread_is_gone(thread):
+    """Its worker learns of it in the middle of the answer; with ``drop`` there is nothing to note it with."""
+    delete_thread(thread)
+    record_usage(thread.claim, model="openai/x", usage=ModelUsage(input_tokens=7, output_tokens=2))
+    row = Stream.objects.get(pk=thread.claim.row_id)
+    assert (row.model, row.input_tokens, row.output_tokens, row.thread_id) == ("openai/x", 7, 2, None)
+    row.delete()
+    record_usage(thread.claim, model="openai/x", usage=ModelUsage(input_tokens=7))
