@@ -22,7 +22,6 @@ from durable_agents.lifecycle import add_tool_result, approve_tool_call, reject_
 from durable_agents.models import ToolCall
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 
-
 ONLY_ON_LINUX = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one address of loopback")
 
 
