@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -44,12 +45,18 @@ HELLO_SECONDS = 10
 """How long a socket that nobody is known by yet has to say hello with a ticket."""
 RECHECK_SECONDS = 60
 """How long a socket may go on after its user was locked out or signed out, or may not see a thread any more."""
+SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
+"""How long a client may send nothing: one that is there pings at each heartbeat."""
+FRAMES_PER_SECOND = 20
+FRAMES_AT_ONCE = 100
+"""How many frames a client may send before the rate counts."""
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
 SENDS = frozenset({"send", "resume", "edit", "regenerate"})
 """Frames that start or steer a run."""
 
-BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_SLOW, TOO_BIG = 4400, 4401, 4403, 4406, 4408, 1009
+BAD_FRAME, UNAUTHORIZED, FORBIDDEN, WRONG_VERSION, TOO_SLOW, TOO_MANY = 4400, 4401, 4403, 4406, 4408, 4429
+GOING_AWAY, TOO_BIG = 1001, 1009
 
 
 @dataclass(kw_only=True)
@@ -62,6 +69,22 @@ class Subscription:
     running: bool = False
     dirty: bool = False
     """Set while a reading runs: look once more before it ends."""
+
+
+class Allowance:
+    """How many frames a client may send: so many at once, and then as many as come back with time."""
+
+    def __init__(self) -> None:
+        self._left: float = FRAMES_AT_ONCE
+        self._filled_at = time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is allowed."""
+        before, self._filled_at = self._filled_at, time.monotonic()
+        self._left = min(FRAMES_AT_ONCE, self._left + (self._filled_at - before) * FRAMES_PER_SECOND)
+        is_allowed = self._left >= 1
+        self._left -= is_allowed
+        return is_allowed
 
 
 class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -86,7 +109,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def connect(self) -> None:
         """Accept, then close with a code where the socket may not stay: browsers see no code before."""
-        self.subscriptions: dict[UUID, Subscription] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.allowance = Allowance()
+        self.heard_at = time.monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
         self.is_welcome = False
         self.waiting: asyncio.Task[None] | None = None
@@ -130,23 +155,18 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Forget the subscriptions. A run goes on whoever watches."""
         for task in self.tasks:
             task.cancel()
-        for thread_id in list(self.subscriptions):
+        for subscription in list(self.subscriptions.values()):
             with contextlib.suppress(Exception):  # a channel layer that does not answer forgets us by itself
-                await self._unsubscribe(thread_id)
+                await self._leave(subscription)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """One frame from the client: find its handler, and answer every error with its code."""
         if not (self.is_welcome or self.waiting):
             return
-        if not text_data or len(text_data.encode("utf-8", "replace")) > config().max_frame_bytes:
-            await self._turn_away(TOO_BIG if text_data else BAD_FRAME)
-            return
-        frame = _parsed(text_data)
-        if frame is None:
-            await self._turn_away(BAD_FRAME)
-            return
-        if self.waiting and frame.get("type") != "hello":
-            await self._turn_away(UNAUTHORIZED)
+        self.heard_at = time.monotonic()
+        frame = self._frame(text_data or "")
+        if isinstance(frame, int):
+            await self._turn_away(frame)
             return
         handler = self.COMMANDS.get(str(frame.get("type")))
         if handler is None:
@@ -160,6 +180,17 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._refuse(frame, error.code, str(error), retryable=isinstance(error, ThrottledError))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             await self._refuse(frame, "invalid_frame", f"The frame lacks a field or has a wrong one: {error}.")
+
+    def _frame(self, text: str) -> Frame | int:
+        """The frame that was sent, or the code with which to close over it."""
+        if not self.allowance.take():
+            return TOO_MANY
+        if len(text.encode("utf-8", "replace")) > config().max_frame_bytes:
+            return TOO_BIG
+        frame = _parsed(text)
+        if frame is None:
+            return BAD_FRAME
+        return UNAUTHORIZED if self.waiting and frame.get("type") != "hello" else frame
 
     # ------------------------------------------------------------------------------------------------- handlers
 
@@ -207,34 +238,36 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Close, and listen no more."""
         self._stop_waiting()
         self.is_welcome = False
-        await self.close(code)
+        # Whoever sent too much is told for how many seconds to stay away.
+        await self.close(code, str(FRAMES_AT_ONCE // FRAMES_PER_SECOND) if code == TOO_MANY else None)
 
     async def on_ping(self, frame: Frame) -> None:
         await self._tell(type="pong", t=frame.get("t"))
 
     async def on_subscribe(self, frame: Frame) -> None:
         """Watch first, then read: what happens in between is seen as news."""
-        thread, tail = await self._visible(frame, "view"), int(frame.get("tail", 50))
-        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and thread.pk not in self.subscriptions:
+        thread, tail, name = await self._visible(frame, "view"), int(frame.get("tail", 50)), str(frame["thread"])
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and name not in self.subscriptions:
             await self._refuse(frame, "too_many_subscriptions", f"At most {MAX_SUBSCRIPTIONS} threads on one socket.")
             return
-        subscription = Subscription(
-            reader=ThreadReader(thread.pk, _cursor(frame)), name=str(frame["thread"]), running=True
-        )
-        await self._watch(thread.pk, subscription)
+        subscription = Subscription(reader=ThreadReader(thread.pk, _cursor(frame)), name=name, running=True)
         try:
+            await self._watch(subscription)
             first = await database_sync_to_async(subscription.reader.begin)(tail=tail)
             first[0]["id"] = frame.get("id")
             await self._show(subscription, first)
         except BaseException:
-            await self._unsubscribe(thread.pk)
+            await self._leave(subscription)
             raise
         subscription.running = False
         await self._catch_up(subscription)
 
     async def on_unsubscribe(self, frame: Frame) -> None:
-        thread = await self._visible(frame, "view")
-        await self._unsubscribe(thread.pk)
+        """Follow the thread no more by this name of it; its other name is another subscription."""
+        await self._visible(frame, "view")
+        subscription = self.subscriptions.get(str(frame["thread"]))
+        if subscription is not None:
+            await self._leave(subscription)
         await self._tell(type="ok", id=frame.get("id"))
 
     async def on_fill(self, frame: Frame) -> None:
@@ -306,9 +339,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         run_once = database_sync_to_async(_run_once)
         result = await run_once(thread, _given_text(frame, "key"), frame, run)
         await self._tell(type="ok", id=frame.get("id"), thread=frame["thread"], **result)
-        subscription = self.subscriptions.get(thread.pk)
-        if subscription is not None:
-            await self._catch_up(subscription)
+        await self._catch_up_all(self._subscriptions_of(thread.pk))
 
     async def _visible(self, frame: Frame, action: str) -> Thread:
         """The frame's thread, if the caller may do this to it."""
@@ -324,16 +355,34 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------ watching
 
-    async def _watch(self, thread_id: UUID, subscription: Subscription) -> None:
-        known = thread_id in self.subscriptions
-        self.subscriptions[thread_id] = subscription
-        if self.hints and not known:
+    def _subscriptions_of(self, thread_id: UUID) -> list[Subscription]:
+        """A thread has two names, its own and the client's: it may be followed by either, and by both."""
+        return [found for found in self.subscriptions.values() if found.reader.thread_id == thread_id]
+
+    def _followed(self) -> set[UUID]:
+        return {subscription.reader.thread_id for subscription in self.subscriptions.values()}
+
+    async def _watch(self, subscription: Subscription) -> None:
+        """Follow a thread; what was followed by this name before is followed no more."""
+        before, followed = self.subscriptions.get(subscription.name), self._followed()
+        thread_id = subscription.reader.thread_id
+        self.subscriptions[subscription.name] = subscription
+        if before is not None:
+            await self._unwatch(before.reader.thread_id)
+        if self.hints and thread_id not in followed:
             await self.channel_layer.group_add(outbound.group_of(thread_id), self.channel_name)
         elif not self.hints:
             poller().watch(thread_id, self)
 
-    async def _unsubscribe(self, thread_id: UUID) -> None:
-        if self.subscriptions.pop(thread_id, None) is None:
+    async def _leave(self, subscription: Subscription) -> None:
+        """Follow a thread no more, unless the client has subscribed anew meanwhile."""
+        if self.subscriptions.get(subscription.name) is subscription:
+            del self.subscriptions[subscription.name]
+            await self._unwatch(subscription.reader.thread_id)
+
+    async def _unwatch(self, thread_id: UUID) -> None:
+        """Hear no more of a thread, unless it is still followed."""
+        if thread_id in self._followed():
             return
         if self.hints:
             await self.channel_layer.group_discard(outbound.group_of(thread_id), self.channel_name)
@@ -342,36 +391,32 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def thread_changed(self, event: Mapping[str, Any]) -> None:
         """A hint from the channel layer."""
-        subscription = self.subscriptions.get(UUID(event["thread"]))
-        if subscription is not None:
-            await self._catch_up(subscription)
+        await self._catch_up_all(self._subscriptions_of(UUID(event["thread"])))
 
     async def thread_delta(self, event: Mapping[str, Any]) -> None:
         """A delta from the channel layer: the next in order goes straight out, any other makes us read."""
         frame = event["frame"]
-        subscription = self.subscriptions.get(UUID(frame["thread"]))
-        if subscription is None:
-            return
-        if not subscription.running and subscription.reader.accept(frame):
-            await self._show(subscription, [frame])
-        else:
-            await self._catch_up(subscription)
+        for subscription in self._subscriptions_of(UUID(frame["thread"])):
+            if not subscription.running and subscription.reader.accept(frame):
+                await self._show(subscription, [frame])
+            else:
+                await self._catch_up(subscription)
 
     def look(self, thread_id: UUID) -> None:
         """The poller saw that a thread has news."""
-        subscription = self.subscriptions.get(thread_id)
-        if subscription is not None:
-            self._begin(self._catch_up(subscription))
+        self._begin(self._catch_up_all(self._subscriptions_of(thread_id)))
 
     async def _heal(self) -> None:
-        """Look now and then without a hint: a lost last one shows no gap."""
+        """Look now and then without a hint: a lost last one shows no gap. And see whether the client is there still."""
         while True:
             await asyncio.sleep(HEAL_SECONDS)
+            if time.monotonic() - self.heard_at > SILENT_SECONDS:
+                await self._turn_away(GOING_AWAY)
+                return
             try:
                 ring_overdue = database_sync_to_async(lifecycle.ring_overdue)
-                await ring_overdue(list(self.subscriptions), seconds=HEAL_SECONDS)
-                for subscription in list(self.subscriptions.values()):
-                    await self._catch_up(subscription)
+                await ring_overdue(list(self._followed()), seconds=HEAL_SECONDS)
+                await self._catch_up_all(list(self.subscriptions.values()))
             except Exception:
                 log_error("a socket could not look for news", action="heal")
 
@@ -403,6 +448,10 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         except DurableAgentsError:
             await self._gone(subscription)
 
+    async def _catch_up_all(self, subscriptions: Iterable[Subscription]) -> None:
+        for subscription in subscriptions:
+            await self._catch_up(subscription)
+
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send what is new, one reading at a time."""
         subscription.dirty = True
@@ -419,7 +468,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             subscription.running = False
 
     async def _gone(self, subscription: Subscription) -> None:
-        await self._unsubscribe(subscription.reader.thread_id)
+        if self.subscriptions.get(subscription.name) is not subscription:
+            return
+        await self._leave(subscription)
         await self._tell(
             type="error",
             thread=subscription.name,
@@ -443,7 +494,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _show(self, subscription: Subscription, frames: list[Frame]) -> None:
         """Unless the client has subscribed anew meanwhile: then the new subscription tells it all."""
         for frame in frames:
-            if self.subscriptions.get(subscription.reader.thread_id) is subscription:
+            if self.subscriptions.get(subscription.name) is subscription:
                 await self._tell(**frame | {"thread": subscription.name})
 
     async def _tell(self, **frame: Any) -> None:
@@ -472,7 +523,7 @@ def _asker(scope: Mapping[str, Any]) -> SimpleNamespace:
 
 
 def _parsed(text: str) -> Frame | None:
-    """The frame, or None where it is no JSON object of ours: malformed, too deep, or with what cannot be stored."""
+    """The frame, or None where it is no JSON object of ours: malformed, too deep, or with a number that is none."""
     try:
         frame = strictjson.read(text, max_depth=config().max_json_depth)
     except ValueError:

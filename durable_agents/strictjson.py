@@ -1,4 +1,7 @@
-"""Hides how JSON from outside is read: bounded in depth, every number finite, nothing that a database cannot store."""
+"""Hides how JSON from outside is read, bounded in depth and every number finite, and what of it no database stores.
+
+To read it lets every text through: what is stored is cleaned where it is stored, and ids are looked at there.
+"""
 
 from __future__ import annotations
 

@@ -196,6 +196,12 @@ test("a client told to wait some seconds waits them", (t) => {
   assert.equal(network.sockets.length, 2);
 });
 
+test("a client that is not told for how long waits as after any other end", (t) => {
+  const {client, network} = startThread(t);
+  network.socket.drop(4429);
+  assert.equal(client.connection.getSnapshot().retryAt - Date.now(), 500);
+});
+
 test("closing the client ends it for good", async (t) => {
   const {client, network, tick} = startThread(t);
   client.close();

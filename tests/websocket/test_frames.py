@@ -1,10 +1,12 @@
 """What a client may put into a frame; whatever it puts there, the server stays up and answers or closes with a code."""
 
+import asyncio
 import json
 
 import pytest
 
 from durable_agents.conf import config
+from durable_agents.consumers import HEARTBEAT_SECONDS, SILENT_SECONDS
 from tests.websocket.conftest import act
 
 
@@ -59,6 +61,54 @@ async def test_a_frame_that_is_too_big_closes_the_socket(connect):
         letters = config().max_frame_bytes // len(letter.encode())
         await socket.tell(json.dumps({"type": "ping", "t": letter * letters}, ensure_ascii=False))
         assert await socket.close_code() == 1009
+
+
+async def test_a_client_that_is_silent_for_long_is_gone(connect, monkeypatch):
+    """One that pings is not, whatever else it does."""
+    monkeypatch.setattr("durable_agents.consumers.HEAL_SECONDS", 0.05)
+    monkeypatch.setattr("durable_agents.consumers.SILENT_SECONDS", 0.5)
+    socket = await connect()
+    for _ in range(8):
+        assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
+        await asyncio.sleep(0.1)
+    assert await socket.close_code() == 1001
+
+
+def test_three_heartbeats_are_long():
+    """A background tab pings once a minute only."""
+    assert SILENT_SECONDS == 3 * HEARTBEAT_SECONDS > 60
+
+
+async def test_a_client_that_sends_too_many_frames_is_told_to_stay_away(connect, monkeypatch):
+    """For the seconds in which it may send as many again."""
+    monkeypatch.setattr("durable_agents.consumers.FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr("durable_agents.consumers.FRAMES_PER_SECOND", 1)
+    socket = await connect()
+    for _ in range(40):
+        await socket.tell(type="ping", t=1)
+    told = [await socket.hear_event(seconds=5) for _ in range(11)]
+    assert [event["type"] for event in told] == ["websocket.send"] * 10 + ["websocket.close"]
+    assert (told[-1]["code"], told[-1]["reason"]) == (4429, "10")
+    assert await socket.hears_nothing()
+
+
+async def test_a_frame_is_allowed_again_after_a_while(connect, monkeypatch):
+    """So many in a second, for as long as it goes on."""
+    monkeypatch.setattr("durable_agents.consumers.FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr("durable_agents.consumers.FRAMES_PER_SECOND", 20)
+    socket = await connect()
+    for _ in range(10):
+        assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
+        await asyncio.sleep(0.07)
+
+
+async def test_what_no_database_stores_is_replaced_in_what_is_said(socket, thread):
+    """And nowhere else: in ids it is refused."""
+    said = {"prompt": "a\x00b\ud800", "metadata": {"k\x00": "\udfff"}}
+    answer = await socket.ask(type="send", thread=str(thread.pk), **said)
+    stored = await act(thread.messages.get, role="user")
+    assert (stored.text, stored.metadata) == ("a\ufffdb\ufffd", {"k\ufffd": "\ufffd"})
+    assert answer["message"]["parts"][0]["text"] == "a\ufffdb\ufffd"
 
 
 async def test_an_unknown_type_is_an_error_and_no_more(socket):

@@ -94,6 +94,33 @@ async def test_a_thread_may_be_named_by_the_clients_own_id(socket, agent, user):
     assert {frame["thread"] for frame in frames} == {"mine"}
 
 
+async def test_both_names_of_a_thread_are_followed_on_one_socket(delivery, socket, agent, user, worker):
+    """Each is a subscription of its own, told everything by its name, and ends alone."""
+    thread = await act(create_thread, agent, owner=user, client_id="mine")
+    names = [str(thread.pk), "mine"]
+    clients = {name: Client().take([await socket.ask(type="subscribe", thread=name)]) for name in names}
+    await act(send_message, thread, "Hi")
+    claim = await act(worker.claim_step)
+    for seq, text in enumerate(("One ", "two")):
+        await act(worker.say, claim, text)
+        if delivery == "hints":
+            await act(published, thread, claim, seq)
+    await act(worker.answer, "One two", claim=claim)
+    ended = set()
+    while ended != set(names):
+        frame = await socket.hear()
+        clients[frame["thread"]].take([frame])
+        ended |= {frame["thread"]} if frame.get("status") == "completed" else set()
+    assert [clients[name].shown() for name in names] == [await act(truth, thread)] * 2
+    assert (await socket.ask(type="unsubscribe", thread=names[0]))["type"] == "ok"
+    await act(send_message, thread, "And?")
+    frames = await socket.hear_status("streaming")
+    assert {frame["thread"] for frame in frames} == {"mine"}
+    assert (await socket.ask(type="unsubscribe", thread="mine"))["type"] == "ok"
+    await act(send_message, thread, "And?")
+    assert await socket.hears_nothing()
+
+
 async def test_news_come_without_asking(delivery, socket, thread, worker):
     """Deltas in order, the step, the outcome of its call, and the state of the thread."""
     snapshot = await follow(socket, thread)
@@ -130,7 +157,8 @@ async def test_each_delta_is_told_once_and_in_order(delivery, socket, thread, wo
 def published(thread, claim, seq):
     """Publish a stored delta as a worker does, every third one lost and every fourth one doubled."""
     row = Delta.objects.get(stream_id=claim.row_id, seq=seq)
-    facts = {"thread": str(thread.pk), "stream": str(claim.row_id), "message": "m", "seq": seq, "chunks": row.chunks}
+    facts = {"thread": str(thread.pk), "stream": str(claim.row_id), "message": row.stream.answer.shown_id}
+    facts |= {"seq": seq, "chunks": row.chunks}
     for _ in range(0 if seq % 3 == 2 and seq < 19 else 2 if seq % 4 == 0 else 1):
         outbound.publish(thread.pk, {"type": "thread.delta", "frame": {"type": "delta", **facts}})
 

@@ -869,7 +869,7 @@ class Link {
     if (final) return this.#finish(final);
     this.#afresh ||= code === TOO_SLOW;
     if (!page.isOnline()) return this.#publish("offline");
-    this.#retryLater(code === TOO_MANY ? Number(reason) * 1000 : NaN);
+    this.#retryLater(code === TOO_MANY && reason ? Number(reason) * 1000 : NaN);
   }
 
   /** @param {number} toldMs how long the server asked to wait, or NaN */
