@@ -75,7 +75,8 @@ def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, *
 def call_after_commit(name: str, function: Callback, *, using: str, thread_id: UUID, **facts: Any) -> None:
     """Call a function of the project's when this transaction is committed; where, the process decides."""
     moment = Moment(name=name, thread_id=thread_id, function=function, facts={"thread_id": thread_id, **facts})
-    transaction.on_commit(partial(deliver, moment), using=using, robust=True)
+    # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+    transaction.on_commit(lambda: deliver(moment), using=using, robust=True)
 
 
 def send_after_commit(name: str, sender: type, *, using: str, thread_id: UUID, **facts: Any) -> None:

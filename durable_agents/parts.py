@@ -24,6 +24,8 @@ Part = dict[str, Any]
 Chunk = dict[str, Any]
 
 MAX_FILENAME_CHARS = 200
+MAX_PARTS = 1_000
+"""Parts of one message, however short."""
 MAX_FILES = 20
 """Files of one message, however small."""
 
@@ -65,6 +67,8 @@ def _room(max_file_bytes: int | None) -> int:
 
 
 def _checked(parts: list[Part], *, room: int) -> list[Part]:
+    if len(parts) > MAX_PARTS:
+        raise InvalidPartsError(f"A message has at most {MAX_PARTS} parts. Put its text into fewer of them.")
     checked: list[Part] = []
     for part in parts:
         checked.append(_user_part(part, room=room))

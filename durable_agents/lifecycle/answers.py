@@ -71,8 +71,10 @@ def approve_tool_call(
     model is told. ``by`` is a user, or None for the project itself; who, when, why and the digest of what was approved
     stay with the call, which is returned. The first decision counts.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError, ApprovalExpiredError (the call is settled as expired),
-    PermissionDeniedError where the tool wants somebody else, and InvalidPartsError for arguments that do not fit.
+    Raises ToolCallNotFoundError, ToolCallNotPendingError, ApprovalExpiredError, PermissionDeniedError where the tool
+    wants somebody else, and InvalidPartsError for arguments that do not fit. With ApprovalExpiredError the call is
+    settled as expired; inside a caller's transaction only if that one is committed in spite of the error, else the
+    sweep settles it.
     """
     return _in_time(_approve(thread, tool_call_id, by=by, arguments=arguments, reason=reason))
 
@@ -152,7 +154,7 @@ def _in_time(call: ToolCall) -> ToolCall:
 
 def _checked_arguments(locked: Locked, call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a person's, cleaned, as the tool takes them."""
-    tool = locked.agent.tools.get(call.tool_name) if locked.agent else None
+    tool = locked.agent.find_tool(call.tool_name) if locked.agent else None
     cleaned: dict[str, Any] = clean(arguments)
     try:
         if tool is not None:

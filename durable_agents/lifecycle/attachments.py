@@ -7,14 +7,13 @@ import base64
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
@@ -97,13 +96,20 @@ def _stored(part: Part, arrived: dict[UUID, Attachment]) -> Part:
 
 @contextmanager
 def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
-    """The files of rows that the block writes stay, those of other rows go at its end."""
+    """The files of rows that the block writes stay, those of other rows go at its end. Where the database cannot say
+    which are written, all stay until the leftovers are cleaned up: a commit may take place whose answer is lost."""
     try:
         yield
-    except BaseException:
-        for row in stored.values():
-            files.discard(row.place)
+    except (OperationalError, InterfaceError):
         raise
+    except BaseException:
+        with suppress(DatabaseError):
+            _keep_written(stored)
+        raise
+    _keep_written(stored)
+
+
+def _keep_written(stored: Mapping[UUID, Attachment]) -> None:
     written = set(Attachment.objects.using(database()).filter(pk__in=stored).values_list("pk", flat=True))
     for key, row in stored.items():
         if key in written:
@@ -186,7 +192,9 @@ def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Th
 @receiver(post_delete, sender=Attachment)
 def _forget_file(instance: Attachment, using: str, **_: object) -> None:
     """A row is deleted, by whatever way: its file goes after the commit, unless another row has it."""
-    transaction.on_commit(partial(files.discard_unused, instance.place, using=using), using=using, robust=True)
+    place = instance.place
+    # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+    transaction.on_commit(lambda: files.discard_unused(place, using=using), using=using, robust=True)
 
 
 def prune_unsent() -> int:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from durable_agents.exceptions import InvalidPartsError, ThreadBusyError
 from durable_agents.lifecycle.attachments import with_files
-from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow
+from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow, only_row, transact
 from durable_agents.lifecycle.moves import add_finished_stream, put_message
 from durable_agents.models import Attachment, Message, Role, Stream, Thread
+from durable_agents.outbound import ring_browsers
 from durable_agents.parts import Part, user_parts
 
 _NO_LIMIT = 10**9
@@ -57,20 +58,40 @@ def write_history(locked: Locked, messages: Iterable[Mapping[str, Any]]) -> None
         write_message(locked, str(given.get("role")), content)
 
 
+@arrow
+def remove_thread(thread_id: UUID) -> bool:
+    """Take a thread away with everything that belongs to it, and tell browsers. Returns whether there was one."""
+    using = database()
+    with transact():
+        row = only_row(Thread.objects.using(using).filter(pk=thread_id))
+        if row is None:
+            return False
+        row.delete(using=using)
+        ring_browsers(thread_id, using=using)
+    log_arrow("delete_thread", thread=thread_id)
+    return True
+
+
 def erase(*, owner: Any = None, scope: str | None = None) -> int:
     """Remove all threads of an owner, of a scope, or of an owner in a scope, with everything that belongs to them, what
-    they have cost included, and files that were uploaded and not sent. Returns how many threads. Raises ValueError
-    without either: it would erase everything."""
+    they have cost included, and files that were uploaded and not sent. Thread by thread: where it ends in an error,
+    call it again for the rest. Returns how many threads. Raises ValueError without either: it would erase everything.
+    """
     if owner is None and not scope:
         raise ValueError("erase() wants an owner, a scope or both.")
     whose: dict[str, Any] = {} if owner is None else {"owner": owner}
     whose |= {} if scope is None else {"scope": scope}
-    threads = Thread.objects.using(database()).filter(**whose).order_by("pk")
-    erased = 0
-    for thread in threads.only("pk").iterator(chunk_size=500):
-        thread.delete(using=database())
-        erased += 1
-    Stream.objects.using(database()).filter(thread=None, **whose).delete()
-    Attachment.objects.using(database()).unsent().filter(**whose).delete()
+    # All ids at once: reading on while rows are deleted would fail on SQLite where somebody else has written meanwhile.
+    threads = list(Thread.objects.using(database()).filter(**whose).order_by("pk").values_list("pk", flat=True))
+    erased = sum(map(remove_thread, threads))
+    _remove_rest(whose)
     log_arrow("erase", threads=erased)
     return erased
+
+
+@arrow
+def _remove_rest(whose: Mapping[str, Any]) -> None:
+    """What belongs to somebody and to no thread."""
+    with transact():
+        Stream.objects.using(database()).filter(thread=None, **whose).delete()
+        Attachment.objects.using(database()).unsent().filter(**whose).delete()

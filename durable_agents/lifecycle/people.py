@@ -14,11 +14,17 @@ from django.dispatch import receiver
 
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
-from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, ThreadBusyError, ThreadNotFoundError
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    InvalidPartsError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+    TooLargeError,
+)
 from durable_agents.lifecycle.advance import advance, begin_run, decide
 from durable_agents.lifecycle.attachments import Sender, with_files
-from durable_agents.lifecycle.history import write_history
-from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow, only_row, transact
+from durable_agents.lifecycle.history import remove_thread, write_history
+from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow, transact
 from durable_agents.lifecycle.moves import (
     MAY_HAVE_RUN,
     abort,
@@ -44,10 +50,10 @@ from durable_agents.models import (
     ToolCall,
     ToolCallStatus,
 )
-from durable_agents.outbound import ring_browsers
 from durable_agents.parts import Part, user_parts
 from durable_agents.strictjson import clean, is_storable
 
+MAX_TITLE_CHARS = 200
 _STOPPED = "The run was stopped before the tool call had a result."
 
 
@@ -73,11 +79,12 @@ def create_thread(
     ``content`` as a text. ``start=False`` stores the prompt and begins no run; ``start=True`` begins one for a history
     that ends with a user's message.
 
-    A ``client_id`` that the owner has used in this scope gives back that thread, unchanged. Raises AgentNotFoundError
-    and what ``send_message`` raises.
+    A ``client_id`` that the owner has used in this scope gives back that thread, unchanged. It is an id in URLs, too:
+    one with a slash is refused. Raises AgentNotFoundError, TooLargeError for a title of more than 200 characters, and
+    what ``send_message`` raises.
     """
     name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
-    check_id(client_id)
+    _check_id_in_urls(client_id)
     using = database()
     with transact():
         known = _known_thread(owner, scope, client_id)
@@ -88,7 +95,7 @@ def create_thread(
             owner=owner,
             scope=scope,
             client_id=client_id,
-            title=clean(title),
+            title=_checked_title(title),
             metadata=clean(metadata or {}),
             context=clean(context or {}),
         )
@@ -134,18 +141,19 @@ def send_message(
 
     While a run is on, the agent's ``when_busy`` decides: ``steer`` puts the message into the history of the next
     model call, ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, ``reject`` raises
-    ThreadBusyError. A ``client_id`` that the thread knows gives back that message and changes nothing.
+    ThreadBusyError. A ``client_id`` that the thread knows, or under which it shows a user's message, gives back that
+    message and changes nothing, whatever is said.
 
     A file among the ``parts`` is a ``data:`` URL, which is stored and named by its URL from then on, or the URL of an
     attachment: one that ``sender`` (owner and scope; by default those of the thread) has uploaded and not sent yet, or
     one of this thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
     """
-    checked = _checked_parts(prompt, parts)
     check_id(client_id)
     with hold_thread(id_of(thread)) as locked:
         known = _known_message(locked.thread, client_id)
         if known is not None:
             return known
+        checked = _checked_parts(prompt, parts)
         if context is not None:
             locked.thread.context = clean(dict(context))
         facts: dict[str, Any] = {"metadata": clean(dict(metadata or {})), "sender": sender}
@@ -185,7 +193,8 @@ def _steer_pending(locked: Locked) -> None:
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
     if pending is not None and pending.goes_on:  # what was said stays before the new message
         abort(locked, pending, reason="steered", kept=text_so_far(pending))
-        add_stream(locked, answer_of_next_attempt(locked, pending.answer_id), attempt=pending.attempt)
+        answer_id = answer_of_next_attempt(locked, pending.answer_id)
+        add_stream(locked, answer_id, attempt=pending.attempt, crashes=pending.crashes)
     elif pending is not None:
         pending.message_id = answer_of_next_attempt(locked, pending.answer_id)
         pending.rev = locked.thread.next_rev()
@@ -198,10 +207,28 @@ def check_id(given: str | None) -> None:
         raise InvalidPartsError("An id or key has 1 to 200 characters, without NUL and lone surrogates.")
 
 
+def _check_id_in_urls(given: str | None) -> None:
+    """The same for an id that is a part of a path: no path reaches one with a slash, or one that means a folder."""
+    check_id(given)
+    if given is not None and ("/" in given or given in {".", ".."}):
+        raise InvalidPartsError(f"The id {given!r} cannot stand in a URL: give one without '/', and not '.' or '..'.")
+
+
+def _checked_title(title: str) -> str:
+    cleaned: str = clean(title)
+    if len(cleaned) > MAX_TITLE_CHARS:
+        raise TooLargeError(f"The title has {len(cleaned)} characters; at most {MAX_TITLE_CHARS} are allowed.")
+    return cleaned
+
+
 def _known_message(thread: Thread, client_id: str | None) -> Message | None:
+    """The message of this id of a client's, or of ours: two messages are never shown under one."""
     if client_id is None:
         return None
-    return Message.objects.using(database()).filter(thread=thread, client_id=client_id, superseded_at=None).first()
+    known = Message.objects.using(database()).shown().filter(thread=thread).find(client_id)
+    if known is not None and known.role != Role.USER:
+        raise InvalidPartsError("A message that is no user's has this id: give the user's message one of its own.")
+    return known
 
 
 def _when_busy(locked: Locked) -> str | None:
@@ -311,16 +338,10 @@ def run_command(thread_id: UUID, key: str | None, run: Callable[[], Mapping[str,
     return result
 
 
-@arrow
 def delete_thread(thread: Thread | UUID | str) -> None:
     """Remove a thread with everything that belongs to it; whoever works on it finds its rows gone and gives up."""
-    with transact():
-        row = only_row(Thread.objects.using(database()).filter(pk=id_of(thread)))
-        if row is None:
-            raise ThreadNotFoundError(thread)
-        row.delete(using=database())
-        ring_browsers(id_of(thread), using=database())
-    log_arrow("delete_thread", thread=id_of(thread))
+    if not remove_thread(id_of(thread)):
+        raise ThreadNotFoundError(thread)
 
 
 @arrow
@@ -368,7 +389,9 @@ def edit_thread(
     metadata: Mapping[str, Any] | None = None,
     archived: bool | None = None,
 ) -> Thread:
-    """Change what clients may change of a thread; None leaves a field as it is. Returns the thread."""
+    """Change what clients may change of a thread; None leaves a field as it is. Returns the thread. Raises
+    ThreadNotFoundError, and TooLargeError for a title of more than 200 characters."""
+    title = None if title is None else _checked_title(title)
     changes: dict[str, Any] = {"title": title, "metadata": metadata, "archived": archived}
     with hold_thread(id_of(thread)) as locked:
         changed = {name: clean(value) for name, value in changes.items() if value is not None}

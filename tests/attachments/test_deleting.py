@@ -10,7 +10,7 @@ from io import StringIO
 import pytest
 from django.core.files.storage import InMemoryStorage
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models.functions import Now
 
 from durable_agents import create_thread, delete_thread, engine, erase, fork_thread, send_message, stop_thread
@@ -183,3 +183,15 @@ def test_a_project_may_give_attachments_a_storage_of_their_own(child_env):
         [sys.executable, "-c", OWN_STORAGE], cwd=ROOT, env=child_env, capture_output=True, text=True, check=False
     )
     assert result.stdout.split() == ["InMemoryStorage"] * 2, result.stderr
+
+
+def test_a_database_that_is_gone_after_the_commit_hides_nothing(thread, monkeypatch, caplog):
+    """What was to follow has failed, and that is logged by the name of what failed."""
+
+    def broken(name, *, using):
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr("durable_agents.files.discard_unused", broken)
+    delete_thread(thread)
+    assert not Thread.objects.filter(pk=thread.pk).exists()
+    assert "server closed" in caplog.text

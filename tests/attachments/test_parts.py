@@ -17,7 +17,7 @@ from durable_agents import (
     stop_thread,
 )
 from durable_agents.models import Attachment, Message, Thread
-from durable_agents.parts import MAX_FILES
+from durable_agents.parts import MAX_FILES, MAX_PARTS
 from tests.api.calls import Api, person, problem
 from tests.attachments.samples import HTML, PDF, PNG, data_url, embedded, named, places, stored
 
@@ -316,3 +316,15 @@ def test_a_message_costs_the_same_number_of_queries_with_many_files(thread, djan
         send_message(thread, parts=[named(urls[1])])
     with django_assert_max_num_queries(len(few)):
         send_message(thread, parts=[named(one) for one in urls[2:]])
+
+
+@pytest.mark.parametrize("part", [LOOK, {"type": "text", "text": ""}])
+def test_a_message_has_only_so_many_parts(api, thread, part):
+    """However short: each is stored, and shown, and told to the model."""
+    parts = [LOOK, *[part] * (MAX_PARTS - 1)]
+    assert say(api, thread, *parts).status_code == 202
+    stop_thread(thread)
+    assert problem(say(api, thread, *parts, part)) == (400, "invalid_parts")
+    with pytest.raises(InvalidPartsError):
+        edit_message(thread, list_messages(thread)[0].id, [*parts, part])
+    assert Message.objects.filter(role="user").count() == 1

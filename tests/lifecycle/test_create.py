@@ -3,7 +3,8 @@
 import pytest
 from django.contrib.auth import get_user_model
 
-from durable_agents import AgentNotFoundError, create_thread
+from durable_agents import AgentNotFoundError, InvalidPartsError, TooLargeError, create_thread
+from durable_agents.lifecycle import edit_thread
 from durable_agents.models import Message, Stream, Thread
 
 pytestmark = pytest.mark.django_db
@@ -70,3 +71,23 @@ def test_an_owner_who_is_deleted_takes_the_threads_along(agent, worker):
     worker.say(claim, "Hel")
     owner.delete()
     assert not Thread.objects.exists()
+
+
+@pytest.mark.parametrize("client_id", ["a/b", "/", ".", ".."])
+def test_an_id_that_no_path_reaches_is_refused(agent, client_id):
+    """Or reaches another thread."""
+    with pytest.raises(InvalidPartsError, match="URL"):
+        create_thread(agent, client_id=client_id)
+    assert Thread.objects.count() == 0
+
+
+def test_a_title_has_an_end(agent):
+    """The same one on every database."""
+    title = "x" * 200
+    thread = create_thread(agent, title=title)
+    with pytest.raises(TooLargeError):
+        create_thread(agent, title=f"{title}x")
+    with pytest.raises(TooLargeError):
+        edit_thread(thread, title=f"{title}x")
+    assert edit_thread(thread, title=title[::-1]).title == title[::-1]
+    assert Thread.objects.get().title == title

@@ -171,3 +171,12 @@ def test_a_dead_attempt_keeps_what_it_has_used(thread, worker):
     assert (old.model, old.input_tokens, old.output_tokens, old.usage_estimated) == ("openai/x", 7, 2, True)
     assert Thread.objects.get(pk=thread.pk).input_tokens == 7
     assert Stream.objects.get(pk=open_stream(thread).pk).input_tokens == 0
+
+
+def test_a_message_does_not_make_deaths_undone(thread, worker):
+    """Else a row that kills workers would be run beside others again."""
+    worker.say(worker.claim_step(), "Once")
+    reap()
+    crashes = open_stream(thread).crashes
+    send_message(thread, "Stop, something else")
+    assert (crashes, open_stream(thread).crashes) == (1, 1)

@@ -2,6 +2,8 @@
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.db import OperationalError
+from django.test import TestCase
 
 from durable_agents import create_thread, delete_thread, resume_thread, send_message
 from durable_agents.exceptions import InvalidPartsError, ThreadBusyError
@@ -142,3 +144,33 @@ def test_nobody_is_not_everybody(threads, nobody):
     with pytest.raises(ValueError, match="owner"):
         erase(**nobody)
     assert Thread.objects.count() == 4
+
+
+def test_browsers_are_told_of_what_was_erased(threads, bells):
+    """They show it else until they look by themselves."""
+    ada, _ = threads
+    gone = set(Thread.objects.filter(owner=ada).values_list("pk", flat=True))
+    bells.forget()
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        erase(owner=ada)
+    assert set(bells.browsers) == gone
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_busy_database_does_not_leave_it_half_done(threads, monkeypatch):
+    """Each thread is tried again, and one that somebody else has deleted meanwhile does not count."""
+    ada, _ = threads
+    delete, tries = Thread.delete, []
+
+    def refused_once(self, **options):
+        tries.append(self.pk)
+        if len(tries) == 1:
+            raise OperationalError("database is locked")
+        if len(tries) == 2:
+            Thread.objects.filter(owner=ada).exclude(pk=self.pk).delete()
+        return delete(self, **options)
+
+    monkeypatch.setattr(Thread, "delete", refused_once)
+    assert erase(owner=ada) == 1
+    assert not Thread.objects.filter(owner=ada).exists()
+    assert not Stream.objects.filter(owner=ada).exists()

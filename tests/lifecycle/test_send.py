@@ -173,3 +173,22 @@ def test_a_repeated_client_id_is_no_second_message_whatever_a_busy_thread_does(d
     first = send_message(thread, "One", client_id="m1")
     assert send_message(thread, "One", client_id="m1").pk == first.pk
     assert Stream.objects.count() == 1
+
+
+def test_a_known_client_id_gives_back_its_message_whatever_is_said(thread):
+    """Also where nothing is said, or too much."""
+    first = send_message(thread, "Hi", client_id="m1")
+    assert send_message(thread, client_id="m1") == first
+    assert send_message(thread, "x" * 1_000_000, client_id="m1") == first
+
+
+def test_two_messages_are_never_shown_under_one_id(thread):
+    """The id that we gave a user's message names that one; that of an answer is taken."""
+    question = send_message(thread, "Hi")
+    answer = Message.objects.get(role="assistant")
+    for spelling in (str(question.pk), str(question.pk).upper(), question.pk.hex):
+        assert send_message(thread, "Again", client_id=spelling) == question
+    with pytest.raises(InvalidPartsError, match="id"):
+        send_message(thread, "Again", client_id=str(answer.pk))
+    assert Message.objects.count() == 2
+    assert send_message(create_thread("tested"), "Hi", client_id=str(answer.pk)).shown_id == str(answer.pk)
