@@ -198,7 +198,7 @@ def public_attachment(request: Asker, key: str) -> Attachment:
     """The attachment of this id, to view: what the caller has uploaded and not sent, or what a thread has that they may
     view. Raises AttachmentNotFoundError."""
     # Asked for an id of nothing too: it may begin a session, by which the answer would tell that there is something.
-    whose = _whose(request) if public_agents(request) else None
+    whose = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None or not _may_view(request, row, whose=whose):
         raise AttachmentNotFoundError(key)
@@ -207,7 +207,7 @@ def public_attachment(request: Asker, key: str) -> Attachment:
 
 def _may_view(request: Asker, row: Attachment, *, whose: tuple[Any, str] | None) -> bool:
     if row.thread_id is None:
-        return whose == (row.owner_id, row.scope)
+        return whose is not None and (getattr(whose[0], "pk", None), whose[1]) == (row.owner_id, row.scope)
     try:
         thread = public_thread(request, str(row.thread_id), "view")
     except (ThreadNotFoundError, PermissionDeniedError):
@@ -215,17 +215,17 @@ def _may_view(request: Asker, row: Attachment, *, whose: tuple[Any, str] | None)
     return thread.pk == row.thread_id  # a caller may have given this id to a thread of theirs
 
 
-def _whose(request: Asker) -> tuple[Any, str]:
-    """Key of the owner, None for nobody, and scope of what the caller makes."""
+def owner_and_scope(request: Asker) -> tuple[Any, str]:
+    """Owner, None for nobody, and scope of what the caller makes. Django's anonymous user owns nothing."""
     owner, scope = policy().owner_and_scope(request)
-    return getattr(owner, "pk", None), scope
+    return None if getattr(owner, "pk", None) is None else owner, scope
 
 
 def sender(request: Asker, parts: Any) -> tuple[Any, str] | None:
     """Whose uploads these parts of a message of the caller's may name; None where they name none: to be asked may begin
     a session."""
     names_some = isinstance(parts, list) and any(attachment_id(part) for part in parts)
-    return policy().owner_and_scope(request) if names_some else None
+    return owner_and_scope(request) if names_some else None
 
 
 def decider(request: Asker, thread: Thread) -> Any:
@@ -247,8 +247,8 @@ def _is_owner(request: Asker, thread: Thread) -> bool:
     """Whether the thread is the caller's; one without an owner is of those who would create it in its scope."""
     if thread.owner_id is not None:
         return bool(request.user.pk == thread.owner_id)
-    owner, scope = policy().owner_and_scope(request)
-    return getattr(owner, "pk", None) is None and bool(scope == thread.scope)
+    owner, scope = owner_and_scope(request)
+    return owner is None and bool(scope == thread.scope)
 
 
 def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Thread | None:
@@ -256,9 +256,8 @@ def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Th
     found = threads.filter(client_id=client_id)
     if not is_storable(client_id) or not found.exists():
         return None
-    owner, scope = policy().owner_and_scope(request)
-    known = owner if getattr(owner, "pk", None) else None  # Django's anonymous user owns nothing
-    return found.filter(owner=known, scope=scope).first()
+    owner, scope = owner_and_scope(request)
+    return found.filter(owner=owner, scope=scope).first()
 
 
 def _forget(*, setting: str, **_: object) -> None:

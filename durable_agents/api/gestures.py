@@ -41,9 +41,16 @@ from durable_agents.models import (
     ToolKind,
 )
 from durable_agents.parts import Part, user_parts
-from durable_agents.policies import decider, policy, public_agent, public_thread, public_tool_call, sender
+from durable_agents.policies import (
+    decider,
+    owner_and_scope,
+    policy,
+    public_agent,
+    public_thread,
+    public_tool_call,
+    sender,
+)
 from durable_agents.reading import Seen, latest_answer_of, steps_in
-from durable_agents.strictjson import is_storable
 
 SUBMIT, REGENERATE = "submit-message", "regenerate-message"
 
@@ -145,7 +152,7 @@ class Chat:
         if self._message_id is not None:
             raise MessageNotFoundError(self._message_id)
         agent = self._agent_of_new_thread()
-        owner, scope = policy().owner_and_scope(self._request)
+        owner, scope = owner_and_scope(self._request)
         question = lifecycle.begin_chat(
             agent,
             self._said["parts"],
@@ -155,7 +162,7 @@ class Chat:
             client_id=self._chat_id,
             context=policy().context(self._request),
             message_client_id=self._said.get("id"),
-            metadata=self._said.get("metadata") or {},
+            metadata=self._metadata() or {},
         )
         return Told(thread=question.thread, question=question)
 
@@ -171,7 +178,7 @@ class Chat:
     def _send(self, thread: Thread) -> Told:
         said, whose = self._said, sender(self._request, self._said["parts"])
         self._may(thread, "send")
-        facts: dict[str, Any] = {"client_id": said.get("id"), "metadata": said.get("metadata") or {}, "sender": whose}
+        facts: dict[str, Any] = {"client_id": said.get("id"), "metadata": self._metadata() or {}, "sender": whose}
         question = lifecycle.send_message(thread, parts=said["parts"], **facts)
         return Told(thread=thread, question=question)
 
@@ -188,8 +195,12 @@ class Chat:
                 lifecycle.resume_thread(self._may(thread, "resume"))
             return Told(thread=thread, question=question)
         self._may(thread, "edit")
-        facts: dict[str, Any] = {"metadata": self._said.get("metadata"), "sender": sender(self._request, parts)}
+        facts: dict[str, Any] = {"metadata": self._metadata(), "sender": sender(self._request, parts)}
         return Told(thread=thread, question=lifecycle.edit_message(thread, question.shown_id, parts, **facts))
+
+    def _metadata(self) -> Any:
+        """What the client says beside the message. Raises TooLargeError."""
+        return _bounded(self._said.get("metadata"), "The metadata of the message")
 
     def _regenerate(self, thread: Thread, message_id: str | None) -> Told:
         self._may(thread, "edit")
@@ -221,10 +232,7 @@ class Chat:
     def _answers(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], Any]]:
         """What gives each answer that is the caller's to give. Raises PermissionDeniedError for somebody else's, and
         before anything is given."""
-        ids = [part.get("toolCallId") for part in parts]
-        named = [call_id for call_id in ids if isinstance(call_id, str) and is_storable(call_id)]
-        waiting = ToolCall.objects.open().filter(thread=thread, tool_call_id__in=named)
-        calls = {call.tool_call_id: call for call in waiting}
+        calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
             call = calls.get(str(part.get("toolCallId")))
             if call is None:
@@ -242,10 +250,11 @@ class Chat:
         if not isinstance(is_approved, bool):
             return
         public_tool_call(self._request, str(thread.pk), call.tool_call_id, "approve")
-        reason = approval.get("reason")
+        given = _bounded(approval.get("reason"), f"The reason for tool call {call.tool_call_id!r}")
+        reason = given if isinstance(given, str) else ""
         decide = lifecycle.approve_tool_call if is_approved else lifecycle.reject_tool_call
         by = decider(self._request, thread)
-        yield partial(decide, thread, call.tool_call_id, by=by, reason=reason if isinstance(reason, str) else "")
+        yield partial(decide, thread, call.tool_call_id, by=by, reason=reason)
 
 
 def _last_message(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -288,12 +297,19 @@ def _output(thread: Thread, call: ToolCall, part: Part) -> Callable[[], Any]:
         error = part.get("errorText")
         if not isinstance(error, str) or not error.strip():
             raise InvalidPartsError("A tool part in the state output-error needs a text 'errorText'.")
+        _bounded(error, f"The error of tool call {call.tool_call_id!r}")
         return partial(lifecycle.add_tool_error, thread, call.tool_call_id, error)
-    output = part.get("output")
-    limit = config().max_body_bytes
-    if len(json.dumps(output)) > limit:
-        raise TooLargeError(f"The output of tool call {call.tool_call_id!r} has more than {limit} bytes.")
+    output = _bounded(part.get("output"), f"The output of tool call {call.tool_call_id!r}")
     return partial(lifecycle.add_tool_result, thread, call.tool_call_id, output)
+
+
+def _bounded(value: Any, name: str) -> Any:
+    """The value, which is stored: no larger than a request that brings nothing else may be, though this one brings a
+    history. Raises TooLargeError."""
+    limit = config().max_body_bytes
+    if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
+        raise TooLargeError(f"{name} has more than {limit} bytes.")
+    return value
 
 
 def _may_be_tried_again(thread: Thread, answer: Message | None) -> bool:

@@ -32,7 +32,7 @@ from durable_agents.exceptions import (
 from durable_agents.logs import log_error
 from durable_agents.media import is_shown
 from durable_agents.models import Attachment
-from durable_agents.policies import policy, public_agents, public_attachment
+from durable_agents.policies import owner_and_scope, public_agents, public_attachment
 
 ENVELOPE_BYTES = 64 * 1024
 """What may be around the file in the body of an upload."""
@@ -64,8 +64,7 @@ class AttachmentListView(AgentsView):
         if not public_agents(request, "send"):
             raise PermissionDeniedError("There is no agent that you may send files to.")
         given = self._file(request)
-        owner, scope = policy().owner_and_scope(request)
-        owner = owner if getattr(owner, "pk", None) else None  # Django's anonymous user owns nothing
+        owner, scope = owner_and_scope(request)
         if Attachment.objects.unsent().filter(owner=owner, scope=scope).count() >= MAX_UNSENT:
             raise ThrottledError(
                 f"You have {MAX_UNSENT} files that no message carries. Send them, or come back tomorrow.",
@@ -83,7 +82,7 @@ class AttachmentListView(AgentsView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse a body that says itself that it is too large, unread."""
-        if int(request.META.get("CONTENT_LENGTH") or 0) > self.meter.max_bytes + ENVELOPE_BYTES:
+        if _announced_bytes(request) > self.meter.max_bytes + ENVELOPE_BYTES:
             raise self.meter.error()
         super().initial(request, *args, **kwargs)
 
@@ -98,6 +97,14 @@ class AttachmentListView(AgentsView):
         if not found[0].size:
             raise ValidationError({"file": "The file is empty."})
         return found[0]
+
+
+def _announced_bytes(request: Request) -> int:
+    """What the request says of its length; a word that is no number says nothing."""
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
 
 
 class _Meter(FileUploadHandler):

@@ -250,3 +250,30 @@ def test_a_client_id_of_an_internal_thread_gives_nothing_away(api, agent, declar
     """Its owner cannot reach it by creating it again."""
     create_thread(declare("inside"), owner=me, client_id="mine")
     assert problem(api.post("threads/", {"agent": "tested", "client_id": "mine"})) == (404, "thread_not_found")
+
+
+class OpenPolicy(OwnerPolicy):
+    """Lets everybody in, and says nothing of whose the threads of those are who are nobody."""
+
+    def filter(self, queryset, request):
+        """Return all that belongs to nobody."""
+        return queryset.filter(owner=None)
+
+    def allows(self, request, action, *, agent, thread=None, tool_call=None):
+        """Everything."""
+        return True
+
+
+def test_threads_of_callers_who_are_nobody_belong_to_nobody(agent, settings):
+    """Where a policy lets them in, Django's anonymous user is what it names as the owner."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.OpenPolicy"}
+    guest = Api()
+    made = guest.post("threads/", {"agent": "tested", "client_id": "mine"})
+    assert (made.status_code, Thread.objects.get().owner) == (201, None)
+    assert guest.post("threads/", {"agent": "tested", "client_id": "mine"}).status_code == 200
+    fork = guest.post("threads/mine/fork/")
+    assert (fork.status_code, Thread.objects.get(pk=fork.json()["id"]).owner) == (201, None)
+    file = guest.upload(b"Hello.").json()
+    assert b"".join(guest.follow(file["url"]).streaming_content) == b"Hello."
+    sent = guest.post("threads/mine/messages/", {"parts": [{"type": "file", "url": file["url"]}]})
+    assert sent.status_code == 202

@@ -238,3 +238,20 @@ def test_a_stopped_answer_keeps_what_was_said(api, path, thread, worker):
     worker.say(worker.claim_step(), "Hel")
     stop_thread(thread)
     assert texts(api.get(path).json()["results"]) == ["Question", "Hel"]
+
+
+def test_a_known_client_id_needs_no_text(api, path):
+    """The request was understood the first time."""
+    first = api.post(path, {"prompt": "Hi", "client_id": "m1"})
+    again = api.post(path, {"client_id": "m1"})
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert problem(api.post(path, {"client_id": "m2"})) == (400, "invalid_parts")
+
+
+def test_the_id_of_a_message_is_taken(api, path):
+    """By a user's own message it names that one; no other message is shown under it."""
+    question = api.get(path).json()["results"][0]
+    again = api.post(path, {"prompt": "Hi", "client_id": question["id"]})
+    assert (again.status_code, again.json()) == (200, question)
+    answer = Message.objects.get(role="assistant")
+    assert problem(api.post(path, {"prompt": "Hi", "client_id": str(answer.pk)})) == (400, "invalid_parts")

@@ -250,3 +250,10 @@ def test_public_agents_are_listed_with_their_tools(api, agent, declare):
         "kind": "sync",
         "needs_approval": False,
     }
+
+
+@pytest.mark.parametrize("client_id", ["a/b", ".", ".."])
+def test_an_id_that_no_path_reaches_is_refused(api, agent, client_id):
+    """It would be another path, or none."""
+    made = api.post("threads/", {"agent": "tested", "client_id": client_id})
+    assert problem(made) == (400, "invalid_parts")

@@ -332,3 +332,17 @@ def test_the_list_of_agents_says_of_each_tool_who_runs_and_who_approves_it(api, 
     [shop] = [row for row in api.get("agents/").json()["results"] if row["name"] == "shop"]
     said = [(row["name"], row["kind"], row["needs_approval"]) for row in shop["tools"]]
     assert said == [("pick", "client", False), ("ask", "deferred", True), ("pay", "sync", True)]
+
+
+def test_changed_arguments_fit_a_tool_that_configure_has_chosen(declare, me, api):
+    """A person's mistake is refused before the tool runs, wherever the agent has the tool from."""
+
+    @tool(needs_approval=True)
+    def refund(amount: int) -> str:
+        """Pay back."""
+        return str(amount)
+
+    declare(public=True, tools=[], configure=lambda thread: {"tools": [refund]})
+    call = waiting_call(me, needs_approval=True, tool_name="refund", arguments={"amount": 5})
+    assert problem(act(api, call, "approve", {"arguments": {"amount": "much"}})) == (400, "invalid_parts")
+    assert act(api, call, "approve", {"arguments": {"amount": 4}}).status_code == 200

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError, connection
 from django.test import Client
 from rest_framework.authtoken.models import Token
 
+from durable_agents import lifecycle
 from durable_agents.api import uploads
 from durable_agents.models import Attachment
 from tests.api.calls import Api, problem
@@ -258,3 +260,42 @@ def test_a_token_of_the_project_is_enough(me):
     """As for every other path."""
     client = Client(enforce_csrf_checks=True, headers={"Authorization": f"Token {Token.objects.create(user=me).key}"})
     assert client.post("/agents/attachments/", {"file": uploads_of("a.txt")}).status_code == 201
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_whose_answer_is_lost_keeps_the_file(root, monkeypatch):
+    """The row is there; nobody knew."""
+    commit = connection._commit
+
+    def lost():
+        commit()
+        raise OperationalError("server closed the connection unexpectedly")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(connection, "_commit", lost)
+        with pytest.raises(OperationalError):
+            lifecycle.upload(PNG, claimed="image/png", filename="a.png")
+    assert len(stored(root)) == 1
+    assert stored(root) == places()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_error_after_the_commit_keeps_the_file(root, monkeypatch):
+    """As it may come from whatever the project has done then."""
+
+    def insert(row):
+        row.save()
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("durable_agents.lifecycle.attachments._insert", insert)
+    with pytest.raises(RuntimeError):
+        lifecycle.upload(PNG, claimed="image/png", filename="a.png")
+    assert stored(root) == places()
+    assert len(places()) == 1
+
+
+def test_a_length_that_is_no_number_is_none(api, root):
+    """The body is then read as one without a length."""
+    answer = api.client.post("/agents/attachments/", {"file": SimpleUploadedFile("a.txt", b"Hi")}, CONTENT_LENGTH="x")
+    assert answer.status_code == 400
+    assert stored(root) == set()

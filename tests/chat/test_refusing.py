@@ -67,6 +67,8 @@ def nested(depth: int) -> str:
 
 
 GOOD = user_message("Hello?")
+HUGE = "x" * 262_145
+"""More than a request may have that brings no history."""
 MALFORMED: dict[str, tuple[Any, tuple[int, str]]] = {
     "no JSON": ("{", (400, "parse_error")),
     "nothing": ("", (400, "invalid")),
@@ -102,6 +104,13 @@ MALFORMED: dict[str, tuple[Any, tuple[int, str]]] = {
     "an empty text": ({"id": "c1", "message": user_message(" ")}, (400, "invalid_parts")),
     "a long text": ({"id": "c1", "message": user_message("x" * 32_001)}, (413, "too_large")),
     "metadata that are a text": ({"id": "c1", "message": {**GOOD, "metadata": "x"}}, (400, "invalid")),
+    "metadata that are huge": ({"id": "c1", "message": {**GOOD, "metadata": {"x": HUGE}}}, (413, "too_large")),
+    "an id with a slash": ({"id": "a/b", "message": GOOD}, (400, "invalid_parts")),
+    "an id that means a folder": ({"id": "..", "message": GOOD}, (400, "invalid_parts")),
+    "a text in very many parts": (
+        {"id": "c1", "message": {**GOOD, "parts": GOOD["parts"] * 1001}},
+        (400, "invalid_parts"),
+    ),
     "a trigger that is none": ({"id": "c1", "message": GOOD, "trigger": "delete"}, (400, "invalid")),
     "an answer in a new chat": ({"id": "c1", "message": {**GOOD, "role": "assistant"}}, (404, "thread_not_found")),
     "a huge body": ({"id": "c1", "message": GOOD, "padding": "x" * 10_500_000}, (413, "too_large")),

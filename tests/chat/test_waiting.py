@@ -13,6 +13,7 @@ from durable_agents.transcript import ui_messages
 from tests.chat import agents
 from tests.chat.client import Body, Chatter
 from tests.chat.screen import Screen
+from tests.chat.test_refusing import HUGE
 
 PICK = calls("pick_a_date", label="When?")
 PAY = calls("pay", amount=5)
@@ -325,3 +326,42 @@ def test_a_run_that_was_stopped_among_its_calls_is_not_gone_on_with_by_itself(me
     assert body.kinds == ["start", "tool-output-error", "abort"]
     assert model.requests == []
     assert Thread.objects.get().status == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (PICK, {"state": "output-available", "output": HUGE}),
+        (PICK, {"state": "output-error", "errorText": HUGE}),
+        (PAY, {"state": "approval-responded", "approval": {"approved": True, "reason": HUGE}}),
+        (PAY, {"state": "approval-responded", "approval": {"approved": False, "reason": HUGE}}),
+    ],
+    ids=["output", "error", "approval", "refusal"],
+)
+def test_an_answer_to_a_call_may_not_be_as_large_as_a_history(me: Chatter, call: Any, answer: dict[str, Any]):
+    """It is stored, and nothing is where it is too large."""
+    screen = asked(me, call)
+    if "approval" in answer:
+        answer = answer | {"approval": answer["approval"] | {"id": screen.tool()["toolCallId"]}}
+    assert me.post(answering(screen, **answer)).problem == (413, "too_large")
+    assert ToolCall.objects.open().get().approval_decided_at is None
+
+
+def test_what_is_not_ascii_may_be_as_long_in_bytes(me: Chatter):
+    """It is the bytes of the text that count, not how a request writes them."""
+    screen = asked(me, PICK)
+    body = me.post(answering(screen, state="output-available", output="ä" * 130_000))
+    assert gone_on(body, screen, "So be it.").text == "So be it."
+
+
+def test_a_client_may_show_very_many_calls(me: Chatter):
+    """Those that are open are looked for among them, and the database is not asked for each."""
+    screen = asked(me, PICK)
+    body = answering(screen, state="output-available", output="Monday")
+    [message] = body["messages"]
+    message["parts"] += [{"type": "tool-x", "toolCallId": f"{n}", "state": "output-available"} for n in range(100_000)]
+    answer = me.post(body).until("start")
+    with ScriptedModel("So be it."):
+        run_until_idle()
+    assert answer.ended().kinds[-1] == "finish"
+    assert ToolCall.objects.get().result == "Monday"

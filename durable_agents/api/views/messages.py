@@ -15,7 +15,6 @@ from durable_agents.api.base import AgentsView
 from durable_agents.api.inputs import MessageQuery, NewMessage, NewWords, Regeneration
 from durable_agents.api.operations import Gives, Operation
 from durable_agents.api.pages import BY_TURN
-from durable_agents.api.views.threads import is_known
 from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError
 from durable_agents.models import Message, Thread
 from durable_agents.policies import sender
@@ -57,11 +56,11 @@ class MessageListView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Send a message; the answer comes later. A known client_id gives back its message (200)."""
+        """Send a message; the answer comes later. A known client_id gives back its message (200), whatever is sent."""
         thread = self.thread(request, thread_id)
         asked = NewMessage.of(request)
-        sent = Message.objects.shown().filter(thread=thread)
-        known = is_known(sent, asked.get("client_id"))
+        client_id = asked.get("client_id")
+        known = client_id is not None and Message.objects.shown().filter(thread=thread).find(client_id)
         message = lifecycle.send_message(thread, sender=sender(request, asked.get("parts")), **asked)
         answered = status.HTTP_200_OK if known else status.HTTP_202_ACCEPTED
         return Response(ui_message(message, message.parts), status=answered)

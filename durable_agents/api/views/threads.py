@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.agents import Agent, registry
 from durable_agents.api import shapes
 from durable_agents.api.base import AgentsView
 from durable_agents.api.inputs import Continuation, Fork, NewThread, Paging, ThreadChanges, ThreadFilters
@@ -19,12 +16,11 @@ from durable_agents.exceptions import (
     AgentNotFoundError,
     InvalidPartsError,
     MessageNotFoundError,
-    PermissionDeniedError,
     ThreadBusyError,
     ThreadNotFoundError,
 )
-from durable_agents.models import Thread
-from durable_agents.policies import policy, public_thread, public_threads
+from durable_agents.models import Thread, ThreadQuerySet
+from durable_agents.policies import owner_and_scope, policy, public_agent, public_thread, public_threads
 from durable_agents.reading import attempts, export_thread, usage_by_model
 
 _A_THREAD = Gives(shape=shapes.ThreadJSON)
@@ -55,9 +51,9 @@ class ThreadListView(AgentsView):
     def post(self, request: Request) -> Response:
         """Create a thread, with its first message or empty. A known client_id gives back its thread (200)."""
         asked = NewThread.of(request)
-        agent = _public_agent(request, asked.pop("agent"))
-        owner, scope = policy().owner_and_scope(request)
-        known = is_known(public_threads(request).filter(owner=owner, scope=scope), asked.get("client_id"))
+        agent = public_agent(request, asked.pop("agent"), "create")
+        owner, scope = owner_and_scope(request)
+        known = _is_known(public_threads(request).filter(owner=owner, scope=scope), asked.get("client_id"))
         thread = lifecycle.create_thread(agent, owner=owner, scope=scope, context=policy().context(request), **asked)
         shown = public_thread(request, str(thread.pk), "view")
         return _thread_response(shown, status=status.HTTP_200_OK if known else status.HTTP_201_CREATED)
@@ -97,7 +93,7 @@ class ForkView(AgentsView):
     def post(self, request: Request, thread_id: str) -> Response:
         """Begin a thread of the caller's with what was said in this one, up to a message or whole."""
         thread = self.thread(request, thread_id)
-        owner, scope = policy().owner_and_scope(request)
+        owner, scope = owner_and_scope(request)
         whose = {"owner": owner, "scope": scope, "context": policy().context(request)}
         fork = lifecycle.fork_thread(thread, **Fork.of(request), **whose)
         shown = public_thread(request, str(fork.pk), "view")
@@ -163,18 +159,9 @@ class ExportView(AgentsView):
         return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
 
 
-def _public_agent(request: Request, name: str) -> Agent:
-    agent = registry.get(name)
-    if not agent.public:
-        raise AgentNotFoundError(name)
-    if not policy().allows(request, "create", agent=agent):
-        raise PermissionDeniedError(f"You may not create threads of agent {name!r}.")
-    return agent
-
-
-def is_known(rows: Any, client_id: str | None) -> bool:
-    """Whether one of the rows has this id of the client's."""
-    return client_id is not None and rows.filter(client_id=client_id).exists()
+def _is_known(threads: ThreadQuerySet, client_id: str | None) -> bool:
+    """Whether one of the threads has this id of the client's."""
+    return client_id is not None and threads.filter(client_id=client_id).exists()
 
 
 def _thread_response(thread: Thread, *, status: int = 200) -> Response:
