@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from demo_project.scripted_model import story
+from tests.attachments.samples import PNG
 from tests.browser.chat_page import LONG_STORY, PATIENCE_MS, STORY_BEGINS, WEATHER_AND_TIME, ChatPage
 
 pytestmark = pytest.mark.browser
+
+IMAGE = ("dot.png", PNG, "image/png")
+TEXT = ("notes.txt", b"Milk", "text/plain")
 
 
 def test_an_answer_with_two_tools_streams_and_survives_a_reload(visit):
@@ -136,6 +140,22 @@ def test_somebody_elses_chat_is_refused(visit):
     guest = ChatPage(visit.open(f"/?thread={owner.thread_id()}", user="guest"))
     guest.expect(guest.page.locator("#refused")).to_have_text("This chat does not exist, or it is not yours.")
     guest.expect(guest.messages).to_have_count(0)
+
+
+def test_files_that_were_sent_can_be_opened_and_images_are_seen(visit, demo):
+    """Whoever sent them; the page allows nothing but the site's own files."""
+    with demo.signed_in("demo") as client:
+        sent = [client.post("/agents/attachments/", files={"file": file}).json() for file in (IMAGE, TEXT)]
+        files = [{"type": "file", **{name: each[name] for name in ("mediaType", "url", "filename")}} for each in sent]
+        parts = [{"type": "text", "text": "What is this?"}, *files]
+        thread = client.post("/agents/threads/", json={"agent": "assistant", "parts": parts}).json()
+    chat = ChatPage(visit.open(f"/?thread={thread['id']}"))
+    chat.wait_for_rest()
+    image, link = chat.page.get_by_alt_text("dot.png"), chat.page.get_by_role("link", name="notes.txt")
+    chat.expect(image).to_be_visible()
+    assert image.evaluate("async (image) => { await image.decode(); return image.naturalWidth; }") == 1
+    answer = chat.page.request.get(link.get_attribute("href"))
+    assert (answer.status, answer.text()) == (200, "Milk")
 
 
 def killed_stream(folder: Path, thread_id: str) -> str:

@@ -298,17 +298,29 @@ function gistOf(input) {
   return values.join(", ").slice(0, 120);
 }
 
-/** @type {() => PartView} */
+/** A source or a file; an image is shown as one. @type {() => PartView} */
 function sourceView() {
   const element = piece("source-piece");
   const link = inside(element, "a", HTMLAnchorElement);
   return {
     element,
     update(part) {
-      showText(link, part.title ?? part.filename ?? part.url);
+      const name = part.title ?? part.filename ?? part.url;
+      const image = part.mediaType?.startsWith("image/") && isWebAddress(part.url) ? imageOf(part.url, name) : null;
+      if (image && link.querySelector("img")?.src === image.src) return;
+      if (image) link.replaceChildren(image);
+      else showText(link, name);
       if (isWebAddress(part.url)) link.href = part.url;
     },
   };
+}
+
+/** @type {(url: string, name: string) => HTMLImageElement} */
+function imageOf(url, name) {
+  const image = document.createElement("img");
+  image.alt = name;
+  image.src = url;
+  return image;
 }
 
 /** Files of this site have a relative address. @type {(url: string) => boolean} */
