@@ -79,6 +79,10 @@ test("every beginning of a text can be shown, and growing gives what the whole g
   assert.equal(element.innerHTML, render(t, whole));
 });
 
+test("a paragraph may have more pieces than a call takes arguments", (t) => {
+  assert.equal(render(t, "**a** `b` ".repeat(100_000)).length, "<p></p>".length + "<strong>a</strong> <code>b</code> ".length * 100_000 - 1);
+});
+
 for (const unit of ["*a ", "**", "`", "[", "[a](", "> ", "- ", "_a_", "a|", "![x](http://a ", "  - a\n", "http://a", "~~~", "\\", "\n\n\n", "`` ` "]) {
   test(`a hundred thousand characters of ${JSON.stringify(unit)} can be shown`, (t) => {
     const show = () => render(t, unit.repeat(100_000 / unit.length));

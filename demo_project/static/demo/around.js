@@ -20,6 +20,7 @@ export class Follower {
     log.addEventListener("scroll", () => this.#onScroll(), {passive: true});
     jump.addEventListener("click", () => this.#toEnd());
     new ResizeObserver(() => this.keep(() => undefined)).observe(log);
+    log.addEventListener("load", () => this.keep(() => undefined), {capture: true}); // of images
   }
 
   /** From now on the end is followed. */

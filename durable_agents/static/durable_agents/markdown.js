@@ -84,10 +84,10 @@ const found = (lines, start, end, build) => ({block: {source: lines.slice(start,
 /** @type {(line: string|undefined) => boolean} */
 const isBlank = (line) => line !== undefined && line.trim() === "";
 
-/** @type {(tag: string, ...children: (Node|string)[]) => HTMLElement} */
-function make(tag, ...children) {
+/** @type {(tag: string, children?: (Node|string)[]) => HTMLElement} */
+function make(tag, children = []) {
   const element = document.createElement(tag);
-  element.append(...children);
+  for (const child of children) element.append(child); // there may be more than a call takes arguments
   return element;
 }
 
@@ -104,7 +104,7 @@ function readCode(lines, start) {
 
 /** @type {(code: string, language: string) => HTMLElement} */
 function makeCode(code, language) {
-  const element = make("pre", make("code", code));
+  const element = make("pre", [make("code", [code])]);
   element.tabIndex = 0; // it scrolls sideways, with the keyboard too
   if (language) element.dataset.language = language.slice(0, 40);
   return element;
@@ -115,7 +115,7 @@ function readHeading(lines, start) {
   const [, marks, text] = lines[start].match(/^ {0,3}(#{1,6}) +(.*)$/) ?? [];
   if (!marks) return null;
   const level = Math.min(6, marks.length + 2); // the page has its own first and second level
-  return found(lines, start, start + 1, () => make(`h${level}`, ...inline(text.replace(/ +#+ *$/, ""))));
+  return found(lines, start, start + 1, () => make(`h${level}`, inline(text.replace(/ +#+ *$/, ""))));
 }
 
 /** @type {BlockReader} */
@@ -130,7 +130,7 @@ function readQuote(lines, start, depth) {
   while (end < lines.length && isQuote(lines[end])) end++;
   if (end === start) return null;
   const inner = lines.slice(start, end).map((line) => line.replace(/^ {0,3}> ?/, ""));
-  return found(lines, start, end, () => make("blockquote", ...build(blocksOf(inner, depth + 1))));
+  return found(lines, start, end, () => make("blockquote", build(blocksOf(inner, depth + 1))));
 }
 
 /** @type {(blocks: Block[]) => HTMLElement[]} */
@@ -179,7 +179,7 @@ const itemLines = ([first, ...rest], indent) => [first.slice(indent), ...rest.ma
 /** @type {(items: string[][], marker: string, depth: number) => HTMLElement} */
 function makeList(items, marker, depth) {
   const isLoose = items.some((lines) => lines.slice(0, -1).some(isBlank));
-  const list = make(/\d/.test(marker) ? "ol" : "ul", ...items.map((lines) => makeItem(lines, isLoose, depth)));
+  const list = make(/\d/.test(marker) ? "ol" : "ul", items.map((lines) => makeItem(lines, isLoose, depth)));
   const start = parseInt(marker, 10);
   if (start > 1) list.setAttribute("start", String(start));
   return list;
@@ -188,7 +188,7 @@ function makeList(items, marker, depth) {
 /** @type {(lines: string[], isLoose: boolean, depth: number) => HTMLElement} */
 function makeItem(lines, isLoose, depth) {
   const blocks = build(blocksOf(lines, depth + 1));
-  return make("li", ...(isLoose ? blocks : blocks.flatMap(unwrapped)));
+  return make("li", isLoose ? blocks : blocks.flatMap(unwrapped));
 }
 
 /** @type {(block: HTMLElement) => Node[]} */
@@ -221,10 +221,10 @@ function cellsOf(line) {
 function makeTable(head, columns, rows) {
   const row = (/** @type {string} */ line, /** @type {string} */ tag) => {
     const cells = cellsOf(line);
-    return make("tr", ...columns.map((column, index) => makeCell(tag, cells[index] ?? "", column)));
+    return make("tr", columns.map((column, index) => makeCell(tag, cells[index] ?? "", column)));
   };
-  const table = make("table", make("thead", row(head, "th")), make("tbody", ...rows.map((line) => row(line, "td"))));
-  const scroller = make("div", table);
+  const table = make("table", [make("thead", [row(head, "th")]), make("tbody", rows.map((line) => row(line, "td")))]);
+  const scroller = make("div", [table]);
   scroller.className = "table";
   scroller.tabIndex = 0;
   return scroller;
@@ -232,7 +232,7 @@ function makeTable(head, columns, rows) {
 
 /** @type {(tag: string, text: string, column: string) => HTMLElement} */
 function makeCell(tag, text, column) {
-  const cell = make(tag, ...inline(text));
+  const cell = make(tag, inline(text));
   const [left, right] = [column.startsWith(":"), column.endsWith(":")];
   if (right) cell.style.textAlign = left ? "center" : "end";
   return cell;
@@ -252,7 +252,7 @@ function readParagraph(lines, start, depth) {
   let end = start + 1;
   while (end < lines.length && !isBlank(lines[end]) && !isOther(lines[end])) end++;
   const text = lines.slice(start, end).map((line) => line.trimStart()).join("\n");
-  return found(lines, start, end, () => make("p", ...inline(text.trimEnd())));
+  return found(lines, start, end, () => make("p", inline(text.trimEnd())));
 }
 
 // ------------------------------------------------------------------------------------------------------------ Inline
@@ -292,7 +292,7 @@ function readCodeSpan(text, at) {
   const end = text.slice(start, start + MAX_LOOK_AHEAD).search(new RegExp(`(?<!\`)${fence}(?!\`)`));
   if (end <= 0) return null;
   const code = text.slice(start, start + end).replaceAll("\n", " ");
-  return {node: make("code", /^ .*[^ ].* $/.test(code) ? code.slice(1, -1) : code), end: start + end + fence.length};
+  return {node: make("code", [/^ .*[^ ].* $/.test(code) ? code.slice(1, -1) : code]), end: start + end + fence.length};
 }
 
 /** @type {InlineReader} */
@@ -305,7 +305,7 @@ function readEmphasis(text, at, depth) {
   const end = closing(text, start, delimiter);
   if (end < 0) return null;
   const tag = mark === "~" ? "del" : delimiter.length === 2 ? "strong" : "em";
-  return {node: make(tag, ...inline(text.slice(start, end), depth + 1)), end: end + delimiter.length};
+  return {node: make(tag, inline(text.slice(start, end), depth + 1)), end: end + delimiter.length};
 }
 
 /** @type {(text: string, start: number, delimiter: string) => number} */
@@ -353,7 +353,7 @@ function readAddress(text, at) {
 function makeLink(address, label) {
   if (!URL.canParse(address) || !/^(https?|mailto):$/.test(new URL(address).protocol)) return null;
   const link = document.createElement("a");
-  link.append(...label);
+  for (const node of label) link.append(node);
   link.href = link.title = address; // the title shows where a link leads whose label says something else
   link.rel = "noopener noreferrer nofollow";
   link.target = "_blank";
