@@ -288,7 +288,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         thread = await self._visible(frame, "view")
         limit = max(1, min(int(frame.get("limit", 50)), 200))
         older = database_sync_to_async(ThreadReader(thread.pk).older)
-        messages, has_older = await older(int(frame["before"]), limit=limit)
+        messages, has_older = await older(int(frame["before"]), limit=limit, steps=int(frame.get("steps", 0)))
         await self._tell(type="page", id=frame.get("id"), thread=frame["thread"], messages=messages, hasOlder=has_older)
 
     async def on_send(self, frame: Frame) -> None:

@@ -8,6 +8,7 @@ the frames of the websocket protocol. Doorbells only say when to look.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ RunInDatabase = Callable[..., Awaitable[Any]]
 
 MAX_TICK_SECONDS = 0.25
 SNAPSHOT_BYTES = 1_000_000
+"""The messages of one snapshot, or of one page of older ones, as JSON."""
 MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
 """A cursor further behind than this gets a snapshot: cheaper than replaying every change."""
@@ -190,17 +192,23 @@ class ThreadReader:
         return [resumed, *self._news(thread), self.thread_frame(thread)]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
-        """Committed messages, the last ``tail`` of them and at most a megabyte, with the open stream folded in."""
+        """Committed messages, the last ``tail`` of them and the queued ones, with the open stream folded in.
+
+        They are a megabyte at most, unless the last step of the last answer with what is queued after it is more. The
+        first message may lack steps at its beginning: ``omitted`` says how many, and ``older`` gives them.
+        """
         thread = self._thread()
-        shown = Message.objects.shown().for_clients()
-        rows = shown.filter(thread_id=thread.pk, rev__lte=thread.rev).reverse()[: tail + 1]
-        messages = list(reversed(ui_messages(rows, upto_rev=thread.rev)))
+        shown = Message.objects.shown().for_clients().filter(thread_id=thread.pk, rev__lte=thread.rev)
+        placed = list(reversed(shown.filter(position__isnull=False).reverse()[: tail + 1]))
+        messages = ui_messages([*placed, *shown.filter(position__isnull=True)], upto_rev=thread.rev)
         open_stream = stream_open_at(thread)
         streams = []
         if open_stream is not None:
             seq = self._fold_into(messages, open_stream)
             streams = [self._stream_entry(open_stream, seq)]
-        kept = _newest_that_fit(messages[-tail:])
+        kept = _newest_that_fit(
+            messages[int(len(placed) > tail) :], answer=open_stream.answer.shown_id if open_stream else None
+        )
         self.cursor = Cursor(
             rev=thread.rev,
             stream=streams[0]["stream"] if streams else "",
@@ -209,7 +217,7 @@ class ThreadReader:
         return self.thread_frame(thread) | {
             "type": "snapshot",
             "messages": kept,
-            "hasOlder": len(kept) < len(messages),
+            "hasOlder": len(kept) < len(messages) or _is_cut(kept),
             "streams": streams,
         }
 
@@ -237,12 +245,19 @@ class ThreadReader:
             rows = rows.filter(seq__lte=last)
         return [{"seq": row.seq, "chunks": row.chunks} for row in rows]
 
-    def older(self, before: int, *, limit: int) -> tuple[list[UIMessage], bool]:
-        """Up to ``limit`` messages before a position, oldest first, and whether there are more."""
-        shown = Message.objects.shown().for_clients()
-        rows = shown.filter(thread_id=self.thread_id, position__lt=before).reverse()[: limit + 1]
+    def older(self, before: int, *, limit: int, steps: int = 0) -> tuple[list[UIMessage], bool]:
+        """Up to ``limit`` messages before a position, oldest first and at most a megabyte, and whether there are more.
+
+        With ``steps``, as many as a client lacks of the message at that position, these come as that message, the last
+        of the page. The first one may lack steps in its turn, as in a snapshot.
+        """
+        shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
+        rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]
         messages = list(reversed(ui_messages(rows)))
-        return messages[-limit:], len(messages) > limit
+        if steps > 0 and messages and messages[-1]["position"] == before:
+            messages[-1]["parts"] = _joined(_steps_of(messages[-1])[:steps])
+        kept = _newest_that_fit(messages[-limit:])
+        return kept, len(kept) < len(messages) or _is_cut(kept)
 
     def thread_frame(self, thread: Thread | None = None) -> Frame:
         """The thread's own state as a frame."""
@@ -345,14 +360,67 @@ def _patch_fields(part: Part, call: ToolCall) -> set[str]:
     return fields | ({"progress"} if call.progress is not None else set())
 
 
-def _newest_that_fit(messages: list[UIMessage]) -> list[UIMessage]:
-    """The longest tail that is under the snapshot's limit; one message at least."""
-    size = 0
-    for count, message in enumerate(reversed(messages)):
-        size += len(str(message["parts"]))
-        if size > SNAPSHOT_BYTES and count:
-            return messages[-count:]
-    return messages
+def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
+    """The longest tail that is under the limit, its first message without the steps that are not.
+
+    The answer, or else the last message with a position, is there with its last step at least, and so is what comes
+    after it: from there a client asks for older ones.
+    """
+    needed = _place_of(messages, answer)
+    kept = list(messages[needed + 1 :])
+    room = SNAPSHOT_BYTES - sum(map(_bytes, kept))
+    for place in range(needed, -1, -1):
+        fitting = _cut(messages[place], room=room, is_needed=place == needed)
+        if fitting is not None:
+            kept.insert(0, fitting)
+        if fitting is not messages[place]:
+            break
+        room -= _bytes(fitting)
+    return kept
+
+
+def _place_of(messages: Sequence[UIMessage], answer: str | None) -> int:
+    places = range(len(messages))
+    named = [place for place in places if messages[place]["id"] == answer]
+    return (named or [place for place in places if messages[place]["position"] is not None] or [len(messages) - 1])[-1]
+
+
+def _cut(message: UIMessage, *, room: int, is_needed: bool) -> UIMessage | None:
+    """The message with as many of its newest steps as there is room for; None where that is none of them."""
+    steps = _steps_of(message)
+    room -= _bytes(message | {"parts": [], "omitted": len(steps)})
+    kept = 0
+    for step in reversed(steps):
+        room -= _bytes(step)
+        if room < 0 and (kept or not is_needed):
+            break
+        kept += 1
+    if kept == len(steps):
+        return message
+    return message | {"parts": _joined(steps[-kept:]), "omitted": len(steps) - kept} if kept else None
+
+
+def _is_cut(messages: Sequence[UIMessage]) -> bool:
+    return any("omitted" in message for message in messages)
+
+
+def _steps_of(message: UIMessage) -> list[list[Part]]:
+    """The parts of each step; those before the first ``step-start`` are of the first. One at least."""
+    steps: list[list[Part]] = [[]]
+    for part in message["parts"]:
+        if part["type"] == "step-start" and steps[-1]:
+            steps.append([])
+        steps[-1].append(part)
+    return steps
+
+
+def _joined(steps: Sequence[Sequence[Part]]) -> list[Part]:
+    return [part for step in steps for part in step]
+
+
+def _bytes(value: Any) -> int:
+    """The size of a JSON value as it travels."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, kw_only=True)

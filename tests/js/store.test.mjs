@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import {test} from "node:test";
 
-import {assistant, settle, SNAPSHOT, startThread, textOf, user} from "./fakes.mjs";
+import {assistant, settle, SNAPSHOT, startThread, text, textOf, user} from "./fakes.mjs";
 
 const begin = [{type: "start-step"}, {type: "text-start", id: "t"}];
 const say = (words) => [{type: "text-delta", id: "t", delta: words}];
@@ -283,6 +283,45 @@ test("older messages are put before the others", async (t) => {
   await loading;
   assert.deepEqual(store.getSnapshot().messages.map(({id}) => id), ["u1", "u2", "u3"]);
   assert.equal(store.getSnapshot().hasOlder, false);
+});
+
+const LONG = [{type: "step-start"}, text("one "), {type: "step-start"}, text("two "), {type: "step-start"}, text("three")];
+
+test("the steps that an answer lacks are put before those that are shown", async (t) => {
+  const shown = {...assistant("a", LONG.slice(4), 2), omitted: 2};
+  const {network, store} = startThread(t, {hasOlder: true, messages: [shown, user("u3", "Next", 3)]});
+  const [before, next] = store.getSnapshot().messages;
+  const loading = [store.loadOlder(), store.loadOlder()];
+  for (const {id, before: position, steps} of network.socket.all("older")) {
+    assert.deepEqual([position, steps], [2, 2]);
+    const messages = [{...assistant("a", LONG.slice(2, 4), 2), omitted: 1}];
+    network.socket.say({type: "page", id, thread: "t1", messages, hasOlder: true});
+  }
+  await Promise.all(loading);
+  const [cut] = store.getSnapshot().messages;
+  assert.deepEqual([textOf(cut), cut.omitted], ["two three", 1]);
+  assert.equal(cut.parts.at(-1), before.parts.at(-1));
+  assert.equal(store.getSnapshot().messages[1], next);
+  const last = store.loadOlder();
+  assert.equal(network.socket.last("older").steps, 1);
+  const page = [user("u", "Hi", 1), assistant("a", LONG.slice(0, 2), 2)];
+  network.socket.answer("older", {type: "page", messages: page, hasOlder: false});
+  await last;
+  const {messages, hasOlder} = store.getSnapshot();
+  assert.deepEqual(messages.map(({id, omitted}) => [id, omitted]), [["u", undefined], ["a", undefined], ["u3", undefined]]);
+  assert.deepEqual([textOf(messages[1]), hasOlder], ["one two three", false]);
+});
+
+test("older ones are asked for from the oldest message that has a place", async (t) => {
+  const queued = {...user("u9", "Later"), position: null};
+  const {network, store} = startThread(t, {hasOlder: true, messages: [queued]});
+  await store.loadOlder();
+  assert.equal(network.socket.all("older").length, 0);
+  network.socket.say({type: "message", thread: "t1", rev: 2, message: assistant("a", [], 6)});
+  const loading = store.loadOlder();
+  assert.equal(network.socket.last("older").before, 6);
+  network.socket.answer("older", {type: "page", messages: [], hasOlder: false});
+  await loading;
 });
 
 const ASKED = {type: "tool-pay", toolCallId: "c", state: "approval-requested", input: {amount: 5}, approval: {id: "c"}};

@@ -286,3 +286,59 @@ test("deltas lost, doubled and out of order leave what the server stored", () =>
     assert.equal(answer(transcript), expected, `seed ${seed}`);
   }
 });
+
+test("a message that is told anew without its parts still lacks the steps that it lacked", () => {
+  const transcript = transcriptOf({messages: [{...assistant("a", [STEP, text("two")], 2), omitted: 1}]});
+  transcript.commit({type: "message", rev: 2, message: {...assistant("a", [], 2), metadata: {done: true}}});
+  assert.equal(transcript.messages()[0].omitted, 1);
+  transcript.addOlder([assistant("a", [STEP, text("one ")], 2)], false);
+  assert.deepEqual([answer(transcript), transcript.messages()[0].omitted], ["one two", undefined]);
+});
+
+test("steps that are not right before those shown are not put there", () => {
+  const transcript = transcriptOf({messages: [{...assistant("a", [STEP, text("three")], 2), omitted: 2}]});
+  const [before] = transcript.messages();
+  transcript.addOlder([assistant("a", [STEP, text("one ")], 2)], true);
+  assert.equal(transcript.messages()[0], before);
+});
+
+/** The last messages and steps of a thread, so many steps in all: what a server has room for. */
+function newest(messages, room) {
+  const kept = [];
+  for (const message of messages.toReversed()) {
+    const starts = message.parts.flatMap(({type}, index) => (type === "step-start" ? [index] : []));
+    const steps = Math.max(starts.length, 1);
+    if (room <= 0) break;
+    kept.unshift(steps <= room ? message : {...message, parts: message.parts.slice(starts[steps - room]), omitted: steps - room});
+    room -= steps;
+  }
+  return {messages: kept, hasOlder: kept.length < messages.length || Boolean(kept[0].omitted)};
+}
+
+/** What a server answers to `older`. */
+function pageOf(messages, {position, omitted = 0}, room) {
+  const before = messages.filter((message) => message.position < position);
+  const asked = messages.find((message) => message.position === position);
+  const starts = asked.parts.flatMap(({type}, index) => (type === "step-start" ? [index] : []));
+  return newest(omitted ? [...before, {...asked, parts: asked.parts.slice(0, starts[omitted])}] : before, room);
+}
+
+test("a snapshot and its pages are the whole thread, while it goes on", () => {
+  for (let seed = 0; seed < 200; seed++) {
+    const random = randomSource(seed);
+    const stepsOf = (id) => Array.from({length: 1 + random.below(6)}, (_, step) => [STEP, text(`${id}.${step}`)]).flat();
+    const messages = Array.from({length: 1 + random.below(5)}, (_, index) =>
+      index % 2 ? user(`m${index}`, "Hi", index) : assistant(`m${index}`, stepsOf(index), index));
+    const transcript = transcriptOf(newest(messages, 1 + random.below(4)));
+    const last = messages.findLast(({role}) => role === "assistant");
+    for (let rev = 2; transcript.hasOlder; rev++) {
+      const page = pageOf(messages, transcript.messages()[0], 1 + random.below(4));
+      transcript.addOlder(page.messages, page.hasOlder);
+      if (random.below(2) || !transcript.entries.has(last.id)) continue;
+      const parts = [STEP, text(`new ${rev}`)];
+      last.parts = [...last.parts, ...parts];
+      transcript.commit({type: "step", rev, message: last.id, stream: `s${rev}`, parts});
+    }
+    assert.deepEqual(transcript.messages(), messages, `seed ${seed}`);
+  }
+});

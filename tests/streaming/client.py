@@ -23,6 +23,7 @@ class Client:
     rev: int = 0
     status: str = ""
     stream: str = ""
+    has_older: bool = False
 
     def take(self, frames: Iterable[Frame]) -> "Client":
         """Apply frames in the order in which they came."""
@@ -46,7 +47,7 @@ class Client:
 
     def _snapshot(self, frame: Frame) -> None:
         self.messages = {message["id"]: message for message in frame["messages"]}
-        self.partial, self.next_seq = {}, {}
+        self.partial, self.next_seq, self.has_older = {}, {}, frame["hasOlder"]
         self.rev, self.status = frame["rev"], frame["status"]
         for entry in frame["streams"]:
             self.stream = entry["stream"]
@@ -64,6 +65,20 @@ class Client:
         step = message["parts"][starts[-1] :]
         self.messages[entry["message"]] = message | {"parts": message["parts"][: starts[-1]]}
         self.partial[entry["stream"]] = unfolded(step)
+
+    @property
+    def lacks(self) -> dict[str, int]:
+        """What this client would ask for to see what is before all that it shows."""
+        oldest = min((m for m in self.messages.values() if m["position"] is not None), key=lambda m: m["position"])
+        return {"before": oldest["position"], "steps": oldest.get("omitted", 0)}
+
+    def _page(self, frame: Frame) -> None:
+        for message in frame["messages"]:
+            known = self.messages.get(message["id"])
+            assert known is None or known.get("omitted"), "nothing comes twice"
+            later = known["parts"] if known else []
+            self.messages[message["id"]] = message | {"parts": message["parts"] + later}
+        self.has_older = frame["hasOlder"]
 
     def _resumed(self, frame: Frame) -> None:
         assert frame["rev"] == self.rev

@@ -1,5 +1,6 @@
 """A reader gives exactly what is missing: from any cursor, at any moment, of any history."""
 
+import json
 import random
 
 import pytest
@@ -13,6 +14,7 @@ from durable_agents import (
     send_message,
     stop_thread,
 )
+from durable_agents.lifecycle import edit_message
 from durable_agents.models import Delta, Message, Stream, Thread
 from durable_agents.parts import fold
 from durable_agents.streaming import Cursor, Sign, ThreadReader, signs_of
@@ -218,16 +220,97 @@ def test_a_snapshot_has_the_last_messages_and_older_ones_are_fetched(thread, wor
     assert found == list(range(1, 9))
 
 
+def size(messages):
+    """Return how much messages are as they travel."""
+    return len(json.dumps(messages, ensure_ascii=False, separators=(",", ":")).encode())
+
+
 def test_a_snapshot_is_capped(thread, worker, monkeypatch):
-    """Whatever is in it, one message is."""
-    worker.answer("word " * 1000)
-    send_message(thread, "Again")
-    worker.answer("word " * 1000)
-    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 6000)
+    """In bytes, of whole messages; whatever is in it, one message is."""
+    worker.answer("wörd " * 1000)
+    send_message(thread, "Again", metadata={"note": "x" * 500})
+    worker.answer("wörd " * 1000)
+    whole = ThreadReader(thread.pk).snapshot()["messages"]
+    for limit, count in ((size(whole) + 10, 4), (size(whole) - 10, 3), (size(whole[2:]) - 10, 1), (10, 1)):
+        monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", limit)
+        snapshot = ThreadReader(thread.pk).snapshot()
+        assert (snapshot["messages"], snapshot["hasOlder"]) == (whole[-count:], count < 4)
+
+
+def test_an_answer_that_is_too_long_is_told_from_its_last_steps_on(thread, worker, monkeypatch):
+    """How many are left out is told, and they are fetched as older messages are."""
+    for number in range(30):
+        worker.answer(f"{number} ".ljust(1000, "ä"), calling())
+        worker.settle("done")
+    worker.answer("Done.")
+    [question, answer] = ThreadReader(thread.pk).snapshot()["messages"]
+    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 10_000)
     snapshot = ThreadReader(thread.pk).snapshot()
-    assert (len(snapshot["messages"]), snapshot["hasOlder"]) == (2, True)
+    [cut] = snapshot["messages"]
+    assert snapshot["hasOlder"]
+    assert 5_000 < size([cut]) <= 10_000
+    assert cut["parts"][0] == {"type": "step-start"}
+    assert cut["parts"] == answer["parts"][-len(cut["parts"]) :]
+    starts = sum(part["type"] == "step-start" for part in cut["parts"])
+    assert cut["omitted"] == 31 - starts
+    [more], has_more = ThreadReader(thread.pk).older(2, limit=50, steps=cut["omitted"])
+    assert has_more
+    assert (more["id"], more["parts"]) == (answer["id"], answer["parts"][: -len(cut["parts"])][-len(more["parts"]) :])
+    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 1_000_000)
+    page, has_more = ThreadReader(thread.pk).older(2, limit=50, steps=3)
+    assert ([message["id"] for message in page], has_more) == ([question["id"], answer["id"]], False)
+    assert sum(part["type"] == "step-start" for part in page[1]["parts"]) == 3
+
+
+def test_a_step_is_told_whole_however_long_it_is(declare, worker, monkeypatch):
+    """Also the open one, to which deltas are added, with what is queued behind it."""
+    thread = create_thread(declare(when_busy="queue"), prompt="Hi")
+    worker.answer("word " * 100, calling())
+    worker.settle("done")
+    claim = worker.claim_step()
+    worker.say(claim, "so far " * 100)
+    send_message(thread, "Queued")
     monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 10)
-    assert len(ThreadReader(thread.pk).snapshot()["messages"]) == 1
+    for tail in (1, 50):
+        snapshot = ThreadReader(thread.pk).snapshot(tail=tail)
+        [answer, queued] = snapshot["messages"]
+        assert [part["type"] for part in answer["parts"]] == ["step-start", "text"]
+        assert (answer["omitted"], snapshot["hasOlder"], queued["position"]) == (1, True, None)
+        assert snapshot["streams"][0]["message"] == answer["id"]
+
+
+def test_a_page_of_a_message_that_is_gone_has_those_before_it(thread, worker):
+    """It was edited away meanwhile."""
+    worker.answer("Hello.", calling())
+    worker.settle("done")
+    worker.answer("Done.")
+    edit_message(thread, Message.objects.get(role="user").pk, "Ho")
+    page, _ = ThreadReader(thread.pk).older(2, limit=5, steps=1)
+    assert page == []
+
+
+def fetched(thread, *, chance, limit):
+    """Return a client that has fetched everything, page by page; each is as small as it has to be."""
+    reader, client = newcomer(thread)
+    while client.has_older:
+        before = client.lacks
+        messages, more = reader.older(limit=chance.randint(1, 4), **before)
+        client.take([{"type": "page", "messages": messages, "hasOlder": more}])
+        is_one_step = len(messages) == 1 and sum(part["type"] == "step-start" for part in messages[0]["parts"]) < 2
+        assert size(messages) <= limit + 2 or is_one_step
+        assert not client.has_older or client.lacks != before, "each page has something"
+    return client
+
+
+def test_snapshot_and_pages_are_the_whole_transcript(history, monkeypatch):
+    """However little fits into one, and whatever is going on."""
+    chance = random.Random(history.seed)
+    for _ in range(40):
+        history.go_on()
+        expected = truth(history.thread)
+        for limit in (10, chance.randint(100, 3000)):
+            monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", limit)
+            assert fetched(history.thread, chance=chance, limit=limit).shown() == expected
 
 
 def test_a_cursor_of_this_thread_can_be_resumed(thread):

@@ -266,6 +266,22 @@ async def test_older_messages_come_in_pages(socket, thread, worker):
     assert ([message["position"] for message in page["messages"]], page["hasOlder"]) == ([1], False)
 
 
+async def test_the_steps_that_a_snapshot_leaves_out_are_fetched(socket, thread, worker, monkeypatch):
+    """As older messages are: the page ends with them."""
+    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 1000)
+    await act(send_message, thread, "Hi")
+    for text in ("One ", "Two "):
+        await act(worker.answer, text * 100, calling())
+        await act(worker.settle)
+    await act(worker.answer, "Done.")
+    client = Client().take([await follow(socket, thread)])
+    while client.has_older:
+        client.take([await socket.ask(type="older", thread=str(thread.pk), **client.lacks)])
+    assert client.shown() == await act(truth, thread)
+    refused = await socket.ask(type="older", thread=str(thread.pk), before=2, steps="all")
+    assert refused["code"] == "invalid_frame"
+
+
 async def test_a_run_goes_on_when_nobody_watches(connect, thread, worker):
     """A closed page is not a stop."""
     socket = await connect()

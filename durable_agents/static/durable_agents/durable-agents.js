@@ -35,6 +35,7 @@
  * @property {number|null} [position] its place in the thread; null while it is queued or on its way
  * @property {string|null} [client_id] the id its sender gave it
  * @property {string} [created_at]
+ * @property {number} [omitted] how many steps at its beginning are not loaded: `loadOlder` loads them
  * @property {"sending"|"failed"} [delivery] set only while the server has not taken the message
  * @property {Problem} [problem] why the delivery failed
  */
@@ -504,12 +505,16 @@ export class Transcript {
   }
 
   /**
-   * Takes a page of earlier messages; their positions put them in place.
+   * Takes a page of earlier messages, and of earlier steps of one that is shown; positions put messages in place.
    * @param {Message[]} messages
    * @param {boolean} hasOlder
    */
   addOlder(messages, hasOlder) {
-    for (const message of messages) if (!this.entries.has(message.id)) this.entries.set(message.id, entryOf(message));
+    for (const message of messages) {
+      const known = this.entries.get(message.id);
+      if (known) putBefore(known, message);
+      else this.entries.set(message.id, entryOf(message));
+    }
     this.hasOlder = hasOlder;
   }
 
@@ -518,10 +523,11 @@ export class Transcript {
    * @param {Message} message
    */
   put(message) {
-    const written = this.entries.get(message.id)?.segments ?? [];
-    const entry = entryOf(message);
+    const known = this.entries.get(message.id);
     const isWhole = message.parts.length > 0;
-    entry.segments.push(...written.filter((segment) => segment.open || !isWhole));
+    const omitted = isWhole ? undefined : known?.message.omitted;
+    const entry = entryOf(omitted ? {...message, omitted} : message);
+    entry.segments.push(...(known?.segments ?? []).filter((segment) => segment.open || !isWhole));
     this.entries.set(message.id, entry);
     this.#settleDraft(message);
   }
@@ -645,6 +651,19 @@ function writeChunk(entry, segment, chunk) {
 
 /** @type {(message: Message) => Entry} */
 const entryOf = (message) => ({message, segments: [{stream: null, parts: message.parts, open: false}], view: null});
+
+/**
+ * Puts earlier steps of a message in front of those that are shown, if they are the ones right before them.
+ * @type {(entry: Entry, earlier: Message) => void}
+ */
+function putBefore(entry, {parts, omitted = 0}) {
+  const {omitted: missing, ...message} = entry.message;
+  const steps = parts.filter(({type}, index) => index === 0 || type === "step-start").length;
+  if (omitted + steps !== missing) return;
+  entry.message = omitted ? {...message, omitted} : message;
+  entry.segments.unshift({stream: null, parts, open: false});
+  entry.view = null;
+}
 
 /** @type {(entry: Entry) => number} */
 const placeOf = (entry) => entry.message.position ?? Number.MAX_SAFE_INTEGER;
@@ -1129,14 +1148,15 @@ class ThreadStore {
     void (await this.#command("reject", {...decision, tool_call_id: toolCallId}));
 
   /**
-   * Loads the messages before the oldest one shown.
+   * Loads the messages before the oldest one shown, and first the steps that it lacks.
    * @param {number} [limit]
    * @returns {Promise<void>}
    */
   loadOlder = async (limit = 50) => {
-    const [oldest] = this.#transcript.messages();
+    const oldest = this.#transcript.messages().find(({position}) => position != null);
     if (!oldest || !this.#transcript.hasOlder) return;
-    await this.#link.request({type: "older", thread: this.id, before: oldest.position, limit});
+    const {position: before, omitted: steps} = oldest;
+    await this.#link.request({type: "older", thread: this.id, before, limit, ...(steps ? {steps} : {})});
   };
 
   /** Ends the subscription. The store stays as it is and hears nothing more; `client.thread(id)` gives a new one. */
