@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from durable_agents.exceptions import ThreadNotFoundError
+from durable_agents.lifecycle import database
 from durable_agents.llm import Step, Turn
 from durable_agents.models import Attachment, Message, MessageQuerySet, Role, Stream, Thread, ToolCall
 from durable_agents.parts import CallOutcome, Part, assemble, attachment_id
@@ -22,10 +23,13 @@ from durable_agents.parts import CallOutcome, Part, assemble, attachment_id
 UIMessage = dict[str, Any]
 
 
-def ui_messages(messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None) -> list[UIMessage]:
-    """The messages as clients see them, with the steps committed up to ``upto_rev``. Three queries, however many."""
+def ui_messages(
+    messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None, using: str | None = None
+) -> list[UIMessage]:
+    """The messages as clients see them, with the steps committed up to ``upto_rev``, by the database of this alias,
+    else where the project reads. Three queries, however many."""
     rows = list(messages)
-    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), upto_rev=upto_rev)
+    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), upto_rev=upto_rev, using=using)
     return [ui_message(row, steps.parts(row.pk) if row.role == Role.ASSISTANT else row.parts) for row in rows]
 
 
@@ -54,9 +58,10 @@ def turns(thread_id: UUID, *, upto: int | None = None) -> list[Turn]:
 
 def histories(upto: Mapping[UUID, int | None]) -> dict[UUID, list[Turn]]:
     """The histories of several threads, each up to a position or whole. Three queries, however many."""
-    shown = Message.objects.shown().filter(thread_id__in=upto, position__isnull=False)
+    using = database()  # a replica may not know what was said last
+    shown = Message.objects.using(using).shown().filter(thread_id__in=upto, position__isnull=False)
     rows = [row for row in shown if _is_within(row, upto[row.thread_id])]
-    steps = _StepsOf(row.pk for row in rows if row.role == Role.ASSISTANT)
+    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), using=using)
     found: dict[UUID, list[Turn]] = {thread_id: [] for thread_id in upto}
     for row in rows:
         found[row.thread_id].append(_turn(row, steps))
@@ -68,8 +73,8 @@ def attachments_of(histories: Mapping[UUID, Sequence[Turn]]) -> dict[UUID, Attac
     named = {
         key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
     }
-    rows = Attachment.objects.filter(pk__in=named, thread_id__in=histories) if named else ()
-    return {row.pk: row for row in rows}
+    rows = Attachment.objects.using(database()).filter(pk__in=named, thread_id__in=histories)
+    return {row.pk: row for row in rows} if named else {}
 
 
 def _is_within(row: Message, upto: int | None) -> bool:
@@ -85,17 +90,17 @@ def _turn(row: Message, steps: _StepsOf) -> Turn:
 class _StepsOf:
     """The closed streams and the call outcomes of some assistant messages."""
 
-    def __init__(self, message_ids: Iterable[UUID], *, upto_rev: int | None = None) -> None:
+    def __init__(self, message_ids: Iterable[UUID], *, upto_rev: int | None = None, using: str | None = None) -> None:
         ids = list(message_ids)
         upto = Q() if upto_rev is None else Q(rev__lte=upto_rev)
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
         self._outcomes: Mapping[UUID, dict[str, CallOutcome]] = defaultdict(dict)
         if not ids:
             return
-        steps = Stream.objects.in_transcript().filter(upto, message_id__in=ids)
+        steps = Stream.objects.using(using).in_transcript().filter(upto, message_id__in=ids)
         for stream in steps.only("message_id", "number", "parts", "model"):
             self._streams[stream.answer_id].append(stream)
-        for call in ToolCall.objects.filter(message_id__in=ids).order_by("thread_id", "rev"):
+        for call in ToolCall.objects.using(using).filter(message_id__in=ids).order_by("thread_id", "rev"):
             self._outcomes[call.stream_id][call.tool_call_id] = call.outcome()
 
     def parts(self, message_id: UUID) -> list[Part]:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from durable_agents.agents import Agent, ToolContext
 from durable_agents.engine.tools import context_of
-from durable_agents.lifecycle import Claim, NewCall
+from durable_agents.lifecycle import Claim, NewCall, database
 from durable_agents.logs import log_error
 from durable_agents.models import Stream, Thread
 
@@ -51,5 +51,5 @@ async def _is_needed(engine: Engine, agent: Agent, call: NewCall, context: ToolC
 
 
 def _thread_of(claim: Claim) -> tuple[Thread, UUID]:
-    stream = Stream.objects.only("message_id").get(pk=claim.row_id)
-    return Thread.objects.select_related("owner").get(pk=claim.thread_id), stream.answer_id
+    stream = Stream.objects.using(database()).only("message_id").get(pk=claim.row_id)
+    return Thread.objects.using(database()).select_related("owner").get(pk=claim.thread_id), stream.answer_id

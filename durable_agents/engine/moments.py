@@ -119,10 +119,11 @@ async def _tell_message(engine: Engine, function: Any, **facts: Any) -> None:
 
 def _message_of(stream_id: UUID) -> dict[str, Any] | None:
     """The message as clients see it, up to this step, and what the step has used; None where the thread is gone."""
-    stream = Stream.objects.select_related("message").filter(pk=stream_id, message__isnull=False).first()
+    streams = Stream.objects.using(lifecycle.database()).select_related("message")
+    stream = streams.filter(pk=stream_id, message__isnull=False).first()
     if stream is None or stream.message is None:
         return None
-    [message] = ui_messages([stream.message], upto_rev=stream.rev)
+    [message] = ui_messages([stream.message], upto_rev=stream.rev, using=lifecycle.database())
     return {"message": message, "usage": lifecycle.usage_of(stream)}
 
 
@@ -135,4 +136,4 @@ async def _name_thread(engine: Engine, title: Any, *, thread_id: UUID) -> None:
 
 
 def _untitled(thread_id: UUID) -> Thread | None:
-    return Thread.objects.select_related("owner").filter(pk=thread_id, title="").first()
+    return Thread.objects.using(lifecycle.database()).select_related("owner").filter(pk=thread_id, title="").first()

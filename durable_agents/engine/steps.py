@@ -204,16 +204,18 @@ def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
     """By row id; rows that others hold by now, or that were deleted, are left out. Four queries, and one more each for
     files, for threads that functions of agents ask for, and for texts to go on with, however many rows."""
     claim_of = {claim.row_id: claim for claim in claims}
-    held = Stream.objects.filter(pk__in=claim_of).select_related("message").order_by()
+    using = lifecycle.database()
+    held = Stream.objects.using(using).filter(pk__in=claim_of).select_related("message").order_by()
     wanted = ("fence", "number", "goes_on", "message__client_id", "message__position")
     streams = [row for row in held.only(*wanted) if row.message is not None and row.fence == claim_of[row.pk].fence]
     history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams})
     attachments = attachments_of(history)
     agents = {row.pk: registry.get(claim_of[row.pk].agent) for row in streams}
     asked = [claim_of[key].thread_id for key, agent in agents.items() if needs_thread(agent)]
-    threads = Thread.objects.select_related("owner").in_bulk(asked) if asked else {}
+    threads = Thread.objects.using(using).select_related("owner").in_bulk(asked) if asked else {}
     going_on = [row.pk for row in streams if row.goes_on]
-    said = dict(Delta.objects.filter(stream__in=going_on, seq=0).values_list("stream", "chunks")) if going_on else {}
+    first = Delta.objects.using(using).filter(stream__in=going_on, seq=0)
+    said = dict(first.values_list("stream", "chunks")) if going_on else {}
     return {
         row.pk: _StepJob(
             agent=agents[row.pk],
@@ -234,7 +236,8 @@ def spent(stream: Stream) -> lifecycle.Spent:
     """What a model call has probably used whose worker is dead: what it was asked, where it can be known, and what is
     stored of its answer."""
     agent = registry.find(stream.agent)
-    stored = Delta.objects.chunks_of(stream.pk)
+    deltas = Delta.objects.using(lifecycle.database())
+    stored = deltas.chunks_of(stream.pk)
     if agent is None or not stored or stream.message is None or stream.thread_id is None:
         return lifecycle.Spent(usage=ModelUsage(estimated=True))
     model = agent.model_for(stream.attempt)
@@ -242,7 +245,7 @@ def spent(stream: Stream) -> lifecycle.Spent:
     history = turns(stream.thread_id, upto=stream.message.position)
     asked = openai_messages(instructions, history, model=model, max_result_bytes=config().max_tool_result_bytes)
     request = ModelRequest(model=model, messages=asked)
-    seed = stored[: len(Delta.objects.get(stream=stream, seq=0).chunks)] if stream.goes_on else []
+    seed = stored[: len(deltas.get(stream=stream, seq=0).chunks)] if stream.goes_on else []
     answered = text_of(fold(stored)).removeprefix(text_of(fold(seed)))
     try:
         return lifecycle.Spent(model=model, usage=door().estimate(request, answered))

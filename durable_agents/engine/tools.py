@@ -125,7 +125,7 @@ class _Ended:
 def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
     """By row id; rows that others hold by now are left out. One query, however many rows."""
     fences = {claim.row_id: claim.fence for claim in claims}
-    rows = ToolCall.objects.filter(pk__in=fences).select_related("thread__owner").order_by()
+    rows = ToolCall.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("thread__owner").order_by()
     return {row.pk: row for row in rows if row.fence == fences[row.pk]}
 
 
