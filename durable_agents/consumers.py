@@ -47,8 +47,8 @@ RECHECK_SECONDS = 60
 """How long a socket may go on after its user was locked out or signed out, or may not see a thread any more."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
 """How long a client may send nothing: one that is there pings at each heartbeat."""
-FRAMES_PER_SECOND = 20
-FRAMES_AT_ONCE = 100
+FRAMES_PER_SECOND = 50
+FRAMES_AT_ONCE = 500
 """How many frames a client may send before the rate counts."""
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16

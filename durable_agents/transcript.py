@@ -15,7 +15,6 @@ from django.core.exceptions import ValidationError
 from django.db.models import Q
 
 from durable_agents.exceptions import ThreadNotFoundError
-from durable_agents.lifecycle import database
 from durable_agents.llm import Step, Turn
 from durable_agents.models import Attachment, Message, MessageQuerySet, Role, Stream, Thread, ToolCall
 from durable_agents.parts import CallOutcome, Part, assemble, attachment_id
@@ -51,14 +50,13 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
     return assemble(stream.parts, {call.tool_call_id: call.outcome() for call in calls})
 
 
-def turns(thread_id: UUID, *, upto: int | None = None) -> list[Turn]:
+def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
     """The history for the model: every shown message with a position, at most ``upto``, in order. Three queries."""
-    return histories({thread_id: upto})[thread_id]
+    return histories({thread_id: upto}, using=using)[thread_id]
 
 
-def histories(upto: Mapping[UUID, int | None]) -> dict[UUID, list[Turn]]:
+def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
     """The histories of several threads, each up to a position or whole. Three queries, however many."""
-    using = database()  # a replica may not know what was said last
     shown = Message.objects.using(using).shown().filter(thread_id__in=upto, position__isnull=False)
     rows = [row for row in shown if _is_within(row, upto[row.thread_id])]
     steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), using=using)
@@ -68,12 +66,12 @@ def histories(upto: Mapping[UUID, int | None]) -> dict[UUID, list[Turn]]:
     return found
 
 
-def attachments_of(histories: Mapping[UUID, Sequence[Turn]]) -> dict[UUID, Attachment]:
+def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | None = None) -> dict[UUID, Attachment]:
     """The attachments that the messages of these threads carry, by id. One query at most, however many."""
     named = {
         key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
     }
-    rows = Attachment.objects.using(database()).filter(pk__in=named, thread_id__in=histories)
+    rows = Attachment.objects.using(using).filter(pk__in=named, thread_id__in=histories)
     return {row.pk: row for row in rows} if named else {}
 
 

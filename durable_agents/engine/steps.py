@@ -204,12 +204,12 @@ def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
     """By row id; rows that others hold by now, or that were deleted, are left out. Four queries, and one more each for
     files, for threads that functions of agents ask for, and for texts to go on with, however many rows."""
     claim_of = {claim.row_id: claim for claim in claims}
-    using = lifecycle.database()
+    using = lifecycle.database()  # a replica may not know what was said last
     held = Stream.objects.using(using).filter(pk__in=claim_of).select_related("message").order_by()
     wanted = ("fence", "number", "goes_on", "message__client_id", "message__position")
     streams = [row for row in held.only(*wanted) if row.message is not None and row.fence == claim_of[row.pk].fence]
-    history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams})
-    attachments = attachments_of(history)
+    history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams}, using=using)
+    attachments = attachments_of(history, using=using)
     agents = {row.pk: registry.get(claim_of[row.pk].agent) for row in streams}
     asked = [claim_of[key].thread_id for key, agent in agents.items() if needs_thread(agent)]
     threads = Thread.objects.using(using).select_related("owner").in_bulk(asked) if asked else {}
@@ -236,13 +236,14 @@ def spent(stream: Stream) -> lifecycle.Spent:
     """What a model call has probably used whose worker is dead: what it was asked, where it can be known, and what is
     stored of its answer."""
     agent = registry.find(stream.agent)
-    deltas = Delta.objects.using(lifecycle.database())
+    using = lifecycle.database()
+    deltas = Delta.objects.using(using)
     stored = deltas.chunks_of(stream.pk)
     if agent is None or not stored or stream.message is None or stream.thread_id is None:
         return lifecycle.Spent(usage=ModelUsage(estimated=True))
     model = agent.model_for(stream.attempt)
     instructions = agent.instructions if isinstance(agent.instructions, str) else ""
-    history = turns(stream.thread_id, upto=stream.message.position)
+    history = turns(stream.thread_id, upto=stream.message.position, using=using)
     asked = openai_messages(instructions, history, model=model, max_result_bytes=config().max_tool_result_bytes)
     request = ModelRequest(model=model, messages=asked)
     seed = stored[: len(deltas.get(stream=stream, seq=0).chunks)] if stream.goes_on else []
