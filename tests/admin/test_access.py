@@ -15,12 +15,14 @@ from django.shortcuts import resolve_url
 from django.test import Client
 from django.urls import reverse
 
-from durable_agents import create_thread, stop_thread
+from durable_agents import create_thread, lifecycle, stop_thread
+from durable_agents.lifecycle import FailedAttempt
 from durable_agents.models import Attachment, Delta, Message, Pool, Stream, Thread, ToolCall
 from tests.admin.conftest import VIEW
 from tests.admin.test_inbox import approval, browser, deferred, unknown
 from tests.api.calls import person
 from tests.attachments.samples import embedded
+from tests.lifecycle.stage import Worker
 
 __all__ = ["approval", "browser", "deferred", "unknown"]
 
@@ -33,6 +35,8 @@ CLOSED = {f"{name}_add" for name in NAMES} | {f"{name}_delete" for name in NAMES
 MOVES: dict[str, tuple[str, str, dict[str, str]]] = {
     "thread_stop": ("change_thread", "thread", {}),
     "thread_resume": ("change_thread", "stopped", {}),
+    "thread_retry": ("change_thread", "failed", {}),
+    "thread_fork": ("add_thread", "stopped", {}),
     "thread_delete": ("delete_thread", "thread", {"post": "yes"}),
     "toolcall_approve": ("change_toolcall", "approval", {}),
     "toolcall_reject": ("change_toolcall", "approval", {"reason": "No."}),
@@ -45,12 +49,22 @@ MOVES: dict[str, tuple[str, str, dict[str, str]]] = {
 }
 """What can be done: the permission that it needs, to which row (a fixture), and what is posted."""
 READ["toolcall_inbox"] = "view_toolcall"
+TAKEN = {"thread_export": ("view_thread", "view_message", "view_stream", "view_toolcall")}
+"""What can be taken away, by those who may read all of it."""
 
 
 @pytest.fixture
 def stopped(thread):
     """Return a thread whose run was stopped."""
     return stop_thread(thread)
+
+
+@pytest.fixture
+def failed(agent, owner):
+    """Return a thread whose run failed."""
+    thread = create_thread(agent, owner=owner, prompt="Hi")
+    lifecycle.fail_step(Worker().claim_step(), FailedAttempt(kind="auth", detail="401"))
+    return thread
 
 
 @pytest.fixture
@@ -98,11 +112,12 @@ def test_every_address_has_its_permission():
         for pattern in (shown.get_urls() if model._meta.app_label == "durable_agents" else ())
         if pattern.name
     }
-    assert names - READ.keys() - MOVES.keys() - CLOSED == set(), "add it to READ, MOVES or CLOSED"
-    assert (READ.keys() | MOVES.keys() | CLOSED) - names == set(), "take it out"
+    known = READ.keys() | MOVES.keys() | TAKEN.keys() | CLOSED
+    assert names - known == set(), "add it to READ, MOVES, TAKEN or CLOSED"
+    assert known - names == set(), "take it out"
 
 
-@pytest.mark.parametrize("name", sorted({*READ, *MOVES, *CLOSED}))
+@pytest.mark.parametrize("name", sorted({*READ, *MOVES, *TAKEN, *CLOSED}))
 def test_who_is_no_staff_is_sent_to_sign_in(row, owner, name):
     """Whether signed in or not, and though the thread is theirs."""
     place = address(name, row(name))
@@ -170,10 +185,27 @@ def test_what_is_done_needs_a_post_with_a_token_and_is_logged(staff, row, name):
     assert client.get(place).status_code == (200 if name == "thread_delete" else 405)
     assert stored() == before
     assert client.post(place, given).status_code == 302
-    entry = LogEntry.objects.get()
-    assert (entry.user.is_staff, entry.object_id) == (True, str(entry.object_id))
-    assert str(entry.user_id) == client.session["_auth_user_id"]
+    entries = LogEntry.objects.values_list("user_id", flat=True)
+    assert len(entries) == (2 if name == "thread_fork" else 1)  # a fork has an entry of its own
+    assert {str(user) for user in entries} == {client.session["_auth_user_id"]}
     assert stored() != before
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
+def test_what_is_taken_away_needs_every_permission_to_read_it(staff, row, name):
+    """By a post with a token, which is logged; nothing else is changed."""
+    place, needed = address(name, row(name)), TAKEN[name]
+    for permission in needed:
+        assert staff(*everything_but(permission)).post(place).status_code == 403
+    client = staff(*needed)
+    forged = Client(enforce_csrf_checks=True)
+    forged.cookies = client.cookies
+    assert forged.post(place).status_code == 403
+    assert client.get(place).status_code == 405
+    assert LogEntry.objects.count() == 0
+    assert client.post(place).status_code == 200
+    assert str(LogEntry.objects.get().user_id) == client.session["_auth_user_id"]
+    assert client.post(place.replace(str(row(name).pk), "x")).status_code == 404
 
 
 @pytest.mark.parametrize("name", sorted(MOVES))

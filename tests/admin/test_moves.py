@@ -8,9 +8,10 @@ from django.db.models import ProtectedError
 from django.test import Client
 from django.urls import reverse
 
-from durable_agents import Agent, create_thread, stop_thread
+from durable_agents import Agent, create_thread, lifecycle, stop_thread
 from durable_agents.admin import threads
 from durable_agents.agents import registry
+from durable_agents.lifecycle import FailedAttempt
 from durable_agents.models import Delta, Message, Stream, Thread
 from durable_agents.transcript import get_thread
 from tests.admin.conftest import VIEW
@@ -71,6 +72,18 @@ def test_resuming_threads_counts_and_logs_those_that_go_on(keeper, agent, owner)
     assert entries() == [(str(stopped.pk), "Resumed the thread.")]
 
 
+def test_retrying_threads_leaves_alone_what_was_stopped(keeper, agent, owner):
+    """Somebody stopped them on purpose."""
+    failed, stopped = (create_thread(agent, owner=owner, prompt="Hi") for _ in range(2))
+    stop_thread(stopped)
+    lifecycle.fail_step(Worker().claim_step(), FailedAttempt(kind="auth", detail="401"))
+    assert status_of(failed) == "failed"
+    assert "../retry/" in html(keeper.get(page(failed)))
+    assert act(keeper, "retry_selected", failed, stopped) == ["1 thread tries again."]
+    assert (status_of(failed), status_of(stopped)) == ("streaming", "stopped")
+    assert entries() == [(str(failed.pk), "Tried the failed run again.")]
+
+
 @pytest.mark.parametrize(
     ("action", "said"), [("stop_selected", "There was no run"), ("resume_selected", "There was nothing to resume")]
 )
@@ -92,7 +105,53 @@ def test_a_thread_whose_agent_is_gone_cannot_be_resumed_and_the_others_are(keepe
     assert sorted(message.split(".")[0] for message in messages) == ["1 thread goes on", "There is no agent 'gone'"]
 
 
-@pytest.mark.parametrize("action", ["stop_selected", "resume_selected"])
+@pytest.fixture
+def rested(agent, owner, worker):
+    """Return a thread at rest, with a message for the model only."""
+    thread = create_thread(agent, owner=owner, messages=[{"role": "system", "content": "Be brief."}], prompt="Hi")
+    worker.answer("Hello.")
+    return thread
+
+
+def test_a_fork_is_a_thread_of_its_own_and_both_logs_say_so(staff, rested):
+    """By the button, which leads to it, and for several by the action; only for those who may add threads."""
+    forker = staff(*VIEW, "add_thread")
+    assert "../fork/" in html(forker.get(page(rested)))
+    shown = move(forker, "fork", rested)
+    fork = Thread.objects.exclude(pk=rested.pk).get()
+    assert (shown.url, fork.forked_from, fork.owner) == (page(fork), rested, rested.owner)
+    assert entries() == [(str(rested.pk), f"Forked as {fork.pk}."), (str(fork.pk), f"Forked from {rested.pk}.")]
+    assert act(forker, "fork_selected", rested, fork)[-1] == "2 threads were forked."
+    assert Thread.objects.count() == 4
+    assert move(staff(*VIEW, "change_thread"), "fork", rested).status_code == 403
+
+
+def test_a_running_thread_is_not_forked(staff, thread):
+    """It is said why."""
+    forker = staff(*VIEW, "add_thread")
+    assert "../fork/" not in html(forker.get(page(thread)))
+    [said] = act(forker, "fork_selected", thread)
+    assert "has a run going on" in said
+    assert (Thread.objects.count(), entries()) == (1, [])
+
+
+def test_an_export_has_everything_and_is_logged(staff, rested, thread):
+    """For those who may read all that it consists of."""
+    reader, half = staff(*VIEW), staff("view_thread")
+    assert "../export/" in html(reader.get(page(rested)))
+    file = move(reader, "export", rested)
+    assert file["Content-Disposition"] == f'attachment; filename="thread-{rested.pk}.json"'
+    assert [message["role"] for message in file.json()["messages"]] == ["system", "user", "assistant"]
+    chosen = {"action": "export_selected", "_selected_action": [str(rested.pk), str(thread.pk)]}
+    several = reader.post(listing(Thread), chosen).json()
+    assert {each["thread"]["id"] for each in several} == {str(rested.pk), str(thread.pk)}
+    assert entries().count((str(rested.pk), "Exported the thread.")) == 2
+    assert "../export/" not in html(half.get(page(rested)))
+    assert move(half, "export", rested).status_code == 403
+    assert len(entries()) == 3
+
+
+@pytest.mark.parametrize("action", ["stop_selected", "resume_selected", "retry_selected", "fork_selected"])
 def test_without_permission_an_action_is_neither_offered_nor_done(reader, thread, action):
     """To look at threads is not to change them."""
     assert action not in html(reader.get(listing(Thread)))
@@ -113,7 +172,7 @@ def test_the_page_of_a_thread_has_the_button_that_fits(keeper, reader, thread):
     assert [message for _, message in entries()] == ["Stopped the run.", "Resumed the thread."]
 
 
-@pytest.mark.parametrize("name", ["stop", "resume"])
+@pytest.mark.parametrize("name", ["stop", "resume", "retry"])
 def test_a_button_can_be_pressed_by_post_with_permission_and_csrf_token_only(keeper, reader, thread, name):
     """A link in a mail stops nobody's run."""
     url = reverse(f"admin:durable_agents_thread_{name}", args=[thread.pk])

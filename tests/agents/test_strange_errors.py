@@ -103,8 +103,8 @@ def test_a_thread_that_is_deleted_while_its_step_is_read_harms_no_other(monkeypa
         claims = Worker(agents=("curious",)).claim(tools=0)
         read = steps.histories
 
-        def and_delete(upto):
-            found = read(upto)
+        def and_delete(*args, **facts):
+            found = read(*args, **facts)
             delete_thread(gone)
             return found
 
