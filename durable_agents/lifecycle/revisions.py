@@ -20,7 +20,7 @@ from durable_agents.lifecycle.attachments import Sender, copied_parts, copy_atta
 from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, id_of, log_arrow
 from durable_agents.lifecycle.moves import next_position, put_message, settle
 from durable_agents.models import Message, MessageQuerySet, Role, Stream, Thread, ToolCall, ToolCallStatus, Usage
-from durable_agents.parts import Part, user_parts
+from durable_agents.parts import LATE_RESULT, Part, user_parts
 from durable_agents.strictjson import clean
 
 _BATCH = 500
@@ -161,7 +161,13 @@ def _last_question(locked: Locked, *, upto: Message) -> Message | None:
 
 
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
-    """All at one rev: clients are told of them together. Nobody waits for the results of their calls any more."""
+    """All at one rev: clients are told of them together. Nobody waits for the results of their calls any more; what
+    they told the model of earlier calls is told with these."""
+    late = messages.filter(role=Role.SYSTEM, text="").values_list("parts", flat=True)
+    told = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
+    if told:
+        known = ToolCall.objects.using(database()).filter(thread=locked.thread, tool_call_id__in=told)
+        known.update(passed_at=None)
     calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread, message__in=messages.values("pk"))
     for call in calls.select_for_update(no_key=True).order_by("pk"):
         settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)

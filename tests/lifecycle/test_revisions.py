@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from durable_agents import (
     MessageNotFoundError,
     add_message,
+    add_tool_result,
     create_thread,
     delete_thread,
     edit_message,
@@ -23,7 +24,7 @@ from durable_agents.agents import registry
 from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, ThreadBusyError, TooLargeError
 from durable_agents.llm import openai_messages
 from durable_agents.models import Message, Stream, Thread, ToolCall
-from durable_agents.parts import text_of
+from durable_agents.parts import STILL_RUNNING, text_of
 from durable_agents.streaming import Cursor, ThreadReader
 from durable_agents.transcript import turns
 from tests.lifecycle.stage import calling, open_stream, status_of
@@ -369,6 +370,15 @@ def test_a_call_from_before_the_edit_is_still_waited_for(failed, worker):
     assert ToolCall.objects.get().status == "pending"
     worker.answer("3.")
     assert status_of(failed) == "awaiting_tool_results"
+
+
+def test_a_late_result_that_was_edited_away_is_told_with_its_call(failed, worker):
+    """The model would wait for ever for what it was told in a message that is gone."""
+    add_tool_result(failed, ToolCall.objects.get().tool_call_id, "at last")
+    assert STILL_RUNNING in told(failed)
+    edit_message(failed, list_messages(failed)[2].id, "Three?")
+    assert [word for word in told(failed) if "at last" in word] == ["at last"]
+    assert STILL_RUNNING not in told(failed)
 
 
 def test_an_open_call_is_answered_where_it_was_made(failed, worker):
