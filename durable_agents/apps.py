@@ -53,18 +53,21 @@ def _migrated(using: str, **_: object) -> None:
 def _harden_cluster() -> None:
     from durable_agents import outbound  # noqa: PLC0415 - only the cluster process
 
-    outbound.harden(_load_before_fork)
+    outbound.harden(_prepare_before_fork)
 
 
-def _load_before_fork() -> None:
-    """Load the model library once, before the workers fork, so that they share its memory and start warm.
+def _prepare_before_fork() -> None:
+    """Load the model library once, before the workers fork, so that they share its memory and start warm; and have
+    the work of the dead made due, while no run of the living needs the processor.
 
     Only where that is safe: forked children keep no thread of their parent, so it must not have started any.
     """
     if sys.platform != "linux":
         return
-    from durable_agents.llm import door  # noqa: PLC0415 - only the cluster process
+    from durable_agents import engine  # noqa: PLC0415 - only the cluster process
+    from durable_agents.llm import door  # noqa: PLC0415 - as above
 
     door().prepare()
     gc.collect()
     gc.freeze()  # the collector of a child would touch, and so copy, every page that it shares with its siblings
+    engine.reap_first()

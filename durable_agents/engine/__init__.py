@@ -5,6 +5,6 @@ worker process, ``worker`` claims and drains, ``steps`` calls models and ``answe
 ``tools`` calls tools, ``watchdog`` ends a process whose loop stands still.
 """
 
-from durable_agents.engine.process import on_spawn, sweep, work
+from durable_agents.engine.process import on_spawn, reap_first, sweep, work
 
-__all__ = ["on_spawn", "sweep", "work"]
+__all__ = ["on_spawn", "reap_first", "sweep", "work"]

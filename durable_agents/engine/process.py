@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from durable_agents.llm import door
 from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
+FIRST_REAP_SECONDS = 2.0
+"""How long a cluster's workers wait at most, before they are born, for what others left behind to be due again."""
 
 _engines: dict[tuple[int, str], Engine] = {}
 
@@ -47,6 +51,26 @@ def _ring_for_due() -> None:
     for cluster in sorted({cluster_of(pool) for pool in config().pools}):
         if work_is_due(cluster):
             outbound.ring_cluster(cluster)
+
+
+def reap_first() -> None:
+    """Before a cluster's workers are born: reap what gone processes held, so that they find it due. In a process of
+    its own, since nothing that a database, a queue or a callback opens may be left when the workers fork."""
+    reaper = multiprocessing.get_context("fork").Process(
+        target=_reap_once, name="durable-agents-first-reaper", daemon=True
+    )
+    reaper.start()
+    reaper.join(FIRST_REAP_SECONDS)
+
+
+def _reap_once() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connections.close_all()
+    try:
+        lifecycle.reap(holders.is_gone, spent)
+    except Exception:
+        log_error("reaping failed", action="reap")
 
 
 def on_spawn() -> None:

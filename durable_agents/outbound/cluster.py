@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -138,7 +139,16 @@ def harden(prepare: Callable[[], None]) -> None:
         def __init__(self, stop_event: Any, *args: Any, **kwargs: Any) -> None:
             stop_event.parent = os.getppid()
             _stop_events.append(stop_event)
+
+            def leave(*_: object) -> None:
+                stop_event.set()  # so that the main process knows that nothing failed
+                os._exit(0)
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, leave)
             prepare()
+            if stop_event.is_set():
+                leave()
             super().__init__(stop_event, *args, **kwargs)
 
     def hard_value(*args: Any) -> Any:

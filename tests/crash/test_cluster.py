@@ -50,6 +50,7 @@ def test_all_processes_killed_mid_stream_new_cluster_answers(start, model_server
 
     successor = start(3)
     at_rest(*threads.values(), seconds=60)
+    assert successor.log.index("INFO reap") < successor.log.index("ready for work")
     again = model_server.journal[asked_before:]
     prove(f"{count} answers cut; " + recovery(successor, threads, again, soon=list(threads)))
     for name, thread in threads.items():

@@ -13,7 +13,7 @@ from durable_agents.models import Delta, Stream
 from tests.crash.talk import said, words
 from tests.proof import FULL
 from tests.servers.model import Call, Reply
-from tests.workers import at_rest, holder_of, until, written
+from tests.workers import Cluster, at_rest, holder_of, until, written
 
 DRAIN_SECONDS = 8 if FULL else 3
 
@@ -54,6 +54,21 @@ def tell(cluster, how: str) -> None:
         cluster.process.terminate()
     else:
         os.killpg(cluster.process.pid, signal.SIGTERM if how == "group" else signal.SIGINT)
+
+
+@pytest.mark.parametrize("how", ["main", "group", "ctrl-c"])
+def test_a_cluster_that_is_told_to_go_while_it_starts_goes_quietly(how, worker_env):
+    cluster = Cluster(worker_env)
+    try:
+        until(lambda: " starting." in cluster.log)
+        time.sleep(0.5)  # in the middle of what it loads
+        tell(cluster, how)
+        assert cluster.process.wait(DRAIN_SECONDS + 10) == 0
+        assert cluster.group() == []
+        assert "Traceback" not in cluster.log
+        assert "ready for work" not in cluster.log
+    finally:
+        cluster.stop()
 
 
 def test_hanging_sync_tool_does_not_keep_the_cluster_from_draining(start, model_server, tmp_path, prove):

@@ -1,6 +1,6 @@
 """Many at once: what one claim, one lock and one advance must hold against any interleaving.
 
-On SQLite, which has one writer at a time, only the looks before a transaction can interleave: fewer rounds are enough.
+On SQLite, which has one writer at a time, only the looks before a transaction can interleave.
 """
 
 import threading
@@ -71,12 +71,6 @@ def test_whoever_has_other_things_to_do_does_not_wait_for_a_held_thread(agent, a
 
 
 @pytest.fixture
-def races(rounds):
-    """Return how many of so many races to run here."""
-    return lambda full: rounds(full if connection.vendor == "postgresql" else full // 5)
-
-
-@pytest.fixture
 def at_once():
     """Return a function that calls functions in threads, released together, and gives their results."""
     with ThreadPoolExecutor(CLIENTS) as threads:
@@ -99,17 +93,17 @@ def give_all_back():
     Stream.objects.held().update(state="pending", lease_expires_at=None)
 
 
-def test_two_claimers_never_win_the_same_row(agent, at_once, races):
+def test_two_claimers_never_win_the_same_row(agent, at_once, rounds):
     """One row, two workers: one wins each time."""
     create_thread(agent, prompt="Hi")
     workers = [Worker(holder=f"worker-{number}") for number in range(2)]
-    for _ in range(races(1000)):
+    for _ in range(rounds(1000)):
         first, second = at_once(*[partial(worker.claim, pools=["agents"]) for worker in workers])
         assert len(first) + len(second) == 1
         give_all_back()
 
 
-def test_eight_claimers_never_exceed_the_limit_of_a_pool(declare, at_once, races, prove):
+def test_eight_claimers_never_exceed_the_limit_of_a_pool(declare, at_once, rounds, prove):
     """They know one of four agents each, so that they do not simply want the same rows; some want one row, some more.
     The limit is three, and twelve rows are due."""
     Pool.objects.filter(name="agents").update(limit=3)
@@ -117,7 +111,7 @@ def test_eight_claimers_never_exceed_the_limit_of_a_pool(declare, at_once, races
     for name in names * 3:
         create_thread(name, prompt="Hi")
     workers = [Worker(holder=f"worker-{number}", agents=[names[number % 4]]) for number in range(CLIENTS)]
-    count, held, winners = races(1000), Counter(), Counter()
+    count, held, winners = rounds(1000), Counter(), Counter()
     for _ in range(count):
         claims = [partial(worker.claim, pools=["agents"], streams=n // 3 + 1) for n, worker in enumerate(workers)]
         won = at_once(*claims)
@@ -134,10 +128,10 @@ def listed(counts: Counter) -> str:
     return ", ".join(f"{value} ({number} times)" for value, number in sorted(counts.items()))
 
 
-def test_two_last_outcomes_give_one_next_step(agent, worker, at_once, races, prove):
+def test_two_last_outcomes_give_one_next_step(agent, worker, at_once, rounds, prove):
     """Neither sees the other open and leaves it to it, and not both begin a step."""
     Pool.objects.filter(name="agents").update(limit=2 * BATCH)
-    count = races(1000)
+    count = rounds(1000)
     for begun in range(0, count, BATCH):
         for first, second in last_calls(agent, worker, min(BATCH, count - begun)):
             at_once(partial(worker.settle, claim=first), partial(worker.settle, claim=second))
@@ -198,12 +192,12 @@ def begun(begin):
 
 @pytest.mark.parametrize("whose", ["owner", "scope"])
 def test_runs_that_begin_at_once_never_exceed_the_limit_of_their_owner(
-    agent, django_user_model, settings, at_once, races, prove, whose
+    agent, django_user_model, settings, at_once, rounds, prove, whose
 ):
     """By messages to threads at rest and by new threads; of those that want to begin, as many do as there is room."""
     settings.DURABLE_AGENTS = {"MAX_RUNNING_PER_OWNER": 3}
     own = {"owner": django_user_model.objects.create_user("me")} if whose == "owner" else {"scope": "shop"}
-    count = races(250)
+    count = rounds(250)
     for _ in range(count):
         resting = [create_thread(agent, **own) for _ in range(CLIENTS // 2)]
         sends = [partial(send_message, thread, "Hi") for thread in resting]
