@@ -56,6 +56,7 @@ def _ring_for_due() -> None:
 def reap_first() -> None:
     """Before a cluster's workers are born: reap what gone processes held, so that they find it due. In a process of
     its own, since nothing that a database, a queue or a callback opens may be left when the workers fork."""
+    connections.close_all()  # as django-q2 does before it forks: a connection cannot be shared
     reaper = multiprocessing.get_context("fork").Process(
         target=_reap_once, name="durable-agents-first-reaper", daemon=True
     )
@@ -66,7 +67,6 @@ def reap_first() -> None:
 def _reap_once() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    connections.close_all()
     try:
         lifecycle.reap(holders.is_gone, spent)
     except Exception:
