@@ -4,9 +4,12 @@ It is loaded by `SCHEMATHESIS_HOOKS`. `FUZZ_KNOWN` names a file with what `site.
 to which a line is added for each answer.
 """
 
+import itertools
 import json
 import os
 import zlib
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +22,9 @@ KNOWN: dict[str, Any] = json.loads(Path(os.environ["FUZZ_KNOWN"]).read_text(enco
 TALLY = Path(os.environ["FUZZ_TALLY"])
 MALFORMED = {"parse_error", "invalid", "too_deep"}
 """Codes that say that a request is not as the schema has it."""
+
+TURNS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
+"""How many calls each path was given."""
 
 UNSTORABLE = ("Null characters are not allowed", "Surrogate characters are not allowed")
 """Of NUL and lone surrogates the patterns of a schema cannot speak in a way that every reader of one understands."""
@@ -34,7 +40,7 @@ def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) ->
     is_given = is_uuid(given) and (call is None or is_call(call)) and (message is None or is_uuid(message))
     if is_given or draw % 5 == 0:
         return path_parameters
-    known = known_thread(draw) if call is None else known_call(context.operation.path, draw)
+    known = known_thread(draw) if call is None else known_call(context.operation.path)
     return {**path_parameters, **{name: value for name, value in known.items() if name in path_parameters}}
 
 
@@ -44,10 +50,11 @@ def known_thread(draw: int) -> dict[str, str]:
     return {"thread_id": KNOWN["threads"][index], "message_id": KNOWN["messages"][index]}
 
 
-def known_call(path: str, draw: int) -> dict[str, str]:
-    """Return a call, with its thread, that waits for what this path is for; to an open one a time can be given."""
+def known_call(path: str) -> dict[str, str]:
+    """Return a call, with its thread, that waits for what this path is for; to an open one a time can be given. They
+    come in turn: what was done to one cannot be done to it again."""
     calls = KNOWN["calls"].get(path.strip("/").rpartition("/")[2], KNOWN["calls"]["error"])
-    thread, call = calls[draw % len(calls)]
+    thread, call = calls[next(TURNS[path]) % len(calls)]
     return {"thread_id": thread, "tool_call_id": call}
 
 
