@@ -1,4 +1,4 @@
-"""The bookings in the admin, where a newcomer can see what was approved."""
+"""Admin for the bookings, where a newcomer can see what was approved."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,6 @@
-"""The demo's agent. `durable_agents` finds this module in every installed app, as Django finds `admin.py`."""
+"""Declare the demo's agent and its tools. `durable_agents` finds this module in every installed app, as Django finds
+`admin.py`.
+"""
 
 import asyncio
 import hashlib
@@ -20,14 +22,14 @@ MOST_COUNTED = 100
 
 @tool
 def get_weather(city: str) -> dict[str, Any]:
-    """Tell today's weather in a city. Demo data: invented from the city's name, and always the same for it."""
+    """Return today's weather in a city. This is demo data, made up from the city's name and always the same."""
     digest = hashlib.sha256(city.strip().lower().encode()).digest()
     return {"city": city, "temperature_c": digest[0] % 35 - 2, "sky": SKIES[digest[1] % len(SKIES)], "demo_data": True}
 
 
 @tool
 async def get_time(tz: str) -> dict[str, str]:
-    """Tell the present time in a time zone of the IANA database, such as Europe/Paris."""
+    """Return the current time in an IANA time zone, such as Europe/Paris."""
     try:
         now = datetime.now(ZoneInfo(tz))
     except (OSError, ValueError, KeyError) as error:
@@ -43,7 +45,7 @@ def add(a: float, b: float) -> float:
 
 @tool
 async def count_to(ctx: ToolContext, number: int) -> int:
-    """Count to a number, at most 100, two a second, and say how far it is."""
+    """Count to a number, at most 100, two numbers a second, and report the progress."""
     if not 1 <= number <= MOST_COUNTED:
         raise ToolError(f"Give a number from 1 to {MOST_COUNTED}.")
     for done in range(number):
@@ -54,7 +56,7 @@ async def count_to(ctx: ToolContext, number: int) -> int:
 
 @tool(atomic=True, needs_approval=True, timeout_seconds=None)
 def book_table(ctx: ToolContext, restaurant: str, people: int, time: str) -> dict[str, Any]:
-    """Book a table in a restaurant, for so many people, at a time such as 19:30. The user is asked before it runs."""
+    """Book a table at a restaurant for a number of people at a time such as 19:30. The user approves it first."""
     if not 1 <= people <= MOST_PEOPLE:
         raise ToolError(f"A table is for 1 to {MOST_PEOPLE} people.")
     booking = Booking.objects.create(
@@ -66,12 +68,12 @@ def book_table(ctx: ToolContext, restaurant: str, people: int, time: str) -> dic
 @tool(kind="deferred", answered_by="owner", timeout_seconds=None)
 def ask_colleague(ctx: ToolContext, question: str) -> None:
     """Ask a colleague a question that only a person can answer. The answer may take hours."""
-    # A real one would send a mail from here. In the demo the user plays the colleague, on the chat page.
+    # A real tool would send an email here. In the demo, the user answers as the colleague, on the chat page.
 
 
 @tool(kind="client", timeout_seconds=None)
 def pick_date(label: str) -> str:
-    """Let the user pick a date in the browser; the label says what it is for. Returns it as YYYY-MM-DD."""
+    """Let the user pick a date in the browser; the label says what for. Returns YYYY-MM-DD."""
     raise NotImplementedError("The browser runs this.")
 
 
@@ -99,7 +101,7 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
 
 def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a key for an OpenAI-compatible server that asks for none: the client refuses to start without one."""
+    """Return a placeholder key for an OpenAI-compatible server that needs none: the client requires one."""
     own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
     if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):
         return {"api_key": "none"}

@@ -1,8 +1,8 @@
-"""Ends the demo's processes when the command that started them is gone, however it went.
+"""End the demo's processes when the command that started them has ended, for whatever reason.
 
-`python -m demo_project.guard` reads lines of process group ids from its standard input, each line replacing the one
+`python -m demo_project.guard` reads lines of process group ids from its standard input; each line replaces the one
 before. The input ends when the command does, even by `kill -9`; then the guard ends every group of the last line.
-It runs in a session of its own, so that what is aimed at the command's group or terminal does not reach it.
+It runs in a session of its own, so that signals to the command's group or terminal do not reach it.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ def states(group: int) -> Iterator[str]:
 def end(
     groups: Sequence[int], *, grace_seconds: float = GRACE_SECONDS, reap: Callable[[], object] = lambda: None
 ) -> None:
-    """Stop `groups` one after the other, the last first, and kill what is left of them after `grace_seconds`.
+    """Stop `groups` one after the other, the last first, and kill those that still run after `grace_seconds`.
 
-    So the workers, started last, give back what they hold while the model and the web server are still there. `reap`
+    The workers were started last, so they can release their rows while the model and the web server still run. `reap`
     is called while waiting; it collects the caller's own dead children, which would count as alive.
     """
     deadline = time.monotonic() + grace_seconds

@@ -1,4 +1,4 @@
-"""The demo's listening socket: which port it gets, how a person writes its address, and when somebody answers there.
+"""Open the demo's listening socket, format its address for people, and wait until the server answers.
 
 The command holds the socket and hands it to the web server. So the port cannot be lost in between, nor while a web
 server that died is replaced.
@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on `port` of `host`, or on the next port that is free (0: any).
 
-    Raises `OSError` if `host` is no address of this machine, or no port is free.
+    Raises `OSError` if `host` is not an address of this machine, or no port is free.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     last = min(port + PORTS_TO_TRY, 65535)
@@ -39,12 +39,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def port_of(listener: socket.socket) -> int:
-    """Return the port that `listener` has got."""
+    """Return the port of `listener`."""
     return int(listener.getsockname()[1])
 
 
 def free_port() -> int:
-    """Return a port of loopback that is free now."""
+    """Return a loopback port that is currently free."""
     with listen(LOOPBACK[socket.AF_INET], 0) as probe:
         return port_of(probe)
 
@@ -56,7 +56,7 @@ def reachable_host(listener: socket.socket) -> str:
 
 
 def name_in_urls(listener: socket.socket) -> str:
-    """Return that address as URLs and `ALLOWED_HOSTS` have it."""
+    """Return the reachable host of the listener as written in URLs and `ALLOWED_HOSTS`: IPv6 in brackets."""
     host = reachable_host(listener)
     return f"[{host}]" if ":" in host else host
 

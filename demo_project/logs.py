@@ -1,4 +1,4 @@
-"""How the demo's terminal shows a log record: one line, with the facts that `durable_agents` attaches."""
+"""Format log records for the demo's terminal: one line each, with the facts that `durable_agents` attaches."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ WIDTH = 8
 
 
 class FactsFormatter(logging.Formatter):
-    """Time, level, message, and each fact of the record as `name=value`, ids cut to what tells them apart."""
+    """Formats time, level, message, and each fact of the record as `name=value`, cut to `WIDTH` characters."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")

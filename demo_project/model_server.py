@@ -1,7 +1,7 @@
-"""How an answer travels: a small HTTP server that speaks OpenAI's chat completions, streamed or whole.
+"""Serve OpenAI's chat completions over HTTP, streamed or whole.
 
-What it answers is decided by the function it is given, from a request's JSON body to a `Reply`. Format of requests,
-chunks and errors: OpenAI's API reference, "Chat completions".
+A function turns a request's JSON body into a `Reply`; the server sends it. Format of requests, chunks and errors:
+OpenAI's API reference, "Chat completions".
 """
 
 import asyncio
@@ -238,7 +238,7 @@ async def write_json(writer: asyncio.StreamWriter, body: Body, *, status: int = 
 
 
 async def write_events(writer: asyncio.StreamWriter, events: AsyncIterator[Body]) -> None:
-    """Send `events` as server-sent events, each at once, and the closing `[DONE]`.
+    """Send `events` as server-sent events, each as soon as it comes, and the closing `[DONE]`.
 
     The body is chunked, so that a client can tell an answer cut short from a whole one.
     """

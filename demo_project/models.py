@@ -1,4 +1,4 @@
-"""What the demo's tools write: one table, so that what an approval set in motion can be seen."""
+"""The table that the demo's tools write, so that the effect of an approval can be seen."""
 
 from django.conf import settings
 from django.db import models

@@ -1,4 +1,4 @@
-"""What the scripted model says: a few phrases it understands, enough to show the product without a key or a network.
+"""A scripted model that understands a few phrases: enough to show the product without a key or a network.
 
 Run as a process of its own, `python -m demo_project.scripted_model --port 8765`, it is a real HTTP server that litellm
 talks to as to any other provider.
@@ -24,7 +24,7 @@ MENU = (
     "I am a scripted model and understand only a few phrases. Try:\n\n"
     "- **What is the weather in Paris and the time in Tokyo?** calls two tools at once.\n"
     "- **Add 2 and 3** calls a tool that adds.\n"
-    "- **Count to ten** calls a tool that says how far it is.\n"
+    "- **Count to ten** calls a tool that reports its progress.\n"
     "- **Book a table for four at Luigi's at 19:30** waits for your approval.\n"
     "- **Ask a colleague: do we ship on Friday?** waits for a person's answer: yours, in this demo.\n"
     "- **Let me pick a date for the launch** calls a tool that runs in your browser.\n"
@@ -44,8 +44,8 @@ NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seve
 NUMBER = rf"(\d+|{'|'.join(NUMBERS)})\b"
 ERRAND_BEGINS = {
     "count_to": "Here I go.",
-    "book_table": "I can book that. Please have a look first.",
-    "ask_colleague": "I'll ask. I go on as soon as there is an answer, however long it takes.",
+    "book_table": "I can book that. Please check the details first.",
+    "ask_colleague": "I'll ask, and continue as soon as there is an answer, however long that takes.",
     "pick_date": "Please pick one.",
 }
 
@@ -154,7 +154,7 @@ def booking(said: str) -> Call:
 
 
 def number(word: str) -> int:
-    """Return the number that a word or its digits say."""
+    """Parse a number that is written as a word or in digits."""
     return NUMBERS.get(word.lower()) or int(word)
 
 
@@ -200,7 +200,7 @@ def sentence(function: Body, result: Body) -> str:
     """Return what the model says of one tool's `result`."""
     name, told = function.get("name", ""), str(result.get("content"))
     if refused := REFUSED.match(told):
-        return "All right, I leave it." + (f" You said: {refused[1]}" if refused[1] else "")
+        return "All right, I'll leave it." + (f" You said: {refused[1]}" if refused[1] else "")
     if told.startswith("Error: "):
         return f"The tool {name} failed: {told.removeprefix('Error: ').rstrip('.')}."
     value = loaded(CHANGED.sub("", told))

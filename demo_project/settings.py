@@ -3,9 +3,9 @@
 Everything runs on one SQLite file unless the environment says otherwise:
 
 - `DATABASE_URL`: for example `postgres://user@localhost/demo`.
-- `REDIS_URL`: Redis carries the queue and the channel layer.
-- `MEDIA_ROOT`: where files that users upload are kept; else in `media`.
-- `SECRET_KEY`: else one is made for this checkout and kept in `.demo-secret`.
+- `REDIS_URL`: a Redis server for the queue and the channel layer.
+- `MEDIA_ROOT`: the directory for uploaded files, by default `media`.
+- `SECRET_KEY`: by default, a key is generated for this checkout and kept in `.demo-secret`.
 - `ALLOWED_HOSTS`, `CSRF_TRUSTED_ORIGINS`: comma-separated; loopback only by default.
 - `DEBUG`: `0` switches it off.
 """
@@ -43,11 +43,11 @@ def checkout_secret(path: Path) -> str:
 
 
 def database(url: str) -> Any:
-    """Return Django's database settings for `url`; SQLite gets what many writers at once need."""
+    """Return Django's database settings for `url`; SQLite gets options for many concurrent writers."""
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            "transaction_mode": "IMMEDIATE",  # a deferred one that turns to writing fails at once when another writes
+            "transaction_mode": "IMMEDIATE",  # a deferred one fails at once if it starts to write while another writes
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
@@ -58,14 +58,16 @@ def channel_layer(redis_url: str) -> dict[str, Any]:
     """Return the channel layer on `redis_url`, or the one inside the process when it is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # The layer waits five seconds for a message at a time, and redis 8 gives up reading after as many.
-    hosts = [{"address": redis_url, "socket_timeout": None}]
+    # The layer blocks for five seconds at a time to receive a message: a shorter socket timeout would interrupt that,
+    # and without one a dead connection would block for ever.
+    hosts = [{"address": redis_url, "socket_timeout": 10, "socket_connect_timeout": 2}]
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
 
 
 def broker(redis_url: str) -> dict[str, Any]:
     """Return the queue's place: `redis_url`, or the default database when it is empty."""
-    return {"redis": redis_url} if redis_url else {"orm": "default"}
+    timeouts = "" if "?" in redis_url else "?socket_timeout=10&socket_connect_timeout=2"
+    return {"redis": redis_url + timeouts} if redis_url else {"orm": "default"}
 
 
 SECRET_KEY = os.environ.get("SECRET_KEY") or checkout_secret(BASE_DIR / ".demo-secret")
@@ -92,6 +94,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "demo_project.csp.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -132,8 +135,8 @@ Q_CLUSTER = {
     "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
-# The demo stops within 10 seconds: an answer that is not finished after 3 is given back, and goes on at the next start.
-DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3}
+# The demo stops within 10 seconds: an answer that is unfinished after 3 is released, and continues at the next start.
+DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

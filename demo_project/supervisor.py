@@ -1,7 +1,7 @@
-"""Keeps the demo's processes running and stops them together.
+"""Keep the demo's processes running and stop them together.
 
-Each process leads a group of its own, so that stopping it reaches the processes it made as well. A guard process (see
-`guard`) does the same should this one be killed.
+Each process leads a process group, so that stopping it also reaches its child processes. A guard process (see `guard`)
+does the same if this one is killed.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ class Child:
 
 
 class Supervisor:
-    """A context manager around the demo's processes: inside it they run, after it none is left."""
+    """A context manager that keeps the demo's processes running, and stops all of them on exit."""
 
     def __init__(self, report: Callable[[str], object]) -> None:
         self.report = report
@@ -109,7 +109,7 @@ class Supervisor:
                 self.tell_guard()
 
     def revive(self, child: Child) -> None:
-        """Start a dead child again, and say so."""
+        """Restart a dead child, and report that."""
         self.report(f"The {child.program.name} stopped (exit code {child.process.returncode}); starting it again.")
         child.revive()
         self.tell_guard()
@@ -130,13 +130,15 @@ class Supervisor:
             child.is_dead()
 
     def tell_guard(self) -> None:
-        """Name the present groups to the guard; `watch` replaces a guard that has died and tells the new one."""
+        """Send the current process groups to the guard; `watch` does so again when it has replaced a dead guard."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self.leash, " ".join(str(child.group) for child in self.children).encode() + b"\n")
 
 
 def start_guard() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the guard; return it with the pipe whose end it waits for, which closes however this process ends."""
+    """Start the guard; return it and the write end of a pipe, which closes however this process ends. The guard waits
+    for that.
+    """
     theirs, ours = os.pipe()
     command = [sys.executable, "-m", "demo_project.guard"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, start_new_session=True)

@@ -1,4 +1,4 @@
-"""URLs of the demo: the chat, the sign-in, the admin and the API."""
+"""URLs of the demo: the chat, examples, the sign-in, the admin and the API."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -8,6 +8,8 @@ from . import views
 
 urlpatterns = [
     path("", views.chat, name="chat"),
+    path("examples/", views.examples, name="examples"),
+    path("examples/react/", views.react, name="react"),
     path("accounts/", include("django.contrib.auth.urls")),
     path("admin/", admin.site.urls),
     path("agents/", include("durable_agents.urls")),

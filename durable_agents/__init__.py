@@ -1,7 +1,7 @@
 """Durable AI agents for Django: threads that survive crashes, deploys and restarts.
 
-Everything of the public API imports from here, without the app registry and without loading anything heavy:
-functions are looked up when they are first called.
+The whole public API can be imported from here, without the app registry and without loading anything heavy: functions
+are looked up when they are first called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from durable_agents.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from durable_agents.agents import Agent as Agent
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
     from durable_agents.agents import Tool as Tool
     from durable_agents.agents import ToolContext as ToolContext
     from durable_agents.agents import tool as tool
+    from durable_agents.callbacks import message_committed as message_committed
+    from durable_agents.callbacks import step_finished as step_finished
+    from durable_agents.callbacks import thread_status_changed as thread_status_changed
+    from durable_agents.callbacks import tool_call_finished as tool_call_finished
     from durable_agents.exceptions import AgentNotFoundError as AgentNotFoundError
     from durable_agents.exceptions import ApprovalExpiredError as ApprovalExpiredError
     from durable_agents.exceptions import DurableAgentsError as DurableAgentsError
+    from durable_agents.exceptions import IdempotencyKeyReusedError as IdempotencyKeyReusedError
     from durable_agents.exceptions import InvalidCursorError as InvalidCursorError
     from durable_agents.exceptions import InvalidPartsError as InvalidPartsError
     from durable_agents.exceptions import MessageNotFoundError as MessageNotFoundError
@@ -31,13 +38,10 @@ if TYPE_CHECKING:
     from durable_agents.exceptions import TooLargeError as TooLargeError
     from durable_agents.exceptions import ToolCallNotFoundError as ToolCallNotFoundError
     from durable_agents.exceptions import ToolCallNotPendingError as ToolCallNotPendingError
+    from durable_agents.exceptions import ToolChangedError as ToolChangedError
     from durable_agents.exceptions import ToolError as ToolError
     from durable_agents.exceptions import WaitTimeoutError as WaitTimeoutError
     from durable_agents.functions import *  # noqa: F403
-    from durable_agents.moments import message_committed as message_committed
-    from durable_agents.moments import step_finished as step_finished
-    from durable_agents.moments import thread_status_changed as thread_status_changed
-    from durable_agents.moments import tool_call_finished as tool_call_finished
     from durable_agents.retry import Fail as Fail
     from durable_agents.retry import Retry as Retry
     from durable_agents.retry import RetryIn as RetryIn
@@ -51,6 +55,7 @@ _VALUES = {
     "AgentNotFoundError": "exceptions",
     "ApprovalExpiredError": "exceptions",
     "DurableAgentsError": "exceptions",
+    "IdempotencyKeyReusedError": "exceptions",
     "InvalidCursorError": "exceptions",
     "InvalidPartsError": "exceptions",
     "MessageNotFoundError": "exceptions",
@@ -61,17 +66,18 @@ _VALUES = {
     "TooLargeError": "exceptions",
     "ToolCallNotFoundError": "exceptions",
     "ToolCallNotPendingError": "exceptions",
+    "ToolChangedError": "exceptions",
     "ToolError": "exceptions",
     "WaitTimeoutError": "exceptions",
-    "message_committed": "moments",
-    "step_finished": "moments",
-    "thread_status_changed": "moments",
-    "tool_call_finished": "moments",
+    "message_committed": "callbacks",
+    "step_finished": "callbacks",
+    "thread_status_changed": "callbacks",
+    "tool_call_finished": "callbacks",
     "Fail": "retry",
     "Retry": "retry",
     "RetryIn": "retry",
 }
-"""What exists without the app registry, with its module."""
+"""Names that exist without the app registry, with their modules."""
 
 _FUNCTIONS = [
     "add_message",
@@ -98,7 +104,7 @@ _FUNCTIONS = [
     "stream_thread",
     "wait_for_thread",
 ]
-"""What needs the app registry; each has a twin for coroutines, of the same name with an ``a`` before it."""
+"""Names that need the app registry; each has an async version, of the same name with an ``a`` before it."""
 
 _LAZY = {*_FUNCTIONS, *(f"a{name}" for name in _FUNCTIONS)}
 
@@ -109,25 +115,21 @@ def __getattr__(name: str) -> Any:
     if name in _VALUES:
         return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
     if name in _LAZY:
-        return _function(name) if _registry_is_ready() else _deferred(name)
+        from django.apps import apps  # noqa: PLC0415 - keeps the import of this package free
+
+        return _function(name) if apps.ready else _deferred(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _registry_is_ready() -> bool:
-    from django.apps import apps  # noqa: PLC0415 - keeps the import of this package free
-
-    return apps.ready
-
-
-def _function(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(importlib.import_module("durable_agents.functions"), name)
+def _function(name: str) -> Callable[..., object]:
+    function: Callable[..., object] = getattr(importlib.import_module("durable_agents.functions"), name)
     return function
 
 
-def _deferred(name: str) -> Callable[..., Any]:
-    """A function that finds its module when it is called: importable before the app registry is ready."""
+def _deferred(name: str) -> Callable[..., object]:
+    """Return a function that imports its module when it is called: importable before the app registry is ready."""
 
-    def call(*args: Any, **kwargs: Any) -> Any:
+    def call(*args: object, **kwargs: object) -> object:
         return _function(name)(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = name

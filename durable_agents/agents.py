@@ -1,4 +1,4 @@
-"""What developers declare: agents and tools, and the registry that finds them by name.
+"""Declare agents and tools, and find them by name in the registry.
 
 Declarations are plain values. Nothing here touches the database, a model or the queue, and Pydantic is imported
 only when a tool's schema is first needed.
@@ -11,51 +11,51 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from django.core.exceptions import ImproperlyConfigured
 
+from durable_agents.actors import User
 from durable_agents.exceptions import AgentNotFoundError
 from durable_agents.redaction import remember
 from durable_agents.retry import ONCE, Retry
+from durable_agents.strictjson import JSON, clean
+from durable_agents.tool_signatures import Signature
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, TypeAdapter
+    from pydantic import TypeAdapter
 
 WhenBusy = Literal["steer", "queue", "interrupt", "reject"]
 AfterCrash = Literal["retry", "fail", "unknown", "ask"]
 StepAfterCrash = Literal["continue", "restart"]
 Kind = Literal["sync", "deferred", "client", "provider"]
-ApprovedBy = Literal["owner", "staff"]
-AnsweredBy = Literal["server", "owner", "staff"]
 Callback = Callable[..., Any]
+"""A function of the project, of whatever arguments and result."""
+ApproverWord = Literal["owner", "staff", "other"]
+AnswererWord = Literal["server", "owner", "staff", "other"]
+MAX_PERMISSION = 200
+LEFT_TO_FUNCTION = "function"
+"""The value stored with a call if a function of its tool decides who may act."""
+_PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-"""What every model's vendor takes."""
+"""Names that every model vendor accepts."""
 _AGENT_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
 """What fits into a URL and into the rows."""
 
 
-def is_async(function: Callable[..., Any]) -> bool:
+def is_async(function: Callable[..., object]) -> bool:
     """Whether calling it gives a coroutine: a coroutine function, or an object with an async ``__call__``."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
-def _nobody_listens(_: Any) -> None:
-    """Where nobody runs the call, as in a test of the function."""
-
-
-def _nobody_stops() -> bool:
-    return False
-
-
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
-    """What a tool may know about its call; a parameter annotated with this class gets it.
+    """The context of a tool call, passed to the parameter that is annotated with this class.
 
-    ``context`` is set by Python only and may be trusted, ``metadata`` is written by clients and may not.
+    ``context`` is only set by server-side code and can be trusted; ``metadata`` is written by clients and cannot.
     ``idempotency_key`` is the same for every attempt at one call.
     """
 
@@ -64,25 +64,25 @@ class ToolContext:
     tool_call_id: str
     tool_name: str
     agent: str
-    owner: Any
+    owner: User
     scope: str
     context: Mapping[str, Any]
     metadata: Mapping[str, Any]
     attempt: int
     max_attempts: int
     idempotency_key: str
-    report: Callable[[Any], None] = field(default=_nobody_listens, repr=False, compare=False)
-    """Where ``progress`` goes; the engine's."""
-    is_stopped: Callable[[], bool] = field(default=_nobody_stops, repr=False, compare=False)
-    """What ``stop_requested`` asks; the engine's."""
+    report: Callable[[object], None] = field(default=lambda _: None, repr=False, compare=False)
+    """Receives ``progress``; set by the engine. Ignores it where no worker runs the call, as in a test."""
+    is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
+    """Answers ``stop_requested``; set by the engine."""
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run was stopped, or the call given up: nobody waits for the result any more."""
+        """Whether the run was stopped or the call abandoned, so that the result is no longer needed."""
         return self.is_stopped()
 
-    def progress(self, value: Any) -> None:
-        """Show people how far the call is, as any JSON value; the last one counts. It may be called often."""
+    def progress(self, value: object) -> None:
+        """Show people the progress of the call, any JSON value; the last one counts. It may be called often."""
         self.report(value)
 
 
@@ -98,7 +98,7 @@ class Streaming:
 class Tool:
     """A function that a model may call. Made by ``@tool``; calling it calls the function."""
 
-    function: Callable[..., Any]
+    function: Callback
     name: str = field(kw_only=True)
     description: str = field(kw_only=True)
     retry: Retry = field(kw_only=True, default=ONCE)
@@ -107,10 +107,10 @@ class Tool:
     atomic: bool = field(kw_only=True, default=False)
     pool: str | None = field(kw_only=True, default=None)
     kind: str = field(kw_only=True, default="sync")
-    """Who gives its result, in the words of ``ToolKind``; ``sync`` also where the function is ``async def``."""
+    """Who provides its result, as in ``ToolKind``; ``sync`` also where the function is ``async def``."""
     needs_approval: bool | Callback = field(kw_only=True, default=False)
-    approved_by: ApprovedBy = field(kw_only=True, default="owner")
-    answered_by: AnsweredBy = field(kw_only=True, default="server")
+    approved_by: str | Callback = field(kw_only=True, default="owner")
+    answered_by: str | Callback = field(kw_only=True, default="server")
 
     def __post_init__(self) -> None:
         for is_wrong, sentence in self._mistakes():
@@ -119,7 +119,7 @@ class Tool:
         registry.add_tool(self)
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
-        """What a declaration can get wrong: whether it did, and what to do."""
+        """Yield a pair for each mistake that a declaration may contain: whether it does, and how to fix it."""
         yield (
             not _TOOL_NAME.fullmatch(self.name),
             "models take only names of 1 to 64 letters a-z, digits, _ and -. Give it one with @tool(name=...).",
@@ -130,8 +130,8 @@ class Tool:
         )
         yield _no_word_of(self.kind, Kind, "kind")
         yield _no_word_of(self.after_crash, AfterCrash, "after_crash")
-        yield _no_word_of(self.approved_by, ApprovedBy, "approved_by")
-        yield _no_word_of(self.answered_by, AnsweredBy, "answered_by")
+        yield _names_nobody(self.approved_by, ApproverWord, "approved_by")
+        yield _names_nobody(self.answered_by, AnswererWord, "answered_by")
         yield (
             self.atomic and self.kind != "sync",
             f"the result of a {self.kind} tool comes later, from outside. Leave out atomic=True.",
@@ -156,8 +156,9 @@ class Tool:
             self.needs_approval is False and self.approved_by != "owner",
             "approved_by says who approves, but it needs no approval. Add needs_approval=True.",
         )
+        yield from self.signature.mistakes()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: object, **kwargs: object) -> Any:
         return self.function(*args, **kwargs)
 
     @property
@@ -166,77 +167,78 @@ class Tool:
         return is_async(self.function)
 
     @cached_property
-    def hints(self) -> dict[str, Any]:
-        """The function's type hints, resolved."""
-        return get_type_hints(self.function, include_extras=True)
+    def signature(self) -> Signature:
+        """The signature of the function."""
+        return Signature(self.name, self.function, ToolContext)
 
-    @cached_property
+    @property
     def context_parameter(self) -> str | None:
         """Name of the parameter that gets the ToolContext."""
-        return next((name for name, hint in self.hints.items() if hint is ToolContext and name != "return"), None)
+        return self.signature.context_parameter
 
     @cached_property
-    def arguments_model(self) -> type[BaseModel]:
-        """A Pydantic model of the arguments, made from the signature. Unknown arguments are refused."""
-        from pydantic import ConfigDict, create_model  # noqa: PLC0415 - web processes need no schema
-
-        fields: dict[str, Any] = {}
-        for parameter in inspect.signature(self.function).parameters.values():
-            if parameter.name != self.context_parameter:
-                fields[parameter.name] = self._field(parameter)
-        return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
-
-    def _field(self, parameter: inspect.Parameter) -> tuple[Any, Any]:
-        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
-            raise ImproperlyConfigured(
-                f"Tool {self.name!r}: parameter {parameter.name!r} must be an ordinary named parameter."
-            )
-        default = ... if parameter.default is parameter.empty else parameter.default
-        return self.hints.get(parameter.name, Any), default
-
-    @cached_property
-    def result_adapter(self) -> TypeAdapter[Any]:
-        """Turns a return value into JSON by the annotation of the function."""
-        from pydantic import TypeAdapter  # noqa: PLC0415 - as above
-
-        return TypeAdapter(self.hints.get("return", Any))
-
-    @cached_property
-    def schema(self) -> dict[str, Any]:
-        """The tool as models are told of it: an OpenAI function definition with a JSON schema."""
-        parameters = self.arguments_model.model_json_schema()
-        parameters.pop("title", None)
-        function = {"name": self.name, "description": self.description, "parameters": parameters}
-        return {"type": "function", "function": function}
-
-    def validate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments as Python values. Raises ValueError with a text for the model where they do not fit."""
-        from pydantic import ValidationError  # noqa: PLC0415 - as above
+    def result_adapter(self) -> TypeAdapter[object]:
+        """Converts a return value to JSON by the annotation of the function, else by its type."""
+        from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
         try:
-            model = self.arguments_model.model_validate(arguments)
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
-            raise ValueError(f"Invalid arguments for {self.name}: {problems}") from error
-        return {name: getattr(model, name) for name in type(model).model_fields}
+            # An unannotated result is converted by its own type, as that of a function which returns ``Any``.
+            return TypeAdapter(self.signature.hints.get("return", Any))
+        except PydanticSchemaGenerationError:
+            return TypeAdapter(Any)
 
-    def to_json(self, value: Any) -> Any:
-        """A return value as JSON. Raises TypeError with a hint for what cannot be dumped."""
+    @cached_property
+    def schema(self) -> dict[str, object]:
+        """The tool as sent to models: an OpenAI function definition with a JSON schema."""
+        parameters = self.signature.model.model_json_schema()
+        parameters.pop("title", None)
+        function = {"name": self.name, "description": str(self.description), "parameters": parameters}
+        return {"type": "function", "function": function}
+
+    def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments as Python values, defaults included. Raises ValueError with a text for the model where
+        they do not fit.
+        """
+        return self.signature.validate(arguments)
+
+    def to_json(self, value: object) -> JSON:
+        """Return a return value as JSON. Raises TypeError with a hint for a value that cannot be converted."""
         if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
             raise TypeError(
                 f"Tool {self.name!r} returned a {type(value).__name__}. Return values (a dict, a Pydantic model), "
                 "not model instances or querysets."
             )
-        return self.result_adapter.dump_python(value, mode="json", warnings="none")
+        try:
+            dumped: object = self.result_adapter.dump_python(value, mode="json", warnings="none")
+        except (ValueError, TypeError):
+            # Pydantic knows nothing of lazy texts, and stops at half a character: here that is no reason to fail.
+            dumped = self.result_adapter.dump_python(value, mode="python", warnings="none")
+        return clean(dumped)
 
 
-def _no_word_of(value: str, words: Any, name: str) -> tuple[bool, str]:
+def _no_word_of(value: str, words: object, name: str) -> tuple[bool, str]:
     known = get_args(words)
     return value not in known, f"{name} is one of {', '.join(map(repr, known))}, not {value!r}."
 
 
+def _names_nobody(value: object, words: object, name: str) -> tuple[bool, str]:
+    known = get_args(words)
+    is_permission = isinstance(value, str) and len(value) <= MAX_PERMISSION and _PERMISSION.fullmatch(value)
+    is_function = callable(value) and not is_async(value)
+    is_wrong = not (is_function or is_permission or (isinstance(value, str) and value in known))
+    return is_wrong, (
+        f'{name} is one of {", ".join(map(repr, known))}, a permission such as "shop.approve_refund" or a callable'
+        f"(user, call), which cannot be async; not {value!r}."
+    )
+
+
+def stored_who(who: str | Callback) -> str:
+    """Return the value of ``approved_by`` or ``answered_by`` that is stored with a call."""
+    return LEFT_TO_FUNCTION if callable(who) else who
+
+
 @overload
-def tool(function: Callable[..., Any], /) -> Tool: ...
+def tool(function: Callable[..., object], /) -> Tool: ...
 
 
 @overload
@@ -251,13 +253,13 @@ def tool(
     pool: str | None = None,
     kind: Kind = "sync",
     needs_approval: bool | Callback = False,
-    approved_by: ApprovedBy = "owner",
-    answered_by: AnsweredBy | None = None,
-) -> Callable[[Callable[..., Any]], Tool]: ...
+    approved_by: str | Callback = "owner",
+    answered_by: str | Callback | None = None,
+) -> Callable[[Callable[..., object]], Tool]: ...
 
 
 def tool(
-    function: Callable[..., Any] | None = None,
+    function: Callable[..., object] | None = None,
     /,
     *,
     name: str | None = None,
@@ -269,33 +271,36 @@ def tool(
     pool: str | None = None,
     kind: Kind = "sync",
     needs_approval: bool | Callback = False,
-    approved_by: ApprovedBy = "owner",
-    answered_by: AnsweredBy | None = None,
-) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    approved_by: str | Callback = "owner",
+    answered_by: str | Callback | None = None,
+) -> Tool | Callable[[Callable[..., object]], Tool]:
     """Make a tool of a function, sync or async.
 
-    The model is told the function's name, docstring and the JSON schema of its type hints. ``timeout_seconds`` ends
-    one attempt (None: never), ``after_crash`` says what follows when the worker dies while it runs: ``retry`` it with
+    The model gets the function's name, docstring and the JSON schema of its type hints. ``timeout_seconds`` ends one
+    attempt (None means never), ``after_crash`` says what follows when the worker dies while it runs: ``retry`` it with
     the same ``ctx.idempotency_key``, ``fail`` the call, settle it as ``unknown`` and tell the model that it may have
     run (default), or ``ask`` a person (``settle_tool_call``) while the run waits.
 
     An ``atomic`` tool (sync only) runs in one database transaction with its outcome: both happen, or neither and it
-    runs again. So its effect on the database happens exactly once, whatever dies when. On SQLite it holds the only
-    write lock meanwhile: keep it short.
+    runs again. So its effect on the database happens exactly once, whichever process dies at whatever point. On SQLite
+    it holds the only write lock meanwhile: keep it short.
 
-    ``kind`` says who gives the result: ``sync`` the function, in a worker, also where it is ``async def``;
-    ``deferred`` somebody later, with ``add_tool_result``: the function is only told of the call; ``client`` the
-    browser: the function is never called, its signature is the schema. ``answered_by`` says who may post such a result
-    over the API: ``server`` nobody (default), ``owner`` the thread's owner (default of client tools), ``staff``.
+    ``kind`` says who provides the result: ``sync`` the function, in a worker, also where it is ``async def``;
+    ``deferred`` other code later, with ``add_tool_result``: the function only starts the work; ``client`` the browser:
+    the function is never called, its signature is the schema. ``answered_by`` says who may post such a result over the
+    API: ``server`` nobody (default), ``owner`` the thread's owner (default of client tools), ``staff``, or what
+    ``approved_by`` takes.
 
-    ``needs_approval`` keeps a call waiting until a person has agreed: True, or a callable(ctx, args), sync or async;
-    ``approved_by`` says who may.
+    ``needs_approval`` keeps a call waiting until a person has approved it: True, or a callable(ctx, args), sync or
+    async; ``approved_by`` says who may: the thread's ``owner`` and staff, ``staff``, any ``other`` user than who asked,
+    users with a permission such as ``"shop.approve_refund"``, or a callable(user, call) -> bool. It is called for each
+    viewer and within the decision's transaction, so it should be quick; where it raises, nobody may.
     """
 
-    def declare(target: Callable[..., Any]) -> Tool:
+    def declare(target: Callable[..., object]) -> Tool:
         return Tool(
             target,
-            name=name or target.__name__,
+            name=name or str(getattr(target, "__name__", type(target).__name__)),
             description=description or inspect.getdoc(target) or "",
             retry=retry or ONCE,
             timeout_seconds=timeout_seconds,
@@ -318,16 +323,20 @@ CALLABLES = (
 """The options of an agent that are functions of the project."""
 
 
+def model_of_attempt(models: Sequence[str], attempt: int) -> str:
+    """Return the model of attempt number ``attempt`` (from 1): each of a list in turn, then always the last one."""
+    return models[min(attempt, len(models)) - 1]
+
+
 class Agent:
     """A model, its instructions and its tools under a name. Declaring one registers it.
 
     ``model`` is a litellm model string or a list of them (the next one is tried when one fails for good);
     ``instructions`` a text or a callable(thread) -> text; ``model_settings`` are passed to the model call;
-    ``max_steps`` bounds the model calls of one run; ``when_busy`` says what a new message does while a run is on.
-    When a worker dies in the middle of an answer, ``after_crash="continue"`` lets the next attempt go on with the text
-    that is stored, where the model can do that and there is nothing but text; else, and with ``"restart"``, it begins
-    again.
-    A second agent of the same name raises ImproperlyConfigured.
+    ``max_steps`` bounds the model calls of one run; ``when_busy`` says what a new message does during a run. When a
+    worker dies in the middle of an answer, ``after_crash="continue"`` lets the next attempt continue the stored text,
+    if the model supports that and the answer is only text so far; otherwise, and with ``"restart"``, the answer is
+    generated again from the beginning. A second agent of the same name raises ImproperlyConfigured.
 
     Before every model call ``configure(thread)`` may return a dict that overrides model, instructions, tools,
     model_settings or max_steps, and ``transform_messages(messages, thread)`` may return other messages in the OpenAI
@@ -343,9 +352,9 @@ class Agent:
         name: str,
         *,
         model: str | Sequence[str],
-        instructions: str | Callable[..., Any] = "",
+        instructions: str | Callable[..., object] = "",
         tools: Sequence[Tool] = (),
-        model_settings: Mapping[str, Any] | None = None,
+        model_settings: Mapping[str, object] | None = None,
         streaming: Streaming | bool = True,
         max_steps: int = 50,
         when_busy: WhenBusy = "steer",
@@ -355,7 +364,7 @@ class Agent:
         tool_pool: str | None = None,
         public: bool = False,
         description: str = "",
-        provider_tools: Sequence[Mapping[str, Any]] = (),
+        provider_tools: Sequence[Mapping[str, object]] = (),
         transform_messages: Callback | None = None,
         configure: Callback | None = None,
         title: Callback | None = None,
@@ -397,7 +406,7 @@ class Agent:
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
-        """What a declaration can get wrong: whether it did, and what to do."""
+        """Yield a pair for each mistake that a declaration may contain: whether it does, and how to fix it."""
         yield (
             not _AGENT_NAME.fullmatch(self.name),
             "a name is 1 to 100 letters a-z, digits, _, - and dots, since it stands in URLs.",
@@ -426,12 +435,13 @@ class Agent:
         return max(self.retry.max_attempts, len(self.models))
 
     def model_for(self, attempt: int) -> str:
-        """The model of attempt number ``attempt`` (from 1): each of a list in turn, the last one from then on."""
-        return self.models[min(attempt, len(self.models)) - 1]
+        """Return the model of attempt number ``attempt``, if ``configure`` does not override it."""
+        return model_of_attempt(self.models, attempt)
 
     def find_tool(self, name: str) -> Tool | None:
-        """The tool of this name that a call of this agent runs: its own or, where ``configure`` chooses tools, any
-        that the project has declared."""
+        """Return the tool of this name that a call of this agent runs: its own or, where ``configure`` chooses tools,
+        any that the project has declared.
+        """
         return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
 
     def tool_names(self) -> frozenset[str]:
@@ -440,13 +450,15 @@ class Agent:
         return frozenset({*self.tools, *chosen})
 
     def pool_of(self, tool_name: str) -> str:
-        """The pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
+        """Return the pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
         declared = self.find_tool(tool_name)
         return (declared.pool if declared else None) or self.tool_pool or self.pool
 
 
 Code = Mapping[str, Collection[str]]
-"""What a process can run: by name of its agents, the names of their tools. During a deploy, processes differ in it."""
+"""The code that a process can run: by name of its agents, the names of their tools. During a deploy, processes
+differ.
+"""
 
 
 class Registry:
@@ -454,51 +466,52 @@ class Registry:
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
+        # Weak: a ``configure`` that declares tools at every call would fill the memory of its worker.
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
-        """Register an agent; the same name twice is ImproperlyConfigured."""
+        """Register an agent; raise ImproperlyConfigured for a second one of the same name."""
         if agent.name in self._agents:
             raise ImproperlyConfigured(f"Two agents are called {agent.name!r}: names are unique in a project.")
         self._agents[agent.name] = agent
 
     def remove(self, name: str) -> None:
-        """Forget an agent (for tests)."""
+        """Unregister an agent (for tests)."""
         self._agents.pop(name, None)
 
     def find(self, name: str) -> Agent | None:
-        """The agent of this name, or None where this process does not know it."""
+        """Return the agent of this name, or None if this process does not know it."""
         return self._agents.get(name)
 
     def get(self, name: str) -> Agent:
-        """The agent of this name; raises AgentNotFoundError."""
+        """Return the agent of this name; raises AgentNotFoundError."""
         agent = self.find(name)
         if agent is None:
             raise AgentNotFoundError(name)
         return agent
 
     def all(self) -> list[Agent]:
-        """All agents, by name."""
+        """Return all agents, by name."""
         return [self._agents[name] for name in sorted(self._agents)]
 
     def public(self) -> list[Agent]:
-        """The agents that the outside may use, by name."""
+        """Return the agents that the API offers, by name."""
         return [agent for agent in self.all() if agent.public]
 
     def add_tool(self, tool: Tool) -> None:
-        """Remember a tool for agents whose ``configure`` chooses tools; the last one of a name counts."""
+        """Register a tool for agents whose ``configure`` chooses tools; the last one of a name counts."""
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:
-        """The tool of this name, whichever agents have it, or None."""
+        """Return the tool of this name, of any agent, or None."""
         return self._tools.get(name)
 
     def known_tools(self) -> dict[str, Tool]:
-        """All tools that are declared now, by name; the last one of a name counts."""
+        """Return all tools that are declared now, by name; the last one of a name counts."""
         return dict(self._tools)
 
     def code(self) -> Code:
-        """What this process can run: the names of the tools of each of its agents."""
+        """Return the code that this process can run: the names of the tools of each of its agents."""
         return {agent.name: agent.tool_names() for agent in self.all()}
 
 

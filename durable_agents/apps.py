@@ -1,4 +1,4 @@
-"""The Django app: wires autodiscovery of agents and, in the workers, the hooks into django-q2."""
+"""The Django app: autodiscovers agents and, in the workers, installs the hooks into django-q2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class DurableAgentsConfig(AppConfig):
             post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
         post_migrate.connect(_migrated, sender=self, dispatch_uid="durable_agents")
         if sys.argv[1:2] == ["qcluster"]:
-            _harden_cluster()
+            from durable_agents import task_queue  # noqa: PLC0415 - only the cluster process
+
+            task_queue.harden(_prepare_before_fork)
 
 
 def _worker_spawned(**_: object) -> None:
@@ -40,25 +42,21 @@ def _worker_spawned(**_: object) -> None:
 
 
 def _migrated(using: str, **_: object) -> None:
-    """Where the tables are: other apps may be migrated alone, or on another database, or backwards."""
-    from durable_agents import lifecycle, outbound  # noqa: PLC0415 - needs the app registry
+    """Create the pools and schedule the sweep where the tables are: other apps may be migrated alone, or on another
+    database, or backwards.
+    """
+    from durable_agents import lifecycle, task_queue  # noqa: PLC0415 - needs the app registry
 
     tables = set(connections[using].introspection.table_names())
     if using != lifecycle.database() or not {"durable_agents_pool", "django_q_schedule"} <= tables:
         return
     lifecycle.ensure_pools()
-    outbound.schedule_sweep()
-
-
-def _harden_cluster() -> None:
-    from durable_agents import outbound  # noqa: PLC0415 - only the cluster process
-
-    outbound.harden(_prepare_before_fork)
+    task_queue.schedule_sweep()
 
 
 def _prepare_before_fork() -> None:
-    """Load the model library once, before the workers fork, so that they share its memory and start warm; and have
-    the work of the dead made due, while no run of the living needs the processor.
+    """Load the model library once, before the workers fork, so that they share its memory and start warm; and reap rows
+    of dead workers, while no run needs the processor.
 
     Only where that is safe: forked children keep no thread of their parent, so it must not have started any.
     """

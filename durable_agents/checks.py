@@ -1,114 +1,123 @@
-"""System checks: what would not work, or not safely, said before it happens, each with what to do.
+"""System checks: report settings and declarations that would fail or be unsafe, each with a hint on what to do.
 
-    durable_agents.E001   a key of DURABLE_AGENTS means nothing
+    durable_agents.E001   a key of DURABLE_AGENTS is unknown
     durable_agents.E002   the database is neither PostgreSQL nor SQLite
     durable_agents.E003   a pool's cluster does not exist
     durable_agents.E004   an agent or a tool uses a pool that is not configured
     durable_agents.E005   the policy cannot be imported, or lacks a method
-    durable_agents.E006   a key of DURABLE_AGENTS has a value that cannot be meant
+    durable_agents.E006   a key of DURABLE_AGENTS has an invalid value
     durable_agents.E007   django-q2's broker cannot work
-    durable_agents.E008   an app that this one stands on is not installed
+    durable_agents.E008   a required app is not installed
+    durable_agents.E012   the arguments of a tool have no schema
     durable_agents.W001   SQLite is not set up for many writers
-    durable_agents.W002   django-q2 runs tasks in the process that asks for them
-    durable_agents.W003   django-q2's scheduler is off, so nothing sweeps
-    durable_agents.W004   on deployment: the channel layer does not leave its process
+    durable_agents.W002   django-q2 runs tasks in the process that enqueues them
+    durable_agents.W003   django-q2's scheduler is off, so the sweep never runs
+    durable_agents.W004   on deployment: the channel layer does not reach other processes
     durable_agents.W005   the Redis channel layer closes sockets that are silent for five seconds
     durable_agents.W006   there is no ASGI_APPLICATION, so nothing can stream to browsers
-    durable_agents.W007   on deployment: there are public agents, and no URL by which to reach them
+    durable_agents.W007   on deployment: there are public agents, but no URLs for them
     durable_agents.W008   django-q2 is not configured
-    durable_agents.W009   THROTTLES are counted in a cache that does not leave its process
-    durable_agents.W010   on deployment: uploaded files would lie in whatever directory a process starts in
+    durable_agents.W009   THROTTLES are counted in a cache that processes do not share
+    durable_agents.W010   on deployment: uploaded files are stored in the directory in which a process was started
+    durable_agents.W012   Django's pool of connections is smaller than what one worker uses
+    durable_agents.W015   on deployment: THROTTLES count visitors by address, but the number of proxies is not set
+    durable_agents.W016   a connection to Redis has no timeout, or the broker's timeout is too short
+    durable_agents.W017   on deployment: ALLOWED_HOSTS or TRUSTED_ORIGINS lets pages of any site open websockets
+    durable_agents.W018   on deployment: forms are accepted from an origin of the site, but websockets are refused
 
-They read settings and declarations only; no connection is opened. Where settings are to be changed, the hint ends in
-lines that are indented by four spaces, to be pasted at the end of the settings.
+The checks only read settings and declarations; they open no connection. If a setting has to change, the hint ends with
+lines, indented by four spaces, to paste at the end of the settings.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
+from urllib.parse import urlsplit
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - its name in Django
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.http.request import validate_host
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
-from durable_agents import files
+from durable_agents import attachment_storage
 from durable_agents.agents import registry
 from durable_agents.conf import (
     Config,
+    allowed_hosts,
     asgi_application,
     channel_layers,
     config,
+    csrf_trusted_origins,
     default_cache,
     default_cluster,
     given_settings,
     has_caches,
+    knows_scheme_from_proxy,
+    number_of_proxies,
     project_package,
     q_cluster,
     unknown_keys,
 )
-from durable_agents.limits import LIMITS, rate_of
+from durable_agents.llm import DOORS
 from durable_agents.models import Thread
-from durable_agents.outbound import layer_crosses_processes
+from durable_agents.notifications import layer_crosses_processes
+from durable_agents.task_queue.redis_servers import cache_servers, redis_servers
+from durable_agents.throttles import LIMITS, rate_of
+from durable_agents.websocket_origins import ANY
 
-SQLITE_OPTIONS = {
-    "transaction_mode": "IMMEDIATE",
-    "timeout": 20,
-    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-}
+SQLITE_SECONDS = 20
+SQLITE_INIT = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": SQLITE_SECONDS, "init_command": SQLITE_INIT}
 APPS = ("channels", "rest_framework", "django_q")
 POLICY_METHODS = ("filter", "allows", "owner_and_scope", "context")
-LAYER: dict[str, Any] = {
-    "default": {
-        "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}]},
-    }
+LAYER_HOSTS = [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": 10, "socket_connect_timeout": 2}]
+LAYER = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": LAYER_HOSTS}}}
+BROKER = "redis://127.0.0.1:6379/0?socket_timeout=10&socket_connect_timeout=2"
+LAYER_WAIT_SECONDS = 5
+BROKER_WAIT_SECONDS = 1
+CACHE_OPTIONS = {"socket_timeout": 1, "socket_connect_timeout": 1}
+CACHE = {
+    "BACKEND": "django.core.cache.backends.redis.RedisCache",
+    "LOCATION": "redis://127.0.0.1:6379/1",
+    "OPTIONS": CACHE_OPTIONS,
 }
-CACHE = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "redis://127.0.0.1:6379/1"}
 
 
 def _paste(sentence: str, *lines: str) -> str:
-    """A hint that ends in lines to be pasted at the end of the settings."""
+    """Return a hint that ends in lines to be pasted at the end of the settings."""
     return "\n".join([f"{sentence} At the end of the settings:", *(f"    {line}" for line in lines)])
 
 
 @register()
-def check_keys(**_: Any) -> list[CheckMessage]:
-    """Every key of ``DURABLE_AGENTS`` is one of the documented ones."""
+def check_keys(**_: object) -> list[CheckMessage]:
+    """Check that every key of ``DURABLE_AGENTS`` is one of the documented ones."""
     known = [item.name.upper() for item in fields(Config)]
-    return [
-        Error(
-            f"DURABLE_AGENTS has no key {key!r}.",
-            hint=_did_you_mean(key, known),
-            id="durable_agents.E001",
-        )
-        for key in unknown_keys()
-    ]
+    messages: list[CheckMessage] = []
+    for key in unknown_keys():
+        close = get_close_matches(key.upper(), known, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"The keys are: {', '.join(known)}."
+        messages.append(Error(f"DURABLE_AGENTS has no key {key!r}.", hint=hint, id="durable_agents.E001"))
+    return messages
 
 
-def _did_you_mean(key: str, known: list[str]) -> str:
-    close = get_close_matches(key.upper(), known, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"The keys are: {', '.join(known)}."
-
-
-Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[object], bool], str]
 
 
 def _number(least: float, *, optional: bool = False, whole: bool = True) -> Rule:
-    """A number that is not below ``least``; a bool is none."""
-    kind, word = (int, "a whole number") if whole else (int | float, "a number")
+    """Return the rule for a number that is not below ``least``; a bool is not accepted."""
+    word = "a whole number" if whole else "a number"
 
-    def fits(value: Any) -> bool:
-        return (optional and value is None) or (
-            isinstance(value, kind) and not isinstance(value, bool) and value >= least
-        )
+    def fits(value: object) -> bool:
+        if value is None or isinstance(value, bool):
+            return optional and value is None
+        return isinstance(value, int | float) and not (whole and isinstance(value, float)) and value >= least
 
     return fits, f"{word}, {least:g} or more{', or None' if optional else ''}"
 
@@ -117,53 +126,70 @@ def _one_of(*words: str) -> Rule:
     return lambda value: value in words, " or ".join(map(repr, words))
 
 
-def _pools_fit(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(name, str) and _pool_fits(pool) for name, pool in value.items()
-    )
-
-
-def _pool_fits(pool: Any) -> bool:
-    if not isinstance(pool, Mapping) or set(pool) - {"cluster", "limit"}:
+def are_pools(value: object) -> bool:
+    """Return whether a value of ``POOLS`` has a cluster and a limit for each pool, or the defaults of these."""
+    if not isinstance(value, Mapping):
         return False
-    cluster, limit = pool.get("cluster"), pool.get("limit", 1)
-    return (cluster is None or isinstance(cluster, str)) and _number(1)[0](limit)
+    for name, pool in value.items():
+        if not isinstance(name, str) or not isinstance(pool, Mapping) or set(pool) - {"cluster", "limit"}:
+            return False
+        if not isinstance(pool.get("cluster"), str | None) or not _number(1, optional=True)[0](pool.get("limit")):
+            return False
+    return True
 
 
-def _throttles_fit(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, Mapping) and set(value) <= set(LIMITS) and all(map(_is_rate, value.values()))
+def are_origins(value: object) -> bool:
+    """Return whether a value of ``TRUSTED_ORIGINS`` is a list of origins, each with its scheme, or a ``*``."""
+    return isinstance(value, list | tuple) and all(
+        isinstance(origin, str) and (origin == ANY or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin))
+        for origin in value
     )
 
 
-def _is_rate(text: Any) -> bool:
+def are_throttles(value: object) -> bool:
+    """Return whether a value of ``THROTTLES`` has valid rates for known limits."""
+    if not isinstance(value, Mapping) or not set(value) <= set(LIMITS):
+        return value is None
     try:
-        rate_of(text)
+        for text in value.values():
+            rate_of(text)
     except ValueError:
         return False
     return True
 
 
+def are_keys(value: object) -> bool:
+    """Return whether a value of ``APPROVAL_KEYS`` has at least one key, and each is long enough."""
+    if not isinstance(value, list | tuple) or not value:
+        return value is None
+    return all(isinstance(key, str) and len(key) >= MIN_KEY_CHARS for key in value)
+
+
 _PATH: Rule = (lambda value: isinstance(value, str), "the dotted path of a class, such as 'shop.Door'")
 _SECONDS = _number(0, whole=False)
 _AT_LEAST_ONE = _number(1)
+MIN_KEY_CHARS = 16
+_SECRET = frozenset({"APPROVAL_KEYS"})
+"""Keys whose values no message shows."""
+
+
 RULES: dict[str, Rule] = {
     "POLICY": _PATH,
     "DEFAULT_AGENT": (lambda value: value is None or isinstance(value, str), "the name of an agent, or None"),
-    "POOLS": (_pools_fit, 'a dict such as {"agents": {"cluster": None, "limit": 100}}, limits being 1 or more'),
+    "POOLS": (are_pools, 'a dict such as {"agents": {"cluster": None, "limit": 100}}, limits 1 or more, or None'),
     "PROCESSES": _number(1, optional=True),
     "STREAMS_PER_PROCESS": _AT_LEAST_ONE,
     "TOOL_THREADS": _AT_LEAST_ONE,
     "WORK_SECONDS": _number(1, whole=False),
     "LINGER_SECONDS": _SECONDS,
-    "LEASE_SECONDS": _number(2, whole=False),  # heartbeats come when a third is used, and a loop turns twice a second
+    "LEASE_SECONDS": _number(2, whole=False),  # heartbeats come after a third of it; the loop runs twice a second
     "DRAIN_SECONDS": _SECONDS,
     "CRASH_LIMIT": _AT_LEAST_ONE,
     "UNKNOWN_CODE_GRACE_SECONDS": _SECONDS,
     "ATOMIC_WARN_SECONDS": _SECONDS,
     "FLUSH_MS": _AT_LEAST_ONE,
     "MAX_RUNNING_PER_OWNER": _number(1, optional=True),
-    "THROTTLES": (_throttles_fit, 'a dict of rates such as {"requests": "600/min", "sends": "30/min"}, or None'),
+    "THROTTLES": (are_throttles, 'a dict of rates such as {"requests": "600/min", "sends": "30/min"}, or None'),
     "MAX_BODY_BYTES": _AT_LEAST_ONE,
     "MAX_CHAT_BODY_BYTES": _AT_LEAST_ONE,
     "MAX_TEXT_CHARS": _AT_LEAST_ONE,
@@ -172,51 +198,51 @@ RULES: dict[str, Rule] = {
     "MAX_FRAME_BYTES": _AT_LEAST_ONE,
     "MAX_JSON_DEPTH": _AT_LEAST_ONE,
     "USAGE_ON_DELETE": _one_of("keep", "drop"),
-    "MODEL_DOOR": _PATH,
+    "MODEL_DOOR": (
+        lambda value: isinstance(value, str) and (value in DOORS or "." in value),
+        '"auto", "direct", "litellm", or the dotted path of a class, such as "shop.Door"',
+    ),
+    "MODEL_READ_SECONDS": _number(1, whole=False),
+    "MODEL_CALL_SECONDS": _number(1, whole=False),
     "AI_SDK_DIALECT": _one_of("6", "7"),
+    "APPROVAL_KEYS": (are_keys, f"a list of texts of {MIN_KEY_CHARS} characters or more, the newest first, or None"),
+    "TRUSTED_ORIGINS": (are_origins, 'a list of origins such as ["https://app.example.org", "https://*.example.com"]'),
 }
-"""For each key: what its value must fulfil, and the same in words."""
+"""For each key: the condition on its value, and the same in words."""
 
 
 @register()
-def check_values(**_: Any) -> list[CheckMessage]:
-    """Every value of ``DURABLE_AGENTS`` can be meant; the line to paste has the default."""
+def check_values(**_: object) -> list[CheckMessage]:
+    """Check every value of ``DURABLE_AGENTS``; the line to paste has the default."""
     given = given_settings()
     if not isinstance(given, Mapping | None):
         text = f"DURABLE_AGENTS is a {type(given).__name__}, not a dict."
         return [Error(text, hint=_paste("Every key has a default.", "DURABLE_AGENTS = {}"), id="durable_agents.E006")]
-    return [
-        Error(
-            f"DURABLE_AGENTS[{key!r}] is {(given or {})[key]!r}.",
-            hint=_paste(f"It is {words}. Its default:", f"DURABLE_AGENTS[{key!r}] = {_default(key)!r}"),
-            id="durable_agents.E006",
-        )
-        for key, words in _wrong_values()
-    ]
+    messages: list[CheckMessage] = []
+    for key, words in _wrong_values():
+        shown = "not usable" if key in _SECRET else repr((given or {})[key])
+        default = {} if key == "POOLS" else getattr(Config(), key.lower())
+        hint = _paste(f"It is {words}. Its default:", f"DURABLE_AGENTS[{key!r}] = {default!r}")
+        messages.append(Error(f"DURABLE_AGENTS[{key!r}] is {shown}.", hint=hint, id="durable_agents.E006"))
+    return messages
 
 
 def _wrong_values() -> Iterator[tuple[str, str]]:
-    """Keys whose values cannot be meant, and what would be."""
+    """Yield the keys with invalid values, and what would be valid."""
     given = given_settings()
     for key, (fits, words) in RULES.items():
         if isinstance(given, Mapping) and key in given and not fits(given[key]):
             yield key, words
 
 
-def _default(key: str) -> Any:
-    if key == "POOLS":
-        return {}
-    return getattr(Config(), key.lower())
-
-
 def _is_readable() -> bool:
-    """Whether the settings can be read at all; else only ``check_values`` has something to say of them."""
+    """Whether the settings can be read at all; if not, only ``check_values`` reports."""
     return not any(key in {"POLICY", "POOLS"} for key, _ in _wrong_values())
 
 
 @register()
-def check_database(**_: Any) -> list[CheckMessage]:
-    """The database of the threads keeps the constraints that everything rests on."""
+def check_database(**_: object) -> list[CheckMessage]:
+    """Check that the database of the threads supports the constraints that everything relies on."""
     connection = connections[router.db_for_write(Thread)]
     if connection.vendor == "postgresql":
         return []
@@ -229,86 +255,108 @@ def check_database(**_: Any) -> list[CheckMessage]:
                 id="durable_agents.E002",
             )
         ]
-    return list(_sqlite_warnings(connection))
+    return sqlite_warnings(connection)
 
 
-def _sqlite_warnings(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
-    missing = list(_missing_for_many_writers(connection.settings_dict.get("OPTIONS", {})))
-    if missing:
-        yield Warning(
+def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    """Return a warning where the options do not let many writers take turns, with all options to paste."""
+    options: dict[str, object] = connection.settings_dict.get("OPTIONS", {})
+    given, timeout = str(options.get("init_command", "")).strip().rstrip(";"), options.get("timeout", 5)
+    missing: list[str] = []
+    if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
+        missing.append("transactions are not IMMEDIATE, so one that turns to writing fails at once when another writes")
+    if not isinstance(timeout, int | float) or timeout < SQLITE_SECONDS:
+        missing.append(f"a writer waits for less than {SQLITE_SECONDS} seconds for its turn")
+    if "journal_mode=wal" not in given.lower().replace(" ", ""):
+        missing.append("the journal is not WAL, so readers wait for writers")
+    if not missing:
+        return []
+    together = f"{given}; {SQLITE_INIT}" if given and "journal_mode" not in given.lower() else SQLITE_INIT
+    fitting = {**options, **SQLITE_OPTIONS, "init_command": together}
+    return [
+        Warning(
             f"SQLite is not set up for several processes that write: {'; '.join(missing)}.",
-            hint=_paste(
-                "Let writers take turns.",
-                f'DATABASES["{connection.alias}"]["OPTIONS"] = {_for_many_writers(connection)}',
-            ),
+            hint=_paste("Let writers take turns.", f'DATABASES["{connection.alias}"]["OPTIONS"] = {fitting}'),
             id="durable_agents.W001",
         )
-
-
-def _for_many_writers(connection: BaseDatabaseWrapper) -> dict[str, Any]:
-    """The options that the project has, with ours."""
-    options: dict[str, Any] = connection.settings_dict.get("OPTIONS", {})
-    given = str(options.get("init_command", "")).strip().rstrip(";")
-    ours = str(SQLITE_OPTIONS["init_command"])
-    together = f"{given}; {ours}" if given and "journal_mode" not in given.lower() else ours
-    return {**options, **SQLITE_OPTIONS, "init_command": together}
-
-
-def _missing_for_many_writers(options: dict[str, Any]) -> Iterator[str]:
-    if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
-        yield "transactions are not IMMEDIATE, so one that turns to writing fails at once when another writes"
-    if options.get("timeout", 5) < SQLITE_OPTIONS["timeout"]:
-        yield f"a writer waits for less than {SQLITE_OPTIONS['timeout']} seconds for its turn"
-    if "journal_mode=wal" not in str(options.get("init_command", "")).lower().replace(" ", ""):
-        yield "the journal is not WAL, so readers wait for writers"
-
-
-@register()
-def check_pools(**_: Any) -> list[CheckMessage]:
-    """Every pool is served by a cluster that exists, and every agent and tool runs in a pool."""
-    if not _is_readable():
-        return []
-    pools, clusters = config().pools, _clusters()
-    lost = sorted({pool.cluster for pool in pools.values() if pool.cluster and pool.cluster not in clusters})
-    used = {agent.pool for agent in registry.all()}
-    used |= {agent.pool_of(tool_name) for agent in registry.all() for tool_name in agent.tools}
-    return [
-        *(_lost_cluster(cluster, sorted(clusters)) for cluster in lost),
-        *(
-            Error(
-                f"There is no pool {name!r}, so what runs in it would wait for ever.",
-                hint=_paste(
-                    f"The pools are: {', '.join(sorted(pools))}.",
-                    f'DURABLE_AGENTS.setdefault("POOLS", {{}})["{name}"] = {{"limit": 10}}',
-                ),
-                id="durable_agents.E004",
-            )
-            for name in sorted(used - set(pools))
-        ),
     ]
 
 
-def _lost_cluster(cluster: str, clusters: list[str]) -> CheckMessage:
-    pools = [name for name, pool in config().pools.items() if pool.cluster == cluster]
-    return Error(
-        f"No django-q2 cluster is called {cluster!r}, so nobody works in the pool {', '.join(map(repr, pools))}.",
-        hint=_paste(
-            f"The clusters are: {', '.join(clusters)}. For one more, which Q_CLUSTER_NAME={cluster} before "
-            "`manage.py qcluster` starts:",
-            f'Q_CLUSTER.setdefault("ALT_CLUSTERS", {{}})["{cluster}"] = {{"timeout": 300, "retry": 360}}',
-        ),
-        id="durable_agents.E003",
-    )
-
-
-def _clusters() -> set[str]:
-    """Names of the clusters that ``Q_CLUSTER`` declares."""
-    return {default_cluster(), str(q_cluster().get("name", "default")), *q_cluster().get("ALT_CLUSTERS", {})}
+OWN_CONNECTIONS = 4
+"""Connections of a worker process beside those of its tools: rows, leases, the reaper, and a task of the queue."""
 
 
 @register()
-def check_policy(**_: Any) -> list[CheckMessage]:
-    """The policy, which every access asks, is there and whole."""
+def check_connection_pool(**_: object) -> list[CheckMessage]:
+    """Check that a connection pool of Django's (PostgreSQL) has as many connections as a worker may use at once: a
+    worker that waits for a connection that its own tools hold loses its leases.
+    """
+    connection = connections[router.db_for_write(Thread)]
+    options = connection.settings_dict.get("OPTIONS", {}).get("pool")
+    if connection.vendor != "postgresql" or not options or not _is_readable():
+        return []
+    given = options if isinstance(options, Mapping) else {}
+    least = config().tool_threads + OWN_CONNECTIONS
+    size = given.get("max_size", given.get("min_size", 4))  # psycopg_pool's own default
+    if size is None or size >= least:
+        return []
+    line = f'DATABASES[{connection.alias!r}]["OPTIONS"]["pool"] = { ({**given, "max_size": least}) }'
+    return [
+        Warning(
+            f"The pool has {size} connections, and a worker process uses up to {least}.",
+            hint=_paste("TOOL_THREADS and four more. Those that are not used are closed.", line),
+            id="durable_agents.W012",
+        )
+    ]
+
+
+@register()
+def check_pools(**_: object) -> list[CheckMessage]:
+    """Check that every pool is served by a cluster that exists, and that every agent and tool runs in a pool."""
+    if not _is_readable():
+        return []
+    pools, queue = config().pools, q_cluster()
+    clusters = {default_cluster(), str(queue.get("name", "default")), *queue.get("ALT_CLUSTERS", {})}
+    used = {agent.pool for agent in registry.all()}
+    used |= {agent.pool_of(tool_name) for agent in registry.all() for tool_name in agent.tools}
+    messages: list[CheckMessage] = []
+    for cluster in sorted({pool.cluster for pool in pools.values() if pool.cluster} - clusters):
+        served = ", ".join(repr(name) for name, pool in pools.items() if pool.cluster == cluster)
+        hint = _paste(
+            f"The clusters are: {', '.join(sorted(clusters))}. For one more, which Q_CLUSTER_NAME={cluster} before "
+            "`manage.py qcluster` starts:",
+            f'Q_CLUSTER.setdefault("ALT_CLUSTERS", {{}})["{cluster}"] = {{"timeout": 300, "retry": 360}}',
+        )
+        text = f"No django-q2 cluster is called {cluster!r}, so nobody works in the pool {served}."
+        messages.append(Error(text, hint=hint, id="durable_agents.E003"))
+    for name in sorted(used - set(pools)):
+        hint = _paste(
+            f"The pools are: {', '.join(sorted(pools))}.",
+            f'DURABLE_AGENTS.setdefault("POOLS", {{}})["{name}"] = {{"limit": 10}}',
+        )
+        text = f"There is no pool {name!r}, so what runs in it would wait for ever."
+        messages.append(Error(text, hint=hint, id="durable_agents.E004"))
+    return messages
+
+
+@register()
+def check_tools(**_: object) -> list[CheckMessage]:
+    """Check that each tool has a schema, without which every run of its agents would fail."""
+    tools = {item.name: item for agent in registry.all() for item in agent.tools.values()} | registry.known_tools()
+    hint = "Annotate its parameters with types that Pydantic knows, and that exist where the module is imported."
+    messages: list[CheckMessage] = []
+    for name, item in sorted(tools.items()):
+        try:
+            _ = item.schema
+        except Exception as error:
+            text = f"Tool {name!r} cannot be offered to a model. {error}"
+            messages.append(Error(text, hint=hint, id="durable_agents.E012"))
+    return messages
+
+
+@register()
+def check_policy(**_: object) -> list[CheckMessage]:
+    """Check that the policy can be imported and is complete."""
     if not _is_readable():
         return []
     hint = _paste("Until it is there:", 'DURABLE_AGENTS["POLICY"] = "durable_agents.policies.OwnerPolicy"')
@@ -325,15 +373,15 @@ def check_policy(**_: Any) -> list[CheckMessage]:
 
 
 @register()
-def check_queue(**_: Any) -> list[CheckMessage]:
-    """django-q2 has workers of its own, and a schedule that rings them when a doorbell was lost."""
+def check_queue(**_: object) -> list[CheckMessage]:
+    """Check that django-q2 has workers of its own, and a schedule that notifies them when a notification was lost."""
     if not q_cluster():
         wanted = {"name": project_package(), "orm": "default", "workers": 4, "timeout": 300, "retry": 360}
         text = "Q_CLUSTER is not set: django-q2 looks for a Redis on this host."
         return [
             Warning(text, hint=_paste("To keep it in the database:", f"Q_CLUSTER = {wanted}"), id="durable_agents.W008")
         ]
-    messages: list[CheckMessage] = list(_broken_broker(q_cluster()))
+    messages: list[CheckMessage] = list(broken_broker(q_cluster()))
     if q_cluster().get("sync"):
         text = "Q_CLUSTER has sync on: model calls would be made inside web requests, and no request would return."
         hint = _paste(
@@ -347,9 +395,9 @@ def check_queue(**_: Any) -> list[CheckMessage]:
     return messages
 
 
-def _broken_broker(given: Mapping[str, Any]) -> Iterator[CheckMessage]:
-    """A broker that cannot work: a database that there is not, or a library that is not installed."""
-    alias = given.get("orm")
+def broken_broker(given: Mapping[str, object]) -> Iterator[CheckMessage]:
+    """Yield what makes the broker unusable: a database that does not exist, or a library that is not installed."""
+    alias = str(given.get("orm") or "")
     if alias and alias not in connections:
         yield Error(
             f"Q_CLUSTER keeps its queue in the database {alias!r}, which DATABASES does not have.",
@@ -368,8 +416,8 @@ def _broken_broker(given: Mapping[str, Any]) -> Iterator[CheckMessage]:
 
 
 @register()
-def check_apps(**_: Any) -> list[CheckMessage]:
-    """What this app stands on is installed."""
+def check_apps(**_: object) -> list[CheckMessage]:
+    """Check that the required apps are installed."""
     missing = [name for name in APPS if not apps.is_installed(name)]
     if not missing:
         return []
@@ -378,8 +426,8 @@ def check_apps(**_: Any) -> list[CheckMessage]:
 
 
 @register()
-def check_asgi(**_: Any) -> list[CheckMessage]:
-    """What public agents say can be streamed to browsers."""
+def check_asgi(**_: object) -> list[CheckMessage]:
+    """Check that public agents can stream to browsers."""
     if asgi_application() or not registry.public():
         return []
     text = "ASGI_APPLICATION is not set, so answers reach browsers only when they ask for them."
@@ -389,8 +437,8 @@ def check_asgi(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
-def check_urls(**_: Any) -> list[CheckMessage]:
-    """Public agents can be reached. On deployment, since it loads every view of the project."""
+def check_urls(**_: object) -> list[CheckMessage]:
+    """Check that public agents can be reached. On deployment only, since it loads every view of the project."""
     public = ", ".join(agent.name for agent in registry.public())
     try:
         reverse("durable_agents:threads")
@@ -403,8 +451,8 @@ def check_urls(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
-def check_channel_layer(**_: Any) -> list[CheckMessage]:
-    """In production, workers reach browsers without being asked."""
+def check_channel_layer(**_: object) -> list[CheckMessage]:
+    """Check that workers can notify browsers in production."""
     if layer_crosses_processes():
         return []
     text = "The channel layer does not leave its process: every web process polls the database for its browsers."
@@ -413,9 +461,9 @@ def check_channel_layer(**_: Any) -> list[CheckMessage]:
 
 
 @register(deploy=True)
-def check_files(**_: Any) -> list[CheckMessage]:
+def check_files(**_: object) -> list[CheckMessage]:
     """Warn where uploads go to the file system, and nothing says where."""
-    if getattr(files.storage(), "base_location", None) != "":
+    if getattr(attachment_storage.storage(), "base_location", None) != "":
         return []
     text = "Files that users upload are kept in whatever directory a process is started in."
     hint = _paste("Name one that all web and worker processes share.", 'MEDIA_ROOT = "/srv/mysite/media"')
@@ -423,45 +471,61 @@ def check_files(**_: Any) -> list[CheckMessage]:
 
 
 @register()
-def check_redis_layer(**_: Any) -> list[CheckMessage]:
-    """The Redis channel layer waits five seconds for a message at a time; redis 8 gives up reading after as many, and
-    the layer then breaks off every websocket that had nothing to say."""
-    if not _redis_gives_up():
-        return []
-    hosts = LAYER["default"]["CONFIG"]["hosts"]
-    text = "The Redis channel layer breaks off websockets that are silent for five seconds, with this version of redis."
+def check_redis_timeouts(**_: object) -> list[CheckMessage]:
+    """Check that timeouts for Redis are longer than Redis waits on purpose, and not infinite."""
     return [
-        Warning(
-            text,
-            hint=_paste(
-                "Give every host as a dict, with the address that it has now.",
-                f'CHANNEL_LAYERS[{alias!r}].setdefault("CONFIG", {{}})["hosts"] = {hosts}',
-            ),
-            id="durable_agents.W005",
-        )
+        message
         for alias, layer in channel_layers().items()
-        if str(layer.get("BACKEND", "")).startswith("channels_redis.") and not _waits_for_ever(layer)
-    ]
+        if str(layer.get("BACKEND", "")).startswith("channels_redis.")
+        for message in layer_timeouts(alias)
+    ] + list(broker_timeouts())
 
 
-def _redis_gives_up() -> bool:
-    try:
-        return int(version("redis").partition(".")[0]) >= 8
-    except (PackageNotFoundError, ValueError):
-        return False
+def _timeouts_of(setting: str) -> list[float | None]:
+    return [server.socket_timeout for server in redis_servers() if server.setting == setting]
 
 
-def _waits_for_ever(layer: Any) -> bool:
-    hosts = layer.get("CONFIG", {}).get("hosts", ["localhost"])
-    return all(isinstance(host, dict) and "socket_timeout" in host for host in hosts)
+def layer_timeouts(alias: str) -> Iterator[CheckMessage]:
+    """Check one channel layer. ``channels_redis`` waits five seconds at a time; a shorter timeout breaks silent
+    websockets.
+    """
+    timeouts = _timeouts_of(f'CHANNEL_LAYERS["{alias}"]')
+    hint = _paste(
+        "Give every host as a dict, with the address that it has now.",
+        f'CHANNEL_LAYERS[{alias!r}].setdefault("CONFIG", {{}})["hosts"] = {LAYER_HOSTS}',
+    )
+    if any(timeout is not None and timeout <= LAYER_WAIT_SECONDS for timeout in timeouts):
+        text = "The Redis channel layer breaks off websockets that are silent for five seconds: its timeout is short."
+        yield Warning(text, hint=hint, id="durable_agents.W005")
+    elif None in timeouts:
+        text = "The Redis channel layer waits without end for a Redis that hangs."
+        yield Warning(text, hint=hint, id="durable_agents.W016")
+
+
+def broker_timeouts() -> Iterator[CheckMessage]:
+    """Check the broker's timeouts, which must be longer than the second for which django-q2 blocks on each read."""
+    timeouts = _timeouts_of('Q_CLUSTER["redis"]')
+    if None in timeouts:
+        text = "Workers wait without end for a broker that hangs."
+    elif any(timeout is not None and timeout <= BROKER_WAIT_SECONDS for timeout in timeouts):
+        text = "Workers give up on the broker before it has had time to say that there is nothing to do."
+    else:
+        return
+    hint = _paste("Put the timeouts behind the address that it has now.", f'Q_CLUSTER["redis"] = "{BROKER}"')
+    yield Warning(text, hint=hint, id="durable_agents.W016")
 
 
 @register()
-def check_cache(**_: Any) -> list[CheckMessage]:
-    """Where there are throttles, all processes count in one place."""
+def check_cache(**_: object) -> list[CheckMessage]:
+    """Check that all processes count throttles in one place, which holds no request up."""
     backend = default_cache()
     if not (given := given_settings()) or not isinstance(given, Mapping) or not given.get("THROTTLES"):
         return []
+    if any(server.socket_timeout is None for server in cache_servers("default")):
+        text = "THROTTLES are counted in a Redis: every request waits without end if that one hangs."
+        line = f'CACHES["default"].setdefault("OPTIONS", {{}}).update({CACHE_OPTIONS})'
+        hint = _paste("Say how long to wait; with django-redis in capital letters.", line)
+        return [Warning(text, hint=hint, id="durable_agents.W016")]
     if backend.rpartition(".")[2] not in {"LocMemCache", "DummyCache"}:
         return []
     text = f"THROTTLES are counted in the default cache, and {backend.rpartition('.')[2]} does not leave its process."
@@ -469,3 +533,47 @@ def check_cache(**_: Any) -> list[CheckMessage]:
     line = f'CACHES["default"] = {CACHE}' if has_caches() else f'CACHES = {{"default": {CACHE}}}'
     hint = _paste(sentence, line)
     return [Warning(text, hint=hint, id="durable_agents.W009")]
+
+
+@register(deploy=True)
+def check_origins(**_: object) -> list[CheckMessage]:
+    """Check that websockets are opened by the site's own pages only. Their origin is compared with the request's
+    ``Host``: where any host is allowed, an attacker's domain that leads to this server passes.
+    """
+    messages: list[CheckMessage] = []
+    if "*" in allowed_hosts():
+        text = "ALLOWED_HOSTS allows any host, so that pages of any site that can name itself so may open websockets."
+        hint = _paste("Name the hosts of this site.", 'ALLOWED_HOSTS = ["www.example.org"]')
+        messages.append(Warning(text, hint=hint, id="durable_agents.W017"))
+    if ANY in config().trusted_origins:
+        text = "DURABLE_AGENTS['TRUSTED_ORIGINS'] lets pages of any site open websockets with their visitors' cookies."
+        hint = _paste("Name the origins.", 'DURABLE_AGENTS["TRUSTED_ORIGINS"] = ["https://app.example.org"]')
+        messages.append(Warning(text, hint=hint, id="durable_agents.W017"))
+    return messages
+
+
+@register(deploy=True)
+def check_scheme(**_: object) -> list[CheckMessage]:
+    """Check that a site behind a TLS proxy is told the scheme: without it forms are accepted by
+    ``CSRF_TRUSTED_ORIGINS``, and a websocket from the same page is refused.
+    """
+    others = [origin for origin in csrf_trusted_origins() if origin not in config().trusted_origins]
+    own = [origin for origin in others if validate_host(urlsplit(origin).hostname or "", allowed_hosts())]
+    if knows_scheme_from_proxy() or not own:
+        return []
+    text = f"Forms are taken from {', '.join(own)}, and websockets are not, unless the server itself speaks TLS."
+    sentence = "Name them in TRUSTED_ORIGINS, or where a proxy of yours always sets this header, let Django know."
+    hint = _paste(sentence, 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")')
+    return [Warning(text, hint=hint, id="durable_agents.W018")]
+
+
+@register(deploy=True)
+def check_proxies(**_: object) -> list[CheckMessage]:
+    """Check that the number of proxies is known if ``THROTTLES`` counts visitors by their address."""
+    given = given_settings()
+    if not isinstance(given, Mapping) or not given.get("THROTTLES") or number_of_proxies() is not None:
+        return []
+    text = "THROTTLES count visitors by the address of the connection, which behind a proxy is the proxy's."
+    sentence = "Set the number of proxies in front of this site, 0 where there is none."
+    hint = _paste(sentence, 'REST_FRAMEWORK = {**globals().get("REST_FRAMEWORK", {}), "NUM_PROXIES": 1}')
+    return [Warning(text, hint=hint, id="durable_agents.W015")]

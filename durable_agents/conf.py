@@ -1,34 +1,36 @@
-"""Hides where configuration comes from: the one reader of ``django.conf.settings``.
+"""The one reader of ``django.conf.settings``.
 
-``config()`` gives the ``DURABLE_AGENTS`` setting as one typed, frozen value with every default beside its reason.
+``config()`` returns the ``DURABLE_AGENTS`` setting as one typed, frozen value with every default beside its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.conf import global_settings, settings
 from django.core.signals import setting_changed
 from django.http import HttpRequest
-from django.http.request import split_domain_port, validate_host
+
+from durable_agents.actors import User
 
 AUTH_USER_MODEL: str = settings.AUTH_USER_MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """A named share of capacity: at most ``limit`` rows held at once over all processes, worked by ``cluster``."""
+    """A named share of capacity, served by ``cluster``: at most ``limit`` rows held at once over all processes; None
+    means no limit.
+    """
 
     cluster: str | None = None
-    limit: int = 100
+    limit: int | None = None
 
 
 def _default_pools() -> dict[str, PoolConfig]:
-    return {"agents": PoolConfig(limit=100), "tools": PoolConfig(limit=50)}
+    return {"agents": PoolConfig(), "tools": PoolConfig()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ class Config:
     default_agent: str | None = None
     pools: Mapping[str, PoolConfig] = field(default_factory=_default_pools)
     processes: int | None = None
-    """Worker processes of one cluster that may sit in ``work`` at once; None: all but one, at least one."""
-    streams_per_process: int = 100
+    """Worker processes of one cluster that may be in ``work`` at once; None means all but one, and at least one."""
+    streams_per_process: int = 500
     tool_threads: int = 8
     work_seconds: float = 30
     linger_seconds: float = 60
@@ -60,62 +62,124 @@ class Config:
     max_frame_bytes: int = 256 * 1024
     max_json_depth: int = 32
     usage_on_delete: str = "keep"
-    model_door: str = "durable_agents.llm.LiteLLMDoor"
+    model_door: str = "auto"
+    model_read_seconds: float = 60
+    model_call_seconds: float = 1800
     ai_sdk_dialect: str = "6"
+    approval_keys: Sequence[str] | None = None
+    """The first key signs approvals, all verify them; None means ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``."""
+    trusted_origins: Sequence[str] = ()
 
     def pool(self, name: str) -> PoolConfig:
-        """The pool of this name; one that nobody configured has the default limit."""
+        """Return the pool of this name; one without configuration has no limit."""
         return self.pools.get(name, PoolConfig())
 
     def pools_of(self, cluster: str) -> list[str]:
-        """Names of the pools that workers of ``cluster`` serve."""
+        """Return the names of the pools that workers of ``cluster`` serve."""
         return [name for name in self.pools if cluster_of(name) == cluster]
 
 
 @cache
 def config() -> Config:
-    """The project's configuration. Unknown keys are left to the system checks."""
+    """Return the project's configuration. Unknown keys are left to the system checks."""
     given = _raw()
     values: dict[str, Any] = {item.name: given[key] for item in fields(Config) if (key := item.name.upper()) in given}
     if "pools" in values:
-        values["pools"] = _default_pools() | {name: _pool(name, pool) for name, pool in values["pools"].items()}
+        values["pools"] = pools = _default_pools()
+        for name, pool in given["POOLS"].items():
+            limit = pool.get("limit")
+            pools[name] = PoolConfig(cluster=pool.get("cluster"), limit=None if limit is None else int(limit))
     return Config(**values)
 
 
 def unknown_keys() -> list[str]:
-    """Keys of ``DURABLE_AGENTS`` that mean nothing here, for the system checks."""
+    """Return the unknown keys of ``DURABLE_AGENTS``, for the system checks."""
     known = {item.name.upper() for item in fields(Config)}
     return sorted(key for key in _raw() if key not in known)
 
 
-def given_settings() -> Any:
-    """``DURABLE_AGENTS`` as the project wrote it, whatever it is, for the system checks."""
+def uses_time_zones() -> bool:
+    """Whether the project's times are aware: ``USE_TZ``."""
+    return bool(settings.USE_TZ)
+
+
+def given_settings() -> object:
+    """Return ``DURABLE_AGENTS`` as the project wrote it, of whatever type, for the system checks."""
     return getattr(settings, "DURABLE_AGENTS", None)
 
 
+def approval_keys() -> Sequence[str | bytes]:
+    """Return the keys by which approvals are signed and verified, the signing key first."""
+    return config().approval_keys or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
+
+
 def asgi_application() -> str | None:
-    """The project's ``ASGI_APPLICATION`` setting, where it has one."""
+    """Return the project's ``ASGI_APPLICATION`` setting, if any."""
     return getattr(settings, "ASGI_APPLICATION", None)
 
 
 def project_package() -> str:
-    """The package that the project's root URLconf is in, such as ``mysite``."""
+    """Return the package of the project's root URLconf, such as ``mysite``."""
     return str(getattr(settings, "ROOT_URLCONF", "mysite.urls")).rpartition(".")[0] or "mysite"
 
 
 def q_cluster() -> Mapping[str, Any]:
-    """The project's ``Q_CLUSTER`` setting, as it stands."""
+    """Return the project's ``Q_CLUSTER`` setting, unchanged."""
     return getattr(settings, "Q_CLUSTER", {})
 
 
 def channel_layers() -> Mapping[str, Any]:
-    """The project's ``CHANNEL_LAYERS`` setting, as it stands."""
+    """Return the project's ``CHANNEL_LAYERS`` setting, unchanged."""
     return getattr(settings, "CHANNEL_LAYERS", {})
 
 
+def caches() -> Mapping[str, Any]:
+    """Return the project's ``CACHES`` setting, unchanged."""
+    given: Mapping[str, Any] = settings.CACHES
+    return given
+
+
 def default_cache() -> str:
-    """The dotted path of the default cache's backend."""
+    """Return the dotted path of the default cache's backend."""
     return str(settings.CACHES.get("default", {}).get("BACKEND", ""))
+
+
+def session_cookie_name() -> str:
+    """Return the name of the cookie that holds the key of Django's session."""
+    return str(settings.SESSION_COOKIE_NAME)
+
+
+def csrf_header() -> str:
+    """Return the name of Django's CSRF token header in ``HttpRequest.META``."""
+    return str(settings.CSRF_HEADER_NAME)
+
+
+def number_of_proxies() -> int | None:
+    """Return REST framework's ``NUM_PROXIES``, or None if the project does not set it."""
+    from rest_framework.settings import api_settings  # noqa: PLC0415 - reads its settings when it is imported
+
+    number: int | None = api_settings.NUM_PROXIES
+    return number
+
+
+def allowed_hosts() -> list[str]:
+    """Return the project's ``ALLOWED_HOSTS``."""
+    return list(settings.ALLOWED_HOSTS)
+
+
+def csrf_trusted_origins() -> list[str]:
+    """Return the origins, other than the site's own, from which the project's forms may be sent."""
+    return list(settings.CSRF_TRUSTED_ORIGINS)
+
+
+def knows_scheme_from_proxy() -> bool:
+    """Whether a proxy sends the scheme in a header."""
+    return settings.SECURE_PROXY_SSL_HEADER is not None
+
+
+def trusts_forwarded_port() -> bool:
+    """Whether the port is read from the header ``X-Forwarded-Port``, which a proxy sets."""
+    return bool(settings.USE_X_FORWARDED_PORT)
 
 
 def has_caches() -> bool:
@@ -124,24 +188,19 @@ def has_caches() -> bool:
 
 
 def default_cluster() -> str:
-    """Name of the cluster that serves pools with no cluster of their own: django-q2's default queue."""
+    """Return the name of the cluster that serves pools with no cluster of their own: django-q2's default queue."""
     given = q_cluster()
     return str(given.get("cluster_name") or given.get("name") or "default")
 
 
 def cluster_of(pool: str) -> str:
-    """Name of the django-q2 cluster whose workers serve ``pool``."""
+    """Return the name of the django-q2 cluster whose workers serve ``pool``."""
     return config().pool(pool).cluster or default_cluster()
 
 
 def _raw() -> Mapping[str, Any]:
     given = given_settings()
     return given if isinstance(given, Mapping) else {}
-
-
-def _pool(name: str, given: Mapping[str, Any]) -> PoolConfig:
-    default = _default_pools().get(name, PoolConfig())
-    return PoolConfig(cluster=given.get("cluster"), limit=int(given.get("limit", default.limit)))
 
 
 def _forget(*, setting: str, **_: object) -> None:
@@ -152,25 +211,10 @@ def _forget(*, setting: str, **_: object) -> None:
 setting_changed.connect(_forget)
 
 
-def origin_is_allowed(headers: Mapping[str, str]) -> bool:
-    """Whether a websocket with these headers may come from where it comes from.
-
-    A browser always names its origin, which must be one of ``ALLOWED_HOSTS``; without an origin the socket is no
-    browser's and may not lean on a browser's cookies.
+def user_of_headers(headers: Mapping[str, str]) -> User | None:
+    """Return the user whom the project's REST authentication finds in an ``Authorization`` header, or None if it finds
+    none.
     """
-    origin = headers.get("origin")
-    if origin is None:
-        return "cookie" not in headers
-    hosts = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
-    try:
-        host, _ = split_domain_port(urlsplit(origin).netloc)
-    except ValueError:
-        return False
-    return bool(host) and validate_host(host, hosts)
-
-
-def user_of_headers(headers: Mapping[str, str]) -> Any | None:
-    """The user whom the project's REST authentication finds in an ``Authorization`` header; None where none is."""
     if "authorization" not in headers:
         return None
     from rest_framework.exceptions import APIException  # noqa: PLC0415 - only for sockets without a session

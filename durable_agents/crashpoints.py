@@ -1,7 +1,7 @@
-"""Hides how tests let a process die at a named point: armed by a file, and nothing at all without one.
+"""Crash points for tests: a process dies at a named point, armed by a file; without the file nothing happens.
 
-``DURABLE_AGENTS_CRASHPOINT`` names a file. The first process that reaches a point whose name the file holds takes the
-file away and ends itself with SIGKILL. Tests in the same process call a function at each point instead: ``rehearse``.
+``DURABLE_AGENTS_CRASHPOINT`` names a file. The first process that reaches a point whose name the file holds removes the
+file and ends itself with SIGKILL. Tests in the same process call a function at each point instead: ``rehearse``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _rehearsal: Callable[[str], None] | None = None
 
 
 def rehearse(reached: Callable[[str], None] | None) -> None:
-    """From now on call this with the name of every point that this process reaches; None: no more."""
+    """Call ``reached`` with the name of every crash point that this process reaches from now on; None stops that."""
     global _rehearsal  # noqa: PLW0603 - one process, one test at a time
     _rehearsal = reached
 
 
 def crashpoint(name: str) -> None:
-    """Die here if a test wants it."""
+    """Kill this process if a test has armed this point; ``rehearse`` may have set a function to call instead."""
     if _rehearsal is not None:
         _rehearsal(name)
     if not _armed:
@@ -43,7 +43,7 @@ def crashpoint(name: str) -> None:
     try:
         if file.read_text().strip() != name:
             return
-        file.unlink()
+        file.unlink()  # of several processes at this point, only the one that removes the file ends
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

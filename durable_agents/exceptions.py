@@ -10,17 +10,23 @@
     ├── ToolCallNotFoundError          tool_call_not_found        404
     ├── ToolCallNotPendingError        tool_call_not_pending      409
     ├── ApprovalExpiredError           approval_expired           409
+    ├── IdempotencyKeyReusedError      idempotency_key_reused     409
+    ├── ToolChangedError               tool_changed               409
     ├── InvalidPartsError              invalid_parts              400
     ├── InvalidCursorError             invalid_cursor             400
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
     ├── UnsupportedMediaTypeError      unsupported_media_type     415
     ├── AsgiRequiredError              asgi_required              501
+    ├── DatabaseUnavailableError       database_unavailable       503
     ├── ThrottledError                 throttled                  429
     │   ├── RequestsThrottledError     requests_throttled         429
     │   ├── SendsThrottledError        sends_throttled            429
     │   └── TooManyRunningError        too_many_running           429
-    ├── ToolError                      tool_error                 (told to the model, never an HTTP answer)
+    ├── InvalidFrameError              invalid_frame              (on the websocket only, never an HTTP answer)
+    ├── UnknownFrameTypeError          unknown_type               (on the websocket only, never an HTTP answer)
+    ├── TooManySubscriptionsError      too_many_subscriptions     (on the websocket only, never an HTTP answer)
+    ├── ToolError                      tool_error                 (sent to the model, never an HTTP answer)
     ├── ModelError                     the error kind             (a failed attempt at a model call)
     ├── LeaseLostError                 lease_lost                 (the row has another holder: give up quietly)
     └── WaitTimeoutError               wait_timeout               (``wait_for_thread`` gave up)
@@ -141,6 +147,29 @@ class ApprovalExpiredError(DurableAgentsError):
         super().__init__(f"The approval of tool call {tool_call_id!r} has expired. Send a message to go on.")
 
 
+class IdempotencyKeyReusedError(DurableAgentsError):
+    """The idempotency key, or the client's own id, has been used for something else.
+
+    A request that is repeated after a lost connection is the same request. Another one needs a key or id of its own.
+    """
+
+    code = "idempotency_key_reused"
+    status_code = 409
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} has been used for another request. Choose a new key or id for this one.")
+
+
+class ToolChangedError(DurableAgentsError):
+    """The tool has changed since the call was made, and the arguments do not fit any more: the call has failed."""
+
+    code = "tool_changed"
+    status_code = 409
+
+    def __init__(self, tool_call_id: str, problem: str) -> None:
+        super().__init__(f"Tool call {tool_call_id!r} did not run. {problem}")
+
+
 class InvalidPartsError(DurableAgentsError):
     """The message parts are not UI message parts that a user may send."""
 
@@ -190,6 +219,20 @@ class ThrottledError(DurableAgentsError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class DatabaseUnavailableError(DurableAgentsError):
+    """The database does not answer or takes no writes at the moment."""
+
+    code = "database_unavailable"
+    status_code = 503
+    retry_after_seconds = 5
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The database is not available. Send the request again in {self.retry_after_seconds} s; with a client_id "
+            "it has no effect twice."
+        )
+
+
 class RequestsThrottledError(ThrottledError):
     """More requests than ``THROTTLES["requests"]`` allows."""
 
@@ -216,6 +259,30 @@ class TooManyRunningError(ThrottledError):
         super().__init__(detail, retry_after_seconds=5)
 
 
+class InvalidFrameError(DurableAgentsError):
+    """A frame from a websocket's client lacks a field or has a wrong one."""
+
+    code = "invalid_frame"
+
+
+class UnknownFrameTypeError(DurableAgentsError):
+    """A frame from a websocket's client is of a type that this server does not know; newer ones may."""
+
+    code = "unknown_type"
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"There is no frame type {name!r:.100}.")
+
+
+class TooManySubscriptionsError(DurableAgentsError):
+    """A websocket follows as many threads as one may."""
+
+    code = "too_many_subscriptions"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"At most {limit} threads on one socket.")
+
+
 class ToolError(DurableAgentsError):
     """Raise it in a tool: the text goes to the model as the outcome of the call, unmasked."""
 
@@ -223,7 +290,7 @@ class ToolError(DurableAgentsError):
 
 
 class LeaseLostError(DurableAgentsError):
-    """The row was fenced: somebody else holds or settled it, and nothing was written."""
+    """The row was fenced: it has another holder or is settled, and nothing was written."""
 
     code = "lease_lost"
 
@@ -284,8 +351,8 @@ def safe_message(kind: str) -> str:
 class ModelError(DurableAgentsError):
     """An attempt at a model call failed.
 
-    ``kind`` decides what follows, ``retry_after_seconds`` is the provider's own wish (or None), and
-    ``str(error)`` is the raw detail for the admin and the log, never for end users.
+    ``kind`` decides what follows, ``retry_after_seconds`` is the delay that the provider asks for (or None),
+    and ``str(error)`` is the raw detail for the admin and the log, never for end users.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retryable: bool, retry_after_seconds: float | None = None):

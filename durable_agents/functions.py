@@ -1,10 +1,11 @@
-"""The functions of the public API, each with its twin for coroutines; ``durable_agents`` exports them lazily.
+"""The functions of the public API, each with its async version; ``durable_agents`` exports them lazily.
 
-One more function is three lines: its import and its twin here, its name in ``durable_agents/__init__.py``.
+To add a function, import it and make its async version here, and name it in ``durable_agents/__init__.py``.
 """
 
 from __future__ import annotations
 
+from durable_agents.async_api import async_version
 from durable_agents.lifecycle import add_message as add_message
 from durable_agents.lifecycle import add_tool_error as add_tool_error
 from durable_agents.lifecycle import add_tool_result as add_tool_result
@@ -30,26 +31,25 @@ from durable_agents.reading import list_threads as list_threads
 from durable_agents.reading import stream_thread as stream_thread
 from durable_agents.reading import wait_for_thread as wait_for_thread
 from durable_agents.transcript import get_thread as get_thread
-from durable_agents.twins import twin
 
-aadd_message = twin(add_message)
-aadd_tool_error = twin(add_tool_error)
-aadd_tool_result = twin(add_tool_result)
-aapprove_tool_call = twin(approve_tool_call)
-acreate_thread = twin(create_thread)
-adelete_thread = twin(delete_thread)
-aedit_message = twin(edit_message)
-aerase = twin(erase)
-aexport_thread = twin(export_thread)
-afork_thread = twin(fork_thread)
-aget_thread = twin(get_thread)
-alist_messages = twin(list_messages)
-alist_messages_with_streams = twin(list_messages_with_streams)
-alist_threads = twin(list_threads)
-aregenerate = twin(regenerate)
-areject_tool_call = twin(reject_tool_call)
-aresume_thread = twin(resume_thread)
-asend_message = twin(send_message)
-aset_tool_call_timeout = twin(set_tool_call_timeout)
-asettle_tool_call = twin(settle_tool_call)
-astop_thread = twin(stop_thread)
+aadd_message = async_version(add_message)
+aadd_tool_error = async_version(add_tool_error)
+aadd_tool_result = async_version(add_tool_result)
+aapprove_tool_call = async_version(approve_tool_call)
+acreate_thread = async_version(create_thread)
+adelete_thread = async_version(delete_thread)
+aedit_message = async_version(edit_message)
+aerase = async_version(erase)
+aexport_thread = async_version(export_thread)
+afork_thread = async_version(fork_thread)
+aget_thread = async_version(get_thread)
+alist_messages = async_version(list_messages)
+alist_messages_with_streams = async_version(list_messages_with_streams)
+alist_threads = async_version(list_threads)
+aregenerate = async_version(regenerate)
+areject_tool_call = async_version(reject_tool_call)
+aresume_thread = async_version(resume_thread)
+asend_message = async_version(send_message)
+aset_tool_call_timeout = async_version(set_tool_call_timeout)
+asettle_tool_call = async_version(settle_tool_call)
+astop_thread = async_version(stop_thread)

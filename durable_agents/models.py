@@ -1,4 +1,4 @@
-"""Rows and the legal states they may be in; who may move them is decided in ``lifecycle``.
+"""Rows, their states and the legal changes of these; ``lifecycle`` makes the changes.
 
 Write to these rows only through the functions of the package. Reads of many rows are queryset methods named for a
 state or a need.
@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.files.storage import Storage, default_storage, storages
 from django.db import models
-from django.db.models import F, OuterRef, Q, Value, Window
+from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery, Value, Window
 from django.db.models.expressions import CombinedExpression
-from django.db.models.functions import Now, RowNumber
+from django.db.models.functions import Coalesce, Now, RowNumber
 
 from durable_agents.agents import Code
 from durable_agents.conf import AUTH_USER_MODEL
 from durable_agents.parts import CallOutcome
 from durable_agents.strictjson import is_storable, is_uuid
+from durable_agents.times import InstantField
 
 
 class ThreadStatus(models.TextChoices):
-    """Where a thread stands, as clients see it."""
+    """The status of a thread, as clients see it."""
 
     STREAMING = "streaming"  # a model step is due, running or about to be tried again
     AWAITING_TOOL_RESULTS = "awaiting_tool_results"  # tool calls are open
@@ -36,31 +38,117 @@ class ThreadStatus(models.TextChoices):
 
     @property
     def is_running(self) -> bool:
-        """Whether a run is going on."""
-        return self in {ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}
+        """Whether there is a current run."""
+        return self in RUNNING_STATUSES
+
+
+RUNNING_STATUSES = (ThreadStatus.STREAMING.value, ThreadStatus.AWAITING_TOOL_RESULTS.value)
+THREAD_TRANSITIONS: Mapping[ThreadStatus, Collection[ThreadStatus]] = {
+    ThreadStatus.STREAMING: list(ThreadStatus),
+    ThreadStatus.AWAITING_TOOL_RESULTS: {
+        ThreadStatus.STREAMING,
+        ThreadStatus.COMPLETED,
+        ThreadStatus.FAILED,
+        ThreadStatus.STOPPED,
+    },
+    ThreadStatus.COMPLETED: {ThreadStatus.STREAMING},
+    ThreadStatus.FAILED: {ThreadStatus.STREAMING},
+    ThreadStatus.STOPPED: {ThreadStatus.STREAMING},
+}
+"""The statuses that may follow each; from ``streaming`` to itself, another attempt or step begins."""
 
 
 class StreamState(models.TextChoices):
-    """Where one attempt at a step stands."""
+    """The state of one attempt at a step."""
 
-    PENDING = "pending"  # due at available_at, held by nobody
+    PENDING = "pending"  # due at once, or at available_at; not held
     STREAMING = "streaming"  # held under a lease
     FINISHED = "finished"  # its step is committed
     ABORTED = "aborted"  # failed, stopped, crashed or superseded; parts it has are kept in the transcript
 
 
+OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
+STREAM_TRANSITIONS: Mapping[StreamState, Collection[StreamState]] = {
+    StreamState.PENDING: {StreamState.STREAMING, StreamState.ABORTED},
+    StreamState.STREAMING: {StreamState.FINISHED, StreamState.ABORTED},
+    StreamState.FINISHED: (),
+    StreamState.ABORTED: (),
+}
+"""The states that may follow each. Another attempt is another row."""
+
+
 class ToolCallStatus(models.TextChoices):
-    """Where a tool call stands; each gets exactly one outcome."""
+    """The status of a tool call; each gets exactly one outcome."""
 
     APPROVAL_REQUESTED = "approval_requested"  # waits for a person's decision
-    PENDING = "pending"  # due, or waits for somebody outside (deferred, client)
+    PENDING = "pending"  # due, or waits for a result from outside (deferred, client)
     RUNNING = "running"  # held under a lease
     COMPLETED = "completed"  # outcome: a result
     FAILED = "failed"  # outcome: an error
     DENIED = "denied"  # outcome: a person said no
-    EXPIRED = "expired"  # outcome: nobody answered in time
+    EXPIRED = "expired"  # outcome: no answer in time
     CANCELLED = "cancelled"  # outcome: the run was stopped or went on without it
     UNKNOWN = "unknown"  # the worker died, the tool may have run: the outcome, or a question to a person
+
+
+TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
+    ToolCallStatus.APPROVAL_REQUESTED: {
+        ToolCallStatus.PENDING,
+        ToolCallStatus.DENIED,
+        ToolCallStatus.FAILED,
+        ToolCallStatus.EXPIRED,
+        ToolCallStatus.CANCELLED,
+    },
+    ToolCallStatus.PENDING: {
+        ToolCallStatus.RUNNING,
+        ToolCallStatus.COMPLETED,
+        ToolCallStatus.FAILED,
+        ToolCallStatus.EXPIRED,
+        ToolCallStatus.CANCELLED,
+    },
+    ToolCallStatus.RUNNING: {
+        ToolCallStatus.PENDING,
+        ToolCallStatus.COMPLETED,
+        ToolCallStatus.FAILED,
+        ToolCallStatus.CANCELLED,
+        ToolCallStatus.UNKNOWN,
+    },
+    ToolCallStatus.UNKNOWN: {
+        ToolCallStatus.PENDING,
+        ToolCallStatus.COMPLETED,
+        ToolCallStatus.FAILED,
+        ToolCallStatus.EXPIRED,
+        ToolCallStatus.CANCELLED,
+        ToolCallStatus.UNKNOWN,
+    },
+    ToolCallStatus.COMPLETED: (),
+    ToolCallStatus.FAILED: (),
+    ToolCallStatus.DENIED: (),
+    ToolCallStatus.EXPIRED: (),
+    ToolCallStatus.CANCELLED: (),
+}
+"""The statuses that may follow each. ``unknown`` may be a question to a person; it follows itself where the run goes on
+without an answer.
+"""
+
+AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
+_TRANSITIONS: Mapping[Any, Mapping[Any, Collection[Any]]] = {
+    ThreadStatus: THREAD_TRANSITIONS,
+    StreamState: STREAM_TRANSITIONS,
+    ToolCallStatus: TOOL_CALL_TRANSITIONS,
+}
+
+
+class IllegalTransitionError(RuntimeError):
+    """A transition that the current state of a row does not allow: a bug in this package."""
+
+
+def next_state(current: str, new: AnyState) -> AnyState:
+    """Return the new state of a row. Raises IllegalTransitionError if it may not follow the current one."""
+    states = type(new)
+    if new not in _TRANSITIONS[states][states(current)]:
+        raise IllegalTransitionError(f"{states.__name__}: {new.value!r} may not follow {current!r}.")
+    return new
 
 
 class ToolKind(models.TextChoices):
@@ -73,59 +161,91 @@ class ToolKind(models.TextChoices):
 
 
 class Role(models.TextChoices):
-    """Who speaks in a message."""
+    """The role of a message's author."""
 
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
 
 
-RUNNING_STATUSES = (ThreadStatus.STREAMING.value, ThreadStatus.AWAITING_TOOL_RESULTS.value)
-OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
-
-
 SUSPECT_CRASHES = 2
-"""A row whose holder died this often is run alone: it may be what kills them."""
+"""A row whose holder died this often is claimed alone: it may be what kills them."""
 
 
 def seconds_from_now(seconds: float) -> CombinedExpression:
-    """That many seconds from now, by the database's clock."""
+    """Return the time this many seconds from now, by the database's clock."""
     return Now() + Value(timedelta(seconds=seconds))
 
 
 def fairly(due: Any, limit: int) -> list[uuid.UUID]:
-    """Primary keys of at most ``limit`` of these rows: every owner's first, then every owner's second, and so on."""
-    owner = "owner_id" if due.model is Stream else "thread__owner_id"
-    turn = Window(RowNumber(), partition_by=[F(owner)], order_by=F("available_at").asc())
-    return list(due.annotate(turn=turn).order_by("turn", "available_at").values_list("pk", flat=True)[:limit])
+    """Return primary keys of at most ``limit`` of these rows: the first row of each owner, then the second one, and so
+    on.
+
+    Rows without an owner are distributed by scope, which distinguishes visitors.
+    """
+    whose = ("scope", "owner_id") if due.model is Stream else ("thread__scope", "thread__owner_id")
+    turn = Window(RowNumber(), partition_by=[F(name) for name in whose], order_by=DUE_SINCE.asc())
+    return list(due.annotate(turn=turn).order_by("turn", DUE_SINCE.asc()).values_list("pk", flat=True)[:limit])
+
+
+DUE_SINCE = Coalesce("available_at", "pending_since")
+"""The time since which a pending row is due. Use it for order and age only: a row that is due at once is due whatever
+the clocks say.
+"""
+
+
+def is_due() -> Q:
+    """Return the condition of pending rows that are due. A row that is due at once has no ``available_at``, so that a
+    worker can claim it even if its clock is behind that of the process that wrote the row."""
+    return Q(available_at__isnull=True) | Q(available_at__lte=Now())
+
+
+def due_for(seconds: float) -> Q:
+    """Return the condition of pending rows that have been due for longer than this."""
+    before = seconds_from_now(-seconds)
+    return Q(available_at__lt=before) | Q(available_at__isnull=True, pending_since__lt=before)
 
 
 def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
-    """A constraint by which the database itself refuses a value outside the enum."""
+    """Return a constraint by which the database itself refuses a value outside the enum."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": choices.values}), name=name)
 
 
+def filled(field: str, name: str) -> models.Index:
+    """Return an index of the rows that have a value in this foreign key, for the deletion of what it points to. Most
+    rows have none, and an index of all would be written for each of them.
+    """
+    return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
+
+
 class ThreadQuerySet(models.QuerySet["Thread"]):
-    """Threads by need."""
+    """Named queries for threads."""
 
     def running(self) -> ThreadQuerySet:
-        """Those with a run going on."""
-        return self.filter(status__in=RUNNING_STATUSES)
+        """Threads with a current run."""
+        return self.filter(in_run=True)
 
     def idle(self, days: float) -> ThreadQuerySet:
-        """Those at rest that nothing has changed for so long."""
+        """Threads at rest that have not changed for this many days."""
         at_rest = self.exclude(status__in=RUNNING_STATUSES)
         return at_rest.filter(updated_at__lt=seconds_from_now(-days * 86_400))
 
 
 class Thread(models.Model):
-    """A durable conversation; the unit of mutual exclusion: every arrow but claim, append and heartbeat locks it."""
+    """A durable conversation; the unit of mutual exclusion: every transition but claim, append and heartbeat locks
+    it.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     client_id = models.CharField(max_length=200, null=True, blank=True)
     agent = models.CharField(max_length=100)
     owner = models.ForeignKey(
-        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="durable_threads"
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.CASCADE,
+        related_name="durable_threads",
+        db_index=False,
     )
     scope = models.CharField(max_length=200, blank=True, default="")
     title = models.CharField(max_length=200, blank=True, default="")
@@ -150,11 +270,27 @@ class Thread(models.Model):
     reasoning_tokens = models.BigIntegerField(default=0)
     cost = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
     parent_tool_call = models.ForeignKey(
-        "ToolCall", null=True, blank=True, on_delete=models.SET_NULL, related_name="child_threads"
+        "ToolCall",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="child_threads",
+        db_index=False,
     )
-    forked_from = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="forks")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+    forked_from = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="forks", db_index=False
+    )
+    created_at = InstantField(db_default=Now(), editable=False)
+    updated_at = InstantField(db_default=Now(), editable=False, help_text="To ten seconds while a run is on.")
+    in_run = models.GeneratedField(
+        expression=ExpressionWrapper(Q(status__in=RUNNING_STATUSES), output_field=models.BooleanField()),
+        output_field=models.BooleanField(),
+        db_persist=True,
+        help_text="Whether a run is on. It does not change with each step, as the status does, and nor does its index.",
+    )
+
+    deleted_by: Any = None
+    """Who deletes this row, for the audit log: an actor, a user, or None for the project itself. It is not stored."""
 
     objects = ThreadQuerySet.as_manager()
 
@@ -164,7 +300,9 @@ class Thread(models.Model):
             models.Index(fields=["owner", "-updated_at", "-id"], name="da_thread_owner"),
             models.Index(fields=["scope", "-updated_at", "-id"], name="da_thread_scope"),
             models.Index(fields=["agent", "-updated_at", "-id"], name="da_thread_agent"),
-            models.Index(fields=["status"], name="da_thread_running", condition=Q(status__in=RUNNING_STATUSES)),
+            models.Index(fields=["owner", "scope"], name="da_thread_in_run", condition=Q(in_run=True)),
+            filled("parent_tool_call", "da_thread_parent_call"),
+            filled("forked_from", "da_thread_forked_from"),
         ]
         constraints = [
             one_of("status", ThreadStatus, "da_thread_status"),
@@ -185,35 +323,43 @@ class Thread(models.Model):
 
     @property
     def is_running(self) -> bool:
-        """Whether a run is going on."""
+        """Whether there is a current run."""
         return ThreadStatus(self.status).is_running
 
     def next_rev(self) -> int:
-        """The rev of one more durable change; call it under the thread's lock only and save the thread after."""
+        """Return the rev of one more durable change; call it under the thread's lock only and save the thread after."""
         self.rev += 1
         return self.rev
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
-    """Messages by need."""
+    """Named queries for messages."""
 
     def shown(self) -> MessageQuerySet:
-        """Those that were not edited or regenerated away, in order, queued ones last."""
+        """Messages that were not edited or regenerated away, in order, queued ones last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
 
     def for_clients(self) -> MessageQuerySet:
-        """Without those of the role system: what the project has written for the model is no client's."""
+        """Messages without those of the role system: what the project has written for the model is not for clients."""
         return self.exclude(role=Role.SYSTEM)
 
+    def in_history(self) -> MessageQuerySet:
+        """Messages of the current history: neither superseded nor queued."""
+        return self.filter(superseded_at__isnull=True, position__isnull=False)
+
+    def late_results(self) -> MessageQuerySet:
+        """Messages with the late result of a tool call; see ``Message.is_late_result``."""
+        return self.filter(role=Role.SYSTEM, text="")
+
     def find(self, shown_id: str) -> Message | None:
-        """The one among these that clients know by this id: theirs or ours."""
+        """Return the message with this id, its primary key or the id that a client gave it; None if there is none."""
         if not is_storable(shown_id):
             return None
         ours = Q(pk=shown_id) if is_uuid(shown_id) else Q()
         return self.filter(Q(client_id=shown_id) | ours).first()
 
     def queued(self) -> MessageQuerySet:
-        """Those that wait for the end of the run, the oldest first."""
+        """Messages that wait for the end of the run, the oldest first."""
         return self.filter(position__isnull=True, superseded_at__isnull=True).order_by("rev")
 
 
@@ -221,24 +367,39 @@ class Message(models.Model):
     """One turn by a role. The parts of an assistant message are those of its streams."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="messages")
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="messages", db_index=False)
     position = models.BigIntegerField(null=True, blank=True, help_text="Total order; none while queued.")
-    queued_at = models.DateTimeField(null=True, blank=True)
+    queued_at = InstantField(null=True, blank=True)
     client_id = models.CharField(max_length=200, null=True, blank=True)
     role = models.CharField(max_length=16, choices=Role)
+    sender = models.ForeignKey(
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        help_text="Who wrote it.",
+    )
     parts = models.JSONField(default=list, blank=True)
     text = models.TextField(blank=True, default="")
-    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children")
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children", db_index=False
+    )
     metadata = models.JSONField(default=dict, blank=True)
-    superseded_at = models.DateTimeField(null=True, blank=True)
+    superseded_at = InstantField(null=True, blank=True)
     rev = models.BigIntegerField()
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = InstantField(db_default=Now(), editable=False)
 
     objects = MessageQuerySet.as_manager()
 
     class Meta:
         ordering = ["thread_id", F("position").asc(nulls_last=True), "rev"]
-        indexes = [models.Index(fields=["thread", "rev"], name="da_message_rev")]
+        indexes = [
+            models.Index(fields=["thread", "rev"], name="da_message_rev"),
+            filled("sender", "da_message_sender"),
+            filled("parent", "da_message_parent"),
+        ]
         constraints = [
             one_of("role", Role, "da_message_role"),
             models.UniqueConstraint(fields=["thread", "position"], name="da_message_position"),
@@ -253,10 +414,14 @@ class Message(models.Model):
         return f"{self.role} {self.shown_id}"
 
     @property
+    def is_late_result(self) -> bool:
+        """Whether it has the late result of a tool call: such a message is a system message without text."""
+        return self.role == Role.SYSTEM and not self.text
+
+    @property
     def asks(self) -> bool:
-        """Whether the model is to answer it: a user's, or the late result of a call, which a system message without
-        text brings."""
-        return self.role == Role.USER or (self.role == Role.SYSTEM and not self.text)
+        """Whether the model has to answer it: a user's message, or the late result of a call."""
+        return self.role == Role.USER or self.is_late_result
 
     @property
     def shown_id(self) -> str:
@@ -280,19 +445,45 @@ class Usage(models.Model):
         abstract = True
 
 
+ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") + 1}
+"""What ``Held.end_lease`` does to one row, as an update of many."""
+
+
 class Held(models.Model):
     """A row that a worker holds under a lease. ``fence`` is raised by every claim and presented on every write."""
 
     fence = models.BigIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=1, help_text="Counted tries, this one included.")
-    crashes = models.PositiveIntegerField(default=0, help_text="Deaths of the holder.")
-    available_at = models.DateTimeField(db_default=Now(), help_text="Not claimed before.")
+    crashes = models.PositiveIntegerField(
+        default=0, help_text="Deaths of the holder since the row last outlived a lonely start."
+    )
+    is_alone = models.BooleanField(
+        default=False, db_default=False, help_text="Claimed by a process that held nothing else, and not cleared since."
+    )
+    lonely_crashes = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Deaths of the holder while it held nothing else."
+    )
+    excuses = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Deaths that were not counted, since other workers died at the same time."
+    )
+    clearances = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="How often the row has outlived a lonely start."
+    )
+    available_at = InstantField(null=True, blank=True, help_text="Not claimed before; empty is at once.")
+    pending_since = InstantField(db_default=Now(), help_text="For order and age; decides no claim.")
     lease_owner = models.CharField(max_length=120, blank=True, default="")
-    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    lease_expires_at = InstantField(null=True, blank=True)
     pool = models.CharField(max_length=64)
+
+    LEASE_FIELDS = ("lease_owner", "lease_expires_at", "fence")
 
     class Meta:
         abstract = True
+
+    def end_lease(self) -> None:
+        """End the lease and fence its holder: no write of theirs reaches the row any more. Save ``LEASE_FIELDS``."""
+        self.lease_owner, self.lease_expires_at = "", None
+        self.fence += 1
 
 
 def streams_of(code: Code) -> Q:
@@ -310,27 +501,27 @@ def calls_of(code: Code) -> Q:
 
 
 class StreamQuerySet(models.QuerySet["Stream"]):
-    """Streams by need."""
+    """Named queries for streams."""
 
     def open(self) -> StreamQuerySet:
-        """Those pending or held; at most one per thread."""
+        """Pending or held streams; at most one per thread."""
         return self.filter(state__in=OPEN_STREAM_STATES)
 
     def held(self) -> StreamQuerySet:
-        """Those under a lease, alive or not."""
+        """Streams under a lease, expired or not."""
         return self.filter(state=StreamState.STREAMING)
 
     def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
-        """Those that a worker with this code may claim now, the longest due first."""
+        """Streams that a worker with this code may claim now, the longest due first."""
         due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
-        return due.filter(available_at__lte=Now()).order_by("available_at")
+        return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
     def overdue(self, seconds: float) -> StreamQuerySet:
-        """Those that have been due for longer than this, and nobody came."""
-        return self.filter(state=StreamState.PENDING, available_at__lt=seconds_from_now(-seconds))
+        """Streams that have been due for longer than this without being claimed."""
+        return self.filter(due_for(seconds), state=StreamState.PENDING)
 
     def in_transcript(self) -> StreamQuerySet:
-        """Those whose parts belong to their message, in order: committed steps and what a stop kept."""
+        """Streams whose parts belong to their message, in order: committed steps and what a stop kept."""
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
         return closed.exclude(parts=[]).order_by("number")
 
@@ -340,10 +531,12 @@ class Stream(Usage, Held):
     ``USAGE_ON_DELETE`` "keep" those of a deleted thread stay, without thread, message and content."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams")
-    message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams")
+    thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
+    message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     agent = models.CharField(max_length=100, blank=True, default="")
-    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    owner = models.ForeignKey(
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+    )
     scope = models.CharField(max_length=200, blank=True, default="")
     number = models.BigIntegerField(help_text="Rises per thread.")
     state = models.CharField(max_length=16, choices=StreamState, default=StreamState.PENDING)
@@ -357,9 +550,9 @@ class Stream(Usage, Held):
     error_code = models.CharField(max_length=64, blank=True, default="")
     error_detail = models.TextField(blank=True, default="")
     rev = models.BigIntegerField()
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    started_at = models.DateTimeField(null=True, blank=True)
-    finished_at = models.DateTimeField(null=True, blank=True)
+    created_at = InstantField(db_default=Now(), editable=False)
+    started_at = InstantField(null=True, blank=True)
+    finished_at = InstantField(null=True, blank=True)
 
     objects = StreamQuerySet.as_manager()
 
@@ -368,6 +561,7 @@ class Stream(Usage, Held):
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_stream_rev"),
             models.Index(fields=["message", "number"], name="da_stream_message"),
+            filled("owner", "da_stream_owner"),
             models.Index(fields=["pool", "available_at"], name="da_stream_due", condition=Q(state=StreamState.PENDING)),
             models.Index(fields=["pool"], name="da_stream_held", condition=Q(state=StreamState.STREAMING)),
         ]
@@ -398,47 +592,68 @@ class Stream(Usage, Held):
 
 
 class ToolCallQuerySet(models.QuerySet["ToolCall"]):
-    """Tool calls by need."""
+    """Named queries for tool calls."""
 
     def open(self) -> ToolCallQuerySet:
-        """Those without an outcome."""
+        """Calls without an outcome."""
         return self.filter(finished_at__isnull=True)
 
+    def with_asker(self) -> ToolCallQuerySet:
+        """The calls with what ``asker_id`` returns, and whether ``is_asked_by`` has to look for others, so that they
+        need no queries for each.
+        """
+        said = Message.objects.filter(
+            thread=OuterRef("thread"), role=Role.USER, position__lt=OuterRef("message__position")
+        ).order_by("-position")
+        asker = Subquery(said.values("sender")[:1])
+        key = Thread._meta.get_field("owner").target_field
+        again = AuditEntry.objects.filter(thread_id=OuterRef("thread"), action__in=MAKES_AGAIN)
+        return self.annotate(asker_pk=Coalesce(asker, "thread__owner", output_field=key), is_made_again=Exists(again))
+
     def held(self) -> ToolCallQuerySet:
-        """Those under a lease, alive or not."""
+        """Calls under a lease, expired or not."""
         return self.filter(status=ToolCallStatus.RUNNING)
 
     def expired(self, grace_seconds: float) -> ToolCallQuerySet:
-        """Those without an outcome whose time is over; where a worker runs them, for longer than ``grace_seconds``."""
+        """Calls without an outcome that have timed out; those that a worker runs, more than ``grace_seconds`` ago."""
         running = Q(status=ToolCallStatus.RUNNING, expires_at__gte=seconds_from_now(-grace_seconds))
         return self.filter(finished_at__isnull=True, expires_at__lt=Now()).exclude(running)
 
     def overdue(self, seconds: float) -> ToolCallQuerySet:
-        """Those for workers that have been due for longer than this, and nobody came."""
+        """Calls for workers that have been due for longer than this without being claimed."""
         pending = self.filter(status=ToolCallStatus.PENDING, needs_worker=True)
-        return pending.filter(available_at__lt=seconds_from_now(-seconds))
+        return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Those that a worker with this code may claim now, the longest due first."""
+        """Calls that a worker with this code may claim now, the longest due first."""
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
-        return due.filter(available_at__lte=Now()).order_by("available_at")
+        return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
 
 class ToolCall(Held):
     """One call of a tool by the model, with exactly one outcome."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="tool_calls")
+    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="tool_calls", db_index=False)
     message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls")
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="tool_calls")
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="tool_calls", db_index=False)
     tool_call_id = models.CharField(max_length=64, help_text="Ours, unique per thread.")
     provider_call_id = models.TextField(blank=True, default="")
     tool_name = models.CharField(max_length=128)
     kind = models.CharField(max_length=16, choices=ToolKind, default=ToolKind.SYNC)
     needs_worker = models.BooleanField(default=True, help_text="A worker has to run it, or to announce it.")
-    answered_by = models.CharField(max_length=8, default="server", help_text="Who may give its result.")
-    approved_by = models.CharField(max_length=8, default="owner", help_text="Who may approve it.")
-    passed_at = models.DateTimeField(
+    answered_by = models.CharField(max_length=200, default="server", help_text="Who may give its result.")
+    answered_by_user = models.ForeignKey(
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        help_text="Who gave its result or error from outside.",
+    )
+    approved_by = models.CharField(max_length=200, default="owner", help_text="Who may approve it.")
+    passed_at = InstantField(
         null=True, blank=True, help_text="The model was told that it is still running; its result comes later."
     )
     arguments = models.JSONField(default=dict, blank=True)
@@ -451,17 +666,17 @@ class ToolCall(Held):
     error_detail = models.TextField(blank=True, default="", help_text="For the admin only.")
     max_attempts = models.PositiveIntegerField(default=1)
     timeout = models.DurationField(null=True, blank=True, help_text="Of one attempt, or of the wait for an answer.")
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="Given up then, as things stand.")
-    approval_requested_at = models.DateTimeField(null=True, blank=True)
-    approval_decided_at = models.DateTimeField(null=True, blank=True)
+    expires_at = InstantField(null=True, blank=True, help_text="Given up then, as things stand.")
+    approval_requested_at = InstantField(null=True, blank=True)
+    approval_decided_at = InstantField(null=True, blank=True)
     approval_decided_by = models.ForeignKey(
-        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
     )
     approval_reason = models.TextField(blank=True, default="")
     approval_digest = models.CharField(max_length=64, blank=True, default="")
     rev = models.BigIntegerField()
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-    finished_at = models.DateTimeField(null=True, blank=True, help_text="Empty while the call has no outcome.")
+    created_at = InstantField(db_default=Now(), editable=False)
+    finished_at = InstantField(null=True, blank=True, help_text="Empty while the call has no outcome.")
 
     objects = ToolCallQuerySet.as_manager()
 
@@ -470,6 +685,8 @@ class ToolCall(Held):
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_toolcall_rev"),
             models.Index(fields=["stream"], name="da_toolcall_stream"),
+            filled("answered_by_user", "da_toolcall_answered_by"),
+            filled("approval_decided_by", "da_toolcall_decided_by"),
             models.Index(
                 fields=["pool", "available_at"],
                 name="da_toolcall_due",
@@ -490,12 +707,12 @@ class ToolCall(Held):
 
     @property
     def decision_reason(self) -> str | None:
-        """Why the approval that the call asked for was given or refused; None where it was not asked or not decided."""
+        """Why the call was approved or refused; None if it needed no approval or was not decided."""
         was_decided = self.approval_requested_at is not None and self.approval_decided_at is not None
         return self.approval_reason if was_decided else None
 
     def outcome(self) -> CallOutcome:
-        """The call as a value, for assembling messages and history."""
+        """Return the call as a value, for assembling messages and history."""
         return CallOutcome(
             tool_call_id=self.tool_call_id,
             provider_call_id=self.provider_call_id,
@@ -509,32 +726,102 @@ class ToolCall(Held):
             decision_reason=self.decision_reason,
         )
 
+    def asker_id(self) -> Any:
+        """Return the id of the user who caused the call; None for a visitor.
+
+        It is the sender of the message that the run answers or, where the project has sent it, the thread's owner.
+        """
+        if hasattr(self, "asker_pk"):  # annotated by ``with_asker``
+            return self.asker_pk
+        question = self._question()
+        sender_id = question.sender_id if question else None
+        return self.thread.owner_id if sender_id is None else sender_id
+
+    def is_asked_by(self, user: Any) -> bool:
+        """Whether this user caused the call: as its asker, or by having the message answered again or the run resumed
+        before the call was made.
+        """
+        if user.pk == self.asker_id():
+            return True
+        if not getattr(self, "is_made_again", True):  # annotated by ``with_asker``
+            return False
+        again = AuditEntry.objects.using(self._state.db).filter(
+            thread_id=self.thread_id, action__in=MAKES_AGAIN, user=user, at__lte=self.created_at
+        )
+        question = self._question()
+        return again.filter(at__gte=question.created_at).exists() if question else again.exists()
+
+    def _question(self) -> Message | None:
+        said = Message.objects.using(self._state.db).filter(thread_id=self.thread_id, role=Role.USER)
+        return said.filter(position__lt=self.message.position).order_by("-position").first()
+
     @property
     def waits_for_worker(self) -> bool:
-        """Whether a worker runs it or has yet to."""
+        """Whether a worker runs it or has yet to run it."""
         return self.status == ToolCallStatus.RUNNING or (self.status == ToolCallStatus.PENDING and self.needs_worker)
 
 
+MAKES_AGAIN = ("regenerate", "resume_thread")
+"""Actions in the audit log that let the model answer an earlier message."""
+
+
+class AuditEntry(models.Model):
+    """One state change of a thread, and who caused it. Entries are only added; they stay when the thread is deleted."""
+
+    thread_id = models.UUIDField(null=True, blank=True, help_text="It may be deleted since.")
+    action = models.CharField(max_length=40)
+    user = models.ForeignKey(
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Who did it."
+    )
+    scope = models.CharField(max_length=200, blank=True, default="", help_text="Of a visitor without an account.")
+    via = models.CharField(max_length=16, help_text="python, rest, chat, websocket, admin or cascade.")
+    subject = models.CharField(max_length=200, blank=True, default="", help_text="Id of the message, call or thread.")
+    arguments_hash = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256 of what was given.")
+    at = InstantField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name_plural = "audit entries"
+        indexes = [
+            models.Index(fields=["thread_id", "-id"], name="da_audit_thread"),
+            models.Index(fields=["at"], name="da_audit_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} of {self.thread_id}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Add the entry. Raises TypeError for one that is stored already."""
+        if not self._state.adding:
+            raise TypeError("Audit entries are not changed.")
+        super().save(*args, **kwargs)
+
+    @property
+    def who(self) -> str:
+        """The user's name, or what identifies a visitor; a dash where neither is known."""
+        return str(self.user.get_username()) if self.user is not None else self.scope or "-"
+
+
 class DeltaQuerySet(models.QuerySet["Delta"]):
-    """Deltas by need."""
+    """Named queries for deltas."""
 
     def after(self, stream_id: uuid.UUID, seq: int) -> DeltaQuerySet:
-        """The deltas of one stream after ``seq``, in order."""
+        """Return the deltas of one stream after ``seq``, in order."""
         return self.filter(stream_id=stream_id, seq__gt=seq).order_by("seq")
 
     def chunks_of(self, stream_id: uuid.UUID) -> list[dict[str, Any]]:
-        """All chunks that are stored of one stream, in order."""
+        """Return all stored chunks of one stream, in order."""
         return [chunk for chunks in self.after(stream_id, -1).values_list("chunks", flat=True) for chunk in chunks]
 
     def disposable(self) -> DeltaQuerySet:
-        """Those of streams that are closed: nobody needs them to show the message."""
+        """Deltas of closed streams, which are no longer needed to show the message."""
         return self.exclude(stream__state__in=OPEN_STREAM_STATES)
 
 
 class Delta(models.Model):
     """One fragment of a stream: a list of UI message chunks. Disposable once its stream is closed."""
 
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas")
+    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas", db_index=False)
     seq = models.PositiveIntegerField(help_text="Contiguous from 0 per stream.")
     chunks = models.JSONField()
 
@@ -549,25 +836,66 @@ class Delta(models.Model):
 
 
 class Pool(models.Model):
-    """A named share of capacity. Claims lock its row, so that the limit holds over all processes."""
+    """A named share of capacity. Claims lock the row of one with a limit, so that it holds over all processes."""
 
     name = models.CharField(max_length=64, primary_key=True)
     limit = models.PositiveIntegerField()
 
+    NO_LIMIT = 2**31 - 1
+    """Not NULL, which workers of earlier releases would not understand."""
+
     def __str__(self) -> str:
-        return f"{self.name} ({self.limit})"
+        return self.name if self.limit == self.NO_LIMIT else f"{self.name} ({self.limit})"
+
+
+class WorkerProblemQuerySet(models.QuerySet["WorkerProblem"]):
+    """Named queries for problems of workers."""
+
+    def open(self, seconds: float) -> WorkerProblemQuerySet:
+        """Problems that a process has reported within the last ``seconds``."""
+        return self.filter(ended_at=None, seen_at__gt=seconds_from_now(-seconds))
+
+    def ended_within(self, seconds: float) -> WorkerProblemQuerySet:
+        """Problems of workers that ended within the last ``seconds``."""
+        return self.filter(ended_at__gt=seconds_from_now(-seconds))
+
+
+class WorkerProblem(models.Model):
+    """Why a worker process could not do its work, for the doctor and the admin. Kept for a day."""
+
+    holder = models.CharField(max_length=200, help_text="The process, as a lease owner is named.")
+    cluster = models.CharField(max_length=100, blank=True, default="")
+    kind = models.CharField(max_length=16)
+    detail = models.TextField(blank=True, default="")
+    since = InstantField()
+    seen_at = InstantField(db_default=Now())
+    ended_at = InstantField(null=True, blank=True)
+
+    objects = WorkerProblemQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-seen_at", "-pk"]
+        constraints = [models.UniqueConstraint(fields=["holder", "kind"], name="da_worker_problem")]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail[:80]}"
 
 
 class Command(models.Model):
     """The stored answer to a live command, so that a client may send it again without doubling it."""
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="commands")
+    caller = models.CharField(max_length=64, blank=True, db_default="", help_text="A hash of whose command it was.")
+    command = models.CharField(max_length=32, blank=True, db_default="")
     key = models.CharField(max_length=200)
+    content_hash = models.CharField(max_length=64, blank=True, db_default="")
     result: Any = models.JSONField(default=dict)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = InstantField(db_default=Now(), editable=False)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["thread", "key"], name="da_command_key")]
+        constraints = [
+            models.UniqueConstraint(fields=["thread", "caller", "command", "key"], name="da_command_caller_key")
+        ]
         indexes = [models.Index(fields=["created_at"], name="da_command_age")]
 
     def __str__(self) -> str:
@@ -575,36 +903,38 @@ class Command(models.Model):
 
 
 ATTACHMENTS = "durable_agents/attachments"
-"""Where in the storage they are."""
+"""Their folder in the storage."""
 
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Where the storage keeps the bytes: a name that nobody can guess, not even from the attachment's id, and that
-    says nothing of whose they are."""
+    """Return where the storage keeps the bytes: a name that cannot be guessed, not even from the attachment's id, and
+    that does not reveal the owner.
+    """
     name = uuid.uuid4().hex
     return f"{ATTACHMENTS}/{name[:2]}/{name}"
 
 
 def attachment_storage() -> Storage:
-    """The storage that the project calls ``durable_agents`` in its ``STORAGES``, else the default one."""
+    """Return the storage that the project calls ``durable_agents`` in its ``STORAGES``, else the default one."""
     return storages["durable_agents"] if "durable_agents" in storages.backends else default_storage
 
 
 class AttachmentQuerySet(models.QuerySet["Attachment"]):
-    """Attachments by need."""
+    """Named queries for attachments."""
 
     def unsent(self) -> AttachmentQuerySet:
-        """Those that no message carries."""
+        """Attachments that no message carries."""
         return self.filter(thread__isnull=True)
 
     def forgotten(self, seconds: float) -> AttachmentQuerySet:
-        """Those that no message has carried for so long."""
+        """Unsent attachments that were created longer ago than this."""
         return self.unsent().filter(created_at__lt=seconds_from_now(-seconds))
 
 
 class Attachment(models.Model):
-    """A file that a user gave, in the storage. Until a message carries it, it is its uploader's alone; from then on it
-    belongs to that thread and its owner, and goes with it. Forks have rows of their own for the same file."""
+    """A user's file, in the storage. Until a message carries it, it belongs to its uploader alone; from then on it
+    belongs to that thread and its owner, and is deleted with it. Forks have rows of their own for the same file.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
@@ -614,7 +944,7 @@ class Attachment(models.Model):
     media_type = models.CharField(max_length=127, help_text="By its content, whatever its sender said.")
     filename = models.CharField(max_length=255, blank=True, default="")
     size = models.BigIntegerField(help_text="In bytes.")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = InstantField(db_default=Now(), editable=False)
 
     objects = AttachmentQuerySet.as_manager()
 
@@ -639,7 +969,10 @@ class Ticket(models.Model):
 
     digest = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the ticket, in hex.")
     user = models.ForeignKey(AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
-    expires_at = models.DateTimeField()
+    expires_at = InstantField()
+    credential = models.TextField(
+        null=True, help_text="What the ticket was fetched with, encrypted with the ticket, which is not stored."
+    )
 
     class Meta:
         indexes = [models.Index(fields=["expires_at"], name="da_ticket_expiry")]

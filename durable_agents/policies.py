@@ -1,19 +1,24 @@
-"""Who may see and do what: the one authority that every edge asks on every access.
+"""Policies: decide who may see and do what; every edge asks the policy on every access.
 
 A project names its own class in ``DURABLE_AGENTS["POLICY"]``; the default gives each user their own threads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
+from uuid import UUID
 
 from django.contrib.auth import SESSION_KEY, get_user_model
+from django.contrib.sessions.backends.base import SessionBase
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from durable_agents.agents import registry
+from durable_agents.actors import Actor, User
+from durable_agents.agents import Agent, registry
 from durable_agents.conf import config, user_of_headers
+from durable_agents.credentials import Credential
 from durable_agents.exceptions import (
     AgentNotFoundError,
     AttachmentNotFoundError,
@@ -21,35 +26,33 @@ from durable_agents.exceptions import (
     ThreadNotFoundError,
     ToolCallNotFoundError,
 )
-from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall
+from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall, ToolCallStatus
 from durable_agents.parts import attachment_id
 from durable_agents.strictjson import is_storable, is_uuid
-
-if TYPE_CHECKING:
-    from durable_agents.agents import Agent
+from durable_agents.tool_call_permissions import is_left_to
 
 
 class Asker(Protocol):
-    """What a policy is shown: a request, or a websocket's user, session and headers."""
+    """The caller, as policies get it: a request, or a websocket's user, session and headers."""
 
     @property
-    def user(self) -> Any:
+    def user(self) -> User:
         """Who asks; anonymous callers are somebody whose ``is_authenticated`` is false."""
 
     @property
-    def session(self) -> Any:
+    def session(self) -> SessionBase | None:
         """Their session, where the project has sessions."""
 
     @property
-    def headers(self) -> Any:
+    def headers(self) -> Mapping[str, str]:
         """The headers of the request or handshake."""
 
 
 class OwnerPolicy:
-    """Signed-in users reach their own threads and nobody else's; superusers too."""
+    """Signed-in users, superusers included, reach their own threads only."""
 
     def filter(self, queryset: ThreadQuerySet, request: Asker) -> ThreadQuerySet:
-        """The threads that exist for this caller; an id outside answers as one that does not exist."""
+        """Return the threads that exist for this caller; an id outside answers as one that does not exist."""
         if not request.user.is_authenticated:
             return queryset.none()
         return queryset.filter(owner=request.user)
@@ -63,48 +66,61 @@ class OwnerPolicy:
         thread: Thread | None = None,
         tool_call: ToolCall | None = None,
     ) -> bool:
-        """Whether the caller may do ``action``: create, view, send, stop, resume, edit, fork, delete, answer,
-        approve or export."""
+        """Whether the caller may do ``action``: create, view, send, stop, resume, edit, fork, delete,
+        add_tool_result, approve or export."""
         return bool(request.user.is_authenticated)
 
-    def owner_and_scope(self, request: Asker) -> tuple[Any, str]:
-        """Owner and scope of a thread that this caller creates."""
+    def owner_and_scope(self, request: Asker) -> tuple[User | None, str]:
+        """Return owner and scope of a thread that this caller creates."""
         return request.user, ""
 
-    def context(self, request: Asker) -> dict[str, Any]:
-        """Trusted context of a thread that this caller creates."""
+    def context(self, request: Asker) -> dict[str, object]:
+        """Return the trusted context of a thread that this caller creates."""
         return {}
 
 
 @cache
 def policy() -> OwnerPolicy:
-    """The project's policy."""
-    made: OwnerPolicy = import_string(config().policy)()
-    return made
+    """Return the project's policy."""
+    instance: OwnerPolicy = import_string(config().policy)()
+    return instance
 
 
-def may_come(request: Asker) -> bool:
-    """Whether there is anything to be seen for this caller: the policy is asked again about each agent and thread."""
+def may_connect(request: Asker) -> bool:
+    """Whether the policy shows this caller anything at all; it is asked again about each agent and thread."""
     agents = registry.public()
     return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
 
 
 class SignIn:
-    """How somebody has come whose connection goes on, which may outlive a session by days: to be asked now and then.
+    """How the user of a long-lived connection is signed in. The connection may outlive a session by days, so call
+    ``user_now`` regularly.
 
-    Synchronous, also when it is made: it reads what is stored.
+    All methods are synchronous, the constructor included: they read the database.
     """
 
-    def __init__(self, request: Asker) -> None:
+    def __init__(self, request: Asker, credential: Credential | None = None) -> None:
+        """Remember how the request's user is signed in: by ``credential``, or else by the request's session or
+        header.
+        """
+        self._credential = credential
         self._request = request
         self._user = request.user
         self._session_key = getattr(getattr(request, "session", None), "session_key", None)
         self._session = self._stored_session()
         self._is_by_headers = self._is_named_by_headers()
 
-    def user_now(self) -> Any | None:
-        """The user, read anew; None where they are locked out or deleted, or what they came with is no good any more:
-        a session that has ended or is somebody else's, a password that was changed, a token that was deleted."""
+    @property
+    def is_by_session(self) -> bool:
+        """Whether the user is that of the request's session, whose cookie a browser sends unasked."""
+        return self._credential is None and self._session[1] == str(self._user.pk)
+
+    def user_now(self) -> User | None:
+        """Return the user, read anew, or None if they are locked out or deleted, or their sign-in is no longer valid: a
+        session that has ended or belongs to another user, a password that was changed, a token that was deleted.
+        """
+        if self._credential is not None:
+            return self._credential.user_now()
         if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
             return None
         if not isinstance(self._user, get_user_model()):
@@ -114,31 +130,34 @@ class SignIn:
             return None
         return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
 
-    def _stored_session(self) -> tuple[bool, Any]:
-        """Whether the session is there, and whose it is. A signed cookie is there as long as it is good."""
-        if not self._session_key:
+    def _stored_session(self) -> tuple[bool, object]:
+        """Whether the session exists, and whose it is. A signed cookie exists as long as it is valid."""
+        if self._request.session is None or not self._session_key:
             return False, None
+        # Not type(): the session of a websocket is a lazy object, which has the class of the one that it wraps.
         session = self._request.session.__class__(self._session_key)
-        whose = session.get(SESSION_KEY)  # reads it: a store forgets the key of a session that is not there
-        return session.session_key == self._session_key, whose
+        user_id = session.get(SESSION_KEY)  # reads it: a store forgets the key of a session that is not there
+        return session.session_key == self._session_key, user_id
 
     def _is_named_by_headers(self) -> bool:
         is_named_by_session = self._session[1] == str(self._user.pk)
         return not is_named_by_session and bool(user_of_headers(self._request.headers) == self._user)
 
 
-def _secret(user: Any) -> Any:
-    """What changes with the password: Django signs everybody out whose session says another one."""
+def _secret(user: User) -> object:
+    """Return a value that changes with the password: Django signs out every session with another one."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
 
 
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
-    """The public agents with which the caller may do this, by name."""
+    """Return the public agents with which the caller may do this, by name."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
 
 
 def public_agent(request: Asker, name: str, action: str) -> Agent:
-    """The public agent of this name, to do ``action`` with. Raises AgentNotFoundError and PermissionDeniedError."""
+    """Return the public agent of this name, to do ``action`` with. Raises AgentNotFoundError and
+    PermissionDeniedError.
+    """
     agent = registry.get(name)
     if not agent.public:
         raise AgentNotFoundError(name)
@@ -148,20 +167,26 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:
-    """The threads that exist for this caller outside: those the policy shows, of public agents they may view."""
+    """Return the threads that exist for this caller outside: those the policy shows, of public agents they may view."""
     shown = policy().filter(Thread.objects.all(), request)
     return shown.filter(agent__in=[agent.name for agent in public_agents(request)])
 
 
-def public_thread(request: Asker, thread_id: str, action: str) -> Thread:
-    """The thread of this id, or of this ``client_id`` of the caller, to do ``action`` to.
+def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
+    """Return the thread with this id, or with this ``client_id`` of the caller, if the caller may do ``action`` to it.
 
-    Raises ThreadNotFoundError, for foreign ones, those of internal agents and what the caller may not even view, and
-    PermissionDeniedError.
+    A UUID is always a primary key, never a ``client_id``. Pass one wherever the thread is already known: a string could
+    also match a thread of the caller whose ``client_id`` is that id, so that a caller who has lost access to the thread
+    would still pass the check.
+
+    Raises ThreadNotFoundError if no such thread exists for the caller, its agent is internal or they may not view it,
+    and PermissionDeniedError if they may view it but not do ``action``.
     """
     threads = public_threads(request)
-    thread = threads.filter(pk=thread_id).first() if is_uuid(thread_id) else None
-    thread = thread or _by_client_id(request, threads, thread_id)
+    is_key = isinstance(thread_id, UUID) or is_uuid(thread_id)
+    thread = threads.filter(pk=thread_id).first() if is_key else None
+    if thread is None and isinstance(thread_id, str):
+        thread = _by_client_id(request, threads, thread_id)
     if thread is None:
         raise ThreadNotFoundError(thread_id)
     agent = registry.find(thread.agent)
@@ -173,78 +198,109 @@ def public_thread(request: Asker, thread_id: str, action: str) -> Thread:
 
 
 def public_tool_call(
-    request: Asker, thread_id: str, tool_call_id: str, action: str, *, left_to: str | None = None
+    request: Asker, thread_id: str | UUID, tool_call_id: str, action: str, *, left_to: str | None = None
 ) -> ToolCall:
-    """The call of this id, with its thread, to do ``action`` to: answer or approve.
+    """Return the call of this id, with its thread, to do ``action`` to: add_tool_result or approve.
 
-    ``left_to`` says who may: ``owner`` (and staff), ``staff``, or ``server``, nobody outside; None: whom the call's
-    tool names. Raises what ``public_thread`` raises, ToolCallNotFoundError, and PermissionDeniedError.
+    ``left_to`` says who may: ``owner`` (and staff), ``staff``, ``other`` than who asked, users with a permission, users
+    whom a function of the tool allows, or ``server``, which is no caller of the API; None means as the tool declares.
+    Raises what ``public_thread`` raises, ToolCallNotFoundError, and PermissionDeniedError.
     """
     thread = public_thread(request, thread_id, "view")
-    found = is_storable(tool_call_id) and ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id).first()
-    if not found:
+    rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
+    call = rows.first() if is_storable(tool_call_id) else None
+    if call is None:
         raise ToolCallNotFoundError(tool_call_id)
-    call: ToolCall = found
     call.thread = thread
-    who = left_to or (call.answered_by if action == "answer" else call.approved_by)
-    agent = registry.find(thread.agent)
-    is_allowed = policy().allows(request, action, agent=agent, thread=thread, tool_call=call)
-    if not (is_allowed and _is_one_of(request, who, thread)):
-        raise PermissionDeniedError(f"You may not {action} tool call {tool_call_id!r}.")
+    if not _is_allowed(request, call, action, left_to=left_to):
+        raise PermissionDeniedError(f"You may not perform {action!r} on tool call {tool_call_id!r}.")
     return call
 
 
+def can_decide(request: Asker, call: ToolCall) -> bool:
+    """Whether a call waits for a decision that the caller may make."""
+    return call.status == ToolCallStatus.APPROVAL_REQUESTED and _is_allowed(request, call, "approve")
+
+
+def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
+    option = "answered_by" if action == "add_tool_result" else "approved_by"
+    who = left_to or getattr(call, option)
+    agent, thread = registry.find(call.thread.agent), call.thread
+    is_allowed = policy().allows(request, action, agent=agent, thread=thread, tool_call=call)
+    return is_allowed and _is_one_of(request, who, call, option=option)
+
+
 def public_attachment(request: Asker, key: str) -> Attachment:
-    """The attachment of this id, to view: what the caller has uploaded and not sent, or what a thread has that they may
-    view. Raises AttachmentNotFoundError."""
-    # Asked for an id of nothing too: it may begin a session, by which the answer would tell that there is something.
-    whose = owner_and_scope(request) if public_agents(request) else None
+    """Return the attachment of this id, to view: one that the caller has uploaded and not sent, or one of a thread that
+    they may view. Raises AttachmentNotFoundError.
+    """
+    # Called for an unknown id, too: it may begin a session, which would reveal that the id exists.
+    uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
-    if row is None or not _may_view(request, row, whose=whose):
+    if row is None or not _may_view(request, row, uploader=uploader):
         raise AttachmentNotFoundError(key)
     return row
 
 
-def _may_view(request: Asker, row: Attachment, *, whose: tuple[Any, str] | None) -> bool:
+def _may_view(request: Asker, row: Attachment, *, uploader: tuple[User | None, str] | None) -> bool:
     if row.thread_id is None:
-        return whose is not None and (getattr(whose[0], "pk", None), whose[1]) == (row.owner_id, row.scope)
+        return uploader is not None and (getattr(uploader[0], "pk", None), uploader[1]) == (row.owner_id, row.scope)
     try:
-        thread = public_thread(request, str(row.thread_id), "view")
+        public_thread(request, row.thread_id, "view")
     except (ThreadNotFoundError, PermissionDeniedError):
         return False
-    return thread.pk == row.thread_id  # a caller may have given this id to a thread of theirs
+    return True
 
 
-def owner_and_scope(request: Asker) -> tuple[Any, str]:
-    """Owner, None for nobody, and scope of what the caller makes. Django's anonymous user owns nothing."""
+def owner_and_scope(request: Asker) -> tuple[User | None, str]:
+    """Return the owner and the scope for what the caller creates. The owner is None if there is none, as for Django's
+    anonymous user.
+    """
     owner, scope = policy().owner_and_scope(request)
     return None if getattr(owner, "pk", None) is None else owner, scope
 
 
-def sender(request: Asker, parts: Any) -> tuple[Any, str] | None:
-    """Whose uploads these parts of a message of the caller's may name; None where they name none: to be asked may begin
-    a session."""
-    names_some = isinstance(parts, list) and any(attachment_id(part) for part in parts)
-    return owner_and_scope(request) if names_some else None
+def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
+    """Return whose uploads these parts of the caller's message may name, or None if they name none, because asking the
+    policy may begin a session.
+    """
+    has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
+    return owner_and_scope(request) if has_uploads else None
 
 
-def decider(request: Asker, thread: Thread) -> Any:
-    """Who decides, as it is kept with a call: the user; None where the thread is nobody's, and so left to a scope."""
-    is_named = thread.owner_id is not None or getattr(request.user, "is_staff", False)
-    return request.user if is_named else None
+def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
+    """Return the caller as the actor that is recorded. Callers without a row of the user model, and callers who act on
+    a thread without an owner, are known by their scope.
+    """
+    user = _user_row(request.user)
+    needs_scope = user is None or (thread is not None and thread.owner_id is None)
+    return Actor(user=user, scope=owner_and_scope(request)[1] if needs_scope else None, via=via)
 
 
-def _is_one_of(request: Asker, who: str, thread: Thread) -> bool:
-    """Whether the caller is among those to whom something about the thread is left."""
+def _user_row(user: User) -> User | None:
+    """Return the row of a user; stateless tokens stand for one that has to be read."""
+    if isinstance(user, get_user_model()) or not getattr(user, "is_authenticated", False):
+        return user if isinstance(user, get_user_model()) else None
+    try:
+        return get_user_model()._default_manager.filter(pk=user.pk).first()
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _is_one_of(request: Asker, who: str, call: ToolCall, *, option: str) -> bool:
+    """Whether ``who``, the value of the tool's ``option``, includes the caller, who may then decide the call."""
+    thread = call.thread
     if who == "server":
         return False
+    if who not in {"owner", "staff"}:
+        return is_left_to(_user_row(request.user), who, call, option=option)
     if getattr(request.user, "is_staff", False):
         return True
     return who == "owner" and _is_owner(request, thread)
 
 
 def _is_owner(request: Asker, thread: Thread) -> bool:
-    """Whether the thread is the caller's; one without an owner is of those who would create it in its scope."""
+    """Whether the thread is the caller's; one without an owner belongs to those who would create it in its scope."""
     if thread.owner_id is not None:
         return bool(request.user.pk == thread.owner_id)
     owner, scope = owner_and_scope(request)
@@ -252,17 +308,19 @@ def _is_owner(request: Asker, thread: Thread) -> bool:
 
 
 def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Thread | None:
-    """Only where there is one is the policy asked whose new threads would be: that may begin a session."""
-    found = threads.filter(client_id=client_id)
-    if not is_storable(client_id) or not found.exists():
+    """Return the thread of this client id. Only if there is one, ask the policy for the caller's owner and scope: that
+    may begin a session.
+    """
+    named = threads.filter(client_id=client_id)
+    if not is_storable(client_id) or not named.exists():
         return None
     owner, scope = owner_and_scope(request)
-    return found.filter(owner=owner, scope=scope).first()
+    return named.filter(owner=owner, scope=scope).first()
 
 
-def _forget(*, setting: str, **_: object) -> None:
+def _clear_cache(*, setting: str, **_: object) -> None:
     if setting == "DURABLE_AGENTS":
         policy.cache_clear()
 
 
-setting_changed.connect(_forget)
+setting_changed.connect(_clear_cache)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scripted_model() -> Iterator[ScriptedModel]:
-    """A scripted model in place of every agent's, without answers yet: ``scripted_model.script("Hello.")``."""
+    """Replace every agent's model by a scripted one, without answers yet: ``scripted_model.script("Hello.")``."""
     from durable_agents.testing import ScriptedModel  # noqa: PLC0415 - needs the app registry
 
     with ScriptedModel() as model:
@@ -22,7 +22,7 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def run_until_idle() -> Callable[..., Ran]:
-    """``durable_agents.testing.run_until_idle``; the test says which database it wants (``db``)."""
+    """Return ``durable_agents.testing.run_until_idle``; the test chooses its database (``db``)."""
     from durable_agents import testing  # noqa: PLC0415 - needs the app registry
 
     return testing.run_until_idle

@@ -1,6 +1,6 @@
-"""Hides which texts are secret: keys that agents are given, and those of the environment. None is stored or logged.
+"""Redact secrets from texts: keys that agents are given, and those of the environment. None is stored or logged.
 
-Providers and libraries put what they were called with into their errors; those are kept for the admin and the log.
+Providers and libraries include the arguments of a call in their errors, and those are kept for the admin and the log.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 MASK = "[secret]"
 MIN_CHARS = 8
-"""Shorter values are no keys, and would be found by chance."""
+"""Shorter values are no keys, and would match by chance."""
 MAX_KNOWN = 1000
-"""``configure`` may give every user a key of their own: the last ones count."""
+"""``configure`` may return a key for each user: the last ones count."""
 
 _IS_SECRET = re.compile(r"(key|token|secret|password|credentials?|authorization|cookie)$", re.IGNORECASE)
 _known: OrderedDict[str, None] = OrderedDict()
 
 
-def remember(settings: Mapping[str, Any]) -> None:
-    """Take the values of keys like ``api_key``, at any depth of a model's settings, for secrets from now on."""
+def remember(settings: Mapping[str, object]) -> None:
+    """Treat the values of keys like ``api_key``, at any depth of a model's settings, as secrets from now on."""
     for secret in _secrets_of(settings):
         _known[secret] = None
         _known.move_to_end(secret)
@@ -32,19 +31,20 @@ def remember(settings: Mapping[str, Any]) -> None:
 
 
 def redacted(text: str) -> str:
-    """The text with every known secret in it masked."""
+    """Return the text with every known secret in it masked."""
+    # The longest first: a secret may contain another one, whose mask would leave the rest of it readable.
     for secret in sorted({*_known, *_secrets_of(os.environ)}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
 
 
 def described(error: BaseException) -> str:
-    """An error's type and text, for the admin and the log."""
+    """Return an error's type and text, for the admin and the log."""
     return redacted(f"{type(error).__name__}: {error}")
 
 
 class Redacting(logging.Filter):
-    """Lets every record through, without secrets in its message; for loggers of libraries that are given keys."""
+    """Removes secrets from the messages of all records; for loggers of libraries that are given keys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always true."""
@@ -55,17 +55,13 @@ class Redacting(logging.Filter):
         return True
 
 
-def _secrets_of(value: Any, *, is_secret: bool = False) -> Iterator[str]:
+def _secrets_of(value: object, *, is_secret: bool = False) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, item in list(value.items()):
             yield from _secrets_of(item, is_secret=is_secret or bool(_IS_SECRET.search(str(name))))
     elif isinstance(value, str):
-        yield from (text for text in _forms(value) if is_secret and len(text) >= MIN_CHARS)
+        forms = {value, value.rpartition(" ")[2]}  # ``Bearer sk-1234`` also occurs without its scheme
+        yield from (text for text in forms if is_secret and len(text) >= MIN_CHARS)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for item in value:
             yield from _secrets_of(item, is_secret=is_secret)
-
-
-def _forms(value: str) -> Iterable[str]:
-    """The value, and what comes after the name of its scheme: ``Bearer sk-1234``."""
-    return {value, value.rpartition(" ")[2]}

@@ -1,28 +1,28 @@
-"""Hides when a failed attempt is tried again: pure decisions, no clock, no database."""
+"""Retry policy: decides whether and when a failed attempt runs again; no clock, no database."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from durable_agents.exceptions import ErrorKind
 
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""A provider's Retry-After is believed up to here; a longer one would look like a thread that hangs."""
+"""Limit for a provider's Retry-After; a longer wait would look like a thread that hangs."""
 
 
 @dataclass(frozen=True)
 class RetryIn:
-    """``Retry.classify`` returns it: try again after ``seconds``."""
+    """Returned by ``Retry.classify``: try again after ``seconds``."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Fail:
-    """``Retry.classify`` returns it: do not try again; ``kind`` becomes the error code."""
+    """Returned by ``Retry.classify``: do not try again; ``kind`` becomes the error code."""
 
     kind: ErrorKind | str = ErrorKind.UNKNOWN
 
@@ -42,26 +42,27 @@ class Retry:
     multiplier: float = 2.0
     max_delay_seconds: float = 30.0
     jitter: bool = True
-    retry_if: Callable[..., Any] | None = None
+    retry_if: Callable[..., object] | None = None
     classify: Callable[[Exception], RetryIn | Fail | None] | None = None
 
     def delay_seconds(self, attempt: int, *, retry_after_seconds: float | None = None) -> float:
-        """Seconds to wait after failed attempt number ``attempt`` (from 1); a provider's own wish is a lower bound."""
-        delay = min(self._raw_delay(attempt), self.max_delay_seconds)
+        """Return the seconds to wait after failed attempt number ``attempt`` (from 1); the delay that a provider asks
+        for is a lower bound.
+        """
+        delay = self.initial_delay_seconds
+        if self.backoff == "linear":
+            delay *= attempt
+        elif self.backoff == "exponential":
+            delay *= self.multiplier ** min(attempt - 1, 60)  # a much larger power would overflow
+        delay = min(delay, self.max_delay_seconds)
         if self.jitter:
             delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
         if retry_after_seconds is None:
             return delay
-        wish = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
-        return max(delay, wish * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
-
-    def _raw_delay(self, attempt: int) -> float:
-        if self.backoff == "constant":
-            return self.initial_delay_seconds
-        if self.backoff == "linear":
-            return self.initial_delay_seconds * attempt
-        return self.initial_delay_seconds * self.multiplier ** min(attempt - 1, 60)
+        asked = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
+        # Never sooner than the provider asks, but spread: every waiting run was given the same delay.
+        return max(delay, asked * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
 
 
 ONCE = Retry(max_attempts=1)
-"""No second try: what a tool without ``retry`` gets."""
+"""No retry: the default of tools."""

@@ -2,6 +2,6 @@
 
 from django.urls import re_path
 
-from durable_agents.consumers import ThreadConsumer
+from durable_agents.live.consumer import ThreadConsumer
 
 websocket_urlpatterns = [re_path(r"^ws/agents/?$", ThreadConsumer.as_asgi())]

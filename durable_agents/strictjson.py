@@ -1,32 +1,57 @@
-"""Hides how JSON from outside is read, bounded in depth and every number finite, and what of it no database stores.
+"""Parse JSON from outside, with bounded depth and finite numbers, and find or clean text that databases cannot store.
 
-To read it lets every text through: what is stored is cleaned where it is stored, and ids are looked at there.
+Parsing itself accepts any text: content is cleaned, and ids are validated, when they are stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
+from enum import Enum
+from typing import TypeAlias, overload
 from uuid import UUID
 
+from django.utils.functional import Promise
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+"""A JSON value, as ``read`` and ``clean`` return it."""
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_MAX_DIGITS = 4300
+"""Python's own limit for numbers as text."""
+_MAX_NUMBER = 10**_MAX_DIGITS
+
+
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+"""A string of a JSON text, an unfinished one included. The pattern never backtracks: the time is linear in any text."""
 
 
 class TooDeepError(ValueError):
     """The text nests arrays and objects deeper than allowed."""
 
 
-def read(text: str, *, max_depth: int) -> Any:
-    """The value of a JSON text.
+class TooManyValuesError(ValueError):
+    """The text has more values than allowed."""
 
-    Raises ValueError where it is no JSON, has NaN, an infinity or a number that overflows to one, and TooDeepError
-    where it nests more than ``max_depth`` levels.
+
+def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict: bool = True) -> JSON:
+    """Return the value of a JSON text; unless ``is_strict``, its strings may contain line breaks.
+
+    Raises ValueError if it is not JSON or has NaN, an infinity or a number that overflows to one, TooDeepError if it
+    nests more than ``max_depth`` levels, and TooManyValuesError, before parsing it, if it has more than about
+    ``max_values`` values: an empty list takes two bytes of text, but 64 of memory.
     """
+    if max_values is not None and has_more_values_than(max_values, text):
+        raise TooManyValuesError(f"it has more than {max_values} values")
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value: JSON = json.loads(text, parse_constant=_refuse, parse_float=_finite, strict=is_strict)
     except RecursionError as error:
         raise TooDeepError(f"it nests more than {max_depth} levels deep") from error
     if is_deeper_than(max_depth, value):
@@ -34,8 +59,46 @@ def read(text: str, *, max_depth: int) -> Any:
     return value
 
 
+def has_more_values_than(limit: int, text: str) -> bool:
+    """Return whether a JSON text has more than about ``limit`` values, without parsing it."""
+    if _values(text) <= limit:  # counted within strings too, which is faster
+        return False
+    if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:  # as many strings: do not even look for them
+        return True
+    return _values(_STRING.sub("", text)) > limit
+
+
+def _values(text: str) -> int:
+    """About how many values begin in the text."""
+    return text.count(",") + text.count("[") + text.count("{")
+
+
+def is_deeper_than(limit: int, value: object) -> bool:
+    """Whether arrays and objects nest more than ``limit`` levels; checked level by level, so that no depth exhausts the
+    stack.
+    """
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(limit):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return bool(level)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
 def is_storable(text: str) -> bool:
-    """Whether every database stores the text: PostgreSQL knows neither NUL nor lone surrogates."""
+    """Whether every database stores the text: PostgreSQL stores neither NUL nor lone surrogates."""
     return _UNSTORABLE.search(text) is None
 
 
@@ -48,39 +111,117 @@ def is_uuid(text: str) -> bool:
     return True
 
 
-def clean(value: Any) -> Any:
-    """The value with U+FFFD for what no database stores in every string of it, and null for NaN and infinities."""
-    if isinstance(value, str):
-        return _UNSTORABLE.sub("\ufffd", value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+@overload
+def clean(value: str | Promise) -> str: ...
+
+
+@overload
+def clean(value: Mapping[str, object]) -> dict[str, JSON]: ...
+
+
+@overload
+def clean(value: object) -> JSON: ...
+
+
+def clean(value: object) -> JSON:
+    """Return a value as JSON that every database stores.
+
+    U+FFFD stands for NUL and lone surrogates in texts and keys, null for NaN and infinities. Texts that are translated
+    lazily, members of enums, keys that are no texts, sets, bytes, dates, decimals, dataclasses and Pydantic models
+    become what JSON has for them. Raises TypeError for anything else.
+    """
+    if isinstance(value, Enum):
+        member: object = value.value
+        return clean(member)
+    if isinstance(value, str | Promise):
+        return _UNSTORABLE.sub("\ufffd", str(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        # Python takes quadratic time to write a number out, and refuses to beyond its own limit.
+        if value is not None and abs(value) >= _MAX_NUMBER:
+            raise TypeError(f"a number has more than {_MAX_DIGITS} digits")
+        return value
     if isinstance(value, Mapping):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return {_key(key): clean(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
+    return clean(plain(value))
+
+
+def _key(key: object) -> str:
+    """Return a key of an object as json.dumps writes it, and any other one as its text."""
+    cleaned = key if isinstance(key, tuple) else clean(key)
+    if cleaned is None or isinstance(cleaned, bool | int | float):
+        return json.dumps(cleaned)
+    return _UNSTORABLE.sub("\ufffd", str(cleaned))
+
+
+def plain(value: object) -> object:
+    """Convert a value of another type to types that ``clean`` accepts. Sets are sorted: equal sets give equal lists."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, AbstractSet):
+        return sorted((clean(item) for item in value), key=repr)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    if hasattr(value, "model_dump"):  # a Pydantic model; mode="python" keeps foreign types for ``clean``
+        return value.model_dump(mode="python", by_alias=True)
+    if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
+        raise TypeError(
+            f"a {type(value).__name__} is no JSON value. Give its values (a dict), not the instance or query."
+        )
+    if isinstance(value, Sequence | ValuesView | Iterator):
+        return list(value)
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - most values come without it
+
+    try:
+        return to_jsonable_python(value)
+    except ValueError as error:
+        raise TypeError(f"a {type(value).__name__} is no JSON value: {error}") from error
+
+
+def content_hash(value: object) -> str:
+    """Return the SHA-256 of a JSON value, in hex; the order of an object's keys does not matter."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@dataclass
+class Halves:
+    """Joins characters that texts in pieces cut in two: servers that count in UTF-16 send the halves of an emoji in two
+    chunks, each of which is a lone surrogate to Python."""
+
+    held: str = ""
+
+    def join(self, text: str) -> str:
+        """Return the text after the half that was held of the one before; a first half at its end is held until the
+        next.
+        """
+        text = self.held + text
+        self.held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
+        whole = text[: len(text) - len(self.held)]
+        return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), whole)
+
+    def rest(self) -> str:
+        """Return the half that was held, if any, because no more text follows; else an empty text."""
+        rest, self.held = self.held, ""
+        return rest
+
+
+def as_jsonb(value: JSON) -> JSON:
+    """Return a clean value as PostgreSQL's ``jsonb`` gives it back: keys by length and then by their bytes, and large
+    numbers without an exponent.
+    """
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return {key: as_jsonb(value[key]) for key in keys}
+    if isinstance(value, list):
+        return [as_jsonb(item) for item in value]
+    if isinstance(value, float):
+        return int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else value + 0.0  # there is no negative zero
     return value
 
 
-def is_deeper_than(limit: int, value: Any) -> bool:
-    """Whether arrays and objects nest more than ``limit`` levels; level by level, so that no depth can hurt."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(limit):
-        level = [child for item in level for child in _children(item) if isinstance(child, dict | list)]
-        if not level:
-            return False
-    return bool(level)
-
-
-def _children(item: dict[str, Any] | list[Any]) -> Any:
-    return item.values() if isinstance(item, dict) else item
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not allowed")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return number
+_EXPONENT_FROM = 1e16
+"""Python writes floats from here on with an exponent, and reads them without one as integers."""

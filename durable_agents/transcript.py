@@ -1,13 +1,14 @@
-"""Hides how a message is assembled from rows: nothing is rewritten as a run grows.
+"""Assemble messages from rows; nothing is rewritten as a run grows.
 
 An assistant message is the parts of its closed streams, in order, with the outcomes of its tool-call rows filled in.
-Two readers want it in two shapes: clients (UI messages) and the model (turns).
+It has two shapes: UI messages for clients, and turns for the model.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any
 from uuid import UUID
 
@@ -16,8 +17,19 @@ from django.db.models import Q
 
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import Step, Turn
-from durable_agents.models import Attachment, Message, MessageQuerySet, Role, Stream, Thread, ToolCall
-from durable_agents.parts import CallOutcome, Part, assemble, attachment_id
+from durable_agents.models import (
+    OPEN_STREAM_STATES,
+    Attachment,
+    Delta,
+    Message,
+    MessageQuerySet,
+    Role,
+    Stream,
+    Thread,
+    ToolCall,
+)
+from durable_agents.parts import CallOutcome, Part, assemble, attachment_id, fold
+from durable_agents.times import to_iso
 
 UIMessage = dict[str, Any]
 
@@ -25,15 +37,17 @@ UIMessage = dict[str, Any]
 def ui_messages(
     messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None, using: str | None = None
 ) -> list[UIMessage]:
-    """The messages as clients see them, with the steps committed up to ``upto_rev``, by the database of this alias,
-    else where the project reads. Three queries, however many."""
+    """Return the messages as clients see them, with the steps committed up to ``upto_rev``. ``using`` is the alias of
+    the database to read from, by default the one that the project reads from. Makes three queries, however many
+    messages there are.
+    """
     rows = list(messages)
     steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), upto_rev=upto_rev, using=using)
     return [ui_message(row, steps.parts(row.pk) if row.role == Role.ASSISTANT else row.parts) for row in rows]
 
 
 def ui_message(row: Message, parts: Sequence[Part]) -> UIMessage:
-    """One message as clients see it, with these parts."""
+    """Return one message as clients see it, with these parts."""
     return {
         "id": row.shown_id,
         "client_id": row.client_id,
@@ -41,48 +55,63 @@ def ui_message(row: Message, parts: Sequence[Part]) -> UIMessage:
         "parts": list(parts),
         "metadata": row.metadata,
         "position": row.position,
-        "created_at": row.created_at.isoformat(),
+        "created_at": to_iso(row.created_at),
     }
 
 
 def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
-    """The parts of one closed stream as clients see them."""
+    """Return the parts of one closed stream as clients see them."""
     return assemble(stream.parts, {call.tool_call_id: call.outcome() for call in calls})
 
 
+def stream_open_at(thread: Thread) -> Stream | None:
+    """Return the attempt that was open at the thread's rev: still open, or closed by a later change."""
+    streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
+    last = streams.select_related("message").first()
+    if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
+        return None
+    return last
+
+
+def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
+    """Append the stored deltas of an open stream to its message, if that is among these. Return the ``seq`` of the last
+    delta, -1 if there is none.
+    """
+    deltas = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
+    for message in messages:
+        if message["id"] == stream.answer.shown_id:
+            message["parts"] = message["parts"] + fold(chunk for _, chunks in deltas for chunk in chunks)
+    return deltas[-1][0] if deltas else -1
+
+
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
-    """The history for the model: every shown message with a position, at most ``upto``, in order. Three queries."""
+    """Return the history for the model: every shown message with a position, at most ``upto``, in order. Three
+    queries.
+    """
     return histories({thread_id: upto}, using=using)[thread_id]
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
-    """The histories of several threads, each up to a position or whole. Three queries, however many."""
+    """Return the histories of several threads, each up to a position or whole. Three queries, however many."""
     shown = Message.objects.using(using).shown().filter(thread_id__in=upto, position__isnull=False)
-    rows = [row for row in shown if _is_within(row, upto[row.thread_id])]
+    ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
+    rows = [row for row in shown if (row.position or 0) <= ends[row.thread_id]]
     steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), using=using)
     found: dict[UUID, list[Turn]] = {thread_id: [] for thread_id in upto}
     for row in rows:
-        found[row.thread_id].append(_turn(row, steps))
+        is_answer = row.role == Role.ASSISTANT
+        turn = Turn(role=row.role, steps=steps.of(row.pk)) if is_answer else Turn(role=row.role, parts=row.parts)
+        found[row.thread_id].append(turn)
     return found
 
 
 def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | None = None) -> dict[UUID, Attachment]:
-    """The attachments that the messages of these threads carry, by id. One query at most, however many."""
+    """Return the attachments that the messages of these threads carry, by id. One query at most, however many."""
     named = {
         key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
     }
     rows = Attachment.objects.using(using).filter(pk__in=named, thread_id__in=histories)
     return {row.pk: row for row in rows} if named else {}
-
-
-def _is_within(row: Message, upto: int | None) -> bool:
-    return upto is None or (row.position or 0) <= upto
-
-
-def _turn(row: Message, steps: _StepsOf) -> Turn:
-    if row.role == Role.ASSISTANT:
-        return Turn(role=row.role, steps=steps.of(row.pk))
-    return Turn(role=row.role, parts=row.parts)
 
 
 class _StepsOf:
@@ -102,21 +131,21 @@ class _StepsOf:
             self._outcomes[call.stream_id][call.tool_call_id] = call.outcome()
 
     def parts(self, message_id: UUID) -> list[Part]:
-        """All parts of the message, step after step."""
+        """Return all parts of the message, step after step."""
         return [part for row in self._streams[message_id] for part in assemble(row.parts, self._outcomes[row.pk])]
 
     def of(self, message_id: UUID) -> list[Step]:
-        """The steps of the message as the model is told of them."""
-        return [Step(parts=row.parts, calls=self._calls(row), model=row.model) for row in self._streams[message_id]]
-
-    def _calls(self, row: Stream) -> list[CallOutcome]:
-        outcomes = self._outcomes[row.pk]
-        ids = (part.get("toolCallId") for part in row.parts)
-        return [outcomes[call_id] for call_id in ids if call_id in outcomes]
+        """Return the steps of the message as the model gets them."""
+        steps: list[Step] = []
+        for row in self._streams[message_id]:
+            outcomes, ids = self._outcomes[row.pk], [part.get("toolCallId") for part in row.parts]
+            calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
+            steps.append(Step(parts=row.parts, calls=calls, model=row.model))
+        return steps
 
 
 def get_thread(thread_id: UUID | str) -> Thread:
-    """The thread of this id. Raises ThreadNotFoundError."""
+    """Return the thread of this id. Raises ThreadNotFoundError."""
     try:
         return Thread.objects.get(pk=thread_id)
     except (Thread.DoesNotExist, ValidationError) as error:

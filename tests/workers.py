@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 
@@ -22,18 +22,21 @@ CLAIM = re.compile(r"^([\d.]+) INFO claim thread=(\w+)", re.MULTILINE)
 
 
 class Cluster:
-    """One `manage.py qcluster`, in a process group of its own."""
+    """One `manage.py qcluster`, in a process group of its own. `alive` are those that were not stopped or killed."""
 
-    def __init__(self, env: dict[str, str], **extra: str) -> None:
+    alive: ClassVar[set["Cluster"]] = set()
+
+    def __init__(self, env: dict[str, str], user: str | None = None, **extra: str) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the cluster is used
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "qcluster"],
+            [*(as_user(user) if user else []), sys.executable, "manage.py", "qcluster"],
             cwd=ROOT,
             env=env | extra,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.alive.add(self)
 
     @property
     def log(self) -> str:
@@ -58,7 +61,7 @@ class Cluster:
 
     def wait_until_ready(self, count: int) -> "Cluster":
         """Wait until that many workers are ready."""
-        until(lambda: len(self.workers) >= count, seconds=60, what=lambda: f"{count} ready workers: {self.log}")
+        until(lambda: len(self.workers) >= count, seconds=120, what=lambda: f"{count} ready workers: {self.log}")
         return self
 
     def processes(self) -> list[psutil.Process]:
@@ -78,6 +81,7 @@ class Cluster:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
+        self.alive.discard(self)
 
     def stop(self) -> None:
         """SIGTERM to the main process; SIGKILL to what is left after half a minute. A stopped one: nothing."""
@@ -89,7 +93,15 @@ class Cluster:
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        self.process.wait(10)  # else Python warns of a process that nobody has waited for
+        self.alive.discard(self)
         self._log.close()
+
+
+def as_user(name: str) -> list[str]:
+    """Return what a command begins with that a user runs whom limits bind, and who may read this checkout."""
+    may_read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    return ["setpriv", f"--reuid={name}", "--regid=nogroup", "--clear-groups", *may_read]
 
 
 def is_alive(pid: int) -> bool:
@@ -109,9 +121,9 @@ def group_of(pid: int) -> int | None:
 
 
 @contextlib.contextmanager
-def running(env: dict[str, str], *, workers: int = 2, **extra: str) -> Iterator[Cluster]:
-    """A cluster of ready workers, stopped at the end."""
-    cluster = Cluster(env, TEST_WORKERS=str(workers), **extra)
+def running(env: dict[str, str], *, workers: int = 2, user: str | None = None, **extra: str) -> Iterator[Cluster]:
+    """A cluster of ready workers, run by this user, stopped at the end."""
+    cluster = Cluster(env, user, TEST_WORKERS=str(workers), **extra)
     try:
         yield cluster.wait_until_ready(workers)
     finally:
@@ -129,17 +141,18 @@ def until(condition: Callable[[], Any], *, seconds: float = 30, what: Callable[[
 
 
 def at_rest(*threads: Thread, seconds: float = 30) -> list[Thread]:
-    """Wait until these threads are at rest; return them as they then are."""
+    """Wait until these threads are at rest; return them as they then are, in this order."""
     ids = [thread.pk for thread in threads]
 
     def rested() -> bool:
         return not Thread.objects.running().filter(pk__in=ids).exists()
 
     until(rested, seconds=seconds, what=lambda: str(list(Thread.objects.running().filter(pk__in=ids).values())))
-    return list(Thread.objects.filter(pk__in=ids))
+    rows = Thread.objects.in_bulk(ids)
+    return [rows[pk] for pk in ids if pk in rows]
 
 
-def written(path: Path) -> str:
+def text_in(path: Path) -> str:
     """What a tool has written into a file so far."""
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

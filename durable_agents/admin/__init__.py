@@ -1,20 +1,30 @@
-"""Threads and all that belongs to them in Django's admin, to be read, and what is to be done to threads and calls.
+"""Django admin for threads and their rows: read-only, with actions for threads and tool calls.
 
-No row can be edited here: whoever may change threads may stop and resume them, whoever may delete them may delete them,
-whoever may change tool calls may decide those that wait for a person, each through the function of ``lifecycle`` that
-everybody else calls.
+No row can be edited here. Stopping and resuming need the change permission for threads, deleting needs their delete
+permission, and deciding calls that wait for a person needs the change permission for tool calls. Each action calls the
+``lifecycle`` function that every other caller uses.
 """
 
-from durable_agents.admin.calls import ToolCallAdmin
-from durable_agents.admin.rows import AttachmentAdmin, DeltaAdmin, MessageAdmin, PoolAdmin, StreamAdmin
+from durable_agents.admin.audit import AuditEntryAdmin
+from durable_agents.admin.read_only import (
+    AttachmentAdmin,
+    DeltaAdmin,
+    MessageAdmin,
+    PoolAdmin,
+    StreamAdmin,
+    WorkerProblemAdmin,
+)
 from durable_agents.admin.threads import ThreadAdmin
+from durable_agents.admin.tool_calls import ToolCallAdmin
 
 __all__ = [
     "AttachmentAdmin",
+    "AuditEntryAdmin",
     "DeltaAdmin",
     "MessageAdmin",
     "PoolAdmin",
     "StreamAdmin",
     "ThreadAdmin",
     "ToolCallAdmin",
+    "WorkerProblemAdmin",
 ]

@@ -1,6 +1,6 @@
-"""Hides how a thread is told on its page: its newest messages, every attempt at each answer, every tool call.
+"""Build the page of a thread: its newest messages, every attempt at each answer, every tool call.
 
-Five queries, however long it is; what is shown is bounded, and the lists have the rest.
+Five queries, however long the thread is. The page shows a bounded number of rows; the lists have the rest.
 """
 
 from __future__ import annotations
@@ -10,10 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from durable_agents.admin.deciding import Decision, Question, arguments_to_change, decisions_of, question_of
-from durable_agents.admin.display import brief, cut, joined, money, pretty, seconds, tokens
+from durable_agents.actors import User
+from durable_agents.admin.decisions import (
+    Decision,
+    Question,
+    arguments_to_change,
+    decisions_of,
+    is_left_to_user,
+    question_of,
+)
+from durable_agents.admin.formatting import brief, cut, joined, money, pretty, seconds, tokens
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, Thread, ToolCall
 from durable_agents.parts import Part, attachment_id, fold
+from durable_agents.tool_call_permissions import whom
 
 MAX_MESSAGES, MAX_ATTEMPTS = 100, 300
 _MAX_VALUE_CHARS = 4_000
@@ -21,7 +30,7 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call with what went in, on one line and in full, what came out, and what is to be decided of it."""
+    """A tool call with its arguments, on one line and in full, its outcome, and its available decisions."""
 
     row: ToolCall
     brief: str
@@ -33,12 +42,17 @@ class ShownCall:
     took: str
     question: Question | None
     decisions: Sequence[Decision]
+    """What the user of the page may decide."""
+    is_left_to_user: bool
+    """Whether the tool leaves the answer to the user of the page."""
+    left_to: str
+    """A description of who may answer."""
     editable: str
-    """The arguments as text to be changed; empty where they are too long for that."""
+    """The arguments as text to be changed; empty if they are too long for that."""
 
     @property
     def key(self) -> str:
-        """What makes ids on the page unique."""
+        """A key for unique ids on the page."""
         return self.row.pk.hex
 
     @property
@@ -60,7 +74,7 @@ class ShownPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownAttempt:
-    """One stream: what became of it, and what it said so far or in the end."""
+    """One stream, with its state and its content: what has arrived so far, or all of it."""
 
     row: Stream
     parts: Sequence[ShownPart]
@@ -97,17 +111,17 @@ class Conversation:
 
     @property
     def waiting(self) -> list[ShownCall]:
-        """Those of them that wait for a person."""
+        """The open calls that wait for a person."""
         return [call for call in self.open_calls if call.question is not None]
 
 
-def conversation(thread: Thread) -> Conversation:
-    """The thread as its page tells it."""
+def conversation(thread: Thread, user: User) -> Conversation:
+    """Return the thread as its page shows it to this user."""
     newest = list(Message.objects.shown().filter(thread=thread).reverse()[: MAX_MESSAGES + 1])
     messages = newest[:MAX_MESSAGES][::-1]
     latest = list(Stream.objects.filter(message__in=messages).order_by("-number")[: MAX_ATTEMPTS + 1])
     streams = latest[:MAX_ATTEMPTS][::-1]
-    attempts = _Attempts(streams)
+    attempts = _Attempts(streams, user)
     shown = [ShownMessage(row=row, parts=_parts(row.parts, {}), attempts=list(attempts.of(row.pk))) for row in messages]
     return Conversation(messages=shown, is_cut=len(newest) > MAX_MESSAGES or len(latest) > MAX_ATTEMPTS)
 
@@ -115,30 +129,37 @@ def conversation(thread: Thread) -> Conversation:
 class _Attempts:
     """Streams with their calls and, where they are open, with the deltas stored so far."""
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
+    def __init__(self, streams: Sequence[Stream], user: User) -> None:
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
         self._calls: Mapping[UUID, dict[str, ShownCall]] = defaultdict(dict)
         for stream in streams:
             self._streams[stream.answer_id].append(stream)
-        calls = ToolCall.objects.filter(stream__in=streams).select_related("approval_decided_by")
+        # Who asked is read with the calls: whom a decision is left to may depend on it, for each call.
+        calls = ToolCall.objects.filter(stream__in=streams).select_related("thread", "approval_decided_by").with_asker()
         for call in calls.order_by("created_at", "rev"):
-            self._calls[call.stream_id][call.tool_call_id] = shown_call(call)
+            self._calls[call.stream_id][call.tool_call_id] = shown_call(call, user)
 
     def of(self, message_id: UUID) -> Iterator[ShownAttempt]:
-        """The attempts of one message, in order."""
+        """Return the attempts of one message, in order."""
         for stream in self._streams[message_id]:
-            parts = stream.parts or (_so_far(stream) if stream.state in OPEN_STREAM_STATES else [])
+            parts = stream.parts
+            if not parts and stream.state in OPEN_STREAM_STATES:
+                deltas = Delta.objects.after(stream.pk, -1).values_list("chunks", flat=True)
+                parts = fold(chunk for chunks in deltas for chunk in chunks)
+            used = tokens(stream)
+            facts = joined(
+                stream.model,
+                stream.finish_reason,
+                used and f"{used} tokens",
+                money(stream.cost),
+                seconds(stream.started_at, stream.finished_at),
+            )
             yield ShownAttempt(
                 row=stream,
                 parts=_parts(parts, self._calls[stream.pk]),
-                facts=_facts(stream),
+                facts=facts,
                 detail=cut(stream.error_detail),
             )
-
-
-def _so_far(stream: Stream) -> list[Part]:
-    deltas = Delta.objects.after(stream.pk, -1).values_list("chunks", flat=True)
-    return fold(chunk for chunks in deltas for chunk in chunks)
 
 
 def _parts(parts: Iterable[Part], calls: Mapping[str, ShownCall]) -> list[ShownPart]:
@@ -156,8 +177,8 @@ def _part(part: Part, call: ShownCall | None) -> ShownPart:
     return ShownPart(kind="data", text=pretty(part, max_chars=_MAX_VALUE_CHARS))
 
 
-def shown_call(row: ToolCall) -> ShownCall:
-    """A call as pages show it."""
+def shown_call(row: ToolCall, user: User) -> ShownCall:
+    """Return a call as pages show it to this user."""
 
     def shown(value: object) -> str:
         return "" if value is None else pretty(value, max_chars=_MAX_VALUE_CHARS)
@@ -172,17 +193,8 @@ def shown_call(row: ToolCall) -> ShownCall:
         detail=cut(row.error_detail),
         took=seconds(row.created_at, row.finished_at),
         question=question_of(row),
-        decisions=decisions_of(row),
+        decisions=decisions_of(row, user),
+        is_left_to_user=is_left_to_user(row, user),
+        left_to=whom(row.approved_by if question_of(row) == Question.APPROVAL else row.answered_by),
         editable=arguments_to_change(row) if question_of(row) == Question.APPROVAL else "",
-    )
-
-
-def _facts(stream: Stream) -> str:
-    used = tokens(stream)
-    return joined(
-        stream.model,
-        stream.finish_reason,
-        used and f"{used} tokens",
-        money(stream.cost),
-        seconds(stream.started_at, stream.finished_at),
     )

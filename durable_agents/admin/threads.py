@@ -1,5 +1,4 @@
-"""Hides what can be done to threads in the admin: read them as conversations, stop, resume, retry, fork, export and
-delete them."""
+"""Admin for threads: read them as conversations; stop, resume, retry, fork, export and delete them."""
 
 from __future__ import annotations
 
@@ -17,15 +16,17 @@ from django.db.models import ProtectedError, QuerySet, RestrictedError
 from django.db.models.deletion import Collector
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
-from durable_agents.admin.calls import THREAD, deciding_context
+from durable_agents.admin.audit import MAX_ENTRIES, entries_of, staff
 from durable_agents.admin.conversation import conversation
-from durable_agents.admin.display import age, all_tokens, badge, called, money, readable, tokens
-from durable_agents.admin.rows import ReadOnlyAdmin
+from durable_agents.admin.formatting import age, all_tokens, badge, called, money, readable, tokens
+from durable_agents.admin.read_only import ReadOnlyAdmin
+from durable_agents.admin.tool_calls import THREAD, decision_context
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall
 from durable_agents.reading import export_thread
@@ -33,52 +34,52 @@ from durable_agents.transcript import get_thread
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
-    """Something that may be done to a thread: how it is called, how it is drawn, and how it is told afterwards."""
+class ThreadAction:
+    """An action on threads: its label, its function, and its message."""
 
     name: str
-    label: Any
-    draw: Callable[[Thread], Thread]
-    begins_at: frozenset[ThreadStatus]
-    """Whose threads it moves; the others are left alone."""
+    label: Promise
+    run: Callable[..., Thread]
+    statuses: frozenset[ThreadStatus]
+    """The statuses of the threads that it changes; the others are left alone."""
     entry: str
     done: Callable[[int], str]
-    nothing: Any
+    if_none: Promise
 
 
-STOP = Move(
+STOP = ThreadAction(
     name="stop",
     label=_("Stop"),
-    draw=lifecycle.stop_thread,
-    begins_at=frozenset({ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}),
+    run=lifecycle.stop_thread,
+    statuses=frozenset({ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}),
     entry="Stopped the run.",
     done=lambda count: ngettext("%d thread was stopped.", "%d threads were stopped.", count) % count,
-    nothing=_("There was no run to stop."),
+    if_none=_("There was no run to stop."),
 )
-RESUME = Move(
+RESUME = ThreadAction(
     name="resume",
     label=_("Resume"),
-    draw=lifecycle.resume_thread,
-    begins_at=frozenset({ThreadStatus.STOPPED, ThreadStatus.FAILED}),
+    run=lifecycle.resume_thread,
+    statuses=frozenset({ThreadStatus.STOPPED, ThreadStatus.FAILED}),
     entry="Resumed the thread.",
     done=lambda count: ngettext("%d thread goes on.", "%d threads go on.", count) % count,
-    nothing=_("There was nothing to resume: no thread was stopped or failed."),
+    if_none=_("There was nothing to resume: no thread was stopped or failed."),
 )
-RETRY = Move(
+RETRY = ThreadAction(
     name="retry",
     label=_("Retry"),
-    draw=lifecycle.resume_thread,
-    begins_at=frozenset({ThreadStatus.FAILED}),
+    run=lifecycle.resume_thread,
+    statuses=frozenset({ThreadStatus.FAILED}),
     entry="Tried the failed run again.",
     done=lambda count: ngettext("%d thread tries again.", "%d threads try again.", count) % count,
-    nothing=_("There was nothing to try again: no thread failed."),
+    if_none=_("There was nothing to try again: no thread failed."),
 )
-MOVES = (STOP, RESUME, RETRY)
+ACTIONS = (STOP, RESUME, RETRY)
 
 
 @admin.register(Thread)
 class ThreadAdmin(ReadOnlyAdmin[Thread]):
-    """Threads: a list to find them in, and a page on which each is a conversation."""
+    """Threads: a list to search, and a page that shows each as a conversation."""
 
     list_display = ("called", "shown_status", "agent", "owner", "scope", "age", "used", "price")
     list_filter = ("status", "agent", "archived", "created_at")
@@ -98,78 +99,84 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.display(description=_("thread"), ordering="title")
     def called(self, row: Thread) -> str:
-        """Its title, or the beginning of its id."""
+        """Return its title, or the beginning of its id."""
         return called(row)
 
     @admin.display(description=_("status"), ordering="status")
     def shown_status(self, row: Thread) -> str:
-        """The status."""
+        """Return the status."""
         return badge(row.status, row.get_status_display())
 
     @admin.display(description=_("age"), ordering="created_at")
     def age(self, row: Thread) -> str:
-        """How old it is."""
+        """Return how old it is."""
         return age(row.created_at)
 
     @admin.display(description=_("tokens"))
     def used(self, row: Thread) -> str:
-        """What was used, in all."""
+        """Return the usage, in total."""
         return all_tokens(row)
 
     @admin.display(description=_("cost"), ordering="cost")
     def price(self, row: Thread) -> str:
-        """What it cost."""
+        """Return the cost."""
         return money(row.cost) or "-"
 
-    # What may be done.
+    # Actions.
 
-    def has_move_permission(self, request: HttpRequest) -> bool:
-        """Whoever may change threads; nothing else on these pages asks for that permission."""
+    def has_change_threads_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may change threads; nothing else on these pages needs that permission."""
         return bool(request.user.has_perm("durable_agents.change_thread"))
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may delete threads."""
+    def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:
+        """Whether the user may delete threads."""
+        # Not ``super()``: pages of read-only rows refuse deletions whatever the permissions are.
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
-    @admin.action(description=_("Stop the selected threads"), permissions=["move"])
+    @admin.action(description=_("Stop the selected threads"), permissions=["change_threads"])
     def stop_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Stop their runs."""
-        self._move(request, threads, STOP)
+        """Stop the runs of the selected threads."""
+        self._apply(request, threads, STOP)
 
-    @admin.action(description=_("Resume the selected threads"), permissions=["move"])
+    @admin.action(description=_("Resume the selected threads"), permissions=["change_threads"])
     def resume_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Try again what was stopped or failed."""
-        self._move(request, threads, RESUME)
+        """Resume what was stopped or failed."""
+        self._apply(request, threads, RESUME)
 
-    @admin.action(description=_("Retry the selected threads that failed"), permissions=["move"])
+    @admin.action(description=_("Retry the selected threads that failed"), permissions=["change_threads"])
     def retry_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Try again what failed, and leave alone what was stopped."""
-        self._move(request, threads, RETRY)
+        """Resume what failed, and leave alone what was stopped."""
+        self._apply(request, threads, RETRY)
 
-    def _move(self, request: HttpRequest, threads: Iterable[Thread], move: Move) -> None:
-        """Draw the arrow for each thread, with a log entry for each one that it moved."""
+    def _apply(self, request: HttpRequest, threads: Iterable[Thread], action: ThreadAction) -> None:
+        """Run the transition for each thread, with a log entry for each one that it changed."""
         count = 0
         for thread in threads:
             try:
                 before = get_thread(thread.pk)  # a worker may have moved it since it was listed
-                if before.status not in move.begins_at or move.draw(before).status in move.begins_at:
+                if before.status not in action.statuses:
+                    continue
+                if action.run(before, by=staff(request)).status in action.statuses:
                     continue
             except DurableAgentsError as error:
                 self.message_user(request, str(error), messages.ERROR)
                 continue
-            self.log_change(request, thread, move.entry)
+            self.log_change(request, thread, action.entry)
             count += 1
         if count:
-            self.message_user(request, move.done(count), messages.SUCCESS)
+            self.message_user(request, action.done(count), messages.SUCCESS)
         else:
-            self.message_user(request, move.nothing, messages.WARNING)
+            self.message_user(request, str(action.if_none), messages.WARNING)
 
     def get_urls(self) -> list[URLPattern]:
-        """The pages of every model, and one address for each thing to do."""
-        views = {move.name: self._view(partial(self._move_one, move=move), self.has_move_permission) for move in MOVES}
+        """Return the pages of every model, and one URL for each action."""
+        views = {
+            action.name: self._view(partial(self._apply_one, action=action), self.has_change_threads_permission)
+            for action in ACTIONS
+        }
         views["fork"] = self._view(self._fork_one, self.has_fork_permission)
         views["export"] = self._view(self._export_one, self.has_export_permission)
-        doing = [
+        actions = [
             path(
                 f"<path:object_id>/{name}/",
                 self.admin_site.admin_view(require_POST(view)),
@@ -177,7 +184,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             )
             for name, view in views.items()
         ]
-        return [*doing, *super().get_urls()]
+        return [*actions, *super().get_urls()]
 
     def _view(
         self, do: Callable[[HttpRequest, Thread], HttpResponse], is_allowed: Callable[[HttpRequest], bool]
@@ -186,15 +193,15 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             """Do it to one thread, for those who may."""
             if not is_allowed(request):
                 raise PermissionDenied
-            thread = self.get_object(request, unquote(object_id))
+            thread = self.get_object(request, unquote(object_id))  # the admin quotes keys in its URLs
             if thread is None:
                 raise Http404
             return do(request, thread)
 
         return view
 
-    def _move_one(self, request: HttpRequest, thread: Thread, *, move: Move) -> HttpResponse:
-        self._move(request, [thread], move)
+    def _apply_one(self, request: HttpRequest, thread: Thread, *, action: ThreadAction) -> HttpResponse:
+        self._apply(request, [thread], action)
         return self._page_of(thread)
 
     def _page_of(self, thread: Thread) -> HttpResponse:
@@ -204,25 +211,25 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Copies.
 
     def has_fork_permission(self, request: HttpRequest) -> bool:
-        """Whoever may add threads: nobody adds one here by a form."""
+        """Whether the user may add threads: there is no form to add one here."""
         return bool(request.user.has_perm("durable_agents.add_thread"))
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Whoever may read what is exported."""
+        """Whether the user may read everything that is exported."""
         return bool(request.user.has_perm("durable_agents.view_thread")) and _may_read(request)
 
     @admin.action(description=_("Fork the selected threads"), permissions=["fork"])
     def fork_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Begin a thread with what was said in each; what goes on in one is unknown to the other."""
+        """Fork each thread; the copy and the original are independent from then on."""
         count = sum(self._fork(request, thread) is not None for thread in threads)
         if count:
             done = ngettext("%d thread was forked.", "%d threads were forked.", count) % count
             self.message_user(request, done, messages.SUCCESS)
 
     def _fork(self, request: HttpRequest, thread: Thread) -> Thread | None:
-        """The fork, with an entry in the log of both; None, and a message, where there cannot be one."""
+        """Return the fork, with an entry in the log of both; None, and a message, where it fails."""
         try:
-            fork = lifecycle.fork_thread(thread)
+            fork = lifecycle.fork_thread(thread, by=staff(request))
         except DurableAgentsError as error:
             self.message_user(request, str(error), messages.ERROR)
             return None
@@ -238,49 +245,57 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.action(description=_("Export the selected threads"), permissions=["export"])
     def export_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> HttpResponse:
-        """A file with a list of them."""
+        """Return a file with a list of the threads."""
         return self._file("threads.json", [self._exported(request, thread) for thread in threads])
 
     def _export_one(self, request: HttpRequest, thread: Thread) -> HttpResponse:
         return self._file(f"thread-{thread.pk}.json", self._exported(request, thread))
 
-    def _exported(self, request: HttpRequest, thread: Thread) -> dict[str, Any]:
+    def _exported(self, request: HttpRequest, thread: Thread) -> dict[str, object]:
         exported = export_thread(thread)
         self.log_change(request, thread, "Exported the thread.")
         return exported
 
-    def _file(self, name: str, content: Any) -> HttpResponse:
+    def _file(self, name: str, content: object) -> HttpResponse:
         text = json.dumps(content, ensure_ascii=False, indent=2)
         disposition = f'attachment; filename="{name}"'
         return HttpResponse(text, content_type="application/json", headers={"Content-Disposition": disposition})
 
     # The page of one thread.
 
-    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The page, with the conversation for those who may read what it consists of."""
-        thread: Thread | None = kwargs.get("obj")
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,  # noqa: FBT001, FBT002
+        change: bool = False,  # noqa: FBT001, FBT002
+        form_url: str = "",
+        obj: Thread | None = None,
+    ) -> HttpResponse:
+        """Show the page, with the conversation for users who may read all its rows."""
+        thread = obj
         if thread is not None:
             context["thread"] = thread
             context["used"], context["price"] = tokens(thread), money(thread.cost)
-            context["moves"] = self._moves(thread) if self.has_move_permission(request) else []
+            # Only actions that would change something: a failed thread is retried, which is to resume it.
+            offered = [RETRY] if thread.status == ThreadStatus.FAILED else [STOP, RESUME]
+            may_change = self.has_change_threads_permission(request)
+            context["actions"] = [action for action in offered if may_change and thread.status in action.statuses]
             context["may_fork"] = self.has_fork_permission(request) and not thread.is_running
             context["may_export"] = self.has_export_permission(request)
-            context["conversation"] = conversation(thread) if _may_read(request) else None
-            context |= deciding_context(request, back=THREAD)
-        return super().render_change_form(request, context, *args, **kwargs)
-
-    def _moves(self, thread: Thread) -> list[Move]:
-        """What there is to do: the others would do nothing."""
-        if thread.status == ThreadStatus.FAILED:
-            return [RETRY]
-        return [move for move in (STOP, RESUME) if thread.status in move.begins_at]
+            may_audit = request.user.has_perm("durable_agents.view_auditentry")
+            context["audit"] = entries_of(thread)[:MAX_ENTRIES] if may_audit else None
+            context["conversation"] = conversation(thread, request.user) if _may_read(request) else None
+            context |= decision_context(request, back=THREAD)
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     # Deleting.
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """What goes with the threads, counted and not listed: a long thread has thousands of rows."""
+        """Return what is deleted with the threads, counted and not listed."""
+        # Django's own lists every row by its name, and a long thread has thousands.
         collector = Collector(using=lifecycle.database(), origin=objs)
         try:
             collector.collect(objs)
@@ -295,16 +310,17 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         return [str(thread) for thread in objs], {name: count for name, count in counts.items() if count}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: Thread) -> None:
-        """Delete a thread as everybody else does."""
-        lifecycle.delete_thread(obj)
+        """Delete a thread through ``lifecycle``."""
+        lifecycle.delete_thread(obj, by=staff(request))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
-        """Delete threads as everybody else does."""
+        """Delete threads through ``lifecycle``."""
+        # One by one: Django's single statement would leave files behind and workers at their runs.
         for thread in queryset:
-            lifecycle.delete_thread(thread)
+            lifecycle.delete_thread(thread, by=staff(request))
 
 
 def _may_read(request: HttpRequest) -> bool:
-    """Whether the caller may view everything that a conversation is made of."""
-    made_of = (Message, Stream, ToolCall)
-    return all(request.user.has_perm(f"durable_agents.view_{model._meta.model_name}") for model in made_of)
+    """Whether the user may view all rows that a conversation consists of."""
+    models = (Message, Stream, ToolCall)
+    return all(request.user.has_perm(f"durable_agents.view_{model._meta.model_name}") for model in models)

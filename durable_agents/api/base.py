@@ -1,4 +1,4 @@
-"""Hides what makes a view ours: everything is pinned but who the caller is and how often they may come.
+"""Base class of all views: pins every REST framework setting except authentication and throttling.
 
 Authentication and throttle classes are the project's; renderer, parser, pagination, error format and the rest of
 REST framework's settings are not, so that the API is the same wherever it is mounted.
@@ -11,25 +11,30 @@ from importlib.util import find_spec
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
+from django.db import connections
 from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.schemas.inspectors import ViewInspector
 from rest_framework.views import APIView
 
-from durable_agents import limits
+from durable_agents import throttles
+from durable_agents.actors import Actor
+from durable_agents.api.csrf import check_visitor, send_token, token_before_body
 from durable_agents.api.errors import answer
-from durable_agents.api.operations import Operation
-from durable_agents.api.wire import AlwaysJSON, BoundedParser, StrictRenderer
+from durable_agents.api.json_bodies import AlwaysJSON, BoundedParser, StrictRenderer
+from durable_agents.api.openapi.operations import Operation
 from durable_agents.conf import config
 from durable_agents.models import Thread, ToolCall
-from durable_agents.policies import public_agents, public_thread, public_tool_call
+from durable_agents.policies import actor, public_agents, public_thread, public_tool_call
 
 
 class Door(BasePermission):
-    """Lets signed-in callers in, and others only where the policy allows what they came for with some public agent."""
+    """Admit signed-in callers, and others only where the policy allows their action with some public agent."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Whether the caller may come in at all; the policy is asked again about the agent or the thread."""
@@ -39,17 +44,11 @@ class Door(BasePermission):
         return action is not None and bool(public_agents(request, action))
 
 
-def _schema() -> Any:
-    """What describes a view to drf-spectacular; None where that extra is not installed."""
-    if not find_spec("drf_spectacular"):
-        return None
-    from durable_agents.api.schema import OperationSchema  # noqa: PLC0415 - an extra
+_SCHEMA: ViewInspector | None = None
+if find_spec("drf_spectacular"):  # an extra
+    from durable_agents.api.openapi.schema import OperationSchema
 
-    return OperationSchema()
-
-
-def _brings_message(body: Any) -> bool:
-    return isinstance(body, Mapping) and any(body.get(name) is not None for name in ("prompt", "parts"))
+    _SCHEMA = OperationSchema()
 
 
 class AgentsView(APIView):
@@ -61,53 +60,79 @@ class AgentsView(APIView):
     content_negotiation_class = AlwaysJSON
     metadata_class = None
     versioning_class = None
-    schema = _schema()
+    via = "rest"
+    schema = _SCHEMA
 
     @classmethod
-    def as_view(cls, **options: Any) -> Any:
-        """The view, outside ``ATOMIC_REQUESTS``: an arrow that owns its transaction can be drawn again when the
-        database refused it for another one's sake."""
-        return non_atomic_requests(super().as_view(**options))
+    def as_view(cls, **options: object) -> Any:
+        """Return the view, exempt from the ``ATOMIC_REQUESTS`` of every database."""
+        view: Callable[..., HttpResponseBase] = super().as_view(**options)
+        # Only a transition that owns its transaction can be retried after a conflict with a concurrent one. And with
+        # ATOMIC_REQUESTS the commit could fail after the response was built, outside of what answers database errors.
+        # A router may keep threads in any database, so all of them count.
+        for alias in connections:
+            view = non_atomic_requests(using=alias)(view)
+        return view
 
     @property
     def operation(self) -> Operation | None:
-        """What the request asks for; None for a method that there is not."""
+        """The requested operation; None for a method that does not exist."""
         handler = getattr(self, str(self.request.method).lower(), None)
         operation: Operation | None = getattr(handler, "operation", None)
         return operation
 
     @property
     def action(self) -> str | None:
-        """What the request is about to do, in the words of the policy; None for a method that there is not."""
+        """The policy's name for what the request does; None for an HTTP method that the view does not have."""
         return self.operation.action if self.operation else None
 
     def check_throttles(self, request: Request) -> None:
         """Count the request, by the project's own throttle classes and by ``THROTTLES``."""
         super().check_throttles(request)
-        limits.count("requests", request)
-        if self.operation and self.operation.sends and (self.action != "create" or _brings_message(request.data)):
-            limits.count("sends", request)
+        throttles.count("requests", request)
+        if self.operation is None or not self.operation.sends:
+            return
+        if self.action == "create":
+            # Parsing is only worth it here: a thread that is created without a message begins no run.
+            body = request.data
+            if not isinstance(body, Mapping) or (body.get("prompt") is None and body.get("parts") is None):
+                return
+        throttles.count("sends", request)
 
     def thread(self, request: Request, thread_id: str) -> Thread:
-        """The thread that the path names, where the caller may do to it what the request is about to do."""
+        """Return the thread that the path names, if the policy allows the caller this action."""
         return public_thread(request, thread_id, str(self.action))
 
+    def actor(self, request: Request, thread: Thread | None = None) -> Actor:
+        """Return the caller as the actor to record for what they do to this thread."""
+        return actor(request, via=self.via, thread=thread)
+
     def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
-        """The call that the path names, where the caller is one to whom what the request is about to do is left."""
+        """Return the call that the path names, if the caller is one who may decide it in this way."""
         return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 
-    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
-        """Ours."""
+    def get_exception_handler(self) -> Callable[[Exception, Mapping[str, object]], Response | None]:
+        """Return our exception handler."""
         return answer
 
-    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """The request; one whose body comes in chunks has no length, which REST framework would take for no body."""
+    def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
+        """Return the request, with a length where the client sends its body in chunks."""
+        # A chunked body has no Content-Length, which REST framework would take for no body.
         if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
             request.META["CONTENT_LENGTH"] = str(config().max_body_bytes)
         return super().initialize_request(request, *args, **kwargs)
 
     def perform_authentication(self, request: Request) -> None:
-        """Authenticate; a project may have nobody stand for anonymous callers, but policies are shown somebody."""
-        user: Any = request.user
-        if user is None:
-            request.user = AnonymousUser()
+        """Authenticate. Policies always get a user."""
+        with token_before_body(request):
+            user: object = request.user
+            if user is None:  # a project may set REST framework's UNAUTHENTICATED_USER to None
+                request.user = AnonymousUser()
+            if not request.user.is_authenticated:
+                check_visitor(request)
+
+    def check_permissions(self, request: Request) -> None:
+        """Admit the caller or not; a visitor gets the CSRF token that the next request needs."""
+        super().check_permissions(request)
+        if not request.user.is_authenticated:
+            send_token(request)

@@ -1,58 +1,66 @@
-"""Hides the many ways in which a request can fail: every error leaves as ``{"code", "detail"}``.
+"""Exception handler of the API: every error is answered as ``{"code", "detail"}``.
 
 ``code`` is stable and for programs, ``detail`` is one text for people.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from math import ceil
-from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import Error
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from durable_agents.exceptions import DurableAgentsError, ThrottledError, TooLargeError
+from durable_agents.databases import discard_after, is_outage
+from durable_agents.exceptions import DatabaseUnavailableError, DurableAgentsError, TooLargeError
+from durable_agents.logs import log_error
 from durable_agents.strictjson import clean
 
 
 class CallerError(exceptions.APIException):
-    """An error of this package in the terms of REST framework."""
+    """An error of this package in the form of REST framework's exceptions."""
 
     def __init__(self, error: DurableAgentsError) -> None:
         super().__init__(str(error), error.code)
         self.status_code = error.status_code or self.status_code
         self.default_code = error.code
-        self.wait = error.retry_after_seconds if isinstance(error, ThrottledError) else None
+        self.wait: float | None = getattr(error, "retry_after_seconds", None)
 
 
-def answer(error: Exception, context: dict[str, Any]) -> Response | None:
-    """The response to an exception raised in one of our views; None for one that is nobody's fault but ours.
+def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
+    """Return the response to an exception raised in one of our views; None for an internal error.
 
-    There is nothing to roll back: what an arrow wrote before it failed is undone already.
+    Nothing has to be rolled back: what a transition wrote before it failed is undone already.
     """
     problem = _translated(error)
     if not isinstance(problem, exceptions.APIException):
         return None
-    data = {"code": _code(problem), "detail": clean(_text(problem.detail))}
-    return Response(data, status=problem.status_code, headers=dict(_headers(problem)))
-
-
-def _headers(problem: exceptions.APIException) -> Iterator[tuple[str, str]]:
-    """How to sign in, or how long to wait."""
+    codes = problem.get_codes()  # of a validation error of several fields, a dict
+    code = codes if isinstance(codes, str) else problem.default_code
+    headers = {}
+    # REST framework's own handler adds these two headers; a handler of one's own has to.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
-        yield "WWW-Authenticate", challenge
+        headers["WWW-Authenticate"] = challenge
     wait_seconds = getattr(problem, "wait", None)
     if wait_seconds is not None:
-        yield "Retry-After", str(ceil(wait_seconds))
+        headers["Retry-After"] = str(ceil(wait_seconds))
+    # A detail may quote half a character of the request, which no response can encode.
+    data = {"code": code, "detail": clean(_text(problem.detail))}
+    return Response(data, status=problem.status_code, headers=headers)
 
 
 def _translated(error: Exception) -> Exception:
-    """The error as one of REST framework's, where it is the caller's."""
+    """Convert an error of the caller or the database to a REST framework exception; return any other unchanged."""
+    if isinstance(error, Error) and is_outage(error):
+        log_error("the database does not answer", action="request")
+        # A session that began during a failover stays read-only for as long as the connection lives.
+        discard_after(error)
+        error = DatabaseUnavailableError()
     if isinstance(error, RequestDataTooBig):
         error = TooLargeError("The request is too large.")
     if isinstance(error, DurableAgentsError) and error.status_code is not None:
@@ -66,21 +74,11 @@ def _translated(error: Exception) -> Exception:
     return error
 
 
-def _code(error: exceptions.APIException) -> str:
-    """The code of the error itself; errors of many fields have the one of their kind."""
-    codes = error.get_codes()
-    return codes if isinstance(codes, str) else error.default_code
-
-
-def _text(detail: Any) -> str:
-    """One text out of REST framework's texts, lists and dicts of them."""
+def _text(detail: object) -> str:
+    """Return one text from REST framework's texts, lists and dicts of them."""
     if isinstance(detail, dict):
-        return "; ".join(_named(str(name), item) for name, item in detail.items())
+        texts = [(str(name), _text(item)) for name, item in detail.items()]
+        return "; ".join(text if name in {"detail", "non_field_errors"} else f"{name}: {text}" for name, text in texts)
     if isinstance(detail, list | tuple):
         return "; ".join(_text(item) for item in detail)
     return str(detail)
-
-
-def _named(name: str, detail: Any) -> str:
-    text = _text(detail)
-    return text if name in {"detail", "non_field_errors"} else f"{name}: {text}"

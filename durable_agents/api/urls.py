@@ -1,12 +1,13 @@
-"""Paths of the API. Each answers with and without its trailing slash; the one with it is the name's."""
+"""URLs of the API. Each answers with and without its trailing slash; the URL's name reverses to the form with it."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from django.urls import URLPattern, path
 
-from durable_agents.api import chat, uploads, views
+from durable_agents.api import views
 from durable_agents.api.base import AgentsView
+from durable_agents.api.views import ai_sdk, attachments
 
 
 def _both(route: str, view: type[AgentsView], name: str) -> Iterator[URLPattern]:
@@ -34,8 +35,8 @@ urlpatterns = [
     *_both(f"{_CALL}/timeout", views.ToolTimeoutView, "tool-timeout"),
     *_both("threads/<str:thread_id>/usage", views.UsageView, "usage"),
     *_both("threads/<str:thread_id>/export", views.ExportView, "export"),
-    *_both("attachments", uploads.AttachmentListView, "attachments"),
-    *_both("attachments/<str:attachment_id>", uploads.AttachmentView, "attachment"),
+    *_both("attachments", attachments.AttachmentListView, "attachments"),
+    *_both("attachments/<str:attachment_id>", attachments.AttachmentView, "attachment"),
     *_both("ws-ticket", views.TicketView, "ws-ticket"),
 ]
 
@@ -43,12 +44,12 @@ if find_spec("drf_spectacular"):
     urlpatterns += _both("schema", views.SchemaView, "schema")
 
 streams = [
-    *_both("threads/<str:thread_id>/events", chat.EventsView, "events"),
-    *_both("chat", chat.ChatView, "chat"),
-    *_both("chat/<str:agent>", chat.ChatView, "chat-with"),
-    *_both("chat/<str:thread_id>/stream", chat.ChatStreamView, "chat-stream"),
-    *_both("chat/<str:agent>/<str:thread_id>/stream", chat.ChatStreamView, "chat-with-stream"),
-    *_both("chat/<str:thread_id>/stop", chat.ChatStopView, "chat-stop"),
-    *_both("chat/<str:agent>/<str:thread_id>/stop", chat.ChatStopView, "chat-with-stop"),
+    *_both("threads/<str:thread_id>/events", ai_sdk.EventsView, "events"),
+    *_both("chat", ai_sdk.ChatView, "chat"),
+    *_both("chat/<str:agent>", ai_sdk.ChatView, "chat-with"),
+    *_both("chat/<str:thread_id>/stream", ai_sdk.ChatStreamView, "chat-stream"),
+    *_both("chat/<str:agent>/<str:thread_id>/stream", ai_sdk.ChatStreamView, "chat-with-stream"),
+    *_both("chat/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-stop"),
+    *_both("chat/<str:agent>/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-with-stop"),
 ]
-"""What answers with a stream, or belongs to one."""
+"""URLs that answer with a stream, or belong to one."""

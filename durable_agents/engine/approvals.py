@@ -1,52 +1,81 @@
-"""Hides who decides whether a call waits for a person: the tool's declaration, or its function."""
+"""Decide whether a tool call needs approval: by the tool's declaration, or by its function."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from durable_agents.agents import Agent, ToolContext
-from durable_agents.engine.tools import context_of
-from durable_agents.lifecycle import Claim, NewCall, database
-from durable_agents.logs import log_error
-from durable_agents.models import Stream, Thread
-
-if TYPE_CHECKING:
-    from durable_agents.engine.worker import Engine
+from durable_agents.agents import Agent, Tool, ToolContext
+from durable_agents.engine.runtime import Runtime
+from durable_agents.engine.tool_context import context_of
+from durable_agents.lifecycle import Claim, NewCall, database, is_signed
+from durable_agents.logs import log, log_error
+from durable_agents.models import Stream, Thread, ToolCall
 
 
-async def with_approvals(engine: Engine, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
-    """The calls of a step, those marked that a person has to approve."""
-    if not any(_has_to_be_asked(agent, call) for call in calls):
+async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
+    """Return the calls of a step, with those marked that need a person's approval."""
+    if not any(_tool_that_decides(agent, call) for call in calls):
         return calls
-    thread, message_id = await engine.in_database(_thread_of, claim)
-    decided = []
+    thread, message_id = await runtime.in_database(_thread_of, claim)
+    decided: list[NewCall] = []
     for call in calls:
-        asks = _has_to_be_asked(agent, call)
-        needed = asks and await _is_needed(
-            engine,
-            agent,
-            call,
-            context_of(thread, call, message_id=message_id, attempt=1, idempotency_key=call.tool_call_id),
-        )
-        decided.append(replace(call, needs_approval=needed) if asks else call)
+        tool = _tool_that_decides(agent, call)
+        if tool is None:
+            decided.append(call)
+            continue
+        context = context_of(thread, call, message_id=message_id, attempt=1, idempotency_key=call.tool_call_id)
+        decided.append(replace(call, needs_approval=await _is_needed(runtime, tool, call.arguments, context)))
     return decided
 
 
-def _has_to_be_asked(agent: Agent, call: NewCall) -> bool:
-    tool = agent.find_tool(call.tool_name)
-    return tool is not None and not call.error and callable(tool.needs_approval)
+def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
+    """Return the tool of a call whose ``needs_approval`` is a function, or None."""
+    tool = None if call.error else agent.find_tool(call.tool_name)
+    return tool if tool is not None and callable(tool.needs_approval) else None
 
 
-async def _is_needed(engine: Engine, agent: Agent, call: NewCall, context: ToolContext) -> bool:
-    """What the tool's function says; one that fails means yes."""
-    decide: Any = getattr(agent.find_tool(call.tool_name), "needs_approval", True)
+async def may_run(
+    runtime: Runtime, tool: Tool, call: ToolCall, arguments: Mapping[str, object], context: ToolContext
+) -> bool:
+    """Return whether a call that a worker holds is exactly what a person approved, or needs no approval; log an error
+    if not. ``arguments`` are those that the call would run with.
+
+    An approval counts only with a valid signature on the row. A row without one, written by a release that did not sign
+    rows, runs only if the tool's function now says that it needs no approval.
+    """
+    was_requested = call.approval_requested_at is not None
+    if not (was_requested or tool.needs_approval) or is_signed(call):
+        return True
+    if not was_requested and callable(tool.needs_approval) and not await _is_needed(runtime, tool, arguments, context):
+        return True
+    log(
+        logging.ERROR,
+        "a call was not approved as it is: it does not run",
+        action="approval_invalid",
+        thread=context.thread_id,
+        tool_call=context.tool_call_id,
+    )
+    return False
+
+
+async def _is_needed(runtime: Runtime, tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
+    """Return the result of the tool's ``needs_approval`` for the validated arguments, or True if it fails."""
+    decide = tool.needs_approval
+    if isinstance(decide, bool):
+        return decide
     try:
-        return bool(await engine.call_user(decide, context, call.arguments))
-    except Exception:
-        log_error("needs_approval failed: the call waits for approval", action="approval", thread=context.thread_id)
+        validated = await runtime.in_thread(tool.validate, arguments)
+        return bool(await runtime.call_user(decide, context, validated))
+    except (Exception, SystemExit, KeyboardInterrupt):
+        log_error(
+            "needs_approval failed: the call waits for approval",
+            action="approval",
+            thread=context.thread_id,
+            tool_call=context.tool_call_id,
+        )
         return True
 
 

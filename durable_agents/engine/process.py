@@ -1,4 +1,4 @@
-"""What one worker process does for agents from its birth to its death, between django-q2's tasks and beside them."""
+"""Manage one worker process from start to exit, between django-q2's tasks and beside them."""
 
 from __future__ import annotations
 
@@ -10,53 +10,73 @@ import threading
 import time
 from collections.abc import Iterator
 
-from django.db import DatabaseError, connections
+from django.db import Error
 from django_q.conf import Conf as QConf
 
-from durable_agents import holders, lifecycle, lockfiles, moments, outbound
+from durable_agents import callbacks, lifecycle, lockfiles, notifications, task_queue, worker_identity
 from durable_agents.conf import cluster_of, config
-from durable_agents.engine.steps import spent
+from durable_agents.databases import close_pools, discard, discarding
+from durable_agents.engine.capacity import LIMITED_EXIT_CODE, WorkerLimitError, start
+from durable_agents.engine.model_step import estimate_spent
+from durable_agents.engine.problem_reports import Attempts
 from durable_agents.engine.watchdog import watch
-from durable_agents.engine.worker import Engine, work_is_due
+from durable_agents.engine.worker import Worker, work_is_due
 from durable_agents.llm import door
 from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
+FAILED_START_SECONDS = 5.0
+"""How long a worker that cannot start a thread waits before it exits: django-q2 replaces it at once."""
 FIRST_REAP_SECONDS = 2.0
-"""How long a cluster's workers wait at most, before they are born, for what others left behind to be due again."""
+"""How long the start of a cluster's workers is delayed at most, until rows of dead processes are due again."""
 
-_engines: dict[tuple[int, str], Engine] = {}
+_workers: dict[tuple[int, str], Worker] = {}
 
 
 def work(cluster: str) -> None:
-    """Work on what is due in the pools of ``cluster`` until a claim finds nothing. A further doorbell, when enough
-    processes of the cluster sit in here already, returns at once."""
-    with _seat(cluster) as number:
-        if number is not None:
-            _engine(cluster).work(seat=number)
+    """Run what is due in the pools of ``cluster`` until a claim finds nothing. Returns at once if enough processes of
+    the cluster are working already.
+    """
+    with _slot(cluster) as slot:
+        if slot is None:
+            return
+        key = (os.getpid(), cluster)  # a forked child does not use its parent's worker
+        try:
+            if key not in _workers:
+                worker = Worker(cluster)
+                worker.start()  # it may get no thread: then there is no worker either
+                watch(worker)
+                _workers[key] = worker
+        except WorkerLimitError:
+            log_error("this worker leaves: it cannot start a thread", action="worker_limit")
+            os._exit(LIMITED_EXIT_CODE)
+        _workers[key].work(slot=slot)
 
 
 def sweep() -> None:
-    """The last resort: reap what dead workers held, settle what no worker knows, ring for what is due, and delete
-    what nobody needs any more."""
-    with contextlib.ExitStack() as stages:  # the last one first; one that fails keeps none of the others from its work
-        stages.callback(_ring_for_due)
+    """Reap the rows of dead workers, settle rows whose agent or tool no worker knows, notify workers of due rows, and
+    delete old data. This is the last resort.
+    """
+    with contextlib.ExitStack() as stages:  # the last one first; one that fails does not prevent the others
+        stages.enter_context(discarding())
+        stages.callback(_notify_for_due)
         stages.callback(lifecycle.prune)
         stages.callback(lifecycle.settle_unknown_code)
         stages.callback(lifecycle.expire)
-        stages.callback(lifecycle.reap, holders.is_gone, spent)
+        stages.callback(lifecycle.reap, worker_identity.is_gone, estimate_spent)
 
 
-def _ring_for_due() -> None:
+def _notify_for_due() -> None:
     for cluster in sorted({cluster_of(pool) for pool in config().pools}):
         if work_is_due(cluster):
-            outbound.ring_cluster(cluster)
+            notifications.notify_cluster(cluster)
 
 
 def reap_first() -> None:
-    """Before a cluster's workers are born: reap what gone processes held, so that they find it due. In a process of
-    its own, since nothing that a database, a queue or a callback opens may be left when the workers fork."""
-    connections.close_all()  # as django-q2 does before it forks: a connection cannot be shared
+    """Reap the rows of dead processes before a cluster's workers start, so that these find the rows due. Runs in a
+    separate process: nothing that a database, a queue or a callback opens may be left when the workers fork.
+    """
+    close_pools()
     reaper = multiprocessing.get_context("fork").Process(
         target=_reap_once, name="durable-agents-first-reaper", daemon=True
     )
@@ -68,39 +88,40 @@ def _reap_once() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        lifecycle.reap(holders.is_gone, spent)
+        lifecycle.reap(worker_identity.is_gone, estimate_spent)
     except Exception:
         log_error("reaping failed", action="reap")
 
 
 def on_spawn() -> None:
-    """A django-q2 worker was born: look after the dead from a thread beside it, and load what is slow to load."""
+    """Prepare a new django-q2 worker: start a thread that reaps the rows of dead processes, and preload modules that
+    are slow to import.
+    """
     try:
         lifecycle.ensure_pools()
-        outbound.schedule_sweep()
-    except DatabaseError:
+        task_queue.schedule_sweep()
+    except Error:
         log_error("the database is not ready: are all migrations applied?", action="spawn")
-        connections.close_all()
-    moments.run_through(moments.in_own_thread)
-    threading.Thread(target=_look_after, args=(os.getppid(),), daemon=True, name="durable-agents-reaper").start()
+        discard()
+    callbacks.run_through(callbacks.in_own_thread)
+    reaper = threading.Thread(target=_reap_for_ever, args=(os.getppid(),), daemon=True, name="durable-agents-reaper")
+    try:
+        start(reaper)
+    except WorkerLimitError:
+        log_error("this worker leaves: it cannot start a thread", action="worker_limit")
+        time.sleep(FAILED_START_SECONDS)
+        os._exit(LIMITED_EXIT_CODE)
     door().prepare()
 
 
-def _engine(cluster: str) -> Engine:
-    """This process's engine; a forked child does not use its parent's."""
-    key = (os.getpid(), cluster)
-    if key not in _engines:
-        _engines[key] = Engine(cluster)
-        watch(_engines[key])
-    return _engines[key]
-
-
 @contextlib.contextmanager
-def _seat(cluster: str) -> Iterator[int | None]:
-    """Number of one of the seats of a cluster in ``work``; the kernel frees it when its holder dies."""
-    seats = config().processes or max(1, QConf.WORKERS - 1)
-    for number in range(seats):
-        descriptor = _lock_file(f"seat-{cluster}-{os.getppid()}-{number}")
+def _slot(cluster: str) -> Iterator[int | None]:
+    """Take one of a cluster's slots in ``work`` and yield its number, or None if all are taken. The kernel frees the
+    slot when its holder dies.
+    """
+    slots = config().processes or max(1, QConf.WORKERS - 1)
+    for number in range(slots):
+        descriptor = _lock_file(f"slot-{cluster}-{os.getppid()}-{number}")
         if descriptor is not None:
             try:
                 yield number
@@ -111,7 +132,7 @@ def _seat(cluster: str) -> Iterator[int | None]:
 
 
 def _lock_file(name: str) -> int | None:
-    """An open, locked file, or None where another process holds it."""
+    """Return an open, locked file, or None if another process holds it."""
     descriptor = lockfiles.open_lock(name)
     if lockfiles.take(descriptor):
         return descriptor
@@ -119,29 +140,56 @@ def _lock_file(name: str) -> int | None:
     return None
 
 
-def _look_after(parent: int) -> None:
-    """Every two seconds reap what gone processes of this machine held, and ring for it. One process of a cluster
-    does it; the others wait for its death. An idle worker whose cluster is gone ends itself."""
-    descriptor = None
+def _reap_for_ever(parent: int) -> None:
+    """Reap the rows of dead processes of this machine every two seconds, and notify workers. One process of a cluster
+    does this; the others take over when it dies. An idle worker exits if its cluster has died.
+    """
+    descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:
         if os.getppid() != parent and not _is_working():
             os._exit(0)
         try:
             descriptor = descriptor or _lock_file(f"reaper-{parent}")
             if descriptor is not None:
-                _reap_and_ring()
-        except Exception:
+                reaping.begin()
+                _reap_and_notify()
+                reaping.succeed()
+        except Exception as error:
+            reaping.fail(error)
             log_error("reaping failed", action="reap")
-            connections.close_all()
+            discard()
+        _log_problems(reaping)
         time.sleep(REAP_SECONDS)
 
 
-def _reap_and_ring() -> None:
-    lifecycle.reap(holders.is_gone, spent)
+def _reap_and_notify() -> None:
+    lifecycle.reap(worker_identity.is_gone, estimate_spent)
     lifecycle.expire()
-    if not _is_working() and work_is_due(QConf.CLUSTER_NAME):
-        outbound.ring_cluster(QConf.CLUSTER_NAME)
+    if not _is_working() and work_is_due(QConf.CLUSTER_NAME) and not notifications.notify_cluster(QConf.CLUSTER_NAME):
+        raise ConnectionError("The broker does not answer.")
+
+
+def _log_problems(reaping: Attempts) -> None:
+    """Report what this process fails at. A worker that has left ``work`` without a claim tests whether it could
+    write.
+    """
+    reaping.publish()
+    reaping.store()
+    for worker in list(_workers.values()):
+        if not worker.is_working:
+            worker.lease_health.succeed()  # it holds nothing
+        if not worker.is_working and worker.claim_health.are_failing:
+            try:
+                lifecycle.try_to_write()
+            except Exception as error:
+                worker.claim_health.fail(error)
+                discard()
+            else:
+                worker.claim_health.succeed()
+        worker.claim_health.store()
+        worker.lease_health.publish()
+        worker.lease_health.store()
 
 
 def _is_working() -> bool:
-    return any(engine.is_working for engine in _engines.values())
+    return any(worker.is_working for worker in _workers.values())

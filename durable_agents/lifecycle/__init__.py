@@ -1,38 +1,91 @@
-"""THE STATE MACHINE: one function per arrow, one transaction each, every write to in-flight rows fenced.
+"""THE STATE MACHINE: one function per transition, one transaction each, every write to in-flight rows fenced.
 
-            send_message                    commit_step: calls open
-  completed ────────────► streaming ───────────────────────► awaiting_tool_results
-      ▲                    │ ▲ ▲  │                                  │    │
-      │ commit_step:       │ │ │  └─ retry_step, release, reap ─┐    │    │
-      │ nothing open       │ │ └────────────────────────────────┘    │    │
-      └────────────────────┤ └── finish_tool_call: the last one ─────┤    │
-                           │                                         │    │
-        fail_step          │ request_stop                            │    │ request_stop
-  failed ◄─────────────────┼──────────────► stopped ◄────────────────┼────┘
-    ▲ └─ resume ─► streaming ◄─ resume ─────────┘                    │
-    └── finish_tool_call: the last one, and max_steps are used up ───┘
+A thread, by ``THREAD_TRANSITIONS`` in ``models``:
 
-  completed, failed or stopped ── edit_message, regenerate ─► streaming
+    completed ─────────────► streaming                send_message, edit_message, regenerate, resume_thread
+    streaming ─────────────► streaming                commit_step, retry_step, release, reap: another attempt or step
+    streaming ─────────────► awaiting_tool_results    commit_step: calls are open
+    awaiting_tool_results ─► streaming                finish_tool_call, add_tool_result: the last one
+    streaming ─────────────► completed                commit_step: nothing is open
+    awaiting_tool_results ─► completed                finish_tool_call: an answer follows the call already
+    streaming ─────────────► failed                   fail_step, reap
+    awaiting_tool_results ─► failed                   finish_tool_call: the last one, and max_steps are used up
+    streaming ─────────────► stopped                  stop_thread
+    awaiting_tool_results ─► stopped                  stop_thread
+    failed ────────────────► streaming                resume_thread, send_message, edit_message, regenerate
+    stopped ───────────────► streaming                resume_thread, send_message, edit_message, regenerate
 
-A stream (one attempt at a step): pending ─claim► streaming ─commit_step► finished, or ─► aborted by retry_step,
-fail_step, request_stop, release or reap. A tool call: pending ─claim► running ─finish_tool_call► its outcome, or back
-to pending for another attempt.
+A stream, one attempt at a step, by ``STREAM_TRANSITIONS``:
 
-How a user's message comes to be answered, in five files: ``api/views/messages.py`` (or ``consumers.py``) calls
-``send_message`` here; ``engine/worker.py`` claims the stream it made, streams the model's answer, commits it here;
-``streaming.py`` stores and reads the deltas between; ``consumers.py`` shows them to the browser.
+    pending ───────────────► streaming                claim
+    pending ───────────────► aborted                  stop_thread, send_message, settle_unknown_code
+    streaming ─────────────► finished                 commit_step
+    streaming ─────────────► aborted                  retry_step, fail_step, stop_thread, release, reap
 
-``people``, ``history`` and ``revisions`` have the arrows that people draw; ``claims``, ``steps`` and ``calls`` those of
-workers; ``answers`` those of whoever else a call waits for; ``recovery`` what follows when a worker does not come
-back. They are made of the ``moves`` of single rows and end in ``advance``, which decides what the thread does next;
-``locking`` says how an arrow is drawn, ``attachments`` how files come with a message and go with their rows.
+A tool call, by ``TOOL_CALL_TRANSITIONS``:
 
-Locking rule: every arrow but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads only
-after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
+    approval_requested ────► pending                  approve_tool_call
+    approval_requested ────► denied                   reject_tool_call
+    approval_requested ────► failed                   approve_tool_call: the arguments do not fit any more
+    approval_requested ────► expired                  expire, approve_tool_call
+    approval_requested ────► cancelled                stop_thread, send_message
+    pending ───────────────► running                  claim
+    pending ───────────────► completed                add_tool_result
+    pending ───────────────► failed                   add_tool_error, settle_unknown_code
+    pending ───────────────► expired                  expire
+    pending ───────────────► cancelled                stop_thread, send_message
+    running ───────────────► pending                  retry_tool_call, announce_tool_call, release, reap
+    running ───────────────► completed                finish_tool_call, add_tool_result
+    running ───────────────► failed                   finish_tool_call, add_tool_error, expire, reap
+    running ───────────────► cancelled                stop_thread
+    running ───────────────► unknown                  reap, release: it may have run
+    unknown ───────────────► pending                  settle_tool_call: run it again
+    unknown ───────────────► completed                settle_tool_call
+    unknown ───────────────► failed                   settle_tool_call
+    unknown ───────────────► expired                  expire
+    unknown ───────────────► cancelled                stop_thread
+    unknown ───────────────► unknown                  send_message: the run goes on without an answer
+
+How a user's message is answered, from the request to the browser: ``docs/concepts.md``, "One message, eight stops".
+
+``threads``, ``history`` and ``revisions`` have the transitions that people cause; ``claims``, ``steps`` and
+``tool_calls`` those of workers; ``decisions`` those by which people, browsers and services answer a call; ``recovery``
+those that follow when a worker dies. They use the state changes of single rows in ``rows`` and end in ``advance``,
+which decides what the thread does next; ``transaction`` runs a transition, ``attachments`` stores and deletes the files
+of messages.
+
+Locking rule: every transition but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads
+only after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
 """
 
 from durable_agents.lifecycle.advance import advance
-from durable_agents.lifecycle.answers import (
+from durable_agents.lifecycle.attachments import NewFiles, prune_unsent, store_files, upload
+from durable_agents.lifecycle.audit import prune_audit
+from durable_agents.lifecycle.call_signing import is_signed
+from durable_agents.lifecycle.callback_events import usage_of
+from durable_agents.lifecycle.chat_threads import begin_chat, stop_answer
+from durable_agents.lifecycle.claims import (
+    ANY_SUSPECT,
+    CROWD,
+    FIRST_ACCUSED,
+    TRIED_BEFORE,
+    Append,
+    Claim,
+    RowKind,
+    Suspects,
+    append_deltas,
+    blame,
+    claim,
+    clear,
+    ensure_pools,
+    has_open_work,
+    heartbeat,
+    impatient,
+    leased_to,
+    lost_claims,
+    suspects_wait,
+)
+from durable_agents.lifecycle.decisions import (
     MAX_TIMEOUT_SECONDS,
     add_tool_error,
     add_tool_result,
@@ -41,9 +94,46 @@ from durable_agents.lifecycle.answers import (
     set_tool_call_timeout,
     settle_tool_call,
 )
-from durable_agents.lifecycle.attachments import prune_unsent, taken_in, upload
-from durable_agents.lifecycle.calls import (
+from durable_agents.lifecycle.edit_and_fork import edit_message, edit_message_with_files, fork_thread, regenerate
+from durable_agents.lifecycle.messages import add_message, erase
+from durable_agents.lifecycle.recovery import (
+    Spent,
+    begin_again,
+    notify_overdue,
+    prune,
+    reap,
+    release,
+    settle_unknown_code,
+)
+from durable_agents.lifecycle.rows import TOOL_CHANGED
+from durable_agents.lifecycle.steps import (
+    FailedAttempt,
+    NewCall,
+    StepOutcome,
+    commit_step,
+    fail_step,
+    name_thread,
+    record_usage,
+    retry_step,
+)
+from durable_agents.lifecycle.threads import (
+    check_id,
+    create_thread,
+    delete_if_idle,
+    delete_thread,
+    edit_thread,
+    get_or_create_message,
+    get_or_create_thread,
+    resume_thread,
+    run_command,
+    send_message,
+    stop_thread,
+)
+from durable_agents.lifecycle.tickets import TICKET_SECONDS, issue_ticket, redeem_ticket
+from durable_agents.lifecycle.together import Ended, Ending, Handed, end_together, has_callbacks_inside
+from durable_agents.lifecycle.tool_calls import (
     EXPIRY_GRACE_SECONDS,
+    AtomicInterruptedError,
     CallResult,
     announce_tool_call,
     expire,
@@ -54,69 +144,33 @@ from durable_agents.lifecycle.calls import (
     run_atomic,
     seconds_left,
 )
-from durable_agents.lifecycle.chats import begin_chat, stop_answer
-from durable_agents.lifecycle.claims import (
-    Append,
-    Claim,
-    Kind,
-    append_deltas,
-    blame,
-    claim,
-    ensure_pools,
-    has_open_work,
-    heartbeat,
-    lost_claims,
-    suspects_wait,
-)
-from durable_agents.lifecycle.history import add_message, erase
-from durable_agents.lifecycle.locking import ThreadHeldError, database, id_of, without_waiting
-from durable_agents.lifecycle.people import (
-    check_id,
-    create_thread,
-    delete_if_idle,
-    delete_thread,
-    edit_thread,
-    resume_thread,
-    run_command,
-    send_message,
-    stop_thread,
-)
-from durable_agents.lifecycle.recovery import (
-    Spent,
-    begin_again,
-    prune,
-    reap,
-    release,
-    ring_overdue,
-    settle_unknown_code,
-)
-from durable_agents.lifecycle.revisions import edit_message, fork_thread, regenerate
-from durable_agents.lifecycle.steps import (
-    FailedAttempt,
-    NewCall,
-    StepOutcome,
-    commit_step,
-    digest,
-    fail_step,
-    name_thread,
-    record_usage,
-    retry_step,
-)
-from durable_agents.lifecycle.telling import usage_of
-from durable_agents.lifecycle.tickets import TICKET_SECONDS, issue_ticket, redeem_ticket
+from durable_agents.lifecycle.transaction import HandOver, ThreadHeldError, database, id_of
+from durable_agents.lifecycle.worker_problems import note_problem, project, try_to_write
 
 __all__ = [
+    "ANY_SUSPECT",
+    "CROWD",
     "EXPIRY_GRACE_SECONDS",
+    "FIRST_ACCUSED",
     "MAX_TIMEOUT_SECONDS",
     "TICKET_SECONDS",
+    "TOOL_CHANGED",
+    "TRIED_BEFORE",
     "Append",
+    "AtomicInterruptedError",
     "CallResult",
     "Claim",
+    "Ended",
+    "Ending",
     "FailedAttempt",
-    "Kind",
+    "HandOver",
+    "Handed",
     "NewCall",
+    "NewFiles",
+    "RowKind",
     "Spent",
     "StepOutcome",
+    "Suspects",
     "ThreadHeldError",
     "add_message",
     "add_tool_error",
@@ -130,28 +184,40 @@ __all__ = [
     "blame",
     "check_id",
     "claim",
+    "clear",
     "commit_step",
     "create_thread",
     "database",
     "delete_if_idle",
     "delete_thread",
-    "digest",
     "edit_message",
+    "edit_message_with_files",
     "edit_thread",
+    "end_together",
     "ensure_pools",
     "erase",
     "expire",
     "fail_step",
     "finish_tool_call",
     "fork_thread",
+    "get_or_create_message",
+    "get_or_create_thread",
+    "has_callbacks_inside",
     "has_open_work",
     "heartbeat",
     "id_of",
+    "impatient",
+    "is_signed",
     "issue_ticket",
+    "leased_to",
     "lost_claims",
     "name_thread",
+    "note_problem",
+    "notify_overdue",
     "overdue_calls",
+    "project",
     "prune",
+    "prune_audit",
     "prune_unsent",
     "reap",
     "record_usage",
@@ -163,7 +229,6 @@ __all__ = [
     "resume_thread",
     "retry_step",
     "retry_tool_call",
-    "ring_overdue",
     "run_atomic",
     "run_command",
     "seconds_left",
@@ -173,9 +238,9 @@ __all__ = [
     "settle_unknown_code",
     "stop_answer",
     "stop_thread",
+    "store_files",
     "suspects_wait",
-    "taken_in",
+    "try_to_write",
     "upload",
     "usage_of",
-    "without_waiting",
 ]

@@ -1,4 +1,4 @@
-"""The heart: what a running thread does next, decided from its rows alone."""
+"""The heart of the state machine: decide from its rows alone what a running thread does next."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from uuid import UUID
 from django.db.models import Q, Subquery
 
 from durable_agents.exceptions import ErrorKind, safe_message
-from durable_agents.lifecycle.locking import Locked, database
-from durable_agents.lifecycle.moves import (
+from durable_agents.lifecycle.rows import (
     MAY_HAVE_RUN,
     add_stream,
     last_message,
@@ -18,106 +17,128 @@ from durable_agents.lifecycle.moves import (
     settle,
     streams_of,
 )
+from durable_agents.lifecycle.transaction import Locked, database
 from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 
 SUPERSEDED = "The user went on without waiting for this."
 
 
 def begin_run(locked: Locked) -> None:
-    """A thread at rest runs, with nothing left of the run before; what it does is decided next."""
+    """Reset the state of the previous run and mark a thread at rest as running; ``advance`` decides what follows."""
     thread = locked.thread
     thread.run_steps = 0
     thread.error_code = thread.error_message = ""
     thread.retry = None
-    locked.move(ThreadStatus.STREAMING)
+    locked.set_status(ThreadStatus.STREAMING)
 
 
 def advance(locked: Locked, *, resumed: bool = False) -> None:
-    """Decide from rows what the running thread does next; under its lock only, and any number of times.
+    """Decide from rows what the running thread does next. Call it under the thread's lock; calling it again changes
+    nothing.
 
-    A stream is open: nothing. Calls are awaited: wait for them; but where only people, browsers or services are awaited
-    and the user has spoken since, go on without them. A user message is unanswered: begin an answer. The last step made
-    calls (or the run is resumed): the next step of the same message. A message is queued: its turn. Otherwise:
-    completed.
+    If a stream is open, do nothing. If calls are awaited, wait for them; but where only people, browsers or services
+    are awaited and the user has sent a message since, go on without them. If a user message is unanswered, begin an
+    answer. If the last step made calls (or the run is resumed), begin the next step of the same message. If a message
+    is queued, start its run. Otherwise, the thread is completed.
     """
-    if not locked.thread.is_running or _has_open_stream(locked):
+    if not locked.thread.is_running:
         return
-    running = list(ToolCall.objects.using(database()).open().filter(thread=locked.thread))
-    awaited = [call for call in running if call.passed_at is None]
+    # While calls are awaited a thread never has an open stream: no query is needed.
+    if locked.thread.status != ThreadStatus.AWAITING_TOOL_RESULTS and not locked.has_no_open_stream:
+        locked.writes.flush()
+        if streams_of(locked).open().exists():
+            return
+    if locked.open_calls is None:
+        locked.writes.flush()
+        open_calls = list(ToolCall.objects.using(database()).open().filter(thread=locked.thread))
+    else:
+        open_calls = [call for call in locked.open_calls if call.finished_at is None]
+    awaited = [call for call in open_calls if call.passed_at is None]
     if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked, awaited)):
-        locked.move(ThreadStatus.AWAITING_TOOL_RESULTS)
+        locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
     if awaited:
         _pass_over(locked, awaited)
-    decide(locked, resumed=resumed, is_waited_for=len(running) > len(awaited))
+    decide(locked, resumed=resumed, is_waited_for=len(open_calls) > len(awaited))
 
 
 def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
-    """Whether a user has spoken after the answer whose calls are awaited; a late result may have come after that."""
+    """Whether there is a user message after the answer that made the awaited calls. It need not be the last message: a
+    late result may have been added since.
+    """
+    locked.writes.flush()
     messages = Message.objects.using(database()).filter(thread=locked.thread)
     asked_in = messages.filter(pk__in={call.message_id for call in awaited}).order_by("-position").values("position")
-    spoken = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
-    return bool(spoken.exists())
+    later_messages = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
+    return bool(later_messages.exists())
 
 
 def _pass_over(locked: Locked, awaited: Sequence[ToolCall]) -> None:
-    """Go on without what is awaited: whoever was asked is not asked any more; what a service was told to do goes on,
-    and its result comes later."""
+    """Go on without the awaited calls: cancel questions to people and browsers; let deferred calls run on, so that
+    their results arrive later.
+    """
     for call in awaited:  # no worker claims such a call: the thread's lock is enough
         if call.kind == ToolKind.DEFERRED and call.status == ToolCallStatus.PENDING:
             call.passed_at, call.rev = locked.now, locked.thread.next_rev()
-            call.save(using=database(), update_fields=["passed_at", "rev"])
+            locked.writes.update(call, ["passed_at", "rev"])
         elif call.status == ToolCallStatus.UNKNOWN:
             settle(locked, call, ToolCallStatus.UNKNOWN, code="superseded", error=MAY_HAVE_RUN)
         else:
             settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
 
 
-def _has_open_stream(locked: Locked) -> bool:
-    """While calls are awaited there is none; else the rows say it."""
-    if locked.thread.status == ThreadStatus.AWAITING_TOOL_RESULTS:
-        return False
-    return bool(streams_of(locked).open().exists())
-
-
 def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False) -> None:
-    """The same for a thread in which no call is awaited; ``is_waited_for`` says whether late results are to come."""
-    last = last_message(locked)
+    """Decide as ``advance`` does for a thread in which no call is awaited; ``is_waited_for`` says whether late results
+    are expected.
+    """
+    at = locked.position
+    if at is not None and at.position == locked.thread.last_position and at.number == locked.thread.last_number:
+        # The answer is the last message and its last step is the newest attempt: nothing else has to be asked.
+        if resumed or at.made_calls:
+            _begin_step(locked, at.message_id)
+        else:
+            _finish_run(locked, is_waited_for=is_waited_for)
+        return
+    last = locked.last or last_message(locked)
     if last is not None and last.asks:
         _begin_step(locked, new_answer(locked, last).pk)
-    elif last is not None and (resumed or _last_step_made_calls(last)):
+        return
+    goes_on = resumed
+    if last is not None and not resumed:
+        steps = Stream.objects.using(database()).in_transcript().filter(message=last).order_by("-number")
+        goes_on = ToolCall.objects.using(database()).filter(stream=Subquery(steps.values("pk")[:1])).exists()
+    if last is not None and goes_on:
         _begin_step(locked, last.pk)
     else:
         _finish_run(locked, is_waited_for=is_waited_for)
 
 
-def _last_step_made_calls(message: Message) -> bool:
-    steps = Stream.objects.using(database()).in_transcript().filter(message=message)
-    last = steps.order_by("-number").values("pk")[:1]
-    return bool(ToolCall.objects.using(database()).filter(stream=Subquery(last)).exists())
-
-
 def _begin_step(locked: Locked, message_id: UUID) -> None:
-    """One more pending stream, unless the run has used up its steps; where ``configure`` has a say in their number,
-    the worker looks at that before the call."""
+    """Add one more pending stream, or fail the run if it has used up its steps. Where ``configure`` can change the
+    limit, the worker checks it before the call instead.
+    """
     agent = locked.agent
     if agent is not None and agent.configure is None and locked.thread.run_steps >= agent.max_steps:
         fail_run(locked, ErrorKind.MAX_STEPS)
         return
     add_stream(locked, message_id)
-    locked.move(ThreadStatus.STREAMING)
+    locked.set_status(ThreadStatus.STREAMING)
 
 
 def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
-    """The next queued message starts a run of its own; without one the thread is completed, or waits on."""
+    """Start a run for the next queued message; without one the thread is completed, or keeps waiting for late
+    results.
+    """
     thread = locked.thread
+    locked.writes.flush()
+    # A stop holds back the messages that were queued until then: they wait for a resume.
     held_back = Q() if thread.stop_rev is None else Q(rev__gt=thread.stop_rev)
     queued = Message.objects.using(database()).queued().filter(held_back, thread=thread).first()
     if queued is None:
-        locked.move(ThreadStatus.AWAITING_TOOL_RESULTS if is_waited_for else ThreadStatus.COMPLETED)
+        locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS if is_waited_for else ThreadStatus.COMPLETED)
         return
     queued.position, queued.rev, queued.queued_at = next_position(thread), thread.next_rev(), None
-    queued.save(using=database(), update_fields=["position", "rev", "queued_at"])
+    locked.writes.update(queued, ["position", "rev", "queued_at"])
     thread.run_steps = 0
     _begin_step(locked, new_answer(locked, queued).pk)
 
@@ -125,4 +146,4 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
 def fail_run(locked: Locked, kind: str) -> None:
     locked.thread.error_code, locked.thread.error_message = str(kind)[:64], safe_message(kind)
     locked.thread.retry = None
-    locked.move(ThreadStatus.FAILED)
+    locked.set_status(ThreadStatus.FAILED)

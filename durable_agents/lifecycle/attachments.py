@@ -1,108 +1,81 @@
-"""How files come with a message and go with their rows. The bytes are stored before an arrow is drawn, never while a
-thread is held, and are taken away after the commit; only rows are written in between."""
+"""Attach files to messages and delete them with their rows.
+
+Bytes are stored before the transition begins, never while the thread's row is locked, and are deleted after the commit;
+in between, only rows are written.
+"""
 
 from __future__ import annotations
 
 import base64
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import DatabaseError, Error, transaction
 from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
-from durable_agents import files
-from durable_agents.exceptions import InvalidPartsError, UnsupportedMediaTypeError
-from durable_agents.lifecycle.locking import Locked, arrow, database, log_arrow, transact
+from durable_agents import attachment_storage
+from durable_agents.actors import User
+from durable_agents.databases import is_outage
+from durable_agents.exceptions import InvalidPartsError, ThrottledError, UnsupportedMediaTypeError
+from durable_agents.lifecycle.quotas import take_turn
+from durable_agents.lifecycle.transaction import Locked, database, log_transition, transact, transition
 from durable_agents.models import Attachment, Thread
 from durable_agents.parts import Part, attachment_id, embedded_files, file_base64
 
-P = ParamSpec("P")
-R = TypeVar("R")
+MAX_UNSENT = 100
+"""Number of files that one sender may have uploaded and not sent; they are deleted a day after the upload."""
 
-Sender = tuple[Any, str]
-"""Owner and scope of whoever sends: of what they have uploaded, and no other."""
+Sender = tuple[User | None, str]
+"""Owner and scope of a sender, which identify the files that they have uploaded."""
 
-_arriving: ContextVar[Mapping[UUID, Attachment]] = ContextVar("_arriving", default=MappingProxyType({}))
-"""What came within the message that is being sent: stored, and still without rows."""
-
-
-def with_files(function: Callable[P, R]) -> Callable[P, R]:
-    """Have files that come within the ``parts`` of a message, or of ``messages``, stored before the arrow is drawn: it
-    gets parts that name them by their URLs. See ``taken_in``."""
-    signature = inspect.signature(function)
-
-    @functools.wraps(function)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs)
-        messages = list(given.arguments.get("messages", ()))
-        with taken_in(given.arguments.get("parts"), *map(_parts_of, messages)) as (parts, *others):
-            if "parts" in given.arguments:
-                given.arguments["parts"] = parts
-            if messages:
-                told = zip(messages, others, strict=True)
-                given.arguments["messages"] = [{**message, "parts": some} for message, some in told]
-            return function(*given.args, **given.kwargs)
-
-    return drawn
-
-
-def _parts_of(message: Mapping[str, Any]) -> Any:
-    return message.get("parts", message.get("content"))
+NewFiles = Mapping[UUID, Attachment]
+"""Files that came within a message: stored, and still without rows."""
+NO_FILES: NewFiles = MappingProxyType({})
 
 
 @contextmanager
-def taken_in(*lists: Any) -> Iterator[list[Any]]:
-    """The parts of messages with every file that is within them (``data:`` URLs) stored, and named by its URL.
+def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
+    """Store every file within the parts of messages (``data:`` URLs). Yield the parts with URLs in their place, and the
+    files for the transition that stores the messages.
 
-    Files that no message carries in the end are taken away again: at once where none was sent, and where a transaction
-    of the caller's is rolled back, then. What is no list is given back as it is. Raises InvalidPartsError and
+    Files that no message carries in the end are deleted again: at once if nothing was sent, or when the caller's
+    transaction is rolled back. A value that is no list is yielded unchanged. Raises InvalidPartsError and
     TooLargeError.
     """
     embedded = [embedded_files(parts) if isinstance(parts, list) else {} for parts in lists]
     if not any(embedded):
-        yield list(lists)
+        yield list(lists), NO_FILES
         return
-    arrived: dict[UUID, Attachment] = {}
-    with _kept_if_committed(arrived):
-        given = [
-            [_stored(found[index], arrived) if index in found else part for index, part in enumerate(parts)]
-            if found
-            else parts
-            for parts, found in zip(lists, embedded, strict=True)
-        ]
-        token = _arriving.set(arrived)
-        try:
-            yield given
-        finally:
-            _arriving.reset(token)
-
-
-def _stored(part: Part, arrived: dict[UUID, Attachment]) -> Part:
-    data = base64.b64decode(file_base64(part))
-    try:
-        row = files.store(data, claimed=part["mediaType"], filename=part.get("filename", ""))
-    except UnsupportedMediaTypeError as error:
-        raise InvalidPartsError(str(error)) from error
-    arrived[row.pk] = row
-    return files.part_of(row)
+    new_files: dict[UUID, Attachment] = {}
+    with _kept_if_committed(new_files):
+        with_urls: list[Any] = [list(parts) if isinstance(parts, list) else parts for parts in lists]
+        found = [(of_list, item) for of_list, by_index in enumerate(embedded) for item in by_index.items()]
+        for of_list, (index, part) in found:
+            data = base64.b64decode(file_base64(part))
+            try:
+                row = attachment_storage.store(data, claimed=part["mediaType"], filename=part.get("filename", ""))
+            except UnsupportedMediaTypeError as error:
+                raise InvalidPartsError(str(error)) from error
+            new_files[row.pk] = row
+            with_urls[of_list][index] = attachment_storage.part_of(row)
+        yield with_urls, new_files
 
 
 @contextmanager
 def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
-    """The files of rows that the block writes stay, those of other rows go at its end. Where the database cannot say
-    which are written, all stay until the leftovers are cleaned up: a commit may take place whose answer is lost."""
+    """Keep the files of rows that the block writes, and delete the other files at its end. Where the database cannot
+    say which rows were written, keep all until ``prune_unsent`` runs: the commit may have succeeded although its answer
+    was lost.
+    """
     try:
         yield
-    except (OperationalError, InterfaceError):
-        raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, Error) and is_outage(error):
+            raise
         with suppress(DatabaseError):
             _keep_written(stored)
         raise
@@ -110,78 +83,99 @@ def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
 
 
 def _keep_written(stored: Mapping[UUID, Attachment]) -> None:
-    written = set(Attachment.objects.using(database()).filter(pk__in=stored).values_list("pk", flat=True))
+    kept = set(Attachment.objects.using(database()).filter(pk__in=stored).values_list("pk", flat=True))
     for key, row in stored.items():
-        if key in written:
-            files.keep_if_committed(row.place, using=database())
+        if key in kept:
+            attachment_storage.keep_if_committed(row.place, using=database())
         else:
-            files.discard(row.place)
+            attachment_storage.discard(row.place)
 
 
-def upload(data: bytes, *, claimed: str, filename: str, owner: Any = None, scope: str = "") -> Attachment:
-    """Keep a file for its sender, until a message carries it. Raises UnsupportedMediaTypeError."""
-    row = files.store(data, claimed=claimed, filename=filename, owner=owner, scope=scope)
+def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = None, scope: str = "") -> Attachment:
+    """Store a file for its sender until a message carries it.
+
+    Raises UnsupportedMediaTypeError, and ThrottledError where the sender has ``MAX_UNSENT`` files that no message
+    carries, including when uploads are concurrent.
+    """
+    _check_unsent(owner, scope)  # fails before the file is stored; ``_insert`` checks again, under a lock
+    row = attachment_storage.store(data, claimed=claimed, filename=filename, owner=owner, scope=scope)
     with _kept_if_committed({row.pk: row}):
         _insert(row)
-    log_arrow("upload", attachment=row.pk, bytes=row.size)
+    log_transition("upload", attachment=row.pk, bytes=row.size)
     return row
 
 
-@arrow
+@transition
 def _insert(row: Attachment) -> None:
     with transact():
+        # One sender at a time: uploads that come at once would all be counted before any of them is stored.
+        take_turn(f"durable_agents.unsent {row.owner_id} {row.scope}", using=database())
+        _check_unsent(row.owner, row.scope)
         row.save(using=database(), force_insert=True)
 
 
-def bound(locked: Locked, parts: list[Part], *, sender: Sender | None) -> list[Part]:
-    """The parts of a user's message with their attachments made this thread's, and told as their rows have them.
+def _check_unsent(owner: User | None, scope: str) -> None:
+    if Attachment.objects.using(database()).unsent().filter(owner=owner, scope=scope).count() >= MAX_UNSENT:
+        raise ThrottledError(
+            f"You have {MAX_UNSENT} files that no message carries. Send them, or come back tomorrow.",
+            retry_after_seconds=3600,
+        )
 
-    A message may carry what came with it, what its sender has uploaded and no message carries, and what its thread has
-    already. ``sender`` is by default who owns the thread. Raises InvalidPartsError for any other attachment.
+
+def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files: NewFiles = NO_FILES) -> list[Part]:
+    """Return the parts of a user's message with their attachments moved to this thread, and described as their rows
+    are.
+
+    A message may carry files that came with it, files that its sender has uploaded and no message carries, and files of
+    its thread. ``sender`` is by default the owner of the thread. Raises InvalidPartsError for any other attachment.
     """
-    named = [key for part in parts if (key := attachment_id(part))]
-    if not named:
+    keys = [key for part in parts if (key := attachment_id(part))]
+    if not keys:
         return parts
     owner, scope = sender or (None, "")
     whose = (getattr(owner, "pk", None), scope) if sender else (locked.thread.owner_id, locked.thread.scope)
-    rows = _rows(locked, named, whose=whose)
-    for key in named:
+    rows = _rows(locked, keys, whose=whose, new_files=new_files)
+    for key in keys:
         if key not in rows:
             raise InvalidPartsError(
                 f"There is no attachment {key} that this message may carry. Upload the file (POST attachments/), once "
                 "more where a message of another thread carries it already."
             )
-    return [files.part_of(rows[key]) if (key := attachment_id(part)) else part for part in parts]
+    return [attachment_storage.part_of(rows[key]) if (key := attachment_id(part)) else part for part in parts]
 
 
-def _rows(locked: Locked, named: Sequence[UUID], *, whose: tuple[Any, str]) -> dict[UUID, Attachment]:
-    """The rows that may be carried, in the thread from now on."""
-    thread, arriving = locked.thread, _arriving.get()
-    rows = Attachment.objects.using(database())
-    found = {row.pk: row for row in rows.select_for_update(no_key=True).filter(pk__in=named).order_by("pk")}
-    uploaded = [row for row in found.values() if row.thread_id is None and (row.owner_id, row.scope) == whose]
-    arrived = [arriving[key] for key in dict.fromkeys(named) if key in arriving.keys() - found.keys()]
-    for row in [*uploaded, *arrived]:
+def _rows(
+    locked: Locked, keys: Sequence[UUID], *, whose: tuple[object, str], new_files: NewFiles
+) -> dict[UUID, Attachment]:
+    """Return the rows that may be carried, and assign them to the thread."""
+    thread, attachments = locked.thread, Attachment.objects.using(database())
+    rows = {row.pk: row for row in attachments.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk")}
+    uploaded = [row for row in rows.values() if row.thread_id is None and (row.owner_id, row.scope) == whose]
+    new = [new_files[key] for key in dict.fromkeys(keys) if key in new_files.keys() - rows.keys()]
+    for row in [*uploaded, *new]:
         row.thread, row.owner_id, row.scope = thread, thread.owner_id, thread.scope
-    rows.bulk_update(uploaded, ["thread", "owner", "scope"])
-    rows.bulk_create(arrived)
-    found |= {row.pk: row for row in arrived}
-    return {key: row for key, row in found.items() if row.thread_id == thread.pk}
+    attachments.bulk_update(uploaded, ["thread", "owner", "scope"])
+    attachments.bulk_create(new)
+    rows |= {row.pk: row for row in new}
+    return {key: row for key, row in rows.items() if row.thread_id == thread.pk}
 
 
 def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
-    """The parts of a message with other attachments in the place of these; those without a copy stay."""
+    """Return the parts of a message with each attachment replaced by its copy; those without a copy stay."""
     keys = [(part, attachment_id(part)) for part in parts]
-    return [{**part, "url": files.url_of(copies[key])} if key and key in copies else part for part, key in keys]
+    return [
+        {**part, "url": attachment_storage.url_of(copies[key])} if key and key in copies else part for part, key in keys
+    ]
 
 
 def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Thread) -> dict[UUID, UUID]:
-    """Rows of its own for a thread, for the files that these messages of another one carry; the stored files are the
-    same. Returns the new id of each. Call it under the lock of ``source``, which keeps its files from going."""
-    named = {key for parts in messages for part in parts if (key := attachment_id(part))}
-    if not named:
+    """Copy the attachment rows of these messages of another thread; the stored files are shared. Returns the new id of
+    each. Call it under the lock of ``source``, which keeps its files from being deleted.
+    """
+    keys = {key for parts in messages for part in parts if (key := attachment_id(part))}
+    if not keys:
         return {}
-    rows = list(Attachment.objects.using(database()).filter(thread=source, pk__in=named))
+    rows = list(Attachment.objects.using(database()).filter(thread=source, pk__in=keys))
     copies = {row.pk: uuid4() for row in rows}
     for row in rows:
         row.pk, row.thread, row.owner_id, row.scope = copies[row.pk], into, into.owner_id, into.scope
@@ -191,17 +185,18 @@ def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Th
 
 @receiver(post_delete, sender=Attachment)
 def _forget_file(instance: Attachment, using: str, **_: object) -> None:
-    """A row is deleted, by whatever way: its file goes after the commit, unless another row has it."""
+    """Delete the file of a deleted row after the commit, unless another row refers to it."""
     place = instance.place
     # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
-    transaction.on_commit(lambda: files.discard_unused(place, using=using), using=using, robust=True)
+    transaction.on_commit(lambda: attachment_storage.discard_unused(place, using=using), using=using, robust=True)
 
 
 def prune_unsent() -> int:
-    """Delete what was uploaded yesterday and no message carries. Returns how many files."""
+    """Delete files that were uploaded more than a day ago and that no message carries. Returns the number deleted."""
     using = database()
     with transact():
-        forgotten = Attachment.objects.using(using).forgotten(files.FORGOTTEN_SECONDS)
+        forgotten = Attachment.objects.using(using).forgotten(attachment_storage.FORGOTTEN_SECONDS)
+        # A message may be taking one of these files at this moment: its row is locked, and left.
         keys = list(forgotten.select_for_update(skip_locked=True).order_by("pk").values_list("pk", flat=True))
         Attachment.objects.using(using).filter(pk__in=keys).delete()
     return len(keys)

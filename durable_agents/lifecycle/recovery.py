@@ -1,36 +1,37 @@
-"""The arrows that bring rows back from dead, leaving or ignorant workers, and what is cleaned up after."""
+"""Transitions that recover rows held by dead, draining or outdated workers, and the clean-up after them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 from uuid import UUID
 
-from django.db import DatabaseError
+from django.db import Error
 from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.db.models.functions import Now
 
-from durable_agents.agents import AfterCrash, Tool, registry
+from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.exceptions import ErrorKind, LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle.advance import advance, fail_run
 from durable_agents.lifecycle.attachments import prune_unsent
 from durable_agents.lifecycle.claims import Claim, held_call, held_stream
-from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow
-from durable_agents.lifecycle.moves import (
+from durable_agents.lifecycle.rows import (
     DID_NOT_RUN,
     MAY_HAVE_RUN,
+    Deaths,
     abort,
     add_stream,
     answer_of_next_attempt,
     give_back,
     settle,
 )
+from durable_agents.lifecycle.transaction import Locked, database, hold_thread, log_transition, transition
 from durable_agents.llm import ModelUsage, door
 from durable_agents.logs import log_error
 from durable_agents.models import (
-    SUSPECT_CRASHES,
     Command,
     Delta,
     Stream,
@@ -38,67 +39,80 @@ from durable_agents.models import (
     Ticket,
     ToolCall,
     ToolCallStatus,
+    WorkerProblem,
     calls_of,
     seconds_from_now,
     streams_of,
 )
-from durable_agents.outbound import ring_workers
+from durable_agents.notifications import notify_workers
 from durable_agents.parts import Chunk, fold, joined, text_of
 
+HeldRow: TypeAlias = Stream | ToolCall
 
-@arrow
-def release(claim: Claim) -> None:
-    """Give a held row back, due now, the attempt not counted (drain, deploy). A lost claim: nothing.
 
-    A tool that has begun may have had its effect, so what follows is what follows a crash: its declaration decides.
+@transition
+def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
+    """Give a held row back, due now, the attempt not counted (drain, deploy). Does nothing for a lost claim.
+
+    A tool that has begun may have had its effect, so it is treated as after a crash, by its declaration. One that has
+    not begun runs elsewhere. ``crashes`` are added to those of the row, which may be what its worker suffers from.
     """
+    # Asked before the lock: the model library may have to be loaded, and the thread's writers would wait for that.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
-    with hold_thread(claim.thread_id) as locked:
-        try:
-            if claim.kind == "stream":
-                stream = held_stream(claim)
-                same: dict[str, Any] = {"attempt": stream.attempt, "crashes": stream.crashes}
-                _supersede(locked, stream, **same, reason="released", goes_on=goes_on)
+    with hold_thread(claim.thread_id, nowait=nowait) as locked, suppress(LeaseLostError):
+        if claim.kind == "stream":
+            stream = held_stream(claim)
+            deaths = _deaths_of(stream, crashes=crashes)
+            if crashes and deaths.are_too_many:
+                _reap_stream(locked, stream, in_company=False, goes_on=goes_on, spent=Spent())
             else:
-                call = held_call(claim)
-                _after_crash(locked, call, crashes=call.crashes)
-        except LeaseLostError:
-            return
-    log_arrow("release", thread=claim.thread_id, fence=claim.fence, **{claim.kind: claim.row_id})
+                _supersede(locked, stream, deaths=deaths, reason="released", goes_on=goes_on)
+        elif has_begun:
+            call = held_call(claim)
+            _after_crash(locked, call, deaths=_deaths_of(call, crashes=crashes))
+        else:
+            call = held_call(claim)
+            give_back(locked, call, attempt=call.attempt, deaths=Deaths.of(call))
+        log_transition("release", thread=claim.thread_id, fence=claim.fence, **{claim.kind: claim.row_id})
 
 
-@arrow
-def begin_again(claim: Claim) -> None:
-    """The model does not go on with what an earlier attempt has said: the same attempt from the beginning."""
-    with hold_thread(claim.thread_id) as locked:
+def _deaths_of(row: HeldRow, *, crashes: int) -> Deaths:
+    return Deaths.after_one(row, in_company=False) if crashes else Deaths.of(row)
+
+
+@transition
+def begin_again(claim: Claim, *, nowait: bool = False) -> None:
+    """Restart an attempt from the beginning, because the model does not continue the text of an earlier one."""
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
-        _supersede(locked, stream, attempt=stream.attempt, crashes=stream.crashes, reason="released")
-    log_arrow("begin_again", thread=claim.thread_id, stream=claim.row_id, fence=claim.fence)
+        _supersede(locked, stream, deaths=Deaths.of(stream), reason="released")
+    log_transition("begin_again", thread=claim.thread_id, stream=claim.row_id, fence=claim.fence)
 
 
 def _supersede(
     locked: Locked,
     stream: Stream,
     *,
-    attempt: int,
-    crashes: int,
+    deaths: Deaths,
     reason: str,
     goes_on: bool = False,
     spent: Spent | None = None,
 ) -> None:
-    """A fresh attempt takes over; browsers are told to drop what the old one showed. With ``goes_on`` the new one
-    begins with what is stored of it."""
-    said = _text_to_continue(stream) if goes_on else []
+    """Replace an attempt by a new one; browsers discard what the old one showed. With ``goes_on`` the new one continues
+    the stored text.
+    """
+    continued_text = _text_to_continue(stream) if goes_on else []
     spent = spent or Spent()
     abort(locked, stream, reason=reason, model=spent.model, usage=spent.usage)
     message_id = answer_of_next_attempt(locked, stream.answer_id)
-    said = said if message_id == stream.message_id else []
-    add_stream(locked, message_id, attempt=attempt, crashes=crashes, said=said)
+    continued_text = continued_text if message_id == stream.message_id else []
+    add_stream(locked, message_id, attempt=stream.attempt, deaths=deaths, continued_text=continued_text)
 
 
-def _may_go_on(row: Stream | ToolCall) -> bool:
-    """Whether the next attempt at this model call can go on with what is stored of it. Asks the model library, which
-    may have to be loaded: not for calls that have said nothing yet."""
+def _may_go_on(row: HeldRow) -> bool:
+    """Whether the next attempt at this model call can continue the stored text. Asks the model library, which may have
+    to be loaded: not for calls without text.
+    """
     if not isinstance(row, Stream):
         return False
     agent = registry.find(row.agent)
@@ -108,7 +122,7 @@ def _may_go_on(row: Stream | ToolCall) -> bool:
 
 
 def _text_to_continue(stream: Stream) -> list[Chunk]:
-    """What is stored of an attempt that has said text and nothing else, in as few chunks as can be."""
+    """Return the stored chunks of an attempt that produced text and nothing else, merged into as few as possible."""
     chunks = joined(Delta.objects.using(database()).chunks_of(stream.pk))
     parts = fold(chunks)
     is_text = all(part["type"] in {"step-start", "text"} for part in parts)
@@ -117,92 +131,99 @@ def _text_to_continue(stream: Stream) -> list[Chunk]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What an attempt has used whose worker cannot say so any more."""
+    """The usage of an attempt whose worker can no longer report it."""
 
     model: str = ""
     usage: ModelUsage | None = None
 
 
 def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lambda _: Spent()) -> int:
-    """End the leases of dead holders, those whose lease ran out or of whom ``is_gone(lease_owner)`` is true, and
-    decide what follows; ``spent`` says what a model call has used. Rows that somebody locks are skipped, and for the
-    grace period those of agents and tools that only others know. Returns how many were reaped."""
+    """End the leases of dead holders (the lease has expired, or ``is_gone(lease_owner)`` is true), and retry or settle
+    their rows; ``spent`` computes the usage of a model call. Locked rows are skipped. So are, until the grace period is
+    over, rows whose agent or tool this process does not know. Returns the number of rows reaped.
+    """
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
     abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
     streams = Stream.objects.using(database()).held().filter(streams_of(registry.code()) | abandoned)
     calls = ToolCall.objects.using(database()).held().filter(calls_of(registry.code()) | abandoned)
-    held: list[Any] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
+    held: list[HeldRow] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
-    dead = [row for row in held if row.lease_owner in gone or row.expired]
-    return _drawn_for_each(dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, spent=spent))
+    dead = [row for row in held if row.lease_owner in gone or vars(row)["expired"]]
+    # Earliest expiry first: a reaping process may die halfway, and in another order the next one might begin with the
+    # same rows again.
+    dead.sort(key=lambda row: row.lease_expires_at)
+    return _run_for_each(
+        dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, in_company=len(gone) > 1, spent=spent)
+    )
 
 
-def _drawn_for_each(rows: Iterable[Stream | ToolCall], draw: Callable[[Any], bool]) -> int:
-    """Draw an arrow for each row; one that cannot be read, or at which the project's code fails, harms no other.
-    Returns for how many something was done. Raises what the database raises."""
+def _run_for_each(rows: Iterable[HeldRow], run: Callable[[HeldRow], bool]) -> int:
+    """Run a transition for each row; a row that cannot be read, or for which the project's code fails, does not affect
+    the others. Returns the number of rows that were changed. Raises database errors.
+    """
     count = 0
     for row in rows:
         try:
-            count += draw(row)
-        except DatabaseError:
+            count += run(row)
+        except Error:
             raise
         except Exception:
             log_error("a row was left as it is", action="recovery", thread=row.thread_id, row=row.pk)
     return count
 
 
-@arrow
-def _reap_one(row: Stream | ToolCall, *, is_gone: bool, spent: Callable[[Stream], Spent]) -> bool:
+@transition
+def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[[Stream], Spent]) -> bool:
     goes_on, used = _may_go_on(row), spent(row) if isinstance(row, Stream) else Spent()
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
-            held: Any = row.__class__._default_manager.using(database())
+            held = type(row).objects.using(database())
+            # Once more, under the lock: the holder may have sent a heartbeat or ended the row since it was read.
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
             current = rows.first()
             if isinstance(current, Stream) and current.state == StreamState.STREAMING:
-                _reap_stream(locked, current, goes_on=goes_on, spent=used)
+                _reap_stream(locked, current, in_company=in_company, goes_on=goes_on, spent=used)
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING:
-                _after_crash(locked, current, crashes=current.crashes + 1)
+                _after_crash(locked, current, deaths=Deaths.after_one(current, in_company=in_company))
             else:
                 return False
     except ThreadNotFoundError:
         return False
-    log_arrow("reap", thread=row.thread_id, fence=row.fence, row=row.pk, lease_owner=row.lease_owner)
+    log_transition("reap", thread=row.thread_id, fence=row.fence, row=row.pk, lease_owner=row.lease_owner)
     return True
 
 
-def _thread_of(row: Stream | ToolCall) -> UUID:
-    """The thread of an open row; only closed streams may have lost theirs."""
+def _thread_of(row: HeldRow) -> UUID:
+    """Return the thread of an open row; only closed streams may have lost theirs."""
     if row.thread_id is None:
         raise ThreadNotFoundError(row.pk)
     return row.thread_id
 
 
-def _reap_stream(locked: Locked, stream: Stream, *, goes_on: bool, spent: Spent) -> None:
-    crashes = stream.crashes + 1
+def _reap_stream(locked: Locked, stream: Stream, *, in_company: bool, goes_on: bool, spent: Spent) -> None:
+    deaths = Deaths.after_one(stream, in_company=in_company)
     if locked.agent is None:
         _fail_unknown(locked, stream)
-    elif _is_hopeless(crashes):
+    elif deaths.are_too_many:
         stream.error_code = ErrorKind.CRASHED.value
         abort(locked, stream, reason="crashed", model=spent.model, usage=spent.usage)
         fail_run(locked, ErrorKind.CRASHED)
     else:
-        facts: dict[str, Any] = {"attempt": stream.attempt, "crashes": crashes}
-        _supersede(locked, stream, **facts, reason="crashed", goes_on=goes_on, spent=spent)
+        _supersede(locked, stream, deaths=deaths, reason="crashed", goes_on=goes_on, spent=spent)
 
 
-def _is_hopeless(crashes: int) -> bool:
-    """Whether a row has killed too many of those that ran it alone: bystanders never come here."""
-    return crashes - SUSPECT_CRASHES >= config().crash_limit
-
-
-def _after_crash(locked: Locked, call: ToolCall, *, crashes: int) -> None:
-    """A tool whose worker went away in the middle runs again, fails or is unknown, as its declaration says."""
+def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
+    """Run again, fail or mark as unknown a tool call whose worker died, as the tool's declaration says."""
     declared = locked.agent.find_tool(call.tool_name) if locked.agent else None
-    after_crash = _declared_for_crash(declared)
-    if after_crash == "retry" and not _is_hopeless(crashes):
-        give_back(locked, call, attempt=call.attempt, crashes=crashes)
+    after_crash = "unknown" if declared is None else declared.after_crash
+    # Atomic tools left nothing behind; those that only announce a call may do so again.
+    if declared is not None and (
+        declared.atomic or declared.kind == "client" or (declared.kind == "deferred" and after_crash == "unknown")
+    ):
+        after_crash = "retry"
+    if after_crash == "retry" and not deaths.are_too_many:
+        give_back(locked, call, attempt=call.attempt, deaths=deaths)
         return
     status = ToolCallStatus.UNKNOWN if after_crash in {"unknown", "ask"} else ToolCallStatus.FAILED
     error = DID_NOT_RUN if declared is not None and declared.atomic else MAY_HAVE_RUN
@@ -210,17 +231,9 @@ def _after_crash(locked: Locked, call: ToolCall, *, crashes: int) -> None:
     advance(locked)
 
 
-def _declared_for_crash(tool: Tool | None) -> AfterCrash:
-    """Atomic tools left nothing behind; those that only announce a call may announce it again."""
-    if tool is None:
-        return "unknown"
-    announces = tool.kind == "deferred" and tool.after_crash == "unknown"
-    return "retry" if tool.atomic or announces else tool.after_crash
-
-
 def settle_unknown_code() -> int:
-    """Settle, visibly, what has been due for the grace period without any worker that knows its agent or tool. What
-    waits in a pool that the settings name no more moves to the default one.
+    """Settle, visibly, rows that have been due for the grace period without any worker that knows their agent or tool.
+    Rows in a pool that the settings no longer name move to the default one.
 
     Returns how many rows were settled. Call it where the newest code runs: what this process knows is left alone.
     """
@@ -229,15 +242,15 @@ def settle_unknown_code() -> int:
     ToolCall.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="tools")
     streams = Stream.objects.using(database()).overdue(grace).exclude(streams_of(registry.code()))
     calls = ToolCall.objects.using(database()).overdue(grace).exclude(calls_of(registry.code()))
-    return _drawn_for_each([*streams, *calls], _settle_unknown)
+    return _run_for_each([*streams, *calls], _settle_unknown)
 
 
-@arrow
-def _settle_unknown(row: Stream | ToolCall) -> bool:
+@transition
+def _settle_unknown(row: HeldRow) -> bool:
     try:
         with hold_thread(_thread_of(row)) as locked:
-            manager: Any = row.__class__._default_manager.using(database())
-            current = manager.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
+            rows = type(row).objects.using(database())
+            current = rows.select_for_update(no_key=True).filter(pk=row.pk, fence=row.fence).first()
             if isinstance(current, Stream) and current.state == StreamState.PENDING:
                 _fail_unknown(locked, current)
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.PENDING:
@@ -248,7 +261,7 @@ def _settle_unknown(row: Stream | ToolCall) -> bool:
                 return False
     except ThreadNotFoundError:
         return False
-    log_arrow("settle_unknown_code", thread=row.thread_id, row=row.pk)
+    log_transition("settle_unknown_code", thread=row.thread_id, row=row.pk)
     return True
 
 
@@ -258,21 +271,23 @@ def _fail_unknown(locked: Locked, stream: Stream) -> None:
     fail_run(locked, ErrorKind.UNKNOWN)
 
 
-def ring_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
-    """Ring for rows of these threads that have been due for so long: somebody is watching, and nobody came."""
+def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
+    """Notify workers of rows of these watched threads that have been due longer than this without being claimed."""
     using = database()
     streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
     calls = ToolCall.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
     pools = {*streams.values_list("pool", flat=True), *calls.values_list("pool", flat=True)}
     if pools:
-        ring_workers(pools, using=using)
+        notify_workers(pools, using=using)
 
 
 def prune() -> int:
-    """Delete the deltas of closed streams, expired tickets, and what is a day old of answers to commands and of files
-    that no message carries. Returns how many deltas."""
+    """Delete the deltas of closed streams, expired tickets and, after a day, stored answers to commands, problems that
+    workers reported, and files that no message carries. Returns the number of deltas deleted.
+    """
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()
+    WorkerProblem.objects.using(database()).filter(seen_at__lt=seconds_from_now(-86_400)).delete()
     prune_unsent()
     old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=seconds_from_now(-60))
     return old.delete()[0]

@@ -1,34 +1,33 @@
-"""The arrows at the end of a model call: a step is committed, or the attempt at it failed."""
+"""Transitions at the end of a model call: commit the step, retry the attempt, or fail the run."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Any
 from uuid import UUID
 
 from durable_agents.exceptions import ThreadNotFoundError, safe_message
 from durable_agents.lifecycle.advance import advance, fail_run
+from durable_agents.lifecycle.call_signing import sign_call
+from durable_agents.lifecycle.callback_events import dispatch_call
 from durable_agents.lifecycle.claims import Claim, held_stream
-from durable_agents.lifecycle.locking import Locked, arrow, database, hold_thread, log_arrow, transact
-from durable_agents.lifecycle.moves import (
+from durable_agents.lifecycle.rows import (
     USAGE,
-    _close,
     abort,
     add_stream,
     add_usage,
     answer_of_next_attempt,
+    close_stream,
+    hold,
     note_retry,
 )
-from durable_agents.lifecycle.telling import tell_call, tell_step
+from durable_agents.lifecycle.transaction import Locked, database, hold_thread, log_transition, transact, transition
 from durable_agents.llm import ModelUsage
 from durable_agents.models import Stream, StreamState, Thread, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 from durable_agents.parts import Part, text_of
 from durable_agents.strictjson import clean
+from durable_agents.times import later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class NewCall:
     tool_call_id: str
     provider_call_id: str
     tool_name: str
-    arguments: Any
+    arguments: Mapping[str, object]
     max_attempts: int = 1
     timeout_seconds: float | None = None
     error: str = ""
@@ -49,24 +48,26 @@ class NewCall:
 
     @property
     def is_due(self) -> bool:
-        """For a worker, as soon as it is stored."""
+        """Whether a worker can claim it as soon as it is stored."""
         return not self.error and not self.needs_approval and self.kind != ToolKind.CLIENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """A whole answer of the model to one call."""
+    """The model's complete answer to one call."""
 
     parts: Sequence[Part]
     calls: Sequence[NewCall]
     finish_reason: str
     model: str
     usage: ModelUsage | None
+    goes_on: bool = False
+    """Whether the model has only paused: the next step of the same message follows, even without calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedAttempt:
-    """How an attempt at a model call failed, and what it has used."""
+    """How an attempt at a model call failed, and its usage."""
 
     kind: str
     """An ErrorKind, or what the agent's ``classify`` calls it."""
@@ -75,29 +76,38 @@ class FailedAttempt:
     usage: ModelUsage | None = None
 
 
-@arrow
-def commit_step(claim: Claim, outcome: StepOutcome) -> None:
-    """The model answered: store the step with its parts and calls, in one transaction, and go on.
+@transition
+def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> None:
+    """Store the step with its parts and calls, in one transaction, and advance the thread.
 
-    Raises LeaseLostError, having written nothing, where the claim does not hold any more.
+    Raises LeaseLostError, having written nothing, if the claim was lost.
     """
-    with hold_thread(claim.thread_id) as locked:
-        stream = held_stream(claim)
-        thread = locked.thread
-        stream.parts = clean(list(outcome.parts))
-        stream.text = text_of(stream.parts)
-        stream.finish_reason = outcome.finish_reason
-        _close(locked, stream, StreamState.FINISHED, model=outcome.model, usage=outcome.usage)
-        thread.run_steps += 1
-        thread.retry = None
-        locked.steps.append(partial(tell_step, locked, stream, using=database()))
-        for call in outcome.calls:
-            _add_call(locked, stream, call)
-        if any(call.is_due for call in outcome.calls):
-            locked.move(ThreadStatus.AWAITING_TOOL_RESULTS)
-        else:
-            advance(locked)
-    log_arrow("commit_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, fence=claim.fence)
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        add_step(locked, held_stream(claim), outcome)
+    log_commit(claim)
+
+
+def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
+    """Store the step of a held attempt, under the thread's lock, and advance the thread."""
+    thread = locked.thread
+    stream.parts = clean(list(outcome.parts))
+    stream.text = text_of(stream.parts)
+    stream.finish_reason = outcome.finish_reason
+    close_stream(locked, stream, StreamState.FINISHED, model=outcome.model, usage=outcome.usage)
+    thread.run_steps += 1
+    thread.retry = None
+    locked.committed_steps.append(stream)
+    for call in outcome.calls:
+        _add_call(locked, stream, call)
+    if any(call.is_due for call in outcome.calls):
+        locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
+    else:
+        advance(locked, resumed=outcome.goes_on)
+
+
+def log_commit(claim: Claim) -> None:
+    """Log a committed step."""
+    log_transition("commit_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, fence=claim.fence)
 
 
 def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
@@ -116,9 +126,8 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
         arguments=clean(call.arguments),
         max_attempts=call.max_attempts,
         pool=agent.pool_of(call.tool_name) if agent else "tools",
-        available_at=locked.now,
+        pending_since=locked.now,
         timeout=None if call.timeout_seconds is None else timedelta(seconds=call.timeout_seconds),
-        approval_digest=digest(call.tool_name, call.arguments),
         rev=locked.thread.next_rev(),
         created_at=locked.now,
     )
@@ -128,26 +137,32 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
     elif call.needs_approval:
         row.status, row.approval_requested_at = ToolCallStatus.APPROVAL_REQUESTED, locked.now
     if not call.is_due and not call.error and row.timeout is not None:
-        row.expires_at = locked.now + row.timeout
-    row.save(using=database(), force_insert=True)
-    if call.error:
-        tell_call(row, using=database())
-    if call.is_due:
+        row.expires_at = later(locked.now, row.timeout)
+    # A call that waits for a person is signed with the decision: until then, no worker may run it.
+    if not call.needs_approval:
+        sign_call(row)
+    if call.is_due and locked.hand_over is not None and locked.hand_over.takes_call(row, locked.thread.agent):
+        row.status = ToolCallStatus.RUNNING
+        row.expires_at = None if row.timeout is None else later(locked.now, row.timeout)
+        hold(locked, row, locked.hand_over)
+    elif call.is_due:
         locked.pools.add(row.pool)
+    locked.writes.insert(row)
+    locked.new_calls.append(row)
+    if locked.open_calls is not None:
+        locked.open_calls.append(row)
+    if call.error:
+        dispatch_call(row, using=database())
 
 
-def digest(tool_name: str, arguments: Any) -> str:
-    """SHA-256 of a call, in hex: what an approval is bound to."""
-    canonical = json.dumps([tool_name, arguments], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("utf-8", "replace")).hexdigest()
-
-
-@arrow
-def retry_step(claim: Claim, ended: FailedAttempt, *, delay_seconds: float, max_attempts: int) -> None:
-    """The attempt failed and another may succeed: abort it and leave a new one due after ``delay_seconds``."""
-    with hold_thread(claim.thread_id) as locked:
+@transition
+def retry_step(
+    claim: Claim, failed: FailedAttempt, *, delay_seconds: float, max_attempts: int, nowait: bool = False
+) -> None:
+    """Abort a failed attempt and leave a new one due after ``delay_seconds``."""
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
-        _abort_failed(locked, stream, ended)
+        _abort_failed(locked, stream, failed)
         message_id = answer_of_next_attempt(locked, stream.answer_id)
         add_stream(locked, message_id, attempt=stream.attempt + 1, delay_seconds=delay_seconds)
         note_retry(
@@ -155,31 +170,31 @@ def retry_step(claim: Claim, ended: FailedAttempt, *, delay_seconds: float, max_
             scope="step",
             attempt=stream.attempt + 1,
             max_attempts=max_attempts,
-            next_retry_at=locked.now + timedelta(seconds=delay_seconds),
-            error=safe_message(ended.kind),
-            kind=ended.kind,
+            next_retry_at=later(locked.now, timedelta(seconds=delay_seconds)),
+            error=safe_message(failed.kind),
+            kind=failed.kind,
         )
-    log_arrow("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind)
+    log_transition("retry_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=failed.kind)
 
 
-@arrow
-def fail_step(claim: Claim, ended: FailedAttempt) -> None:
-    """The attempt failed for good: the thread is failed, and a resume tries again."""
-    with hold_thread(claim.thread_id) as locked:
-        _abort_failed(locked, held_stream(claim), ended)
-        fail_run(locked, ended.kind)
-    log_arrow("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=ended.kind)
+@transition
+def fail_step(claim: Claim, failed: FailedAttempt, *, nowait: bool = False) -> None:
+    """Abort an attempt that failed for good and fail the thread; a resume tries again."""
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        _abort_failed(locked, held_stream(claim), failed)
+        fail_run(locked, failed.kind)
+    log_transition("fail_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, kind=failed.kind)
 
 
-def _abort_failed(locked: Locked, stream: Stream, ended: FailedAttempt) -> None:
-    stream.error_code, stream.error_detail = ended.kind[:64], clean(ended.detail)
-    abort(locked, stream, reason="error", model=ended.model, usage=ended.usage)
+def _abort_failed(locked: Locked, stream: Stream, failed: FailedAttempt) -> None:
+    stream.error_code, stream.error_detail = failed.kind[:64], clean(failed.detail)
+    abort(locked, stream, reason="error", model=failed.model, usage=failed.usage)
 
 
-@arrow
-def name_thread(thread_id: UUID, title: str) -> None:
-    """A title for a thread that has none, 200 characters at most; one that it has meanwhile stays."""
-    with hold_thread(thread_id) as locked:
+@transition
+def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
+    """Set the title of a thread that has none, 200 characters at most; a title that was set meanwhile stays."""
+    with hold_thread(thread_id, nowait=nowait) as locked:
         thread = locked.thread
         if not thread.title and (cleaned := clean(title.strip())[:200]):
             thread.title = cleaned
@@ -187,13 +202,13 @@ def name_thread(thread_id: UUID, title: str) -> None:
             thread.save(using=database(), update_fields=["title"])
 
 
-@arrow
-def record_usage(claim: Claim, *, model: str, usage: ModelUsage) -> None:
-    """What an attempt had used when it was stopped: only that is added to its row, once. A row that is not closed, or
-    that knows its usage, stays as it is. One whose thread was deleted may be there all the same (``USAGE_ON_DELETE``).
+@transition
+def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = False) -> None:
+    """Add the usage of a stopped attempt to its row, once. A row that is not closed, or that has its usage, stays as it
+    is. The row may outlive its thread (``USAGE_ON_DELETE``).
     """
     try:
-        with hold_thread(claim.thread_id) as locked:
+        with hold_thread(claim.thread_id, nowait=nowait) as locked:
             if _note_usage(claim, locked.thread, model=model, usage=usage):
                 locked.thread.next_rev()
     except ThreadNotFoundError:
@@ -203,6 +218,7 @@ def record_usage(claim: Claim, *, model: str, usage: ModelUsage) -> None:
 
 def _note_usage(claim: Claim, thread: Thread | None, *, model: str, usage: ModelUsage) -> bool:
     rows = Stream.objects.using(database()).select_for_update(no_key=True).filter(pk=claim.row_id)
+    # The end of the lease has raised the fence once; after a second time another worker has held the row.
     stream = rows.filter(fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
     if stream is None:
         return False

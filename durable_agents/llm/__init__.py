@@ -1,8 +1,8 @@
-"""The only door to models: a history goes in, this package's own events and errors come out, whatever the provider.
+"""The only door to models: takes a history, yields this package's own events and errors, whatever the provider.
 
-``calls`` has the words for it, ``history`` says what a provider gets to read. Behind ``litellm_door`` is litellm, which
-is imported by ``loading`` alone, and only when a worker makes its first model call: ``asking`` knows its arguments,
-``reading`` its answers, ``failures`` its errors.
+``types`` has the types, ``provider_messages`` builds what a provider reads. ``litellm`` is the door to every provider;
+it imports the library only when a worker makes its first model call. ``direct`` calls some providers itself, and
+``auto_door`` chooses between the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from durable_agents.conf import config
-from durable_agents.llm.calls import (
+from durable_agents.llm.auto_door import AutoDoor
+from durable_agents.llm.direct.door import DirectDoor
+from durable_agents.llm.litellm.door import LiteLLMDoor
+from durable_agents.llm.provider_messages import CONTINUE_PROMPT, Step, Turn, openai_messages
+from durable_agents.llm.types import (
     CallArguments,
     CallStarted,
     Finished,
@@ -29,13 +33,13 @@ from durable_agents.llm.calls import (
     TextDelta,
     TextSigned,
 )
-from durable_agents.llm.history import CONTINUE_PROMPT, Step, Turn, openai_messages
-from durable_agents.llm.litellm_door import LiteLLMDoor
 
 __all__ = [
     "CONTINUE_PROMPT",
+    "AutoDoor",
     "CallArguments",
     "CallStarted",
+    "DirectDoor",
     "Finished",
     "LiteLLMDoor",
     "ModelDoor",
@@ -49,30 +53,44 @@ __all__ = [
     "TextDelta",
     "TextSigned",
     "Turn",
+    "calls_for_real",
     "configured_door",
     "door",
     "door_replaced",
     "openai_messages",
 ]
 
+DOORS: dict[str, type[AutoDoor | DirectDoor | LiteLLMDoor]] = {
+    "auto": AutoDoor,
+    "direct": DirectDoor,
+    "litellm": LiteLLMDoor,
+}
+"""Short names of the doors of this package."""
+
 _replacements: list[ModelDoor] = []
 
 
 def door() -> ModelDoor:
-    """The door to models: the configured one, unless another stands in for it."""
+    """Return the door to models: the configured one, unless ``door_replaced`` is active."""
     return _replacements[-1] if _replacements else configured_door()
 
 
 @cache
 def configured_door() -> ModelDoor:
-    """The door that ``DURABLE_AGENTS["MODEL_DOOR"]`` names."""
-    made: ModelDoor = import_string(config().model_door)()
+    """Return the door that ``DURABLE_AGENTS["MODEL_DOOR"]`` names, by a short name or the path of a class."""
+    name = config().model_door
+    made: ModelDoor = DOORS[name]() if name in DOORS else import_string(name)()
     return made
+
+
+def calls_for_real() -> bool:
+    """Return whether the configured door is one of this package, which asks providers."""
+    return isinstance(configured_door(), tuple(DOORS.values()))
 
 
 @contextmanager
 def door_replaced(by: ModelDoor) -> Iterator[None]:
-    """A block in which another door stands in for the configured one, in this process; for tests."""
+    """Replace the configured door within the block, in this process; for tests."""
     _replacements.append(by)
     try:
         yield

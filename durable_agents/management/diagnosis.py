@@ -1,10 +1,11 @@
-"""What the doctor looks at, one function an area, and what it says of it: every problem with what to do about it."""
+"""Checks of the doctor, one function per area: each problem comes with what to do about it."""
 
 from __future__ import annotations
 
 import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -12,17 +13,23 @@ from typing import Any, Literal
 from asgiref.sync import async_to_sync
 from django.core.checks import ERROR, WARNING
 from django.core.checks.registry import registry as check_registry
-from django.db import DatabaseError, connections, router
+from django.db import DatabaseError, Error, connections, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from durable_agents.agents import registry
+from durable_agents.agents import Agent, registry
 from durable_agents.conf import cluster_of, config, default_cluster, q_cluster
-from durable_agents.lifecycle import database
-from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
-from durable_agents.outbound import layer_crosses_processes
-from durable_agents.outbound.inspection import clusters_seen, layer_round_trip, queue_size, sweep_facts
+from durable_agents.lifecycle import database, project, try_to_write
+from durable_agents.llm import DOORS
+from durable_agents.llm.auto_door import reason_for_litellm
+from durable_agents.models import Pool, Stream, ToolCall, WorkerProblem, calls_of, streams_of
+from durable_agents.notifications import layer_crosses_processes
+from durable_agents.task_queue.inspection import clusters_seen, layer_round_trip, queue_size, sweep_facts
+from durable_agents.task_queue.redis_servers import redis_servers
+from durable_agents.times import instant
+from durable_agents.worker_identity import is_gone
+from durable_agents.worker_notices import Notice, posted
 
 Level = Literal["ok", "warning", "error"]
 
@@ -42,12 +49,12 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
     "xai": "XAI_API_KEY",
 }
-"""Where litellm looks for the keys of well-known providers."""
+"""Environment variables in which litellm looks for the keys of well-known providers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that was looked at: how it stands, and for a problem what to do."""
+    """The result of one check: its level and text, and for a problem what to do."""
 
     area: str
     level: Level
@@ -60,18 +67,27 @@ Said = tuple[Level, str, str]
 
 
 def examine(*, models: bool = False) -> list[Finding]:
-    """Look at everything; with ``models`` also ask litellm, which takes seconds to import. No area stops another."""
+    """Run all checks; with ``models`` also those of litellm, which takes seconds to import. An error in one area does
+    not stop the others.
+    """
     areas: list[tuple[str, Callable[[], Iterator[Said]]]] = [
-        ("package", _package),
-        ("settings", _settings),
-        ("database", _database),
+        ("package", check_package),
+        ("settings", check_settings),
+        ("database", check_database),
     ]
     found = [finding for area, look in areas for finding in _looked(area, look)]
+    # Without the database most checks could only repeat its error; but workers leave notices in files as well.
     if any(finding.area == "database" and finding.level == "error" for finding in found):
-        areas = [("channel layer", _channel_layer)]
+        areas = [("channel layer", check_channel_layer), ("workers", check_stuck_workers)]
     else:
-        areas = [("broker", _broker), ("sweep", _sweep), ("channel layer", _channel_layer), ("workers", _workers)]
-    areas.append(("models", _models_by_litellm if models else _models))
+        areas = [
+            ("database", check_writes),
+            ("broker", check_brokers),
+            ("sweep", check_sweep),
+            ("channel layer", check_channel_layer),
+            ("workers", check_workers),
+        ]
+    areas.append(("models", check_models_by_litellm if models else check_models))
     return found + [finding for area, look in areas for finding in _looked(area, look)]
 
 
@@ -89,28 +105,25 @@ def _looked(area: str, look: Callable[[], Iterator[Said]]) -> list[Finding]:
 # ----------------------------------------------------------------------------------------------------------- package
 
 
-def _package() -> Iterator[Said]:
+def check_package() -> Iterator[Said]:
+    """Check that the package under our import name is ours."""
     try:
         other = version("durable-agents")
     except PackageNotFoundError:
-        yield "ok", f"django-durable-agents {_own_version()}", ""
+        own = "(not installed: run from its sources)"
+        with suppress(PackageNotFoundError):
+            own = version("django-durable-agents")
+        yield "ok", f"django-durable-agents {own}", ""
         return
     text = f'The distribution "durable-agents" ({other}) is installed: another project, which imports under our name.'
     yield "error", text, "pip uninstall durable-agents && pip install --force-reinstall django-durable-agents"
 
 
-def _own_version() -> str:
-    try:
-        return version("django-durable-agents")
-    except PackageNotFoundError:
-        return "(not installed: run from its sources)"
-
-
 # ---------------------------------------------------------------------------------------------------------- settings
 
 
-def _settings() -> Iterator[Said]:
-    """The package's own system checks, and limits of the queue that harm the project's tasks."""
+def check_settings() -> Iterator[Said]:
+    """Run the package's own system checks, and check what in the settings of the queue and of Redis does harm."""
     problems = 0
     for check in check_registry.get_checks():
         if not check.__module__.startswith("durable_agents."):
@@ -123,14 +136,16 @@ def _settings() -> Iterator[Said]:
                     f"{message.msg} ({message.id})",
                     message.hint or "",
                 )
-    for said in _queue_limits():
+    for said in (*check_queue_limits(), *check_redis_passwords()):
         problems += 1
         yield said
     if not problems:
         yield "ok", "The system checks find nothing.", ""
 
 
-def _queue_limits() -> Iterator[Said]:
+def check_queue_limits() -> Iterator[Said]:
+    """Check limits of the queue that harm the project's own tasks."""
+    # django-q2 gives a task to another worker after ``retry``, whether the first one is still at it or not.
     retry, timeout = q_cluster().get("retry", 60), q_cluster().get("timeout")
     if timeout is not None and retry <= timeout:
         text = f"Q_CLUSTER has retry {retry} and timeout {timeout}: tasks of your own may run twice at once."
@@ -140,10 +155,24 @@ def _queue_limits() -> Iterator[Said]:
         yield "warning", text, 'Set "timeout" in Q_CLUSTER, and "retry" above it. Agents are not bound by either.'
 
 
+def check_redis_passwords() -> Iterator[Said]:
+    """Warn about each Redis on another host that accepts clients without a password."""
+    for server in redis_servers():
+        if server.is_on_this_host or server.has_password:
+            continue
+        text = f"{server.setting} names a Redis on {server.host!r} without a password."
+        hint = (
+            f'Use a URL such as "rediss://user:password@{server.host}:6379/0" and a user with few rights: whoever '
+            "writes to the broker and knows SECRET_KEY runs code in the workers (docs/howto/deployment.md#redis)."
+        )
+        yield "warning", text, hint
+
+
 # ---------------------------------------------------------------------------------------------------------- database
 
 
-def _database() -> Iterator[Said]:
+def check_database() -> Iterator[Said]:
+    """Check that the database answers, is recent, has its tables, and knows the pools."""
     connection = connections[database()]
     try:
         connection.ensure_connection()
@@ -152,34 +181,61 @@ def _database() -> Iterator[Said]:
         yield "error", text.strip(), f'Start it, or mend DATABASES["{connection.alias}"].'
         return
     if connection.vendor == "postgresql":
-        yield from _postgresql(connection)
+        yield from check_postgresql(connection)
     elif connection.vendor == "sqlite":
-        yield from _sqlite(connection)
-    unapplied = list(_unapplied())
+        yield from check_sqlite(connection)
+    unapplied: list[str] = []
+    # A router may keep django-q2's tables in another database.
+    schedule = importlib.import_module("django_q.models").Schedule
+    for app, alias in (("durable_agents", database()), ("django_q", router.db_for_write(schedule))):
+        executor = MigrationExecutor(connections[alias])
+        leaves = executor.loader.graph.leaf_nodes(app)
+        unapplied += [f"{step.app_label} {step.name}" for step, _ in executor.migration_plan(leaves)]
     if unapplied:
         more = f" and {len(unapplied) - 3} more" if len(unapplied) > 3 else ""
         text = f"Migrations are not applied: {', '.join(unapplied[:3])}{more}."
         yield "error", text, "Run: manage.py migrate"
         return
-    yield from _pools()
+    yield from check_pool_rows()
 
 
-def _postgresql(connection: Any) -> Iterator[Said]:
+def check_writes() -> Iterator[Said]:
+    """Whether the database accepts a row: it may be read-only, full or locked while it can still be read."""
+    try:
+        try_to_write()
+    except Error as error:
+        text = f"The database {database()!r} takes no writes: {error}".strip()
+        yield (
+            "error",
+            text,
+            "Free what keeps it from writing: a full disk, a lock, a failover. Workers go on by themselves.",
+        )
+
+
+def check_postgresql(connection: Any) -> Iterator[Said]:
+    """Check PostgreSQL's version, that cursors keep their session, and its clock."""
     major = connection.pg_version // 10_000
     if major < OLDEST_POSTGRESQL:
         yield "error", f"PostgreSQL {major} is too old.", f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
     else:
         yield "ok", f"PostgreSQL {major}", ""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        [theirs] = cursor.fetchone()
-    apart = abs((theirs - timezone.now()).total_seconds())
+        cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
+        theirs, session = cursor.fetchone()
+    # A pooler gives its clients numbers of its own.
+    info = connection.connection.info
+    if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
+        text = "PostgreSQL is behind a pooler such as PgBouncer: in transaction mode a cursor loses its session."
+        hint = f"At the end of the settings:\n    DATABASES[{connection.alias!r}]['DISABLE_SERVER_SIDE_CURSORS'] = True"
+        yield "error", text, hint
+    apart = abs((instant(theirs) - instant(timezone.now())).total_seconds())
     if apart > CLOCK_SECONDS:
         text = f"The clocks of the database and of this host are {apart:.0f} s apart."
         yield "warning", text, "Leases go by the database's clock, django-q2 by each host's: run NTP on both."
 
 
-def _sqlite(connection: Any) -> Iterator[Said]:
+def check_sqlite(connection: Any) -> Iterator[Said]:
+    """Check SQLite's version and journal."""
     found = connection.Database.sqlite_version_info
     name = f"SQLite {connection.Database.sqlite_version}"
     with connection.cursor() as cursor:
@@ -187,25 +243,17 @@ def _sqlite(connection: Any) -> Iterator[Said]:
     if found < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         yield "error", f"{name} is too old.", f"Use a Python with SQLite {oldest} or newer."
-    elif journal not in {"wal", "memory"}:
+    elif journal not in {"wal", "memory"}:  # a database in memory, as tests have it, takes no WAL
         text = f"{name} keeps its journal as {journal!r}, so readers and writers wait for each other."
         yield "warning", text, 'Put "PRAGMA journal_mode=WAL;" into the init_command of its OPTIONS.'
     else:
         yield "ok", f"{name}, journal {journal}", ""
 
 
-def _unapplied() -> Iterator[str]:
-    """Migrations of ours, and of the queue's on its database, that are not applied."""
-    schedule = importlib.import_module("django_q.models").Schedule
-    for app, alias in (("durable_agents", database()), ("django_q", router.db_for_write(schedule))):
-        executor = MigrationExecutor(connections[alias])
-        leaves = executor.loader.graph.leaf_nodes(app)
-        yield from (f"{step.app_label} {step.name}" for step, _ in executor.migration_plan(leaves))
-
-
-def _pools() -> Iterator[Said]:
+def check_pool_rows() -> Iterator[Said]:
+    """Check that the limits of pools are the same in the database, where claims count, and in the settings."""
     rows = dict(Pool.objects.using(database()).values_list("name", "limit"))
-    stale = sorted(name for name, pool in config().pools.items() if rows.get(name) != pool.limit)
+    stale = sorted(name for name, pool in config().pools.items() if rows.get(name) != (pool.limit or Pool.NO_LIMIT))
     if stale:
         text = f"The pools {', '.join(stale)} do not stand in the database as in the settings."
         yield "warning", text, "They are brought in line when a worker starts, and by manage.py migrate."
@@ -218,7 +266,8 @@ def _clusters() -> list[str]:
     return sorted({cluster_of(pool) for pool in config().pools})
 
 
-def _broker() -> Iterator[Said]:
+def check_brokers() -> Iterator[Said]:
+    """Check that the broker of each cluster answers."""
     for cluster in _clusters():
         try:
             size = queue_size(cluster)
@@ -230,7 +279,8 @@ def _broker() -> Iterator[Said]:
             yield "ok", f"Cluster {cluster!r}: {size} tasks wait in the queue.", ""
 
 
-def _sweep() -> Iterator[Said]:
+def check_sweep() -> Iterator[Said]:
+    """Check that the sweep is scheduled and runs."""
     facts = sweep_facts()
     if facts is None:
         text = "The sweep is not scheduled: a thread whose worker died may wait until somebody looks at it."
@@ -253,7 +303,8 @@ def _start(cluster: str) -> str:
     return command if cluster == default_cluster() else f"Q_CLUSTER_NAME={cluster} {command}"
 
 
-def _channel_layer() -> Iterator[Said]:
+def check_channel_layer() -> Iterator[Said]:
+    """Check that the channel layer carries a message."""
     if not layer_crosses_processes():
         yield "ok", "The channel layer stays in its process: web processes ask the database for their browsers.", ""
         return
@@ -261,6 +312,7 @@ def _channel_layer() -> Iterator[Said]:
         async_to_sync(layer_round_trip)(ROUND_TRIP_SECONDS)
     except Exception as error:
         text = f"The channel layer does not carry a message: {type(error).__name__}: {error}"
+        # A TimeoutError has no text of its own.
         yield "error", text.rstrip(": "), "Start its server, or mend CHANNEL_LAYERS. Browsers see news late without it."
     else:
         yield "ok", "The channel layer carries messages.", ""
@@ -270,8 +322,8 @@ def _channel_layer() -> Iterator[Said]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Load:
-    """What the rows say of one pool."""
+class Load:
+    """The load of one pool, by its rows."""
 
     held: int
     """Rows under a live lease."""
@@ -280,29 +332,91 @@ class _Load:
     unknown: Sequence[str]
     """Agents and tools that such rows want and that this code does not have."""
 
+    @classmethod
+    def of(cls, pool: str) -> Load:
+        """Count the rows of a pool."""
+        streams = Stream.objects.using(database()).filter(pool=pool)
+        calls = ToolCall.objects.using(database()).filter(pool=pool)
+        held = sum(rows.held().filter(lease_expires_at__gt=Now()).count() for rows in (streams, calls))
+        late_streams, late_calls = streams.overdue(OVERDUE_SECONDS), calls.overdue(OVERDUE_SECONDS)
+        known_streams, known_calls = streams_of(registry.code()), calls_of(registry.code())
+        waiting = late_streams.filter(known_streams).count() + late_calls.filter(known_calls).count()
+        unknown = {
+            *late_streams.exclude(known_streams).values_list("agent", flat=True),
+            *late_calls.exclude(known_calls).values_list("tool_name", flat=True),
+        }
+        return cls(held=held, waiting=waiting, unknown=sorted(unknown))
 
-def _load(pool: str) -> _Load:
-    streams = Stream.objects.using(database()).filter(pool=pool)
-    calls = ToolCall.objects.using(database()).filter(pool=pool)
-    held = sum(rows.held().filter(lease_expires_at__gt=Now()).count() for rows in (streams, calls))
-    late_streams, late_calls = streams.overdue(OVERDUE_SECONDS), calls.overdue(OVERDUE_SECONDS)
-    known_streams, known_calls = streams_of(registry.code()), calls_of(registry.code())
-    waiting = late_streams.filter(known_streams).count() + late_calls.filter(known_calls).count()
-    unknown = {
-        *late_streams.exclude(known_streams).values_list("agent", flat=True),
-        *late_calls.exclude(known_calls).values_list("tool_name", flat=True),
-    }
-    return _Load(held=held, waiting=waiting, unknown=sorted(unknown))
+
+PROBLEM_SECONDS = 60.0
+"""A worker repeats every ten seconds what keeps it from working."""
+LEFT_SECONDS = 600.0
+TRIES = {
+    "claims": "claim rows",
+    "leases": "extend its leases",
+    "reaping": "look for the rows of dead workers",
+}
 
 
-def _workers() -> Iterator[Said]:
+def _notices() -> list[Notice]:
+    """Return what living workers fail at: those of this machine by their files, all others by their rows."""
+    # What a worker fails at may be the database itself: then its row cannot be written or read.
+    found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
+    with suppress(Error):
+        for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
+            notice = Notice(
+                holder=row.holder,
+                cluster=row.cluster,
+                kind=row.kind,
+                detail=row.detail,
+                since=instant(row.since).timestamp(),
+            )
+            if not is_gone(row.holder):
+                found.setdefault((row.holder, row.kind), notice)
+    return list(found.values())
+
+
+def check_stuck_workers() -> Iterator[Said]:
+    """Check for workers that are alive and cannot work, and for those that have left because of it."""
+    for notice in _notices():
+        pid = notice.holder.split(":")[-2:-1]
+        text = (
+            f"A worker of cluster {notice.cluster!r} (process {''.join(pid)}) is alive and has not been able to "
+            f"{TRIES.get(notice.kind, 'work')} for {notice.seconds:.0f} s: {notice.detail}"
+        )
+        yield "error", text, "Remove the reason; a restart is not needed. Its log says more (action worker_stuck)."
+    with suppress(Error):
+        rows = WorkerProblem.objects.using(database()).filter(kind="threads").ended_within(LEFT_SECONDS)
+        left = list(rows.values_list("cluster", "detail"))
+        if left:
+            cluster, detail = left[0]
+            text = f"{len(left)} workers (cluster {cluster!r}) have left: they could not start threads: {detail}"
+            yield (
+                "warning",
+                text,
+                "Raise the limits of memory and processes (ulimit -u, pids.max, MemoryMax) of workers.",
+            )
+
+
+def check_workers() -> Iterator[Said]:
+    """Check that each cluster has workers, and that they keep up."""
+    yield from check_stuck_workers()
+    stuck = {notice.cluster for notice in _notices()}
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
-    seen = _clusters_seen() if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS") else 0
+    seen = 0
+    # django-q2 counts clusters of any name, so the number says something only if there is no other name.
+    if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
+        with suppress(Exception):  # the broker's own finding says why
+            seen = clusters_seen()
     for cluster in _clusters():
-        loads = {pool: _load(pool) for pool in config().pools_of(cluster)}
-        problems = [said for pool, load in loads.items() for said in _overload(cluster, pool, load)]
+        loads = {pool: Load.of(pool) for pool in config().pools_of(cluster)}
+        problems = [
+            said for pool, load in loads.items() for said in check_load(cluster, pool, load, stuck=cluster in stuck)
+        ]
         yield from problems
+        if cluster in stuck:
+            continue
         is_alive = seen or any(load.held for load in loads.values()) or (sweeps and cluster == cluster_of("agents"))
         if is_alive:
             held = sum(load.held for load in loads.values())
@@ -312,38 +426,37 @@ def _workers() -> Iterator[Said]:
             yield "warning", text, f"Run: {_start(cluster)}"
 
 
-def _overload(cluster: str, pool: str, load: _Load) -> Iterator[Said]:
+def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[Said]:
+    """Check whether the rows of a pool wait, and for what."""
     limit = config().pool(pool).limit
     if load.unknown:
         text = f"In pool {pool!r} rows wait for code that is not here: {', '.join(load.unknown)}."
         yield "warning", text, "Deploy it, or leave them: after UNKNOWN_CODE_GRACE_SECONDS they are settled as failed."
-    if load.waiting and load.held >= limit:
+    if load.waiting and limit is not None and load.held >= limit:
         text = f"The pool {pool!r} is full: {load.held} rows are held, {load.waiting} have waited for over a minute."
         yield "warning", text, f'Raise its limit in DURABLE_AGENTS["POOLS"] (now {limit}), and add workers.'
     elif load.waiting:
         text = f"In pool {pool!r} {load.waiting} rows have been due for over a minute and nobody takes them."
-        yield "error", text, f"Run: {_start(cluster)}"
-
-
-def _clusters_seen() -> int:
-    """How many clusters django-q2 sees, whatever their names are; zero where it cannot say."""
-    try:
-        return clusters_seen()
-    except Exception:
-        return 0  # the broker's own finding says why
+        hint = "Its workers are alive and cannot: see the reasons above." if stuck else f"Run: {_start(cluster)}"
+        yield "error", text, hint
 
 
 # ------------------------------------------------------------------------------------------------------------ models
 
 
-def _models() -> Iterator[Said]:
-    """By the environment alone: whether the usual keys are there."""
-    yield from _for_each_model(_missing_key, "Every model's key is there, as far as can be told (ask with --models).")
+def check_models() -> Iterator[Said]:
+    """Check by the environment alone whether the usual keys are set."""
+
+    def missing_key(model: str) -> str:
+        key = KEYS.get(model.partition("/")[0])
+        return f"the environment has no {key}" if key is not None and not os.environ.get(key) else ""
+
+    yield from _for_each_model(missing_key, "Every model's key is there, as far as can be told (ask with --models).")
 
 
-def _models_by_litellm() -> Iterator[Said]:
-    """By what litellm knows, without a call."""
-    problem_with = importlib.import_module("durable_agents.llm.loading").problem_with
+def check_models_by_litellm() -> Iterator[Said]:
+    """Check by litellm's data, without a call."""
+    problem_with = importlib.import_module("durable_agents.llm.litellm.loading").problem_with
     yield from _for_each_model(problem_with, "litellm knows every model, and every key is there.")
 
 
@@ -352,9 +465,12 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
     if not agents:
         yield "warning", "No agent is declared.", "Declare one in the agents.py of an installed app."
         return
-    if config().model_door != "durable_agents.llm.LiteLLMDoor":
+    if config().model_door not in DOORS:
         yield "ok", f"Models are called through {config().model_door}.", ""
         return
+    if config().model_door != "litellm":
+        yield from _doors(agents)
+    # A server that the agent names by itself may take any key, or none.
     with_own_key = {"api_key", "api_base", "base_url"}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)
@@ -368,6 +484,18 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
         yield "ok", fine, ""
 
 
-def _missing_key(model: str) -> str:
-    key = KEYS.get(model.partition("/")[0])
-    return f"the environment has no {key}" if key is not None and not os.environ.get(key) else ""
+def _doors(agents: Sequence[Agent]) -> Iterator[Said]:
+    """Say which agents the direct door serves, and why it does not serve the others."""
+    direct: list[str] = []
+    for agent in agents:
+        for model in agent.models:
+            reason = reason_for_litellm(model, agent.model_settings, agent.provider_tools)
+            if not reason:
+                direct.append(agent.name)
+            elif config().model_door == "auto":
+                yield "ok", f"litellm calls model {model!r} of agent {agent.name!r}: {reason}.", ""
+            else:
+                text = f"The direct model door does not call model {model!r} of agent {agent.name!r}: {reason}."
+                yield "error", text, 'Set DURABLE_AGENTS["MODEL_DOOR"] to "auto" or "litellm".'
+    if direct:
+        yield "ok", f"The direct door calls the models of {', '.join(dict.fromkeys(direct))}.", ""

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.db import migrations
 
-# What each index is for is in durable_agents/reading/searching.py, whose expressions these are.
+# What each index is for is in durable_agents/reading/search.py, whose expressions these are.
 INDEXES = {
     "da_thread_words": "durable_agents_thread USING gin (to_tsvector('simple', left(title, 50000)))",
     "da_message_words": (

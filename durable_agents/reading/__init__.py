@@ -1,11 +1,10 @@
-"""Hides how Python code reads threads: their messages as values, a run as it goes on, a thread as a whole.
+"""Read threads from Python: their messages as values, a run while it goes on, a thread as a whole.
 
-Nothing here writes. Who may see a thread is not asked here: that is for the edges, by the policy.
+Nothing here writes, and nothing here checks permissions: that is for the edges, by the policy.
 """
 
-from durable_agents.reading.answers import AnswerTeller, Seen, steps_in, waits_for_others
 from durable_agents.reading.export import export_thread
-from durable_agents.reading.following import (
+from durable_agents.reading.follow_run import (
     astream_thread,
     await_for_thread,
     latest_answer_of,
@@ -24,17 +23,18 @@ from durable_agents.reading.messages import (
     listed_messages,
     open_answer,
 )
-from durable_agents.reading.searching import MAX_SEARCH_CHARS, threads_saying
-from durable_agents.reading.spending import ModelUsage, attempts, usage_by_model
+from durable_agents.reading.search import MAX_SEARCH_CHARS, threads_with_text
+from durable_agents.reading.ui_stream import AnswerStream, Seen, steps_in, waits_for_others
+from durable_agents.reading.usage import UsageByModel, attempts, usage_by_model
 
 __all__ = [
     "MAX_SEARCH_CHARS",
-    "AnswerTeller",
+    "AnswerStream",
     "Message",
     "MessagesWithStream",
-    "ModelUsage",
     "OpenStream",
     "Seen",
+    "UsageByModel",
     "after_position",
     "astream_thread",
     "attempts",
@@ -49,7 +49,7 @@ __all__ = [
     "open_answer",
     "steps_in",
     "stream_thread",
-    "threads_saying",
+    "threads_with_text",
     "usage_by_model",
     "wait_for_thread",
     "waits_for_others",

@@ -1,19 +1,19 @@
-"""Hides the format of an exported thread: what belongs to the person, complete, without what belongs to the server.
+"""Export a thread as JSON: everything that belongs to the person, nothing that belongs to the server.
 
 Format 1 never changes; a field may be added. Owner, scope and trusted context, leases, and details of errors that are
-meant for the admin stay out, as everywhere outside.
+meant for the admin are left out, as in every public response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from durable_agents import files
+from durable_agents import attachment_storage
 from durable_agents.models import Attachment, Message, Stream, Thread, ToolCall, Usage
+from durable_agents.times import to_iso, to_iso_or_none
 from durable_agents.transcript import get_thread, ui_messages
 
 FORMAT, VERSION = "durable_agents.thread", 1
@@ -23,16 +23,16 @@ JSON = dict[str, Any]
 
 
 def export_thread(thread: Thread | UUID | str, *, include_system: bool = True) -> JSON:
-    """Everything of a thread that belongs to its person, as a dict that ``json.dumps`` takes.
+    """Return everything of a thread that belongs to its person, as a dict that ``json.dumps`` takes.
 
     ``thread`` has its facts and usage; ``messages`` all of them in order, with parts, also queued ones, those that were
     edited or regenerated away (``superseded_at``) and, with ``include_system``, those of the role system, which the
-    REST API shows to nobody; ``streams`` each attempt at a step with model, outcome and usage; ``tool_calls`` each call
+    REST API never shows; ``streams`` each attempt at a step with model, outcome and usage; ``tool_calls`` each call
     with arguments, outcome and approval; ``attachments`` the files that messages carry, each with the ``url`` to
-    download it from. Streams and calls name their message. Times are ISO 8601, costs decimal
-    strings in US dollars.
+    download it from. Streams and calls name their message. Times are ISO 8601, costs decimal strings in US dollars.
 
-    Rows are read a few hundred at a time. Of a running thread it is what is committed. Raises ThreadNotFoundError.
+    Rows are read a few hundred at a time. Of a running thread, only what is committed is exported. Raises
+    ThreadNotFoundError.
     """
     row = get_thread(thread.pk if isinstance(thread, Thread) else thread)
     streams = Stream.objects.filter(thread=row).defer("parts", "text", "error_detail").order_by("number")
@@ -40,15 +40,26 @@ def export_thread(thread: Thread | UUID | str, *, include_system: bool = True) -
     return {
         "format": FORMAT,
         "version": VERSION,
-        "thread": _thread(row),
-        "messages": list(_messages(row, include_system=include_system)),
-        "streams": [_stream(stream) for stream in streams.iterator(chunk_size=_ROWS_AT_ONCE)],
-        "tool_calls": [_call(call) for call in calls.iterator(chunk_size=_ROWS_AT_ONCE)],
-        "attachments": [_attachment(file) for file in Attachment.objects.filter(thread=row).order_by("created_at")],
+        "thread": exported_thread(row),
+        "messages": list(exported_messages(row, include_system=include_system)),
+        "streams": [exported_stream(stream) for stream in streams.iterator(chunk_size=_ROWS_AT_ONCE)],
+        "tool_calls": [exported_call(call) for call in calls.iterator(chunk_size=_ROWS_AT_ONCE)],
+        "attachments": [
+            {
+                "id": str(file.pk),
+                "url": attachment_storage.url_of(file.pk),
+                "media_type": file.media_type,
+                "filename": file.filename,
+                "size": file.size,
+                "created_at": to_iso(file.created_at),
+            }
+            for file in Attachment.objects.filter(thread=row).order_by("created_at")
+        ],
     }
 
 
-def _thread(row: Thread) -> JSON:
+def exported_thread(row: Thread) -> JSON:
+    """Return the thread's own fields."""
     return {
         "id": str(row.pk),
         "client_id": row.client_id,
@@ -61,35 +72,34 @@ def _thread(row: Thread) -> JSON:
         "retry": row.retry,
         "usage": _usage(row),
         "forked_from": _id(row.forked_from_id),
-        "created_at": row.created_at.isoformat(),
-        "updated_at": row.updated_at.isoformat(),
+        "created_at": to_iso(row.created_at),
+        "updated_at": to_iso(row.updated_at),
     }
 
 
-def _messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
+def exported_messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
+    """Yield the messages of a thread with their parts."""
     every = Message.objects.filter(thread=row)
     rows = (every if include_system else every.for_clients()).iterator(chunk_size=_ROWS_AT_ONCE)
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        for message, shown in zip(some, ui_messages(some), strict=True):
-            yield _message(message, shown["parts"])
+    # A batch at a time: an answer is assembled from the steps and calls of all its attempts, which may be megabytes.
+    while batch := list(islice(rows, _ROWS_AT_ONCE)):
+        for message, shown in zip(batch, ui_messages(batch), strict=True):
+            yield {
+                "id": str(message.pk),
+                "client_id": message.client_id,
+                "role": str(message.role),
+                "parts": shown["parts"],
+                "metadata": message.metadata,
+                "position": message.position,
+                "parent": _id(message.parent_id),
+                "created_at": to_iso(message.created_at),
+                "queued_at": to_iso_or_none(message.queued_at),
+                "superseded_at": to_iso_or_none(message.superseded_at),
+            }
 
 
-def _message(message: Message, parts: list[Any]) -> JSON:
-    return {
-        "id": str(message.pk),
-        "client_id": message.client_id,
-        "role": str(message.role),
-        "parts": parts,
-        "metadata": message.metadata,
-        "position": message.position,
-        "parent": _id(message.parent_id),
-        "created_at": message.created_at.isoformat(),
-        "queued_at": _moment(message.queued_at),
-        "superseded_at": _moment(message.superseded_at),
-    }
-
-
-def _stream(stream: Stream) -> JSON:
+def exported_stream(stream: Stream) -> JSON:
+    """Return an attempt without its content, which is in its message."""
     return {
         "id": str(stream.pk),
         "message": _id(stream.message_id),
@@ -100,13 +110,23 @@ def _stream(stream: Stream) -> JSON:
         "finish_reason": stream.finish_reason,
         "error_code": stream.error_code,
         "usage": _usage(stream) | {"estimated": stream.usage_estimated},
-        "created_at": stream.created_at.isoformat(),
-        "started_at": _moment(stream.started_at),
-        "finished_at": _moment(stream.finished_at),
+        "created_at": to_iso(stream.created_at),
+        "started_at": to_iso_or_none(stream.started_at),
+        "finished_at": to_iso_or_none(stream.finished_at),
     }
 
 
-def _call(call: ToolCall) -> JSON:
+def exported_call(call: ToolCall) -> JSON:
+    """Return a tool call with its outcome and, if one was needed, its approval."""
+    approval = None
+    if call.approval_requested_at is not None or call.approval_decided_at is not None:
+        decided_by = call.approval_decided_by
+        approval = {
+            "requested_at": to_iso_or_none(call.approval_requested_at),
+            "decided_at": to_iso_or_none(call.approval_decided_at),
+            "decided_by": decided_by.get_username() if decided_by else None,
+            "reason": call.approval_reason,
+        }
     return {
         "tool_call_id": call.tool_call_id,
         "message": str(call.message_id),
@@ -121,34 +141,10 @@ def _call(call: ToolCall) -> JSON:
         "error": {"code": call.error_code, "message": call.error} if call.error or call.error_code else None,
         "attempt": call.attempt,
         "max_attempts": call.max_attempts,
-        "approval": _approval(call),
-        "created_at": call.created_at.isoformat(),
-        "expires_at": _moment(call.expires_at),
-        "finished_at": _moment(call.finished_at),
-    }
-
-
-def _approval(call: ToolCall) -> JSON | None:
-    """Who was asked about the call, or decided about it unasked; None where nobody was."""
-    if call.approval_requested_at is None and call.approval_decided_at is None:
-        return None
-    decided_by = call.approval_decided_by
-    return {
-        "requested_at": _moment(call.approval_requested_at),
-        "decided_at": _moment(call.approval_decided_at),
-        "decided_by": decided_by.get_username() if decided_by else None,
-        "reason": call.approval_reason,
-    }
-
-
-def _attachment(row: Attachment) -> JSON:
-    return {
-        "id": str(row.pk),
-        "url": files.url_of(row.pk),
-        "media_type": row.media_type,
-        "filename": row.filename,
-        "size": row.size,
-        "created_at": row.created_at.isoformat(),
+        "approval": approval,
+        "created_at": to_iso(call.created_at),
+        "expires_at": to_iso_or_none(call.expires_at),
+        "finished_at": to_iso_or_none(call.finished_at),
     }
 
 
@@ -161,10 +157,6 @@ def _usage(row: Thread | Usage) -> JSON:
         "reasoning_tokens": row.reasoning_tokens,
         "cost": None if row.cost is None else format(row.cost, "f"),
     }
-
-
-def _moment(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
 
 
 def _id(key: UUID | None) -> str | None:

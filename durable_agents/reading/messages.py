@@ -1,7 +1,7 @@
-"""Hides which messages of a thread are listed, and how an answer that is being written is shown among them.
+"""List the messages of a thread, including the answer that is being written.
 
-With the open stream, what is read is one state of the thread, the one at its ``rev``: a step that is committed
-meanwhile is not listed and its stream still counts as open, so that no part is shown twice or is missing.
+With the open stream, the result is one state of the thread, the one at its ``rev``: a step that is committed meanwhile
+is not listed and its stream still counts as open, so that no part is shown twice or is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from django.db.models.functions import Coalesce
 from durable_agents import models
 from durable_agents.agents import Agent
 from durable_agents.models import (
-    Delta,
     MessageQuerySet,
     Role,
     Stream,
@@ -26,9 +25,9 @@ from durable_agents.models import (
     ThreadQuerySet,
     ThreadStatus,
 )
-from durable_agents.parts import Part, fold, text_of
-from durable_agents.streaming import stream_open_at
-from durable_agents.transcript import UIMessage, get_thread, ui_messages
+from durable_agents.parts import Part, text_of
+from durable_agents.times import as_expected
+from durable_agents.transcript import UIMessage, add_partial_answer, get_thread, stream_open_at, ui_messages
 
 _AFTER_ALL_POSITIONS = 2**62
 
@@ -38,7 +37,7 @@ class Message:
     """A message as clients see it."""
 
     id: str
-    """The client's own id where it gave one, else the row's."""
+    """The client's own id if it has one, else the row's."""
     client_id: str | None
     role: str
     parts: list[Part]
@@ -50,7 +49,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The plain text of the text parts, a blank line between them."""
+        """The plain text of the text parts, with a blank line between them."""
         return text_of(self.parts)
 
 
@@ -67,31 +66,31 @@ class OpenStream:
 
 
 class MessagesWithStream(NamedTuple):
-    """Messages with an open answer, and the stream that it comes from; None where none is open."""
+    """Messages with an open answer, and the stream that it comes from, or None if none is open."""
 
     messages: list[Message]
     stream: OpenStream | None
 
 
 def list_threads(
-    *, owner: Any = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
+    *, owner: object = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
 ) -> ThreadQuerySet:
-    """The threads with all of these, archived ones too, the last changed first; None asks for nothing.
+    """Return the threads that match all arguments, including archived ones, the last changed first; None matches all.
 
-    A queryset: filter it further, slice it, iterate (``async for`` in a coroutine). ``owner`` is a user or its key.
-    Raises ValueError for a status that does not exist.
+    The result is a queryset: filter it further, slice it, iterate (``async for`` in a coroutine). ``owner`` is a user
+    or its key. Raises ValueError for a status that does not exist.
     """
     name = agent.name if isinstance(agent, Agent) else agent
-    given = {"owner": owner, "scope": scope, "agent": name, "status": status and ThreadStatus(status)}
-    return Thread.objects.filter(**{field: value for field, value in given.items() if value is not None})
+    filters = {"owner": owner, "scope": scope, "agent": name, "status": status and ThreadStatus(status)}
+    return Thread.objects.filter(**{field: value for field, value in filters.items() if value is not None})
 
 
 def list_messages(
     thread: Thread | UUID | str, *, after: int | None = None, limit: int | None = None, include_system: bool = False
 ) -> list[Message]:
-    """The messages of a thread as clients see them, oldest first, queued ones last.
+    """Return the messages of a thread as clients see them, oldest first, queued ones last.
 
-    ``after`` is a position, exclusive; ``limit`` the most that come. Not listed are messages that were edited or
+    ``after`` is a position, exclusive; ``limit`` the maximum number. Not listed are messages that were edited or
     regenerated away, answers without any parts yet and, without ``include_system``, those of the role system. Four
     queries, however many. Raises ThreadNotFoundError.
     """
@@ -100,7 +99,7 @@ def list_messages(
 
 
 def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int = 0) -> MessagesWithStream:
-    """All messages of a thread with the open answer as far as it is stored, and the stream that it comes from.
+    """Return all messages of a thread with the open answer as far as it is stored, and the stream that it comes from.
 
     A stream whose number is lower than ``from_number`` is not shown. Six queries, however many messages and deltas.
     Raises ThreadNotFoundError.
@@ -113,16 +112,16 @@ def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int 
 
 
 def _thread(thread: Thread | UUID | str) -> Thread:
-    """The thread as it is now."""
+    """Return the current row of the thread."""
     return get_thread(thread.pk if isinstance(thread, Thread) else thread)
 
 
 def _values(messages: Iterable[UIMessage]) -> list[Message]:
-    return [Message(**it | {"created_at": datetime.fromisoformat(it["created_at"])}) for it in messages]
+    return [Message(**it | {"created_at": as_expected(datetime.fromisoformat(it["created_at"]))}) for it in messages]
 
 
 def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
-    """The messages of a thread that clients are shown, each with its ``turn``: by position, queued ones last.
+    """Return the messages of a thread that clients see, each with its ``turn``: by position, queued ones last.
 
     An answer without parts is left out, unless it is the one of ``answer_id``, to which parts are being written.
     """
@@ -136,35 +135,25 @@ def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_sy
 
 
 def after_position(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:
-    """Those after a position, and the queued ones, which have none yet."""
+    """Return those after a position, and the queued ones, which have none yet."""
     if position is None:
         return messages
     return messages.filter(Q(position__gt=position) | Q(position__isnull=True))
 
 
 def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
-    """The stream that was open at the thread's ``rev``, unless its number is lower than ``from_number``."""
+    """Return the stream that was open at the thread's ``rev``, unless its number is lower than ``from_number``."""
     stream = stream_open_at(thread)
     return stream if stream is not None and stream.number >= from_number else None
 
 
 def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[UIMessage], OpenStream | None]:
-    """The messages with the stream's deltas in its own one, without answers that have no parts yet."""
+    """Return the messages with the stream's deltas in its own one, without answers that have no parts yet."""
     if stream is None:
         return _with_parts(messages), None
-    message_id, seq = stream.answer.shown_id, -1
-    for message in messages:
-        if message["id"] == message_id:
-            seq = _append_deltas(message, stream)
-    entry = OpenStream(id=str(stream.pk), number=stream.number, seq=seq, message=message_id)
+    seq = add_partial_answer(messages, stream)
+    entry = OpenStream(id=str(stream.pk), number=stream.number, seq=seq, message=stream.answer.shown_id)
     return _with_parts(messages), entry
-
-
-def _append_deltas(message: UIMessage, stream: Stream) -> int:
-    """Append what the deltas say. Returns the seq of the last one, -1 if there is none."""
-    deltas = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
-    message["parts"] = message["parts"] + fold(chunk for _, chunks in deltas for chunk in chunks)
-    return deltas[-1][0] if deltas else -1
 
 
 def _with_parts(messages: Sequence[UIMessage]) -> list[UIMessage]:

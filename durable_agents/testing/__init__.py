@@ -1,4 +1,4 @@
-"""What projects test their agents with: a scripted model, and a worker that runs inside the test.
+"""Test kit for projects: a scripted model, and a worker that runs inside the test.
 
     from durable_agents.testing import ScriptedModel, calls, run_until_idle
 
@@ -10,23 +10,14 @@
             self.assertEqual(get_thread(thread.pk).status, "completed")
 
 It works in a ``TestCase``, inside its transaction, and with pytest's ``db``: no broker, no network, no litellm, and
-nobody sleeps. How to: docs/howto/testing.md.
+no sleeping. How to: docs/howto/testing.md.
 """
 
 from durable_agents.llm import ModelUsage
 from durable_agents.testing.crashes import POINTS, SimulatedCrash, crash, crash_at
 from durable_agents.testing.inline import NoScriptedModelError, NotIdleError, Ran, arun_until_idle, run_until_idle
-from durable_agents.testing.script import (
-    OutOfAnswersError,
-    ScriptedModel,
-    calls,
-    does,
-    ends,
-    fails,
-    hangs,
-    says,
-    thinks,
-)
+from durable_agents.testing.pieces import calls, does, ends, fails, hangs, says, thinks
+from durable_agents.testing.scripted_model import OutOfAnswersError, ScriptedModel
 
 __all__ = [
     "POINTS",

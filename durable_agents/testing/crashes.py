@@ -1,4 +1,4 @@
-"""Hides how a worker's death is played within a test: the run ends on the spot, and what it held is reaped."""
+"""Simulate a worker's death within a test: the run ends on the spot, and the rows that it held are reaped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ POINTS = crashpoints.POINTS
 
 
 class SimulatedCrash(BaseException):
-    """The worker died here. No ``except Exception`` catches it, as none catches SIGKILL."""
+    """The simulated death of the worker. No ``except Exception`` catches it, as none catches SIGKILL."""
 
     def __init__(self, point: str = "") -> None:
         super().__init__(point)
@@ -32,12 +32,12 @@ class SimulatedCrash(BaseException):
 
 
 _dying: list[Callable[[SimulatedCrash], None]] = []
-"""Whoever is running just now, and so dies."""
+"""The functions that end the current runs."""
 
 
 @contextmanager
 def mortal(die: Callable[[SimulatedCrash], None]) -> Iterator[None]:
-    """A block in which a crash is told to ``die``, since user code may swallow the exception."""
+    """Call ``die`` when a crash is simulated within the block."""
     _dying.append(die)
     try:
         yield
@@ -46,8 +46,9 @@ def mortal(die: Callable[[SimulatedCrash], None]) -> Iterator[None]:
 
 
 def crash(point: str = "") -> NoReturn:
-    """Let the worker die here: for tools, and in a script as ``does(crash)``."""
+    """Kill the simulated worker here: for tools, and in a script as ``does(crash)``."""
     error = SimulatedCrash(point)
+    # Said before it is raised: a ``finally`` or a bare ``except`` of user code may swallow the exception.
     for die in _dying:
         die(error)
     raise error
@@ -55,11 +56,11 @@ def crash(point: str = "") -> NoReturn:
 
 @contextmanager
 def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
-    """A block in which the worker dies at a point (see ``POINTS``) when it comes there for the ``nth`` time.
+    """Kill the simulated worker within the block when it reaches a point (see ``POINTS``) for the ``nth`` time.
 
-    The block ends there: ``run_until_idle`` raises SimulatedCrash, which goes no further than this block. What was
-    committed before stays; the next ``run_until_idle`` recovers as a new worker does. Raises AssertionError where the
-    point was not reached.
+    The block ends there: ``run_until_idle`` raises SimulatedCrash, which does not leave this block. What was committed
+    before stays; the next ``run_until_idle`` recovers as a new worker does. Raises AssertionError if the point was
+    not reached.
     """
     passed = 0
 

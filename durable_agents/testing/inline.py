@@ -1,41 +1,55 @@
-"""Hides how the worker's engine runs inside a test: its own code, called from the test's thread and connection.
+"""Run what a worker runs inside a test, on the test's thread and connection.
 
-The event loop turns in a thread of asgiref's; whatever may use the ORM is called back into the thread that called
-``run_until_idle``, where no loop runs. So a ``TestCase``'s transaction and a database in memory are what it works on.
+The event loop runs in a thread of asgiref's; whatever may use the ORM is called back into the thread that called
+``run_until_idle``, where no loop runs. So it works on a ``TestCase``'s transaction and on a database in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, NoReturn
-from uuid import UUID
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import DatabaseError, InterfaceError, OperationalError, connections
-from django.db.models.functions import Now
+from django.db import DatabaseError, Error, connections
 from django.test import TestCase
 
-from durable_agents import lifecycle, llm, moments
+from durable_agents import callbacks, lifecycle, llm
 from durable_agents.agents import registry
 from durable_agents.conf import config, default_cluster
-from durable_agents.engine.steps import spent
-from durable_agents.engine.worker import Engine
+from durable_agents.databases import is_outage
+from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
+from durable_agents.engine.capacity import Shortage
+from durable_agents.engine.claiming import Claimer
+from durable_agents.engine.endings import Endings
+from durable_agents.engine.environment import Environment
+from durable_agents.engine.held import HeldRows
+from durable_agents.engine.leases import LeaseKeeper
+from durable_agents.engine.model_step import estimate_spent
+from durable_agents.engine.problem_reports import Attempts
+from durable_agents.engine.run_callbacks import CallbackRunner
+from durable_agents.engine.run_history import RunHistories
+from durable_agents.engine.runtime import Runtime
+from durable_agents.engine.tool_progress import ProgressReports
+from durable_agents.engine.worker import RowRunner
 from durable_agents.lifecycle import Claim, database
 from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
-from durable_agents.streaming import DeltaBuffer, DeltaWriter
 from durable_agents.testing.crashes import SimulatedCrash, mortal
-from durable_agents.testing.hints import muted
-from durable_agents.testing.script import host, is_scripted
+from durable_agents.testing.notifications import notifications_muted
+from durable_agents.testing.scripted_model import hosted_by, is_scripted
+from durable_agents.times import Now, instant
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 HOLDER = "run_until_idle"
 HORIZON_SECONDS = 10 * 365 * 86_400.0
-"""What is put off for longer than ten years is not brought forward."""
+"""Rows that are due in more than ten years are not brought forward."""
 _numbers = itertools.count(1)
 _running: list[InlineEngine] = []
 
@@ -45,17 +59,17 @@ class NotIdleError(AssertionError):
 
 
 class NoScriptedModelError(AssertionError):
-    """A model would have been called for real."""
+    """A real model would have been called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What ``run_until_idle`` has done."""
+    """The result of ``run_until_idle``."""
 
     trace: Sequence[str]
     """In order of beginning: ``model support`` for a model call of that agent, ``tool refund`` for a tool."""
     skipped_seconds: float
-    """The waits of retries that nobody waited for."""
+    """The waits of retries that were skipped."""
 
     @property
     def model_calls(self) -> int:
@@ -69,43 +83,39 @@ class Ran:
 
 
 def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
-    """Do everything that is due, as a worker does, until nothing is left; returns what was done.
+    """Run everything that is due, as a worker does, until nothing is left, and return what was run.
 
-    Runs in this thread and on its database connection, inside its transaction if there is one. What retries put off
-    is brought forward; leases of an earlier ``run_until_idle`` that crashed are reaped. Sync and atomic tools and
-    other sync functions run in this thread, coroutines on an event loop.
+    Runs in this thread and on its database connection, inside its transaction if there is one. Delayed retries are
+    brought forward; leases of an earlier ``run_until_idle`` that crashed are reaped. Sync and atomic tools and other
+    sync functions run in this thread, coroutines on an event loop.
 
     Raises NotIdleError when ``max_steps`` model and tool calls were not enough, NoScriptedModelError before litellm
-    would be asked without ``real_models``, SimulatedCrash at a crash point, and what functions of a script raise.
+    would be called without ``real_models``, SimulatedCrash at a crash point, and what functions of a script raise.
     """
-    _refuse_in_a_loop()
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise TypeError("An event loop runs in this thread: await arun_until_idle() instead.")
     if _running:
         raise RuntimeError("run_until_idle is running already: a tool or a script cannot run it again.")
     engine = InlineEngine(max_steps=max_steps, real_models=real_models)
     _running.append(engine)
     try:
-        with muted(), mortal(engine.note):
+        with notifications_muted(), hosted_by(engine), mortal(engine.outcome.note):
             async_to_sync(engine.run)()
     finally:
         _running.remove(engine)
-    if engine.ended_by is not None:
-        raise engine.ended_by
+    if engine.outcome.error is not None:
+        raise engine.outcome.error
     return engine.summary()
 
 
 async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
-    """The same from a coroutine, such as an ``async def`` test of a ``TestCase``."""
+    """Do the same from a coroutine, such as an ``async def`` test of a ``TestCase``."""
     return await sync_to_async(run_until_idle)(max_steps=max_steps, real_models=real_models)
 
 
-def _refuse_in_a_loop() -> None:
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise TypeError("An event loop runs in this thread: await arun_until_idle() instead.")
-
-
 class _Over(BaseException):
-    """The run has ended: nothing more is written, whoever asks."""
+    """The run has ended: nothing more is written. No ``except Exception`` of a tool or of the engine catches it."""
 
 
 class _EagerWriter(DeltaWriter):
@@ -117,220 +127,261 @@ class _EagerWriter(DeltaWriter):
         super().open(buffer)
 
 
-class InlineEngine(Engine):
-    """The worker's engine for all pools, without threads, timers, leases to extend or doorbells of its own."""
+class _Outcome:
+    """Whether a run has ended early, and why."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.wake: Callable[[], object] = lambda: None
+        """Called when the run has ended, from any thread."""
+
+    def note(self, error: BaseException) -> None:
+        """End the run for this reason; the first reason counts."""
+        self.error = self.error or error
+        self.wake()
+
+    def end(self, error: BaseException) -> NoReturn:
+        """End the run for this reason by raising ``_Over``."""
+        self.note(error)
+        raise _Over from error
+
+    def check(self) -> None:
+        """Raise _Over if the run has ended."""
+        if self.error is not None:
+            raise _Over
+
+
+class _InlineRuntime(Runtime):
+    """Runs everything but coroutines in the thread that called ``run_until_idle``, until the run has ended."""
+
+    def __init__(self, outcome: _Outcome) -> None:
+        super().__init__()
+        self._outcome = outcome
+
+    async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime. An error of the database ends the run."""
+        return await self._in_database(partial(function, *args, **kwargs))
+
+    async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """See Runtime. It waits for a locked thread: there is nothing else to do."""
+        return await self._in_database(partial(function, *args, **kwargs))
+
+    async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime."""
+        return await self._call(partial(function, *args, **kwargs))
+
+    async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime; here it is the thread of the test. If a transaction of the test is open, it stays usable after a
+        database error.
+        """
+
+        def guarded() -> R:
+            connection = connections[database()]
+            if not connection.in_atomic_block:
+                return function(*args, **kwargs)
+            # In production such functions run outside a transaction, where a failed statement does not prevent later
+            # ones. So only a failed statement is rolled back, whether the function has caught its error or not.
+            savepoint: Any = connection.savepoint()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                try:
+                    connection.savepoint_commit(savepoint)
+                except DatabaseError:
+                    connection.set_rollback(False)
+                    connection.savepoint_rollback(savepoint)
+
+        return await self._call(guarded)
+
+    async def _in_database(self, call: Callable[[], R]) -> R:
+        try:
+            return await self._call(call)
+        except Error as error:
+            if not is_outage(error):
+                raise
+            self._outcome.end(error)
+
+    async def _call(self, call: Callable[[], R]) -> R:
+        self._outcome.check()
+        value, error = await sync_to_async(_committed)(call)
+        self._outcome.check()
+        if error is not None:
+            raise error
+        return cast(R, value)
+
+
+class InlineEngine:
+    """Runs the rows of all pools as a worker does, without threads, timers, heartbeats or notifications of its own."""
 
     def __init__(self, *, max_steps: int, real_models: bool) -> None:
-        super().__init__(default_cluster())
-        self.loop.close()  # it runs on the one of ``async_to_sync``
-        self.holder = f"{HOLDER}:{next(_numbers)}"
-        self.writer = _EagerWriter(run=self.in_lease_lane, publish=_tell_nobody, flush_seconds=0)
-        self.ended_by: BaseException | None = None
-        self._pools = list(config().pools)
-        self._seat = 1  # rows that killed their holders come when nothing else is due
+        self.outcome = _Outcome()
         self._max_steps = max_steps
         self._real_models = real_models
         self._begun: list[Claim] = []
         self._skipped_seconds = 0.0
         self._looked_at: datetime | None = None
+        self._wake = asyncio.Event()
+        self.runtime = _InlineRuntime(self.outcome)
+        held = HeldRows(on_slot_freed=self._wake.set)
+        histories = RunHistories()
+        self._env = Environment(
+            runtime=self.runtime,
+            held=held,
+            endings=Endings(self.runtime, histories),
+            histories=histories,
+            writer=_EagerWriter(run=self.runtime.in_lease_lane, publish=lambda *_: None, flush_seconds=0),
+            callbacks=CallbackRunner(self.runtime),
+            progress=ProgressReports(self.runtime, held),
+            put_off=lambda seconds: None,  # waits are skipped
+        )
+        cluster, holder = default_cluster(), f"{HOLDER}:{next(_numbers)}"
+        self._runner = RowRunner(self._env, cluster=cluster, holder=holder, shortage=Shortage())
+        self._leases = LeaseKeeper(self.runtime, held, holder=holder, health=Attempts("leases", cluster))
+        self._claimer = Claimer(
+            self.runtime,
+            held,
+            pools=list(config().pools),
+            holder=holder,
+            start=self._start,
+            notify_others=lambda: asyncio.sleep(0),  # there are no others: this run claims from every pool
+        )
 
     async def run(self) -> None:
-        """Claim and run until nothing is due; what ends it early is noted in ``ended_by``."""
-        self.loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        host.set(self)
-        at_rest = moments.run_through(self.moments.begin)
-        checking = self.loop.create_task(self._check_held())
+        """Claim and run until nothing is due; an error that ends the run early is stored in ``outcome``."""
+        loop = self.runtime.loop = asyncio.get_running_loop()
+        self.outcome.wake = partial(loop.call_soon_threadsafe, self._wake.set)
+        previous_runner = callbacks.run_through(self._env.callbacks.schedule)
+        watching = loop.create_task(self._leases.watch())
         try:
-            await self.in_database(_take_over)
-            while await self._look() or await self.moments.settle() or await self._skip_a_wait():
-                await self._finish_held()
+            # As a new worker does: what an earlier run in this process held when it crashed is reaped.
+            await self.runtime.in_database(lifecycle.ensure_pools)
+            reap = partial(lifecycle.reap, lambda holder: holder.startswith(f"{HOLDER}:"), estimate_spent)
+            await self.runtime.in_database(reap)
+            await self.runtime.in_database(lifecycle.expire)
+            while (
+                await self._claim_due()
+                or await self._env.callbacks.wait()
+                or await self.runtime.in_database(self._bring_forward)
+            ):
+                while self._env.held:
+                    self.outcome.check()
+                    self._wake.clear()
+                    await self._wake.wait()
         except _Over:
             pass
         except BaseException as error:
-            self.note(error)
+            self.outcome.note(error)
         finally:
-            moments.run_through(at_rest)
-            await self._unwind(checking)
+            callbacks.run_through(previous_runner)
+            await self._unwind(watching)
+            self.outcome.wake = lambda: None  # the loop ends here
 
     def summary(self) -> Ran:
-        """What was run, after the run."""
+        """Return what was run, after the run."""
         ids = [claim.row_id for claim in self._begun]
         names = dict(ToolCall.objects.using(database()).filter(pk__in=ids).values_list("pk", "tool_name"))
-        trace = [_traced(claim, names) for claim in self._begun]
+        trace = [
+            f"model {claim.agent}" if claim.kind == "stream" else f"tool {names.get(claim.row_id, '?')}"
+            for claim in self._begun
+        ]
         return Ran(trace=trace, skipped_seconds=self._skipped_seconds)
 
-    # ----------------------------------------------------------------------------------- what steps and tools use
+    # ------------------------------------------------------------------------------- used by scripts and tests
 
-    async def in_database(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """See Engine. An error of the database ends the run."""
-        try:
-            return await self._call(partial(function, *args, **kwargs))
-        except (OperationalError, InterfaceError) as error:
-            self.end(error)
-
-    async def in_lease_lane(self, function: Callable[..., Any], *args: Any) -> Any:
-        """See Engine."""
-        return await self._call(partial(function, *args))
-
-    async def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        """See Engine; here it is the thread of the test."""
-        return await self._call(partial(_guarded_call, function, *args))
-
-    def put_off(self, seconds: float) -> None:
-        """See Engine; nobody waits here."""
-
-    async def _call(self, function: Callable[[], Any]) -> Any:
-        """Call it in the thread that called ``run_until_idle``; once the run has ended, nothing is called."""
-        if self.ended_by is not None:
-            raise _Over
-        value, error = await sync_to_async(_committed)(function)
-        if self.ended_by is not None:
-            raise _Over
-        if error is not None:
-            raise error
-        return value
-
-    # -------------------------------------------------------------------------------------- what scripts and tests use
+    async def call_user(self, function: Callable[..., object], *args: object) -> object:
+        """See Host."""
+        return await self.runtime.call_user(function, *args)
 
     async def settle(self) -> None:
         """See Host."""
-        await self.writer.flush()
-        self.drop(await self._ask(lifecycle.lost_claims))
+        await self._env.writer.flush()
+        await self._leases.drop_lost()
         await asyncio.sleep(0)  # where a lost row's task is cancelled
-
-    def note(self, error: BaseException) -> None:
-        """The run is over, because of this; the first reason counts."""
-        self.ended_by = self.ended_by or error
-        if self.loop.is_running():
-            self.loop.call_soon_threadsafe(self._wake.set)
 
     def end(self, error: BaseException) -> NoReturn:
         """See Host."""
-        self.note(error)
-        raise _Over from error
+        self.outcome.end(error)
 
     # ----------------------------------------------------------------------------------------------------- claiming
 
+    async def _claim_due(self) -> int:
+        """Claim what is due, and remember when by the database's clock."""
+        clock = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)
+        self._looked_at = await self.runtime.in_database(clock.first)
+        return await self._claimer.claim_due()
+
     def _start(self, claim: Claim) -> None:
         if len(self._begun) >= self._max_steps:
-            self.end(NotIdleError(self._still_busy(claim)))
-        if claim.kind == "stream" and not self._real_models:
-            self._refuse_real_model(claim)
+            last = ", ".join(f"{item.kind} of {item.agent}" for item in self._begun[-4:])
+            text = (
+                f"After {self._max_steps} model and tool calls there is still something to do in thread "
+                f"{claim.thread_id} of agent {claim.agent!r} (the last: {last}). Does the script call tools for ever? "
+                "Else raise max_steps."
+            )
+            self.outcome.end(NotIdleError(text))
+        may_be_real = self._real_models or claim.kind != "stream" or is_scripted(claim.agent)
+        if not may_be_real and llm.calls_for_real():
+            text = (
+                f"Agent {claim.agent!r} would call its model for real. Put a ScriptedModel in its place: "
+                'with ScriptedModel("Hello."): run_until_idle(). Or ask for it: run_until_idle(real_models=True).'
+            )
+            self.outcome.end(NoScriptedModelError(text))
         self._begun.append(claim)
-        super()._start(claim)
-        self._held[claim.row_id].task.add_done_callback(self._look_at)
+        self._runner.start(claim).add_done_callback(self._note_error)
 
-    def _still_busy(self, claim: Claim) -> str:
-        last = ", ".join(f"{item.kind} of {item.agent}" for item in self._begun[-4:])
-        return (
-            f"After {self._max_steps} model and tool calls there is still something to do in thread {claim.thread_id} "
-            f"of agent {claim.agent!r} (the last: {last}). Does the script call tools for ever? Else raise max_steps."
-        )
-
-    def _refuse_real_model(self, claim: Claim) -> None:
-        if is_scripted(claim.agent) or not isinstance(llm.configured_door(), llm.LiteLLMDoor):
-            return
-        text = (
-            f"Agent {claim.agent!r} would call its model for real. Put a ScriptedModel in its place: "
-            'with ScriptedModel("Hello."): run_until_idle(). Or ask for it: run_until_idle(real_models=True).'
-        )
-        self.end(NoScriptedModelError(text))
-
-    async def _ring_for_others(self) -> None:
-        pass
-
-    def _look_at(self, task: asyncio.Task[None]) -> None:
+    def _note_error(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, _Over):
-            self.note(error)
+            self.outcome.note(error)
 
-    async def _finish_held(self) -> None:
-        """Wait until everything that was claimed has ended, or the run is over."""
-        while self._held:
-            if self.ended_by is not None:
-                raise _Over
-            self._wake.clear()
-            await self._wake.wait()
+    def _bring_forward(self) -> bool:
+        """Make the next row due now that was not yet due at the last look, instead of waiting for it. Return whether
+        there was one.
+        """
+        code = registry.code()
+        streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
+        calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
+        waiting: list[Any] = []
+        for rows in (streams.using(database()), calls.using(database())):
+            later = rows.annotate(db_now=Now()).filter(available_at__gt=self._looked_at)
+            waiting += later.order_by("available_at")[:1]
+        if not waiting:
+            return False
+        first = min(waiting, key=lambda row: row.available_at)
+        type(first)._default_manager.using(database()).filter(pk=first.pk).update(available_at=None)
+        # Not less than nothing: the row may have become due since the look.
+        saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
+        self._skipped_seconds += max(0.0, saved)
+        return True
 
-    async def _look(self) -> int:
-        """Claim what is due, and remember when that was."""
-        self._looked_at = await self.in_database(_now)
-        return await self._claim_due()
-
-    async def _skip_a_wait(self) -> bool:
-        """Bring forward what was not due when last looked for. Returns whether there was anything."""
-        waited: float | None = await self.in_database(_bring_forward, self._looked_at)
-        self._skipped_seconds += waited or 0
-        return waited is not None
-
-    async def _unwind(self, checking: asyncio.Task[None]) -> None:
-        """End what is left, without a word to the database where the run ended early."""
-        left = [held.task for held in self._held.values()]
-        for task in [checking, *left]:
+    async def _unwind(self, watching: asyncio.Task[None]) -> None:
+        """Cancel the remaining tasks, without database access if the run ended early."""
+        left = [watching, *(row.task for row in self._env.held)]
+        for task in left:
             task.cancel()
-        await asyncio.gather(checking, *left, return_exceptions=True)
-        await self.moments.settle(seconds=0)
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._env.callbacks.wait(seconds=0)
         if any(claim.kind == "stream" for claim in self._begun):
-            await llm.door().aclose()
+            await llm.door().aclose()  # its clients are bound to this loop
 
 
-def _traced(claim: Claim, names: dict[UUID, str]) -> str:
-    return f"model {claim.agent}" if claim.kind == "stream" else f"tool {names.get(claim.row_id, '?')}"
-
-
-def _tell_nobody(*_: object) -> None:
-    pass
-
-
-def _take_over() -> None:
-    """Begin as a new worker does: what an earlier run in this process held is reaped."""
-    lifecycle.ensure_pools()
-    lifecycle.reap(lambda holder: holder.startswith(f"{HOLDER}:"), spent)
-    lifecycle.expire()
-
-
-def _now() -> datetime:
-    now: datetime = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)[0]
-    return now
-
-
-def _bring_forward(looked_at: datetime) -> float | None:
-    """Make due now what was due next at that moment. Returns the seconds that this saved, 0 where its time has come
-    meanwhile; None where nothing is put off."""
-    code = registry.code()
-    streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
-    calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
-    waiting = [_next_of(rows, looked_at) for rows in (streams, calls)]
-    found = min((row for row in waiting if row is not None), key=lambda row: row.available_at, default=None)
-    if found is None:
-        return None
-    now: datetime = found.db_now
-    type(found)._default_manager.using(database()).filter(pk=found.pk).update(available_at=Now())
-    saved: float = (found.available_at - now).total_seconds()
-    return max(0.0, saved)
-
-
-def _next_of(rows: Any, looked_at: datetime) -> Any:
-    later = rows.using(database()).annotate(db_now=Now()).filter(available_at__gt=looked_at)
-    return later.order_by("available_at").first()
-
-
-def _committed(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Value and error of a call, and what it leaves for after its commit is done: within a transaction of the test's
-    own it would wait for ever."""
+def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """Return value and error of a call, and run its after-commit callbacks."""
+    # Within a transaction of the test's own they would never run.
     connection = connections[database()]
     if not connection.in_atomic_block:
         return _caught(function)
     waiting = len(connection.run_on_commit)
     with TestCase.captureOnCommitCallbacks(using=database(), execute=True):
         result = _caught(function)
+    # They have run; Django leaves them in the list, so that a test that captures callbacks would run them again.
     del connection.run_on_commit[waiting:]
     return result
 
 
-def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Value and error of a call. What only ends interpreters or iterations becomes an ordinary error."""
+def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """Return value and error of a call. What only ends interpreters or iterations becomes an ordinary error."""
+    # A value, since an exception would have to cross from one thread to another: a future takes no StopIteration.
     try:
         return function(), None
     except SimulatedCrash as error:
@@ -341,28 +392,3 @@ def _caught(function: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, ordinary
     except Exception as error:
         return None, error
-
-
-def _guarded_call(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of a developer's; inside a transaction of the test its database errors leave that one usable."""
-    with _error_proof():
-        return function(*args)
-
-
-@contextmanager
-def _error_proof() -> Iterator[None]:
-    """In production such functions run outside a transaction, where a failed statement stops no later one. Here a
-    savepoint does that: after a failed statement, and only then, it is rolled back to."""
-    connection = connections[database()]
-    if not connection.in_atomic_block:
-        yield
-        return
-    savepoint: Any = connection.savepoint()
-    try:
-        yield
-    finally:
-        try:
-            connection.savepoint_commit(savepoint)
-        except DatabaseError:
-            connection.set_rollback(False)
-            connection.savepoint_rollback(savepoint)

@@ -11,13 +11,10 @@ from django.test import Client
 from durable_agents import Agent, create_thread, lifecycle
 from durable_agents.exceptions import ErrorKind
 from durable_agents.lifecycle import CallResult, FailedAttempt
-from durable_agents.models import Thread, ToolCallStatus
-from tests.api.calls import person
-from tests.lifecycle.stage import Bells, Worker, agent, bells, calling, declare, make_due, worker
-
-__all__ = ["agent", "bells", "declare", "worker"]
-
-VIEW = ("view_thread", "view_message", "view_stream", "view_toolcall", "view_delta", "view_pool", "view_attachment")
+from durable_agents.models import Thread, ToolCall, ToolCallStatus
+from tests.admin.pages import APPROVAL, CLIENT, DEFERRED, VIEW, wire
+from tests.api.calls import person, waiting_call
+from tests.lifecycle.stage import Bells, Worker, calling, make_due, plain
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +70,35 @@ def thread(agent: Agent, owner: Any, worker: Worker) -> Thread:
     lifecycle.finish_tool_call(worker.claim_call(), failed)
     worker.say(worker.claim_step(), "The sky ", "is bl")
     return thread
+
+
+@pytest.fixture
+def approval(agent, owner):
+    """Return a call that waits for approval."""
+    return waiting_call(owner, **APPROVAL)
+
+
+@pytest.fixture
+def browser(agent, owner):
+    """Return a call that waits for the browser of its thread's owner."""
+    return waiting_call(owner, **CLIENT)
+
+
+@pytest.fixture
+def deferred(agent, owner, worker):
+    """Return a call that was announced and waits for its result."""
+    call = waiting_call(owner, **DEFERRED)
+    lifecycle.announce_tool_call(worker.claim_call())
+    call.refresh_from_db()
+    return call
+
+
+@pytest.fixture
+def unknown(declare, owner, worker):
+    """Return a call that was lost with its worker, and whose tool asks what became of it."""
+    worker.agents, worker.tool_names = ("tested",), ("wire", "plain")
+    thread = create_thread(declare(tools=[wire, plain]), owner=owner, prompt="Pay them.")
+    worker.answer("", calling("wire"))
+    worker.claim_call()
+    lifecycle.reap(lambda holder: True)
+    return ToolCall.objects.select_related("thread").get(thread=thread)

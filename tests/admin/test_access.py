@@ -14,21 +14,19 @@ from django.contrib.auth.models import Permission
 from django.shortcuts import resolve_url
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from durable_agents import create_thread, lifecycle, stop_thread
 from durable_agents.lifecycle import FailedAttempt
-from durable_agents.models import Attachment, Delta, Message, Pool, Stream, Thread, ToolCall
-from tests.admin.conftest import VIEW
-from tests.admin.test_inbox import approval, browser, deferred, unknown
+from durable_agents.models import Attachment, AuditEntry, Delta, Message, Pool, Stream, Thread, ToolCall, WorkerProblem
+from tests.admin.pages import VIEW
 from tests.api.calls import person
 from tests.attachments.samples import embedded
 from tests.lifecycle.stage import Worker
 
-__all__ = ["approval", "browser", "deferred", "unknown"]
-
 pytestmark = pytest.mark.django_db
 
-MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool, Attachment)
+MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool, Attachment, AuditEntry, WorkerProblem)
 NAMES = [model._meta.model_name for model in MODELS]
 READ = {f"{name}_{page}": f"view_{name}" for name in NAMES for page in ("changelist", "change", "history")}
 CLOSED = {f"{name}_add" for name in NAMES} | {f"{name}_delete" for name in NAMES if name != "thread"}
@@ -74,13 +72,20 @@ def attached(agent):
 
 
 @pytest.fixture
+def problem():
+    """Return what a worker said that it could not do."""
+    return WorkerProblem.objects.create(holder="boot:1:2:3", kind="claims", detail="read-only", since=timezone.now())
+
+
+@pytest.fixture
 def row(request):
     """Return a function that gives the row to which something is done, or any row for a page."""
 
     def found(name: str) -> Any:
         if name in MOVES:
             return request.getfixturevalue(MOVES[name][1])
-        request.getfixturevalue("attached" if name.startswith("attachment_") else "thread")
+        fixtures = {"attachment": "attached", "workerproblem": "problem"}
+        request.getfixturevalue(fixtures.get(name.partition("_")[0], "thread"))
         return apps.get_model("durable_agents", name.partition("_")[0])._default_manager.first()
 
     return found

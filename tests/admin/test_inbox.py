@@ -8,89 +8,38 @@ from html.parser import HTMLParser
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
-from django.contrib.messages import get_messages
 from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from durable_agents import create_thread, lifecycle, tool
-from durable_agents.admin.deciding import DECISIONS
+from durable_agents import tool
+from durable_agents.admin.decisions import DECISIONS
 from durable_agents.models import Thread, ToolCall
-from tests.admin.conftest import VIEW
-from tests.admin.test_reading import HOSTILE, html, listing, page, queries
+from tests.admin.pages import (
+    APPROVAL,
+    DEFERRED,
+    HOSTILE,
+    INBOX,
+    VIEW,
+    decide,
+    entries,
+    html,
+    inbox,
+    listing,
+    page,
+    queries,
+)
 from tests.api.calls import waiting_call
-from tests.lifecycle.stage import calling, plain, status_of
+from tests.lifecycle.stage import status_of
 
 pytestmark = pytest.mark.django_db
-
-INBOX = "admin:durable_agents_toolcall_inbox"
-APPROVAL = {"needs_approval": True}
-DEFERRED = {"kind": "deferred"}
-CLIENT = {"kind": "client", "answered_by": "owner"}
-
-
-@tool(after_crash="ask")
-def wire(word: str = "") -> str:
-    """Send money."""
-    return word
 
 
 @pytest.fixture
 def decider(staff):
     """Return somebody who may decide calls as well."""
     return staff(*VIEW, "change_toolcall")
-
-
-@pytest.fixture
-def approval(agent, owner):
-    """Return a call that waits for approval."""
-    return waiting_call(owner, **APPROVAL)
-
-
-@pytest.fixture
-def browser(agent, owner):
-    """Return a call that waits for the browser of its thread's owner."""
-    return waiting_call(owner, **CLIENT)
-
-
-@pytest.fixture
-def deferred(agent, owner, worker):
-    """Return a call that was announced and waits for its result."""
-    call = waiting_call(owner, **DEFERRED)
-    lifecycle.announce_tool_call(worker.claim_call())
-    call.refresh_from_db()
-    return call
-
-
-@pytest.fixture
-def unknown(declare, owner, worker):
-    """Return a call that was lost with its worker, and whose tool asks what became of it."""
-    worker.agents, worker.tool_names = ("tested",), ("wire", "plain")
-    thread = create_thread(declare(tools=[wire, plain]), owner=owner, prompt="Pay them.")
-    worker.answer("", calling("wire"))
-    worker.claim_call()
-    lifecycle.reap(lambda holder: True)
-    return ToolCall.objects.select_related("thread").get(thread=thread)
-
-
-def decide(client, call, name, *, back="inbox", **given):
-    """Press a button; return where it leads and what is said there."""
-    address = reverse(f"admin:durable_agents_toolcall_{name}", args=[call.pk])
-    response = client.post(address, {"back": back, **given})
-    assert response.status_code == 302, response.content
-    return response.url, [str(message) for message in get_messages(response.wsgi_request)]
-
-
-def entries(call):
-    """Return what the log says of this call."""
-    found = LogEntry.objects.filter(object_id=str(call.pk), content_type__model="toolcall").order_by("pk")
-    return list(found.values_list("change_message", flat=True))
-
-
-def inbox(client, **query):
-    """Return the inbox as text."""
-    return html(client.get(reverse(INBOX), query))
 
 
 # What is in it.
@@ -201,6 +150,22 @@ def test_arguments_that_do_not_fit_change_nothing(decider, approval, typed):
     approval.refresh_from_db()
     assert approval.status == "approval_requested"
     assert entries(approval) == []
+
+
+def test_approving_arguments_that_do_not_fit_any_more_names_them(decider, approval, agent, monkeypatch):
+    """The call has failed; nothing says that it was approved."""
+
+    @tool(name="plain")
+    def changed(city: str) -> str:
+        """Do the same for a city."""
+        return city
+
+    monkeypatch.setitem(agent.tools, "plain", changed)
+    _, [said] = decide(decider, approval, "approve")
+    assert "city: Field required" in said
+    approval.refresh_from_db()
+    assert approval.status == "failed"
+    assert "city: Field required" in approval.error
 
 
 def test_rejecting_tells_the_model_why(decider, approval):
@@ -393,3 +358,8 @@ def test_a_decision_is_shown_with_the_call(decider, approval):
     approval.refresh_from_db()
     assert "Too dear." in shown
     assert str(get_user_model().objects.get(pk=approval.approval_decided_by_id)) in shown
+
+
+@pytest.mark.parametrize("decision", DECISIONS, ids=lambda decision: decision.name)
+def test_a_person_reads_words_and_no_names_from_the_code(decision):
+    assert "_" not in f"{decision.label} {decision.done} {decision.entry}"

@@ -14,8 +14,7 @@ from durable_agents.agents import registry
 from durable_agents.lifecycle import FailedAttempt
 from durable_agents.models import Delta, Message, Stream, Thread
 from durable_agents.transcript import get_thread
-from tests.admin.conftest import VIEW
-from tests.admin.test_reading import html, listing, page
+from tests.admin.pages import VIEW, html, listing, page
 from tests.api.calls import person
 from tests.lifecycle.stage import Worker, status_of
 

@@ -6,42 +6,17 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 
 from durable_agents import create_thread, lifecycle
 from durable_agents.admin import conversation
 from durable_agents.lifecycle import CallResult
 from durable_agents.models import Delta, Message, Pool, Stream, Thread, ToolCall
-from tests.admin.conftest import VIEW
+from tests.admin.pages import HOSTILE, VIEW, html, listing, page, queries
 from tests.lifecycle.stage import calling
 
 pytestmark = pytest.mark.django_db
 
 MODELS = (Thread, Message, Stream, ToolCall, Delta, Pool)
-
-
-def listing(model):
-    """Return the address of a list."""
-    return reverse(f"admin:durable_agents_{model._meta.model_name}_changelist")
-
-
-def page(row):
-    """Return the address of the page of a row."""
-    return reverse(f"admin:durable_agents_{row._meta.model_name}_change", args=[row.pk])
-
-
-def html(response):
-    """Return the text of a page that was found."""
-    assert response.status_code == 200, response
-    return response.content.decode()
-
-
-def queries(client, url):
-    """Return how many queries a page makes when Django has looked up its content types before."""
-    client.get(url)
-    with CaptureQueriesContext(connection) as captured:
-        html(client.get(url))
-    return len(captured)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -164,9 +139,6 @@ def test_of_a_very_long_thread_the_newest_messages_are_shown(reader, agent, owne
     assert "Only the newest messages" in shown
 
 
-HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>'
-
-
 def test_hostile_text_is_only_text(reader, agent, owner, worker):
     """Wherever it comes from: people, models, tools, providers."""
     hostile = create_thread(agent, owner=owner, title=HOSTILE, prompt=HOSTILE, metadata={"a": HOSTILE}, client_id="x")
@@ -207,3 +179,11 @@ def test_who_may_see_threads_but_not_what_they_consist_of_sees_no_conversation(s
     shown = html(staff("view_thread", "view_message").get(page(thread)))
     assert "Sunny?" not in shown
     assert "You may not view" in shown
+
+
+def test_the_page_of_a_thread_that_waits_for_a_worker_says_until_when(reader, agent, owner, worker):
+    """One that is due at once has no time to show."""
+    waiting = create_thread(agent, owner=owner, prompt="Hi")
+    assert "due now in the pool agents" in html(reader.get(page(waiting)))
+    worker.retry(worker.claim_step(), delay_seconds=60)
+    assert re.search(r"due at \d{4}-\d\d-\d\d .* in the pool agents", html(reader.get(page(waiting))))

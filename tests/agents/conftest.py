@@ -6,10 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from durable_agents import Agent
-from tests.lifecycle.stage import bells
 from tests.testing.shop import opened
-
-__all__ = ["bells"]
 
 Open = Callable[..., Agent]
 

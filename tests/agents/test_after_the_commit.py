@@ -8,9 +8,9 @@ import pytest
 from django.db import transaction
 
 from durable_agents import Fail, Retry, create_thread, send_message, stop_thread
+from durable_agents.callbacks import DueCallback, deliver, in_own_thread, run_through
 from durable_agents.llm import ModelUsage
 from durable_agents.models import Stream, Thread, ThreadStatus
-from durable_agents.moments import Moment, deliver, in_own_thread, run_through
 from durable_agents.testing import ScriptedModel, calls, crash_at, does, ends, fails, run_until_idle, says
 from durable_agents.testing.crashes import SimulatedCrash
 from tests.lifecycle.stage import Worker
@@ -255,7 +255,7 @@ class TestOutsideAWorker:
 
     @pytest.fixture(autouse=True)
     def _silent(self, bells):
-        """Nobody is there to hear doorbells."""
+        """Send no notifications."""
 
     @pytest.mark.parametrize("is_async", [False, True])
     def test_an_error_is_told_after_the_commit(self, shop, listener, is_async):
@@ -278,7 +278,7 @@ class TestOutsideAWorker:
         assert [facts["kind"] for facts in listener.facts("on_error")] == ["auth"]
 
     def test_one_that_raises_does_not_reach_the_caller(self, shop, caplog):
-        """Whose arrow has been drawn."""
+        """The transition is committed."""
         shop(on_error=lambda **facts: 1 / 0)
         thread = create_thread("shop", prompt="Hello.")
         worker = Worker(agents=["shop"])
@@ -298,8 +298,8 @@ class TestOutsideAWorker:
 
         before = run_through(in_own_thread)
         try:
-            deliver(Moment(name="tell", thread_id=None, function=tell, facts={"thread_id": None}))
+            deliver(DueCallback(name="tell", thread_id=None, function=tell, arguments={"thread_id": None}))
         finally:
             run_through(before)
         assert told.wait(5)
-        assert names == ["durable-agents-moment"]
+        assert names == ["durable-agents-callback"]

@@ -63,7 +63,7 @@ def test_what_it_writes_is_rolled_back_with_the_change(shop):
     assert (Booking.objects.count(), Thread.objects.count()) == (0, 0)
 
 
-def test_it_sees_the_change_and_may_draw_arrows_itself(shop):
+def test_it_sees_the_change_and_may_make_transitions_itself(shop):
     """The thread is saved when it is called."""
     seen = []
 

@@ -91,7 +91,7 @@ class TestCommits:
 
     @pytest.fixture(autouse=True)
     def _silent(self, bells):
-        """Nobody is there to hear doorbells."""
+        """Send no notifications."""
 
     def test_nothing_is_sent_before_the_commit_and_nothing_after_a_rollback(self, shop, heard):
         """Not for the status, the message, the step or the call."""

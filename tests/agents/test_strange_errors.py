@@ -10,10 +10,11 @@ from uuid import uuid4
 import pytest
 
 from durable_agents import create_thread, delete_thread, lifecycle, tool
-from durable_agents.engine import process, steps
-from durable_agents.engine.worker import Engine, _Held
+from durable_agents.engine import model_step, process
+from durable_agents.engine.held import HeldRows
+from durable_agents.engine.worker import Worker as EngineWorker
 from durable_agents.lifecycle import Claim, recovery
-from durable_agents.lifecycle.turns import turn
+from durable_agents.lifecycle.sqlite_queue import turn
 from durable_agents.models import Stream, ToolCall
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from tests.lifecycle.stage import Worker, status_of
@@ -57,42 +58,52 @@ def test_a_cancellation_out_of_a_function_of_the_agent_fails_the_step():
 
 
 @pytest.fixture
-def engine():
-    """Return an engine that serves nobody."""
-    engine = Engine("default")
-    yield engine
-    engine.loop.close()
+def worker():
+    """Return a worker that serves nobody."""
+    worker = EngineWorker("default")
+    yield worker
+    worker.runtime.loop.close()
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit, StopIteration])
-def test_what_a_thread_raises_arrives(engine, error):
+def test_what_a_thread_raises_arrives(worker, error):
     """As an ordinary error: a future that is never settled would hold its row for ever."""
 
     def fail():
         raise error
 
     with pytest.raises(RuntimeError, match=error.__name__):
-        engine.loop.run_until_complete(asyncio.wait_for(engine.in_thread(fail), 10))
+        worker.runtime.loop.run_until_complete(asyncio.wait_for(worker.runtime.in_thread(fail), 10))
 
 
-def test_threads_that_were_left_behind_leave_no_less_than_nothing(engine):
+def test_threads_that_were_left_behind_leave_no_less_than_nothing(worker):
     """Also those of functions that never had a tool's slot."""
     gate = threading.Event()
-    engine._left_behind = [threading.Thread(target=gate.wait, daemon=True) for _ in range(20)]
-    for thread in engine._left_behind:
-        thread.start()
-    assert engine._free_slots()[1] == 0
+
+    async def give_up():
+        calls = [asyncio.ensure_future(worker.runtime.in_thread(gate.wait)) for _ in range(20)]
+        await asyncio.wait(calls, timeout=0)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+    worker.runtime.loop.run_until_complete(give_up())
+    assert worker.runtime.hung_threads() == 20
+    assert worker.claimer.free_slots()[1] == 0
     gate.set()
 
 
-def test_the_end_of_a_calls_time_can_be_waited_for_again(engine):
+async def test_the_end_of_a_calls_time_can_be_waited_for_again():
     """It may have been put off meanwhile."""
+    held = HeldRows(on_slot_freed=lambda: None)
     claim = Claim(kind="tool", row_id=uuid4(), thread_id=uuid4(), fence=1, attempt=1, crashes=0, agent="a")
-    overdue = asyncio.Event()
-    engine._held[claim.row_id] = _Held(claim=claim, task=None, overdue=overdue)
-    overdue.set()
-    engine.loop.run_until_complete(engine.overdue(claim))
-    assert not overdue.is_set()
+    held.add(claim, task=None)
+    for _ in range(2):
+        waiting = asyncio.ensure_future(held.overdue(claim))
+        done, _ = await asyncio.wait({waiting}, timeout=0)
+        assert not done
+        held.mark_overdue({claim.row_id})
+        await asyncio.wait_for(waiting, 10)
 
 
 @pytest.mark.django_db
@@ -101,15 +112,15 @@ def test_a_thread_that_is_deleted_while_its_step_is_read_harms_no_other(monkeypa
     with opened(name="curious", instructions=lambda thread: "Be brief."):
         gone, there = (create_thread("curious", prompt="Hi.") for _ in range(2))
         claims = Worker(agents=("curious",)).claim(tools=0)
-        read = steps.histories
+        read = model_step.histories
 
         def and_delete(*args, **facts):
             found = read(*args, **facts)
             delete_thread(gone)
             return found
 
-        monkeypatch.setattr(steps, "histories", and_delete)
-        jobs = steps._load_steps(claims)
+        monkeypatch.setattr(model_step, "histories", and_delete)
+        jobs = model_step._load_steps(claims)
     assert [job.thread for job in jobs.values()] == [there]
 
 
@@ -139,10 +150,10 @@ def test_a_stage_of_the_sweep_that_fails_keeps_none_of_the_others_from_its_work(
     for name in ("reap", "settle_unknown_code", "prune"):
         monkeypatch.setattr(lifecycle, name, lambda *_, name=name: done.append(name))
     monkeypatch.setattr(lifecycle, "expire", lambda: 1 / 0)
-    monkeypatch.setattr(process, "_ring_for_due", lambda: done.append("ring"))
+    monkeypatch.setattr(process, "_notify_for_due", lambda: done.append("notify"))
     with pytest.raises(ZeroDivisionError):
         process.sweep()
-    assert done == ["reap", "settle_unknown_code", "prune", "ring"]
+    assert done == ["reap", "settle_unknown_code", "prune", "notify"]
 
 
 @pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="counts what Linux lists")

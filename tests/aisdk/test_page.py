@@ -11,7 +11,7 @@ import pytest
 
 from tests.aisdk.playing import MAJORS, ROOT
 from tests.aisdk.stage import Stage
-from tests.browser.conftest import sign_in
+from tests.browser.visits import sign_in
 
 pytestmark = pytest.mark.browser
 
@@ -21,10 +21,10 @@ SHELL = re.compile(r"^```sh\n(npm ci && .*?)^```$", re.DOTALL | re.MULTILINE)
 FOLDER = "demo_project/static/mine"
 OLDER = {"7": "", "6": " --alias:ai=ai6 --alias:@ai-sdk/react=ai6-react"}
 STORY = " ".join(f"word-{number}" for number in range(40))
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 
-def written(pattern: re.Pattern[str]) -> set[str]:
+def documented(pattern: re.Pattern[str]) -> set[str]:
     """Return what the pages have of this; each has it, or they would not be listed."""
     return {block for page in PAGES for block in pattern.findall(page.read_text(encoding="utf-8"))}
 
@@ -32,7 +32,7 @@ def written(pattern: re.Pattern[str]) -> set[str]:
 @pytest.fixture(scope="module", params=MAJORS)
 def built(request: pytest.FixtureRequest, stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the built app: the page's file and the page's command, elsewhere than in this checkout."""
-    [app], [command] = written(APP), written(SHELL)
+    [app], [command] = documented(APP), documented(SHELL)
     folder = tmp_path_factory.mktemp("app")
     (folder / "chat.jsx").write_text(app, encoding="utf-8")
     (folder / "node_modules").symlink_to(ROOT / "node_modules")
@@ -66,7 +66,7 @@ def page(chromium: Any, stage: Stage, built: Path) -> Iterator[Any]:
 
 def test_the_app_has_ten_lines_besides_its_imports():
     """No more is promised; a brace alone is none."""
-    [app] = written(APP)
+    [app] = documented(APP)
     lines = [line for line in app.splitlines() if line.strip(" {}") and not line.startswith("import ")]
     assert len(lines) == 10
 
@@ -122,12 +122,14 @@ def test_a_run_that_fails_is_an_error_and_no_endless_loop(page: Any, stage: Stag
 
     stage.script("case-fail", [{"status": 400}, {"text": "Here I am."}])
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
     page.locator("input").fill("[case-fail] One.")
     page.locator("input").press("Enter")
     expect(page.locator("p").last).to_have_text("assistant:", timeout=PATIENCE_MS)
     page.wait_for_timeout(1500)
-    assert len(asked) <= 2, asked  # the resume of the page as it opens may be the other
+    # The page may be asking for its messages and for a run to resume when the test begins.
+    assert len([request for request in asked if request.startswith("POST")]) == 1, asked
+    assert len(asked) <= 3, asked
     page.locator("input").fill("[case-fail] Two.")
     page.locator("input").press("Enter")
     expect(page.locator("p").last).to_have_text("assistant: Here I am.", timeout=PATIENCE_MS)

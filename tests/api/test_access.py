@@ -1,61 +1,30 @@
-"""Who gets in: the policy is asked on every path, and what it hides answers as what does not exist.
+"""Who gets in: the policy is asked on every path, and what it does not show is answered like what does not exist.
 
 The cases are made from the URLs, so that an endpoint that is added without one of its own fails here.
 """
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.test import Client
-from django.urls import URLPattern
 from rest_framework.authtoken.models import Token
 
 from durable_agents import add_message, create_thread
-from durable_agents.api.base import AgentsView
-from durable_agents.api.operations import Operation
-from durable_agents.api.urls import urlpatterns
 from durable_agents.models import Message, Thread, ToolCall
 from durable_agents.policies import OwnerPolicy
 from tests.api.calls import BODIES as OF_CALLS
 from tests.api.calls import KINDS, Api, person, problem, waiting_call
+from tests.api.operations import BODIES, CALL, OPERATIONS, call
+from tests.api.policies import AskedPolicy
 
 pytestmark = pytest.mark.django_db
 
 
-def operations(patterns: Sequence[URLPattern] = urlpatterns) -> Iterator[tuple[str, str, Operation]]:
-    """Yield method, path and operation of each endpoint with its trailing slash."""
-    for pattern in patterns:
-        view: type[AgentsView] = pattern.callback.cls
-        route = str(pattern.pattern)
-        if route.endswith("/") and route != "schema/":
-            for method in ("get", "post", "put", "patch", "delete"):
-                if hasattr(view, method):
-                    yield method.upper(), route, getattr(view, method).operation
-
-
-OPERATIONS = list(operations())
 OF_A_THREAD = [(method, route) for method, route, _ in OPERATIONS if "thread_id" in route]
-CALL = "threads/<str:thread_id>/tool-calls/<str:tool_call_id>/"
-BODIES: dict[str, Any] = {
-    "POST threads/": {"agent": "tested"},
-    "POST threads/<str:thread_id>/messages/": {"prompt": "Hi there"},
-    "PATCH threads/<str:thread_id>/": {"title": "mine now"},
-    "PUT threads/<str:thread_id>/messages/<str:message_id>/": {"prompt": "Hi there"},
-}
 
 
 BODIES |= {f"POST {CALL}{action}/": body for action, body in OF_CALLS.items()}
-
-
-def call(api: Api, method: str, route: str, thread_id: object = "", tool_call_id: str = "call_x") -> Any:
-    """Send a request that would do something if it were allowed."""
-    path = route.replace("<str:thread_id>", str(thread_id)).replace("<str:tool_call_id>", tool_call_id)
-    path = path.replace("<str:message_id>", "asked")
-    if route == "attachments/":
-        return api.upload(b"Notes.")
-    return api.send(method, path, BODIES.get(f"{method} {route}"))
 
 
 def answered_thread(owner: Any) -> Thread:
@@ -134,23 +103,11 @@ def test_anonymous_callers_are_turned_away(agent, me, method, route):
     assert known.content == unknown.content
 
 
-class AskedPolicy(OwnerPolicy):
-    """Notes what it is asked, and refuses what the test says."""
-
-    asked: list[str]
-    refused: set[str]
-
-    def allows(self, request, action, *, agent, thread=None, tool_call=None):
-        """Whether nobody refused it."""
-        type(self).asked.append(action)
-        return super().allows(request, action, agent=agent) and action not in type(self).refused
-
-
 @pytest.fixture
 def asked(settings):
     """Return the project's own policy, with the signature of the contract."""
     AskedPolicy.asked, AskedPolicy.refused = [], set()
-    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.AskedPolicy"}
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.AskedPolicy"}
     return AskedPolicy
 
 
@@ -178,7 +135,7 @@ def test_who_may_not_even_view_a_thread_learns_nothing(api, agent, me, asked, me
     assert problem(call(api, method, route, thread.pk)) == (404, "thread_not_found")
 
 
-def test_an_agent_that_the_policy_hides_is_hidden_with_its_threads(api, agent, me, settings, asked):
+def test_an_agent_that_the_policy_withholds_is_hidden_with_its_threads(api, agent, me, settings, asked):
     """In the list as on its own."""
     thread = create_thread(agent, owner=me)
     asked.refused = {"view"}
@@ -187,29 +144,9 @@ def test_an_agent_that_the_policy_hides_is_hidden_with_its_threads(api, agent, m
     assert api.get(f"threads/{thread.pk}/").status_code == 404
 
 
-class GuestPolicy(OwnerPolicy):
-    """Lets everybody in; threads belong to nobody and to one scope."""
-
-    def filter(self, queryset, request):
-        """Return the guests' threads."""
-        return queryset.filter(scope="guests")
-
-    def allows(self, request, action, *, agent, thread=None, tool_call=None):
-        """Everything."""
-        return True
-
-    def owner_and_scope(self, request):
-        """Nobody's."""
-        return None, "guests"
-
-    def context(self, request):
-        """What Python may rely on."""
-        return {"path": "web"}
-
-
 def test_a_project_may_let_guests_in(agent, settings):
     """Its policy says to whom their threads belong and what is known of them."""
-    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.GuestPolicy"}
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.GuestPolicy"}
     guest = Api()
     made = guest.post("threads/", {"agent": "tested", "context": {"path": "forged"}})
     assert made.status_code == 201

@@ -156,7 +156,7 @@ def test_the_answer_is_json_whatever_is_accepted(api, agent, accept):
 def test_an_error_of_ours_is_not_dressed_up_as_the_callers(api, agent, monkeypatch):
     """It reaches the project's error reporting."""
     api.client.raise_request_exception = False
-    monkeypatch.setattr("durable_agents.lifecycle.create_thread", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("durable_agents.lifecycle.get_or_create_thread", lambda *_, **__: 1 / 0)
     assert api.post("threads/", {"agent": "tested"}).status_code == 500
 
 

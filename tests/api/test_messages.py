@@ -251,7 +251,7 @@ def test_a_known_client_id_needs_no_text(api, path):
 def test_the_id_of_a_message_is_taken(api, path):
     """By a user's own message it names that one; no other message is shown under it."""
     question = api.get(path).json()["results"][0]
-    again = api.post(path, {"prompt": "Hi", "client_id": question["id"]})
+    again = api.post(path, {"prompt": question["parts"][0]["text"], "client_id": question["id"]})
     assert (again.status_code, again.json()) == (200, question)
     answer = Message.objects.get(role="assistant")
     assert problem(api.post(path, {"prompt": "Hi", "client_id": str(answer.pk)})) == (400, "invalid_parts")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.contrib.staticfiles import finders
 
-from durable_agents.api.page import page_of, prose
+from durable_agents.api.openapi.page import page_of, prose
 from tests.api.calls import Api
 
 pytestmark = pytest.mark.django_db

@@ -6,16 +6,10 @@ from django.test.utils import CaptureQueriesContext
 
 from durable_agents import create_thread, send_message
 from durable_agents.models import Message, Role, Stream, StreamState, Thread
+from tests.api.operations import queries
 from tests.lifecycle.stage import calling
 
 pytestmark = pytest.mark.django_db
-
-
-def queries(api, path, *, method="GET"):
-    """Return how many queries a request makes."""
-    with CaptureQueriesContext(connection) as captured:
-        assert api.send(method, path).status_code == 200
-    return len(captured)
 
 
 @pytest.fixture

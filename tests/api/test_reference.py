@@ -6,15 +6,18 @@ from decimal import Decimal
 
 import pytest
 
-from durable_agents import ToolContext, consumers, create_thread, exceptions, tool
-from durable_agents.api.inputs import Query
-from durable_agents.api.problems import problems_of
+from durable_agents import ToolContext, create_thread, exceptions, tool
+from durable_agents.api.openapi.error_responses import problems_of
+from durable_agents.api.request_serializers import Query
+from durable_agents.live import frames
+from durable_agents.live.close_codes import CloseCode
 from durable_agents.models import ToolCall
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from durable_agents.urls import urlpatterns
 from tests.api.calls import Api
 from tests.architecture.sources import ROOT
 from tests.testing.shop import opened
+from tests.websocket.protocol import CLOSE_CODES
 
 PAGE = (ROOT / "docs" / "reference" / "rest.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(
@@ -69,15 +72,14 @@ def test_every_status_of_an_error_is_right():
 
 def test_every_code_that_closes_a_websocket_is_in_the_table():
     """And no other."""
-    listed = {int(code) for code in re.findall(r"^\| (1\d{3}|4\d{3}) \|", PAGE, re.MULTILINE)}
-    names = ("BAD_FRAME", "UNAUTHORIZED", "FORBIDDEN", "WRONG_VERSION", "TOO_SLOW", "TOO_BIG")
-    assert listed == {getattr(consumers, name) for name in names}
+    listed = {int(code) for code in re.findall(r"^\| (\d{4}) \|", PAGE, re.MULTILINE)}
+    assert listed == set(CloseCode) == set(CLOSE_CODES)
 
 
 def test_every_frame_that_a_client_sends_is_named():
     """By its type."""
     section = PAGE.partition("## Websocket")[2]
-    assert {name for name in consumers.ThreadConsumer.COMMANDS if f"`{name}`" not in section} == set()
+    assert {name for name in frames.FRAMES if f"`{name}`" not in section} == set()
 
 
 def form(value):

@@ -21,6 +21,7 @@ CALL_FIELDS = {
     "status",
     "result",
     "error",
+    "answered_by_user",
     "progress",
     "attempt",
     "max_attempts",
@@ -111,5 +112,5 @@ def test_a_decision_about_a_call_is_told_with_who_made_it(api, thread, worker, m
         approval_requested_at=asked_at, approval_decided_at=Now(), approval_decided_by=me, approval_reason="fine"
     )
     [row] = api.get(f"threads/{thread.pk}/tool-calls/").json()["results"]
-    assert set(row["approval"]) == {"requested_at", "decided_at", "decided_by", "reason"}
+    assert set(row["approval"]) == {"requested_at", "decided_at", "decided_by", "reason", "can_decide"}
     assert (row["approval"]["decided_by"], row["approval"]["reason"]) == (me.get_username(), "fine")

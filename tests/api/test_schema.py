@@ -13,10 +13,10 @@ from django.urls import reverse
 from durable_agents import create_thread, stop_thread
 from durable_agents.api.urls import streams
 from tests.api.calls import BODIES, KINDS, Api, act, person, waiting_call
-from tests.api.test_access import CALL, OPERATIONS, call
-from tests.api.test_access import operations as operations_of
-from tests.conftest import ROOT
+from tests.api.operations import CALL, OPERATIONS, call
+from tests.api.operations import operations as operations_of
 from tests.lifecycle.stage import calling
+from tests.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -145,16 +145,16 @@ def test_every_operation_shows_what_is_sent_and_answered(schema):
 
 
 def test_every_operation_names_the_errors_that_it_may_answer(schema):
-    """Each status with its codes, and what they mean; those of too many requests with how long to wait."""
+    """Each status with its codes, and what they mean; those that pass with how long to wait."""
     for name, described in operations(schema):
         refused = {status: said for status, said in described["responses"].items() if status >= "400"}
-        assert {"401", "403", "429"} <= set(refused), name
+        assert {"401", "403", "429", "503"} <= set(refused), name
         for status, said in refused.items():
             shown = said["content"]["application/json"]["examples"].values()
             for example in shown:
                 assert f"`{example['value']['code']}`: {example['summary']}" in said["description"]
                 assert example["value"]["detail"]
-            assert ("Retry-After" in said.get("headers", {})) == (status == "429")
+            assert ("Retry-After" in said.get("headers", {})) == (status in {"429", "503"})
 
 
 def codes(schema: dict[str, Any], method: str, route: str) -> dict[str, set[str]]:
@@ -174,16 +174,18 @@ def test_errors_are_those_of_the_path_the_body_and_the_operation(schema):
         "401": {"authentication_failed", "not_authenticated"},
         "403": {"authentication_failed", "not_authenticated", "permission_denied"},
         "404": {"thread_not_found"},
-        "409": {"thread_busy"},
+        "409": {"idempotency_key_reused", "thread_busy"},
         "413": {"too_large"},
         "415": {"unsupported_media_type"},
         "429": {"requests_throttled", "sends_throttled", "throttled", "too_many_running"},
+        "503": {"database_unavailable"},
     }
     assert codes(schema, "GET", "agents/") == {
         "400": {"invalid_cursor"},
         "401": {"authentication_failed", "not_authenticated"},
         "403": {"authentication_failed", "not_authenticated", "permission_denied"},
         "429": {"requests_throttled", "throttled"},
+        "503": {"database_unavailable"},
     }
 
 
@@ -228,3 +230,21 @@ def test_without_the_extra_there_is_no_schema_and_everything_else_works(child_en
     program = [sys.executable, "-c", WITHOUT]
     result = subprocess.run(program, cwd=ROOT, env=child_env, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "no schema\n"), result.stderr
+
+
+def test_requests_at_once_get_the_schema_of_a_new_process(child_env):
+    """Eight browsers ask for the first one together."""
+    code = (
+        "import threading, django; django.setup()\n"
+        "from django.test import RequestFactory\n"
+        "from durable_agents.api.openapi import schema\n"
+        "together, made = threading.Barrier(8), []\n"
+        "def ask():\n"
+        "    together.wait()\n"
+        "    made.append(schema.openapi(RequestFactory().get('/')))\n"
+        "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(len(made))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], env=child_env, capture_output=True, text=True, check=False)
+    assert ended.stdout == "8\n", ended.stderr

@@ -169,9 +169,9 @@ def test_the_indexes_are_those_of_the_search(talk):
     )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    from durable_agents.reading import threads_saying
+    from durable_agents.reading import threads_with_text
 
-    assert "da_message_words" in threads_saying(threads, "ferry").explain()
+    assert "da_message_words" in threads_with_text(threads, "ferry").explain()
 
 
 @pytest.mark.parametrize("query", [{"status": "sleeping"}, {"archived": "perhaps"}, {"agent": "a\x00"}])

@@ -13,12 +13,12 @@ from django.core.management import call_command
 from django.test import RequestFactory
 from rest_framework.throttling import UserRateThrottle
 
-from durable_agents import create_thread, limits
+from durable_agents import create_thread, throttles
 from durable_agents.api.views import ThreadListView
 from durable_agents.exceptions import RequestsThrottledError, SendsThrottledError
 from durable_agents.models import Message, Thread
 from tests.api.calls import Api, person, problem
-from tests.api.test_access import GuestPolicy
+from tests.api.policies import GuestPolicy
 
 pytestmark = pytest.mark.django_db
 HOUR = 3600
@@ -151,33 +151,33 @@ def test_a_period_begins_with_the_first_and_ends_when_it_is_said(me, throttle, c
     start = clock.now
     for offset in (0, 20, 30):
         clock.now = start + offset
-        limits.count("sends", asking(me))
+        throttles.count("sends", asking(me))
     for offset in (31, 45, 59.9):
         clock.now = start + offset
         with pytest.raises(SendsThrottledError) as caught:
-            limits.count("sends", asking(me))
+            throttles.count("sends", asking(me))
         assert clock.now + caught.value.retry_after_seconds == pytest.approx(start + 60)
     clock.now = start + 60
     for _ in range(3):
-        limits.count("sends", asking(me))
+        throttles.count("sends", asking(me))
     with pytest.raises(SendsThrottledError):
-        limits.count("sends", asking(me))
+        throttles.count("sends", asking(me))
 
 
 @pytest.mark.parametrize("rate", ["1/s", "1/min", "7/m", "600/hour", "1000/day"])
 def test_whoever_comes_as_often_as_allowed_never_waits(me, throttle, clock, rate):
     """Evenly, or all at once and then again when told."""
     throttle(requests=rate)
-    asked = limits.rate_of(rate)
+    asked = throttles.rate_of(rate)
     for _ in range(2 * asked.count):
-        limits.count("requests", asking(me))
+        throttles.count("requests", asking(me))
         clock.now += 1.000001 * asked.seconds / asked.count
     clock.now += asked.seconds
     for _ in range(3):
         for _ in range(asked.count):
-            limits.count("requests", asking(me))
+            throttles.count("requests", asking(me))
         with pytest.raises(RequestsThrottledError) as caught:
-            limits.count("requests", asking(me))
+            throttles.count("requests", asking(me))
         clock.now += ceil(caught.value.retry_after_seconds)
 
 
@@ -187,7 +187,7 @@ def test_of_those_who_come_at_once_no_more_get_in_than_allowed(me, throttle):
 
     def gets_in(_):
         try:
-            limits.count("requests", asking(me))
+            throttles.count("requests", asking(me))
         except RequestsThrottledError:
             return False
         return True
@@ -215,7 +215,7 @@ class BrokenCache:
 def test_a_cache_that_does_not_answer_stops_nobody(api, agent, throttle, monkeypatch, caplog):
     """It is logged."""
     throttle(requests="1/hour")
-    monkeypatch.setattr(limits, "cache", BrokenCache())
+    monkeypatch.setattr(throttles, "cache", BrokenCache())
     assert [api.get("threads/").status_code for _ in range(2)] == [200, 200]
     assert "throttle" in {getattr(record, "action", "") for record in caplog.records}
 
@@ -238,7 +238,7 @@ def test_every_cache_of_django_counts(throttle, settings, tmp_path, backend):
     passed = 0
     for _ in range(4):
         with contextlib.suppress(SendsThrottledError):
-            limits.count("sends", asker)
+            throttles.count("sends", asker)
             passed += 1
     assert passed == (4 if backend.startswith("dummy") else 2)
 
@@ -248,9 +248,9 @@ def test_users_whose_ids_are_any_text_have_keys_that_any_cache_takes(throttle):
     throttle(sends="1/hour")
     for pk in ("a b", "a c", "ä\n", "0b6ecf4e-0f4f-4a25-9d5e-3d4c1e0f2b6a"):
         asker = SimpleNamespace(user=SimpleNamespace(pk=pk, is_authenticated=True))
-        limits.count("sends", asker)
+        throttles.count("sends", asker)
         with pytest.raises(SendsThrottledError):
-            limits.count("sends", asker)
+            throttles.count("sends", asker)
 
 
 def test_two_tabs_of_a_user_share_a_counter(me, agent, throttle):
@@ -258,3 +258,45 @@ def test_two_tabs_of_a_user_share_a_counter(me, agent, throttle):
     throttle(requests="2/hour")
     assert [Api(me).get("agents/").status_code for _ in range(3)] == [200, 200, 429]
     assert Api(person("other")).get("agents/").status_code == 200
+
+
+def key_of(request):
+    """Return by what a visitor's request is counted."""
+    request.user = None
+    return throttles.key_of(request)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "counted"),
+    [(None, "192.0.2.1"), (0, "192.0.2.1"), (1, "198.51.100.7"), (2, "203.0.113.9")],
+)
+def test_a_visitors_address_is_the_one_that_known_proxies_saw(settings, proxies, counted):
+    """What stands further to the left in the header is the visitor's own invention."""
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
+    forwarded = "10.9.8.7, 203.0.113.9, 198.51.100.7"
+    request = RequestFactory().get("/", REMOTE_ADDR="192.0.2.1", HTTP_X_FORWARDED_FOR=forwarded)
+
+    itself = RequestFactory().get("/", REMOTE_ADDR=counted)
+    seen = key_of(request)
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": None}
+    assert seen == key_of(itself)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("198.51.100.7:4001", "198.51.100.7:4002"),
+        ("198.51.100.7", "198.51.100.7:4001"),
+        ("198.51.100.7", "::ffff:198.51.100.7"),
+        ("[2001:db8:1:2::1]:4001", "2001:db8:1:2::1"),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9"),
+    ],
+)
+@pytest.mark.parametrize("proxies", [None, 1])
+def test_a_visitor_is_one_whatever_port_or_address_of_theirs_comes(settings, proxies, one, other):
+    """Some proxies write the port too; a site that has IPv6 has any number of addresses."""
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
+    name = "REMOTE_ADDR" if proxies is None else "HTTP_X_FORWARDED_FOR"
+    first, second, third = (RequestFactory().get("/", **{name: it}) for it in (one, other, "2001:db8:1:3::1"))
+
+    assert key_of(first) == key_of(second) != key_of(third)

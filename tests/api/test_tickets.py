@@ -8,9 +8,10 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models.functions import Now
 from rest_framework.authtoken.models import Token
 
+from durable_agents.credentials import Credential
 from durable_agents.lifecycle import issue_ticket, prune, redeem_ticket
 from durable_agents.models import Ticket
-from tests.api.calls import Api, problem
+from tests.api.calls import Api, person, problem
 
 pytestmark = pytest.mark.django_db
 
@@ -22,7 +23,7 @@ def test_a_user_gets_a_ticket(api, agent, me, path):
     body = response.json()
     assert (response.status_code, set(body), body["expires_in"]) == (200, {"ticket", "expires_in"}, 60)
     assert response["Cache-Control"] == "no-store"
-    assert redeem_ticket(body["ticket"]) == me
+    assert redeem_ticket(body["ticket"]).user_now() == me
     assert redeem_ticket(body["ticket"]) is None
 
 
@@ -42,6 +43,38 @@ def test_only_a_digest_is_stored(api, agent, me):
     assert row["user_id"] == me.pk
 
 
+def test_the_row_says_nothing_of_what_the_ticket_was_fetched_with(agent, me):
+    """Neither a token nor the key of a session, in whatever form; and it is another text each time."""
+    token = Token.objects.create(user=me)
+    caller = Api(me, headers={"Authorization": f"Token {token.key}"})
+    session = caller.client.cookies["sessionid"].value
+    tickets = [caller.post("ws-ticket/").json()["ticket"] for _ in range(2)]
+    rows = [str(row) for row in Ticket.objects.values()]
+    for text in (token.key, session, token.key.encode().hex(), session.encode().hex(), "HTTP_"):
+        assert text not in "".join(rows)
+    assert len({row.credential[:8] for row in Ticket.objects.all()}) == 2
+    for row in Ticket.objects.all():
+        assert Credential.unsealed(row.credential, "another ticket") is None
+    assert redeem_ticket(tickets[0]).user_now() == me
+
+
+def test_a_ticket_without_a_credential_is_refused(me):
+    """Who can write rows, and no more, gets in as nobody; the release before wrote such tickets, good for a minute."""
+    ticket = issue_ticket(me)
+    Ticket.objects.update(credential=None)
+    assert redeem_ticket(ticket) is None
+
+
+def test_a_credential_of_one_user_is_no_good_in_the_ticket_of_another(me):
+    """Nor is one that was changed."""
+    other = person("other")
+    for change in (lambda row: {"user_id": other.pk}, lambda row: {"credential": row.credential[:-2] + "00"}):
+        ticket = issue_ticket(me)
+        row = Ticket.objects.get()
+        Ticket.objects.update(**change(row))
+        assert redeem_ticket(ticket) is None
+
+
 def test_a_body_says_nothing(api, agent, me):
     """Nobody gets a ticket of somebody else's, or for longer."""
     api.post("ws-ticket/", {"user": 1, "user_id": 1, "expires_in": 10**6, "digest": "x"})
@@ -53,7 +86,7 @@ def test_a_ticket_is_made_with_whatever_signs_in(agent, me):
     """A token above all: that is what a browser's websocket cannot send."""
     token = Token.objects.create(user=me)
     caller = Api(headers={"Authorization": f"Token {token.key}"})
-    assert redeem_ticket(caller.post("ws-ticket/").json()["ticket"]) == me
+    assert redeem_ticket(caller.post("ws-ticket/").json()["ticket"]).user_now() == me
 
 
 class Everybody:
@@ -132,4 +165,5 @@ def test_expired_tickets_are_pruned(me):
     Ticket.objects.filter(digest=digest).update(expires_at=Now() - timedelta(seconds=1))
     prune()
     assert Ticket.objects.count() == 1
-    assert (redeem_ticket(old), redeem_ticket(good)) == (None, me)
+    assert redeem_ticket(old) is None
+    assert redeem_ticket(good).user_now() == me

@@ -1,5 +1,6 @@
 """Calls that wait for somebody are answered over REST: by those to whom their tool leaves it, once, in time."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Barrier
@@ -13,7 +14,7 @@ from durable_agents import stop_thread, tool
 from durable_agents.models import ToolCall
 from durable_agents.policies import OwnerPolicy
 from tests.api.calls import BODIES, KINDS, Api, act, all_pages, person, problem, waiting_call
-from tests.api.test_queries import queries
+from tests.api.operations import queries
 from tests.lifecycle.stage import status_of
 
 pytestmark = pytest.mark.django_db
@@ -40,6 +41,18 @@ class SharedPolicy(OwnerPolicy):
 def shared(settings: Any) -> None:
     """Let everybody see every thread, so that only the rights about its calls keep them apart."""
     settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.SharedPolicy"}
+
+
+@pytest.fixture
+def changed_plain(agent: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return a function that gives the agent's tool another signature."""
+
+    @tool(name="plain")
+    def changed(city: str) -> str:
+        """Do the same for a city."""
+        return city
+
+    return lambda: monkeypatch.setitem(agent.tools, "plain", changed)
 
 
 @pytest.fixture
@@ -168,6 +181,20 @@ def test_changed_arguments_stand_beside_those_of_the_model(api, agent, me):
     assert problem(act(api, call, "approve", {"arguments": {"size": 1}})) == (400, "invalid_parts")
     answered = act(api, call, "approve", {"arguments": {"word": "y"}}).json()
     assert (answered["arguments"], answered["approved_arguments"]) == ({"word": "x"}, {"word": "y"})
+
+
+def test_an_approval_of_arguments_that_do_not_fit_any_more_names_them(api, agent, me, changed_plain):
+    """The call has failed, and the model is told the same; with arguments that fit it would run."""
+    call = waiting_call(me, **KINDS["approve"])
+    changed_plain()
+    refused = act(api, call, "approve")
+    assert problem(refused) == (409, "tool_changed")
+    assert "city: Field required" in refused.json()["detail"]
+    [shown] = api.get(f"threads/{call.thread_id}/tool-calls/").json()["results"]
+    assert (shown["status"], shown["approval"]["decided_by"]) == ("failed", me.get_username())
+    assert "city: Field required" in shown["error"]
+    other = waiting_call(me, **KINDS["approve"])
+    assert act(api, other, "approve", {"arguments": {"city": "Oslo"}}).json()["status"] == "pending"
 
 
 def test_a_refusal_tells_the_model_why(api, agent, me):

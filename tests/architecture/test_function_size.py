@@ -2,20 +2,18 @@
 
 import ast
 
-from tests.architecture.sources import Function, functions
+from tests.architecture.sizes import Room, comment_lines, length, rooms, uses
+from tests.architecture.sources import functions
 
 MAX_LINES = 60
 MAX_NESTING = 3
+MAX_P90 = 24
+MAX_USED_ONCE_PERCENT = 14
+MIN_COMMENT_PERCENT = 2.4
+MAX_ANY = 190
+"""The last three are what was reached: tighten them when they are bettered, never the other way."""
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
-
-
-def length(function: Function) -> int:
-    """Return the lines of a function, its docstring not counted."""
-    first = function.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
-    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
-    return (function.end_lineno or 0) - function.lineno + 1 - docstring
 
 
 def nesting(node: ast.AST) -> int:
@@ -46,3 +44,34 @@ def test_nesting_counts_blocks_but_not_elif():
     """The measure itself measures right."""
     tree = ast.parse("def f():\n if a:\n  pass\n elif b:\n  for x in y:\n   with z:\n    pass\n")
     assert nesting(tree.body[0]) == 3
+
+
+def test_nine_of_ten_functions_are_read_at_a_glance():
+    assert whole_package().p90 <= MAX_P90
+
+
+def test_private_functions_that_are_used_once_are_few():
+    """Such a function belongs inline if its name says no more than its lines."""
+    assert whole_package().used_once_percent <= MAX_USED_ONCE_PERCENT
+
+
+def test_reasons_are_written_down():
+    assert whole_package().comment_percent >= MIN_COMMENT_PERCENT
+
+
+def test_any_is_rare():
+    """A value that is only passed on is an `object`."""
+    assert whole_package().any_count <= MAX_ANY
+
+
+def whole_package() -> Room:
+    """Return the measures of all rooms together."""
+    return rooms()[-1]
+
+
+def test_a_comment_for_a_tool_or_a_divider_is_no_reason():
+    assert comment_lines("x = 1  # noqa: E501\n# ------ part\ny = 2  # because\n# a race\n") == 2
+
+
+def test_a_name_is_used_where_it_is_read_and_not_where_it_is_defined():
+    assert uses(ast.parse("def f(): pass\nf()\nx.f\nfrom a import f\n"))["f"] == 2

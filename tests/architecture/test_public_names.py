@@ -47,8 +47,15 @@ VALUES = {
     *("Agent", "Streaming", "Tool", "ToolContext", "tool", "Retry", "RetryIn", "Fail"),
     *("DurableAgentsError", "ThreadNotFoundError", "AgentNotFoundError", "ThreadBusyError", "ToolCallNotFoundError"),
     *("ToolCallNotPendingError", "ApprovalExpiredError", "InvalidPartsError", "PermissionDeniedError"),
-    *("TooLargeError", "ThrottledError", "ToolError", "WaitTimeoutError", "InvalidCursorError"),
-    "MessageNotFoundError",
+    *(
+        "TooLargeError",
+        "ThrottledError",
+        "ToolError",
+        "WaitTimeoutError",
+        "IdempotencyKeyReusedError",
+        "InvalidCursorError",
+    ),
+    *("MessageNotFoundError", "ToolChangedError"),
     *("thread_status_changed", "message_committed", "step_finished", "tool_call_finished"),
 }
 TEST_KIT = {
@@ -92,11 +99,11 @@ def test_every_exported_function_and_class_is_documented(name):
 @pytest.mark.parametrize("name", EXPORTED_FUNCTIONS)
 def test_every_function_has_a_twin_with_its_arguments(name):
     """What one can be asked, the other can."""
-    function, twin = getattr(durable_agents, name), getattr(durable_agents, f"a{name}")
-    assert twin.__name__ == f"a{name}"
-    returned = inspect.signature(twin).return_annotation
-    assert inspect.iscoroutinefunction(twin) or returned.startswith("AsyncIterator")
-    assert inspect.signature(twin).parameters == inspect.signature(function).parameters
+    function, async_version = getattr(durable_agents, name), getattr(durable_agents, f"a{name}")
+    assert async_version.__name__ == f"a{name}"
+    returned = inspect.signature(async_version).return_annotation
+    assert inspect.iscoroutinefunction(async_version) or returned.startswith("AsyncIterator")
+    assert inspect.signature(async_version).parameters == inspect.signature(function).parameters
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))

@@ -1,14 +1,12 @@
-"""Each test has a storage of its own, people with clients, and an agent that they may talk to."""
+"""A storage for each test, and a public agent."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import agent, api, me, stranger
-from tests.lifecycle.stage import Bells, bells, declare, worker
-
-__all__ = ["agent", "api", "bells", "declare", "me", "stranger", "worker"]
+from durable_agents import Agent
+from tests.lifecycle.stage import Bells, Declare
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +14,9 @@ def root(tmp_path: Path, settings: Any, bells: Bells) -> Path:
     """Return the directory in which files are stored."""
     settings.MEDIA_ROOT = tmp_path / "media"
     return tmp_path / "media"
+
+
+@pytest.fixture
+def agent(declare: Declare) -> Agent:
+    """Return a public agent."""
+    return declare(public=True, description="Made for a test.")

@@ -17,7 +17,7 @@ from durable_agents import create_thread, delete_thread, engine, erase, fork_thr
 from durable_agents.models import ATTACHMENTS, Attachment, Thread
 from tests.api.calls import Api, person
 from tests.attachments.samples import PNG, embedded, named, places, stored
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("agent")]
 
@@ -171,9 +171,9 @@ tests.settings.STORAGES = {
 }
 import django
 django.setup()
-from durable_agents import files
+from durable_agents import attachment_storage
 from durable_agents.models import Attachment
-print(type(files.storage()).__name__, type(Attachment().file.storage).__name__)
+print(type(attachment_storage.storage()).__name__, type(Attachment().file.storage).__name__)
 """
 
 
@@ -185,13 +185,13 @@ def test_a_project_may_give_attachments_a_storage_of_their_own(child_env):
     assert result.stdout.split() == ["InMemoryStorage"] * 2, result.stderr
 
 
-def test_a_database_that_is_gone_after_the_commit_hides_nothing(thread, monkeypatch, caplog):
+def test_a_database_that_is_gone_after_the_commit_loses_nothing(thread, monkeypatch, caplog):
     """What was to follow has failed, and that is logged by the name of what failed."""
 
     def broken(name, *, using):
         raise OperationalError("server closed the connection unexpectedly")
 
-    monkeypatch.setattr("durable_agents.files.discard_unused", broken)
+    monkeypatch.setattr("durable_agents.attachment_storage.discard_unused", broken)
     delete_thread(thread)
     assert not Thread.objects.filter(pk=thread.pk).exists()
     assert "server closed" in caplog.text

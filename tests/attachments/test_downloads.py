@@ -12,7 +12,7 @@ from rest_framework.authtoken.models import Token
 from durable_agents import create_thread, delete_thread, fork_thread, send_message, stop_thread
 from durable_agents.models import Attachment, Thread
 from tests.api.calls import Api, person, problem
-from tests.api.test_access import AskedPolicy
+from tests.api.policies import AskedPolicy
 from tests.attachments.samples import HTML, PDF, PNG, SVG, named
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("agent")]
@@ -118,10 +118,10 @@ def test_then_it_is_for_those_who_may_view_the_thread(api, stranger, sent, setti
     assert problem(api.follow(url)) == (404, "attachment_not_found")
 
 
-def test_what_the_policy_hides_is_not_found(api, sent, settings):
+def test_what_the_policy_withholds_is_not_found(api, sent, settings):
     """Also before a message carries it."""
     url = api.upload(PNG).json()["url"]
-    settings.DURABLE_AGENTS = {"POLICY": "tests.api.test_access.AskedPolicy"}
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.AskedPolicy"}
     AskedPolicy.asked, AskedPolicy.refused = [], {"view"}
     assert [problem(api.follow(one))[0] for one in (url, sent[1])] == [404, 404]
 
@@ -183,7 +183,7 @@ def test_any_storage_will_do(api, me, agent, monkeypatch):
 @pytest.mark.django_db(transaction=True)
 def test_a_download_does_not_hold_up_an_asgi_server(me, settings, monkeypatch):
     """It comes in pieces that threads have read, while others are served."""
-    monkeypatch.setattr("durable_agents.api.uploads._Download.block_size", 1000)
+    monkeypatch.setattr("durable_agents.api.views.attachments._Download.block_size", 1000)
     data = bytes(range(48, 123)) * 1000
     made = Api(me).upload(data, "a.txt", "text/plain").json()
     client = AsyncClient()

@@ -3,7 +3,7 @@
 import pytest
 
 from durable_agents.exceptions import UnsupportedMediaTypeError
-from durable_agents.media import clean_name, is_shown, media_type_of
+from durable_agents.media_types import clean_name, is_shown, media_type_of
 from tests.attachments.samples import DOCX, HTML, PDF, PNG, SVG
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00"
@@ -43,6 +43,26 @@ ODT = "application/vnd.oasis.opendocument.text"
         (SVG, "image/svg+xml", "a.svg", "image/svg+xml"),
         (b"# Notes", "application/octet-stream", "a.md", "text/markdown"),
         (b"Notes.", "", "Makefile", "text/plain"),
+        (b"# Notes", "", "a.md", "text/markdown"),
+        (b"let a: number", "video/mp2t", "a.ts", "text/plain"),
+        (b"let a: number", "video/mp2t", "", "text/plain"),
+        (b"module x", "audio/x-mod", "go.mod", "text/plain"),
+        (b"<?php echo 1;", "application/x-httpd-php", "a.php", "text/plain"),
+        (b"\\begin{document}", "application/x-tex", "a.tex", "text/plain"),
+        (b"From: a@b\r\n\r\nHi", "message/rfc822", "a.eml", "text/plain"),
+        (b'{"cells": []}', "application/x-ipynb+json", "a.ipynb", "application/x-ipynb+json"),
+        (b'{"cells": []}', "", "a.ipynb", "text/plain"),
+        (b"fn main() {}", "application/rls-services+xml", "a.rs", "application/rls-services+xml"),
+        (b"FROM python", "", "Dockerfile", "text/plain"),
+        (b"FROM python", "application/octet-stream", "Dockerfile", "text/plain"),
+        (b"{\\rtf1 Hi}", "application/rtf", "a.rtf", "text/plain"),
+        (b"/* XPM */", "image/x-xpixmap", "a.xpm", "text/plain"),
+        (b"%!PS", "application/postscript", "a.ps", "text/plain"),
+        (b"<svg>", "application/x-shockwave-flash", "a.swf", "text/plain"),
+        (b"ID3 tags are notes.", "", "a.md", "text/markdown"),
+        (b"OggS is how pages begin.", "text/plain", "", "text/plain"),
+        (b"The ftyp box", "text/plain", "", "text/plain"),
+        (b"fLaC begins a file.", "text/plain", "", "text/plain"),
         ("Gr\u00fc\u00dfe".encode("latin-1"), "text/plain", "", "text/plain"),
     ],
 )
@@ -70,12 +90,17 @@ def test_a_file_is_what_its_bytes_are(data, claimed, filename, media_type):
         (b"Notes", "text/", "a"),
         (b"Notes", "te xt/plain", "a"),
         (b"Notes", "x" * 300 + "/y", "a"),
-        (b"<svg>", "application/x-shockwave-flash", "a.swf"),
+        (HTML, "image/bmp", "a.bmp"),
+        (b"Notes", "audio/x-wav", ""),
+        (b"Notes", DOCX, "a.docx"),
+        (b"\x00\x01\x02", "video/mp2t", "a.ts"),
+        (b"\x00\x01\x02", "", "a.rs"),
+        (b"<?php \x00", "application/x-php", "a.php"),
     ],
 )
 def test_what_is_of_no_type_that_is_taken_is_refused(data, claimed, filename):
     """Whatever it is called."""
-    with pytest.raises(UnsupportedMediaTypeError, match="Taken are"):
+    with pytest.raises(UnsupportedMediaTypeError, match=r"Taken are|is no media type"):
         media_type_of(data, claimed=claimed, filename=filename)
 
 

@@ -4,9 +4,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from durable_agents import Agent, create_thread, files, fork_thread, send_message, tool
+from durable_agents import Agent, attachment_storage, create_thread, fork_thread, send_message, tool
 from durable_agents.agents import registry
-from durable_agents.engine import steps
+from durable_agents.engine import model_step
 from durable_agents.models import Attachment, Stream
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from tests.attachments.samples import PDF, PNG, data_url, embedded, named
@@ -33,15 +33,15 @@ def seer():
 @pytest.fixture
 def reads(monkeypatch):
     """Return the names of files that are read from the storage, as they are read."""
-    found, opened = [], files.storage
+    found, opened = [], attachment_storage.storage
 
     class Noted:
         def open(self, name):
             found.append(name)
             return opened().open(name)
 
-    monkeypatch.setattr(files, "storage", Noted)
-    monkeypatch.setattr(files, "_recent", files._Recent(10**6))
+    monkeypatch.setattr(attachment_storage, "storage", Noted)
+    monkeypatch.setattr(attachment_storage, "_recent", attachment_storage._Recent(10**6))
     return found
 
 
@@ -104,7 +104,7 @@ def test_a_file_that_is_gone_is_told_to_the_model(seer, root):
 def test_a_storage_that_does_not_answer_is_tried_again(seer, monkeypatch):
     """The model is not told that the file is gone."""
     thread = create_thread("seer", parts=[embedded()])
-    read, tries = files.read, []
+    read, tries = attachment_storage.read, []
 
     def failing(row):
         tries.append(row)
@@ -112,7 +112,7 @@ def test_a_storage_that_does_not_answer_is_tried_again(seer, monkeypatch):
             raise OSError("no route to host")
         return read(row)
 
-    monkeypatch.setattr(files, "read", failing)
+    monkeypatch.setattr(attachment_storage, "read", failing)
     with ScriptedModel("A dot.", http=True) as model:
         run_until_idle()
     thread.refresh_from_db()
@@ -148,7 +148,7 @@ def test_a_file_is_read_once_for_all_steps_of_a_run(seer, reads):
 
 def test_what_is_kept_of_files_is_bounded():
     """What was not asked for lately goes first."""
-    kept = files._Recent(10)
+    kept = attachment_storage._Recent(10)
     for name in "ab":
         kept.keep(name, b"12345")
     assert kept.find("a") == b"12345"
@@ -172,7 +172,7 @@ def test_more_bytes_than_the_row_says_are_not_read(seer, root):
 def queries(claims):
     """Return how many queries the loading of these steps takes."""
     with CaptureQueriesContext(connection) as captured:
-        steps._load_steps(claims)
+        model_step._load_steps(claims)
     return len(captured)
 
 

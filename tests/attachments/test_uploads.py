@@ -10,12 +10,12 @@ from django.test import Client
 from rest_framework.authtoken.models import Token
 
 from durable_agents import lifecycle
-from durable_agents.api import uploads
+from durable_agents.api.views import attachments
 from durable_agents.models import Attachment
 from tests.api.calls import Api, problem
-from tests.api.test_access import AskedPolicy, GuestPolicy
+from tests.api.policies import AskedPolicy, GuestPolicy
 from tests.attachments.samples import HTML, PDF, PNG, places, stored
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("agent")]
 
@@ -155,7 +155,7 @@ def test_no_more_is_read_than_a_little_over_the_limit(api, settings):
     settings.DURABLE_AGENTS = {"MAX_ATTACHMENT_BYTES": 100_000}
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\nContent-Type: text/plain\r\n\r\n'
     body = Endless(head)
-    response = send(api, body, 100_000 + uploads.ENVELOPE_BYTES)
+    response = send(api, body, 100_000 + attachments.ENVELOPE_BYTES)
     assert problem(response) == (413, "too_large")
     assert body.read_bytes < 100_000 + 2 * 64 * 1024
     body = Endless(head)
@@ -189,7 +189,7 @@ class Endless:
 def test_whoever_may_send_to_no_agent_may_not_upload(api, me, settings, root, declare):
     """Strangers neither."""
     assert Api().upload(PNG).status_code in {401, 403}
-    settings.DURABLE_AGENTS = {"POLICY": "tests.api.test_access.AskedPolicy"}
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.AskedPolicy"}
     AskedPolicy.asked, AskedPolicy.refused = [], {"send"}
     assert problem(api.upload(PNG)) == (403, "permission_denied")
     assert stored(root) == set()
@@ -204,7 +204,7 @@ def test_a_form_of_another_site_is_refused(me, root):
 def test_a_guest_of_a_project_that_lets_them_in_uploads_for_their_scope(settings):
     """The policy says whose it is."""
     assert GuestPolicy
-    settings.DURABLE_AGENTS = {"POLICY": "tests.api.test_access.GuestPolicy"}
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.GuestPolicy"}
     made = Api().upload(PNG).json()
     row = Attachment.objects.get(pk=made["id"])
     assert (row.owner, row.scope) == (None, "guests")
@@ -214,7 +214,7 @@ def test_a_guest_of_a_project_that_lets_them_in_uploads_for_their_scope(settings
 
 def test_what_nobody_sends_has_an_end(api, stranger, monkeypatch):
     """Else one caller fills the disk within a day."""
-    monkeypatch.setattr(uploads, "MAX_UNSENT", 2)
+    monkeypatch.setattr("durable_agents.lifecycle.attachments.MAX_UNSENT", 2)
     assert [api.upload(PNG).status_code for _ in range(3)] == [201, 201, 429]
     assert api.upload(PNG).headers["Retry-After"]
     assert stranger.upload(PNG).status_code == 201
@@ -237,7 +237,7 @@ import django
 django.setup()
 from django.urls import reverse, set_script_prefix
 from uuid import UUID
-from durable_agents.files import url_of
+from durable_agents.attachment_storage import url_of
 set_script_prefix("/site/")
 print(url_of(UUID(int=1)))
 django.urls.set_urlconf("tests.attachments.samples")

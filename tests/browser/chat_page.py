@@ -17,14 +17,16 @@ class ChatPage:
 
         self.page = page
         self.expect = expect
-        self.prompt = page.locator("#prompt")
-        self.messages = page.locator("#messages > li")
-        self.answer = page.locator('#messages > li[data-role="assistant"]').last
+        self.prompt = page.locator("durable-chat [part=field]")
+        self.messages = page.locator(".messages > li")
+        self.answer = page.locator('.messages > li[data-role="assistant"]').last
         self.tools = page.locator(".tool")
-        self.stop = page.locator("#stop")
-        self.notice = page.locator("#notice")
-        self.jump = page.locator("#jump")
-        self.expect(page.locator('#connection[data-state="open"]')).to_be_visible(timeout=PATIENCE_MS)
+        self.stop = page.locator("durable-chat [part=stop]")
+        self.notice = page.locator(".notice")
+        self.jump = page.locator(".jump")
+        self.log = page.locator(".log")
+        self.expect(self.prompt).to_be_visible(timeout=PATIENCE_MS)
+        self.expect(self.log).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
 
     def ask(self, words: str) -> None:
         """Write a message and send it."""
@@ -36,8 +38,9 @@ class ChatPage:
         self.expect(self.answer).to_contain_text(re.compile(pattern), timeout=PATIENCE_MS)
 
     def wait_for_rest(self) -> None:
-        """Wait until the answer is over."""
+        """Wait until the answer is over, and all of it is shown: words that came at once appear one after the other."""
         self.expect(self.answer).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
+        self.expect(self.answer.locator(".live")).to_have_count(0, timeout=PATIENCE_MS)
         self.expect(self.stop).to_be_hidden(timeout=PATIENCE_MS)
 
     def words(self) -> str:
@@ -56,5 +59,4 @@ class ChatPage:
 
     def scrolled_to(self) -> float:
         """Return how far below the visible part the end of the conversation is, in pixels."""
-        script = "(log => log.scrollHeight - log.scrollTop - log.clientHeight)(document.getElementById('log'))"
-        return float(self.page.evaluate(script))
+        return float(self.log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight"))

@@ -1,5 +1,6 @@
 """Calls that wait for the reader: they are asked on the page, readable and by keyboard, and the run goes on."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chat_page import PATIENCE_MS, ChatPage
-from tests.browser.conftest import PHONE
-from tests.browser.test_page import FINGER_PX
+from tests.browser.visits import FINGER_PX, PHONE
 
 pytestmark = pytest.mark.browser
 
@@ -27,7 +27,7 @@ def bookings(folder: Path) -> list[tuple[Any, ...]]:
 def asked(chat: ChatPage, words: str) -> Any:
     """Say something that leads to a question, and return its form."""
     chat.ask(words)
-    form = chat.page.locator(".ask")
+    form = chat.page.locator("[part=approval], [part=client-tool]")
     chat.expect(form).to_be_visible(timeout=PATIENCE_MS)
     return form
 
@@ -38,9 +38,9 @@ def test_an_approved_booking_is_made_and_seen(visit, folder):
     chat = ChatPage(visit.open())
     asked(chat, BOOK)
     chat.page.reload()
-    form = chat.page.get_by_role("form", name="Allow “Book table”?")
-    for name, value in (("Restaurant", "Luigi's"), ("People", "4"), ("Time", "19:30")):
-        chat.expect(form.locator(".ask-facts > div", has_text=name)).to_contain_text(value)
+    form = chat.page.get_by_role("group", name="Approve: book table")
+    arguments = form.get_by_label("Arguments")
+    assert json.loads(arguments.input_value()) == {"restaurant": "Luigi's", "people": 4, "time": "19:30"}
     chat.expect(chat.tools).to_contain_text("Waits for you")
     assert bookings(folder) == before
     form.get_by_role("button", name="Approve").click()
@@ -72,8 +72,9 @@ def test_arguments_are_shown_as_text(visit):
     """Whatever the model was talked into writing there."""
     chat = ChatPage(visit.open())
     form = asked(chat, "Book a table at <img src=x onerror=alert(1)>")
-    chat.expect(form.locator("dd").first).to_have_text("<img src=x onerror=alert(1)>")
-    assert chat.page.locator("#messages img").count() == 0
+    arguments = json.loads(form.get_by_label("Arguments").input_value())
+    assert arguments["restaurant"] == "<img src=x onerror=alert(1)>"
+    assert chat.page.locator(".messages img").count() == 0
 
 
 def test_a_decision_in_one_tab_takes_the_question_from_the_other(visit):
@@ -81,9 +82,9 @@ def test_a_decision_in_one_tab_takes_the_question_from_the_other(visit):
     chat = ChatPage(visit.open())
     form = asked(chat, BOOK)
     other = ChatPage(visit.add_page(chat.page.context, f"/?thread={chat.thread_id()}"))
-    other.expect(other.page.locator(".ask")).to_be_visible()
+    other.expect(other.page.locator("[part=approval], [part=client-tool]")).to_be_visible()
     form.get_by_role("button", name="Reject").click()
-    other.expect(other.page.locator(".ask")).to_have_count(0, timeout=PATIENCE_MS)
+    other.expect(other.page.locator("[part=approval], [part=client-tool]")).to_have_count(0, timeout=PATIENCE_MS)
     other.expect(other.tools).to_contain_text("Rejected")
 
 
@@ -98,8 +99,8 @@ def test_a_colleague_answers_and_what_he_writes_is_text(visit):
     form.get_by_role("button", name="Send answer").click()
     chat.wait_for_words("Your colleague says: Yes <img src=x onerror=alert")
     chat.tools.locator("summary").click()
-    chat.expect(chat.tools.locator(".tool-output")).to_have_text("Yes <img src=x onerror=alert(1)>")
-    assert chat.page.locator("#messages img").count() == 0
+    chat.expect(chat.tools.locator("[part=tool-output]")).to_have_text("Yes <img src=x onerror=alert(1)>")
+    assert chat.page.locator(".messages img").count() == 0
 
 
 def test_a_date_is_picked_or_not(visit):
@@ -118,7 +119,7 @@ def test_leaving_a_field_with_escape_does_not_end_the_run(visit):
     """And a new message goes on without the answer."""
     chat = ChatPage(visit.open())
     form = asked(chat, BOOK)
-    chat.expect(chat.page.locator("#status")).to_have_text("The assistant waits for you: Allow “Book table”?")
+    chat.expect(chat.page.locator("durable-chat p.unseen[role=status]")).to_have_text("Waits for you: book table")
     form.get_by_label("Note to the assistant").press("Escape")
     chat.expect(form).to_be_visible()
     chat.ask("Add 1 and 2")
@@ -134,7 +135,7 @@ def test_a_question_takes_the_focus_only_from_who_writes_nothing(visit):
     chat.page.get_by_role("button", name="New chat").click()
     chat.ask(PICK)
     chat.prompt.press_sequentially("By the way")
-    chat.expect(chat.page.locator(".ask")).to_be_visible(timeout=PATIENCE_MS)
+    chat.expect(chat.page.locator("[part=approval], [part=client-tool]")).to_be_visible(timeout=PATIENCE_MS)
     chat.expect(chat.prompt).to_be_focused()
 
 
@@ -142,17 +143,17 @@ def test_how_far_a_call_is_can_be_seen(visit):
     """On the closed card, and no more when it is done."""
     chat = ChatPage(visit.open())
     chat.ask("Count to ten")
-    chat.expect(chat.tools.locator(".tool-progress-text")).to_contain_text("of 10", timeout=PATIENCE_MS)
+    chat.expect(chat.tools.locator(".progress span")).to_contain_text("/ 10", timeout=PATIENCE_MS)
     share = chat.tools.locator("progress").evaluate("bar => bar.value / bar.max")
     assert 0 <= share < 1
     chat.wait_for_words("I counted to 10")
-    chat.expect(chat.tools.locator(".tool-progress")).to_be_hidden()
+    chat.expect(chat.tools.locator(".progress")).to_be_hidden()
 
 
 def test_on_a_phone_a_question_fits(visit):
     """Fingers hit its buttons, and the page does not scroll sideways."""
     chat = ChatPage(visit.open(**PHONE))
     form = asked(chat, BOOK)
-    boxes = form.locator("button, .field").evaluate_all("nodes => nodes.map(node => node.offsetHeight)")
+    boxes = form.locator("button, textarea, input").evaluate_all("nodes => nodes.map(node => node.offsetHeight)")
     assert min(boxes) >= FINGER_PX
     assert chat.page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]

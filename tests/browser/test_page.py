@@ -3,11 +3,9 @@
 import pytest
 
 from tests.browser.chat_page import LONG_STORY, PATIENCE_MS, ChatPage
-from tests.browser.conftest import PHONE
+from tests.browser.visits import FINGER_PX, PHONE
 
 pytestmark = pytest.mark.browser
-
-FINGER_PX = 44
 
 
 def test_the_sign_in_tells_of_a_wrong_password_and_lets_in_with_the_right_one(visit):
@@ -32,7 +30,7 @@ def test_a_suggestion_starts_a_chat_which_appears_in_the_list(visit):
     chat = ChatPage(visit.open())
     chat.page.get_by_role("button", name="What is 2.5 + 39.5?").click()
     chat.wait_for_words("42")
-    current = chat.page.locator(".thread-link[aria-current]")
+    current = chat.page.locator(".threads a[aria-current]")
     chat.expect(current).to_contain_text("What is 2.5 + 39.5?")
     chat.expect(current).to_have_attribute("href", f"?thread={chat.thread_id()}")
     chat.page.get_by_role("button", name="New chat").click()
@@ -63,10 +61,10 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(visit):
     chat.wait_for_words("On day 12")
     assert chat.scrolled_to() < 5
     chat.expect(chat.jump).to_be_hidden()
-    chat.page.locator("#log").evaluate("log => log.scrollTo(0, 0)")
+    chat.log.evaluate("log => log.scrollTo(0, 0)")
     chat.expect(chat.jump).to_be_visible()
     chat.wait_for_words("On day 15")
-    assert chat.page.locator("#log").evaluate("log => log.scrollTop") == 0
+    assert chat.log.evaluate("log => log.scrollTop") == 0
     chat.jump.click()
     chat.expect(chat.jump).to_be_hidden()
     chat.stop.click()
@@ -77,10 +75,14 @@ def test_a_screen_reader_hears_the_answer_once_and_not_word_by_word(visit):
     """The log is silent; states and the whole answer are told by nodes of their own."""
     chat = ChatPage(visit.open())
     chat.ask("Think about it")
-    chat.expect(chat.page.locator("#status")).to_have_text("The assistant is answering.", timeout=PATIENCE_MS)
-    assert chat.page.locator("#spoken").inner_text() == ""
-    chat.expect(chat.page.locator("#status")).to_have_text("The answer is complete.", timeout=PATIENCE_MS)
-    chat.expect(chat.page.locator("#spoken")).to_contain_text("I thought about it")
+    chat.expect(chat.page.locator("durable-chat p.unseen[role=status]")).to_have_text(
+        "The assistant is answering.", timeout=PATIENCE_MS
+    )
+    assert chat.page.locator("durable-chat [aria-live=polite]").inner_text() == ""
+    chat.expect(chat.page.locator("durable-chat p.unseen[role=status]")).to_have_text(
+        "The answer is complete.", timeout=PATIENCE_MS
+    )
+    chat.expect(chat.page.locator("durable-chat [aria-live=polite]")).to_contain_text("I thought about it")
     assert chat.page.get_by_role("log").get_attribute("aria-live") == "off"
 
 
@@ -104,7 +106,7 @@ def test_on_a_phone_nothing_is_too_small_or_too_wide(visit):
     chat.wait_for_words("3")
     chat.wait_for_rest()
     chat.page.locator("#open-drawer").click()
-    boxes = chat.page.locator("button:visible, summary:visible, .thread-link:visible").evaluate_all(
+    boxes = chat.page.locator("button:visible, summary:visible, .threads a:visible").evaluate_all(
         "nodes => nodes.map(node => [node.outerHTML.slice(0, 80), node.offsetWidth, node.offsetHeight])"
     )
     assert [box for box in boxes if min(box[1:]) < FINGER_PX] == []

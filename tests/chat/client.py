@@ -170,3 +170,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.02)
     return value
+
+
+HUGE = "x" * 262_145
+"""More than a request may have that brings no history."""

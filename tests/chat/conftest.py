@@ -11,7 +11,7 @@ import tests.chat.agents
 from tests.api.calls import person
 from tests.chat.client import Chatter
 from tests.chat.server import Server
-from tests.conftest import database_url
+from tests.processes import database_url
 
 
 @pytest.fixture(scope="session")

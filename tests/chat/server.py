@@ -1,4 +1,4 @@
-"""A real web server for tests: daphne in a process of its own, on the test database."""
+"""A real web server for tests: daphne or uvicorn in a process of its own, on the test database."""
 
 import os
 import signal
@@ -14,13 +14,20 @@ from tests.workers import ROOT, until
 
 
 class Server:
-    """A context manager around daphne; inside it the site answers at `url`."""
+    """A context manager around a web server; inside it the site answers at `url`."""
 
-    def __init__(self, env: dict[str, str], **extra: str) -> None:
+    def __init__(
+        self,
+        env: dict[str, str],
+        *,
+        kind: str = "daphne",
+        application: str = "tests.chat.asgi:application",
+        **extra: str,
+    ) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the server runs
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            command = ["daphne", "--fd", str(listening.fileno()), "tests.chat.asgi:application"]
+            command = [kind, "--fd", str(listening.fileno()), application]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=ROOT,
@@ -32,7 +39,7 @@ class Server:
 
     def __enter__(self) -> Self:
         try:
-            until(self._answers, seconds=60, what=lambda: self.log)
+            until(self._answers, seconds=120, what=lambda: self.log)
         except BaseException:
             self.__exit__()
             raise
@@ -40,7 +47,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/agents/schema", timeout=5, trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/agents/agents/", timeout=30, trust_env=False).status_code < 500
         except httpx.TransportError:
             return False
 

@@ -177,3 +177,14 @@ def test_a_client_that_follows_shows_what_is_stored(me: Chatter, thread: Thread)
     events.at_rest()
     assert [message["parts"] for message in Shown().take(deepcopy(events.frames)).shown()] == truth(thread)
     events.close(thread)
+
+
+@pytest.mark.parametrize("path", ["threads/{}/events/", "chat/{}/stream", "chat/chatty/{}/stream"])
+def test_a_head_of_a_stream_has_its_headers_and_no_events(me, path):
+    """Events would be read as the response to the next request on the connection."""
+    thread = create_thread("chatty", owner=get_user_model().objects.get(), prompt="Hi")
+
+    response = me.client.head(path.format(thread.pk))
+
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
+    assert me.client.get(f"threads/{thread.pk}/").json()["id"] == str(thread.pk)

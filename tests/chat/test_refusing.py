@@ -8,7 +8,7 @@ import pytest
 
 from durable_agents.models import Message, Thread
 from durable_agents.testing import ScriptedModel, run_until_idle
-from tests.chat.client import Chatter, sending, user_message
+from tests.chat.client import HUGE, Chatter, sending, user_message
 from tests.chat.server import Server
 
 PATHS = [
@@ -67,8 +67,6 @@ def nested(depth: int) -> str:
 
 
 GOOD = user_message("Hello?")
-HUGE = "x" * 262_145
-"""More than a request may have that brings no history."""
 MALFORMED: dict[str, tuple[Any, tuple[int, str]]] = {
     "no JSON": ("{", (400, "parse_error")),
     "nothing": ("", (400, "invalid")),

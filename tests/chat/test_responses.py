@@ -9,10 +9,12 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connections
 
-from durable_agents import create_thread, sse, watching
+from durable_agents import create_thread
+from durable_agents.live import sse
+from durable_agents.live.hub import hub
+from durable_agents.live.sse import AnswerSource, event_stream
 from durable_agents.models import Thread
-from durable_agents.reading import AnswerTeller, latest_answer_of
-from durable_agents.sse import AnswerSource, event_stream
+from durable_agents.reading import AnswerStream, latest_answer_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,7 +41,7 @@ def thread() -> Thread:
 
 def source_of(thread: Thread) -> AnswerSource:
     """Return what tells the latest answer."""
-    return AnswerSource(AnswerTeller(thread.pk, answer=latest_answer_of(thread)))
+    return AnswerSource(AnswerStream(thread.pk, answer=latest_answer_of(thread)))
 
 
 def body_of(
@@ -104,10 +106,10 @@ async def all_of(body: Any) -> list[bytes]:
 async def watched(threads: list[UUID]) -> None:
     """Wait until these threads are watched, and no other."""
     for _ in range(500):
-        if list(watching.poller()._watchers) == threads:
+        if list(hub().followed) == threads:
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"watched: {watching.poller()._watchers}")
+    raise AssertionError(f"watched: {list(hub().followed)}")
 
 
 def test_a_response_that_was_closed_is_not_watched_for(thread):
@@ -132,15 +134,15 @@ def test_a_response_that_was_closed_is_not_watched_for(thread):
 class DeafLayer:
     """A channel layer that does not answer."""
 
-    async def new_channel(self, prefix: str) -> str:
+    async def new_channel(self) -> str:
         """Fail."""
         raise ConnectionError("no Redis")
 
 
 def test_a_channel_layer_that_does_not_answer_costs_hints_only(thread, monkeypatch, caplog):
     """What is new is seen all the same, a little later."""
-    monkeypatch.setattr("durable_agents.outbound.layer_crosses_processes", lambda: True)
-    monkeypatch.setattr(watching, "get_channel_layer", DeafLayer)
+    monkeypatch.setattr("durable_agents.notifications.layer_crosses_processes", lambda: True)
+    monkeypatch.setattr("channels.layers.get_channel_layer", DeafLayer)
     monkeypatch.setattr(sse, "HEAL_SECONDS", 0.1)
     source = source_of(thread)
     looks: list[int] = []

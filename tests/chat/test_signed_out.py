@@ -12,7 +12,8 @@ from django.db import connections
 from django.test import AsyncClient
 from rest_framework.authtoken.models import Token
 
-from durable_agents import create_thread, sse
+from durable_agents import create_thread
+from durable_agents.live import sse
 from durable_agents.models import Thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -29,7 +30,7 @@ def user() -> User:
 @pytest.fixture(autouse=True)
 def thread(user: User, monkeypatch: pytest.MonkeyPatch) -> Thread:
     """Return a thread of theirs; whether they may see it is asked again and again."""
-    monkeypatch.setattr("durable_agents.outbound.workers.ring_cluster", lambda _: None)
+    monkeypatch.setattr("durable_agents.notifications.workers.notify_cluster", lambda _: None)
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0)
     monkeypatch.setattr(sse, "HEAL_SECONDS", 0.05)
     return create_thread("chatty", owner=user, prompt="Hello?", client_id="c1")

@@ -8,13 +8,11 @@ from durable_agents import create_thread, delete_thread, lifecycle, regenerate, 
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.models import Message, Role, Stream, Thread
 from durable_agents.parts import fold
-from durable_agents.reading import AnswerTeller, Seen, latest_answer_of, steps_in
+from durable_agents.reading import AnswerStream, Seen, latest_answer_of, steps_in
 from durable_agents.transcript import ui_messages
 from tests.chat.screen import Screen
-from tests.lifecycle.stage import Worker, bells, calling, declare, let_expire, worker
-from tests.python_api.test_following import FaithfulHistory, begin_call
-
-__all__ = ["bells", "declare", "worker"]
+from tests.lifecycle.stage import Worker, calling, let_expire
+from tests.python_api.following import FaithfulHistory, begin_call
 
 pytestmark = pytest.mark.django_db
 
@@ -48,7 +46,7 @@ def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):
     agent = declare(when_busy=("steer", "queue", "interrupt")[seed % 3], max_steps=4)
     history = FaithfulHistory(create_thread(agent, prompt="Question"), seed=seed)
     chance = random.Random(seed)
-    following: list[tuple[Message, AnswerTeller, Screen]] = []
+    following: list[tuple[Message, AnswerStream, Screen]] = []
     for _ in range(60):
         history.go_on()
         thread = Thread.objects.get(pk=history.thread.pk)
@@ -56,7 +54,7 @@ def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):
         if answer is not None and thread.is_running and chance.random() < 0.3:
             following.append(begun(answer, knows_7=knows_7))
         for answer, teller, screen in list(following):
-            screen.take(teller.look())
+            screen.take(teller.read())
             if teller.is_cut:
                 assert not knows_7
                 following.remove((answer, teller, screen))
@@ -68,15 +66,15 @@ def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):
                 assert plain(screen.parts) == plain(stored(answer))
     history.come_to_rest()
     for answer, teller, screen in following:
-        screen.take(teller.look())
+        screen.take(teller.read())
         assert teller.is_over
         if screen.end and screen.end["type"] == "finish":
             assert plain(screen.parts) == plain(stored(answer))
 
 
-def begun(answer: Message, *, knows_7: bool) -> tuple[Message, AnswerTeller, Screen]:
+def begun(answer: Message, *, knows_7: bool) -> tuple[Message, AnswerStream, Screen]:
     """Return somebody who begins to follow an answer."""
-    teller = AnswerTeller(answer.thread_id, answer=answer, knows_7=knows_7)
+    teller = AnswerStream(answer.thread_id, answer=answer, knows_7=knows_7)
     return answer, teller, Screen(knows_7=knows_7)
 
 
@@ -92,9 +90,9 @@ def thread(agent):
     return create_thread(agent, prompt="Question")
 
 
-def teller_of(thread, **options) -> AnswerTeller:
+def teller_of(thread, **options) -> AnswerStream:
     """Return a teller of the latest answer."""
-    return AnswerTeller(thread.pk, answer=latest_answer_of(thread), **options)
+    return AnswerStream(thread.pk, answer=latest_answer_of(thread), **options)
 
 
 def kinds(chunks) -> list[str]:
@@ -106,37 +104,37 @@ def test_an_attempt_that_is_taken_back_is_reset_where_the_client_knows_that(thre
     """The step goes on as the one that it is: no second beginning of it."""
     teller = teller_of(thread, knows_7=True)
     lose(worker, "half", teller)
-    assert kinds(teller.look()) == ["reset-step"]
+    assert kinds(teller.read()) == ["reset-step"]
     worker.answer("Whole.")
-    assert kinds(teller.look()) == ["text-start", "text-delta", "text-end", "finish-step", "finish"]
+    assert kinds(teller.read()) == ["text-start", "text-delta", "text-end", "finish-step", "finish"]
 
 
 def test_an_attempt_that_is_taken_back_ends_the_response_for_others(thread, worker):
     """Without an end, so that the client knows that there is more; who comes again is told the whole."""
     teller = teller_of(thread)
     lose(worker, "half", teller)
-    assert teller.look() == []
+    assert teller.read() == []
     assert (teller.is_over, teller.is_cut) == (True, True)
     worker.answer("Whole.")
-    assert Screen().take(teller_of(thread).look()).text == "Whole."
+    assert Screen().take(teller_of(thread).read()).text == "Whole."
 
 
 def test_an_attempt_that_had_said_nothing_is_not_missed(thread, worker):
     """There is nothing to be taken back."""
     teller = teller_of(thread)
     lose(worker, None, teller)
-    assert teller.look() == []
+    assert teller.read() == []
     assert not teller.is_over
     worker.answer("Whole.")
-    assert kinds(teller.look())[-2:] == ["finish-step", "finish"]
+    assert kinds(teller.read())[-2:] == ["finish-step", "finish"]
 
 
-def lose(worker: Worker, text: str | None, teller: AnswerTeller) -> None:
+def lose(worker: Worker, text: str | None, teller: AnswerStream) -> None:
     """Let an attempt say this, be told, and be lost."""
     claim = worker.claim_step()
     if text is not None:
         worker.say(claim, text)
-    teller.look()
+    teller.read()
     let_expire(claim)
     lifecycle.reap(lambda _: False)
 
@@ -148,9 +146,9 @@ def test_a_stop_in_the_middle_of_a_call_closes_what_is_shown(thread, worker, kno
     claim = worker.claim_step()
     worker.say(claim, "half")
     begin_call(worker, claim, calling())
-    screen.take(teller.look())
+    screen.take(teller.read())
     stop_thread(thread)
-    screen.take(teller.look())
+    screen.take(teller.read())
     assert screen.end == {"type": "abort"}
     assert screen.text == "half"
 
@@ -161,9 +159,9 @@ def test_a_failure_in_the_middle_of_a_text_ends_with_the_error(thread, worker, k
     teller, screen = teller_of(thread, knows_7=knows_7), Screen(knows_7=knows_7)
     claim = worker.claim_step()
     worker.say(claim, "half")
-    screen.take(teller.look())
+    screen.take(teller.read())
     worker.fail(claim)
-    screen.take(teller.look())
+    screen.take(teller.read())
     assert screen.end == {"type": "error", "errorText": "The model's credentials are not accepted."}
     assert screen.text == ("" if knows_7 else "half")
 
@@ -173,50 +171,50 @@ def test_an_answer_ends_where_a_steering_message_has_begun_the_next(thread, work
     claim = worker.claim_step()
     teller = teller_of(thread)
     question = send_message(thread, "Wait.")
-    other = AnswerTeller(thread.pk, question=question)
-    assert (kinds(teller.look()), other.look()) == (["start"], [])
+    other = AnswerStream(thread.pk, question=question)
+    assert (kinds(teller.read()), other.read()) == (["start"], [])
     worker.answer("First.", claim=claim)
-    assert teller.look()[-1]["finishReason"] == "tool-calls"
-    assert kinds(other.look()) == ["start"]
+    assert teller.read()[-1]["finishReason"] == "tool-calls"
+    assert kinds(other.read()) == ["start"]
     worker.answer("Second.")
-    assert Screen(knows_7=True).take([{"type": "start", "messageId": "x"}, *other.look()]).text == "Second."
+    assert Screen(knows_7=True).take([{"type": "start", "messageId": "x"}, *other.read()]).text == "Second."
 
 
 def test_a_continuation_is_told_what_the_client_does_not_show(thread, worker):
     """By the steps and the calls that it shows; nothing of that is told again."""
     call = calling()
     worker.answer("Let me see.", call)
-    first = Screen().take(teller_of(thread).look())
+    first = Screen().take(teller_of(thread).read())
     worker.settle({"found": 1})
     worker.answer("Found.")
     seen = Seen(steps=steps_in(first.parts), calls={call.tool_call_id: first.tool()})
-    rest = teller_of(thread, seen=seen).look()
+    rest = teller_of(thread, seen=seen).read()
     assert "tool-output-available" in kinds(rest)
     assert plain(Screen(first.parts).take(rest).parts) == plain(stored(latest_answer_of(thread)))
     shown = Screen(first.parts).take(rest)
     seen = Seen(steps=2, calls={call.tool_call_id: shown.tool()})
-    assert kinds(teller_of(thread, seen=seen).look()) == ["start", "finish"]
+    assert kinds(teller_of(thread, seen=seen).read()) == ["start", "finish"]
 
 
 def test_a_message_that_waits_is_told_when_its_turn_comes(declare, worker):
     """Nothing of the run before; a stop ends the waiting."""
     thread = create_thread(declare(when_busy="queue"), prompt="First?")
-    second = AnswerTeller(thread.pk, question=send_message(thread, "Second?"))
-    third = AnswerTeller(thread.pk, question=send_message(thread, "Third?"))
-    assert (second.look(), third.look()) == ([], [])
+    second = AnswerStream(thread.pk, question=send_message(thread, "Second?"))
+    third = AnswerStream(thread.pk, question=send_message(thread, "Third?"))
+    assert (second.read(), third.read()) == ([], [])
     worker.answer("One.")
     worker.answer("Two.")
-    assert Screen().take(second.look()).text == "Two."
+    assert Screen().take(second.read()).text == "Two."
     stop_thread(thread)
-    assert kinds(third.look()) == ["start", "abort"]
+    assert kinds(third.read()) == ["start", "abort"]
 
 
 def test_a_message_that_a_stop_holds_back_is_told_of_the_stop(declare):
     """It has no answer, and the run is over."""
     thread = create_thread(declare(when_busy="queue"), prompt="First?")
-    waiting = AnswerTeller(thread.pk, question=send_message(thread, "Second?"))
+    waiting = AnswerStream(thread.pk, question=send_message(thread, "Second?"))
     stop_thread(thread)
-    assert (kinds(waiting.look()), waiting.is_over) == (["abort"], True)
+    assert (kinds(waiting.read()), waiting.is_over) == (["abort"], True)
 
 
 def test_metadata_say_what_the_answer_has_used(thread, worker):
@@ -224,7 +222,7 @@ def test_metadata_say_what_the_answer_has_used(thread, worker):
     worker.answer("Let me see.", calling())
     worker.settle("x")
     worker.answer("Found.")
-    screen = Screen().take(teller_of(thread).look())
+    screen = Screen().take(teller_of(thread).read())
     assert screen.metadata["threadId"] == str(thread.pk)
     assert screen.metadata["status"] == "completed"
     assert screen.metadata["createdAt"] == latest_answer_of(thread).created_at.isoformat()
@@ -237,16 +235,16 @@ def test_metadata_say_what_the_answer_has_used(thread, worker):
 def test_a_thread_that_is_deleted_ends_the_telling(thread):
     """The reader is told."""
     teller = teller_of(thread)
-    teller.look()
+    teller.read()
     delete_thread(thread)
     with pytest.raises(ThreadNotFoundError):
-        teller.look()
+        teller.read()
 
 
 def test_an_answer_that_is_replaced_ends(thread, worker):
     """Whoever followed it is not told of the one in its place."""
     worker.answer("First.")
-    teller = AnswerTeller(thread.pk, answer=Message.objects.get(role=Role.ASSISTANT))
+    teller = AnswerStream(thread.pk, answer=Message.objects.get(role=Role.ASSISTANT))
     regenerate(thread)
-    screen = Screen().take(teller.look())
+    screen = Screen().take(teller.read())
     assert screen.end["type"] == "finish"

@@ -7,13 +7,12 @@ import pytest
 
 from durable_agents import add_tool_result
 from durable_agents.models import Message, Thread, ToolCall
-from durable_agents.reading.answers import AnswerTeller
+from durable_agents.reading.ui_stream import AnswerStream
 from durable_agents.testing import ScriptedModel, calls, fails, run_until_idle
 from durable_agents.transcript import ui_messages
 from tests.chat import agents
-from tests.chat.client import Body, Chatter
+from tests.chat.client import HUGE, Body, Chatter
 from tests.chat.screen import Screen
-from tests.chat.test_refusing import HUGE
 
 PICK = calls("pick_a_date", label="When?")
 PAY = calls("pay", amount=5)
@@ -122,9 +121,9 @@ def test_who_comes_later_sees_how_it_was_decided(me: Chatter, approved: bool):
     [stored] = [part for part in ui_messages([answer])[0]["parts"] if "toolCallId" in part]
     approval = {"id": stored["toolCallId"], "approved": approved, "reason": "So."}
     assert stored["approval"] == approval
-    told = AnswerTeller(answer.thread_id, answer=answer, knows_7=True).look()
+    told = AnswerStream(answer.thread_id, answer=answer, knows_7=True).read()
     assert Screen(knows_7=True).take(told).tool() == stored
-    told = AnswerTeller(answer.thread_id, answer=answer).look()
+    told = AnswerStream(answer.thread_id, answer=answer).read()
     del stored["approval"]
     assert Screen().take(told).tool() == (stored if approved else stored | {"approval": {"id": approval["id"]}})
 

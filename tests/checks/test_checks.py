@@ -13,7 +13,8 @@ from django.core.checks import Error, run_checks
 from durable_agents import Agent, checks, tool
 from durable_agents.agents import registry
 from durable_agents.conf import Config
-from tests.conftest import ROOT
+from durable_agents.task_queue import redis_servers
+from tests.processes import ROOT
 
 
 def test_the_reference_lists_every_check():
@@ -184,7 +185,7 @@ def test_a_value_that_cannot_be_meant_is_an_error_with_the_default_to_paste(sett
     settings.DURABLE_AGENTS = {key: value}
     [message] = checks.check_values()
     assert message.id == "durable_agents.E006"
-    assert repr(value) in message.msg
+    assert (repr(value) in message.msg) == (key != "APPROVAL_KEYS")  # secrets are shown nowhere
     said([*checks.check_pools(), *checks.check_policy(), *checks.check_keys(), *checks.check_queue()])
     settings.DURABLE_AGENTS = pasted(message, DURABLE_AGENTS={key: value})["DURABLE_AGENTS"]
     assert checks.check_values() == []
@@ -306,30 +307,65 @@ def test_in_production_the_in_memory_layer_is_warned_of(settings):
     [message] = checks.check_channel_layer()
     assert message.id == "durable_agents.W004"
     settings.CHANNEL_LAYERS = pasted(message)["CHANNEL_LAYERS"]
-    assert [*checks.check_channel_layer(), *checks.check_redis_layer()] == []
+    assert [*checks.check_channel_layer(), *checks.check_redis_timeouts()] == []
 
 
 @pytest.mark.parametrize(
-    ("hosts", "expected"),
+    ("hosts", "with_7", "with_8"),
     [
-        (["redis://127.0.0.1:6379/0"], ["W005"]),
-        ([("127.0.0.1", 6379)], ["W005"]),
-        ([{"address": "redis://127.0.0.1:6379/0"}], ["W005"]),
-        ([{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}], []),
+        (["redis://127.0.0.1:6379/0"], ["W016"], ["W005"]),
+        ([("127.0.0.1", 6379)], ["W016"], ["W005"]),
+        ([{"address": "redis://127.0.0.1:6379/0"}], ["W016"], ["W005"]),
+        ([{"address": "redis://127.0.0.1:6379/0", "socket_timeout": None}], ["W016"], ["W016"]),
+        ([{"address": "redis://127.0.0.1:6379/0", "socket_timeout": 5}], ["W005"], ["W005"]),
+        (["redis://127.0.0.1:6379/0?socket_timeout=3"], ["W005"], ["W005"]),
+        (["redis://127.0.0.1:6379/0?socket_timeout=10"], [], []),
+        ([{"address": "redis://127.0.0.1:6379/0", "socket_timeout": 10}], [], []),
+        ([{"sentinels": [("127.0.0.1", 26379)], "master_name": "main", "socket_timeout": 10}], [], []),
     ],
 )
 @pytest.mark.parametrize("installed", ["7.1.0", "8.1.0"])
-def test_a_redis_layer_that_breaks_off_silent_sockets_is_warned_of(settings, monkeypatch, hosts, expected, installed):
-    """Where the installed redis does that."""
-    monkeypatch.setattr(checks, "version", lambda _: installed)
+def test_a_redis_layer_whose_timeout_is_too_short_or_missing_is_warned_of(
+    settings, monkeypatch, hosts, with_7, with_8, installed
+):
+    """Redis-py 8 has one of its own, which is as long as the layer waits."""
+    monkeypatch.setattr(redis_servers, "version", lambda _: installed)
+    settings.Q_CLUSTER = {"name": "site", "orm": "default"}
     settings.CHANNEL_LAYERS = {
         "default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
     }
-    messages = checks.check_redis_layer()
-    assert said(messages) == (expected if installed == "8.1.0" else [])
+    messages = checks.check_redis_timeouts()
+    assert said(messages) == (with_8 if installed == "8.1.0" else with_7)
     for message in messages:
         settings.CHANNEL_LAYERS = pasted(message, CHANNEL_LAYERS=settings.CHANNEL_LAYERS)["CHANNEL_LAYERS"]
-    assert installed != "8.1.0" or checks.check_redis_layer() == []
+    assert checks.check_redis_timeouts() == []
+
+
+@pytest.mark.parametrize(
+    ("broker", "with_7", "with_8"),
+    [
+        ({"redis": "redis://127.0.0.1:6379/0"}, ["W016"], []),
+        ({"redis": {"host": "127.0.0.1"}}, ["W016"], []),
+        ({"redis": {"host": "127.0.0.1", "socket_timeout": None}}, ["W016"], ["W016"]),
+        ({"redis": {"host": "127.0.0.1", "socket_timeout": 1}}, ["W016"], ["W016"]),
+        ({"redis": {"host": "127.0.0.1", "socket_timeout": 10}}, [], []),
+        ({"orm": "default"}, [], []),
+        ({"sqs": {"aws_region": "eu-central-1"}}, [], []),
+    ],
+)
+@pytest.mark.parametrize("installed", ["7.1.0", "8.1.0"])
+def test_a_redis_broker_whose_timeout_is_too_short_or_missing_is_warned_of(
+    settings, monkeypatch, broker, with_7, with_8, installed
+):
+    """A queue elsewhere has no such timeout."""
+    monkeypatch.setattr(redis_servers, "version", lambda _: installed)
+    settings.Q_CLUSTER = {"name": "site", **broker}
+    settings.CHANNEL_LAYERS = {}
+    messages = checks.check_redis_timeouts()
+    assert said(messages) == (with_8 if installed == "8.1.0" else with_7)
+    for message in messages:
+        settings.Q_CLUSTER = pasted(message, Q_CLUSTER=settings.Q_CLUSTER)["Q_CLUSTER"]
+    assert checks.check_redis_timeouts() == []
 
 
 @pytest.mark.parametrize(
@@ -355,9 +391,105 @@ def test_throttles_need_a_cache_that_processes_share(settings, backend, expected
         assert checks.check_cache() == []
 
 
+@pytest.mark.parametrize(
+    ("location", "options", "expected"),
+    [
+        ("redis://127.0.0.1:6379/1", {"socket_timeout": None}, ["W016"]),
+        ("redis://127.0.0.1:6379/1", {"socket_timeout": 1}, []),
+        (["redis://127.0.0.1:6379/1?socket_timeout=1", "redis://127.0.0.1:6380/1"], {"socket_timeout": None}, ["W016"]),
+        ("redis://127.0.0.1:6379/1?socket_timeout=1", {}, []),
+    ],
+)
+def test_a_cache_that_counts_throttles_holds_up_no_request(settings, location, options, expected):
+    """Its Redis may hang."""
+    cache = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location, "OPTIONS": options}
+    settings.CACHES = {"default": cache}
+    settings.DURABLE_AGENTS = {"THROTTLES": None}
+    assert checks.check_cache() == []
+    settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "5/min"}}
+    messages = checks.check_cache()
+    assert said(messages) == expected
+    for message in messages:
+        settings.CACHES = pasted(message, CACHES=settings.CACHES)["CACHES"]
+        assert checks.check_cache() == []
+
+
 def test_a_project_without_caches_gets_them_whole(settings):
     """Django's own default counts for itself in every process."""
     settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "5/min"}}
     [message] = checks.check_cache()
     settings.CACHES = pasted(message)["CACHES"]
     assert checks.check_cache() == []
+
+
+@pytest.mark.parametrize(
+    ("throttles", "proxies", "expected"),
+    [
+        ({"sends": "5/min"}, None, ["W015"]),
+        ({"sends": "5/min"}, 0, []),
+        ({"sends": "5/min"}, 1, []),
+        (None, None, []),
+    ],
+)
+def test_throttles_of_visitors_need_the_number_of_proxies(settings, throttles, proxies, expected):
+    settings.DURABLE_AGENTS = {"THROTTLES": throttles}
+    settings.REST_FRAMEWORK = {"NUM_PROXIES": proxies}
+
+    messages = checks.check_proxies()
+
+    assert said(messages) == expected
+    for message in messages:
+        settings.REST_FRAMEWORK = pasted(message, REST_FRAMEWORK=settings.REST_FRAMEWORK)["REST_FRAMEWORK"]
+        assert checks.check_proxies() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [(True, ["durable_agents.W012"]), ({"max_size": 11}, ["durable_agents.W012"]), ({"max_size": 12}, []), (None, [])],
+)
+def test_pool_that_is_smaller_than_a_worker_needs_is_warned_of(monkeypatch, options, ids):
+    database = SimpleNamespace(vendor="postgresql", alias="default", settings_dict={"OPTIONS": {"pool": options}})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    assert [message.id for message in checks.check_connection_pool()] == ids
+
+
+@pytest.mark.parametrize(
+    ("hosts", "trusted", "ids"),
+    [
+        (["example.org"], [], []),
+        (["*"], [], ["W017"]),
+        (["example.org", "*"], ["*"], ["W017", "W017"]),
+        (["example.org"], ["https://app.example.org"], []),
+    ],
+)
+def test_a_deployment_that_lets_pages_of_any_site_open_websockets_is_warned(settings, hosts, trusted, ids):
+    """By whatever name they come."""
+    settings.ALLOWED_HOSTS = hosts
+    settings.DURABLE_AGENTS = {"TRUSTED_ORIGINS": trusted}
+    assert said(checks.check_origins()) == ids
+
+
+@pytest.mark.parametrize(
+    ("forms", "sockets", "header", "ids"),
+    [
+        ([], [], None, []),
+        (["https://example.org"], [], None, ["W018"]),
+        (["https://example.org"], ["https://example.org"], None, []),
+        (["https://example.org"], [], ("HTTP_X_FORWARDED_PROTO", "https"), []),
+        (["https://elsewhere.example"], [], None, []),
+    ],
+)
+def test_a_site_whose_forms_work_and_whose_websockets_are_refused_is_warned(settings, forms, sockets, header, ids):
+    """Django takes it for `http` where a proxy does not say otherwise."""
+    settings.ALLOWED_HOSTS = ["example.org"]
+    settings.CSRF_TRUSTED_ORIGINS = forms
+    settings.SECURE_PROXY_SSL_HEADER = header
+    settings.DURABLE_AGENTS = {"TRUSTED_ORIGINS": sockets}
+    assert said(checks.check_scheme()) == ids
+
+
+@pytest.mark.parametrize("value", ["https://example.org", ["example.org"], ["https://example.org/chat"], [7], None])
+def test_an_origin_without_a_scheme_or_with_a_path_is_no_origin(settings, value):
+    """It would never be the one that a browser sends."""
+    settings.DURABLE_AGENTS = {"TRUSTED_ORIGINS": value}
+    assert said(checks.check_values()) == ["E006"]

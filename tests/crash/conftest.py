@@ -5,11 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.proof import proof_versions, prove, rounds
 from tests.servers.model import ModelUnderTest
+from tests.servers.postgres import PostgresUnderTest
 from tests.workers import Cluster, running
-
-__all__ = ["proof_versions", "prove", "rounds"]
 
 
 @pytest.fixture
@@ -19,5 +17,17 @@ def start(worker_env: dict[str, str], model_server: ModelUnderTest) -> Iterator[
 
         def start(workers: int = 2, **extra: str) -> Cluster:
             return stack.enter_context(running(worker_env, workers=workers, TEST_MODEL_URL=model_server.url, **extra))
+
+        yield start
+
+
+@pytest.fixture
+def start_on_own(own_postgres: PostgresUnderTest, model_server: ModelUnderTest) -> Iterator[Callable[..., Cluster]]:
+    """Start a cluster of ready workers on this test's own PostgreSQL and model server; all are stopped at the end."""
+    with ExitStack() as stack:
+
+        def start(workers: int = 2, user: str | None = None, **extra: str) -> Cluster:
+            env = own_postgres.env | {"TEST_MODEL_URL": model_server.url}
+            return stack.enter_context(running(env, workers=workers, user=user, **extra))
 
         yield start

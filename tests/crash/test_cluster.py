@@ -12,7 +12,7 @@ from durable_agents import create_thread
 from durable_agents.models import Stream, Thread, ToolCall
 from tests.crash.talk import asked, first_requests, have_begun, said, was_told, words
 from tests.servers.model import Call, Reply
-from tests.workers import at_rest, is_alive, until, written
+from tests.workers import at_rest, is_alive, text_in, until
 
 ALL_TOOLS_AT_ONCE = {"TEST_DURABLE_AGENTS": '{"TOOL_THREADS": 60}'}
 
@@ -116,12 +116,12 @@ def begun_tools(folder: Path) -> list[str]:
 
 def assert_ran_as_declared(folder: Path, name: str) -> None:
     """A plain tool ran once; one that may run again ran twice, with the same key."""
-    assert written(folder / f"{name} plain") == "ran\n"
-    lines = written(folder / f"{name} other").split()
+    assert text_in(folder / f"{name} plain") == "ran\n"
+    lines = text_in(folder / f"{name} other").split()
     assert (len(lines), len(set(lines))) == ((2, 1) if runs_again(name) else (1, 1))
 
 
-def test_idle_worker_killed_with_the_queue_lock_next_doorbell_is_served(start, model_server, rounds, prove):
+def test_idle_worker_killed_with_the_queue_lock_next_notification_is_served(start, model_server, rounds, prove):
     model_server.answer_with(Reply(text="Yes."))
     cluster = start(3)
     waits = []
@@ -156,5 +156,5 @@ def holder_of_queue_lock(cluster) -> int:
 
 
 def pid_of(line: str) -> str:
-    """The process of a line of /proc/locks: its fifth field, the arrow of a waiter left out."""
+    """The process of a line of /proc/locks: its fifth field, the "->" of a waiter left out."""
     return line.replace("->", "").split()[4]

@@ -13,7 +13,7 @@ from durable_agents.models import Delta, Stream
 from tests.crash.talk import said, words
 from tests.proof import FULL
 from tests.servers.model import Call, Reply
-from tests.workers import Cluster, at_rest, holder_of, until, written
+from tests.workers import Cluster, at_rest, holder_of, text_in, until
 
 DRAIN_SECONDS = 8 if FULL else 3
 
@@ -77,7 +77,7 @@ def test_hanging_sync_tool_does_not_keep_the_cluster_from_draining(start, model_
     model_server.answer_with(Reply(calls=(call,)), Reply(text="Done."))
     cluster = start(2, TEST_DURABLE_AGENTS='{"DRAIN_SECONDS": 1}')
     create_thread("toolbox", prompt="Go.")
-    until(lambda: written(path))
+    until(lambda: text_in(path))
     processes = cluster.processes()
     told_at = time.monotonic()
     cluster.process.terminate()

@@ -12,7 +12,7 @@ from durable_agents import create_thread
 from durable_agents.models import Delta, Stream, ToolCall
 from tests.crash.talk import asked, first_requests, said, was_told, words
 from tests.servers.model import Call, Reply
-from tests.workers import at_rest, holder_of, until, written
+from tests.workers import at_rest, holder_of, text_in, until
 
 
 def test_worker_killed_mid_stream_answer_stands_once(start, model_server):
@@ -42,7 +42,7 @@ def test_worker_killed_mid_tool_plain_tool_is_not_run_again(start, model_server,
     )
     model_server.answer_with(Reply(calls=calls), Reply(text="I understand."))
     thread = create_thread("toolbox", prompt="Note it.")
-    until(lambda: written(plain) and written(again))
+    until(lambda: text_in(plain) and text_in(again))
     os.kill(holder_of(thread), signal.SIGKILL)
 
     [thread] = at_rest(thread)
@@ -104,4 +104,4 @@ def test_worker_killed_with_many_rows_all_go_on_within_seconds(start, model_serv
     assert crashed | unknown == lost
     for name, thread in threads.items():
         assert said(thread) == [("user", [name]), ("assistant", [words(200, name)])]
-    assert all(written(path) == "ran\n" for path in tmp_path.iterdir())
+    assert all(text_in(path) == "ran\n" for path in tmp_path.iterdir())

@@ -13,7 +13,7 @@ from durable_agents.models import Delta, Message, Stream, Thread, ToolCall
 from tests.crash.talk import asked, said, was_told, words
 from tests.proof import FULL
 from tests.servers.model import Call, Reply
-from tests.workers import at_rest, holder_of, until, written
+from tests.workers import at_rest, holder_of, text_in, until
 
 SHORT_LEASE = {"TEST_DURABLE_AGENTS": '{"LEASE_SECONDS": 3}'}
 TOOL_SECONDS = 10
@@ -32,7 +32,7 @@ def test_worker_stopped_beyond_its_lease_changes_no_row(start, model_server, tmp
     talk = create_thread("talker", prompt="Talk.")
     until(lambda: Delta.objects.filter(stream__thread=talk).count() > 3)
     errand = create_thread("toolbox", prompt="Run.")
-    until(lambda: written(path))
+    until(lambda: text_in(path))
     began, zombie = time.monotonic(), holder_of(talk)
     assert holder_of(errand) == zombie
     model_server.answer_with(lambda request: Reply(text=words(10, asked(request))))
@@ -51,7 +51,7 @@ def test_worker_stopped_beyond_its_lease_changes_no_row(start, model_server, tmp
     prove(f"{sum(map(len, before.values()))} rows of two threads are as they were when the stopped worker went on")
     assert said(talk)[-1] == ("assistant", [words(10, "Talk.")])
     assert said(errand)[-1] == ("assistant", [words(10, "Run.")])
-    assert written(path) == "ran\n"
+    assert text_in(path) == "ran\n"
     assert ToolCall.objects.get(thread=errand).status == "unknown"
 
 
@@ -103,4 +103,4 @@ def test_tool_longer_than_the_queues_timeout_runs_once(start, model_server, tmp_
     assert [(call.status, call.attempt, call.crashes) for call in ToolCall.objects.all()] == [("completed", 1, 0)]
     assert was_told(model_server.requests[-1]) == ["wrote ran"]
     deliveries = cluster.log.count("durable_agents.engine.work")
-    prove(f"a tool of {seconds} s ran once; doorbells were delivered {deliveries} times")
+    prove(f"a tool of {seconds} s ran once; notifications were delivered {deliveries} times")

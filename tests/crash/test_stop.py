@@ -8,7 +8,7 @@ from durable_agents import create_thread, resume_thread, send_message, stop_thre
 from durable_agents.models import Delta, Message, Stream, ToolCall
 from tests.crash.talk import said, words
 from tests.servers.model import Call, Reply, Status
-from tests.workers import at_rest, holder_of, until, written
+from tests.workers import at_rest, holder_of, text_in, until
 
 
 def stopped(thread) -> float:
@@ -70,7 +70,7 @@ def during_a_tool(server, tmp_path) -> None:
     call = Call(name="note", arguments={"path": str(path), "text": "ran", "seconds": 3})
     server.answer_with(Reply(calls=(call,)), Reply(text="I see."))
     thread = create_thread("toolbox", prompt="Note it.")
-    until(lambda: written(path))
+    until(lambda: text_in(path))
     stopped(thread)
     outcome = ToolCall.objects.get(thread=thread)
     assert outcome.status == "cancelled"

@@ -86,8 +86,8 @@ def test_add_adds():
 @pytest.fixture
 def clerk():
     """Return an agent with the demo's tools, forgotten after the test."""
-    yield Agent("clerk", model="openai/x", tools=demo_agents.TOOLS)
-    registry.remove("clerk")
+    yield Agent("demo_clerk", model="openai/x", tools=demo_agents.TOOLS)
+    registry.remove("demo_clerk")
 
 
 def made(clerk, owner, tool_name, **arguments):

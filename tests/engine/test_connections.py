@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +20,7 @@ from rest_framework.authtoken.models import Token
 from websockets.asyncio.client import connect
 
 from durable_agents import create_thread
+from tests.crash.diagnosis import holders
 from tests.packaging.projects import answers
 from tests.project.models import Booking
 from tests.servers.model import Call, ModelUnderTest, Reply
@@ -38,16 +39,6 @@ def roles(cluster: Cluster) -> dict[int, str]:
     for role, line in ROLES.items():
         known |= {int(pid): role for pid in re.findall(line, cluster.log)}
     return known
-
-
-def holders(processes: Iterable[psutil.Process], port: int) -> dict[int, list[int]]:
-    """For each connection to the server at this port, by its own port: the processes that have it open."""
-    held: dict[int, list[int]] = {}
-    for process in processes:
-        for one in process.net_connections("tcp"):
-            if one.raddr and one.raddr.port == port and one.status == psutil.CONN_ESTABLISHED:
-                held.setdefault(one.laddr.port, []).append(process.pid)
-    return held
 
 
 def connections_of(cluster: Cluster, port: int) -> dict[str, list[int]]:

@@ -8,9 +8,9 @@ def test_a_pool_that_is_given_in_part_keeps_its_own_default(settings):
     settings.DURABLE_AGENTS = {"POOLS": {"tools": {"cluster": "slow"}, "own": {"cluster": "slow"}}}
     pools = config().pools
     assert {name: (pool.cluster, pool.limit) for name, pool in pools.items()} == {
-        "agents": (None, 100),
-        "tools": ("slow", 50),
-        "own": ("slow", 100),
+        "agents": (None, None),
+        "tools": ("slow", None),
+        "own": ("slow", None),
     }
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import ROOT
 from tests.fuzz.site import known_things, running_site
+from tests.processes import ROOT
 
 LEFT_OUT = {
     "positive_data_acceptance": (

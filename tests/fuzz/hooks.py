@@ -111,7 +111,7 @@ def filter_case(context: Any, case: Any) -> bool:
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Note what was answered."""
+    """Append the operation and the status code of its response to the tally."""
     with TALLY.open("a", encoding="utf-8") as file:
         file.write(json.dumps([case.operation.label, response.status_code]) + "\n")
 

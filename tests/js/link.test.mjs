@@ -151,7 +151,9 @@ test("what an abandoned connection still says is ignored", (t) => {
 
 for (const [code, reason] of [
   [1000, "closed"],
+  [1007, "malformed"],
   [1009, "too_large"],
+  [4413, "too_large"],
   [4400, "malformed"],
   [4401, "unauthorized"],
   [4403, "forbidden"],
@@ -169,7 +171,7 @@ for (const [code, reason] of [
   });
 }
 
-for (const code of [1001, 1006, 1011, 1012, 1013]) {
+for (const code of [1001, 1006, 1011, 1012, 1013, 4410]) {
   test(`close code ${code} is tried again with the cursor`, (t) => {
     const {network, tick} = startThread(t, {rev: 4});
     network.socket.drop(code);
@@ -189,11 +191,51 @@ test("a client that was too slow comes back without a cursor", (t) => {
 
 test("a client told to wait some seconds waits them", (t) => {
   const {network, tick} = startThread(t);
-  network.socket.drop(4429, "7");
+  network.socket.say({type: "closing", code: 4429, message: "Too many frames.", retryAfter: 7});
+  network.socket.drop(4429);
   tick(6_999);
   assert.equal(network.sockets.length, 1);
   tick(1);
   assert.equal(network.sockets.length, 2);
+});
+
+test("a client told to wait some seconds does not come earlier because somebody looks or the network is back", (t) => {
+  const {network, page, tick} = startThread(t);
+  network.socket.say({type: "closing", code: 4429, message: "Too many frames.", retryAfter: 7});
+  network.socket.drop(4429);
+  tick(1_000);
+  for (const setTo of [page.setHidden, (isOff) => page.setOnline(!isOff)]) {
+    setTo(true);
+    setTo(false);
+  }
+  assert.equal(network.sockets.length, 1);
+  tick(6_000);
+  assert.equal(network.sockets.length, 2);
+});
+
+test("what the server said before it closed counts where the code itself is lost", async (t) => {
+  const {client, network} = startThread(t);
+  network.socket.say({type: "closing", code: 4403, message: "No."});
+  network.socket.drop(1006);
+  assert.deepEqual(client.connection.getSnapshot(), {state: "closed", retryAt: null, reason: "forbidden"});
+});
+
+test("a server that says that it closes and does not is left soon", (t) => {
+  const {client, network, tick} = startThread(t);
+  network.socket.say({type: "closing", code: 4410, message: "Silent."});
+  tick(5_000);
+  assert.equal(client.connection.getSnapshot().state, "waiting");
+});
+
+test("what a connection said of its end does not count for the next", (t) => {
+  const {client, network, tick} = startThread(t);
+  network.socket.say({type: "closing", code: 4429, message: "Too many frames.", retryAfter: 7});
+  network.socket.drop(4429);
+  tick(7_000);
+  network.socket.accept();
+  network.socket.drop(1006);
+  const {retryAt} = client.connection.getSnapshot();
+  assert.ok(retryAt - Date.now() <= 1_000);
 });
 
 test("a client that is not told for how long waits as after any other end", (t) => {

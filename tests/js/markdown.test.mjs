@@ -6,6 +6,8 @@ import {runInNewContext} from "node:vm";
 
 import {updateMarkdown} from "../../durable_agents/static/durable_agents/markdown.js";
 import {fakeDocument} from "./fakedom.mjs";
+import {HOSTILE} from "./hostile.mjs";
+import {randomSource} from "./random.mjs";
 
 function render(t, text) {
   const element = fakeDocument(t).createElement("div");
@@ -83,10 +85,141 @@ test("a paragraph may have more pieces than a call takes arguments", (t) => {
   assert.equal(render(t, "**a** `b` ".repeat(100_000)).length, "<p></p>".length + "<strong>a</strong> <code>b</code> ".length * 100_000 - 1);
 });
 
-for (const unit of ["*a ", "**", "`", "[", "[a](", "> ", "- ", "_a_", "a|", "![x](http://a ", "  - a\n", "http://a", "~~~", "\\", "\n\n\n", "`` ` "]) {
-  test(`a hundred thousand characters of ${JSON.stringify(unit)} can be shown`, (t) => {
-    const show = () => render(t, unit.repeat(100_000 / unit.length));
-    // Half a second is usual. One look back at all that was read, for each character, takes longer than anybody waits.
+const LENGTH = 100_000;
+
+for (const [name, unit] of Object.entries(HOSTILE)) {
+  const text = unit.repeat(LENGTH / unit.length + 1).slice(0, LENGTH);
+
+  test(`a hundred thousand characters of ${name} can be shown`, (t) => {
+    const show = () => render(t, text);
+    // A tenth of a second is usual. One look back at all that was read, for each character, takes longer than anybody waits.
     runInNewContext("show()", {show}, {timeout: 20_000});
+  });
+
+  test(`after a hundred thousand characters of ${name} the next ones cost no more than the first`, (t) => {
+    const document = fakeDocument(t);
+    const element = document.createElement("div");
+    updateMarkdown(element, text.slice(0, LENGTH - 2_000));
+    const made = countNodes();
+    const grow = () => {
+      for (let length = LENGTH - 2_000; length <= LENGTH; length += 50) updateMarkdown(element, text.slice(0, length));
+    };
+    // A tenth of a second is usual for all forty. To read everything again at each took up to a second and a half.
+    runInNewContext("grow()", {grow}, {timeout: 20_000});
+    // A paragraph is read again from its last piece on: so many nodes can be in one, each time.
+    assert.ok(made() < 40 * 5_000, `${made()} nodes`);
+  });
+}
+
+/** Counts the nodes that are made from now on. */
+function countNodes() {
+  let made = 0;
+  for (const name of ["createElement", "createTextNode"]) {
+    const make = globalThis.document[name];
+    globalThis.document[name] = (argument) => (made++, make(argument));
+  }
+  return () => made;
+}
+
+for (const [name, unit] of Object.entries({
+  "a list": "- a **b**\n",
+  "a list within a list": "  - a **b**\n",
+  "a quote": "> a **b**\n>\n",
+  "a table": "a|**b**\n",
+  "blocks": "a **b**\n\n",
+})) {
+  test(`a line more of ${name} makes the nodes of that line, however long it is`, (t) => {
+    const element = fakeDocument(t).createElement("div");
+    const head = {"a list within a list": "- x\n", "a table": "c|d\n-|-\n"}[name] ?? "";
+    const counts = [100, 1_000, 5_000].map((lines) => {
+      updateMarkdown(element, head + unit.repeat(lines));
+      const made = countNodes();
+      updateMarkdown(element, head + unit.repeat(lines + 1));
+      return made();
+    });
+    assert.ok(counts[0] <= 12, `${counts}`);
+    assert.deepEqual(counts, [counts[0], counts[0], counts[0]]);
+  });
+}
+
+for (const [name, grown] of [
+  ["code", "```js\nlet a;\nlet b;\n"],
+  ["a list", "- a\n- b\n- c"],
+  ["a loose list", "- a\n\n  b\n- c\n- d"],
+  ["a quote", "> a\n>\n> b\n> c"],
+  ["a table", "a|b\n-|-\nc|d\ne|f"],
+  ["a long paragraph", `${"word ".repeat(3_000)}**end**`],
+]) {
+  test(`${name} keeps its element while it grows`, (t) => {
+    const element = fakeDocument(t).createElement("div");
+    const begun = Math.floor(grown.length * 0.7);
+    updateMarkdown(element, grown.slice(0, begun));
+    const before = element.children[0];
+    for (let length = begun; length <= grown.length; length++) updateMarkdown(element, grown.slice(0, length));
+    assert.equal(element.children[0], before);
+    assert.equal(element.innerHTML, render(t, grown));
+  });
+}
+
+const BITS = [
+  ...["- ", "* ", "1. ", "2. ", "> ", "# ", "## x #", "```", "~~~", "```js", "\n", "\n", "\n", "\n\n", "  ", "    ", "\t", "\r\n", "\r"],
+  ...["-", "10. ", "|-|-|\n", "~~~)", "a", "b c", "word ", "é", "😀", "|", "a|b", "|||", "-|-", "--|:-:", "---", "***", "*", "**", "_", "~~", "`", "``", "\\"],
+  ...["[a](http://b)", "http://c.d", "x".repeat(900), "*a ".repeat(700), "y ".repeat(1500)],
+];
+
+for (const seed of [1, 2, 3]) {
+  test(`a text in whatever deltas looks at each of them as it does at once (seed ${seed})`, (t) => {
+    const {below: any} = randomSource(seed);
+    for (let round = 0; round < 300; round++) {
+      const text = Array.from({length: 3 + any(30)}, () => BITS[any(any(8) ? BITS.length - 3 : BITS.length)]).join("");
+      const element = fakeDocument(t).createElement("div");
+      for (let length = 1; length < text.length; length += 1 + any(any(3) ? 5 : 3_000)) {
+        updateMarkdown(element, text.slice(0, length));
+        assert.equal(element.innerHTML, render(t, text.slice(0, length)), JSON.stringify(text.slice(0, length)));
+      }
+    }
+  });
+}
+
+for (const [situation, deltas] of [
+  ["a line that left an item with code comes back", ["- ```\na\n-", "b"]],
+  ["a line that left an item with code comes back as more lines", ["1. ~~~\na\n*", "b\nc"]],
+  ["what began a list becomes the rule of a table", ["a |b|c\n- ", "|-|-|"]],
+  ["what began a list becomes the rule of a table in a quote", ["> a |b|c\n> - ", "|-|-|\n> d|e|f"]],
+]) {
+  test(`${situation}, and looks as it does at once`, (t) => {
+    const element = fakeDocument(t).createElement("div");
+    for (let count = 1; count <= deltas.length; count++) updateMarkdown(element, deltas.slice(0, count).join(""));
+    assert.equal(element.innerHTML, render(t, deltas.join("")));
+  });
+}
+
+test("a text that becomes another one is shown anew", (t) => {
+  const element = fakeDocument(t).createElement("div");
+  for (const text of ["one\n\ntwo", "one\n\n- three\n- four", "one\n\n- three", "", "# five"]) {
+    updateMarkdown(element, text);
+    assert.equal(element.innerHTML, render(t, text));
+  }
+});
+
+test("elements do not nest deeper than a page can take", (t) => {
+  for (const text of ["*a ".repeat(50) + "b* ".repeat(50), "> ".repeat(500) + "a", "- ".repeat(500) + "a", "**a _b ~~c ".repeat(20)]) {
+    const depth = render(t, text).split(/(?=<)/).reduce(
+      ([deepest, now], tag) => (tag.startsWith("</") ? [deepest, now - 1] : [Math.max(deepest, now + 1), now + 1]),
+      [0, 0],
+    )[0];
+    assert.ok(depth <= 30, `${depth} deep`);
+  }
+});
+
+for (const [markdown, html] of [
+  ["a|b\n-|-\n1", "<div><table><thead><tr><th>a</th><th>b</th></tr></thead><tbody></tbody></table></div><p>1</p>"],
+  ["a | b | c\n-|-|-\n1|", '<div><table><thead><tr><th>a</th><th>b</th><th>c</th></tr></thead><tbody><tr><td>1</td><td colspan="2"></td></tr></tbody></table></div>'],
+  ["**a *b** c*", "<p><strong>a *b</strong> c*</p>"],
+  ["*a **b* c", "<p><em>a **b</em> c</p>"],
+  ["[*a* https://b.c](http://d)", '<p><a href="http://d"><em>a</em> https://b.c</a></p>'],
+]) {
+  test(`markdown ${JSON.stringify(markdown)} is shown as it should be`, (t) => {
+    assert.equal(render(t, markdown), html);
   });
 }

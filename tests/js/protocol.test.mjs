@@ -11,7 +11,7 @@ for (const frame of [
   {type: "subscribe", thread: 7},
   {type: "subscribe", thread: "t", cursor: {seq: 1}},
   {type: "subscribe", thread: "t", colour: "red"},
-  {type: "tool_output", thread: "t", tool_call_id: "c"},
+  {type: "tool_result", thread: "t", tool_call_id: "c"},
   {type: "approve", thread: "t", tool_call_id: "c", approved: "yes"},
 ]) {
   test(`${JSON.stringify(frame)} is no frame of a client`, () => {
@@ -20,7 +20,7 @@ for (const frame of [
 }
 
 test("a frame that fits is let through", () => {
-  checkFrame("client", {type: "tool_output", thread: "t", tool_call_id: "c", key: "k", output: null});
+  checkFrame("client", {type: "tool_result", thread: "t", tool_call_id: "c", key: "k", result: null});
   checkFrame("server", {type: "pong", t: 1});
   assert.ok(typesOf("server").includes("tool"));
 });

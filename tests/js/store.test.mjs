@@ -216,6 +216,17 @@ test("a message too large for the server is refused here and not sent for ever",
   assert.equal(network.socket.all("send").length, 0);
 });
 
+test("an output with too many values for the server is refused here, and a text full of brackets is sent", async (t) => {
+  const {network, store, tick} = startThread(t);
+  network.socket.drop();
+  tick(500);
+  network.socket.accept({limits: {frame: 100_000, values: 100}});
+  await assert.rejects(store.addToolResult("c", Array(101).fill(0)), {code: "too_large"});
+  assert.equal(network.socket.all("tool_result").length, 0);
+  sendUnanswered(store, '"[]{},'.repeat(200));
+  assert.equal(network.socket.all("send").length, 1);
+});
+
 test("a stop shows until the thread is at rest", async (t) => {
   const {network, store} = startThread(t, ANSWERING);
   const stopping = store.stop();
@@ -326,9 +337,9 @@ test("older ones are asked for from the oldest message that has a place", async 
 
 const ASKED = {type: "tool-pay", toolCallId: "c", state: "approval-requested", input: {amount: 5}, approval: {id: "c"}};
 const ANSWERS = [
-  ["addToolOutput", ["c", {found: [1]}], "tool_output", {output: {found: [1]}}],
-  ["addToolOutput", ["c", undefined], "tool_output", {output: null}],
-  ["addToolError", ["c", "Closed."], "tool_output", {error: "Closed."}],
+  ["addToolResult", ["c", {found: [1]}], "tool_result", {result: {found: [1]}}],
+  ["addToolResult", ["c", undefined], "tool_result", {result: null}],
+  ["addToolError", ["c", "Closed."], "tool_error", {error: "Closed."}],
   ["approve", ["c"], "approve", {approved: true}],
   ["approve", ["c", {arguments: {amount: 3}, reason: "Less."}], "approve", {approved: true, arguments: {amount: 3}, reason: "Less."}],
   ["reject", ["c", {reason: "No."}], "reject", {reason: "No."}],

@@ -1,11 +1,8 @@
-"""Every test here notes the doorbells instead of ringing them."""
+"""Every test here notes notifications instead of sending them."""
 
 import pytest
 
-from tests.lifecycle.stage import Bells, agent, bells, declare, worker
-from tests.proof import proof_versions, prove, rounds
-
-__all__ = ["agent", "bells", "declare", "proof_versions", "prove", "rounds", "worker"]
+from tests.lifecycle.stage import Bells
 
 
 @pytest.fixture(autouse=True)

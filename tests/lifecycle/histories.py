@@ -1,4 +1,4 @@
-"""Random histories: a thread with which chance plays, by legal arrows only and the same way for the same seed."""
+"""Random histories of a thread: legal transitions only, and the same ones for the same seed."""
 
 import random
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class History:
         self.chance = random.Random(self.seed)
 
     def go_on(self) -> str:
-        """Draw one arrow that is legal now, and tell its name."""
+        """Make one transition that is legal now, drawn by chance, and return its name."""
         name, move = self.chance.choice(self._moves())
         try:
             move()

@@ -1,6 +1,6 @@
-"""What tests of the state machine stand on: agents for one test, doorbells that are noted, a worker played by hand.
+"""Fixtures of the tests of the state machine: agents for one test, recorded notifications, a worker run by hand.
 
-The fixtures of this module are taken over by the `conftest.py` of each folder that needs them.
+A plugin that `tests/conftest.py` registers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.conf import settings
 from django.db.models.functions import Now
 
 from durable_agents import Agent, Retry, ToolContext, lifecycle, tool
@@ -20,6 +21,7 @@ from durable_agents.llm import ModelUsage
 from durable_agents.models import Stream, StreamState, Thread, ToolCall, ToolCallStatus
 from durable_agents.parts import Chunk, Part
 
+CLUSTER: str = settings.Q_CLUSTER["name"]
 POOLS = ("agents", "tools")
 
 
@@ -67,35 +69,35 @@ def agent(declare: Declare) -> Agent:
 
 @pytest.fixture
 def worker() -> "Worker":
-    """Return a worker that does only what it is told."""
+    """Return a worker whose every claim and commit is made by the test."""
     return Worker()
 
 
 @dataclass
 class Bells:
-    """The doorbells that were rung: names of clusters, and threads that browsers were told of."""
+    """The notifications that were sent: the names of clusters, and the threads of which browsers were notified."""
 
     workers: list[str] = field(default_factory=list)
     browsers: list[UUID] = field(default_factory=list)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Forget the notifications so far."""
         self.workers.clear()
         self.browsers.clear()
 
 
 @pytest.fixture
 def bells(monkeypatch: pytest.MonkeyPatch) -> Bells:
-    """Note doorbells at the door instead of ringing them."""
+    """Record notifications in place of sending them."""
     rung = Bells()
-    monkeypatch.setattr("durable_agents.outbound.workers.ring_cluster", rung.workers.append)
-    monkeypatch.setattr("durable_agents.outbound.browsers.publish", lambda thread, _: rung.browsers.append(thread))
+    monkeypatch.setattr("durable_agents.notifications.workers.notify_cluster", rung.workers.append)
+    monkeypatch.setattr("durable_agents.notifications.clients.publish", lambda thread, _: rung.browsers.append(thread))
     return rung
 
 
 @dataclass(kw_only=True)
 class Worker:
-    """One worker process as the state machine sees it: what it claims, stores and commits is said by the test."""
+    """One worker process as the state machine sees it: the test says what it claims, stores and commits."""
 
     holder: str = "boot:1:100:5"
     agents: Sequence[str] = ("tested",)
@@ -105,7 +107,7 @@ class Worker:
     def claim(
         self, *, streams: int = 10, tools: int = 10, pools: Sequence[str] = POOLS, suspects: bool = False
     ) -> list[Claim]:
-        """Win what is due."""
+        """Claim what is due."""
         return lifecycle.claim(
             pools=pools,
             holder=self.holder,
@@ -116,12 +118,12 @@ class Worker:
         )
 
     def claim_step(self) -> Claim:
-        """Win the one model step that is due."""
+        """Claim the one model step that is due."""
         [claim] = self.claim(tools=0)
         return claim
 
     def claim_call(self) -> Claim:
-        """Win the tool call that has been due for longest."""
+        """Claim the tool call that has been due for longest."""
         [claim] = self.claim(streams=0, tools=1)
         return claim
 
@@ -141,11 +143,11 @@ class Worker:
         return claim
 
     def retry(self, claim: Claim, *, kind: ErrorKind = ErrorKind.NETWORK, delay_seconds: float = 60) -> None:
-        """Let the attempt fail, and another be due later."""
+        """Fail the attempt; the next one is due later."""
         lifecycle.retry_step(claim, failed(kind), delay_seconds=delay_seconds, max_attempts=4)
 
     def fail(self, claim: Claim, *, kind: ErrorKind = ErrorKind.AUTH) -> None:
-        """Let the attempt fail for good."""
+        """Fail the attempt and the run."""
         lifecycle.fail_step(claim, failed(kind))
 
     def settle(self, result: Any = "done", *, claim: Claim | None = None) -> Claim:
@@ -204,14 +206,14 @@ def failed(kind: ErrorKind, *, usage: ModelUsage | None = None) -> FailedAttempt
 
 
 def make_due(thread: Thread) -> None:
-    """Let the time come for what the thread put off."""
+    """Make the thread's delayed rows due."""
     past = Now() - timedelta(seconds=1)
     Stream.objects.filter(thread=thread, state=StreamState.PENDING).update(available_at=past)
     ToolCall.objects.filter(thread=thread, status=ToolCallStatus.PENDING).update(available_at=past)
 
 
 def let_expire(claim: Claim) -> None:
-    """Let the lease of a held row run out."""
+    """Make the lease of a held row expire."""
     rows = Stream.objects if claim.kind == "stream" else ToolCall.objects
     rows.filter(pk=claim.row_id).update(lease_expires_at=Now() - timedelta(seconds=1))
 

@@ -79,7 +79,7 @@ def test_a_heartbeat_extends_leases_of_steps_and_calls(claims, worker):
     for claim in [*held, claims[2]]:
         let_expire(claim)
     assert lifecycle.heartbeat(held) == set()
-    assert call_of(held[0]).lease_expires_at > call_of(held[0]).available_at
+    assert call_of(held[0]).lease_expires_at > call_of(held[0]).pending_since
     assert Stream.objects.filter(lease_expires_at__gt=Now() + timedelta(seconds=20)).get().pk == claims[1].row_id
 
 

@@ -147,6 +147,24 @@ def test_owners_are_served_in_turn(agent, worker, django_user_model):
     assert set(owners) == {ann.pk, bob.pk}
 
 
+FLOODS = {"visitors": ("visitor:1", "visitor:2"), "nobody and a visitor": ("", "visitor:2")}
+
+
+@pytest.mark.parametrize(("flooding", "waiting"), FLOODS.values(), ids=FLOODS)
+@pytest.mark.parametrize("kind", ["stream", "tool"])
+def test_visitors_are_served_in_turn(agent, worker, flooding, waiting, kind):
+    """They have no owner: a scope is what tells them apart, for steps and for tool calls alike."""
+    for scope in (flooding, flooding, flooding, waiting):
+        create_thread(agent, scope=scope, prompt="Hi")
+    if kind == "tool":
+        for claim in sorted(worker.claim(), key=lambda claim: str(claim.row_id)):
+            worker.answer("", calling(), claim=claim)
+        Thread.objects.filter(scope=waiting).get().tool_calls.update(pending_since=Now() + timedelta(seconds=1))
+    won = worker.claim(streams=2, tools=0) if kind == "stream" else worker.claim(streams=0, tools=2)
+    scopes = Thread.objects.filter(pk__in=[claim.thread_id for claim in won]).values_list("scope", flat=True)
+    assert set(scopes) == {flooding, waiting}
+
+
 def test_nothing_due_writes_nothing(agent, worker, django_assert_num_queries):
     """Idle workers only look."""
     thread = create_thread(agent)

@@ -41,8 +41,8 @@ def _hasty():
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite locks no rows")
-def test_whoever_has_other_things_to_do_does_not_wait_for_a_held_thread(agent, at_once):
-    """It is told that somebody holds it, has changed nothing, and may come again; what is gone is gone."""
+def test_a_held_thread_with_nowait_raises_and_changes_nothing(agent, at_once):
+    """A worker has other rows to work on meanwhile; a thread that is gone raises what it always does."""
     thread, other = create_thread(agent, prompt="Hi"), create_thread(agent, prompt="Hi")
     held, tried = threading.Event(), threading.Event()
 
@@ -55,19 +55,19 @@ def test_whoever_has_other_things_to_do_does_not_wait_for_a_held_thread(agent, a
     def come():
         held.wait(10)
         try:
-            with lifecycle.without_waiting():
-                lifecycle.stop_thread(other)
-                with pytest.raises(lifecycle.ThreadHeldError):
-                    lifecycle.stop_thread(thread)
-                delete_thread(other)
-                with pytest.raises(ThreadNotFoundError):
-                    lifecycle.stop_thread(other)
+            lifecycle.name_thread(other.pk, "Free", nowait=True)
+            with pytest.raises(lifecycle.ThreadHeldError):
+                lifecycle.name_thread(thread.pk, "Held", nowait=True)
+            delete_thread(other)
+            with pytest.raises(ThreadNotFoundError):
+                lifecycle.name_thread(other.pk, "Gone", nowait=True)
         finally:
             tried.set()
 
     at_once(hold, come)
-    with lifecycle.without_waiting():
-        assert lifecycle.stop_thread(thread).status == "stopped"
+    lifecycle.name_thread(thread.pk, "Free now", nowait=True)
+    thread.refresh_from_db()
+    assert thread.title == "Free now"
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def deleting(thread):
 
 @pytest.mark.skipif("connection.vendor != 'postgresql'", reason="SQLite has no row locks to wait for")
 @pytest.mark.parametrize("meanwhile", ["send", "commit", "append"])
-def test_a_delete_that_meets_an_arrow_removes_what_the_arrow_wrote(agent, worker, meanwhile):
+def test_a_delete_that_meets_a_transition_removes_what_it_wrote(agent, worker, meanwhile):
     """It comes second, and nothing of the thread is left."""
     thread = create_thread(agent, prompt="Hi")
     claim = worker.claim_step()

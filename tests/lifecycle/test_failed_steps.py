@@ -66,12 +66,12 @@ def test_the_parts_of_a_failed_attempt_are_not_shown(thread, worker):
     assert Thread.objects.get(pk=thread.pk).retry is None
 
 
-@pytest.mark.parametrize("arrow", ["retry_step", "fail_step"])
-def test_a_failed_attempt_keeps_what_it_has_used(thread, worker, arrow):
+@pytest.mark.parametrize("transition", ["retry_step", "fail_step"])
+def test_a_failed_attempt_keeps_what_it_has_used(thread, worker, transition):
     """The provider wants its money; the thread's totals have it too."""
     ended = failed(ErrorKind.NETWORK, usage=ModelUsage(input_tokens=7, output_tokens=2, estimated=True))
     claim = worker.claim_step()
-    if arrow == "retry_step":
+    if transition == "retry_step":
         lifecycle.retry_step(claim, ended, delay_seconds=1, max_attempts=4)
     else:
         lifecycle.fail_step(claim, ended)
@@ -106,13 +106,13 @@ def test_a_step_that_failed_for_good_fails_the_thread(thread, worker):
     assert not Stream.objects.open().exists()
 
 
-@pytest.mark.parametrize("arrow", ["retry", "fail"])
-def test_a_fenced_out_holder_ends_nothing(thread, worker, arrow):
+@pytest.mark.parametrize("transition", ["retry", "fail"])
+def test_a_fenced_out_holder_ends_nothing(thread, worker, transition):
     """The step belongs to somebody else."""
     claim = worker.claim_step()
     Stream.objects.filter(pk=claim.row_id).update(fence=claim.fence + 1)
     with pytest.raises(LeaseLostError):
-        getattr(worker, arrow)(claim)
+        getattr(worker, transition)(claim)
     assert (stream_of(claim).state, status_of(thread)) == ("streaming", "streaming")
 
 

@@ -4,10 +4,10 @@ import pytest
 
 from durable_agents import create_thread, lifecycle, send_message, stop_thread
 from durable_agents.lifecycle import Spent
+from durable_agents.live.reader import Cursor, ThreadReader
 from durable_agents.llm import ModelUsage
 from durable_agents.models import Delta, Message, Stream, Thread
 from durable_agents.parts import fold, text_of
-from durable_agents.streaming import Cursor, ThreadReader
 from durable_agents.transcript import ui_messages
 from tests.lifecycle.stage import open_stream, stream_of
 

@@ -1,4 +1,4 @@
-"""What holds after every arrow of any history: revs that tell every change, and a transcript fit for a provider."""
+"""What holds after every transition: revs that show every change, and a transcript fit for a provider."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.lifecycle.histories import History
 pytestmark = pytest.mark.django_db
 
 SEEDS = range(3)
-ARROWS = 50
+TRANSITIONS = 50
 WHEN_BUSY = ("steer", "queue", "interrupt")
 
 
@@ -32,9 +32,9 @@ def changes(thread):
 
 
 def test_every_change_has_a_rev_of_its_own(history):
-    """After each arrow: changed rows have new revs, no two rows the same one, and the thread's is the highest."""
+    """After each transition: changed rows have new revs, no two rows the same one, and the thread's is the highest."""
     before, rev = changes(history.thread), history.thread.rev
-    for _ in range(ARROWS):
+    for _ in range(TRANSITIONS):
         name = history.go_on()
         now, newest = changes(history.thread), Thread.objects.get(pk=history.thread.pk).rev
         changed = [pk for pk in now if now[pk] != before.get(pk)]
@@ -45,7 +45,7 @@ def test_every_change_has_a_rev_of_its_own(history):
 
 def test_the_transcript_is_valid_for_a_provider_whenever_a_step_is_due(history):
     """Every call has exactly one result, in order, and the model has the last word never."""
-    for _ in range(ARROWS):
+    for _ in range(TRANSITIONS):
         history.go_on()
         if Stream.objects.open().filter(thread=history.thread).exists():
             assert_valid(openai_messages("", turns(history.thread.pk), max_result_bytes=1000))
@@ -67,7 +67,7 @@ def assert_valid(messages):
 
 def test_every_history_comes_to_rest(history):
     """A thread is never stuck: at rest in the end, with no open row."""
-    for _ in range(ARROWS):
+    for _ in range(TRANSITIONS):
         history.go_on()
     history.come_to_rest()
     assert not Thread.objects.get(pk=history.thread.pk).is_running

@@ -3,7 +3,7 @@
 import pytest
 
 from durable_agents import create_thread, stop_thread
-from durable_agents.moments import run_through, thread_status_changed
+from durable_agents.callbacks import run_through, thread_status_changed
 from tests.lifecycle.stage import status_of
 
 
@@ -25,7 +25,7 @@ def broken():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_moment_that_cannot_be_told_is_logged_and_the_arrow_is_drawn(agent, broken, caplog):
+def test_a_moment_that_cannot_be_told_is_logged_and_the_transition_is_committed(agent, broken, caplog):
     """Whoever drew it hears nothing of that."""
     thread = stop_thread(create_thread(agent, prompt="Hi"))
     assert status_of(thread) == "stopped"

@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 
 from durable_agents import create_thread, lifecycle
 from durable_agents.lifecycle.claims import _free_of
-from durable_agents.models import Stream, Thread, ToolCall
+from durable_agents.models import Stream, Thread, ToolCall, fairly
 from tests.lifecycle.stage import Worker, calling
 
 pytestmark = pytest.mark.django_db
@@ -101,11 +101,39 @@ def test_due_rows_are_found_by_an_index_of_open_rows(history):
         assert not [text for text in texts if SCAN.search(text)]
 
 
+def test_turns_of_many_visitors_are_found_by_the_index_of_due_rows(history):
+    """However many are due: the rows that are closed or wait are not read to know whose turn it is."""
+    create_due(30)
+    for model, table in ((Stream, "stream"), (ToolCall, "toolcall")):
+        due = model.objects.due("agents", {"tested": frozenset({"plain", "again", "once"})})
+        with statements() as found:
+            assert fairly(due, 5)
+        [text] = plans(found, table)
+        assert INDEXES[table].search(text)
+        assert not SCAN.search(text)
+
+
+def create_due(count):
+    """Make steps and calls due, each of a visitor of their own."""
+    threads = [Thread(agent="tested", status="streaming", scope=f"visitor:{number}") for number in range(count)]
+    Thread.objects.bulk_create(threads)
+    due = {"state": "pending", "available_at": None, "lease_expires_at": None}
+    stream = Stream.objects.filter(state="finished").first()
+    Stream.objects.bulk_create([copied(stream, thread_id=row.pk, scope=row.scope, **due) for row in threads])
+    call = ToolCall.objects.filter(status="completed").first()
+    pending = {"status": "pending", "available_at": None, "lease_expires_at": None, "finished_at": None}
+    ToolCall.objects.bulk_create(
+        [copied(call, thread_id=row.pk, tool_call_id=f"due{row.scope}", **pending) for row in threads]
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
 def test_held_rows_are_counted_by_the_index_of_held_rows(history, worker):
     """The pool's limit costs what is held, not what was."""
     worker.claim(streams=1, tools=1)
     with statements() as found, transaction.atomic():
-        _free_of(["agents"])
+        _free_of(["agents"], limited=["agents"], most=8)
     for table in INDEXES:
         [text] = plans(found, table)
         assert f"da_{table}_held" in text

@@ -1,4 +1,4 @@
-"""What each arrow of a step costs in statements, pinned, and the same however long the thread is."""
+"""What each transition of a step costs in statements, pinned, and the same however long the thread is."""
 
 import pytest
 
@@ -28,15 +28,15 @@ def costs(django_assert_num_queries):
 
 
 def test_a_message_to_a_thread_at_rest(thread, costs):
-    """Question, answer to be and its first attempt."""
-    with costs(9):
+    """Question, answer to be and its first attempt, and who sent it."""
+    with costs(8):
         send_message(thread, "Hi", client_id="m1")
 
 
 def test_a_claim_of_one_step(thread, worker, costs):
-    """One look at all pools, a lock, a count, and three statements to win."""
+    """One look at all pools, and three statements to win; a pool with a limit is locked and counted, too."""
     send_message(thread, "Hi")
-    with costs(8):
+    with costs(6):
         worker.claim_step()
 
 
@@ -63,7 +63,7 @@ def test_a_step_without_calls(thread, worker, costs):
     """The end of a run."""
     send_message(thread, "Hi")
     claim = worker.claim_step()
-    with costs(11):
+    with costs(10):
         worker.answer("Hello.", claim=claim)
 
 

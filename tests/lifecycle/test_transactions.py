@@ -1,13 +1,13 @@
-"""An arrow is one transaction: all of it or nothing, doorbells after commit, tried again when the database refuses."""
+"""A transition is one transaction: all or nothing, notifications after commit, retried if the database refuses."""
 
 import pytest
 from django.db import OperationalError, transaction
 
 from durable_agents import create_thread, delete_thread, lifecycle, send_message, stop_thread
 from durable_agents.lifecycle import Append
-from durable_agents.lifecycle.locking import arrow
+from durable_agents.lifecycle.transaction import transition
 from durable_agents.models import Message, Stream, Thread, ToolCall
-from tests.lifecycle.stage import calling, open_stream, spoken, status_of
+from tests.lifecycle.stage import CLUSTER, calling, open_stream, spoken, status_of
 
 pytestmark = pytest.mark.django_db
 
@@ -29,7 +29,7 @@ def thread(agent):
 
 
 def test_a_message_in_a_transaction_that_is_rolled_back_never_was(agent, bells, committed):
-    """Neither rows nor doorbells."""
+    """Neither rows nor notifications."""
     thread = create_thread(agent)
     with committed():
         try:
@@ -42,7 +42,7 @@ def test_a_message_in_a_transaction_that_is_rolled_back_never_was(agent, bells, 
     assert (bells.workers, bells.browsers) == ([], [])
 
 
-def test_an_arrow_that_breaks_in_the_middle_leaves_nothing(thread, worker, monkeypatch, bells, committed):
+def test_a_transition_that_breaks_in_the_middle_leaves_nothing(thread, worker, monkeypatch, bells, committed):
     """The step and its calls are committed together."""
     claim = worker.claim_step()
     before = Thread.objects.get(pk=thread.pk).rev
@@ -58,13 +58,13 @@ def test_an_arrow_that_breaks_in_the_middle_leaves_nothing(thread, worker, monke
     assert (bells.workers, bells.browsers) == ([], [])
 
 
-def test_no_doorbell_rings_before_the_commit(agent, bells, committed):
+def test_no_notification_is_sent_before_the_commit(agent, bells, committed):
     """Who hears it must find the rows."""
     thread = create_thread(agent)
     with committed():
         send_message(thread, "Hi")
         assert (bells.workers, bells.browsers) == ([], [])
-    assert (bells.workers, bells.browsers) == (["tests"], [thread.pk])
+    assert (bells.workers, bells.browsers) == ([CLUSTER], [thread.pk])
 
 
 def test_a_committed_step_tells_browsers_and_rings_only_if_something_is_due(thread, worker, bells, committed):
@@ -78,7 +78,7 @@ def test_calls_of_a_step_ring_workers(thread, worker, bells, committed):
     """Each cluster once."""
     with committed():
         worker.answer("", calling("plain"), calling("once"))
-    assert bells.workers == ["tests"]
+    assert bells.workers == [CLUSTER]
 
 
 def test_the_last_outcome_rings_workers_and_one_before_it_does_not(thread, worker, bells, committed):
@@ -102,12 +102,12 @@ def test_a_claim_an_append_and_a_heartbeat_ring_nothing(thread, worker, bells, c
     assert (bells.workers, bells.browsers) == ([], [])
 
 
-@pytest.mark.parametrize("arrow", ["stop", "retry", "fail", "release", "reap"])
-def test_what_browsers_see_is_told_to_them(thread, worker, bells, committed, arrow):
+@pytest.mark.parametrize("transition", ["stop", "retry", "fail", "release", "reap"])
+def test_what_browsers_see_is_told_to_them(thread, worker, bells, committed, transition):
     """And workers hear of what is due again."""
     claim = worker.claim_step()
     with committed():
-        match arrow:
+        match transition:
             case "stop":
                 stop_thread(thread)
             case "retry":
@@ -119,7 +119,7 @@ def test_what_browsers_see_is_told_to_them(thread, worker, bells, committed, arr
             case "reap":
                 lifecycle.reap(lambda _: True)
     assert bells.browsers == [thread.pk]
-    assert bells.workers == ([] if arrow in {"stop", "fail"} else ["tests"])
+    assert bells.workers == ([] if transition in {"stop", "fail"} else [CLUSTER])
 
 
 def test_a_deleted_thread_is_told_to_browsers(thread, bells, committed):
@@ -147,8 +147,8 @@ def test_a_bell_that_breaks_harms_nobody(thread, worker, monkeypatch, committed)
     def broken(*_args):
         raise ConnectionError
 
-    monkeypatch.setattr("durable_agents.outbound.workers.ring_cluster", broken)
-    monkeypatch.setattr("durable_agents.outbound.browsers.publish", broken)
+    monkeypatch.setattr("durable_agents.notifications.workers.notify_cluster", broken)
+    monkeypatch.setattr("durable_agents.notifications.clients.publish", broken)
     with committed():
         worker.answer("", calling())
     assert status_of(thread) == "awaiting_tool_results"
@@ -169,19 +169,19 @@ class Refusing:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("times", "calls"), [(0, 1), (1, 2), (2, 3)])
-def test_an_arrow_that_the_database_refuses_is_drawn_again(times, calls):
+def test_a_transition_that_the_database_refuses_is_retried(times, calls):
     """At most three times in all."""
     refusing = Refusing(times)
-    assert arrow(refusing.__call__)() == "done"
+    assert transition(refusing.__call__)() == "done"
     assert refusing.calls == calls
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_arrow_that_is_refused_for_ever_raises():
+def test_a_transition_that_is_refused_for_ever_raises():
     """After the third try."""
     refusing = Refusing(9)
     with pytest.raises(OperationalError):
-        arrow(refusing.__call__)()
+        transition(refusing.__call__)()
     assert refusing.calls == 3
 
 
@@ -190,13 +190,13 @@ def test_an_error_that_will_not_pass_is_raised_at_once():
     """A full disk is not another transaction's fault."""
     refusing = Refusing(1, "disk I/O error")
     with pytest.raises(OperationalError):
-        arrow(refusing.__call__)()
+        transition(refusing.__call__)()
     assert refusing.calls == 1
 
 
-def test_an_arrow_in_a_transaction_of_the_caller_is_not_drawn_again():
+def test_a_transition_in_a_transaction_of_the_caller_is_not_retried():
     """Only the owner of the transaction may try again."""
     refusing = Refusing(1)
     with transaction.atomic(), pytest.raises(OperationalError):
-        arrow(refusing.__call__)()
+        transition(refusing.__call__)()
     assert refusing.calls == 1

@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from durable_agents import create_thread, lifecycle
 from durable_agents.agents import registry
 from durable_agents.models import Stream, Thread, ToolCall
-from tests.lifecycle.stage import calling, status_of
+from tests.lifecycle.stage import CLUSTER, calling, status_of
 
 pytestmark = pytest.mark.django_db
 
@@ -57,11 +57,11 @@ def test_a_call_of_an_unknown_tool_fails_after_the_grace_and_the_run_goes_on(thr
 
 
 def test_watchers_of_what_is_overdue_ring_for_it(thread, bells, django_capture_on_commit_callbacks):
-    """A lost doorbell is rung again for threads that somebody looks at, and only then."""
+    """A lost notification is sent again for threads that somebody looks at, and only then."""
     let_wait(Stream, seconds=10)
-    for watched, seconds, rung in [([], 5, []), ([thread.pk], 60, []), ([thread.pk], 5, ["tests"])]:
+    for watched, seconds, rung in [([], 5, []), ([thread.pk], 60, []), ([thread.pk], 5, [CLUSTER])]:
         with django_capture_on_commit_callbacks(execute=True):
-            lifecycle.ring_overdue(watched, seconds=seconds)
+            lifecycle.notify_overdue(watched, seconds=seconds)
         assert bells.workers == rung
 
 

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from durable_agents.llm import Finished, LiteLLMDoor, ReasoningDelta, TextDelta
-from tests.llm.conftest import Said
+from durable_agents.llm import Finished, ReasoningDelta, TextDelta
+from tests.llm.paths import Said
 from tests.llm.wire import (
     DONE,
     Wire,
@@ -148,11 +148,11 @@ def test_usage_that_the_provider_does_not_tell_is_not_made_up(server, ask):
     assert Said(ask()).end.usage is None
 
 
-def test_an_estimate_counts_question_and_answer(run, request_to):
+def test_an_estimate_counts_question_and_answer(run, request_to, door):
     """For attempts that did not come to their end."""
 
     async def estimated():
-        return LiteLLMDoor().estimate(request_to(model="openai/gpt-4o"), "One two three four five.")
+        return door.estimate(request_to(model="openai/gpt-4o"), "One two three four five.")
 
     usage = run(estimated())
     assert (usage.estimated, usage.input_tokens > 1, usage.output_tokens) == (True, True, 6)
@@ -185,7 +185,7 @@ def test_the_request_carries_messages_tools_and_settings(server, ask):
     assert body["stream_options"] == {"include_usage": True}
 
 
-def test_a_call_that_is_cancelled_closes_its_connection(server, run, request_to):
+def test_a_call_that_is_cancelled_closes_its_connection(server, run, request_to, door):
     """A provider that nobody listens to stops generating."""
     server.answer_with(Reply(text="word " * 500, delay_seconds=0.02))
 
@@ -193,7 +193,7 @@ def test_a_call_that_is_cancelled_closes_its_connection(server, run, request_to)
         begun = asyncio.Event()
 
         async def read():
-            async with contextlib.aclosing(LiteLLMDoor().stream(request_to())) as events:
+            async with contextlib.aclosing(door.stream(request_to())) as events:
                 async for _ in events:
                     begun.set()
 
@@ -207,20 +207,20 @@ def test_a_call_that_is_cancelled_closes_its_connection(server, run, request_to)
     assert server.wait_for_end(0) == "client left"
 
 
-def test_a_closed_door_can_be_opened_again(server, ask, run):
+def test_a_closed_door_can_be_opened_again(server, ask, run, door):
     """On the same loop, or on another that got its address: no connection that was closed is used again."""
     server.answer_with(Reply(text="One.", delay_seconds=0), Reply(text="Two.", delay_seconds=0))
     ask()
-    run(LiteLLMDoor().aclose())
+    run(door.aclose())
     assert Said(ask()).text == "Two."
 
 
-def test_a_reader_that_leaves_early_closes_the_connection(server, run, request_to):
+def test_a_reader_that_leaves_early_closes_the_connection(server, run, request_to, door):
     """Also without being cancelled."""
     server.answer_with(Reply(text="word " * 500, delay_seconds=0.02))
 
     async def left():
-        async with contextlib.aclosing(LiteLLMDoor().stream(request_to())) as events:
+        async with contextlib.aclosing(door.stream(request_to())) as events:
             async for _ in events:
                 break
 

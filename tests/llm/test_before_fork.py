@@ -1,15 +1,18 @@
-"""litellm is loaded once, before the workers fork: no thread is left in the parent, and a child's calls work."""
+"""What a door needs is loaded once, before the workers fork: no thread is left in the parent, and children can call."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.servers.model import ModelUnderTest, Reply
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARENT_AND_CHILDREN = """
-import asyncio, os, sys, threading
+import asyncio, os, sys, threading, time
 
 import django
 
@@ -18,7 +21,9 @@ from durable_agents.llm import ModelRequest, TextDelta, door
 
 door().prepare()
 assert threading.enumerate() == [threading.main_thread()], threading.enumerate()
-native = os.listdir("/proc/self/task")
+deadline = time.monotonic() + 10  # a thread that Python has joined may take its last steps in the kernel
+while len(native := os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
 assert len(native) == 1, native
 
 
@@ -30,6 +35,7 @@ async def ask():
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
+assert ("litellm" in sys.modules) == (sys.argv[2] == "litellm")
 for _ in range(2):
     child = os.fork()
     if child == 0:
@@ -39,13 +45,19 @@ print("fine")
 """
 
 
-def test_loaded_before_the_fork_no_thread_is_left_and_every_child_can_call():
+@pytest.mark.parametrize("door", ["litellm", "direct", "auto"])
+def test_loaded_before_the_fork_no_thread_is_left_and_every_child_can_call(door):
     """Neither a thread of Python's nor one of a library's own, which no child would have."""
+    warnings = ("-W", "error:This process:DeprecationWarning")
     with ModelUnderTest(Reply(text="Hello from there.", delay_seconds=0)) as server:
         ran = subprocess.run(
-            [sys.executable, "-W", "error:This process:DeprecationWarning", "-c", PARENT_AND_CHILDREN, server.url],
+            [sys.executable, *warnings, "-c", PARENT_AND_CHILDREN, server.url, door],
             cwd=ROOT,
-            env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+            env={
+                **os.environ,
+                "DJANGO_SETTINGS_MODULE": "tests.settings",
+                "TEST_DURABLE_AGENTS": json.dumps({"MODEL_DOOR": door}),
+            },
             capture_output=True,
             text=True,
             timeout=60,

@@ -9,9 +9,9 @@ import pytest
 
 from durable_agents import Agent, tool
 from durable_agents.agents import registry
-from durable_agents.engine.answers import Answer
-from tests.llm.conftest import Said
+from durable_agents.engine.step_from_events import Answer
 from tests.llm.dialects import ANTHROPIC, GEMINI, OPENAI
+from tests.llm.paths import Said
 from tests.llm.wire import call, call_block, gemini_event
 
 
@@ -109,7 +109,7 @@ def test_a_call_that_does_not_fit_its_tool_is_answered_with_what_is_wrong(called
 
 
 @pytest.mark.parametrize("spoken", [OPENAI, ANTHROPIC], ids=["openai", "anthropic"])
-@pytest.mark.parametrize("raw", ['{"a": 1, "b": 2', "[1, 2]", "a=1", '{"a": 1}{"b": 2}', '"{}"', "null"])
+@pytest.mark.parametrize("raw", ['{"a": 1, "b": 2', "[1, 2]", "a=1", '{"a": 1}{"b": 2}', '"x"', "true"])
 def test_a_call_with_bad_arguments_is_kept_and_answered(called, spoken, raw):
     """What the model wrote is kept for people, and is no JSON that a provider would refuse for ever."""
     bad, good = called(spoken, [("c1", "add", raw), ("c2", "add", ADD)])
@@ -118,33 +118,33 @@ def test_a_call_with_bad_arguments_is_kept_and_answered(called, spoken, raw):
 
 
 def test_text_before_calls_stays_text(hear, dialect):
-    """And the calls decide how the step ends."""
+    """Gemini has no word of its own for calls; the engine goes by the calls, not by the word."""
     later = dialect.called
     if dialect is ANTHROPIC:
         later = call_block(ADD, call_id="toolu_1", name="add").events(1)
     said = Said(hear(dialect.whole(*dialect.text, *later, reason=dialect.calls)))
-    assert (said.text, said.end.finish_reason) == ("One two.", "tool_calls")
+    assert (said.text, said.end.finish_reason) == ("One two.", "stop" if dialect is GEMINI else "tool_calls")
     assert [(name, json.loads(raw)) for _, name, raw in said.calls] == [("add", {"a": 1, "b": 2})]
 
 
 REASONS = {
     "openai: limit": (OPENAI, "length", "length"),
     "openai: filtered": (OPENAI, "content_filter", "content_filter"),
-    "openai: unknown": (OPENAI, "because", "stop"),
+    "openai: unknown": (OPENAI, "because", "other"),
     "anthropic: limit": (ANTHROPIC, "max_tokens", "length"),
     "anthropic: filtered": (ANTHROPIC, "refusal", "content_filter"),
     "anthropic: stop sequence": (ANTHROPIC, "stop_sequence", "stop"),
-    "anthropic: unknown": (ANTHROPIC, "because", "stop"),
+    "anthropic: unknown": (ANTHROPIC, "because", "other"),
     "gemini: limit": (GEMINI, "MAX_TOKENS", "length"),
     "gemini: filtered": (GEMINI, "SAFETY", "content_filter"),
     "gemini: recited": (GEMINI, "RECITATION", "content_filter"),
-    "gemini: unknown": (GEMINI, "BECAUSE", "stop"),
+    "gemini: unknown": (GEMINI, "BECAUSE", "other"),
 }
 
 
 @pytest.mark.parametrize("case", REASONS)
 def test_a_text_ends_for_its_providers_reason(server, ask, case):
-    """In the words of the OpenAI format, unknown ones being an ordinary end."""
+    """In the words of the OpenAI format; an unknown one is `other`."""
     spoken, given, meant = REASONS[case]
     server.answer_with(spoken.whole(*spoken.text, reason=given))
     said = Said(ask(model=spoken.model, settings=spoken.settings(server.url)))

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from durable_agents.llm import LiteLLMDoor, Turn, openai_messages
+from durable_agents.llm import Turn, openai_messages
 from tests.llm.wire import anthropic, gemini, text_block
 from tests.servers.model import Reply
 
@@ -96,12 +96,12 @@ def test_a_message_without_files_stays_a_text():
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "application/pdf", "audio/wav", "text/plain"])
-def test_a_question_with_a_file_can_be_estimated(run, request_to, media_type):
+def test_a_question_with_a_file_can_be_estimated(run, request_to, media_type, door):
     """For attempts that did not come to their end."""
     request = request_to(model=OPENAI, messages=messages_with(LOOK, file(media_type), model=OPENAI))
 
     async def estimated():
-        return LiteLLMDoor().estimate(request, "One two.")
+        return door.estimate(request, "One two.")
 
     usage = run(estimated())
     assert (usage.estimated, usage.input_tokens > 1) == (True, True)

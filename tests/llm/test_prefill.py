@@ -4,12 +4,11 @@ import pytest
 
 from durable_agents import Agent
 from durable_agents.agents import registry
-from durable_agents.engine.answers import Answer
+from durable_agents.engine.step_from_events import Answer
 from durable_agents.llm import (
     CONTINUE_PROMPT,
     CallStarted,
     Finished,
-    LiteLLMDoor,
     ReasoningDelta,
     Step,
     TextDelta,
@@ -17,7 +16,7 @@ from durable_agents.llm import (
     openai_messages,
 )
 from durable_agents.parts import fold
-from tests.llm.conftest import Said
+from tests.llm.paths import Said
 from tests.llm.wire import Wire, anthropic_event
 from tests.servers.model import Reply
 
@@ -37,9 +36,9 @@ ANTHROPIC_TEXT = Wire(
 
 
 @pytest.mark.parametrize("model", [CLAUDE, "claude-sonnet-4-5", "anthropic/claude-haiku-4-5", "deepseek/deepseek-chat"])
-def test_a_model_that_is_known_to_continue_continues(model):
+def test_a_model_that_is_known_to_continue_continues(model, door):
     """With or without the provider's name before it."""
-    assert LiteLLMDoor().continues(model) is True
+    assert door.continues(model) is True
 
 
 @pytest.mark.parametrize(
@@ -55,17 +54,17 @@ def test_a_model_that_is_known_to_continue_continues(model):
         "",
     ],
 )
-def test_any_other_model_does_not(model):
+def test_any_other_model_does_not(model, door):
     """Nor one that nobody knows, and nobody is asked about it."""
-    assert LiteLLMDoor().continues(model) is False
+    assert door.continues(model) is False
 
 
 @pytest.mark.parametrize(
     "settings", [{"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"reasoning_effort": "low"}]
 )
-def test_a_model_that_thinks_first_does_not_continue(settings):
+def test_a_model_that_thinks_first_does_not_continue(settings, door):
     """Its answer must begin with its thoughts."""
-    assert LiteLLMDoor().continues(CLAUDE, settings) is False
+    assert door.continues(CLAUDE, settings) is False
 
 
 def history(*turns, prefill):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from durable_agents import create_thread, lifecycle
-from durable_agents.engine.answers import Answer
+from durable_agents.engine.step_from_events import Answer
 from durable_agents.llm import openai_messages
 from durable_agents.models import Message, Stream, ToolCall
 from durable_agents.parts import fold

@@ -78,20 +78,6 @@ def test_a_refusal_that_says_why_has_the_kind_of_its_reason(server, ask, case):
     assert (caught.value.kind.value, caught.value.retryable) == (MEANT[case.partition(": ")[2]], False)
 
 
-@pytest.mark.parametrize(
-    ("message", "kind", "retryable"),
-    [
-        ("You exceeded your current quota, please check your plan and billing details.", "insufficient_credits", False),
-        ("Quota exceeded for requests per minute.", "rate_limited", True),
-    ],
-)
-def test_only_a_quota_that_is_used_up_is_not_tried_again(server, failure, message, kind, retryable):
-    """Both come with the status of a rate limit, but one of them passes."""
-    server.answer_with(Refusal(status=429, error={"message": message, "type": "quota"}))
-    error = failure()
-    assert (error.kind.value, error.retryable) == (kind, retryable)
-
-
 @pytest.mark.parametrize(("header", "seconds"), [("2", 2.0), ("0.5", 0.5), ("soon", None)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_providers_wish_to_wait_is_told(refused, status, header, seconds):

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +15,11 @@ DONE = "data: [DONE]\n\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
-    """Raw pieces of a streamed body, and how it ends: `whole`, `torn` (the connection is reset) or `hanging`."""
+    """Raw pieces of a streamed body, a pause before each, and how it ends: `whole`, `torn` (the connection is reset) or
+    `hanging`."""
 
-    pieces: tuple[str, ...]
+    pieces: tuple[str | bytes, ...]
+    pause_seconds: float = 0
     ending: str = "whole"
 
 
@@ -51,7 +55,12 @@ async def send_wire(wire: Wire, writer: asyncio.StreamWriter) -> None:
     """Send the pieces, and end as told."""
     await write_head(writer, 200, EVENT_HEADERS)
     for piece in wire.pieces:
-        await write_chunk(writer, piece)
+        if wire.pause_seconds:
+            await asyncio.sleep(wire.pause_seconds)
+        if isinstance(piece, bytes):
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        else:
+            await write_chunk(writer, piece)
     if wire.ending == "hanging":
         await asyncio.sleep(60)
     if wire.ending == "torn":
@@ -126,7 +135,7 @@ def thinking_block(*texts: str, signature: str) -> Block:
 
 
 def hidden_block(data: str) -> Block:
-    """Return a block of thoughts that the provider hides."""
+    """Return a block of thoughts that the provider redacts."""
     return Block(start={"type": "redacted_thinking", "data": data})
 
 
@@ -174,5 +183,43 @@ def gemini(*chunks: tuple[Body, ...], reason: str = "STOP") -> Wire:
         pieces=(
             *(gemini_event(*parts) for parts in chunks),
             gemini_event({"text": ""}, reason=reason, usageMetadata=GEMINI_USAGE),
+        )
+    )
+
+
+def bedrock_event(kind: str, **facts: Any) -> bytes:
+    """Return one event of Bedrock's Converse stream in AWS's binary framing: lengths, headers, payload, checksums."""
+    return _aws_message({":event-type": kind, ":message-type": "event"}, facts)
+
+
+def bedrock_exception(kind: str, message: str) -> bytes:
+    """Return an error within such a stream."""
+    return _aws_message({":exception-type": kind, ":message-type": "exception"}, {"message": message})
+
+
+def _aws_message(names: dict[str, str], facts: Body) -> bytes:
+    payload = json.dumps(facts).encode()
+    names = {**names, ":content-type": "application/json"}
+    headers = b"".join(
+        struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
+        for name, value in names.items()
+    )
+    prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    message = prelude + struct.pack("!I", zlib.crc32(prelude)) + headers + payload
+    return message + struct.pack("!I", zlib.crc32(message))
+
+
+def bedrock(*deltas: Body, reason: str = "end_turn", start: Body | None = None) -> Wire:
+    """Return a whole answer of Bedrock's with one block of these deltas."""
+    opening = [bedrock_event("contentBlockStart", start=start, contentBlockIndex=0)] if start else []
+    usage = {"inputTokens": 5, "outputTokens": 3, "totalTokens": 8}
+    return Wire(
+        pieces=(
+            bedrock_event("messageStart", role="assistant"),
+            *opening,
+            *(bedrock_event("contentBlockDelta", delta=delta, contentBlockIndex=0) for delta in deltas),
+            bedrock_event("contentBlockStop", contentBlockIndex=0),
+            bedrock_event("messageStop", stopReason=reason),
+            bedrock_event("metadata", usage=usage, metrics={"latencyMs": 1}),
         )
     )

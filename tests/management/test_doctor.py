@@ -21,12 +21,9 @@ from django_q.models import Schedule
 from durable_agents import create_thread
 from durable_agents.management import diagnosis
 from durable_agents.models import Pool, Stream, StreamState
-from durable_agents.outbound import schedule_sweep
+from durable_agents.task_queue import schedule_sweep
 from tests.architecture.sources import ROOT
-from tests.lifecycle.stage import agent, bells, declare, worker
 from tests.testing.shop import opened
-
-__all__ = ["agent", "bells", "declare", "worker"]
 
 pytestmark = pytest.mark.django_db
 NOWHERE = "redis://127.0.0.1:9/0"
@@ -179,8 +176,8 @@ def test_a_journal_that_is_not_wal_is_told(tmp_path, child_env):
         "import django; django.setup()\n"
         "from django.db import connection as c; c.ensure_connection()\n"
         "c.cursor().execute('PRAGMA journal_mode=DELETE')\n"
-        "from durable_agents.management.diagnosis import _sqlite\n"
-        "print(*_sqlite(c))"
+        "from durable_agents.management.diagnosis import check_sqlite\n"
+        "print(*check_sqlite(c))"
     )
     env = child_env | {"TEST_DATABASE_URL": f"sqlite:///{tmp_path / 'slow.sqlite3'}"}
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
@@ -253,7 +250,7 @@ def test_queue_limits_that_double_the_projects_own_tasks_are_told(settings, queu
 
 
 def test_a_missing_sweep_is_an_error():
-    """Nothing else finds what lost its doorbell."""
+    """Nothing else finds a row whose notification was lost."""
     Schedule.objects.all().delete()
     found = problem("sweep")
     assert (found.code, found.level, found.hint.split(" (")[0]) == (2, "error", "Run: manage.py migrate")
@@ -381,7 +378,44 @@ def test_models_behind_another_door_are_left_alone(settings):
     assert "myapp.door.Door" in examine().by_area["models"][0]["text"]
 
 
+def test_the_door_of_each_agent_is_told_with_the_reason(settings):
+    settings.DURABLE_AGENTS = {"MODEL_DOOR": "auto"}
+    with opened(name="odd", model="bedrock/x"):
+        texts = [finding["text"] for finding in examine().by_area["models"]]
+    assert any(text.startswith("The direct door calls the models of ") and "tested" in text for text in texts)
+    assert "litellm calls model 'bedrock/x' of agent 'odd': provider 'bedrock' is not in its table." in texts
+
+
+def test_an_agent_that_the_direct_door_cannot_serve_is_an_error(settings):
+    settings.DURABLE_AGENTS = {"MODEL_DOOR": "direct"}
+    with opened(name="odd", model="bedrock/x"):
+        levels = {finding["text"]: finding["level"] for finding in examine().by_area["models"]}
+    text = (
+        "The direct model door does not call model 'bedrock/x' of agent 'odd': provider 'bedrock' is not in its table."
+    )
+    assert levels[text] == "error"
+
+
 def test_a_project_without_agents_is_told(monkeypatch):
     """There is nothing to run."""
     monkeypatch.setattr(diagnosis.registry, "all", list)
     assert problem("models").text == "No agent is declared."
+
+
+def test_rows_due_at_once_that_nobody_takes_are_an_error():
+    """They have no due time, and wait all the same."""
+    create_thread("tested", prompt="Hi")
+    Stream.objects.update(pending_since=Now() - timedelta(seconds=30))
+    assert examine().status == "ok"
+    Stream.objects.update(pending_since=Now() - timedelta(seconds=120))
+    assert "nobody takes them" in problem("workers").text
+
+
+def test_a_broker_on_another_host_without_a_password_is_warned_of(settings):
+    settings.Q_CLUSTER = {"name": "tests", "timeout": 300, "retry": 360, "redis": "redis://redis.internal:6379/0"}
+
+    found = problem("settings")
+
+    assert (found.level, found.code) == ("warning", 0)
+    assert found.text == "Q_CLUSTER[\"redis\"] names a Redis on 'redis.internal' without a password."
+    assert "rediss://" in found.hint

@@ -11,9 +11,6 @@ from django.db.models.functions import Now
 from durable_agents import create_thread, lifecycle
 from durable_agents.lifecycle import run_command
 from durable_agents.models import Command, Delta, Message, Stream, Thread
-from tests.lifecycle.stage import agent, bells, declare, worker
-
-__all__ = ["agent", "bells", "declare", "worker"]
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("agent", "bells")]
 
@@ -112,14 +109,14 @@ def test_the_age_has_to_be_said():
 def test_a_thread_that_rows_of_the_project_protect_is_kept_and_counted(monkeypatch):
     """The others go."""
     kept, gone = aged(31), aged(31)
-    delete_thread = lifecycle.people.delete_thread
+    delete_thread = lifecycle.threads.delete_thread
 
     def guarded(thread):
         if thread == kept.pk:
             raise ProtectedError("protected", set())
         delete_thread(thread)
 
-    monkeypatch.setattr("durable_agents.lifecycle.people.delete_thread", guarded)
+    monkeypatch.setattr("durable_agents.lifecycle.threads.delete_thread", guarded)
     printed = prune("--older-than", "30")
     assert "Deleted 1 threads" in printed
     assert "1 threads were kept" in printed

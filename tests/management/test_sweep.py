@@ -7,9 +7,7 @@ from django.core.management import call_command
 
 from durable_agents import create_thread
 from durable_agents.models import Stream
-from tests.lifecycle.stage import agent, bells, declare, let_expire, worker
-
-__all__ = ["agent", "bells", "declare", "worker"]
+from tests.lifecycle.stage import let_expire
 
 pytestmark = pytest.mark.django_db
 

@@ -218,6 +218,29 @@ def see_that_the_wheel_is_whole(project: Foreign) -> None:
     assert not lost, f"not in the wheel: {sorted(lost)}"
 
 
+CHAT_PAGE = """
+import re
+from django.template import Context, Template
+from django.utils.translation import override
+
+with override("de"):
+    tags = "{% durable_agents_importmap %}{% durable_chat agent='host' %}"
+    page = Template("{% load durable_agents %}" + tags).render(Context())
+print(re.findall(r'src="([^"]+)"', page)[0])
+print(re.findall(r'"django-durable-agents": "([^"]+)"', page)[0])
+print("Senden" in page)
+"""
+
+
+def see_that_a_page_can_have_a_chat(project: Foreign) -> None:
+    """The tags lead to the hashed names of the minified files, and have their texts in the language of the page."""
+    script, module, is_german = project.shell(CHAT_PAGE).split()[-3:]
+    assert re.fullmatch(r"/static/durable_agents/durable-chat\.min\.[0-9a-f]{12}\.js", script), script
+    assert re.fullmatch(r"/static/durable_agents/durable-agents\.min\.[0-9a-f]{12}\.js", module), module
+    assert is_german == "True"
+    print("The tags of the chat lead to hashed files and speak German.")
+
+
 def files_of(package: Path) -> set[str]:
     """The files of a package, by their paths in it; what running it leaves behind is none."""
     found = (path.relative_to(package) for path in package.rglob("*") if path.is_file())
@@ -229,6 +252,7 @@ def live_in(project: Foreign) -> None:
     see_that_the_wheel_is_whole(project)
     see_that_checks_are_content(project)
     see_that_the_database_is_made(project)
+    see_that_a_page_can_have_a_chat(project)
     port = free_port()
     client = Client(port)
     with (

@@ -48,7 +48,7 @@ class Case:
     needs: str = "resting"
     """What the owner has, so that the request would do something to it if it were allowed."""
     body: Any = None
-    hides: bool = True
+    is_private: bool = True
     """Whether it names a thing; otherwise it lists or makes things of the caller's own."""
     nested: Iterable[str] = ()
     """What it names within the thread, in path or body."""
@@ -76,10 +76,10 @@ OPEN = {"GET schema"}
 """What is for everybody."""
 
 CASES: dict[str, Case] = {
-    "GET agents": Case(hides=False),
-    "GET schema": Case(hides=False),
-    "GET threads": Case(hides=False),
-    "POST threads": Case(hides=False, body={"agent": "tested", "client_id": "{thread_id}", "prompt": "Hi"}),
+    "GET agents": Case(is_private=False),
+    "GET schema": Case(is_private=False),
+    "GET threads": Case(is_private=False),
+    "POST threads": Case(is_private=False, body={"agent": "tested", "client_id": "{thread_id}", "prompt": "Hi"}),
     "GET threads/<str:thread_id>": Case(),
     "PATCH threads/<str:thread_id>": Case(body={"title": "mine now", "archived": True}),
     "DELETE threads/<str:thread_id>": Case(needs="running"),
@@ -98,15 +98,15 @@ CASES: dict[str, Case] = {
     "PUT threads/<str:thread_id>/messages/<str:message_id> | with a file": Case(
         needs="attachment", body={"parts": [FILE]}, nested=["message_id", "attachment_id"]
     ),
-    "POST attachments": Case(hides=False, upload=True),
+    "POST attachments": Case(is_private=False, upload=True),
     "GET attachments/<str:attachment_id>": Case(needs="attachment"),
-    "POST chat": Case(hides=False, live=True, body={"id": "{thread_id}", "messages": [SAID], "agent": "tested"}),
+    "POST chat": Case(is_private=False, live=True, body={"id": "{thread_id}", "messages": [SAID], "agent": "tested"}),
     "POST chat | an edit": Case(live=True, body={"id": "{thread_id}", "messageId": "{message_id}", "messages": [SAID]}),
     "POST chat | answers": Case(live=True, body={"id": "{thread_id}", "messages": [SHOWN]}),
     "POST chat | another try": Case(
         live=True, body={"id": "{thread_id}", "messages": [SHOWN], "trigger": "regenerate-message"}
     ),
-    "POST chat/<str:agent>": Case(hides=False, live=True, body={"id": "{thread_id}", "message": SAID}),
+    "POST chat/<str:agent>": Case(is_private=False, live=True, body={"id": "{thread_id}", "message": SAID}),
     "POST chat/<str:agent> | answers": Case(live=True, body={"id": "{thread_id}", "message": SHOWN}),
     **{
         f"{method} chat/{agent}<str:thread_id>/{name}": Case(needs="running", live=name == "stream", missing=missing)
@@ -115,13 +115,13 @@ CASES: dict[str, Case] = {
     },
     "GET threads/<str:thread_id>/usage": Case(),
     "GET threads/<str:thread_id>/export": Case(),
-    "POST ws-ticket": Case(hides=False),
+    "POST ws-ticket": Case(is_private=False),
     **{f"POST {CALL}/{action}": Case(needs=action, body=BODIES[action], nested=["tool_call_id"]) for action in KINDS},
 }
 
 FRAMES: dict[str, Case] = {
-    "hello": Case(hides=False, body={"version": 1}),
-    "ping": Case(hides=False, body={"t": 1}),
+    "hello": Case(is_private=False, body={"version": 1}),
+    "ping": Case(is_private=False, body={"t": 1}),
     "subscribe": Case(body={}),
     "unsubscribe": Case(body={}),
     "fill": Case(needs="running", body={"stream": "{stream_id}", "from": 0}, nested=["stream_id"]),
@@ -131,7 +131,8 @@ FRAMES: dict[str, Case] = {
     "resume": Case(body={"prompt": "Go on."}),
     "edit": Case(body={"message": "{message_id}", "prompt": "Mine."}, nested=["message_id"]),
     "regenerate": Case(body={"message": "{message_id}"}, nested=["message_id"]),
-    "tool_output": Case(needs="result", body={"tool_call_id": "{tool_call_id}", "output": 1}, nested=["tool_call_id"]),
+    "tool_result": Case(needs="result", body={"tool_call_id": "{tool_call_id}", "result": 1}, nested=["tool_call_id"]),
+    "tool_error": Case(needs="error", body={"tool_call_id": "{tool_call_id}", "error": "No"}, nested=["tool_call_id"]),
     "approve": Case(needs="approve", body={"tool_call_id": "{tool_call_id}"}, nested=["tool_call_id"]),
     "reject": Case(needs="reject", body={"tool_call_id": "{tool_call_id}"}, nested=["tool_call_id"]),
 }

@@ -11,10 +11,7 @@ from django.contrib.auth import get_user_model
 from durable_agents import create_thread
 from durable_agents.models import Message, Thread
 from tests.api.calls import Api, all_pages, person, problem
-from tests.lifecycle.stage import bells, declare, worker
-from tests.websocket.conftest import ORIGIN, SUBPROTOCOL, Socket, forget_layer
-
-__all__ = ["bells", "declare", "worker"]
+from tests.websocket.sockets import ORIGIN, SUBPROTOCOL, Socket, forget_layer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ async def block_the_loop() -> str:
         time.sleep(1)  # noqa: ASYNC251 - the fault that the watchdog is for
 
 
+@tool(after_crash="retry")
+def die(path: str, seconds: float = 0) -> str:
+    """Kill the worker after some seconds, each time."""
+    write_line(path, str(os.getpid()))
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "never"
+
+
+def die_before_the_call(thread: Any) -> str:
+    """Kill the worker before it can ask the model."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "never"
+
+
 @tool(atomic=True)
 def book(name: str) -> str:
     """Book something, in one transaction with the outcome of the call."""
@@ -80,6 +96,18 @@ def book(name: str) -> str:
     Booking.objects.create(name=name)
     crashpoint("in_user_code")
     return name
+
+
+@tool(atomic=True)
+def book_slowly(name: str, path: str, seconds: float = 0) -> str:
+    """Book something, take some seconds, the first time only, and look at what was booked."""
+    from tests.project.models import Booking
+
+    Booking.objects.create(name=name)
+    is_first = not Path(path).exists()
+    write_line(path, name)
+    time.sleep(seconds if is_first else 0)
+    return str(Booking.objects.filter(name=name).count())
 
 
 @tool(name="wait", timeout_seconds=2)
@@ -99,6 +127,17 @@ def count_up(ctx: ToolContext, seconds: float) -> str:
     return "stopped" if ctx.stop_requested else "counted"
 
 
+@tool(needs_approval=True, timeout_seconds=None)
+def pay(amount: int) -> str:
+    """Pay an amount, once somebody has approved it."""
+    return f"paid {amount}"
+
+
+@tool(kind="deferred", timeout_seconds=None)
+def ask_the_warehouse() -> None:
+    """Ask for something whose answer comes later."""
+
+
 MODEL = {
     "model": "openai/test",
     "model_settings": {"api_base": os.environ.get("TEST_MODEL_URL", "http://127.0.0.1:9/v1"), "api_key": "test"},
@@ -107,10 +146,15 @@ MODEL = {
 }
 
 talker = Agent("talker", **MODEL)
+clerk = Agent("clerk", tools=[pay, ask_the_warehouse], **MODEL)
 patient = Agent("patient", when_busy="queue", **MODEL)
-toolbox = Agent("toolbox", tools=[note, note_again, wait, add, refuse, explode, leave, block_the_loop, book], **MODEL)
+TOOLS = [note, note_again, wait, add, refuse, explode, leave, block_the_loop, die, book, book_slowly]
+toolbox = Agent("toolbox", tools=TOOLS, **MODEL)
 _anthropic = MODEL["model_settings"] | {"api_base": MODEL["model_settings"]["api_base"].removesuffix("/v1")}
+bench = Agent("bench", tools=[add, note], max_steps=10_000, **MODEL)
 novelist = Agent("novelist", **MODEL | {"model": "anthropic/claude-sonnet-4-5", "model_settings": _anthropic})
+llama = Agent("llama", **MODEL | {"model": "groq/llama-3.3-70b-versatile"})
+cursed = Agent("cursed", **MODEL, instructions=die_before_the_call)
 impatient = Agent("impatient", tools=[wait_two_seconds_at_most, count_up], **MODEL)
 
 

@@ -1,13 +1,11 @@
-"""Threads, a worker played by hand and quiet doorbells, as in the tests of the state machine."""
+"""Threads, and notifications that are noted instead of sent."""
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 
 from durable_agents import create_thread
-from tests.lifecycle.stage import Bells, agent, bells, declare, worker
-
-__all__ = ["agent", "bells", "declare", "worker"]
+from tests.lifecycle.stage import Bells
 
 
 @pytest.fixture(autouse=True)

@@ -26,28 +26,14 @@ from durable_agents import (
 from durable_agents.lifecycle import Append, StepOutcome
 from durable_agents.models import Delta, Message, Role, Stream, Thread, ToolCall
 from durable_agents.parts import fold, joined, text_of
-from durable_agents.reading.following import Follower, _position
+from durable_agents.reading.follow_run import Follower, _position
 from durable_agents.transcript import ui_messages
-from tests.lifecycle.histories import History
 from tests.lifecycle.stage import Worker, calling, let_expire, outcome, tool_part
+from tests.python_api.following import FaithfulHistory, begin_call
 from tests.python_api.listener import Listener
 
 pytestmark = pytest.mark.django_db
 WAIT_SECONDS = 60
-
-
-class FaithfulHistory(History):
-    """A history in which a step says what its deltas have said, and more."""
-
-    def _answer(self, claim, *, calls=0):
-        made = [self._call() for _ in range(calls)]
-        said = stored_text(claim.row_id) + "".join(self._words())
-        self._then_drop(claim, lambda: self.worker.answer(said, *made, claim=claim))
-
-
-def stored_text(stream_id):
-    """Return what the stored deltas of a stream say."""
-    return text_of(fold(chunk for delta in Delta.objects.after(stream_id, -1) for chunk in delta.chunks))
 
 
 def truth(thread):
@@ -70,13 +56,13 @@ def test_every_listener_shows_what_is_stored_whenever_it_looks(seed, declare):
     follower, following, returning = Follower(thread.pk, None), Listener(), Listener()
     for _ in range(50):
         history.go_on()
-        assert following.take(follower.look()).shown() == truth(thread)
+        assert following.take(follower.read()).shown() == truth(thread)
         if chance.random() < 0.5:
             continue
-        news = list(Follower(thread.pk, returning.cursor and _position(returning.cursor)).look())
+        news = list(Follower(thread.pk, returning.cursor and _position(returning.cursor)).read())
         returning.take(news[: chance.randint(0, len(news))])
     history.come_to_rest()
-    following.take(follower.look())
+    following.take(follower.read())
     returning.take(stream_thread(thread, returning.cursor))
     assert following.shown() == truth(thread)
     assert following.status == returning.status == Thread.objects.get(pk=thread.pk).status
@@ -85,7 +71,7 @@ def test_every_listener_shows_what_is_stored_whenever_it_looks(seed, declare):
 
 def news_of(thread, cursor=None):
     """Return what one look finds, with a cursor or from the latest answer."""
-    return list(Follower(thread.pk, cursor and _position(cursor)).look())
+    return list(Follower(thread.pk, cursor and _position(cursor)).read())
 
 
 def chunks_of(thread, cursor=None):
@@ -96,14 +82,6 @@ def chunks_of(thread, cursor=None):
 def kinds_of(thread, cursor=None):
     """Return the types of the chunks of one look, neighbouring texts joined."""
     return [chunk["type"] for chunk in chunks_of(thread, cursor)]
-
-
-def begin_call(worker, claim, call):
-    """Store a delta in which the model begins this call."""
-    chunk = {"type": "tool-input-start", "toolCallId": call.tool_call_id, "toolName": call.tool_name}
-    seq = worker.said.get(claim.row_id, 0)
-    worker.said[claim.row_id] = seq + 1
-    lifecycle.append_deltas([Append(claim=claim, seq=seq, chunks=[chunk])])
 
 
 def rich_run(thread, worker):
@@ -153,7 +131,7 @@ def test_every_cursor_goes_on_right_after_its_chunk(thread, worker):
     told, cut = [], []
     follower = Follower(thread.pk, None)
     for _ in rich_run(thread, worker):
-        told += follower.look()
+        told += follower.read()
         cut += [told[:count] for count in range(1, len(told) + 1)]
     whole = chunks_of(thread)
     assert joined(chunk for _, chunk in told) == whole
@@ -352,10 +330,10 @@ def test_a_thread_that_is_not_there_is_not_found(thread):
     with pytest.raises(ThreadNotFoundError):
         stream_thread("no id")
     follower = Follower(thread.pk, None)
-    list(follower.look())
+    list(follower.read())
     delete_thread(thread)
     with pytest.raises(ThreadNotFoundError):
-        list(follower.look())
+        list(follower.read())
 
 
 def test_inside_a_transaction_it_tells_what_there_is_and_does_not_wait(thread, worker):
@@ -371,9 +349,9 @@ def test_a_look_without_news_takes_three_queries(thread, worker, django_assert_n
     """However long the answer is already: thread, open stream, new deltas."""
     worker.say(worker.claim_step(), *"many words of an answer")
     follower = Follower(thread.pk, None)
-    list(follower.look())
+    list(follower.read())
     with django_assert_num_queries(3):
-        assert list(follower.look()) == []
+        assert list(follower.read()) == []
 
 
 def answer_slowly(gate):

@@ -25,10 +25,10 @@ def test_every_function_has_its_heading_and_no_other_has():
 @pytest.mark.parametrize("name", HEADINGS)
 def test_the_arguments_are_those_of_the_function(name):
     """In their order, with their defaults."""
-    [written] = re.findall(rf"^`{name}\((.*?)\)`", PAGE, re.MULTILINE | re.DOTALL)
-    names = [argument.partition("=")[0].strip() for argument in written.split(",")]
+    [documented] = re.findall(rf"^`{name}\((.*?)\)`", PAGE, re.MULTILINE | re.DOTALL)
+    names = [argument.partition("=")[0].strip() for argument in documented.split(",")]
     parameters = inspect.signature(getattr(durable_agents, name)).parameters
     assert [argument for argument in names if argument != "*"] == list(parameters)
     for argument, parameter in parameters.items():
         if parameter.default is not parameter.empty:
-            assert f"{argument}={parameter.default!r}".replace("'", '"') in written
+            assert f"{argument}={parameter.default!r}".replace("'", '"') in documented

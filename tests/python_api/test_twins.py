@@ -15,8 +15,8 @@ from durable_agents import (
     asend_message,
     astop_thread,
 )
+from durable_agents.async_api import async_version
 from durable_agents.models import Thread
-from durable_agents.twins import twin
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,5 +48,5 @@ def test_a_twin_works_in_the_transaction_of_sync_code_around_it(agent):
 
 def test_a_twin_runs_in_the_thread_of_sync_code_around_it():
     """Where the database connection is."""
-    here = async_to_sync(twin(threading.current_thread))()
+    here = async_to_sync(async_version(threading.current_thread))()
     assert here is threading.current_thread()

@@ -20,7 +20,7 @@ from durable_agents import (
     wait_for_thread,
 )
 from durable_agents.models import Stream
-from durable_agents.reading import following
+from durable_agents.reading import follow_run
 from tests.lifecycle.stage import Worker, make_due
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -64,7 +64,7 @@ class Clock:
 def clock(monkeypatch):
     """Return the clock by which threads are waited for."""
     made = Clock()
-    monkeypatch.setattr(following, "time", made)
+    monkeypatch.setattr(follow_run, "time", made)
     return made
 
 
@@ -92,7 +92,7 @@ def test_it_gives_up_in_time_and_the_run_goes_on(thread, clock):
     with pytest.raises(WaitTimeoutError, match=str(thread.pk)):
         wait_for_thread(thread, timeout_seconds=3)
     assert sum(clock.pauses) == pytest.approx(3)
-    assert max(clock.pauses) <= following.MAX_POLL_SECONDS
+    assert max(clock.pauses) <= follow_run.MAX_POLL_SECONDS
     assert Stream.objects.open().filter(thread=thread).exists()
 
 
@@ -144,8 +144,8 @@ def test_in_the_transaction_of_a_test_only_a_thread_at_rest_can_be_waited_for(ag
 
 
 def test_whoever_waits_rings_for_what_nobody_came_for(thread, bells, monkeypatch):
-    """A doorbell that got lost is found out by those who want the answer."""
-    monkeypatch.setattr("durable_agents.reading.following.HEAL_SECONDS", 0.2)
+    """Those who want the answer find out by themselves that a notification was lost."""
+    monkeypatch.setattr("durable_agents.reading.follow_run.HEAL_SECONDS", 0.2)
     make_due(thread)
     bells.forget()
     with pytest.raises(WaitTimeoutError):

@@ -5,7 +5,7 @@ import pytest
 from durable_agents import Streaming, create_thread, list_messages, stream_thread
 from durable_agents.models import Delta
 from durable_agents.parts import joined
-from durable_agents.reading.following import Follower, _position
+from durable_agents.reading.follow_run import Follower, _position
 from durable_agents.testing import ScriptedModel, calls, does, fails, run_until_idle, says, thinks
 from tests.python_api.listener import Listener
 
@@ -20,7 +20,7 @@ def test_a_run_is_told_the_same_while_it_goes_on_and_afterwards(declare, tool_in
     told, follower = [], Follower(thread.pk, None)
 
     def look():
-        told.extend(follower.look())
+        told.extend(follower.read())
 
     looking = does(look)
     first = [thinks("Hm, "), looking, thinks("a word."), looking, says("I "), looking, says("will."), looking]
@@ -44,7 +44,7 @@ def test_an_attempt_that_fails_is_taken_back(agent):
     listener = Listener()
 
     def look():
-        listener.take(Follower(thread.pk, listener.cursor and _position(listener.cursor)).look())
+        listener.take(Follower(thread.pk, listener.cursor and _position(listener.cursor)).read())
 
     with ScriptedModel([says("Half"), does(look), fails("network")], "Whole."):
         run_until_idle()

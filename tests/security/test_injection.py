@@ -11,11 +11,8 @@ from durable_agents.llm import LiteLLMDoor, door_replaced
 from durable_agents.models import Thread, ToolCall
 from durable_agents.testing import run_until_idle
 from tests.api.calls import Api, person
-from tests.lifecycle.stage import bells
 from tests.policies.calling import live
 from tests.servers.model import Call, ModelUnderTest, Reply
-
-__all__ = ["bells"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries of litellm's warn of each other
 

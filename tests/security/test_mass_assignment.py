@@ -12,15 +12,13 @@ from django.contrib.auth import get_user_model
 
 from durable_agents.models import Message, Thread, ToolCall
 from tests.api.calls import Api, act, person, problem, waiting_call
-from tests.lifecycle.stage import bells, declare
+from tests.policies.attempts import over_the_websocket
 from tests.policies.calling import call, live
 from tests.policies.cases import CASES, FRAMES, Case, Names, belongings
-from tests.policies.test_matrix import over_the_websocket
 
-__all__ = ["bells", "declare"]
-
-WRITING = [name for name, case in CASES.items() if not name.startswith("GET") and case.hides and not case.live]
-WRITING_FRAMES = ["send", "stop", "resume", "tool_output", "approve", "reject"]
+WRITING = [name for name, case in CASES.items() if not name.startswith("GET") and case.is_private and not case.live]
+FORGED_DIGEST = "0" * 64
+WRITING_FRAMES = ["send", "stop", "resume", "tool_result", "tool_error", "approve", "reject"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +53,7 @@ def extras(body: Any) -> dict[str, Any]:
         "approved_by": "staff",
         "answered_by": "server",
         "text": "forged",
-        "approval_digest": "0" * 64,
+        "approval_digest": FORGED_DIGEST,
         "error_code": "forged",
         "error_message": "forged",
         "lease_owner": "me",
@@ -81,9 +79,11 @@ def _is_of_thread(model: Any) -> bool:
 
 
 def _lasting(row: dict[str, Any]) -> dict[str, Any]:
-    changing = ("id", "_id", "_at", "key", "place", "file")
+    changing = ("id", "_id", "_at", "_since", "_digest", "key", "place", "file")
     kept = {name: value for name, value in row.items() if not name.endswith(changing) or name == "owner_id"}
-    return {**kept, **{name: row[name] is None for name in row if name.endswith("_at")}}
+    empty = {name: row[name] is None for name in row if name.endswith("_at")}
+    forged = {name: row[name] == FORGED_DIGEST for name in row if name.endswith("_digest")}
+    return {**kept, **empty, **forged}
 
 
 def both(me: Any, case: Case) -> tuple[Names, Names]:

@@ -15,8 +15,8 @@ from django.core.management import call_command
 from durable_agents import Agent, Retry, ToolError, create_thread, tool
 from durable_agents.agents import registry
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.failures import model_error
-from durable_agents.llm.loading import library
+from durable_agents.llm.errors import model_error
+from durable_agents.llm.litellm.loading import library
 from durable_agents.logs import log
 from durable_agents.models import Message, Stream, ToolCall
 from durable_agents.redaction import MASK, MAX_KNOWN, redacted, remember
@@ -26,7 +26,7 @@ from tests.llm.dialects import DIALECTS, OPENAI
 from tests.llm.wire import Refusal, Wire, WireServer, says
 from tests.security.places import places_with
 from tests.servers.model import Call, Garbage, Reply, Stall, Status
-from tests.websocket.conftest import ORIGIN, SUBPROTOCOL, Socket, cookie_of, forget_layer
+from tests.websocket.sockets import ORIGIN, SUBPROTOCOL, Socket, cookie_of, forget_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # libraries of litellm's warn of each other
 
@@ -65,7 +65,7 @@ def blurt_twice() -> str:
         raise RuntimeError("no connection") from error
 
 
-def blurting(*_: Any) -> Any:
+def blurting(*_: Any, **__: Any) -> Any:
     """Fail in a function of the agent."""
     raise ClosedError(f"no rows for {KEY}")
 
@@ -255,9 +255,9 @@ def test_the_doctor_and_an_agents_own_text_show_no_key(canary, everything):
 @pytest.mark.django_db(transaction=True)
 async def test_no_frame_of_the_websocket_has_the_key(canary, server, everything, monkeypatch):
     """After a failed run with a failed call in it."""
-    from tests.websocket.conftest import act
+    from tests.websocket.sockets import act
 
-    monkeypatch.setattr("durable_agents.outbound.workers.ring_cluster", lambda _: None)
+    monkeypatch.setattr("durable_agents.notifications.workers.notify_cluster", lambda _: None)
     script = Reply(calls=(Call(name="blurt", arguments={}),)), Status(status=401, message=ECHO)
     server.answer_with(*script)
     thread = await act(run, canary())

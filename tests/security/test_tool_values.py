@@ -14,10 +14,7 @@ from durable_agents.models import ToolCall
 from durable_agents.strictjson import is_storable
 from durable_agents.testing import ScriptedModel, calls, run_until_idle, says
 from tests.api.calls import Api, person
-from tests.lifecycle.stage import bells, declare
 from tests.security.places import pages
-
-__all__ = ["bells", "declare"]
 
 pytestmark = pytest.mark.django_db
 

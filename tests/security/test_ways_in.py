@@ -9,13 +9,10 @@ from rest_framework.authtoken.models import Token
 from durable_agents.models import Thread
 from durable_agents.urls import urlpatterns
 from tests.api.calls import ROOT, Api, person
-from tests.lifecycle.stage import bells, declare
+from tests.policies.attempts import stored
 from tests.policies.calling import call
 from tests.policies.cases import CASES, OPEN, belongings, path_of
-from tests.policies.test_matrix import stored
-from tests.websocket.conftest import SUBPROTOCOL, Socket, cookie_of, forget_layer
-
-__all__ = ["bells", "declare"]
+from tests.websocket.sockets import SUBPROTOCOL, Socket, cookie_of, forget_layer
 
 WRITING = sorted(name for name in CASES if not name.startswith("GET"))
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from durable_agents.delta_writer import Frame
+from durable_agents.live.reader import Cursor
 from durable_agents.parts import Chunk, Part, fold
-from durable_agents.streaming import Cursor, Frame
 
 UIMessage = dict[str, Any]
 TOOL_FIELDS = {"output": "output", "error": "errorText"}

@@ -1,10 +1,8 @@
-"""Threads, workers and doorbells as in the tests of the state machine."""
+"""Every test here notes notifications instead of sending them."""
 
 import pytest
 
-from tests.lifecycle.stage import Bells, agent, bells, declare, worker
-
-__all__ = ["agent", "bells", "declare", "worker"]
+from tests.lifecycle.stage import Bells
 
 
 @pytest.fixture(autouse=True)

@@ -15,26 +15,14 @@ from durable_agents import (
     stop_thread,
 )
 from durable_agents.lifecycle import edit_message
-from durable_agents.models import Delta, Message, Stream, Thread
-from durable_agents.parts import fold
-from durable_agents.streaming import Cursor, Sign, ThreadReader, signs_of
-from durable_agents.transcript import ui_messages
+from durable_agents.live.reader import Cursor, Sign, ThreadReader, signs_of
+from durable_agents.models import Message, Thread
 from tests.lifecycle.histories import History
 from tests.lifecycle.stage import calling, let_expire, open_stream
 from tests.streaming.client import Client
+from tests.streaming.truth import truth
 
 pytestmark = pytest.mark.django_db
-
-
-def truth(thread):
-    """Return what clients have to show, made from rows: the transcript, and what is stored of the open attempt."""
-    messages = ui_messages(Message.objects.shown().filter(thread=thread))
-    open_row = Stream.objects.open().filter(thread=thread).select_related("message").first()
-    if open_row is not None:
-        chunks = [chunk for delta in Delta.objects.after(open_row.pk, -1) for chunk in delta.chunks]
-        [answer] = [message for message in messages if message["id"] == open_row.message.shown_id]
-        answer["parts"] = answer["parts"] + fold(chunks)
-    return messages
 
 
 def newcomer(thread):
@@ -118,7 +106,7 @@ def test_a_reading_that_fails_leaves_the_cursor(thread, worker, monkeypatch):
     reader, _ = newcomer(thread)
     worker.answer("Hello.")
     before = reader.cursor
-    monkeypatch.setattr("durable_agents.streaming.stream_open_at", lambda thread: 1 / 0)
+    monkeypatch.setattr("durable_agents.live.reader.stream_open_at", lambda thread: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         reader.news()
     monkeypatch.undo()
@@ -165,7 +153,7 @@ def test_a_superseded_attempt_vanishes(thread, worker):
 
 
 def test_a_late_delta_of_a_closed_stream_is_not_passed_on(thread, worker):
-    """Doorbells may come late: after the news of its end a stream has no more to say."""
+    """Notifications may come late: after the news of its end a stream has no more to say."""
     reader, client = newcomer(thread)
     claim = worker.claim_step()
     worker.say(claim, "a")
@@ -232,7 +220,7 @@ def test_a_snapshot_is_capped(thread, worker, monkeypatch):
     worker.answer("wörd " * 1000)
     whole = ThreadReader(thread.pk).snapshot()["messages"]
     for limit, count in ((size(whole) + 10, 4), (size(whole) - 10, 3), (size(whole[2:]) - 10, 1), (10, 1)):
-        monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", limit)
+        monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", limit)
         snapshot = ThreadReader(thread.pk).snapshot()
         assert (snapshot["messages"], snapshot["hasOlder"]) == (whole[-count:], count < 4)
 
@@ -244,7 +232,7 @@ def test_an_answer_that_is_too_long_is_told_from_its_last_steps_on(thread, worke
         worker.settle("done")
     worker.answer("Done.")
     [question, answer] = ThreadReader(thread.pk).snapshot()["messages"]
-    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 10_000)
+    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 10_000)
     snapshot = ThreadReader(thread.pk).snapshot()
     [cut] = snapshot["messages"]
     assert snapshot["hasOlder"]
@@ -256,7 +244,7 @@ def test_an_answer_that_is_too_long_is_told_from_its_last_steps_on(thread, worke
     [more], has_more = ThreadReader(thread.pk).older(2, limit=50, steps=cut["omitted"])
     assert has_more
     assert (more["id"], more["parts"]) == (answer["id"], answer["parts"][: -len(cut["parts"])][-len(more["parts"]) :])
-    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 1_000_000)
+    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 1_000_000)
     page, has_more = ThreadReader(thread.pk).older(2, limit=50, steps=3)
     assert ([message["id"] for message in page], has_more) == ([question["id"], answer["id"]], False)
     assert sum(part["type"] == "step-start" for part in page[1]["parts"]) == 3
@@ -270,7 +258,7 @@ def test_a_step_is_told_whole_however_long_it_is(declare, worker, monkeypatch):
     claim = worker.claim_step()
     worker.say(claim, "so far " * 100)
     send_message(thread, "Queued")
-    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 10)
+    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 10)
     for tail in (1, 50):
         snapshot = ThreadReader(thread.pk).snapshot(tail=tail)
         [answer, queued] = snapshot["messages"]
@@ -309,7 +297,7 @@ def test_snapshot_and_pages_are_the_whole_transcript(history, monkeypatch):
         history.go_on()
         expected = truth(history.thread)
         for limit in (10, chance.randint(100, 3000)):
-            monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", limit)
+            monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", limit)
             assert fetched(history.thread, chance=chance, limit=limit).shown() == expected
 
 

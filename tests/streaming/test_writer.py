@@ -5,9 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
 from durable_agents.lifecycle import Claim
 from durable_agents.parts import fold
-from durable_agents.streaming import DeltaBuffer, DeltaWriter
 
 
 class Database:

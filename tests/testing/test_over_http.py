@@ -61,11 +61,11 @@ def test_cut_and_silent_answers_are_tried_again(shop):
     assert ran.skipped_seconds > 80
 
 
-def test_a_moment_of_the_test_cannot_be_told_over_http(shop):
+def test_a_function_in_a_script_over_http_is_refused(shop):
     """It is said so."""
     with ScriptedModel([says("Hi."), does(lambda: None)], http=True):
         create_thread("shop", prompt="Hi.")
-        with pytest.raises(TypeError, match="cannot be told over HTTP"):
+        with pytest.raises(TypeError, match="cannot be sent over HTTP"):
             run_until_idle()
 
 
@@ -95,7 +95,7 @@ def test_other_processes_get_what_a_coroutine_answers():
         assert post(model.url, body)[-1] == "data: [DONE]"
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(model.url, body)
-    assert "cannot be told over HTTP" in refused.value.read().decode()
+    assert "cannot be sent over HTTP" in refused.value.read().decode()
 
 
 def test_only_a_model_over_http_has_a_url():

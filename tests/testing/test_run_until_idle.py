@@ -10,6 +10,7 @@ from django.test import TestCase, TransactionTestCase
 from django_q.models import OrmQ
 
 from durable_agents import Retry, create_thread, send_message, tool
+from durable_agents.engine.claiming import Claimer
 from durable_agents.lifecycle import claim
 from durable_agents.models import Stream, ToolCall
 from durable_agents.testing import (
@@ -22,7 +23,6 @@ from durable_agents.testing import (
     fails,
     run_until_idle,
 )
-from durable_agents.testing.inline import InlineEngine
 from tests.project.models import Booking
 from tests.testing.shop import open_shop, opened
 
@@ -62,14 +62,14 @@ def test_a_run_leaves_no_thread_behind(shop):
 @pytest.mark.django_db
 def test_what_falls_due_between_two_looks_is_run(monkeypatch):
     """A wait of milliseconds may be over before anybody could skip it."""
-    look = InlineEngine._claim_due
+    look = Claimer.claim_due
 
-    async def look_and_doze(engine):
-        won = await look(engine)
+    async def look_and_doze(claimer):
+        won = await look(claimer)
         await asyncio.sleep(0 if won else 0.05)
         return won
 
-    monkeypatch.setattr(InlineEngine, "_claim_due", look_and_doze)
+    monkeypatch.setattr(Claimer, "claim_due", look_and_doze)
     with opened(name="hasty", retry=Retry(initial_delay_seconds=0.03, jitter=False)):
         thread = create_thread("hasty", prompt="Go.")
         with ScriptedModel(fails("network"), "Hello."):
@@ -214,7 +214,7 @@ class AsyncTests(TestCase):
 class CommittedTests(TransactionTestCase):
     """Tests whose transactions commit."""
 
-    def test_doorbells_are_not_rung(self):
+    def test_notifications_are_not_sent(self):
         """Nobody waits for a broker, and no task is left in its queue."""
         open_shop(self)
         with ScriptedModel(calls("book", name="Ada"), "Done.", "Again.") as model:

@@ -1,7 +1,6 @@
 """An agent whose tools wait for people, browsers and services, and a thread of a user's."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -9,16 +8,9 @@ from django.contrib.auth import get_user_model
 
 from durable_agents import Agent, ToolContext, create_thread, tool
 from durable_agents.agents import registry
-from durable_agents.models import Message, Thread, ToolCall
+from durable_agents.models import Thread, ToolCall
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
-from durable_agents.transcript import ui_messages
-
-
-@dataclass
-class Done:
-    """What the tools have done."""
-
-    ran: list[Any] = field(default_factory=list)
+from tests.tools.outcomes import Done
 
 
 @pytest.fixture
@@ -70,10 +62,15 @@ def agent(done: Done) -> Iterator[Agent]:
         """Add two numbers."""
         return a + b
 
-    tools = [refund, fire, pay, doubtful, ask_the_warehouse, pick_a_date, add]
-    made = Agent("clerk", model="openai/x", tools=tools)
+    @tool(needs_approval=True)
+    def wire(amount: float) -> str:
+        """Wire money."""
+        return f"wired {amount}"
+
+    tools = [refund, fire, pay, doubtful, ask_the_warehouse, pick_a_date, add, wire]
+    made = Agent("counter_clerk", model="openai/x", tools=tools)
     yield made
-    registry.remove("clerk")
+    registry.remove("counter_clerk")
 
 
 @pytest.fixture
@@ -106,20 +103,3 @@ def asked(agent: Agent, ada: Any) -> Callable[..., tuple[Thread, ToolCall]]:
         return Thread.objects.get(pk=thread.pk), ToolCall.objects.get(thread=thread)
 
     return asked
-
-
-def shown(thread: Thread) -> list[tuple[str, str]]:
-    """Role and text of each message."""
-    messages = ui_messages(Message.objects.shown().filter(thread=thread))
-    return [(m["role"], " ".join(part["text"] for part in m["parts"] if part["type"] == "text")) for m in messages]
-
-
-def part_of(call: ToolCall) -> dict[str, Any]:
-    """The part that clients see of a call."""
-    call.refresh_from_db()
-    return call.outcome().part()
-
-
-def told(model: ScriptedModel) -> list[str]:
-    """The results of calls that the model was told last."""
-    return [message["content"] for message in model.requests[-1].messages if message["role"] == "tool"]

@@ -11,7 +11,7 @@ from durable_agents.lifecycle import add_tool_error, add_tool_result
 from durable_agents.models import ToolCall
 from durable_agents.testing import ScriptedModel, calls, crash_at, run_until_idle
 from tests.lifecycle.stage import status_of
-from tests.tools.conftest import part_of, told
+from tests.tools.outcomes import part_of, told
 
 pytestmark = pytest.mark.django_db
 KINDS = pytest.mark.parametrize(

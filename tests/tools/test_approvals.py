@@ -13,11 +13,11 @@ from durable_agents.exceptions import (
     ToolCallNotFoundError,
     ToolCallNotPendingError,
 )
-from durable_agents.lifecycle import add_tool_result, approve_tool_call, digest, reject_tool_call
+from durable_agents.lifecycle import add_tool_result, approve_tool_call, is_signed, reject_tool_call
 from durable_agents.models import ToolCall
 from durable_agents.testing import run_until_idle
 from tests.lifecycle.stage import status_of
-from tests.tools.conftest import part_of, told
+from tests.tools.outcomes import part_of, told
 
 pytestmark = pytest.mark.django_db
 
@@ -40,7 +40,7 @@ def test_an_approved_call_runs_and_the_run_goes_on(asked, done, ada, model):
     assert (call.status, call.result, done.ran) == ("completed", "refunded 5", [5])
     assert (call.approval_decided_by, call.approval_reason) == (ada, "Broken cup.")
     assert call.approval_decided_at is not None
-    assert call.approval_digest == digest("refund", {"amount": 5})
+    assert is_signed(call)
     assert status_of(thread) == "completed"
     assert told(model) == ["refunded 5"]
 
@@ -64,7 +64,7 @@ def test_changed_arguments_run_and_are_told(asked, done, ada, model):
     run_until_idle()
     call.refresh_from_db()
     assert (call.arguments, call.approved_arguments, done.ran) == ({"amount": 500}, {"amount": 50}, [50])
-    assert call.approval_digest == digest("refund", {"amount": 50})
+    assert is_signed(call)
     assert '{"amount": 50}' in told(model)[0]
 
 

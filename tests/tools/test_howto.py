@@ -147,10 +147,10 @@ def test_the_first_tool_finds_the_customers_orders(owner, orders):
 
 def test_the_export_says_how_far_it_is(owner, orders):
     """And writes every order."""
-    written = []
-    space = run_example(EXPORT, Order=SimpleNamespace(objects=orders), write=written.append)
+    exported = []
+    space = run_example(EXPORT, Order=SimpleNamespace(objects=orders), write=exported.append)
     call = called(owner, space["export"], year=2026)
-    assert (call.result, call.progress, written) == ("done", {"done": 1}, list(orders))
+    assert (call.result, call.progress, exported) == ("done", {"done": 1}, list(orders))
 
 
 def test_the_card_is_charged_once_however_often_it_is_tried(owner):

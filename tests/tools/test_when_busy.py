@@ -12,7 +12,7 @@ from durable_agents.models import Message, Stream, Thread, ToolCall
 from durable_agents.testing import ScriptedModel, run_until_idle
 from durable_agents.transcript import turns
 from tests.lifecycle.stage import Worker, calling, make_due
-from tests.tools.conftest import shown
+from tests.tools.outcomes import shown
 
 pytestmark = pytest.mark.django_db
 WAYS = ("steer", "queue", "interrupt", "reject")

@@ -5,11 +5,13 @@ from typing import Any
 
 import jsonschema
 
-from tests.conftest import ROOT
+from tests.processes import ROOT
 
 SCHEMA: dict[str, Any] = json.loads(
     (ROOT / "durable_agents/static/durable_agents/websocket.schema.json").read_text(encoding="utf-8")
 )
+
+CLOSE_CODES: list[int] = [entry["const"] for entry in SCHEMA["$defs"].get("closeCode", {}).get("oneOf", [])]
 
 
 def strict(value: Any) -> Any:

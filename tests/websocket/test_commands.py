@@ -6,7 +6,7 @@ from django.core.cache import cache
 from durable_agents import create_thread, send_message, stop_thread
 from durable_agents.models import Message, Thread
 from tests.api.calls import Api
-from tests.websocket.conftest import act
+from tests.websocket.sockets import act
 
 
 @pytest.fixture
@@ -127,7 +127,8 @@ async def test_a_run_too_many_is_refused_over_the_socket_too(socket, thread, age
 async def test_anonymous_sockets_are_counted_by_their_address(connect, agent, settings, headers):
     """Where a project lets them in."""
     await act(cache.clear)
-    policy = "tests.api.test_access.GuestPolicy"
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": 1}
+    policy = "tests.api.policies.GuestPolicy"
     settings.DURABLE_AGENTS = {"THROTTLES": {"sends": "1/hour"}, "POLICY": policy}
     thread = await act(create_thread, agent, scope="guests")
     frame = {"type": "send", "thread": str(thread.pk), "prompt": "Hi"}

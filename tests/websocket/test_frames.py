@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from durable_agents.conf import config
-from durable_agents.consumers import HEARTBEAT_SECONDS, SILENT_SECONDS
-from tests.websocket.conftest import act
+from durable_agents.live.consumer import HEARTBEAT_SECONDS, MAX_FRAME_VALUES, SILENT_SECONDS
+from tests.websocket.sockets import act
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ async def test_hello_is_welcomed_with_the_limits(socket):
     await socket.tell(type="hello", version=1)
     welcome = await socket.hear()
     assert (welcome["type"], welcome["version"], welcome["user"], welcome["heartbeat"]) == ("welcome", 1, "ann", 25)
-    assert welcome["limits"] == {"frame": 256 * 1024, "subscriptions": 50, "inflight": 16}
+    assert welcome["limits"] == {"frame": 256 * 1024, "values": 15_000, "subscriptions": 50, "inflight": 16}
     assert welcome["session"]
 
 
@@ -39,7 +40,7 @@ async def test_ping_is_answered_with_its_own_time(socket):
 
 async def test_a_malformed_frame_closes_the_socket(connect):
     """The client has a bug, or is none."""
-    malformed = ["nonsense", '{"type": "ping"', "[]", "7", "null", '"ping"', "[" * 100_000]
+    malformed = ["nonsense", '{"type": "ping"', "[]", "7", "null", '"ping"', "[" * 10_000]
     codes = []
     for text in malformed:
         socket = await connect()
@@ -60,18 +61,50 @@ async def test_a_frame_that_is_too_big_closes_the_socket(connect):
         socket = await connect()
         letters = config().max_frame_bytes // len(letter.encode())
         await socket.tell(json.dumps({"type": "ping", "t": letter * letters}, ensure_ascii=False))
-        assert await socket.close_code() == 1009
+        assert await socket.close_code() == 4413
+
+
+def ping_with_values(count):
+    """Return a frame of so many JSON values, as the limit counts them: objects, arrays and what follows a comma."""
+    return json.dumps({"type": "ping", "t": [0] * (count - 2)})
+
+
+async def test_a_frame_with_as_many_values_as_are_allowed_is_answered(socket):
+    """What looks like values within a text is none."""
+    await socket.tell(ping_with_values(MAX_FRAME_VALUES))
+    assert (await socket.hear())["type"] == "pong"
+    await socket.tell(type="ping", t="[],{" * 50_000)
+    assert (await socket.hear())["type"] == "pong"
+
+
+@pytest.mark.parametrize("filler", ["0", "[]", "{}", "[" * 25 + "]" * 25])
+async def test_a_frame_with_too_many_values_closes_the_socket_before_it_is_parsed(socket, monkeypatch, filler):
+    """However small it is: parsing it would hold up every other socket of the process."""
+    parsed = []
+    reader = SimpleNamespace(loads=lambda text, **_: parsed.append(text), dumps=json.dumps)
+    monkeypatch.setattr("durable_agents.strictjson.json", reader)
+    await socket.tell('{"type": "ping", "t": [' + ",".join([filler] * MAX_FRAME_VALUES)[: 250 * 1024] + "]}")
+    assert await socket.close_code() == 4413
+    assert parsed == []
+
+
+async def test_one_value_too_many_is_too_many(socket):
+    """The reason names the limits of the first frame."""
+    await socket.tell(ping_with_values(MAX_FRAME_VALUES + 1))
+    closing = await socket.hear()
+    assert (closing["type"], closing["code"]) == ("closing", 4413)
+    assert "values" in closing["message"]
 
 
 async def test_a_client_that_is_silent_for_long_is_gone(connect, monkeypatch):
     """One that pings is not, whatever else it does."""
-    monkeypatch.setattr("durable_agents.consumers.HEAL_SECONDS", 0.05)
-    monkeypatch.setattr("durable_agents.consumers.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("durable_agents.live.consumer.HEAL_SECONDS", 0.05)
+    monkeypatch.setattr("durable_agents.live.consumer.SILENT_SECONDS", 0.5)
     socket = await connect()
     for _ in range(8):
         assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
         await asyncio.sleep(0.1)
-    assert await socket.close_code() == 1001
+    assert await socket.close_code() == 4410
 
 
 def test_three_heartbeats_are_long():
@@ -81,21 +114,22 @@ def test_three_heartbeats_are_long():
 
 async def test_a_client_that_sends_too_many_frames_is_told_to_stay_away(connect, monkeypatch):
     """For the seconds in which it may send as many again."""
-    monkeypatch.setattr("durable_agents.consumers.FRAMES_AT_ONCE", 10)
-    monkeypatch.setattr("durable_agents.consumers.FRAMES_PER_SECOND", 1)
+    monkeypatch.setattr("durable_agents.live.consumer.FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr("durable_agents.live.consumer.FRAMES_PER_SECOND", 1)
     socket = await connect()
     for _ in range(40):
         await socket.tell(type="ping", t=1)
-    told = [await socket.hear_event(seconds=5) for _ in range(11)]
-    assert [event["type"] for event in told] == ["websocket.send"] * 10 + ["websocket.close"]
-    assert (told[-1]["code"], told[-1]["reason"]) == (4429, "10")
+    told = [await socket.hear_event(seconds=5) for _ in range(12)]
+    assert [event["type"] for event in told] == ["websocket.send"] * 11 + ["websocket.close"]
+    last = json.loads(told[-2]["text"])
+    assert (last["type"], last["code"], last["retryAfter"], told[-1]["code"]) == ("closing", 4429, 10, 4429)
     assert await socket.hears_nothing()
 
 
 async def test_a_frame_is_allowed_again_after_a_while(connect, monkeypatch):
     """So many in a second, for as long as it goes on."""
-    monkeypatch.setattr("durable_agents.consumers.FRAMES_AT_ONCE", 2)
-    monkeypatch.setattr("durable_agents.consumers.FRAMES_PER_SECOND", 20)
+    monkeypatch.setattr("durable_agents.live.consumer.FRAMES_AT_ONCE", 2)
+    monkeypatch.setattr("durable_agents.live.consumer.FRAMES_PER_SECOND", 20)
     socket = await connect()
     for _ in range(10):
         assert (await socket.ask(type="ping", id=None, t=1))["type"] == "pong"
@@ -166,9 +200,9 @@ async def answered(socket):
         event = await socket.hear_event(seconds=2)
     except TimeoutError:
         return "silence", None
-    if event["type"] == "websocket.close":
-        return "closed", event["code"]
     answer = json.loads(event["text"])
+    if answer["type"] == "closing":
+        return "closed", await socket.close_code()
     return answer["type"], answer["id"]
 
 

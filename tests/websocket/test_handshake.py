@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 
-from tests.websocket.conftest import SUBPROTOCOL, act
+from tests.websocket.sockets import SUBPROTOCOL, act
 
 
 async def test_the_subprotocol_is_echoed(connect):

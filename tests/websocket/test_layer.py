@@ -4,7 +4,7 @@ import pytest
 from channels.layers import get_channel_layer
 from django.conf import settings
 
-from tests.websocket.conftest import MEMORY, forget_layer
+from tests.websocket.sockets import MEMORY, forget_layer
 
 
 @pytest.mark.skipif(settings.CHANNEL_LAYERS == MEMORY, reason="no Redis is named by TEST_REDIS_URL")

@@ -4,7 +4,7 @@ import pytest
 
 from durable_agents import add_message, create_thread, stop_thread
 from durable_agents.models import Message, Thread
-from tests.websocket.conftest import act
+from tests.websocket.sockets import act
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 from rest_framework.authtoken.models import Token
 
-from durable_agents import create_thread, delete_thread, outbound, send_message
+from durable_agents import create_thread, delete_thread, notifications, send_message
 from durable_agents.lifecycle import issue_ticket
 from durable_agents.models import Delta, Thread
 from durable_agents.policies import OwnerPolicy
 from tests.lifecycle.stage import calling
 from tests.streaming.client import Client
-from tests.streaming.test_reader import truth
-from tests.websocket.conftest import act, cookie_of
+from tests.streaming.truth import truth
+from tests.websocket.sockets import act, cookie_of
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_a_thread_of_somebody_else_is_as_unknown_as_one_that_is_not(socket
         {"type": "send", "prompt": "Hi"},
         {"type": "stop"},
         {"type": "resume"},
-        {"type": "tool_output", "tool_call_id": "call_x", "output": 1},
+        {"type": "tool_result", "tool_call_id": "call_x", "result": 1},
         {"type": "approve", "tool_call_id": "call_x"},
         {"type": "reject", "tool_call_id": "call_x"},
     ]
@@ -160,7 +160,7 @@ def published(thread, claim, seq):
     facts = {"thread": str(thread.pk), "stream": str(claim.row_id), "message": row.stream.answer.shown_id}
     facts |= {"seq": seq, "chunks": row.chunks}
     for _ in range(0 if seq % 3 == 2 and seq < 19 else 2 if seq % 4 == 0 else 1):
-        outbound.publish(thread.pk, {"type": "thread.delta", "frame": {"type": "delta", **facts}})
+        notifications.publish(thread.pk, {"type": "thread.delta", "frame": {"type": "delta", **facts}})
 
 
 async def test_two_sockets_see_the_same(delivery, connect, thread, worker):
@@ -233,7 +233,7 @@ async def test_a_deleted_thread_is_told_to_be_gone(delivery, socket, thread):
 
 async def test_a_socket_follows_only_so_many_threads(socket, agent, user, monkeypatch):
     """The same one again is not one more."""
-    monkeypatch.setattr("durable_agents.consumers.MAX_SUBSCRIPTIONS", 2)
+    monkeypatch.setattr("durable_agents.live.consumer.MAX_SUBSCRIPTIONS", 2)
     threads = [await act(create_thread, agent, owner=user) for _ in range(3)]
     answers = [await follow(socket, thread) for thread in [*threads, threads[0]]]
     assert [answer["type"] for answer in answers] == ["snapshot", "snapshot", "error", "snapshot"]
@@ -268,7 +268,7 @@ async def test_older_messages_come_in_pages(socket, thread, worker):
 
 async def test_the_steps_that_a_snapshot_leaves_out_are_fetched(socket, thread, worker, monkeypatch):
     """As older messages are: the page ends with them."""
-    monkeypatch.setattr("durable_agents.streaming.SNAPSHOT_BYTES", 1000)
+    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 1000)
     await act(send_message, thread, "Hi")
     for text in ("One ", "Two "):
         await act(worker.answer, text * 100, calling())
@@ -295,7 +295,7 @@ async def test_a_run_goes_on_when_nobody_watches(connect, thread, worker):
 @pytest.fixture
 def _asks_again_at_once(monkeypatch):
     """Let sockets ask often whether all may still be seen."""
-    monkeypatch.setattr("durable_agents.consumers.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("durable_agents.live.consumer.RECHECK_SECONDS", 0.05)
 
 
 class ListedPolicy(OwnerPolicy):

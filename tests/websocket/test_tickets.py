@@ -12,7 +12,7 @@ from rest_framework.authtoken.models import Token
 
 from durable_agents import create_thread, lifecycle
 from durable_agents.models import Ticket
-from tests.websocket.conftest import act
+from tests.websocket.sockets import act
 
 
 def fetched(user):
@@ -61,7 +61,7 @@ async def test_one_of_many_that_use_a_ticket_at_once_gets_in(user, ticket):
             connection.close()
 
     found = await asyncio.gather(*(asyncio.to_thread(used) for _ in range(8)))
-    assert [who for who in found if who is not None] == [user]
+    assert [who.user_id for who in found if who is not None] == [str(user.pk)]
 
 
 async def test_a_ticket_runs_out(connect, ticket):
@@ -109,13 +109,13 @@ async def test_what_is_no_hello_closes_the_socket(connect, sent, code):
 
 async def test_a_socket_that_says_nothing_is_closed(connect, monkeypatch):
     """In ten seconds, which this test does not wait for."""
-    monkeypatch.setattr("durable_agents.consumers.HELLO_SECONDS", 0.1)
+    monkeypatch.setattr("durable_agents.live.consumer.HELLO_SECONDS", 0.1)
     assert await (await connect(cookie=None)).close_code() == 4408
 
 
 async def test_a_socket_that_said_hello_stays(connect, ticket, monkeypatch):
     """Beyond the time in which it had to."""
-    monkeypatch.setattr("durable_agents.consumers.HELLO_SECONDS", 0.5)
+    monkeypatch.setattr("durable_agents.live.consumer.HELLO_SECONDS", 0.5)
     socket = await say_hello(connect, ticket=ticket)
     assert (await socket.hear())["type"] == "welcome"
     assert await socket.hears_nothing(1)
@@ -135,6 +135,43 @@ async def test_a_ticket_counts_more_than_the_session(connect, agent, ticket):
     await socket.tell(type="hello", ticket=await act(fetched, other))
     assert (await socket.hear())["user"] == "bob"
     assert (await socket.ask(type="subscribe", thread=str(theirs.pk)))["type"] == "snapshot"
+
+
+def token_of(user):
+    """Return the header of a client that signs in by a token, as programs do."""
+    return {"Authorization": f"Token {Token.objects.get_or_create(user=user)[0].key}"}
+
+
+async def test_a_ticket_of_another_user_than_the_header_names_is_refused(connect, user, agent):
+    """The socket does not change its user: the client contradicts itself, and is told so."""
+    other = await act(User.objects.create_user, "bob")
+    socket = await connect(cookie=None, headers=await act(token_of, user))
+    await socket.tell(type="hello", version=1, ticket=await act(fetched, other))
+    closing = await socket.hear()
+    assert (closing["type"], closing["code"]) == ("closing", 4403)
+    assert closing["message"] == "The ticket is of another user than the one who is signed in."
+    assert await socket.close_code() == 4403
+
+
+async def test_a_ticket_of_another_user_than_an_earlier_ticket_is_refused(connect, agent, ticket):
+    """Though nothing was subscribed to in between."""
+    other = await act(User.objects.create_user, "bob")
+    socket = await say_hello(connect, ticket=ticket)
+    assert (await socket.hear())["user"] == "ann"
+    await socket.tell(type="hello", version=1, ticket=await act(fetched, other))
+    assert (await socket.hear())["code"] == 4403
+
+
+@pytest.mark.parametrize("way", ["header", "ticket"])
+async def test_a_ticket_of_the_same_user_is_taken(connect, user, agent, way):
+    """As by a client that always fetches one."""
+    if way == "header":
+        socket = await connect(cookie=None, headers=await act(token_of, user))
+    else:
+        socket = await say_hello(connect, ticket=await act(fetched, user))
+        assert (await socket.hear())["user"] == "ann"
+    await socket.tell(type="hello", version=1, ticket=await act(fetched, user))
+    assert (await socket.hear())["user"] == "ann"
 
 
 async def test_nobody_changes_sides_in_the_middle(connect, agent, thread):

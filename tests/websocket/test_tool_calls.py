@@ -7,14 +7,15 @@ import pytest
 from django.contrib.auth.models import User
 from django.db.models.functions import Now
 
+from durable_agents import tool
 from durable_agents.models import ToolCall
 from durable_agents.policies import OwnerPolicy
 from tests.api.calls import KINDS, waiting_call
-from tests.websocket.conftest import act, cookie_of
+from tests.websocket.sockets import act, cookie_of
 
 FRAMES: dict[str, dict[str, Any]] = {
-    "result": {"type": "tool_output", "output": {"found": [1, None]}},
-    "error": {"type": "tool_output", "error": "The warehouse is closed."},
+    "result": {"type": "tool_result", "result": {"found": [1, None]}},
+    "error": {"type": "tool_error", "error": "The warehouse is closed."},
     "approve": {"type": "approve", "reason": "Fine."},
     "reject": {"type": "reject", "reason": "Too dear."},
 }
@@ -41,7 +42,7 @@ async def test_a_call_is_answered_and_everybody_sees_it(socket, agent, user, act
     assert (answer["type"], answer["tool_call_id"], answer["status"]) == ("ok", call.tool_call_id, STATUS_AFTER[action])
     patch = (await socket.hear_until(lambda frame: frame["type"] == "tool"))[-1]
     assert (patch["tool_call_id"], patch["status"]) == (call.tool_call_id, STATUS_AFTER[action])
-    assert patch.get("output") == FRAMES[action].get("output")
+    assert patch.get("output") == FRAMES[action].get("result")
 
 
 @pytest.mark.parametrize("action", FRAMES)
@@ -85,6 +86,39 @@ async def test_a_decision_that_comes_too_late_settles_the_call(socket, agent, us
     assert call.status == "expired"
 
 
+@pytest.mark.parametrize("action", ["approve", "reject"])
+async def test_somebody_else_than_who_asked_decides(connect, agent, user, settings, action):
+    """Staff included: `approved_by` is `other`."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.SharedPolicy"}
+    await act(User.objects.filter(pk=user.pk).update, is_staff=True, is_superuser=True)
+    call = await act(waiting_call, user, **KINDS[action], approved_by="other")
+    asker = await connect()
+    assert (await asker.ask(**about(call, action)))["code"] == "permission_denied"
+    eve = await act(User.objects.create_user, "eve")
+    other = await connect(cookie=await act(cookie_of, eve))
+    assert (await other.ask(**about(call, action)))["status"] == STATUS_AFTER[action]
+    await act(call.refresh_from_db)
+    assert call.approval_decided_by_id == eve.pk
+
+
+@pytest.mark.parametrize("key", ["k1", None])
+async def test_an_approval_of_arguments_that_do_not_fit_any_more_names_them(socket, agent, user, key, monkeypatch):
+    """The call has failed, although the command itself failed too."""
+    call = await act(waiting_call, user, **KINDS["approve"])
+
+    @tool(name="plain")
+    def changed(city: str) -> str:
+        """Do the same for a city."""
+        return city
+
+    monkeypatch.setitem(agent.tools, "plain", changed)
+    answer = await socket.ask(**about(call, "approve", key=key))
+    assert answer["code"] == "tool_changed"
+    assert "city: Field required" in answer["message"]
+    await act(call.refresh_from_db)
+    assert (call.status, call.error_code) == ("failed", "tool_changed")
+
+
 class SharedPolicy(OwnerPolicy):
     """Shows everybody's threads to everybody who is signed in."""
 
@@ -125,7 +159,7 @@ async def test_what_is_foreign_or_unknown_is_not_found(connect, socket, agent, u
 @pytest.mark.parametrize(
     ("action", "wrong"),
     [
-        ("result", {"output": ...}),
+        ("result", {"result": ...}),
         ("error", {"error": ["no"]}),
         ("approve", {"arguments": 5}),
         ("reject", {"reason": 7}),

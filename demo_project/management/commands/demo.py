@@ -1,4 +1,4 @@
-"""`manage.py demo`: the whole product on one machine with one command."""
+"""`manage.py demo`: run web server, workers and a model on one machine with one command."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """A model server that the demo starts, and the variable that tells the agent where it is."""
+    """A model server that the demo starts, and the variable that gives the agent its address."""
 
     module: str
     variable: str
@@ -57,7 +57,11 @@ class Command(BaseCommand):
         parser.add_argument("--port", type=int, default=8000, help="port, or the next free one (default: %(default)s)")
         parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
         parser.add_argument("--local-model", action="store_true", help="answer with a small real model on the CPU")
-        parser.add_argument("--insecure", action="store_true", help="allow the known passwords beyond this machine")
+        parser.add_argument(
+            "--insecure",
+            action="store_true",
+            help="allow the demo's passwords on an address that other machines can reach",
+        )
 
     def handle(self, *_: Any, **options: Any) -> None:
         """Run until a signal asks to stop; raises `CommandError` when the demo cannot start or go on."""
@@ -70,7 +74,7 @@ class Command(BaseCommand):
             self.run(listener, model, browser=not options["no_browser"])
 
     def listen(self, host: str, port: int) -> socket.socket:
-        """Return the site's socket, saying so where it is not on the port that was asked for."""
+        """Return the site's socket; print its port if the requested one is taken."""
         try:
             listener = listening.listen(host, port)
         except (OSError, OverflowError) as error:
@@ -80,7 +84,7 @@ class Command(BaseCommand):
         return listener
 
     def run(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
-        """Keep everything running until a signal asks to stop, or a process cannot be kept running."""
+        """Keep everything running until a signal arrives or a process keeps failing."""
         stopping = Event()
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stopping.set())
@@ -91,7 +95,7 @@ class Command(BaseCommand):
                     self.announce(listener, model, browser=browser)
                 supervisor.watch(stopping)
             except ProcessFailedError as error:
-                raise CommandError(f"{error} It has said above why.") from error
+                raise CommandError(f"{error} Its output above says why.") from error
             finally:
                 self.say("Stopping ...")
 
@@ -111,7 +115,7 @@ class Command(BaseCommand):
                 raise CommandError(f"The demo did not answer within {READY_SECONDS} seconds.")
 
     def announce(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
-        """Print where the demo is and how to sign in; open it where a person is likely to be looking."""
+        """Print the demo's address and how to sign in, and open a browser if there is a display."""
         url = listening.site_url(listener)
         self.say(f"\n  The demo is at  {url}")
         self.say("  Sign in as      demo / demo (administrator) or guest / guest")
@@ -136,7 +140,7 @@ def refuse_open_doors(host: str, *, insecure: bool) -> None:
 
 
 def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
-    """Return the model server to start; None where `DEMO_MODEL` names a model elsewhere."""
+    """Return the model server to start, or None if `DEMO_MODEL` names a model elsewhere."""
     if not local:
         return None if environ.get("DEMO_MODEL") else SCRIPTED
     if missing := local_model.missing_packages():
@@ -148,14 +152,14 @@ def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
 
 
 def create_users() -> None:
-    """Create the two users whose passwords the demo prints; those that exist are left as they are."""
+    """Create the two users whose passwords the demo prints; existing users are left unchanged."""
     for name, create in (("demo", User.objects.create_superuser), ("guest", User.objects.create_user)):
         if not User.objects.filter(username=name).exists():
             create(name, password=name)
 
 
 def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -> list[Program]:
-    """Return what the demo runs, the model first, since the others want it."""
+    """Return the programs that the demo runs, the model first, because the others need it."""
     env = child_environment(listener)
     first = []
     if model:
@@ -171,8 +175,8 @@ def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -
 
 
 def child_environment(listener: socket.socket) -> dict[str, str]:
-    """Return the environment of the demo's processes; the site answers at the URL that is printed, and beyond loopback,
-    unless `ALLOWED_HOSTS` says which, to every name."""
+    """Return the environment of the demo's processes. `ALLOWED_HOSTS` includes the host of the printed URL; if the site
+    is not on loopback and the variable is not set, it allows every host."""
     env = dict(os.environ)
     for own in (SCRIPTED, LOCAL):
         env.pop(own.variable, None)

@@ -1,4 +1,4 @@
-"""What belongs to no thread: the agents, tickets for websockets, and the schema."""
+"""Views that belong to no thread: agents, websocket tickets, and the OpenAPI schema."""
 
 from __future__ import annotations
 
@@ -10,38 +10,43 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.api import shapes
+from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.page import page_response, wants_page
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.page import page_response, wants_page
+from durable_agents.credentials import Credential
 from durable_agents.exceptions import PermissionDeniedError
-from durable_agents.policies import may_come, public_agents
+from durable_agents.policies import may_connect, public_agents
 
 
 class AgentListView(AgentsView):
     """The agents that one may talk to."""
 
-    @Operation(operation_id="listAgents", action="view", answers={200: Gives(shape=shapes.AgentJSON, paged=True)})
+    @Operation(operation_id="listAgents", action="view", answers={200: Gives(shape=serializers.AgentJSON, paged=True)})
     def get(self, request: Request) -> Response:
         """List the public agents with their tools, by name, all on one page."""
-        results = [shapes.agent_json(agent) for agent in public_agents(request)]
+        results = [serializers.agent_json(agent) for agent in public_agents(request)]
         return Response({"next": None, "previous": None, "results": results})
 
 
 class TicketView(AgentsView):
     """Passes for websockets."""
 
-    @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=shapes.TicketJSON)})
+    @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=serializers.TicketJSON)})
     def post(self, request: Request) -> Response:
-        """Make a ticket for one websocket, for callers whose way to sign in a browser's websocket cannot go."""
+        """Make a ticket for one websocket, for callers who sign in by a method that a browser's websocket cannot use.
+        The socket ends when the credential with which the ticket was fetched becomes invalid.
+        """
         if not request.user.is_authenticated:
             raise NotAuthenticated()
+        # A ticket's row refers to a user; authentication of a project's own may return something else.
         if not isinstance(request.user, get_user_model()):
             raise PermissionDeniedError("Tickets are for users of this project; send your header with the websocket.")
-        if not may_come(request):
+        if not may_connect(request):
             raise PermissionDeniedError("There is nothing that a websocket could show you.")
-        told = {"ticket": lifecycle.issue_ticket(request.user), "expires_in": lifecycle.TICKET_SECONDS}
-        return Response(told, headers={"Cache-Control": "no-store"})
+        ticket = lifecycle.issue_ticket(request.user, Credential.of(request))
+        data = {"ticket": ticket, "expires_in": lifecycle.TICKET_SECONDS}
+        return Response(data, headers={"Cache-Control": "no-store"})
 
 
 class SchemaView(AgentsView):
@@ -53,9 +58,10 @@ class SchemaView(AgentsView):
 
     def get(self, request: Request) -> HttpResponseBase:
         """Return the schema of the endpoints where this project has mounted them; to browsers, as a page."""
-        from durable_agents.api.schema import openapi  # noqa: PLC0415 - an extra
+        from durable_agents.api.openapi.schema import openapi  # noqa: PLC0415 - an extra
 
         document = openapi(request)
         response = page_response(request, document) if wants_page(request) else Response(document)
+        # Else a cache would give the page to a program, or the document to a browser.
         patch_vary_headers(response, ["Accept"])
         return response

@@ -1,27 +1,32 @@
-"""Messages: listing and sending them, and saying or answering something anew."""
+"""Views of messages: list, send, edit, and regenerate."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, cast
+from typing import cast
 
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.api import shapes
+from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.inputs import MessageQuery, NewMessage, NewWords, Regeneration
-from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.pages import BY_TURN
-from durable_agents.exceptions import AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError
-from durable_agents.models import Message, Thread
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.pagination import BY_TURN
+from durable_agents.api.request_serializers import MessageQuery, NewMessage, NewWords, Regeneration
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    IdempotencyKeyReusedError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    ThreadBusyError,
+)
 from durable_agents.policies import sender
 from durable_agents.reading import after_position, fold_in, listed_messages, open_answer
 from durable_agents.transcript import ui_message, ui_messages
 
-_A_MESSAGE = Gives(shape=shapes.MessageJSON)
+_A_MESSAGE = Gives(shape=serializers.MessageJSON)
 
 
 class MessageListView(AgentsView):
@@ -33,7 +38,9 @@ class MessageListView(AgentsView):
         query=MessageQuery,
         answers={
             200: Gives(
-                shape=shapes.MessageJSON, paged=True, beside={"stream": cast(type, shapes.OpenStreamJSON | None)}
+                shape=serializers.MessageJSON,
+                paged=True,
+                beside={"stream": cast(type, serializers.OpenStreamJSON | None)},
             )
         },
     )
@@ -41,11 +48,17 @@ class MessageListView(AgentsView):
         """List the messages, oldest first, queued ones last; with streams=1 the open stream is folded in, and
         `stream` says which and how far."""
         thread = self.thread(request, thread_id)
-        asked = MessageQuery.of(request)
-        if asked.get("streams"):
-            return Response(_page_with_stream(request, thread, asked))
-        page = BY_TURN.page(after_position(listed_messages(thread), asked.get("after")), request)
-        return Response(page.envelope(ui_messages(page.rows)))
+        query = MessageQuery.of(request)
+        with_stream = query.get("streams", False)
+        stream = open_answer(thread, from_number=query.get("from_number", 0)) if with_stream else None
+        listed = listed_messages(thread, answer_id=stream.message_id if stream else None)
+        page = BY_TURN.page(after_position(listed, query.get("after")), request)
+        if not with_stream:
+            return Response(page.envelope(ui_messages(page.rows)))
+        # The messages as the thread was at its rev: a step that is committed between two of these queries would else
+        # be shown as committed and as the open stream.
+        messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
+        return Response(page.envelope(messages) | {"stream": asdict(entry) if entry else None})
 
     @Operation(
         operation_id="sendMessage",
@@ -53,17 +66,25 @@ class MessageListView(AgentsView):
         body=NewMessage,
         answers={202: _A_MESSAGE, 200: _A_MESSAGE},
         sends=True,
-        raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
+        raises=[AgentNotFoundError, IdempotencyKeyReusedError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Send a message; the answer comes later. A known client_id gives back its message (200), whatever is sent."""
+        """Send a message; the answer comes later. Sending it again with the same client_id returns the stored message
+        (200).
+        """
         thread = self.thread(request, thread_id)
-        asked = NewMessage.of(request)
-        client_id = asked.get("client_id")
-        known = client_id is not None and Message.objects.shown().filter(thread=thread).find(client_id)
-        message = lifecycle.send_message(thread, sender=sender(request, asked.get("parts")), **asked)
-        answered = status.HTTP_200_OK if known else status.HTTP_202_ACCEPTED
-        return Response(ui_message(message, message.parts), status=answered)
+        body = NewMessage.of(request)
+        message, created = lifecycle.get_or_create_message(
+            thread,
+            body.get("prompt"),
+            parts=body.get("parts"),
+            client_id=body.get("client_id"),
+            metadata=body.get("metadata"),
+            sender=sender(request, body.get("parts")),
+            by=self.actor(request, thread),
+        )
+        code = status.HTTP_202_ACCEPTED if created else status.HTTP_200_OK
+        return Response(ui_message(message, message.parts), status=code)
 
 
 class MessageView(AgentsView):
@@ -78,15 +99,23 @@ class MessageView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError],
     )
     def put(self, request: Request, thread_id: str, message_id: str) -> Response:
-        """Say a user's message anew and have it answered; what was said after it is shown no more."""
+        """Replace a user's message and have it answered; later messages are no longer shown."""
         thread = self.thread(request, thread_id)
-        asked = NewWords.of(request)
-        message = lifecycle.edit_message(thread, message_id, sender=sender(request, asked.get("parts")), **asked)
+        body = NewWords.of(request)
+        message = lifecycle.edit_message(
+            thread,
+            message_id,
+            body.get("parts"),
+            prompt=body.get("prompt"),
+            metadata=body.get("metadata"),
+            sender=sender(request, body.get("parts")),
+            by=self.actor(request, thread),
+        )
         return Response(ui_message(message, message.parts), status=status.HTTP_202_ACCEPTED)
 
 
 class RegenerateView(AgentsView):
-    """Another answer to what was asked."""
+    """Regenerates an answer."""
 
     @Operation(
         operation_id="regenerate",
@@ -97,16 +126,8 @@ class RegenerateView(AgentsView):
         raises=[AgentNotFoundError, MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Have a question answered once more; the old answer, and what was said after it, is shown no more."""
+        """Answer a question once more; the old answer, and what came after it, are no longer shown."""
         thread = self.thread(request, thread_id)
-        answer = lifecycle.regenerate(thread, **Regeneration.of(request))
+        message_id = Regeneration.of(request).get("message_id")
+        answer = lifecycle.regenerate(thread, message_id, by=self.actor(request, thread))
         return Response(ui_message(answer, []), status=status.HTTP_202_ACCEPTED)
-
-
-def _page_with_stream(request: Request, thread: Thread, asked: dict[str, Any]) -> dict[str, Any]:
-    """The page as the thread was at its rev, with the open stream folded in."""
-    stream = open_answer(thread, from_number=asked.get("from_number", 0))
-    listed = listed_messages(thread, answer_id=stream.message_id if stream else None)
-    page = BY_TURN.page(after_position(listed, asked.get("after")), request)
-    messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
-    return page.envelope(messages) | {"stream": asdict(entry) if entry else None}

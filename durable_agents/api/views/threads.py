@@ -1,4 +1,4 @@
-"""Threads: listing, making, changing, stopping, resuming and forking them, and what they have come to."""
+"""Views of threads: list, create, update, delete, stop, resume, fork, export, and report usage."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.api import shapes
+from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.inputs import Continuation, Fork, NewThread, Paging, ThreadChanges, ThreadFilters
-from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.pages import BY_NUMBER, LAST_CHANGED_FIRST
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.pagination import BY_NUMBER, LAST_CHANGED_FIRST
+from durable_agents.api.request_serializers import Continuation, Fork, NewThread, Paging, ThreadChanges, ThreadFilters
 from durable_agents.exceptions import (
     AgentNotFoundError,
     InvalidPartsError,
@@ -19,11 +19,11 @@ from durable_agents.exceptions import (
     ThreadBusyError,
     ThreadNotFoundError,
 )
-from durable_agents.models import Thread, ThreadQuerySet
+from durable_agents.models import Thread
 from durable_agents.policies import owner_and_scope, policy, public_agent, public_thread, public_threads
 from durable_agents.reading import attempts, export_thread, usage_by_model
 
-_A_THREAD = Gives(shape=shapes.ThreadJSON)
+_A_THREAD = Gives(shape=serializers.ThreadJSON)
 
 
 class ThreadListView(AgentsView):
@@ -33,12 +33,12 @@ class ThreadListView(AgentsView):
         operation_id="listThreads",
         action="view",
         query=ThreadFilters,
-        answers={200: Gives(shape=shapes.ThreadJSON, paged=True)},
+        answers={200: Gives(shape=serializers.ThreadJSON, paged=True)},
     )
     def get(self, request: Request) -> Response:
         """List the caller's threads, the last changed first."""
-        page = LAST_CHANGED_FIRST.page(ThreadFilters.narrow(public_threads(request), request), request)
-        return Response(page.envelope(shapes.threads_json(page.rows)))
+        page = LAST_CHANGED_FIRST.page(ThreadFilters.apply(request, public_threads(request)), request)
+        return Response(page.envelope(serializers.threads_json(page.rows)))
 
     @Operation(
         operation_id="createThread",
@@ -49,14 +49,25 @@ class ThreadListView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadNotFoundError],
     )
     def post(self, request: Request) -> Response:
-        """Create a thread, with its first message or empty. A known client_id gives back its thread (200)."""
-        asked = NewThread.of(request)
-        agent = public_agent(request, asked.pop("agent"), "create")
+        """Create a thread, with its first message or empty. A known client_id returns its thread (200)."""
+        body = NewThread.of(request)
+        agent = public_agent(request, body["agent"], "create")
         owner, scope = owner_and_scope(request)
-        known = _is_known(public_threads(request).filter(owner=owner, scope=scope), asked.get("client_id"))
-        thread = lifecycle.create_thread(agent, owner=owner, scope=scope, context=policy().context(request), **asked)
-        shown = public_thread(request, str(thread.pk), "view")
-        return _thread_response(shown, status=status.HTTP_200_OK if known else status.HTTP_201_CREATED)
+        thread, created = lifecycle.get_or_create_thread(
+            agent,
+            owner=owner,
+            scope=scope,
+            prompt=body.get("prompt"),
+            parts=body.get("parts"),
+            client_id=body.get("client_id"),
+            title=body.get("title", ""),
+            metadata=body.get("metadata"),
+            context=policy().context(request),
+            by=self.actor(request),
+        )
+        # A known thread may be one that the policy does not show: then it is answered as unknown.
+        shown = public_thread(request, thread.pk, "view")
+        return _thread_response(shown, status=status.HTTP_201_CREATED if created else status.HTTP_200_OK)
 
 
 class ThreadView(AgentsView):
@@ -71,17 +82,26 @@ class ThreadView(AgentsView):
     def patch(self, request: Request, thread_id: str) -> Response:
         """Change title, metadata (as a whole) or whether the thread is archived."""
         thread = self.thread(request, thread_id)
-        return _thread_response(lifecycle.edit_thread(thread, **ThreadChanges.of(request)))
+        changes = ThreadChanges.of(request)
+        changed = lifecycle.edit_thread(
+            thread,
+            title=changes.get("title"),
+            metadata=changes.get("metadata"),
+            archived=changes.get("archived"),
+            by=self.actor(request, thread),
+        )
+        return _thread_response(changed)
 
     @Operation(operation_id="deleteThread", action="delete", answers={204: None})
     def delete(self, request: Request, thread_id: str) -> Response:
-        """Delete a thread with everything that belongs to it; a run that is on ends."""
-        lifecycle.delete_thread(self.thread(request, thread_id))
+        """Delete a thread with everything that belongs to it; a current run ends."""
+        thread = self.thread(request, thread_id)
+        lifecycle.delete_thread(thread, by=self.actor(request, thread))
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class ForkView(AgentsView):
-    """Going on from here in another thread."""
+    """Forks a thread."""
 
     @Operation(
         operation_id="forkThread",
@@ -91,26 +111,33 @@ class ForkView(AgentsView):
         raises=[MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Begin a thread of the caller's with what was said in this one, up to a message or whole."""
+        """Create a thread of the caller's with a copy of this one's history, whole or up to a message."""
         thread = self.thread(request, thread_id)
         owner, scope = owner_and_scope(request)
-        whose = {"owner": owner, "scope": scope, "context": policy().context(request)}
-        fork = lifecycle.fork_thread(thread, **Fork.of(request), **whose)
-        shown = public_thread(request, str(fork.pk), "view")
+        fork = lifecycle.fork_thread(
+            thread,
+            at=Fork.of(request).get("at"),
+            owner=owner,
+            scope=scope,
+            context=policy().context(request),
+            by=self.actor(request, thread),
+        )
+        shown = public_thread(request, fork.pk, "view")
         return _thread_response(shown, status=status.HTTP_201_CREATED)
 
 
 class StopView(AgentsView):
-    """Halting the run of a thread."""
+    """Stops the run of a thread."""
 
     @Operation(operation_id="stopThread", action="stop", answers={200: _A_THREAD})
     def post(self, request: Request, thread_id: str) -> Response:
-        """Stop the run; what was written so far is kept. At rest: nothing happens."""
-        return _thread_response(lifecycle.stop_thread(self.thread(request, thread_id)))
+        """Stop the run; what was written so far is kept. At rest, nothing happens."""
+        thread = self.thread(request, thread_id)
+        return _thread_response(lifecycle.stop_thread(thread, by=self.actor(request, thread)))
 
 
 class ResumeView(AgentsView):
-    """Continuing a thread at rest."""
+    """Resumes a thread at rest."""
 
     @Operation(
         operation_id="resumeThread",
@@ -121,48 +148,44 @@ class ResumeView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Go on, with a new message or by trying again what stopped or failed."""
+        """Continue a thread at rest, with a new message or by retrying what stopped or failed."""
         thread = self.thread(request, thread_id)
-        return _thread_response(lifecycle.resume_thread(thread, **Continuation.of(request)))
+        prompt = Continuation.of(request).get("prompt")
+        return _thread_response(lifecycle.resume_thread(thread, prompt, by=self.actor(request, thread)))
 
 
 class UsageView(AgentsView):
-    """What a thread has used."""
+    """The usage of a thread."""
 
     @Operation(
         operation_id="getThreadUsage",
         action="view",
         query=Paging,
-        answers={200: Gives(shape=shapes.ThreadUsageJSON)},
+        answers={200: Gives(shape=serializers.ThreadUsageJSON)},
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """Say what the thread has used in all, by model and in each attempt; failed and stopped attempts count."""
+        """Return the usage of the thread in all, by model and for each attempt; failed and stopped attempts count."""
         thread = self.thread(request, thread_id)
         page = BY_NUMBER.page(attempts(thread), request)
-        told = {
-            "models": [shapes.model_usage_json(used) for used in usage_by_model(thread)],
-            "attempts": [shapes.attempt_json(stream) for stream in page.rows],
+        details = {
+            "models": [serializers.model_usage_json(used) for used in usage_by_model(thread)],
+            "attempts": [serializers.attempt_json(stream) for stream in page.rows],
             "next": page.next,
             "previous": page.previous,
         }
-        return Response(shapes.usage_json(thread) | told)
+        return Response(serializers.usage_json(thread) | details)
 
 
 class ExportView(AgentsView):
-    """A thread to take away."""
+    """The export of a thread."""
 
-    @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=shapes.ExportJSON)})
+    @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=serializers.ExportJSON)})
     def get(self, request: Request, thread_id: str) -> Response:
-        """Export the thread with everything of it that is its person's, as a file."""
+        """Export everything in the thread that belongs to the person, as a file."""
         exported = export_thread(self.thread(request, thread_id), include_system=False)
         filename = f"thread-{exported['thread']['id']}.json"
         return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
 
 
-def _is_known(threads: ThreadQuerySet, client_id: str | None) -> bool:
-    """Whether one of the threads has this id of the client's."""
-    return client_id is not None and threads.filter(client_id=client_id).exists()
-
-
 def _thread_response(thread: Thread, *, status: int = 200) -> Response:
-    return Response(shapes.threads_json([thread])[0], status=status)
+    return Response(serializers.threads_json([thread])[0], status=status)

@@ -1,4 +1,4 @@
-"""Tool calls: listing them, and giving them what they wait for."""
+"""Views of tool calls: list them, add results or errors, decide approvals."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.api import shapes
+from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.inputs import Approval, GivenError, GivenResult, GivenTime, Refusal, ToolCallFilters
-from durable_agents.api.operations import Gives, Operation
-from durable_agents.api.pages import AS_MADE
-from durable_agents.exceptions import ApprovalExpiredError, InvalidPartsError, ToolCallNotPendingError
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.pagination import AS_MADE
+from durable_agents.api.request_serializers import (
+    Approval,
+    GivenError,
+    GivenResult,
+    GivenTime,
+    Refusal,
+    ToolCallFilters,
+)
+from durable_agents.exceptions import (
+    ApprovalExpiredError,
+    InvalidPartsError,
+    ToolCallNotPendingError,
+    ToolChangedError,
+)
 from durable_agents.models import ToolCall
-from durable_agents.policies import decider
+from durable_agents.policies import can_decide
 
-_A_CALL = Gives(shape=shapes.ToolCallJSON)
+_A_CALL = Gives(shape=serializers.ToolCallJSON)
 _SETTLED = [ToolCallNotPendingError]
 _DECIDED = [ToolCallNotPendingError, ApprovalExpiredError]
 
@@ -27,75 +39,104 @@ class ToolCallListView(AgentsView):
         operation_id="listToolCalls",
         action="view",
         query=ToolCallFilters,
-        answers={200: Gives(shape=shapes.ToolCallJSON, paged=True)},
+        answers={200: Gives(shape=serializers.ToolCallJSON, paged=True)},
     )
     def get(self, request: Request, thread_id: str) -> Response:
         """List the tool calls, in the order in which they were made."""
         thread = self.thread(request, thread_id)
-        made = ToolCall.objects.filter(thread=thread).select_related("approval_decided_by")
-        page = AS_MADE.page(ToolCallFilters.narrow(made, request), request)
-        return Response(page.envelope([shapes.tool_call_json(call) for call in page.rows]))
+        calls = ToolCall.objects.filter(thread=thread).select_related(
+            "approval_decided_by", "answered_by_user", "message", "thread"
+        )
+        page = AS_MADE.page(ToolCallFilters.apply(request, calls), request)
+        results = [serializers.tool_call_json(call, can_decide=can_decide(request, call)) for call in page.rows]
+        return Response(page.envelope(results))
 
 
 class ToolResultView(AgentsView):
-    """The result of a call that its function does not give."""
+    """Adds the result of a call from outside."""
 
-    @Operation(operation_id="addToolResult", action="answer", body=GivenResult, answers={200: _A_CALL}, raises=_SETTLED)
+    @Operation(
+        operation_id="addToolResult",
+        action="add_tool_result",
+        body=GivenResult,
+        answers={200: _A_CALL},
+        raises=_SETTLED,
+    )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Give the result of a deferred or client call. The same result again changes nothing."""
+        """Add the result of a deferred or client call. The same result again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
-        return _call_response(lifecycle.add_tool_result(call.thread, tool_call_id, **GivenResult.of(request)))
+        result = GivenResult.of(request)["result"]
+        by = self.actor(request, call.thread)
+        return _call_response(request, lifecycle.add_tool_result(call.thread, tool_call_id, result, by=by))
 
 
 class ToolErrorView(AgentsView):
-    """The failure of such a call."""
+    """Adds the error of a call from outside."""
 
-    @Operation(operation_id="addToolError", action="answer", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED)
+    @Operation(
+        operation_id="addToolError", action="add_tool_result", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED
+    )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Say that a deferred or client call failed, and why. The same error again changes nothing."""
+        """Add the error of a deferred or client call. The same error again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
-        return _call_response(lifecycle.add_tool_error(call.thread, tool_call_id, **GivenError.of(request)))
+        error = GivenError.of(request)["error"]
+        by = self.actor(request, call.thread)
+        return _call_response(request, lifecycle.add_tool_error(call.thread, tool_call_id, error, by=by))
 
 
 class ApproveView(AgentsView):
-    """Letting a call run that waits for it."""
+    """Approves a call."""
 
     @Operation(
         operation_id="approveToolCall",
         action="approve",
         body=Approval,
         answers={200: _A_CALL},
-        raises=[*_DECIDED, InvalidPartsError],
+        raises=[*_DECIDED, InvalidPartsError, ToolChangedError],
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Let the call run, with other arguments where they are given. The first decision counts."""
+        """Let the call run, with other arguments if the body has any. The first decision counts."""
         call = self.tool_call(request, thread_id, tool_call_id)
-        by, asked = decider(request, call.thread), Approval.of(request)
-        return _call_response(lifecycle.approve_tool_call(call.thread, tool_call_id, by=by, **asked))
+        body = Approval.of(request)
+        approved = lifecycle.approve_tool_call(
+            call.thread,
+            tool_call_id,
+            by=self.actor(request, call.thread),
+            arguments=body.get("arguments"),
+            reason=body.get("reason", ""),
+        )
+        return _call_response(request, approved)
 
 
 class RejectView(AgentsView):
-    """Refusing such a call."""
+    """Refuses a call."""
 
     @Operation(operation_id="rejectToolCall", action="approve", body=Refusal, answers={200: _A_CALL}, raises=_DECIDED)
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Do not let the call run; the model is told why. The first decision counts."""
+        """Refuse the call; the model gets the reason. The first decision counts."""
         call = self.tool_call(request, thread_id, tool_call_id)
-        by, asked = decider(request, call.thread), Refusal.of(request)
-        return _call_response(lifecycle.reject_tool_call(call.thread, tool_call_id, by=by, **asked))
+        reason = Refusal.of(request).get("reason", "")
+        by = self.actor(request, call.thread)
+        return _call_response(request, lifecycle.reject_tool_call(call.thread, tool_call_id, by=by, reason=reason))
 
 
 class ToolTimeoutView(AgentsView):
     """How long an open call may take."""
 
     @Operation(
-        operation_id="setToolCallTimeout", action="answer", body=GivenTime, answers={200: _A_CALL}, raises=_SETTLED
+        operation_id="setToolCallTimeout",
+        action="add_tool_result",
+        body=GivenTime,
+        answers={200: _A_CALL},
+        raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Give an open call so many seconds from now on, or with null as long as it needs. Staff only."""
+        """Change how long an open call may take, in seconds from now, or null for no limit. Staff only."""
         call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
-        return _call_response(lifecycle.set_tool_call_timeout(call.thread, tool_call_id, **GivenTime.of(request)))
+        seconds = GivenTime.of(request)["seconds"]
+        by = self.actor(request, call.thread)
+        return _call_response(request, lifecycle.set_tool_call_timeout(call.thread, tool_call_id, seconds, by=by))
 
 
-def _call_response(call: ToolCall) -> Response:
-    return Response(shapes.tool_call_json(call))
+def _call_response(request: Request, call: ToolCall) -> Response:
+    return Response(serializers.tool_call_json(call, can_decide=can_decide(request, call)))

@@ -1,24 +1,24 @@
-"""``manage.py agents_doctor``: what keeps agents from running here, and what to do about it."""
+"""``manage.py agents_doctor``: report what keeps agents from running here, and what to do about it."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from durable_agents.management.diagnosis import Finding, Level, examine
+from durable_agents.management.diagnosis import Level, examine
 
 EXIT_CODES: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 
 
 class Command(BaseCommand):
-    """Looks at the package, settings, database, broker, sweep, channel layer, workers and models; changes nothing.
+    """Looks at the package, settings, database, broker, sweep, channel layer, workers and models. It
+    stores one row and deletes it, to see that the database takes writes, and changes nothing else.
 
-    As a probe: the exit code is 0 where nothing keeps agents from running, 2 for an error, and with ``--fail-level
+    As a probe: the exit code is 0 if nothing keeps agents from running, 2 for an error, and with ``--fail-level
     warning`` 1 for warnings. It asks no model and imports litellm only with ``--models``.
     """
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
     requires_system_checks = ()  # it says itself what they find
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add what is special to this command."""
+        """Add the options of this command."""
         parser.add_argument("--json", action="store_true", help="Print one JSON object: status and findings.")
         parser.add_argument("--models", action="store_true", help="Ask litellm about the models (imports it: seconds).")
         parser.add_argument(
@@ -37,20 +37,17 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Examine, print, and exit with the code that says how it stands."""
+        """Examine, print, and exit with the code for the worst finding."""
         findings = examine(models=options["models"])
         status = max((finding.level for finding in findings), key=EXIT_CODES.__getitem__)
         if options["json"]:
             self.stdout.write(json.dumps({"status": status, "findings": [asdict(item) for item in findings]}))
         else:
-            self._print(findings)
+            styles = {"ok": self.style.SUCCESS, "warning": self.style.WARNING, "error": self.style.ERROR}
+            for finding in findings:
+                level = styles[finding.level](f"{finding.level:8}")
+                self.stdout.write(f"{level} {finding.area:14} {finding.text}")
+                if finding.hint:
+                    self.stdout.write(f"{'':9}{'':15}-> {finding.hint}")
         if EXIT_CODES[status] >= EXIT_CODES[options["fail_level"]]:
             sys.exit(EXIT_CODES[status])
-
-    def _print(self, findings: Sequence[Finding]) -> None:
-        styles = {"ok": self.style.SUCCESS, "warning": self.style.WARNING, "error": self.style.ERROR}
-        for finding in findings:
-            level = styles[finding.level](f"{finding.level:8}")
-            self.stdout.write(f"{level} {finding.area:14} {finding.text}")
-            if finding.hint:
-                self.stdout.write(f"{'':9}{'':15}-> {finding.hint}")

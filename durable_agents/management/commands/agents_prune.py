@@ -1,4 +1,4 @@
-"""``manage.py agents_prune``: retention. Threads that nobody has touched for long are deleted."""
+"""``manage.py agents_prune``: delete threads that have not changed for long (retention)."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from uuid import UUID
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import ProtectedError, RestrictedError
 
-from durable_agents import files, lifecycle
+from durable_agents import attachment_storage, lifecycle
 from durable_agents.models import Command as StoredCommand
-from durable_agents.models import Delta, Thread
+from durable_agents.models import Delta, Thread, ThreadQuerySet
 
 BATCH = 200
 
 
 class Command(BaseCommand):
-    """Deletes threads at rest that nothing has changed for so many days, with all that belongs to them, and files that
-    were uploaded yesterday and not sent.
+    """Deletes threads at rest that have not changed for so many days, with all that belongs to them, and files that
+    were uploaded more than a day ago and not sent.
 
-    Running threads stay, however old. What the model calls have cost stays as well unless ``USAGE_ON_DELETE`` is
-    "drop". Deltas and answers to commands that nobody needs any more go too. May be interrupted and run again.
+    Running threads stay, however old. The cost of their model calls stays as well unless ``USAGE_ON_DELETE`` is "drop".
+    Deltas and answers to commands that are no longer needed are deleted too, and equally old entries of the audit log
+    whose threads are deleted. May be interrupted and run again.
     """
 
     help = "Delete threads at rest that have not changed for so many days, and what nobody needs any more."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add what is special to this command."""
+        """Add the options of this command."""
         parser.add_argument("--older-than", type=_days, required=True, metavar="DAYS", help="A number above 0.")
         parser.add_argument(
             "--leftover-files",
@@ -39,46 +40,43 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="Only say how many threads would go.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Delete in batches, one short transaction a thread, and print what went."""
+        """Delete in batches, one short transaction a thread, and print what was deleted."""
         days = options["older_than"]
+        threads = Thread.objects.using(lifecycle.database()).idle(days)
+        others = [Delta.objects.using(lifecycle.database()), StoredCommand.objects.using(lifecycle.database())]
         if options["dry_run"]:
-            count = Thread.objects.using(lifecycle.database()).idle(days).count()
-            self.stdout.write(f"{count} threads would be deleted.")
+            self.stdout.write(f"{threads.count()} threads would be deleted.")
             return
-        commands = StoredCommand.objects.using(lifecycle.database()).count()
-        deltas = Delta.objects.using(lifecycle.database()).count()
+        before = [rows.count() for rows in others]
         deleted = protected = 0
-        for thread_id in _idle(days):
+        for thread_id in _ids(threads):
             try:
                 deleted += lifecycle.delete_if_idle(thread_id, days=days)
-            except (ProtectedError, RestrictedError):
+            except (ProtectedError, RestrictedError):  # by foreign keys of the project's own models
                 protected += 1
         lifecycle.prune()
+        lifecycle.prune_audit(days)
         if options["leftover_files"]:
             self._discard_leftovers()
-        gone_deltas = deltas - Delta.objects.using(lifecycle.database()).count()
-        gone_commands = commands - StoredCommand.objects.using(lifecycle.database()).count()
-        self._report(deleted, protected, max(gone_deltas, 0), max(gone_commands, 0))
+        # Runs that go on meanwhile add rows, maybe more than were deleted.
+        deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
+        self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
+        if protected:
+            text = f"{protected} threads were kept: rows of yours refer to them and protect them."
+            self.stdout.write(self.style.WARNING(text))
 
     def _discard_leftovers(self) -> None:
         try:
-            names = list(files.leftovers())
+            names = list(attachment_storage.leftovers())
         except NotImplementedError as error:
             raise CommandError("The storage of attachments cannot list what it has.") from error
         for name in names:
-            files.discard(name)
+            attachment_storage.discard(name)
         self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-
-    def _report(self, deleted: int, protected: int, deltas: int, commands: int) -> None:
-        self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
-        if protected:
-            self.stdout.write(
-                self.style.WARNING(f"{protected} threads were kept: rows of yours refer to them and protect them.")
-            )
 
 
 def _days(text: str) -> float:
-    """A number of days above 0, at most a century."""
+    """Parse a number of days above 0, at most a century."""
     try:
         days = float(text)
     except ValueError:
@@ -88,9 +86,11 @@ def _days(text: str) -> float:
     return days
 
 
-def _idle(days: float) -> Iterator[UUID]:
-    """Ids of such threads, the oldest id first, a batch at a time."""
-    rows = Thread.objects.using(lifecycle.database()).idle(days).order_by("pk").values_list("pk", flat=True)
+def _ids(threads: ThreadQuerySet) -> Iterator[UUID]:
+    """Yield the ids of threads, the lowest id first, a batch at a time."""
+    # Not ``iterator()``: its cursor would stay open during all deletions, on SQLite with a read transaction, and a
+    # pooler in front of PostgreSQL loses it.
+    rows = threads.order_by("pk").values_list("pk", flat=True)
     batch = list(rows[:BATCH])
     while batch:
         yield from batch

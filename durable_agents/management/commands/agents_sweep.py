@@ -1,4 +1,4 @@
-"""``manage.py agents_sweep``: the sweep that the workers' schedule runs, now."""
+"""``manage.py agents_sweep``: run now the sweep that the workers' schedule runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from durable_agents import engine
 
 
 class Command(BaseCommand):
-    """Give back what dead workers held and ring for what is due. Running it at any time, or twice, does no harm."""
+    """Gives back what dead workers held and notifies workers of due rows. Running it at any time, or twice, does no
+    harm.
+    """
 
     help = "Reap what dead workers held, and ring the workers for what is due."
 

@@ -6,12 +6,13 @@
  *     thread.subscribe(() => render(thread.getSnapshot()));
  *     await thread.send("Hello");
  *
- * Five layers, each built only on those above it: `applyChunk` (one chunk into one message), `Transcript` (what the
- * server said about one thread, in order), `Link` (a connection that comes back), `ThreadStore` (a transcript kept live
- * over the link) and the client. No dependency, no build step; works under `script-src 'self'`.
+ * There are six layers, each of which uses only those before it: `applyChunk` (applies one chunk to one message),
+ * `Transcript` (the state of one thread), the transports (websocket, server-sent events, polling), `Link` (a connection
+ * that reconnects), `ThreadStore` (a transcript kept up to date over the link) and the client. `smoothText` stands alone.
+ * No dependencies, no build step; works under `script-src 'self'`.
  *
- * Parts and chunks are those of the AI SDK's UI message stream. Everything a message carries was written by a model, a
- * tool or a user: show it as text, never as markup.
+ * Parts and chunks are those of the AI SDK's UI message stream. Everything in a message was written by a model, a tool
+ * or a user: show it as text, never as markup.
  */
 
 // ------------------------------------------------------------------------------------------------------------- Types
@@ -32,11 +33,11 @@
  * @property {string} role `user`, `assistant` or `system`
  * @property {Part[]} parts
  * @property {Record<string, any>} [metadata]
- * @property {number|null} [position] its place in the thread; null while it is queued or on its way
- * @property {string|null} [client_id] the id its sender gave it
+ * @property {number|null} [position] its place in the thread; null while it is queued or being sent
+ * @property {string|null} [client_id] the id that the sender chose
  * @property {string} [created_at]
- * @property {number} [omitted] how many steps at its beginning are not loaded: `loadOlder` loads them
- * @property {"sending"|"failed"} [delivery] set only while the server has not taken the message
+ * @property {number} [omitted] number of steps at its beginning that are not loaded; `loadOlder` loads them
+ * @property {"sending"|"failed"} [delivery] set only until the server has accepted the message
  * @property {Problem} [problem] why the delivery failed
  */
 
@@ -46,44 +47,46 @@
 
 /**
  * @typedef {object} Connection
- * @property {"idle"|"connecting"|"open"|"waiting"|"offline"|"closed"} state `waiting`: it broke and will be tried
- *   again; `offline`: the browser has no network; `closed`: it will not be tried again by itself
- * @property {number|null} retryAt when the next try is due, in milliseconds since the epoch
+ * @property {"idle"|"connecting"|"open"|"waiting"|"offline"|"closed"} state `waiting`: it was lost and will be
+ *   retried; `offline`: the browser has no network; `closed`: it will not be retried automatically
+ * @property {number|null} retryAt when the next retry is due, in milliseconds since the epoch
  * @property {"unauthorized"|"forbidden"|"outdated"|"malformed"|"too_large"|"closed"|null} reason why it is `closed`
  */
 
 /**
- * What is known about a thread now. The same object until something changes; unchanged messages stay the same objects.
+ * The current state of a thread. The same object until something changes; unchanged messages stay the same objects.
  * @typedef {object} Snapshot
  * @property {string} threadId
  * @property {Message[]} messages oldest first; queued and unsent ones last
- * @property {string|null} status null until the first answer of the server
+ * @property {string|null} status null until the server's first reply
  * @property {string} title
  * @property {number} rev
  * @property {Problem|null} error why the thread failed
- * @property {Record<string, any>|null} retry what is about to be tried again
+ * @property {Record<string, any>|null} retry the retry that the run is waiting for
  * @property {boolean} hasOlder whether `loadOlder` has something to load
  * @property {boolean} isLoading
  * @property {boolean} isRunning
- * @property {boolean} isStopping a stop was asked for and has not been answered
+ * @property {boolean} isStopping a stop was requested and has no reply yet
  * @property {boolean} isComplete
  * @property {boolean} isFailed
  * @property {boolean} isStopped
- * @property {Problem|null} refused why the server will not show this thread
+ * @property {boolean} isRecovering the attempt that was writing the answer was lost or failed, and another one follows
+ * @property {boolean} isReplaying connected again, and what was missed has not arrived yet
+ * @property {Problem|null} refused why the server does not show this thread
  * @property {Connection} connection
  */
 
 /**
- * The seam to the network. `open` starts a connection and returns at once; `on.opened` is called when frames may be
- * sent, `on.frame` for each frame received, `on.closed` once at the end. Codes are those of websockets.
+ * The network, which tests can replace. `open` starts a connection and returns at once; `on.opened` is called when
+ * frames may be sent, `on.frame` for each frame received, `on.closed` once at the end. Codes are those of websockets.
  * @typedef {object} Transport
- * @property {(on: {opened: () => void, frame: (frame: Frame) => void, closed: (end: Closing) => void}) => Wire} open
+ * @property {(on: {opened: (ticket?: string) => void, frame: (frame: Frame) => void, closed: (end: Closing) => void}) => Wire} open
  */
 
 /** @typedef {{name: string, description: string, kind: string, needs_approval: boolean}} AgentTool */
 /** @typedef {{name: string, description: string, tools: AgentTool[]}} Agent */
 /** @typedef {{send: (text: string) => void, close: () => void}} Wire */
-/** @typedef {{code: number, reason: string}} Closing */
+/** @typedef {{code: number, reason?: string}} Closing */
 
 /**
  * @typedef {object} ClientOptions
@@ -91,6 +94,10 @@
  * @property {string} [socketUrl] the websocket; default `/ws/agents/` on the host of `url`
  * @property {string | (() => string)} [csrf] the CSRF token; default the cookie `csrftoken`
  * @property {Record<string, string> | (() => Record<string, string>)} [headers] sent with each HTTP request
+ * @property {"auto"|"websocket"|"sse"|"polling"} [transport] default `auto`: the websocket, and HTTP where websockets are
+ *   blocked; there, server-sent events, and polling where the server or a proxy does not stream
+ * @property {() => Promise<string>} [ticket] fetches the ticket that signs in a websocket; by default one is fetched if
+ *   `headers` has `Authorization`, which browsers cannot send with a websocket
  * @property {typeof WebSocket} [WebSocket]
  * @property {typeof fetch} [fetch]
  */
@@ -98,7 +105,7 @@
 const PROTOCOL = "durable-agents.v1";
 const VERSION = 1;
 
-/** A request that was refused, or that the connection did not live to see answered. */
+/** A request that was rejected, or that got no reply before the connection was lost. */
 export class DurableAgentsError extends Error {
   /**
    * @param {string} code stable, as in the API
@@ -117,17 +124,17 @@ export class DurableAgentsError extends Error {
 // ----------------------------------------------------------------------------------------------------------- Reducer
 
 /**
- * Which chunk id is writing a part. Kept beside the parts because ids are no part of a stored message.
+ * The chunk id that is writing a part. Kept outside the parts because stored messages do not have these ids.
  * @type {WeakMap<Part, string>}
  */
 const writers = new WeakMap();
 
 /**
- * The message after one chunk: the one reducer that everything here uses.
+ * Returns the message after one chunk. This is the only reducer.
  *
- * Pure: `message` is never changed and parts that the chunk does not touch stay the same objects. A chunk of an unknown
- * type, or one that means nothing to a stored message (`error`, `abort`, transient data), gives `message` itself. A
- * delta whose id is unknown continues the last open part of its kind that nobody writes, as after a snapshot.
+ * It is pure: `message` is never changed, and parts that the chunk does not touch stay the same objects. For a chunk of
+ * an unknown type, or one that does not affect stored messages (`error`, `abort`, transient data), it returns `message`
+ * itself. A delta with an unknown id continues the last open part of its kind that no id is writing, as after a snapshot.
  *
  * @param {Message} message
  * @param {Chunk} chunk
@@ -139,8 +146,6 @@ export function applyChunk(message, chunk) {
   return chunk.type.startsWith("data-") && !chunk.transient ? putData(message, chunk) : message;
 }
 
-const SOURCE_FIELDS = ["type", "sourceId", "url", "title", "providerMetadata"];
-const DOCUMENT_FIELDS = ["type", "sourceId", "mediaType", "title", "filename", "providerMetadata"];
 
 /** @type {Map<string, (message: Message, chunk: Chunk) => Message>} */
 const RULES = new Map([
@@ -148,28 +153,33 @@ const RULES = new Map([
   ["finish", mergeMetadata],
   ["message-metadata", mergeMetadata],
   ["start-step", (message) => append(message, {type: "step-start"})],
-  ["text-start", (message, chunk) => beginText(message, "text", chunk)],
-  ["text-delta", (message, chunk) => growText(message, "text", chunk)],
-  ["text-end", (message, chunk) => endText(message, "text", chunk)],
-  ["reasoning-start", (message, chunk) => beginText(message, "reasoning", chunk)],
-  ["reasoning-delta", (message, chunk) => growText(message, "reasoning", chunk)],
-  ["reasoning-end", (message, chunk) => endText(message, "reasoning", chunk)],
   ["tool-input-start", (message, chunk) => putTool(message, chunk, "input-streaming", {})],
   ["tool-input-delta", growToolInput],
   ["tool-input-available", (message, chunk) => putTool(message, chunk, "input-available", {input: chunk.input})],
   ["tool-input-error", (message, chunk) => putTool(message, chunk, "output-error", brokenInput(chunk))],
-  ["tool-approval-request", (message, chunk) => putTool(message, chunk, "approval-requested", approval(chunk))],
+  ["tool-approval-request", (message, chunk) => putTool(message, chunk, "approval-requested", {approval: {id: chunk.approvalId}})],
   ["tool-approval-response", decideTool],
-  ["tool-output-available", (message, chunk) => putTool(message, chunk, "output-available", output(chunk))],
+  ["tool-output-available", (message, chunk) => putTool(message, chunk, "output-available", {output: chunk.output, ...pick(chunk, "preliminary")})],
   ["tool-output-error", (message, chunk) => putTool(message, chunk, "output-error", {errorText: chunk.errorText})],
   ["tool-output-denied", (message, chunk) => putTool(message, chunk, "output-denied", {})],
-  ["file", (message, chunk) => append(message, pick(chunk, "type", "mediaType", "url", "providerMetadata"))],
-  ["source-url", (message, chunk) => append(message, pick(chunk, ...SOURCE_FIELDS))],
-  ["source-document", (message, chunk) => append(message, pick(chunk, ...DOCUMENT_FIELDS))],
+  ["file", appendFile],
+  ["source-url", appendFile],
+  ["source-document", appendFile],
 ]);
+
+for (const kind of ["text", "reasoning"]) {
+  RULES.set(`${kind}-start`, (message, chunk) => beginText(message, kind, chunk));
+  RULES.set(`${kind}-delta`, (message, chunk) => growText(message, kind, chunk));
+  RULES.set(`${kind}-end`, (message, chunk) => endText(message, kind, chunk));
+}
 
 /** @type {(message: Message, part: Part) => Message} */
 const append = (message, part) => ({...message, parts: [...message.parts, part]});
+
+/** A file or a source. @type {(message: Message, chunk: Chunk) => Message} */
+function appendFile(message, chunk) {
+  return append(message, pick(chunk, ...Object.keys(chunk)));
+}
 
 /** @type {(message: Message, index: number, part: Part) => Message} */
 const replaceAt = (message, index, part) => ({...message, parts: message.parts.with(index, part)});
@@ -190,7 +200,7 @@ function mergeMetadata(message, chunk) {
 }
 
 /**
- * Deep merge of JSON values. Builds with `fromEntries`, so a hostile `__proto__` key stays a plain key.
+ * Deeply merges JSON values. Uses `fromEntries`, so that a malicious `__proto__` key stays an ordinary key.
  * @param {any} before
  * @param {any} after
  * @returns {any}
@@ -237,16 +247,19 @@ function openText(message, kind, id) {
 }
 
 /**
- * The message with one tool part moved on: `fields` replace what the part held, except its input where they name none.
+ * Returns the message with one tool part in a new state. Output, error and raw input of the part are dropped unless
+ * `fields` has new ones; its input is kept unless `fields` has one.
  * @type {(message: Message, chunk: Chunk, state: string, fields: Record<string, any>) => Message}
  */
 function putTool(message, chunk, state, fields) {
   const index = message.parts.findLastIndex((part) => part.toolCallId === chunk.toolCallId);
   if (index < 0 && !chunk.toolName) return message;
-  const before = message.parts[index] ?? newTool(chunk);
+  const kind = chunk.dynamic ? {type: "dynamic-tool", toolName: chunk.toolName} : {type: `tool-${chunk.toolName}`};
+  const before = message.parts[index] ?? {...kind, toolCallId: chunk.toolCallId};
   const {output: _output, errorText: _error, preliminary: _preliminary, rawInput: _raw, ...known} = before;
   const facts = pick(chunk, "title", "toolMetadata", "providerExecuted");
-  const part = {...known, ...facts, ...toolMetadata(chunk, state), state, ...fields};
+  const metadata = /^output-(a|e)/.test(state) ? "resultProviderMetadata" : "callProviderMetadata";
+  const part = {...known, ...facts, ...(chunk.providerMetadata == null ? {} : {[metadata]: chunk.providerMetadata}), state, ...fields};
   return index < 0 ? append(message, part) : replaceAt(message, index, part);
 }
 
@@ -259,28 +272,34 @@ function decideTool(message, chunk) {
   return replaceAt(message, index, {...part, state: "approval-responded", approval: decided});
 }
 
-/** @type {(chunk: Chunk, state: string) => Record<string, any>} */
-function toolMetadata({providerMetadata}, state) {
-  if (providerMetadata == null) return {};
-  const isOutcome = state === "output-available" || state === "output-error";
-  return {[isOutcome ? "resultProviderMetadata" : "callProviderMetadata"]: providerMetadata};
-}
-
-/** @type {(chunk: Chunk) => Part} */
-function newTool(chunk) {
-  const kind = chunk.dynamic ? {type: "dynamic-tool", toolName: chunk.toolName} : {type: `tool-${chunk.toolName}`};
-  return {...kind, toolCallId: chunk.toolCallId};
-}
-
 /** @type {(message: Message, chunk: Chunk) => Message} */
 function growToolInput(message, chunk) {
   const index = message.parts.findLastIndex((part) => part.toolCallId === chunk.toolCallId);
   const part = message.parts[index];
-  // Folded by the server, the raw text so far is not known: the input comes whole with tool-input-available.
+  // The server merged earlier deltas, so their raw text is not known: the input comes with tool-input-available.
   if (part?.state !== "input-streaming" || (part.rawInput === undefined && part.input !== undefined)) return message;
-  const rawInput = (part.rawInput ?? "") + chunk.inputTextDelta;
-  const input = parsePartialJson(rawInput) ?? part.input;
-  return replaceAt(message, index, {...part, rawInput, ...(input === undefined ? {} : {input})});
+  return replaceAt(message, index, streamingInput(bases.get(part) ?? part, (part.rawInput ?? "") + chunk.inputTextDelta));
+}
+
+/** The parts of `streamingInput` without their input, which a copy would parse. @type {WeakMap<Part, Part>} */
+const bases = new WeakMap();
+
+/**
+ * A tool part whose `input` is parsed when it is read: parsing at each delta would take quadratic time for a long one.
+ * @type {(base: Part, rawInput: string) => Part}
+ */
+function streamingInput(base, rawInput) {
+  /** @type {any} */
+  let input;
+  let isParsed = false;
+  const get = () => {
+    if (!isParsed) input = parsePartialJson(rawInput);
+    isParsed = true;
+    return input;
+  };
+  const part = Object.defineProperty({...base, rawInput}, "input", {get, enumerable: true, configurable: true});
+  bases.set(part, base);
+  return part;
 }
 
 /** @type {(chunk: Chunk) => Record<string, any>} */
@@ -288,12 +307,6 @@ const brokenInput = (chunk) => ({
   ...(chunk.dynamic ? {input: chunk.input} : {input: undefined, rawInput: chunk.input}),
   errorText: chunk.errorText,
 });
-
-/** @type {(chunk: Chunk) => Record<string, any>} */
-const approval = (chunk) => ({approval: {id: chunk.approvalId}});
-
-/** @type {(chunk: Chunk) => Record<string, any>} */
-const output = (chunk) => ({output: chunk.output, ...pick(chunk, "preliminary")});
 
 /** @type {(message: Message, chunk: Chunk) => Message} */
 function putData(message, chunk) {
@@ -304,12 +317,12 @@ function putData(message, chunk) {
 }
 
 /**
- * What the beginning of a JSON text says so far, or undefined while it says nothing.
+ * Parses the beginning of a JSON text. Returns undefined if it does not contain a value yet.
  * @param {string} text
  * @returns {any}
  */
 export function parsePartialJson(text) {
-  const shortest = Math.max(0, text.length - 64); // bounds the work where a long key or literal is being written
+  const shortest = Math.max(0, text.length - 64); // bounds the work for a long incomplete key or literal
   for (let end = text.length; end > shortest; end--) {
     const head = text.slice(0, end);
     try {
@@ -325,13 +338,10 @@ export function parsePartialJson(text) {
 function closersOf(text) {
   let closers = "";
   let inString = false;
-  for (let index = 0; index < text.length; index++) {
-    const character = text[index];
-    if (inString && character === "\\") index++;
-    else if (character === '"') inString = !inString;
-    else if (!inString && character === "{") closers = "}" + closers;
-    else if (!inString && character === "[") closers = "]" + closers;
-    else if (!inString && (character === "}" || character === "]")) closers = closers.slice(1);
+  for (const [token] of text.matchAll(/\\.|["{}[\]]/gs)) {
+    if (token === '"') inString = !inString;
+    else if (!inString && token !== "}" && token !== "]") closers = (token === "{" ? "}" : "]") + closers;
+    else if (!inString) closers = closers.slice(1);
   }
   return (inString ? '"' : "") + closers;
 }
@@ -341,7 +351,7 @@ function closersOf(text) {
 const RUNNING = new Set(["streaming", "awaiting_tool_results"]);
 const HELD_DELTAS = 64;
 
-/** How the status of a tool call shows in its part. @type {Record<string, string>} */
+/** The state of a tool part by the status of its call. @type {Record<string, string>} */
 const TOOL_STATES = {
   approval_requested: "approval-requested",
   pending: "input-available",
@@ -355,8 +365,8 @@ const TOOL_STATES = {
 };
 
 /**
- * A run of parts of one message: what one stream wrote (`open` while only its deltas are known), or with `stream` null
- * what came whole.
+ * Consecutive parts of one message, written by one stream (`open` while only its deltas are known). With `stream` null,
+ * parts that did not come from a stream.
  * @typedef {{stream: string|null, parts: Part[], open: boolean}} Segment
  */
 
@@ -364,14 +374,16 @@ const TOOL_STATES = {
 /** @typedef {{message: string, next: number, held: Map<number, Chunk[]>}} StreamState */
 
 /**
- * What the server said about one thread, put in order: rows by `rev`, deltas by (stream, seq). No clock, no network.
+ * The state of one thread, from frames in any order: rows by `rev`, deltas by (stream, seq). No clock, no network.
  *
- * Each message is a list of segments. The deltas of a stream write an open segment; the committed step replaces it; an
- * attempt that is given up takes its segment with it. So an answer stands once, however often it was tried.
+ * Each message is a list of segments. The deltas of a stream write an open segment, which the committed step replaces.
+ * If an attempt is abandoned, its segment is removed. So an answer appears once, however many attempts it took.
  */
 export class Transcript {
   constructor() {
     this.loaded = false;
+    /** Whether an attempt was lost and the next one has not written yet. */
+    this.isRecovering = false;
     this.rev = 0;
     this.snapshotRev = 0;
     /** @type {string|null} */
@@ -396,13 +408,13 @@ export class Transcript {
     return this.status !== null && RUNNING.has(this.status);
   }
 
-  /** The messages as they are shown, oldest first. Unchanged ones are the same objects as before. */
+  /** The visible messages, oldest first. Unchanged ones are the same objects as before. */
   messages() {
     const shown = [...this.entries.values()].sort((one, other) => placeOf(one) - placeOf(other)).map(viewOf);
     return [...shown, ...this.drafts.values()];
   }
 
-  /** Where to go on from after the connection broke, or null when there is nothing to go on from. */
+  /** The cursor to resume from after the connection was lost, or null if there is none. */
   cursor() {
     if (!this.loaded) return null;
     const [stream, state] = [...this.streams].at(-1) ?? ["", null];
@@ -410,7 +422,7 @@ export class Transcript {
   }
 
   /**
-   * Takes a frame that carries a `rev`. Returns false for one that was seen before, or that the snapshot contains.
+   * Applies a frame with a `rev`. Returns false if it was applied before or is included in the snapshot.
    * @param {Frame} frame of type step, tool, message, stream, thread or removed
    */
   commit(frame) {
@@ -421,7 +433,7 @@ export class Transcript {
   }
 
   /**
-   * Replaces everything by a snapshot. Messages that the server has not taken yet stay.
+   * Replaces everything with a snapshot. Messages that the server has not accepted yet stay.
    * @param {Frame} frame
    */
   reset(frame) {
@@ -435,6 +447,7 @@ export class Transcript {
     for (const open of frame.streams ?? []) this.#reopen(open);
     this.hasOlder = Boolean(frame.hasOlder);
     this.loaded = true;
+    this.isRecovering = false;
     this.rev = this.snapshotRev = frame.rev;
     this.setThread(frame);
   }
@@ -455,7 +468,7 @@ export class Transcript {
   }
 
   /**
-   * Takes one delta: each once and in order, whatever the order they come in.
+   * Applies one delta. Deltas may arrive in any order and repeatedly; each is applied once, in order.
    * @param {{stream: string, message?: string, seq: number, chunks: Chunk[]}} delta
    * @returns {"applied"|"dropped"|"held"|"overflow"} `held`: one before it is missing; `overflow`: too many are held
    */
@@ -480,18 +493,23 @@ export class Transcript {
 
   /** @param {string} stream @param {StreamState} state */
   #release(stream, state) {
+    this.isRecovering = false;
     const entry = this.entry(state.message);
     let segment = entry.segments.find((candidate) => candidate.stream === stream);
     if (!segment) entry.segments.push((segment = {stream, parts: [], open: true}));
     for (let chunks = state.held.get(state.next); chunks; chunks = state.held.get(state.next)) {
       state.held.delete(state.next++);
-      for (const chunk of chunks) writeChunk(entry, segment, chunk);
+      for (const chunk of chunks) {
+        const {parts, metadata} = applyChunk({...entry.message, parts: segment.parts}, chunk);
+        segment.parts = parts;
+        if (metadata) entry.message = {...entry.message, metadata};
+      }
     }
     entry.view = null;
   }
 
   /**
-   * The deltas that are missing between what is shown and what is held.
+   * The ranges of missing deltas between those applied and those held.
    * @returns {{stream: string, from: number, to: number}[]}
    */
   gaps() {
@@ -499,13 +517,13 @@ export class Transcript {
     return waiting.map(([stream, {next, held}]) => ({stream, from: next, to: Math.min(...held.keys()) - 1}));
   }
 
-  /** Forgets the deltas that came too early: after a new subscription the server sends them again. */
+  /** Drops the held deltas: after a new subscription, the server sends them again. */
   dropHeld() {
     for (const state of this.streams.values()) state.held.clear();
   }
 
   /**
-   * Takes a page of earlier messages, and of earlier steps of one that is shown; positions put messages in place.
+   * Adds earlier messages, and earlier steps of a visible message. Messages are ordered by position.
    * @param {Message[]} messages
    * @param {boolean} hasOlder
    */
@@ -519,7 +537,7 @@ export class Transcript {
   }
 
   /**
-   * Inserts a message or replaces the one with its id. An answer comes without parts: its steps bring them.
+   * Inserts a message or replaces the one with its id. An answer has no parts at first: they come with its steps.
    * @param {Message} message
    */
   put(message) {
@@ -532,13 +550,13 @@ export class Transcript {
     this.#settleDraft(message);
   }
 
-  /** Takes the message a send was answered with, unless a frame has brought it already. @param {Message} message */
+  /** Adds the message in the reply to a send, unless a frame has added it already. @param {Message} message */
   acknowledge(message) {
     if (this.entries.has(message.id)) this.#settleDraft(message);
     else this.put(message);
   }
 
-  /** Shows a user message that the server has not taken yet. @param {string} id @param {Part[]} parts */
+  /** Shows a user message that the server has not accepted yet. @param {string} id @param {Part[]} parts */
   draft(id, parts) {
     if (this.entries.has(id)) return;
     this.drafts.set(id, {id, client_id: id, role: "user", parts, position: null, delivery: "sending"});
@@ -556,7 +574,7 @@ export class Transcript {
     if (message.client_id) this.drafts.delete(message.client_id);
   }
 
-  /** The entry of a message; an empty answer where its own frame has not come yet. @param {string} id */
+  /** The entry of a message; an empty answer if its own frame has not arrived yet. @param {string} id */
   entry(id) {
     const known = this.entries.get(id);
     if (known) return known;
@@ -574,13 +592,14 @@ export class Transcript {
   /** @param {Frame} frame of a snapshot or of type thread */
   setThread({status, title, error, retry}) {
     this.status = status;
+    this.isRecovering &&= this.isRunning;
     this.title = title ?? this.title;
     this.error = error ?? null;
     this.retry = retry ?? null;
   }
 }
 
-/** What each durable change does. @type {Map<string, (transcript: Transcript, frame: Frame) => void>} */
+/** Applies each kind of durable change. @type {Map<string, (transcript: Transcript, frame: Frame) => void>} */
 const COMMITS = new Map([
   ["step", commitStep],
   ["tool", patchTool],
@@ -593,6 +612,7 @@ const COMMITS = new Map([
 /** @type {(transcript: Transcript, frame: Frame) => void} */
 function commitStep(transcript, {message, stream, parts}) {
   transcript.end(stream);
+  transcript.isRecovering = false;
   const entry = transcript.entry(message);
   const committed = {stream, parts, open: false};
   const written = entry.segments.findIndex((segment) => segment.stream === stream);
@@ -606,6 +626,7 @@ function commitStep(transcript, {message, stream, parts}) {
 function endStream(transcript, {stream, status}) {
   transcript.end(stream);
   if (status === "finished") return;
+  transcript.isRecovering = status !== "aborted" && transcript.isRunning;
   for (const entry of transcript.entries.values()) {
     const kept = entry.segments.filter((segment) => segment.stream !== stream || !segment.open);
     if (kept.length === entry.segments.length) continue;
@@ -642,26 +663,20 @@ function approvalOf(state, approval) {
   return state === "output-denied" ? {approval: {...approval, approved: false}} : {};
 }
 
-/** @type {(entry: Entry, segment: Segment, chunk: Chunk) => void} */
-function writeChunk(entry, segment, chunk) {
-  const after = applyChunk({...entry.message, parts: segment.parts}, chunk);
-  segment.parts = after.parts;
-  if (after.metadata) entry.message = {...entry.message, metadata: after.metadata};
-}
-
 /** @type {(message: Message) => Entry} */
 const entryOf = (message) => ({message, segments: [{stream: null, parts: message.parts, open: false}], view: null});
 
 /**
- * Puts earlier steps of a message in front of those that are shown, if they are the ones right before them.
+ * Inserts earlier steps of a message before the visible ones, if they directly precede them or include them.
  * @type {(entry: Entry, earlier: Message) => void}
  */
 function putBefore(entry, {parts, omitted = 0}) {
-  const {omitted: missing, ...message} = entry.message;
-  const steps = parts.filter(({type}, index) => index === 0 || type === "step-start").length;
-  if (omitted + steps !== missing) return;
+  const {omitted: missing = 0, ...message} = entry.message;
+  const starts = parts.flatMap(({type}, index) => (index === 0 || type === "step-start" ? [index] : []));
+  const steps = missing - omitted;
+  if (steps <= 0 || steps > starts.length) return;
   entry.message = omitted ? {...message, omitted} : message;
-  entry.segments.unshift({stream: null, parts, open: false});
+  entry.segments.unshift({stream: null, parts: parts.slice(0, starts[steps]), open: false});
   entry.view = null;
 }
 
@@ -687,19 +702,24 @@ const BACKOFF_CAP_MS = 30_000;
 const STABLE_MS = 10_000;
 const HANDSHAKE_MS = 10_000;
 const PROBE_MS = 5_000;
-const PATIENT_TRIES = 7; // a hidden page gives up after these until somebody looks at it
+const PATIENT_TRIES = 7; // after these, a hidden page does not retry until it is visible again
 
-/** Close codes after which trying again cannot help. @type {Map<number, Connection["reason"]>} */
+/**
+ * Close codes after which a retry cannot help: those of this protocol, and 1007 and 1009, which servers and proxies
+ * send. @type {Map<number, Connection["reason"]>}
+ */
 const FINAL = new Map([
   [1000, "closed"],
+  [1007, "malformed"],
   [1009, "too_large"],
   [4400, "malformed"],
   [4401, "unauthorized"],
   [4403, "forbidden"],
   [4406, "outdated"],
+  [4413, "too_large"],
 ]);
 const TOO_SLOW = 4408;
-const TOO_MANY = 4429;
+const LONGEST_WAIT_SECONDS = 3_600;
 
 /**
  * @typedef {object} Pending
@@ -714,23 +734,266 @@ const TOO_MANY = 4429;
 /**
  * @typedef {object} Listener a store on a link
  * @property {string} id
- * @property {(afresh: boolean) => void} onOpen frames may be sent; `afresh`: the server wants no cursor
+ * @property {(afresh: boolean) => void} onOpen frames may be sent; `afresh`: subscribe without a cursor
  * @property {(frame: Frame) => void} onFrame
  * @property {() => void} onConnection
  */
 
-/** @type {(url: string, Socket: typeof WebSocket) => Transport} */
-const socketTransport = (url, Socket) => ({
+/** Each connection uses up a ticket. @type {(url: string, Socket: typeof WebSocket, ticket: () => Promise<string>|undefined) => Transport} */
+const socketTransport = (url, Socket, ticket) => ({
   open(on) {
     const socket = new Socket(url, PROTOCOL);
-    socket.onopen = on.opened;
+    const fail = (/** @type {any} */ error) => on.closed({code: closeCodeOf(error)});
+    socket.onopen = () => {
+      const fetched = ticket();
+      if (fetched) fetched.then(on.opened, fail);
+      else on.opened();
+    };
     socket.onclose = ({code, reason}) => on.closed({code, reason});
     socket.onmessage = ({data}) => on.frame(JSON.parse(data));
     return {send: (text) => socket.send(text), close: () => socket.close(1000)};
   },
 });
 
-/** What the page knows about itself; a worker or a test without a page counts as visible and online. */
+/**
+ * The websocket, until it has failed twice without ever working: a proxy may block it, or the server may be WSGI. From
+ * then on both are tried in turn, until one works; that one is used as long as the page lives.
+ * @type {(socket: Transport, http: Transport) => Transport}
+ */
+function autoTransport(socket, http) {
+  let failures = -1;
+  /** @type {Transport|null} */
+  let proven = null;
+  return {
+    open(on) {
+      failures++; // unless there is a welcome
+      const chosen = proven ?? (failures < 2 || failures % 2 ? socket : http);
+      return chosen.open({
+        ...on,
+        frame(frame) {
+          if (frame.type === "welcome") proven = chosen;
+          on.frame(frame);
+        },
+      });
+    },
+  };
+}
+
+/** @typedef {{ending: AbortController, signal: AbortSignal, after: number, wake: () => void}} Followed */
+
+const POLL_MS = 1_500;
+/** The server sends something every 14 seconds. */
+const SILENCE_MS = 35_000;
+const TAIL = 50;
+const MOST_ROWS = 200;
+const UNKNOWN = -2;
+
+/**
+ * The frames of the websocket over plain HTTP: commands are requests, and each thread is followed by its server-sent
+ * events. Where the server cannot stream (WSGI) or a proxy holds the stream back, it is polled.
+ * @type {(http: Http, isPolling: boolean) => Transport}
+ */
+function httpTransport(http, isPolling) {
+  const mode = {isPolling};
+  return {open: (on) => httpWire(http, on, mode)};
+}
+
+/** @type {(...names: string[]) => string} */
+const threadPath = (...names) => ["threads", ...names, ""].map(encodeURIComponent).join("/");
+
+/** Commands that must not be sent twice: the HTTP API knows no keys. */
+const ONCE = new Set(["edit", "regenerate"]);
+
+/** @type {(http: Http, on: Parameters<Transport["open"]>[0], mode: {isPolling: boolean}) => Wire} */
+function httpWire({call, request}, on, mode) {
+  /** @type {Map<string, Followed>} */
+  const threads = new Map();
+  queueMicrotask(() => on.opened());
+  const send = (/** @type {string} */ text) => {
+    const frame = JSON.parse(text);
+    const {type, thread} = frame;
+    if (type === "ping") on.frame({type: "pong", t: frame.t});
+    else if (type === "hello") greet();
+    else if (type === "subscribe") follow(frame);
+    else if (type === "unsubscribe") threads.get(thread)?.ending.abort();
+    else if (type === "fill") on.frame({type: "reset", id: frame.id, thread});
+    else if (type === "older") answer(frame, () => older(frame));
+    else answer(frame, () => command(frame));
+  };
+
+  const close = () => {
+    for (const {ending} of threads.values()) ending.abort();
+  };
+
+  async function greet() {
+    try {
+      await call("GET", "agents/");
+      on.frame({type: "welcome", heartbeat: 25});
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  /** @param {any} error */
+  function fail(error) {
+    close();
+    on.closed({code: closeCodeOf(error)});
+  }
+
+  /** @param {Frame} frame @param {() => Promise<object>} work */
+  async function answer(frame, work) {
+    const {id, thread, type} = frame;
+    try {
+      on.frame({type: "ok", id, thread, ...(await work())});
+    } catch (/** @type {any} */ error) {
+      if (error.code === "disconnected" && !ONCE.has(type)) return fail(error); // the link sends it again
+      on.frame({...errorFrame(error), id, thread});
+    }
+    threads.get(thread)?.wake();
+  }
+
+  /** @param {Frame} frame */
+  async function command({id: _id, key: _key, type, thread, message, tool_call_id: toolCall, ...fields}) {
+    const last = type === "send" ? "messages" : type.replace("tool_", "");
+    const isEdit = type === "edit";
+    const path = isEdit ? threadPath(thread, "messages", message) : threadPath(thread, ...(toolCall ? ["tool-calls", toolCall] : []), last);
+    const body = {...fields, message_id: isEdit ? undefined : message};
+    const answer = await call(isEdit ? "PUT" : "POST", path, body);
+    return type === "send" ? {message: answer} : {};
+  }
+
+  /** @param {Frame} frame */
+  async function follow(frame) {
+    const {id, thread} = frame;
+    threads.get(thread)?.ending.abort();
+    const ending = new AbortController();
+    const followed = {ending, signal: ending.signal, after: UNKNOWN, wake() {}};
+    threads.set(thread, followed);
+    try {
+      if (!mode.isPolling) await readEvents(frame, followed);
+      if (mode.isPolling) await poll(frame, followed);
+    } catch (/** @type {any} */ error) {
+      if (ending.signal.aborted) return;
+      if (error.status === 401 || error.code === "disconnected") fail(error);
+      else on.frame({...errorFrame(error), id, thread});
+    }
+  }
+
+  /** Returns where the server does not stream; otherwise it reads until the connection is lost. @param {Frame} frame @param {Followed} followed */
+  async function readEvents({id, thread, cursor}, {ending, signal}) {
+    const query = cursor ? `?cursor=${cursor.rev}.${cursor.stream}.${cursor.seq}` : "";
+    let waitMs = HANDSHAKE_MS;
+    /** @type {Timer} */
+    let timer;
+    const expect = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        mode.isPolling ||= waitMs === HANDSHAKE_MS; // a proxy that waits for the end of the response
+        ending.abort();
+        fail(disconnected());
+      }, waitMs);
+    };
+    expect();
+    try {
+      const response = await request("GET", threadPath(thread, "events") + query, undefined, signal);
+      mode.isPolling = response.status === 501;
+      if (mode.isPolling) return;
+      if (!response.ok || !response.body) return await readAnswer(response);
+      let isGone = false;
+      for await (const data of eventsOf(response.body)) {
+        waitMs = SILENCE_MS;
+        expect();
+        if (data === "") continue;
+        const frame = JSON.parse(data);
+        isGone = frame.type === "error";
+        on.frame({...frame, id});
+        id = undefined;
+      }
+      if (!isGone) throw disconnected();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** @param {Frame} frame @param {Followed} followed */
+  async function poll({id, thread}, followed) {
+    const {signal} = followed;
+    let known = "";
+    while (!signal.aborted) {
+      const {is_running: isRunning, rev, status, title, error, retry} = await call("GET", threadPath(thread), undefined, signal);
+      const mark = [rev, status, title, followed.after].join();
+      if (isRunning || mark !== known) {
+        const query = followed.after === UNKNOWN ? "" : `&after=${followed.after}`;
+        const {rows, stream: open} = await listMessages(thread, `streams=1${query}`, signal);
+        if (followed.after === UNKNOWN) followed.after = rows.at(-TAIL - 1)?.position ?? -1;
+        const messages = rows.filter(({position}) => (position ?? Infinity) > followed.after);
+        const streams = open ? [{...open, stream: open.id}] : [];
+        const hasOlder = followed.after > 0;
+        on.frame({type: "snapshot", id, thread, rev, status, title, error, retry, messages, streams, hasOlder});
+        id = null;
+      }
+      known = mark;
+      await sleep(followed);
+    }
+  }
+
+  /** All messages after those that the query leaves out. @param {string} thread @param {string} query @param {AbortSignal} [signal] */
+  async function listMessages(thread, query, signal) {
+    /** @type {Message[]} */
+    const rows = [];
+    let stream = null;
+    for (let path = `${threadPath(thread, "messages")}?limit=${MOST_ROWS}&${query}`; path; ) {
+      const answer = await call("GET", path, undefined, signal);
+      stream ??= answer.stream;
+      rows.push(...answer.results);
+      path = answer.next;
+    }
+    return {rows, stream};
+  }
+
+  /** The HTTP API lists messages from the first one on. @param {Frame} frame @returns {Promise<Frame>} */
+  async function older({thread, before, limit = TAIL, steps}) {
+    const {rows} = await listMessages(thread, "");
+    const earlier = rows.filter(({position}) => position != null && position < before + (steps ? 1 : 0));
+    const messages = earlier.slice(-limit);
+    const followed = threads.get(thread);
+    if (followed) followed.after = (messages[0]?.position ?? 0) - 1;
+    return {type: "page", messages, hasOlder: earlier.length > limit};
+  }
+
+  return {send, close};
+}
+
+/** Resolves when it is time for the next poll, or when it is woken. @type {(followed: Followed) => Promise<void>} */
+const sleep = (followed) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, POLL_MS);
+    followed.wake = () => {
+      clearTimeout(timer);
+      resolve();
+    };
+    followed.signal.addEventListener("abort", followed.wake, {once: true});
+  });
+
+/** The data of each event; an empty one for a comment. @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<string>} */
+async function* eventsOf(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    const events = (text + decoder.decode(read.value, {stream: true})).split("\n\n");
+    text = events.pop() ?? "";
+    for (const event of events) yield event.match(/^data: (.*)$/m)?.[1] ?? "";
+  }
+}
+
+/** @type {(error: any) => Frame} */
+const errorFrame = ({code, message, retryable}) => ({type: "error", code, message, retryable});
+
+/** The close code of a websocket that would have failed in this way. @type {(error: any) => number} */
+const closeCodeOf = ({status}) => 4000 + (status ?? 0);
+
+/** Whether the page is visible and online. A worker or a test without a page counts as both. */
 const page = {
   isHidden: () => globalThis.document?.visibilityState === "hidden",
   isOnline: () => globalThis.navigator?.onLine !== false,
@@ -747,10 +1010,11 @@ const page = {
 };
 
 /**
- * One connection to the server that comes back by itself, and the requests that wait for it.
+ * One connection to the server that reconnects automatically, and the requests that wait for it.
  *
- * A durable request (a command) is sent again, with the same key, until it is answered; any other fails when the
- * connection breaks. The wait between tries is random up to a limit that doubles: a crowd does not return at once.
+ * A durable request (a command) is sent again, with the same key, until it has a reply; any other fails when the
+ * connection is lost. The delay between retries is random up to a limit that doubles, so that many clients do not
+ * reconnect at the same moment.
  */
 class Link {
   /** @type {Connection} */
@@ -763,10 +1027,14 @@ class Link {
   #pending = new Map();
   /** @type {Wire|null} */
   #wire = null;
+  /** The server's closing frame. @type {Frame|null} */
+  #closing = null;
   #tries = 0;
+  /** The server asked not to connect before this time, in milliseconds since the epoch. */
+  #notBefore = 0;
   #serial = 0;
   #afresh = false;
-  #frameLimit = Infinity;
+  #limits = {frame: Infinity, values: Infinity};
   #heartbeatMs = 25_000;
   /** @type {Record<"retry"|"beat"|"stable"|"deadline", Timer>} */
   #timers = {retry: undefined, beat: undefined, stable: undefined, deadline: undefined};
@@ -780,7 +1048,7 @@ class Link {
   }
 
   /** @param {Listener} listener */
-  attach(listener) {
+  enlist(listener) {
     this.#listeners.add(listener);
     if (this.connection.state === "idle") this.connect();
     else if (this.connection.state === "open") listener.onOpen(false);
@@ -799,7 +1067,7 @@ class Link {
   };
 
   /**
-   * Sends a request and gives the server's answer. Rejects with DurableAgentsError.
+   * Sends a request and resolves with the server's reply. Rejects with DurableAgentsError.
    * @param {Frame} frame without `id`
    * @param {{durable?: boolean}} [options]
    * @returns {Promise<Frame>}
@@ -807,7 +1075,7 @@ class Link {
   request(frame, {durable = false} = {}) {
     const {state, reason} = this.connection;
     if (state === "closed") return Promise.reject(disconnected(reason ?? "closed"));
-    if (state !== "open" && !durable) return Promise.reject(disconnected("disconnected"));
+    if (state !== "open" && !durable) return Promise.reject(disconnected());
     const id = this.#nextId();
     return new Promise((resolve, reject) => {
       this.#pending.set(id, {frame: {...frame, id}, durable, resolve, reject});
@@ -815,7 +1083,7 @@ class Link {
     });
   }
 
-  /** Connects now, also after the connection was closed for good. */
+  /** Connects now, even if the state is `closed`. */
   connect() {
     clearTimeout(this.#timers.retry);
     this.#unlisten ??= page.listen(() => this.#wake(), () => this.#sleep());
@@ -835,11 +1103,12 @@ class Link {
   #open() {
     const isCurrent = () => this.#wire === wire;
     const wire = this.#transport.open({
-      opened: () => isCurrent() && this.#sendFrame({type: "hello", version: VERSION}),
+      opened: (ticket) => isCurrent() && this.#sendFrame({type: "hello", version: VERSION, ticket}),
       frame: (frame) => isCurrent() && this.#receive(frame),
       closed: (end) => isCurrent() && this.#lost(end),
     });
     this.#wire = wire;
+    this.#closing = null;
   }
 
   /** @param {Frame} frame */
@@ -847,18 +1116,19 @@ class Link {
     clearTimeout(this.#timers.deadline);
     this.#timers.deadline = undefined;
     if (frame.type === "welcome") return this.#welcome(frame);
+    if (frame.type === "closing") return this.#onClosing(frame);
     for (const listener of this.#listeners) if (listener.id === frame.thread) listener.onFrame(frame);
     const pending = this.#pending.get(frame.id);
     if (!pending) return;
     this.#pending.delete(frame.id);
-    if (frame.type === "error") pending.reject(refusal(frame));
+    if (frame.type === "error") pending.reject(new DurableAgentsError(frame.code, frame.message, {retryable: frame.retryable}));
     else pending.resolve(frame);
   }
 
   /** @param {Frame} frame */
   #welcome({heartbeat, limits}) {
     this.#heartbeatMs = (heartbeat ?? 25) * 1000;
-    this.#frameLimit = limits?.frame ?? Infinity;
+    this.#limits = {frame: Infinity, values: Infinity, ...limits};
     this.#timers.stable = setTimeout(() => (this.#tries = 0), STABLE_MS);
     this.#timers.beat = setInterval(() => this.#ping(this.#heartbeatMs + PROBE_MS), this.#heartbeatMs);
     this.#publish("open");
@@ -868,49 +1138,60 @@ class Link {
     for (const [id, {durable}] of this.#pending) if (durable) this.#transmit(id);
   }
 
+  /** The close code may get lost, and not every server sends a reason. @param {Frame} frame */
+  #onClosing(frame) {
+    this.#closing = frame;
+    this.#expectFrame(PROBE_MS);
+  }
+
   /** @param {number} patienceMs */
   #ping(patienceMs) {
     this.#sendFrame({type: "ping", t: Date.now()});
-    if (this.#timers.deadline === undefined) this.#expectFrame(patienceMs);
+    if (this.#timers.deadline === undefined || patienceMs === PROBE_MS) this.#expectFrame(patienceMs);
   }
 
   /** @param {number} patienceMs */
   #expectFrame(patienceMs) {
     clearTimeout(this.#timers.deadline);
-    this.#timers.deadline = setTimeout(() => this.#lost({code: 1006, reason: "no answer"}), patienceMs);
+    this.#timers.deadline = setTimeout(() => this.#lost({code: 1006}), patienceMs);
   }
 
   /** @param {Closing} end */
-  #lost({code, reason}) {
+  #lost(end) {
+    const {code = end.code, retryAfter = 0} = /** @type {Partial<Frame>} */ (this.#closing ?? {});
     this.#abandon();
-    this.#failPending(({durable}) => !durable, disconnected("disconnected"));
+    this.#failPending(({durable}) => !durable, disconnected());
     const final = FINAL.get(code);
     if (final) return this.#finish(final);
     this.#afresh ||= code === TOO_SLOW;
+    this.#notBefore = Date.now() + 1000 * Math.min(retryAfter, LONGEST_WAIT_SECONDS);
     if (!page.isOnline()) return this.#publish("offline");
-    this.#retryLater(code === TOO_MANY && reason ? Number(reason) * 1000 : NaN);
+    this.#retryLater();
   }
 
-  /** @param {number} toldMs how long the server asked to wait, or NaN */
-  #retryLater(toldMs) {
+  #retryLater() {
     const limit = Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** this.#tries++);
-    const waitMs = Number.isFinite(toldMs) ? toldMs : Math.random() * limit;
-    if (page.isHidden() && this.#tries > PATIENT_TRIES) return this.#publish("waiting");
+    const askedMs = this.#notBefore - Date.now();
+    if (askedMs <= 0 && page.isHidden() && this.#tries > PATIENT_TRIES) return this.#publish("waiting");
+    this.#retryIn(askedMs > 0 ? askedMs : Math.random() * limit);
+  }
+
+  /** @param {number} waitMs */
+  #retryIn(waitMs) {
+    clearTimeout(this.#timers.retry);
     this.#timers.retry = setTimeout(() => this.connect(), waitMs);
     this.#publish("waiting", {retryAt: Date.now() + waitMs});
   }
 
-  /** The network or the reader is back. */
+  /** The page is online or visible again. */
   #wake() {
     const {state} = this.connection;
-    if (state === "open") this.#probe();
-    else if (state === "waiting" || state === "offline") this.connect();
-  }
-
-  /** A laptop that slept holds a socket that only looks open: ask, and do not wait long for the answer. */
-  #probe() {
-    this.#sendFrame({type: "ping", t: Date.now()});
-    this.#expectFrame(PROBE_MS);
+    // After a laptop has slept, its socket may only look open: send a ping with a short deadline.
+    if (state === "open") return this.#ping(PROBE_MS);
+    if (state !== "waiting" && state !== "offline") return;
+    const askedMs = this.#notBefore - Date.now();
+    if (askedMs > 0) this.#retryIn(askedMs);
+    else this.connect();
   }
 
   #sleep() {
@@ -920,7 +1201,7 @@ class Link {
     }
   }
 
-  /** Lets go of the wire; what still comes from it is ignored. */
+  /** Abandons the wire; later events from it are ignored. */
   #abandon() {
     const wire = this.#wire;
     this.#wire = null;
@@ -950,8 +1231,11 @@ class Link {
     const pending = this.#pending.get(id);
     if (!pending) return;
     const text = JSON.stringify(pending.frame);
-    // The server would close the connection over it, and sending it again would do so for ever.
-    if (new TextEncoder().encode(text).length <= this.#frameLimit) return this.#wire?.send(text);
+    // The server would close the connection because of this frame, again after each retry.
+    const bytes = new TextEncoder().encode(text).length;
+    // JSON values are counted as the server does: those that begin outside of strings.
+    const values = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/g, "").replace(/[^[{,]+/g, "").length;
+    if (bytes <= this.#limits.frame && values <= this.#limits.values) return this.#wire?.send(text);
     this.#pending.delete(id);
     pending.reject(new DurableAgentsError("too_large", "This message is too large to send."));
   }
@@ -973,21 +1257,19 @@ class Link {
   }
 }
 
-/** @type {(code: string) => DurableAgentsError} */
-const disconnected = (code) =>
+/** @type {(code?: string) => DurableAgentsError} */
+const disconnected = (code = "disconnected") =>
   new DurableAgentsError(code, "There is no connection to the server.", {retryable: code === "disconnected"});
-
-/** @type {(frame: Frame) => DurableAgentsError} */
-const refusal = ({code, message, retryable}) => new DurableAgentsError(code, message, {retryable});
 
 // ------------------------------------------------------------------------------------------------------------- Store
 
 const FILL_AFTER_MS = 150;
 const FRAME_MS = 16;
 const RESUBSCRIBE_MS = 1_000;
+const LINGER_MS = 5_000;
 
 /**
- * Runs before the next paint. A hidden page never paints, so there a timer does.
+ * Calls `run` before the next paint. A hidden page never paints, so it uses a timer.
  * @type {(run: () => void) => void}
  */
 function beforePaint(run) {
@@ -995,15 +1277,13 @@ function beforePaint(run) {
   else setTimeout(run, FRAME_MS);
 }
 
-/** @type {() => string} */
-function newId() {
-  if (crypto.randomUUID) return crypto.randomUUID(); // absent on plain http except on localhost
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+/** `crypto.randomUUID` is absent on plain http. @type {() => string} */
+const newId = () => crypto.getRandomValues(new BigUint64Array(2)).join("-");
 
 /**
- * One thread, kept live. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`; listeners are called at most
- * once per painted frame. It goes live with its first listener or command and stays so until `close`.
+ * One thread, kept up to date. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`; listeners are called at
+ * most once per painted frame. It subscribes with its first listener or command, and unsubscribes some seconds after its
+ * last listener has gone; what it knows is kept, so that the next listener costs only what was missed.
  */
 class ThreadStore {
   /** @type {Set<() => void>} */
@@ -1022,16 +1302,20 @@ class ThreadStore {
   #fillTimer;
   /** @type {Timer} */
   #retryTimer;
+  /** @type {Timer} */
+  #lingerTimer;
   #link;
   #onClose;
+  #onChange;
   /** @type {Listener} */
   #listener;
 
-  /** @param {string} id @param {Link} link @param {() => void} onClose */
-  constructor(id, link, onClose) {
+  /** @param {string} id @param {Link} link @param {() => void} onClose @param {(snapshot: Snapshot) => void} onChange */
+  constructor(id, link, onClose, onChange) {
     this.id = id;
     this.#link = link;
     this.#onClose = onClose;
+    this.#onChange = onChange;
     this.#listener = {
       id,
       onOpen: (afresh) => this.#enter(afresh),
@@ -1041,23 +1325,27 @@ class ThreadStore {
   }
 
   /**
-   * Calls `listener` after each change. Returns the function that ends it.
+   * Calls `listener` after each change. Returns a function that unsubscribes it.
    * @param {() => void} listener
    * @returns {() => void}
    */
   subscribe = (listener) => {
     this.#listeners.add(listener);
     this.#attach();
-    return () => void this.#listeners.delete(listener);
+    return () => {
+      if (!this.#listeners.delete(listener) || this.#listeners.size) return;
+      clearTimeout(this.#lingerTimer); // React mounts twice, and readers switch to and fro
+      this.#lingerTimer = setTimeout(() => this.#detach(), LINGER_MS);
+    };
   };
 
-  /** What is known now: the same object until something changes. */
+  /** The current state: the same object until something changes. */
   getSnapshot = () => (this.#snapshot ??= this.#takeSnapshot());
 
   /**
-   * Sends a user message. It shows at once with `delivery: "sending"`, and is sent again by itself after a lost
-   * connection. Resolves with the stored message; rejects with DurableAgentsError, the message then shows as failed.
-   * Send it again with its `clientId` to try once more: the server takes one message per id.
+   * Sends a user message. It appears at once with `delivery: "sending"`, and is sent again automatically after a lost
+   * connection. Resolves with the stored message. If it rejects with DurableAgentsError, the message appears as failed;
+   * to retry, send it with the same `clientId`, since the server accepts one message per id.
    *
    * @param {string} prompt
    * @param {{parts?: Part[], clientId?: string}} [options]
@@ -1079,7 +1367,7 @@ class ThreadStore {
     }
   };
 
-  /** Ends the run that is going on; what was said so far stays. Twice is once. @returns {Promise<void>} */
+  /** Stops the current run; the text so far is kept. Idempotent. @returns {Promise<void>} */
   stop = async () => {
     this.#isStopping = this.#transcript.isRunning;
     this.#changed();
@@ -1092,11 +1380,11 @@ class ThreadStore {
     }
   };
 
-  /** Goes on with a thread that failed or was stopped. @returns {Promise<void>} */
+  /** Continues a thread that failed or was stopped. @returns {Promise<void>} */
   resume = async () => void (await this.#command("resume", {}));
 
   /**
-   * Says a message of the user's anew and has it answered; what came after it goes.
+   * Replaces a message of the user and answers it again. Later messages are removed.
    * @param {string} messageId
    * @param {string | any[]} said a text, or parts
    * @returns {Promise<void>}
@@ -1105,32 +1393,32 @@ class ThreadStore {
     void (await this.#command("edit", {message: messageId, ...(typeof said === "string" ? {prompt: said} : {parts: said})}));
 
   /**
-   * Has the last answer made anew, or the one of this id, or of this question.
-   * @param {string} [messageId]
+   * Regenerates an answer.
+   * @param {string} [messageId] of the answer or of the user's message; by default, the last answer
    * @returns {Promise<void>}
    */
   regenerate = async (messageId) => void (await this.#command("regenerate", messageId === undefined ? {} : {message: messageId}));
 
   /**
-   * Gives the result of a call that runs in the browser, or that somebody else answers. The first answer counts.
+   * Adds the result of a client or deferred call. The first answer counts.
    * @param {string} toolCallId
    * @param {any} result any JSON value
    * @returns {Promise<void>}
    */
-  addToolOutput = async (toolCallId, result) =>
-    void (await this.#command("tool_output", {tool_call_id: toolCallId, output: result ?? null}));
+  addToolResult = async (toolCallId, result) =>
+    void (await this.#command("tool_result", {tool_call_id: toolCallId, result: result ?? null}));
 
   /**
-   * Says that such a call failed, in words for the model.
+   * Fails a client or deferred call, with an error for the model.
    * @param {string} toolCallId
    * @param {string} error
    * @returns {Promise<void>}
    */
   addToolError = async (toolCallId, error) =>
-    void (await this.#command("tool_output", {tool_call_id: toolCallId, error}));
+    void (await this.#command("tool_error", {tool_call_id: toolCallId, error}));
 
   /**
-   * Lets a call run that waits for approval, with other arguments than the model's where they are given.
+   * Approves a call that waits for approval. `arguments`, if given, replace the model's.
    * @param {string} toolCallId
    * @param {{arguments?: Record<string, any>, reason?: string}} [decision]
    * @returns {Promise<void>}
@@ -1139,7 +1427,7 @@ class ThreadStore {
     void (await this.#command("approve", {...decision, tool_call_id: toolCallId, approved: true}));
 
   /**
-   * Does not let it run; the model is told why.
+   * Rejects a call that waits for approval. The model gets the reason.
    * @param {string} toolCallId
    * @param {{reason?: string}} [decision]
    * @returns {Promise<void>}
@@ -1148,7 +1436,7 @@ class ThreadStore {
     void (await this.#command("reject", {...decision, tool_call_id: toolCallId}));
 
   /**
-   * Loads the messages before the oldest one shown, and first the steps that it lacks.
+   * Loads the omitted steps of the oldest visible message or, if there are none, earlier messages.
    * @param {number} [limit]
    * @returns {Promise<void>}
    */
@@ -1159,19 +1447,25 @@ class ThreadStore {
     await this.#link.request({type: "older", thread: this.id, before, limit, ...(steps ? {steps} : {})});
   };
 
-  /** Ends the subscription. The store stays as it is and hears nothing more; `client.thread(id)` gives a new one. */
+  /** Ends the subscription. The store is not updated any more; `client.thread(id)` returns a new one. */
   close = () => {
-    clearTimeout(this.#fillTimer);
-    clearTimeout(this.#retryTimer);
     this.#listeners.clear();
-    this.#link.detach(this.#listener);
+    this.#detach();
     this.#onClose();
   };
 
   #attach() {
+    clearTimeout(this.#lingerTimer);
     if (this.#isAttached) return;
     this.#isAttached = true;
-    this.#link.attach(this.#listener);
+    this.#link.enlist(this.#listener);
+  }
+
+  #detach() {
+    this.#clearTimers();
+    clearTimeout(this.#lingerTimer);
+    this.#isAttached = this.#isSubscribing = false;
+    this.#link.detach(this.#listener);
   }
 
   /** @param {string} type @param {Record<string, any>} fields */
@@ -1180,11 +1474,9 @@ class ThreadStore {
     return this.#link.request({type, thread: this.id, key: newId(), ...fields}, {durable: true});
   }
 
-  /** @param {boolean} afresh without a cursor: ask for everything */
+  /** @param {boolean} afresh whether to subscribe without a cursor, for a new snapshot */
   #enter(afresh) {
-    clearTimeout(this.#fillTimer);
-    clearTimeout(this.#retryTimer);
-    this.#fillTimer = undefined;
+    this.#clearTimers();
     this.#isSubscribing = true;
     this.#transcript.dropHeld();
     const cursor = afresh ? null : this.#transcript.cursor();
@@ -1195,7 +1487,7 @@ class ThreadStore {
   /** @param {DurableAgentsError} error */
   #onRefused(error) {
     this.#isSubscribing = false;
-    if (error.code === "disconnected") return; // the link comes back and calls onOpen
+    if (error.code === "disconnected") return; // the link reconnects and calls onOpen
     if (error.retryable) {
       const waitMs = Math.min(BACKOFF_CAP_MS, RESUBSCRIBE_MS * 2 ** this.#refusals++);
       this.#retryTimer = setTimeout(() => this.#enter(false), waitMs);
@@ -1207,32 +1499,31 @@ class ThreadStore {
 
   #onConnection() {
     if (this.#link.connection.state !== "open") {
-      clearTimeout(this.#fillTimer);
-      clearTimeout(this.#retryTimer);
-      this.#fillTimer = undefined;
+      this.#clearTimers();
       this.#isSubscribing = false;
     }
     this.#changed();
   }
 
+  #clearTimers() {
+    clearTimeout(this.#fillTimer);
+    clearTimeout(this.#retryTimer);
+    this.#fillTimer = undefined;
+  }
+
   /** @param {Frame} frame */
   #receive(frame) {
-    if (frame.type === "snapshot") this.#onSnapshot(frame);
-    else if (frame.type === "resumed") this.#onSubscribed();
+    if (frame.type === "snapshot") this.#transcript.reset(frame);
+    if (frame.type === "snapshot" || frame.type === "resumed") this.#onSubscribed();
     else if (frame.type === "delta") this.#onDelta(frame);
     else if (frame.type === "deltas") this.#onFill(frame);
     else if (frame.type === "reset") this.#enter(true);
     else if (frame.type === "page") this.#transcript.addOlder(frame.messages, frame.hasOlder);
-    else if (isUnasked(frame)) this.#refused = problemOf(frame);
+    // An error without a request means that the thread is gone.
+    else if (frame.type === "error" && frame.id == null) this.#refused = problemOf(frame);
     else if (frame.rev === undefined || !this.#transcript.commit(frame)) return;
     this.#isStopping &&= this.#transcript.isRunning;
     this.#changed();
-  }
-
-  /** @param {Frame} frame */
-  #onSnapshot(frame) {
-    this.#transcript.reset(frame);
-    this.#onSubscribed();
   }
 
   #onSubscribed() {
@@ -1256,7 +1547,7 @@ class ThreadStore {
     }
   }
 
-  /** @param {Frame} frame the answer to a fill; one that does not help is answered by starting over */
+  /** @param {Frame} frame the reply to a fill; if it does not close the gap, the store subscribes again */
   #onFill({stream, deltas}) {
     const outcomes = deltas.map((/** @type {any} */ delta) => this.#transcript.delta({stream, ...delta}));
     const isStuck = this.#transcript.gaps().some((gap) => gap.stream === stream);
@@ -1278,6 +1569,7 @@ class ThreadStore {
   #notify() {
     this.#isScheduled = false;
     for (const listener of [...this.#listeners]) listener();
+    this.#onChange(this.getSnapshot());
   }
 
   /** @returns {Snapshot} */
@@ -1298,38 +1590,212 @@ class ThreadStore {
       isComplete: status === "completed",
       isFailed: status === "failed",
       isStopped: status === "stopped",
+      isRecovering: isRunning && (retry !== null || this.#transcript.isRecovering),
+      isReplaying: loaded && this.#isSubscribing,
       refused: this.#refused,
       connection: this.#link.connection,
     });
   }
 }
 
-/** An error that answers no request says that the thread is gone. @type {(frame: Frame) => boolean} */
-const isUnasked = ({type, id}) => type === "error" && id == null;
-
 /** @type {(error: any) => Problem} */
 const problemOf = (error) => ({code: error.code ?? "unknown", message: error.message});
+
+// ------------------------------------------------------------------------------------------------------- Thread list
+
+const REFRESH_MS = 10_000;
+const PAGE = 30;
+
+/**
+ * @typedef {object} ThreadListSnapshot
+ * @property {Record<string, any>[]} threads the most recently changed first
+ * @property {boolean} hasMore whether `loadMore` has something to load
+ * @property {boolean} isLoading
+ * @property {Problem|null} error why the list could not be loaded
+ */
+
+/**
+ * Returns the store of the caller's threads, which are loaded with the first listener. Threads that the client follows
+ * change at once; the others are looked up every ten seconds while the page is visible and one of them runs, and when
+ * the page becomes visible.
+ * @param {ReturnType<typeof restApi>} api
+ * @param {ThreadFilter} filter
+ */
+function threadList(api, filter) {
+  /** @type {Set<() => void>} */
+  const listeners = new Set();
+  /** @type {Map<string, Record<string, any>>} */
+  const rows = new Map();
+  /** @type {string|null} */
+  let next = null;
+  let isLoading = true;
+  /** @type {Problem|null} */
+  let error = null;
+  /** Requests run one after the other, so that an old answer cannot replace a newer one. @type {Promise<void>} */
+  let last = Promise.resolve();
+  /** @type {ThreadListSnapshot|null} */
+  let snapshot = null;
+  /** @type {(() => void)|null} */
+  let stop = null;
+
+  const changed = () => {
+    snapshot = null;
+    for (const listener of [...listeners]) listener();
+  };
+  /** @type {(query: ThreadFilter & {page?: string}, isWhole: boolean) => Promise<void>} `isWhole`: others are gone */
+  const load = (query, isWhole) =>
+    (last = last.then(async () => {
+      try {
+        const answer = await api.listThreads(query);
+        if (isWhole) rows.clear();
+        for (const thread of answer.results) rows.set(thread.id, thread);
+        next = answer.next;
+        error = null;
+      } catch (problem) {
+        error = problemOf(problem);
+      }
+      isLoading = false;
+      changed();
+    }));
+  /** Loads as many threads again as are listed. */
+  const refresh = () => load({...filter, limit: Math.min(MOST_ROWS, Math.max(rows.size, filter.limit ?? PAGE))}, true);
+  const start = () => {
+    refresh();
+    const timer = setInterval(() => {
+      if (!page.isHidden() && [...rows.values()].some(({status}) => RUNNING.has(status))) refresh();
+    }, REFRESH_MS);
+    const unlisten = page.listen(refresh, () => {});
+    return () => {
+      clearInterval(timer);
+      unlisten();
+      stop = null;
+    };
+  };
+  /** Lists a thread, or replaces it. @param {Record<string, any>} thread */
+  const put = (thread) => {
+    rows.set(thread.id, thread);
+    changed();
+  };
+  return {
+    /** @param {() => void} listener @returns {() => void} */
+    subscribe(listener) {
+      listeners.add(listener);
+      stop ??= start();
+      return () => void (listeners.delete(listener) && !listeners.size && stop?.());
+    },
+    /** The current state: the same object until something changes. @returns {ThreadListSnapshot} */
+    getSnapshot: () =>
+      (snapshot ??= {
+        threads: [...rows.values()].sort((one, other) => other.updated_at.localeCompare(one.updated_at)),
+        hasMore: next !== null,
+        isLoading,
+        error,
+      }),
+    refresh,
+    put,
+    /** Loads the next page. */
+    loadMore: () => (next ? load({page: next}, false) : last),
+    /** Lists the threads that contain these words; all for an empty text. @param {string} words */
+    search(words) {
+      filter = {...filter, search: words || undefined};
+      rows.clear();
+      return refresh();
+    },
+    /** @param {string} id @param {string} title */
+    rename: (id, title) => api.updateThread(id, {title}).then(put),
+    /** @param {string} id @param {boolean} [archived] */
+    archive: (id, archived = true) => api.updateThread(id, {archived}).then(refresh),
+    /** Deletes a thread with everything in it. @param {string} id */
+    remove: (id) => api.deleteThread(id).then(refresh),
+    /** Takes what is known better than by the last refresh; for listed threads only. @param {string} id @param {Record<string, any>} changes */
+    update(id, changes) {
+      const thread = rows.get(id);
+      if (!thread || Object.keys(changes).every((key) => thread[key] === changes[key])) return;
+      put({...thread, ...changes, updated_at: new Date().toISOString()});
+    },
+  };
+}
+
+// ------------------------------------------------------------------------------------------------------- Smooth text
+
+/** A backlog is shown within about this time, however long it is. */
+const CATCH_UP_SECONDS = 0.5;
+
+/**
+ * Shows a text that grows in bursts at an even pace: a number of characters per second, more when it falls behind. Text
+ * that is there at first is shown at once unless `startStreaming`; so is everything where the reader prefers reduced
+ * motion or cannot see the page.
+ *
+ * @param {(visible: string, state: {cursor: number, isStreaming: boolean}) => void} show
+ * @param {{charsPerSec?: number, startStreaming?: boolean}} [options]
+ * @returns {{update: (text: string) => void, close: () => void}} `update` takes the whole text so far
+ */
+export function smoothText(show, {charsPerSec = 256, startStreaming = false} = {}) {
+  let text = "";
+  let cursor = startStreaming ? 0 : Infinity;
+  let before = 0;
+  let isScheduled = false;
+  let isClosed = false;
+  const isCalm = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
+
+  const step = () => {
+    isScheduled = false;
+    const pace = Math.max(charsPerSec, (text.length - cursor) / CATCH_UP_SECONDS);
+    cursor += (pace * Math.min(100, Date.now() - before)) / 1000;
+    tell();
+  };
+  const tell = () => {
+    if (isClosed || isScheduled) return;
+    before = Date.now();
+    const isStreaming = cursor < text.length && !page.isHidden();
+    cursor = isStreaming ? cursor : text.length;
+    const end = Math.floor(cursor);
+    const isWithinCharacter = Number(text.codePointAt(end - 1)) > 0xffff;
+    show(text.slice(0, end - Number(isWithinCharacter)), {cursor: end, isStreaming});
+    isScheduled = isStreaming;
+    if (isStreaming) beforePaint(step);
+  };
+  return {
+    update(after) {
+      if (isCalm || !after.startsWith(text.slice(0, Math.floor(cursor)))) cursor = Infinity;
+      text = after;
+      tell();
+    },
+    close() {
+      isClosed = true;
+    },
+  };
+}
 
 // ------------------------------------------------------------------------------------------------------------ Client
 
 /**
- * A client of one server. It connects with its first live thread; `close` ends everything.
+ * Creates a client of one server. It connects with its first subscribed thread; `close` ends everything.
  * @param {ClientOptions} [options]
  */
 export function createClient(options = {}) {
-  const {url = "/agents/", WebSocket: Socket = globalThis.WebSocket} = options;
-  const base = new URL(url, globalThis.location?.href);
-  const socketUrl = new URL(options.socketUrl ?? "/ws/agents/", base);
-  socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
-  const link = new Link(socketTransport(socketUrl.href, Socket));
+  const {url = "/agents/"} = options;
+  const base = new URL(url, globalThis.location?.href ?? "http://server"); // on a server, it is made and not used
+  const http = httpOf(base, options);
+  const link = new Link(transportOf(base, options, http));
+  const api = restApi(http);
   /** @type {Map<string, ThreadStore>} */
   const stores = new Map();
+  /** @type {Map<string, ThreadList>} */
+  const lists = new Map();
   return {
     /** The store of a thread: the same one for the same id until it is closed. @param {string} id */
     thread(id) {
-      const store = stores.get(id) ?? new ThreadStore(id, link, () => stores.delete(id));
+      const store = stores.get(id) ?? new ThreadStore(id, link, () => stores.delete(id), tellLists);
       stores.set(id, store);
       return store;
+    },
+    /** The store of the list of threads: the same one for the same filter. @param {ThreadFilter} [filter] */
+    threads(filter = {}) {
+      const key = JSON.stringify(filter);
+      const list = lists.get(key) ?? threadList(api, filter);
+      lists.set(key, list);
+      return list;
     },
     connection: {subscribe: link.watch, getSnapshot: () => link.connection},
     connect: () => link.connect(),
@@ -1337,29 +1803,47 @@ export function createClient(options = {}) {
       for (const store of [...stores.values()]) store.close();
       link.close();
     },
-    ...restApi(base, options),
+    ...api,
   };
+
+  /** @param {Snapshot} snapshot */
+  function tellLists({threadId: id, status, title}) {
+    if (status !== null) for (const list of lists.values()) list.update(id, {status, title});
+  }
 }
+
+/** @type {(base: URL, options: ClientOptions, http: Http) => Transport} */
+function transportOf(base, {transport, WebSocket: Socket = globalThis.WebSocket, socketUrl = "/ws/agents/", ticket}, http) {
+  const overHttp = httpTransport(http, transport === "polling");
+  if (transport === "sse" || transport === "polling") return overHttp;
+  const url = new URL(socketUrl, base);
+  url.protocol = url.protocol.replace("http", "ws");
+  const socket = socketTransport(url.href, Socket, ticket ?? http.ticket);
+  return transport === "websocket" ? socket : autoTransport(socket, overHttp);
+}
+
+/** @typedef {ReturnType<typeof threadList>} ThreadList */
+/** @typedef {{agent?: string, status?: string, search?: string, archived?: boolean, limit?: number}} ThreadFilter */
 
 /**
  * The HTTP API. Every method rejects with DurableAgentsError.
- * @param {URL} base
- * @param {ClientOptions} options
+ * @param {Http} http
  */
-function restApi(base, options) {
-  /** @type {(method: string, path: string, body?: object) => Promise<any>} */
-  const call = (method, path, body) => callApi(options, method, new URL(path, base), body);
+function restApi({call, upload}) {
   return {
-    /** The agents one may talk to, with their tools. @returns {Promise<Agent[]>} */
+    /** The public agents, with their tools. @returns {Promise<Agent[]>} */
     listAgents: async () => (await call("GET", "agents/")).results,
     /**
-     * One page of threads, the last changed first. Give `next` of a page as `page` for the one after it.
-     * @param {{page?: string|null, limit?: number, agent?: string, status?: string, search?: string}} [filter]
+     * One page of threads, the most recently changed first. For the next page, pass `next` as `page`.
+     * @param {ThreadFilter & {page?: string|null}} [filter]
      * @returns {Promise<{next: string|null, previous: string|null, results: Record<string, any>[]}>}
      */
-    listThreads: ({page: next, ...filter} = {}) => call("GET", next ?? `threads/?${queryOf(filter)}`),
+    listThreads: ({page: next, ...filter} = {}) => {
+      const given = Object.entries(filter).filter(([, value]) => value !== undefined);
+      return call("GET", next ?? `threads/?${new URLSearchParams(/** @type {any} */ (given))}`);
+    },
     /**
-     * Creates a thread. With a `client_id` of yours it may be repeated: the same thread comes back.
+     * Creates a thread. With a `client_id` it can be repeated safely and returns the same thread.
      * @param {{agent: string, prompt?: string, parts?: Part[], client_id?: string, title?: string}} thread
      * @returns {Promise<Record<string, any>>}
      */
@@ -1369,30 +1853,69 @@ function restApi(base, options) {
      * @param {{title?: string, archived?: boolean, metadata?: object}} changes
      * @returns {Promise<Record<string, any>>}
      */
-    updateThread: (id, changes) => call("PATCH", `threads/${encodeURIComponent(id)}/`, changes),
+    updateThread: (id, changes) => call("PATCH", threadPath(id), changes),
     /** @param {string} id @returns {Promise<void>} */
-    deleteThread: (id) => call("DELETE", `threads/${encodeURIComponent(id)}/`),
+    deleteThread: (id) => call("DELETE", threadPath(id)),
+    /**
+     * Uploads a file and resolves with the part to send it with. `onProgress` is told the share that is sent, 0 to 1.
+     * @param {File} file
+     * @param {UploadSettings} [settings]
+     * @returns {Promise<Part>}
+     */
+    uploadAttachment: upload,
   };
 }
 
-/** @type {(filter: Record<string, any>) => string} */
-function queryOf(filter) {
-  const given = Object.entries(filter).filter(([, value]) => value !== undefined);
-  return new URLSearchParams(given.map(([key, value]) => [key, String(value)])).toString();
-}
+/** @typedef {(method: string, path: string, body?: object, signal?: AbortSignal) => Promise<any>} Call */
+/** @typedef {{onProgress?: (share: number) => void}} UploadSettings */
+/** @typedef {ReturnType<typeof httpOf>} Http */
 
-/** @type {(options: ClientOptions, method: string, url: URL, body?: object) => Promise<any>} */
-async function callApi(options, method, url, body) {
-  const send = options.fetch ?? globalThis.fetch;
-  const own = typeof options.headers === "function" ? options.headers() : options.headers;
-  const headers = new Headers({Accept: "application/json", ...own});
-  if (method !== "GET") headers.set("X-CSRFToken", csrfToken(options.csrf));
-  if (body) headers.set("Content-Type", "application/json");
-  const request = {method, headers, body: body && JSON.stringify(body)};
-  const response = await send(url, {...request, credentials: "same-origin"}).catch(() => {
-    throw disconnected("disconnected");
-  });
-  return readAnswer(response);
+/** Requests to the server as the options say. @param {URL} base @param {ClientOptions} options */
+function httpOf(base, {headers: own, csrf, fetch: send}) {
+  const ownHeaders = () => new Headers(typeof own === "function" ? own() : own);
+  const headersOf = (/** @type {string} */ method) => {
+    const headers = ownHeaders();
+    headers.set("Accept", "application/json");
+    const inCookie = globalThis.document?.cookie.match(/(?:^|;\s*)csrftoken=([^;]+)/)?.[1];
+    if (method !== "GET") headers.set("X-CSRFToken", (typeof csrf === "function" ? csrf() : csrf) ?? inCookie ?? "");
+    return headers;
+  };
+  /** @type {(method: string, path: string, body?: object, signal?: AbortSignal) => Promise<Response>} */
+  const request = (method, path, body, signal) => {
+    const headers = headersOf(method);
+    if (body) headers.set("Content-Type", "application/json");
+    const sent = {method, headers, body: body && JSON.stringify(body), signal};
+    return (send ?? globalThis.fetch)(new URL(path, base), {...sent, credentials: "same-origin"}).catch(() => {
+      throw disconnected();
+    });
+  };
+  /** @type {Call} */
+  const call = async (method, path, body, signal) => readAnswer(await request(method, path, body, signal));
+  return {
+    request,
+    call,
+    /** `fetch` does not tell how much of a body is sent. @type {(file: File, settings?: UploadSettings) => Promise<Part>} */
+    async upload(file, {onProgress} = {}) {
+      /** @type {Response} */
+      const response = await new Promise((resolve, reject) => {
+        const xhr = new XMLHttpRequest();
+        xhr.open("POST", new URL("attachments/", base));
+        headersOf("POST").forEach((value, name) => xhr.setRequestHeader(name, value));
+        xhr.upload.onprogress = ({"loaded": sent, total}) => onProgress?.(sent / total); // quoted: see .ci/build.mjs
+        xhr.onloadend = () => {
+          const {status, responseText} = xhr; // without an answer, the status is 0
+          status ? resolve(new Response(responseText, {status})) : reject(disconnected());
+        };
+        const form = new FormData();
+        form.append("file", file, file.name);
+        xhr.send(form);
+      });
+      const {url, mediaType, filename} = await readAnswer(response);
+      return {type: "file", mediaType, url, filename};
+    },
+    /** A ticket for the websocket, if the caller signs in with a header. @returns {Promise<string>|undefined} */
+    ticket: () => (ownHeaders().has("Authorization") ? call("POST", "ws-ticket/").then(({ticket}) => ticket) : undefined),
+  };
 }
 
 /** @type {(response: Response) => Promise<any>} */
@@ -1403,10 +1926,4 @@ async function readAnswer(response) {
   if (ok && answer !== null) return answer;
   const {code = "unexpected_answer", detail = `The server answered ${status}, not as expected.`} = answer ?? {};
   throw new DurableAgentsError(code, detail, {status, retryable: status >= 500 || status === 429});
-}
-
-/** @type {(csrf: ClientOptions["csrf"]) => string} */
-function csrfToken(csrf) {
-  if (csrf !== undefined) return typeof csrf === "function" ? csrf() : csrf;
-  return globalThis.document?.cookie.match(/(?:^|;\s*)csrftoken=([^;]+)/)?.[1] ?? "";
 }

@@ -1,198 +1,131 @@
 /**
- * The markdown that models write, as DOM nodes. Optional: without it, show a message as plain text.
+ * Renders the Markdown that models write as DOM nodes. Optional: without it, show messages as plain text.
  *
  *     updateMarkdown(element, text);
  *
- * The text is hostile. Nodes are built one by one and text only ever becomes text nodes, so there is nothing to escape
- * and nothing to sanitise; HTML in the text is shown as text. Links lead to the web or to a mail address only, and
- * images are links too: loading one would tell its host whatever the model put into the address.
+ * The text is untrusted. Nodes are built one by one and text only becomes text nodes, so nothing needs escaping or
+ * sanitising; HTML in the text is shown as text. Links may only lead to web pages and mail addresses. Images become
+ * links too: loading one would send its host whatever the model put into the URL.
  *
- * Known: paragraphs, headings, lists, quotes, fenced code, tables, rules; emphasis, code, strike-through, links. What
- * is only half there, as while an answer streams, reads as text until its other half comes. Work is bounded: everything
- * that looks ahead looks a limited way, and nesting has a limit.
+ * Supported: paragraphs, headings, lists, quotes, fenced code, tables, rules; emphasis, code, strike-through, links.
+ * Incomplete markup, as in an answer that still streams, is shown as text until the rest arrives.
+ *
+ * Rendering takes time linear in the length of the text, whatever it contains. When a text grows, as an answer does,
+ * parsing continues at its last line: blocks are objects that persist with their elements and accept more lines. This
+ * needs limits: on nesting; on the length of a heading or a table row, which is at most one piece; and paragraphs are
+ * parsed in pieces, and emphasis, code and links cannot span two of them.
  */
 
-/**
- * A block and the lines it was made from; equal lines make equal blocks.
- * @typedef {{source: string, build: () => HTMLElement}} Block
- */
-
-/** @typedef {{block: Block, end: number}} FoundBlock the block, and the line after it */
-/** @typedef {(lines: string[], start: number, depth: number) => FoundBlock|null} BlockReader */
-/** @typedef {{node: Node, end: number}} Found the node, and the character after it */
-/** @typedef {(text: string, at: number, depth: number) => Found|null} InlineReader */
+/** @typedef {Pick<Block, "start"|"end"|"resume"|"remove">} AnyBlock */
 
 const MAX_DEPTH = 8;
-const MAX_LOOK_AHEAD = 2_000;
+const MAX_COLUMNS = 100;
+/** A piece of a paragraph ends at the first space after the first bound, or at the second bound if there is none. */
+const PIECE_CHARACTERS = 4_000;
+const LONGEST_PIECE = 5_000;
 
-/** @type {WeakMap<Element, string[]>} */
-const shown = new WeakMap();
+/** The blocks in an element, and its text without the last line, which may continue. @type {WeakMap<Element, {flow: Flow, text: string}>} */
+const views = new WeakMap();
 
 /**
- * Shows `text` in `element`, which must hold nothing else. Blocks that did not change keep their elements, so a
- * streaming answer costs its last block and a selection above it survives.
+ * Shows `text` in `element`, which must contain nothing else. If the text has only grown, existing nodes are kept, so an
+ * update costs only the last lines and a selection above them survives.
  *
  * @param {Element} element
  * @param {string} text
  */
 export function updateMarkdown(element, text) {
-  const blocks = blocksOf(linesOf(text), 0);
-  const before = shown.get(element) ?? [];
-  blocks.forEach(({source, build}, index) => {
-    if (source === before[index]) return;
-    const old = element.children[index];
-    if (old) old.replaceWith(build());
-    else element.append(build());
-  });
-  for (let extra = before.length; extra > blocks.length; extra--) element.lastElementChild?.remove();
-  shown.set(element, blocks.map(({source}) => source));
-}
-
-/** @type {(text: string) => string[]} */
-const linesOf = (text) => text.replace(/\r\n?/g, "\n").replaceAll("\t", "    ").split("\n");
-
-// ------------------------------------------------------------------------------------------------------------ Blocks
-
-/** @type {(lines: string[], depth: number) => Block[]} */
-function blocksOf(lines, depth) {
-  const blocks = [];
-  for (let start = 0; start < lines.length; ) {
-    if (isBlank(lines[start])) {
-      start++;
-      continue;
-    }
-    const {block, end} = blockAt(lines, start, depth);
-    blocks.push(block);
-    start = end;
+  let view = views.get(element);
+  if (view && !text.startsWith(view.text)) {
+    view.flow.remove();
+    view = undefined;
   }
-  return blocks;
+  const {flow, text: known} = view ?? {flow: new Flow(element, 0), text: ""};
+  const {lines, last} = linesOf(text, known.length);
+  flow.update(Math.max(0, flow.lines.length - 1), lines);
+  views.set(element, {flow, text: text.slice(0, last)});
 }
 
-/** @type {(lines: string[], start: number, depth: number) => FoundBlock} */
-function blockAt(lines, start, depth) {
-  const readers = depth < MAX_DEPTH ? READERS : [];
-  for (const read of readers) {
-    const found = read(lines, start, depth);
-    if (found) return found;
+/** The lines of a text from an offset on, and where the last one begins. @type {(text: string, from: number) => {lines: string[], last: number}} */
+function linesOf(text, from) {
+  const lines = [];
+  const ending = /\r\n|\n|\r(?!\n|$)/g; // a carriage return at the end may be the first half of \r\n
+  ending.lastIndex = from;
+  let last = from;
+  for (let match = ending.exec(text); match; match = ending.exec(text)) {
+    lines.push(spaced(text.slice(last, match.index)));
+    last = ending.lastIndex;
   }
-  return readParagraph(lines, start, depth);
+  lines.push(spaced(text.slice(last)));
+  return {lines, last};
 }
 
-/** @type {(lines: string[], start: number, end: number, build: () => HTMLElement) => FoundBlock} */
-const found = (lines, start, end, build) => ({block: {source: lines.slice(start, end).join("\n"), build}, end});
+/** @type {(line: string) => string} */
+const spaced = (line) => line.replaceAll("\t", "    ").replace("\r", "");
 
-/** @type {(line: string|undefined) => boolean} */
-const isBlank = (line) => line !== undefined && line.trim() === "";
+// ------------------------------------------------------------------------------------------------------------- Nodes
 
 /** @type {(tag: string, children?: (Node|string)[]) => HTMLElement} */
 function make(tag, children = []) {
   const element = document.createElement(tag);
-  for (const child of children) element.append(child); // there may be more than a call takes arguments
+  for (const child of children) element.append(child); // there may be more than the arguments a call can take
   return element;
 }
 
-/** @type {BlockReader} */
-function readCode(lines, start) {
-  const [, indent, fence, language] = lines[start].match(/^( {0,3})(`{3,}|~{3,})([^`]*)$/) ?? [];
-  if (!fence) return null;
-  const isEnd = (/** @type {string} */ line) => line.trim().startsWith(fence) && /^(`+|~+)$/.test(line.trim());
-  let end = start + 1;
-  while (end < lines.length && !isEnd(lines[end])) end++;
-  const code = lines.slice(start + 1, end).map((line) => cutIndent(line, indent.length));
-  return found(lines, start, Math.min(end + 1, lines.length), () => makeCode(code.join("\n"), language.trim()));
+/**
+ * Replaces the last nodes of an element. Text nodes are kept and get new text, so that a selection survives.
+ * @type {(parent: Element, old: Node[], fresh: Node[]) => Node[]}
+ */
+function changeNodes(parent, old, fresh) {
+  /** @type {Node[]} */
+  const kept = [];
+  let at = 0;
+  for (const node of fresh) {
+    for (; at < old.length && isText(old[at]) && !isText(node); at++) kept.push(rewrite(old[at], ""));
+    const slot = old[at++];
+    if (slot && isText(slot) && isText(node)) kept.push(rewrite(slot, node.data));
+    else kept.push(node);
+    if (!slot) parent.append(node);
+    else if (!isText(slot)) asElement(slot).replaceWith(node);
+  }
+  for (const node of old.slice(at)) {
+    if (isText(node)) kept.push(rewrite(node, ""));
+    else asElement(node).remove();
+  }
+  return kept;
 }
 
-/** @type {(code: string, language: string) => HTMLElement} */
-function makeCode(code, language) {
-  const element = make("pre", [make("code", [code])]);
-  element.tabIndex = 0; // it scrolls sideways, with the keyboard too
-  if (language) element.dataset.language = language.slice(0, 40);
-  return element;
+/** @type {(node: Node) => node is Text} */
+const isText = (node) => "data" in node;
+
+/** @type {(node: Node) => Element} */
+const asElement = (node) => /** @type {Element} */ (node);
+
+/** @type {(node: Node, data: string) => Node} */
+function rewrite(node, data) {
+  if (isText(node) && node.data !== data) node.data = data;
+  return node;
 }
 
-/** @type {BlockReader} */
-function readHeading(lines, start) {
-  const [, marks, text] = lines[start].match(/^ {0,3}(#{1,6}) +(.*)$/) ?? [];
-  if (!marks) return null;
-  const level = Math.min(6, marks.length + 2); // the page has its own first and second level
-  return found(lines, start, start + 1, () => make(`h${level}`, inline(text.replace(/ +#+ *$/, ""))));
-}
-
-/** @type {BlockReader} */
-function readRule(lines, start) {
-  return isRule(lines[start]) ? found(lines, start, start + 1, () => make("hr")) : null;
-}
-
-/** @type {BlockReader} */
-function readQuote(lines, start, depth) {
-  const isQuote = (/** @type {string} */ line) => /^ {0,3}>/.test(line);
-  let end = start;
-  while (end < lines.length && isQuote(lines[end])) end++;
-  if (end === start) return null;
-  const inner = lines.slice(start, end).map((line) => line.replace(/^ {0,3}> ?/, ""));
-  return found(lines, start, end, () => make("blockquote", build(blocksOf(inner, depth + 1))));
-}
-
-/** @type {(blocks: Block[]) => HTMLElement[]} */
-const build = (blocks) => blocks.map((block) => block.build());
+// ------------------------------------------------------------------------------------------------------------- Lines
 
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])( +|$)/;
+const FENCE = /^( {0,3})(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/; // only whole runs, or shorter ones would be tried as well
+const HEADING = /^ {0,3}(#{1,6}) +(.*)$/;
+const QUOTE = /^ {0,3}>/;
+const RULE = /^ *([-*_]) *(?:\1 *){2,}$/;
 
-/** @type {BlockReader} */
-function readList(lines, start, depth) {
-  const first = lines[start].match(ITEM);
-  if (!first || isRule(lines[start])) return null;
-  const kind = kindOf(first[2]);
-  /** @type {string[][]} */
-  const items = [];
-  let end = start;
-  while (end < lines.length && !isRule(lines[end])) {
-    const marker = lines[end].match(ITEM);
-    if (!marker || kindOf(marker[2]) !== kind) break;
-    const next = endOfItem(lines, end, marker[0].length);
-    items.push(itemLines(lines.slice(end, next), marker[0].length));
-    end = next;
-  }
-  return found(lines, start, end, () => makeList(items, first[2], depth));
-}
+/** What a line consists of, or nothing. @type {(line: string, pattern: RegExp) => string[]} */
+const partsOf = (line, pattern) => line.match(pattern) ?? [];
 
 /** @type {(line: string) => boolean} */
-const isRule = (line) => /^(-{3,}|\*{3,}|_{3,})$/.test(line.replaceAll(" ", ""));
+const isBlank = (line) => line.trim() === "";
 
-/** Which list an item belongs to: a change of the marker begins a new list. @type {(marker: string) => string} */
-const kindOf = (marker) => /** @type {string} */ (marker.at(-1));
+/** @type {(line: string) => boolean} */
+const isRule = (line) => RULE.test(line);
 
-/** @type {(lines: string[], start: number, indent: number) => number} */
-function endOfItem(lines, start, indent) {
-  let end = start + 1;
-  for (; end < lines.length; end++) {
-    const isInside = indentOf(lines[end]) >= indent || isBlank(lines[end]);
-    const isLazy = !isBlank(lines[end - 1]) && !ITEM.test(lines[end]) && !startsBlock(lines[end]);
-    if (!isInside && !isLazy) break;
-  }
-  return end;
-}
-
-/** @type {(lines: string[], indent: number) => string[]} */
-const itemLines = ([first, ...rest], indent) => [first.slice(indent), ...rest.map((line) => cutIndent(line, indent))];
-
-/** @type {(items: string[][], marker: string, depth: number) => HTMLElement} */
-function makeList(items, marker, depth) {
-  const isLoose = items.some((lines) => lines.slice(0, -1).some(isBlank));
-  const list = make(/\d/.test(marker) ? "ol" : "ul", items.map((lines) => makeItem(lines, isLoose, depth)));
-  const start = parseInt(marker, 10);
-  if (start > 1) list.setAttribute("start", String(start));
-  return list;
-}
-
-/** @type {(lines: string[], isLoose: boolean, depth: number) => HTMLElement} */
-function makeItem(lines, isLoose, depth) {
-  const blocks = build(blocksOf(lines, depth + 1));
-  return make("li", isLoose ? blocks : blocks.flatMap(unwrapped));
-}
-
-/** @type {(block: HTMLElement) => Node[]} */
-const unwrapped = (block) => (block.tagName === "P" ? [...block.childNodes] : [block]);
+/** Whether this line ends a paragraph that it follows. @type {(line: string) => boolean} */
+const startsBlock = (line) => /^ {0,3}(`{3}|~{3}|#{1,6} |>)/.test(line) || isRule(line);
 
 /** @type {(line: string) => number} */
 const indentOf = (line) => line.length - line.trimStart().length;
@@ -200,16 +133,375 @@ const indentOf = (line) => line.length - line.trimStart().length;
 /** @type {(line: string, indent: number) => string} */
 const cutIndent = (line, indent) => line.slice(Math.min(indent, indentOf(line)));
 
-/** @type {BlockReader} */
-function readTable(lines, start) {
-  const [head, rule] = [lines[start], lines[start + 1] ?? ""];
-  if (!head.includes("|") || !rule.includes("-") || !/^[\s|:-]+$/.test(rule)) return null;
-  const columns = cellsOf(rule);
-  if (!columns.every((cell) => /^:?-+:?$/.test(cell)) || cellsOf(head).length !== columns.length) return null;
-  let end = start + 2;
-  while (end < lines.length && lines[end].includes("|")) end++;
-  return found(lines, start, end, () => makeTable(head, columns, lines.slice(start + 2, end)));
+/** Which block begins at a line. @type {(lines: string[], at: number, depth: number) => new (flow: Flow, start: number) => AnyBlock} */
+const kindAt = (lines, at, depth) =>
+  (depth < MAX_DEPTH && KINDS.find((kind) => kind.begins(lines, at))) || Paragraph;
+
+// ------------------------------------------------------------------------------------------------------------ Blocks
+
+/** A sequence of blocks and their lines. The last line may continue; the others are final. */
+class Flow {
+  /** @type {string[]} */
+  lines = [];
+  /** @type {AnyBlock[]} */
+  #blocks = [];
+  /** The first line that is not in a block. Only blank lines separate it from the last block. */
+  #next = 0;
+
+  /** @param {Element} parent @param {number} depth @param {boolean} [isBare] whether paragraphs are shown without an element */
+  constructor(parent, depth, isBare = false) {
+    this.parent = parent;
+    this.depth = depth;
+    this.isBare = isBare;
+  }
+
+  /** Replaces the lines from `from` on. @param {number} from @param {string[]} fresh */
+  update(from, fresh) {
+    this.lines.length = from;
+    for (const line of fresh) this.lines.push(line);
+    this.#next = Math.min(this.#next, from);
+    if (this.#isBack(from)) this.#drop();
+    while (this.#blocks.length && !this.#goesOn(this.#blocks[this.#blocks.length - 1], from)) this.#drop();
+    this.#next = Math.max(this.#next, this.#blocks.at(-1)?.end ?? 0);
+    this.#read();
+  }
+
+  /**
+   * Whether the first line of the last block now belongs to the block before it: as it grows, it may become a row of a
+   * table, or the delimiter row that makes the line before it a table header.
+   * @param {number} from
+   */
+  #isBack(from) {
+    const before = this.#blocks.at(-2);
+    if (before?.end !== from || from >= this.lines.length) return false;
+    if (before instanceof Table) return isRow(this.lines[from]);
+    return from === before.start + 1 && kindAt(this.lines, before.start, this.depth) !== before.constructor;
+  }
+
+  /** @param {AnyBlock} block @param {number} from */
+  #goesOn(block, from) {
+    if (block.end < from) return true;
+    const isThere = block.start < this.lines.length;
+    return isThere && kindAt(this.lines, block.start, this.depth) === block.constructor && block.resume(this.lines, from);
+  }
+
+  #drop() {
+    const block = this.#blocks.pop();
+    block?.remove();
+    this.#next = Math.min(this.#next, block?.start ?? 0);
+  }
+
+  #read() {
+    while (this.#next < this.lines.length) {
+      if (isBlank(this.lines[this.#next])) {
+        this.#next++;
+        continue;
+      }
+      const Kind = kindAt(this.lines, this.#next, this.depth);
+      const block = new Kind(this, this.#next);
+      this.#blocks.push(block);
+      this.#next = block.end;
+    }
+  }
+
+  remove() {
+    while (this.#blocks.length) this.#drop();
+  }
 }
+
+/** Consecutive lines that form one block, and the element that shows them. */
+class Block {
+  /** @param {{parent: Element}} flow @param {number} start its first line @param {HTMLElement} element */
+  constructor({parent}, start, element) {
+    this.start = start;
+    /** The line after its last one. */
+    this.end = start + 1;
+    this.element = element;
+    parent.append(element);
+  }
+
+  /**
+   * Continues with lines that have changed from `from` on. Returns false if the block has to be parsed again.
+   * @param {string[]} _lines @param {number} from @returns {boolean}
+   */
+  resume(_lines, from) {
+    return this.start < from;
+  }
+
+  remove() {
+    this.element.remove();
+  }
+}
+
+class Rule extends Block {
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    super(flow, start, make("hr"));
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins = (lines, at) => isRule(lines[at]);
+}
+
+/** A heading, two levels down: the page has its own first and second. */
+class Heading extends Block {
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    const [, marks, text] = partsOf(flow.lines[start], HEADING);
+    super(flow, start, make(`h${Math.min(6, marks.length + 2)}`, inline(withoutClosing(text))));
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins = (lines, at) => lines[at].length <= LONGEST_PIECE && HEADING.test(lines[at]);
+}
+
+/** A heading's text without the marks that may close it, as in `# Title #`. @type {(text: string) => string} */
+function withoutClosing(text) {
+  const trimmed = text.trimEnd();
+  let end = trimmed.length;
+  while (trimmed[end - 1] === "#") end--;
+  return trimmed[end - 1] === " " ? trimmed.slice(0, end).trimEnd() : trimmed;
+}
+
+/** Code between fences, or after one. */
+class Code extends Block {
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    const [, indent, fence, language] = partsOf(flow.lines[start], FENCE);
+    const text = document.createTextNode("");
+    super(flow, start, make("pre", [make("code", [text])]));
+    this.text = text;
+    this.indent = indent.length;
+    this.fence = fence;
+    /** Its lines except the last, each with its line ending; `taken` is the line after them. */
+    this.code = "";
+    this.taken = start + 1;
+    this.isClosed = false;
+    this.element.tabIndex = 0; // it scrolls sideways, with the keyboard too
+    if (language.trim()) this.element.dataset.language = language.trim().slice(0, 40);
+    this.#take(flow.lines);
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins = (lines, at) => FENCE.test(lines[at]);
+
+  /** @param {string[]} lines @param {number} from */
+  resume(lines, from) {
+    if (this.start >= from) return false;
+    if (!this.isClosed || this.taken >= from) this.#take(lines);
+    return true;
+  }
+
+  /** @param {string[]} lines */
+  #take(lines) {
+    const last = lines.length - 1;
+    for (; this.taken < last && !this.#isEnd(lines[this.taken]); this.taken++) {
+      this.code += `${cutIndent(lines[this.taken], this.indent)}\n`;
+    }
+    this.isClosed = this.taken <= last && this.#isEnd(lines[this.taken]);
+    const isOpen = this.taken <= last && !this.isClosed;
+    this.end = Math.min(this.taken, last) + 1;
+    rewrite(this.text, isOpen ? this.code + cutIndent(lines[last], this.indent) : this.code.slice(0, -1));
+  }
+
+  /** @param {string} line */
+  #isEnd(line) {
+    return line.trim().startsWith(this.fence) && /^(`+|~+)$/.test(line.trim());
+  }
+}
+
+/** A quote, which contains blocks of its own. */
+class Quote extends Block {
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    super(flow, start, make("blockquote"));
+    this.flow = new Flow(this.element, flow.depth + 1);
+    this.resume(flow.lines, start);
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins = (lines, at) => QUOTE.test(lines[at]);
+
+  /** @param {string[]} lines @param {number} from */
+  resume(lines, from) {
+    let end = from;
+    while (end < lines.length && QUOTE.test(lines[end])) end++;
+    this.end = end;
+    this.flow.update(from - this.start, lines.slice(from, end).map((line) => line.replace(/^ {0,3}> ?/, "")));
+    return true;
+  }
+}
+
+/** A list. If blank lines separate its content (a loose list), paragraphs of its items get elements. */
+class List extends Block {
+  isLoose = false;
+  /** @type {Item[]} */
+  #items = [];
+
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    const marker = markerOf(flow.lines[start]);
+    const first = parseInt(marker, 10);
+    super(flow, start, make(/\d/.test(marker) ? "ol" : "ul"));
+    this.end = start;
+    this.depth = flow.depth;
+    this.marker = marker;
+    if (first > 1) this.element.setAttribute("start", String(first));
+    this.#read(flow.lines);
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins = (lines, at) => ITEM.test(lines[at]) && !isRule(lines[at]);
+
+  /** @param {string[]} lines @param {number} from */
+  resume(lines, from) {
+    if (this.start === from && markerOf(lines[from]) !== this.marker) return false;
+    // Until there is text after the marker, the last line may turn out not to be an item, or to have another indent.
+    while (this.#items.length && !this.#isItem(this.#items[this.#items.length - 1], lines, from)) this.#items.pop()?.remove();
+    const last = this.#items.at(-1);
+    if (!last) return false;
+    this.end = last.take(lines, from);
+    this.#read(lines);
+    return true;
+  }
+
+  /** @param {Item} item @param {string[]} lines @param {number} from */
+  #isItem(item, lines, from) {
+    if (item.start < from) return true;
+    return this.#goesOn(lines, from) && item.indent === partsOf(lines[from], ITEM)[0].length;
+  }
+
+  /** Whether there is an item of this list at a line. @param {string[]} lines @param {number} at */
+  #goesOn(lines, at) {
+    return at < lines.length && List.begins(lines, at) && kindOf(markerOf(lines[at])) === kindOf(this.marker);
+  }
+
+  /** @param {string[]} lines */
+  #read(lines) {
+    this.#loosen(lines);
+    while (this.#goesOn(lines, this.end)) {
+      const item = new Item(this, lines, this.end);
+      this.#items.push(item);
+      this.end = item.end;
+      this.#loosen(lines);
+    }
+  }
+
+  /** At the first gap, all items are rebuilt. @param {string[]} lines */
+  #loosen(lines) {
+    if (this.isLoose || !this.#items.at(-1)?.hasGap) return;
+    this.isLoose = true;
+    for (const item of this.#items) item.restart(lines);
+  }
+}
+
+/** @type {(line: string) => string} */
+const markerOf = (line) => partsOf(line, ITEM)[2] ?? "";
+
+/** Which list an item belongs to: a change of the marker begins a new list. @type {(marker: string) => string|undefined} */
+const kindOf = (marker) => marker.at(-1);
+
+/** An item of a list. */
+class Item extends Block {
+  /** Whether there is a blank line between others. Blank lines at the end do not count yet. */
+  hasGap = false;
+
+  /** @param {List} list @param {string[]} lines @param {number} start */
+  constructor(list, lines, start) {
+    super({parent: list.element}, start, make("li"));
+    this.list = list;
+    this.indent = partsOf(lines[start], ITEM)[0].length;
+    this.flow = this.#flow();
+    this.take(lines, start);
+  }
+
+  #flow() {
+    return new Flow(this.element, this.list.depth + 1, !this.list.isLoose);
+  }
+
+  /** Takes its own lines from `from` on, and returns where it ends. @param {string[]} lines @param {number} from */
+  take(lines, from) {
+    if (this.end < from) return this.end;
+    let end = Math.max(from, this.start + 1);
+    for (; end < lines.length && this.#isInside(lines, end); end++) {
+      this.hasGap ||= isBlank(lines[end - 1]) && !isBlank(lines[end]) && end - 1 > this.start;
+    }
+    this.end = end;
+    this.#show(lines, from);
+    return end;
+  }
+
+  /** @param {string[]} lines @param {number} from */
+  #show(lines, from) {
+    const cut = (/** @type {string} */ line, /** @type {number} */ index) =>
+      from + index === this.start ? line.slice(this.indent) : cutIndent(line, this.indent);
+    this.flow.update(from - this.start, lines.slice(from, this.end).map(cut));
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  #isInside(lines, at) {
+    if (indentOf(lines[at]) >= this.indent || isBlank(lines[at])) return true;
+    return !isBlank(lines[at - 1]) && !ITEM.test(lines[at]) && !startsBlock(lines[at]);
+  }
+
+  /** Rebuilds the item after its list has become loose. @param {string[]} lines */
+  restart(lines) {
+    const element = make("li");
+    this.element.replaceWith(element);
+    this.element = element;
+    this.flow = this.#flow();
+    this.#show(lines, this.start);
+  }
+}
+
+/** A table. */
+class Table extends Block {
+  /** @type {HTMLElement[]} */
+  #rows = [];
+
+  /** @param {Flow} flow @param {number} start */
+  constructor(flow, start) {
+    const [head, rule] = flow.lines.slice(start, start + 2);
+    const columns = cellsOf(rule);
+    const body = make("tbody");
+    super(flow, start, make("div", [make("table", [make("thead", [makeRow(head, columns, "th")]), body])]));
+    this.rule = rule;
+    this.columns = columns;
+    this.body = body;
+    this.element.className = "table";
+    this.element.tabIndex = 0;
+    this.#take(flow.lines);
+  }
+
+  /** @param {string[]} lines @param {number} at */
+  static begins(lines, at) {
+    const [head, rule] = [lines[at], lines[at + 1] ?? ""];
+    if (!isRow(head) || !rule.includes("-") || !/^[\s|:-]+$/.test(rule)) return false;
+    const columns = cellsOf(rule);
+    const fits = columns.length <= MAX_COLUMNS && columns.every((cell) => /^:?-+:?$/.test(cell));
+    return fits && cellsOf(head).length === columns.length;
+  }
+
+  /** @param {string[]} lines @param {number} from */
+  resume(lines, from) {
+    if (lines[this.start + 1] !== this.rule) return false;
+    while (this.#rows.length && this.start + 1 + this.#rows.length >= from) this.#rows.pop()?.remove();
+    this.#take(lines);
+    return true;
+  }
+
+  /** @param {string[]} lines */
+  #take(lines) {
+    for (this.end = this.start + 2 + this.#rows.length; this.end < lines.length && isRow(lines[this.end]); this.end++) {
+      const row = makeRow(lines[this.end], this.columns, "td");
+      this.#rows.push(row);
+      this.body.append(row);
+    }
+  }
+}
+
+/** @type {(line: string) => boolean} */
+const isRow = (line) => line.length <= LONGEST_PIECE && line.includes("|");
 
 /** @type {(line: string) => string[]} */
 function cellsOf(line) {
@@ -217,17 +509,18 @@ function cellsOf(line) {
   return inner.split(/(?<!\\)\|/).map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
-/** @type {(head: string, columns: string[], rows: string[]) => HTMLElement} */
-function makeTable(head, columns, rows) {
-  const row = (/** @type {string} */ line, /** @type {string} */ tag) => {
-    const cells = cellsOf(line);
-    return make("tr", columns.map((column, index) => makeCell(tag, cells[index] ?? "", column)));
-  };
-  const table = make("table", [make("thead", [row(head, "th")]), make("tbody", rows.map((line) => row(line, "td")))]);
-  const scroller = make("div", [table]);
-  scroller.className = "table";
-  scroller.tabIndex = 0;
-  return scroller;
+/**
+ * A row. The missing cells of a short line become one cell that spans them: otherwise a table of many rows and columns
+ * could have far more cells than its text has characters.
+ * @type {(line: string, columns: string[], tag: string) => HTMLElement}
+ */
+function makeRow(line, columns, tag) {
+  const cells = cellsOf(line).slice(0, columns.length);
+  const row = make("tr", cells.map((cell, index) => makeCell(tag, cell, columns[index])));
+  const missing = columns.length - cells.length;
+  if (missing) row.append(make(tag));
+  if (missing > 1) asElement(row.lastElementChild ?? row).setAttribute("colspan", String(missing));
+  return row;
 }
 
 /** @type {(tag: string, text: string, column: string) => HTMLElement} */
@@ -238,87 +531,264 @@ function makeCell(tag, text, column) {
   return cell;
 }
 
-/** @type {BlockReader[]} */
-const READERS = [readCode, readHeading, readRule, readQuote, readList, readTable];
+/** Any text that is no other block. */
+class Paragraph {
+  /** The nodes of its last piece, which begins at this line and so many characters after its first letter. */
+  /** @type {Node[]} */
+  #nodes = [];
+  #line;
+  #offset = 0;
 
-/** Whether this line ends a paragraph that it follows. @type {(line: string) => boolean} */
-function startsBlock(line) {
-  return /^ {0,3}(`{3}|~{3}|#{1,6} |>)/.test(line) || isRule(line);
+  /** @param {Flow} flow @param {number} start */
+  constructor({lines, parent, depth, isBare}, start) {
+    this.start = this.#line = start;
+    this.end = start + 1;
+    this.depth = depth;
+    this.isBare = isBare;
+    this.element = isBare ? parent : make("p");
+    if (!isBare) parent.append(this.element);
+    this.resume(lines, start);
+  }
+
+  /** @param {string[]} lines @param {number} from */
+  resume(lines, from) {
+    let end = Math.max(from, this.start + 1);
+    while (end < lines.length && !isBlank(lines[end]) && !this.#isOther(lines[end])) end++;
+    this.end = end;
+    let text = lines.slice(this.#line, end).map((line) => line.trimStart()).join("\n").slice(this.#offset);
+    for (let length = lengthOfPiece(text); length < text.length; length = lengthOfPiece(text)) {
+      if (!this.#isThere(length, text, lines)) break;
+      changeNodes(this.element, this.#nodes, inline(text.slice(0, length)));
+      this.#nodes = [];
+      this.#advance(length, lines);
+      text = text.slice(length);
+    }
+    this.#showLast(text.trimEnd());
+    return true;
+  }
+
+  /** @param {string} line */
+  #isOther(line) {
+    return this.depth < MAX_DEPTH && (startsBlock(line) || ITEM.test(line));
+  }
+
+  /**
+   * Whether this much of the text is certain to belong to the paragraph. Its last line may still begin another block,
+   * unless it is long. @param {number} length @param {string} text @param {string[]} lines
+   */
+  #isThere(length, text, lines) {
+    const last = this.end === lines.length ? lines[lines.length - 1].trimStart() : "";
+    return last.length >= PIECE_CHARACTERS || length <= text.length - last.length;
+  }
+
+  /** @param {number} length @param {string[]} lines */
+  #advance(length, lines) {
+    this.#offset += length;
+    for (let line = lines[this.#line].trimStart(); this.#offset > line.length; line = lines[this.#line].trimStart()) {
+      this.#offset -= line.length + 1;
+      this.#line++;
+    }
+  }
+
+  /** Rebuilds a short paragraph. @param {string} text */
+  #showLast(text) {
+    const fresh = inline(text);
+    if (this.isBare || this.#line > this.start || this.#offset || !this.#nodes.length) {
+      this.#nodes = changeNodes(this.element, this.#nodes, fresh);
+      return;
+    }
+    const element = make("p", fresh);
+    this.element.replaceWith(element);
+    this.element = element;
+    this.#nodes = fresh;
+  }
+
+  remove() {
+    if (this.isBare) changeNodes(this.element, this.#nodes, []);
+    else this.element.remove();
+  }
 }
 
-/** @type {(lines: string[], start: number, depth: number) => FoundBlock} */
-function readParagraph(lines, start, depth) {
-  const isOther = (/** @type {string} */ line) => depth < MAX_DEPTH && (startsBlock(line) || ITEM.test(line));
-  let end = start + 1;
-  while (end < lines.length && !isBlank(lines[end]) && !isOther(lines[end])) end++;
-  const text = lines.slice(start, end).map((line) => line.trimStart()).join("\n");
-  return found(lines, start, end, () => make("p", inline(text.trimEnd())));
+const KINDS = [Code, Heading, Rule, Quote, List, Table];
+
+/** Where a piece of a text ends, which depends on nothing that comes after. @type {(text: string) => number} */
+function lengthOfPiece(text) {
+  const most = Math.min(LONGEST_PIECE, text.length);
+  for (let end = PIECE_CHARACTERS; end < most; end++) if (/\s/.test(text[end])) return end;
+  if (text.length <= LONGEST_PIECE) return text.length;
+  return /[\uD800-\uDBFF]/.test(text[LONGEST_PIECE - 1]) ? LONGEST_PIECE - 1 : LONGEST_PIECE; // not within a character
 }
 
 // ------------------------------------------------------------------------------------------------------------ Inline
 
-/** @type {(text: string, depth?: number) => Node[]} */
-function inline(text, depth = 0) {
-  /** @type {Node[]} */
-  const nodes = [];
-  let plain = "";
-  for (let index = 0; index < text.length; ) {
-    /** @type {InlineReader|undefined} */
-    const read = depth < MAX_DEPTH ? INLINE.get(text[index]) : undefined;
-    const special = read?.(text, index, depth);
-    if (!special) {
-      plain += text[index++];
+/**
+ * A mark that may begin emphasis: `left` of its characters are unused, and are in the output at `index`.
+ * @typedef {{mark: string, left: number, index: number}} Opener
+ */
+
+/** How deep elements nest. @type {WeakMap<Node, number>} */
+const heights = new WeakMap();
+
+/** Characters that may begin inline markup. */
+const SPECIAL = /[\\`*_~![h]/g;
+
+/** @type {(text: string, isLabel?: boolean) => Node[]} */
+function inline(text, isLabel = false) {
+  /** @type {(Node|string)[]} */
+  const out = [];
+  const emphasis = new Emphasis(out);
+  const closingRun = runsOf(text);
+  for (let at = 0; at < text.length; ) {
+    SPECIAL.lastIndex = at;
+    const next = SPECIAL.exec(text)?.index ?? text.length;
+    if (next > at) out.push(text.slice(at, next));
+    if (next === text.length) break;
+    const mark = text[next];
+    if (mark === "*" || mark === "_" || mark === "~") {
+      at = endOfRun(text, next);
+      emphasis.take(mark, at - next, text[next - 1] ?? "", text[at] ?? "");
       continue;
     }
-    if (plain) nodes.push(document.createTextNode(plain));
-    plain = "";
-    nodes.push(special.node);
-    index = special.end;
+    const [node, end] = readNode(text, next, closingRun, isLabel) ?? [mark, next + 1];
+    out.push(node);
+    at = end;
   }
-  if (plain) nodes.push(document.createTextNode(plain));
+  return merged(out);
+}
+
+/** @type {(text: string, at: number, closingRun: (length: number, from: number) => number, isLabel: boolean) => [Node|string, number]|null} */
+function readNode(text, at, closingRun, isLabel) {
+  if (text[at] === "\\") return readEscape(text, at);
+  if (text[at] === "`") return readCodeSpan(text, at, closingRun);
+  if (text[at] === "h") return isLabel ? null : readAddress(text, at);
+  return readLink(text, at);
+}
+
+/** Texts side by side as one text node. @type {(pieces: (Node|string)[]) => Node[]} */
+function merged(pieces) {
+  /** @type {Node[]} */
+  const nodes = [];
+  /** @type {string[]} */
+  let plain = [];
+  const flush = () => {
+    const text = plain.join("");
+    if (text) nodes.push(document.createTextNode(text));
+    plain = [];
+  };
+  for (const piece of pieces) {
+    if (typeof piece === "string") {
+      plain.push(piece);
+      continue;
+    }
+    flush();
+    nodes.push(piece);
+  }
+  flush();
   return nodes;
 }
 
-/** @type {InlineReader} */
+/** @type {(text: string, at: number) => number} */
+function endOfRun(text, at) {
+  let end = at + 1;
+  while (text[end] === text[at]) end++;
+  return end;
+}
+
+/** Pairs marks by the rules of CommonMark, with a stack of open marks; visits each mark once. */
+class Emphasis {
+  /** @type {Opener[]} */
+  #open = [];
+  #out;
+
+  /** @param {(Node|string)[]} out */
+  constructor(out) {
+    this.#out = out;
+  }
+
+  /**
+   * Adds a run of marks. What it closes becomes an element; unused marks may open another one.
+   * @param {string} mark @param {number} length @param {string} before @param {string} after the characters beside it
+   */
+  take(mark, length, before, after) {
+    const canOpen = /\S/.test(after) && !(mark === "_" && isWord(before));
+    const canClose = /\S/.test(before) && !(mark === "_" && isWord(after));
+    const least = mark === "~" ? 2 : 1;
+    let left = length;
+    for (let opener = canClose && this.#opener(mark, left); opener && left >= least; opener = this.#opener(mark, left)) {
+      const used = mark === "~" ? 2 : 2 - (Math.min(left, opener.left) % 2); // of three marks, the inner pair uses one
+      if (used > Math.min(left, opener.left) || !this.#close(opener, used)) break;
+      left -= used;
+    }
+    if (!left) return;
+    if (canOpen && left >= least) this.#open.push({mark, left, index: this.#out.length});
+    this.#out.push(mark.repeat(left));
+  }
+
+  /** The one of the last openers of this mark that is as long, else the last. @type {(mark: string, left: number) => Opener|undefined} */
+  #opener(mark, left) {
+    const near = this.#open.slice(-MAX_DEPTH).filter((opener) => opener.mark === mark);
+    return near.findLast((opener) => opener.left === left) ?? near.at(-1);
+  }
+
+  /** Returns whether it is an element now, which may not nest too deep. @type {(opener: Opener, used: number) => boolean} */
+  #close(opener, used) {
+    while (this.#open.at(-1) !== opener) this.#open.pop();
+    const children = merged(this.#out.splice(opener.index + 1));
+    const height = 1 + children.reduce((highest, node) => Math.max(highest, heights.get(node) ?? 0), 0);
+    if (height > MAX_DEPTH) {
+      this.#open.length = 0; // marks that are still open would nest even deeper
+      appendTo(this.#out, children);
+      return false;
+    }
+    opener.left -= used;
+    this.#out[opener.index] = opener.mark.repeat(opener.left);
+    if (!opener.left) this.#open.pop();
+    const element = make(opener.mark === "~" ? "del" : used === 2 ? "strong" : "em", children);
+    heights.set(element, height);
+    this.#out.push(element);
+    return true;
+  }
+}
+
+/** @type {(list: (Node|string)[], nodes: Node[]) => void} */
+function appendTo(list, nodes) {
+  for (const node of nodes) list.push(isText(node) ? node.data : node);
+}
+
+/** @type {(text: string, at: number) => [string, number]|null} */
 function readEscape(text, at) {
   const next = text[at + 1] ?? "";
-  return /[!-/:-@[-`{-~]/.test(next) ? {node: document.createTextNode(next), end: at + 2} : null;
+  return /[!-/:-@[-`{-~]/.test(next) ? [next, at + 2] : null;
 }
 
-/** @type {InlineReader} */
-function readCodeSpan(text, at) {
-  const fence = /** @type {RegExpMatchArray} */ (text.slice(at, at + 10).match(/^`+/))[0];
-  const start = at + fence.length;
-  const end = text.slice(start, start + MAX_LOOK_AHEAD).search(new RegExp(`(?<!\`)${fence}(?!\`)`));
-  if (end <= 0) return null;
-  const code = text.slice(start, start + end).replaceAll("\n", " ");
-  return {node: make("code", [/^ .*[^ ].* $/.test(code) ? code.slice(1, -1) : code]), end: start + end + fence.length};
-}
-
-/** @type {InlineReader} */
-function readEmphasis(text, at, depth) {
-  const mark = text[at];
-  const delimiter = text[at + 1] === mark ? mark + mark : mark;
-  if (mark === "~" && delimiter.length < 2) return null;
-  const start = at + delimiter.length;
-  if (!/\S/.test(text[start] ?? "") || (mark === "_" && isWord(text[at - 1]))) return null;
-  const end = closing(text, start, delimiter);
-  if (end < 0) return null;
-  const tag = mark === "~" ? "del" : delimiter.length === 2 ? "strong" : "em";
-  return {node: make(tag, inline(text.slice(start, end), depth + 1)), end: end + delimiter.length};
-}
-
-/** @type {(text: string, start: number, delimiter: string) => number} */
-function closing(text, start, delimiter) {
-  const mark = delimiter[0];
-  const limit = start + MAX_LOOK_AHEAD;
-  for (let end = text.indexOf(delimiter, start + 1); end >= 0 && end < limit; end = text.indexOf(delimiter, end + 1)) {
-    if (delimiter.length === 2) while (text[end + 2] === mark) end++;
-    const isDouble = delimiter.length === 1 && (text[end + 1] === mark || text[end - 1] === mark);
-    const isInWord = mark === "_" && isWord(text[end + delimiter.length]);
-    if (/[^\s\\]/.test(text[end - 1]) && !isDouble && !isInWord) return end;
+/**
+ * Returns a function that finds the next run of backticks of a given length, or -1. Call it from left to right.
+ * @type {(text: string) => (length: number, from: number) => number}
+ */
+function runsOf(text) {
+  /** @type {Map<number, number[]>} */
+  const runs = new Map();
+  for (const {0: run, index} of text.matchAll(/`+/g)) {
+    const places = runs.get(run.length);
+    if (places) places.push(index);
+    else runs.set(run.length, [index]);
   }
-  return -1;
+  for (const places of runs.values()) places.reverse();
+  return (length, from) => {
+    const places = runs.get(length) ?? [];
+    while (places.length && places[places.length - 1] < from) places.pop();
+    return places.at(-1) ?? -1;
+  };
+}
+
+/** @type {(text: string, at: number, closingRun: (length: number, from: number) => number) => [Node|string, number]} */
+function readCodeSpan(text, at, closingRun) {
+  const start = endOfRun(text, at);
+  const end = closingRun(start - at, start);
+  if (end < 0) return [text.slice(at, start), start];
+  const code = text.slice(start, end).replaceAll("\n", " ");
+  const isPadded = code.startsWith(" ") && code.endsWith(" ") && !isBlank(code);
+  return [make("code", [isPadded ? code.slice(1, -1) : code]), end + start - at];
 }
 
 /** @type {(character: string|undefined) => boolean} */
@@ -328,46 +798,37 @@ const LABEL = String.raw`!?\[([^[\]]{0,500})\]`;
 const TARGET = String.raw`<?([^\s()<>]{1,1000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,500})?)>?`;
 const LINK = new RegExp(String.raw`${LABEL}\( {0,3}${TARGET}(?: {1,3}"[^"]{0,300}")? {0,3}\)`, "y");
 
-/** @type {InlineReader} */
-function readLink(text, at, depth) {
+/** @type {(text: string, at: number) => [Node, number]|null} */
+function readLink(text, at) {
   LINK.lastIndex = at;
   const match = LINK.exec(text);
   if (!match) return null;
   const [whole, label, address] = match;
-  const link = makeLink(address, inline(label || address, depth + 1));
-  return link && {node: link, end: at + whole.length};
+  const link = makeLink(address, () => inline(label || address, true));
+  return link && [link, at + whole.length];
 }
 
 const ADDRESS = /https?:\/\/[^\s<>"'`]{1,1000}/y;
+const AFTER_ADDRESS = new Set(".,;:!?)]*_~");
 
-/** @type {InlineReader} */
+/** @type {(text: string, at: number) => [Node, number]|null} */
 function readAddress(text, at) {
   ADDRESS.lastIndex = at;
-  if (isWord(text[at - 1])) return null;
-  const address = (ADDRESS.exec(text)?.[0] ?? "").replace(/[.,;:!?)\]*_~]+$/, "");
-  const link = makeLink(address, [document.createTextNode(address)]);
-  return link && {node: link, end: at + address.length};
+  const address = isWord(text[at - 1]) ? "" : (ADDRESS.exec(text)?.[0] ?? "");
+  let end = address.length;
+  while (AFTER_ADDRESS.has(address[end - 1])) end--;
+  const shown = address.slice(0, end);
+  const link = makeLink(shown, () => [document.createTextNode(shown)]);
+  return link && [link, at + end];
 }
 
-/** @type {(address: string, label: Node[]) => HTMLElement|null} */
+/** @type {(address: string, label: () => Node[]) => HTMLElement|null} */
 function makeLink(address, label) {
   if (!URL.canParse(address) || !/^(https?|mailto):$/.test(new URL(address).protocol)) return null;
   const link = document.createElement("a");
-  for (const node of label) link.append(node);
-  link.href = link.title = address; // the title shows where a link leads whose label says something else
+  for (const node of label()) link.append(node);
+  link.href = link.title = address; // the title shows the real address, whatever the label says
   link.rel = "noopener noreferrer nofollow";
   link.target = "_blank";
   return link;
 }
-
-/** What a character may begin. @type {Map<string, InlineReader>} */
-const INLINE = new Map([
-  ["\\", readEscape],
-  ["`", readCodeSpan],
-  ["*", readEmphasis],
-  ["_", readEmphasis],
-  ["~", readEmphasis],
-  ["[", readLink],
-  ["!", readLink],
-  ["h", readAddress],
-]);

@@ -1,0 +1,57 @@
+"""Identify who causes a state change: a user, a visitor without an account, or the project's own code."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+User: TypeAlias = Any
+"""An instance of the project's user model, of any class; for callers, also Django's anonymous user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """A person at one of the edges, or the project itself."""
+
+    user: User | None = None
+    scope: str | None = None
+    """The scope of a visitor, or of somebody who acts on a thread without an owner."""
+    via: str = "python"
+    """The edge: python, rest, chat, websocket or admin; ``cascade`` for rows that are deleted with others."""
+    is_person: bool = True
+    """False for the project's own code."""
+
+    @classmethod
+    def of(cls, by: Actor | User | None) -> Actor:
+        """Return the actor of a ``by`` argument: an actor, a user, or None for the project itself."""
+        if isinstance(by, Actor):
+            return by
+        user = by if getattr(by, "pk", None) is not None else None  # Django's anonymous user has none
+        return cls(user=user, is_person=by is not None)
+
+    @property
+    def user_id(self) -> Any:
+        """The primary key of the user, or None."""
+        return None if self.user is None else self.user.pk
+
+    @property
+    def digest(self) -> str:
+        """A text of 64 characters that is the same for the same person at every edge; empty for the project."""
+        if not self.is_person:
+            return ""
+        return scope_digest(self.scope) if self.user is None else user_digest(self.user_id)
+
+
+def user_digest(user_id: object) -> str:
+    """Return the digest of the user with this primary key."""
+    return _sha256(f"user {user_id}")
+
+
+def scope_digest(scope: str | None) -> str:
+    """Return the digest of an anonymous caller, whom the scope identifies."""
+    return _sha256(f"scope {scope}")
+
+
+def _sha256(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,287 @@
+"""Let a person decide tool calls in the admin: which calls need a person, the available decisions, and their forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from django.db.models import Q, QuerySet, TextChoices
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from durable_agents import lifecycle, strictjson
+from durable_agents.actors import Actor, User
+from durable_agents.conf import config
+from durable_agents.exceptions import InvalidPartsError, PermissionDeniedError
+from durable_agents.models import ToolCall, ToolCallStatus, ToolKind
+from durable_agents.tool_call_permissions import is_left_to, whom
+
+NO_LIMIT = "none"
+TIMES = (
+    ("900", _("15 minutes")),
+    ("3600", _("1 hour")),
+    ("86400", _("1 day")),
+    ("604800", _("7 days")),
+    (NO_LIMIT, _("without limit")),
+)
+"""The time limits that a person can choose from, in seconds."""
+
+
+class Question(TextChoices):
+    """What a call waits for."""
+
+    APPROVAL = "approval", _("Approvals")  # a person's approval, before it runs
+    OUTCOME = "outcome", _("May have run")  # a person's statement whether it ran: its worker died during the call
+    ANSWER = "answer", _("Answers")  # a result from outside
+
+
+_IS = {
+    Question.APPROVAL: Q(status=ToolCallStatus.APPROVAL_REQUESTED),
+    Question.OUTCOME: Q(status=ToolCallStatus.UNKNOWN),
+    Question.ANSWER: Q(
+        status=ToolCallStatus.PENDING, kind__in=[ToolKind.DEFERRED, ToolKind.CLIENT], needs_worker=False
+    ),
+}
+
+
+def waiting(question: Question | None = None) -> QuerySet[ToolCall]:
+    """Return the open calls that wait for this answer, or for any, the oldest first."""
+    wanted = Q(*_IS.values(), _connector=Q.OR) if question is None else _IS[question]
+    return ToolCall.objects.open().filter(wanted).order_by("created_at", "pk").with_asker()
+
+
+def question_of(call: ToolCall) -> Question | None:
+    """Return the answer that a call waits for, or None if it waits for no person."""
+    if call.finished_at is not None:
+        return None
+    if call.status == ToolCallStatus.APPROVAL_REQUESTED:
+        return Question.APPROVAL
+    if call.status == ToolCallStatus.UNKNOWN:
+        return Question.OUTCOME
+    is_from_outside = call.kind in {ToolKind.DEFERRED, ToolKind.CLIENT} and not call.needs_worker
+    return Question.ANSWER if is_from_outside and call.status == ToolCallStatus.PENDING else None
+
+
+FormData = Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A decision about a call: the questions that it answers (all, if there are none), its label, its function, and its
+    message.
+    """
+
+    name: str
+    label: Promise
+    run: Callable[[ToolCall, FormData, Actor], ToolCall]
+    entry: str
+    done: Promise
+    question: Question | None = None
+    is_refusal: bool = False
+
+    @property
+    def address(self) -> str:
+        """The name of the URL to which it is posted."""
+        return f"admin:durable_agents_toolcall_{self.name}"
+
+    def log_entry(self, call: ToolCall, form: FormData) -> str:
+        """Return the text of the log entry: what was decided, about which call, and why."""
+        text = f"{self.entry}: {call.tool_name} ({call.tool_call_id})."
+        if call.approved_arguments is not None and self.name == "approve":
+            text += " The arguments were changed."
+        reason = _text(form, "reason")
+        return f"{text} Reason: {reason}" if reason else text
+
+
+def is_left_to_user(call: ToolCall, user: User) -> bool:
+    """Whether the call's tool leaves the answer that the call waits for to this member of staff: ``approved_by`` and
+    ``answered_by`` hold in the admin too, where they name another person than who asked, a permission or a function.
+    """
+    question = question_of(call)
+    if question == Question.APPROVAL:
+        return _may(user, call, "approved_by")
+    return question != Question.ANSWER or _may(user, call, "answered_by")
+
+
+def _may(user: User, call: ToolCall, option: str) -> bool:
+    who = getattr(call, option)
+    return who in {"owner", "staff", "server"} or is_left_to(user, who, call, option=option)
+
+
+def decisions_of(call: ToolCall, user: User) -> list[Decision]:
+    """Return the decisions that this user may make about the call now, except for changes of its time limit."""
+    question = question_of(call)
+    if not is_left_to_user(call, user):
+        return []
+    return [decision for decision in DECISIONS if decision.question is not None and decision.question == question]
+
+
+def arguments_to_change(call: ToolCall) -> str:
+    """Return the arguments as editable text; empty if they are too long for a page."""
+    text = json.dumps(call.arguments, indent=2, ensure_ascii=False)
+    return text if len(text) <= config().max_text_chars else ""
+
+
+def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Let the call run, with other arguments if they were changed. Raises InvalidPartsError."""
+    arguments, text = None, _text(form, "arguments")
+    if text:
+        try:
+            value = strictjson.read(text, max_depth=config().max_json_depth)
+        except ValueError as error:
+            raise InvalidPartsError(f"The arguments are no JSON: {error}.") from error
+        if not isinstance(value, dict):
+            raise InvalidPartsError("The arguments are a JSON object, in curly brackets.")
+        arguments = value
+    # The form has the model's own arguments in its field: unchanged, they are not a person's.
+    if arguments == call.arguments:
+        arguments = None
+    return lifecycle.approve_tool_call(
+        call.thread_id, call.tool_call_id, by=by, arguments=arguments, reason=_text(form, "reason")
+    )
+
+
+def reject(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Refuse the call; the model gets the reason."""
+    return lifecycle.reject_tool_call(call.thread_id, call.tool_call_id, by=by, reason=_text(form, "reason"))
+
+
+def _check_may_answer(call: ToolCall, by: Actor) -> None:
+    """Raise PermissionDeniedError where the tool leaves the answer to others; ``lifecycle`` checks approvals."""
+    if not _may(by.user, call, "answered_by"):
+        raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
+
+
+def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Add the result of a call from outside."""
+    _check_may_answer(call, by)
+    if not _text(form, "result"):
+        raise InvalidPartsError("Say what the result is; null is one too.")
+    return lifecycle.add_tool_result(call.thread_id, call.tool_call_id, _value(form), by=by)
+
+
+def post_error(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Add the error of a call from outside."""
+    _check_may_answer(call, by)
+    return lifecycle.add_tool_error(call.thread_id, call.tool_call_id, _error_text(form), by=by)
+
+
+def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """State that a call of unknown outcome ran, with its result."""
+    return lifecycle.settle_tool_call(
+        call.thread_id, call.tool_call_id, result=_value(form), by=by, reason=_text(form, "reason")
+    )
+
+
+def settle_as_failed(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """State that a call of unknown outcome failed."""
+    return lifecycle.settle_tool_call(
+        call.thread_id, call.tool_call_id, error=_error_text(form), by=by, reason=_text(form, "reason")
+    )
+
+
+def run_again(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Let a call of unknown outcome run again."""
+    return lifecycle.settle_tool_call(
+        call.thread_id, call.tool_call_id, run_again=True, by=by, reason=_text(form, "reason")
+    )
+
+
+def set_time(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
+    """Change how long an open call may take from now on."""
+    chosen = _text(form, "seconds")
+    if chosen not in dict(TIMES):
+        raise InvalidPartsError("Choose how much time the call may take.")
+    seconds = None if chosen == NO_LIMIT else float(chosen)
+    return lifecycle.set_tool_call_timeout(call.thread_id, call.tool_call_id, seconds, by=by)
+
+
+SET_TIME = Decision(
+    name="timeout", label=_("Set time"), run=set_time, entry="Changed the time", done=_("The time was changed.")
+)
+DECISIONS = (
+    Decision(
+        name="approve",
+        label=_("Approve"),
+        run=approve,
+        entry="Approved",
+        done=_("The call was approved."),
+        question=Question.APPROVAL,
+    ),
+    Decision(
+        name="reject",
+        label=_("Reject"),
+        run=reject,
+        entry="Rejected",
+        done=_("The call was rejected."),
+        question=Question.APPROVAL,
+        is_refusal=True,
+    ),
+    Decision(
+        name="result",
+        label=_("Post result"),
+        run=post_result,
+        entry="Posted the result",
+        done=_("The result was posted."),
+        question=Question.ANSWER,
+    ),
+    Decision(
+        name="error",
+        label=_("It failed"),
+        run=post_error,
+        entry="Posted an error",
+        done=_("The model is told that it failed."),
+        question=Question.ANSWER,
+        is_refusal=True,
+    ),
+    Decision(
+        name="settle",
+        label=_("It ran"),
+        run=settle,
+        entry="Settled as done",
+        done=_("The call was settled."),
+        question=Question.OUTCOME,
+    ),
+    Decision(
+        name="run-again",
+        label=_("Run it again"),
+        run=run_again,
+        entry="Let it run again",
+        done=_("The call runs again."),
+        question=Question.OUTCOME,
+    ),
+    Decision(
+        name="settle-failed",
+        label=_("It failed"),
+        run=settle_as_failed,
+        entry="Settled as failed",
+        done=_("The call was settled; the model is told that it failed."),
+        question=Question.OUTCOME,
+        is_refusal=True,
+    ),
+    SET_TIME,
+)
+
+
+def _text(form: FormData, name: str) -> str:
+    return str(form.get(name, "")).strip()
+
+
+def _value(form: FormData) -> object:
+    """Return a result as typed: JSON if it is valid JSON, else the text itself, and nothing as null."""
+    text = _text(form, "result")
+    if not text:
+        return None
+    try:
+        return strictjson.read(text, max_depth=config().max_json_depth)
+    except ValueError:
+        return text
+
+
+def _error_text(form: FormData) -> str:
+    """Return the error for the model. Raises InvalidPartsError for an empty text."""
+    text = _text(form, "result")
+    if not text:
+        raise InvalidPartsError("Say what went wrong: the model is told.")
+    return text

@@ -1,0 +1,234 @@
+"""Read-only admin for the rows that only workers write: messages, attempts, deltas, files, pools, worker problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import Model, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from durable_agents.admin.decisions import waiting
+from durable_agents.admin.formatting import Show, age, all_tokens, badge, brief, called, money, readable
+from durable_agents.models import Attachment, Delta, Message, Pool, Stream, WorkerProblem
+
+Row = TypeVar("Row", bound=Model)
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Row]
+else:
+
+    class ModelAdmin(admin.ModelAdmin, Generic[Row]):
+        """Django's, which knows its model's type only in its stubs."""
+
+
+class ReadOnlyAdmin(ModelAdmin[Row]):
+    """An admin whose rows can be viewed, with the view permission, but not changed. Lists do not fetch long values."""
+
+    heavy: ClassVar[tuple[str, ...]] = ()
+    ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
+    shown: ClassVar[Sequence[str | Show]] = ()
+    change_list_template = "durable_agents/admin/list.html"
+    show_full_result_count = False  # Django would count the whole table for each search
+    list_per_page = 50
+
+    class Media:
+        css: ClassVar[dict[str, tuple[str, ...]]] = {"all": ("durable_agents/admin.css",)}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: rows cannot be added."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        """Return False: rows cannot be changed."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
+        """Return False on these pages; on others, such as those of a user who is deleted, follow the permission."""
+        # Deleting a user deletes the user's threads, for which Django asks the admin of each model.
+        own_pages = f"{self.opts.app_label}_{self.opts.model_name}_"
+        match = request.resolver_match
+        is_own = match is not None and str(match.url_name).startswith(own_pages)
+        return not is_own and super().has_delete_permission(request, obj)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
+        """Show the list, with a link to the inbox for those who may see it."""
+        may_see = request.user.has_perm("durable_agents.view_toolcall")
+        context = {"waiting": waiting().count()} if may_see else {}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def get_fields(self, request: HttpRequest, obj: object = None) -> Any:
+        """Return the fields of a row's page."""
+        return self.shown
+
+    def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> Any:
+        """Return all of them."""
+        return self.shown
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
+        """Return the rows, without their long values in a list."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        is_list = match is not None and str(match.url_name).endswith("_changelist")
+        return rows.defer(*self.heavy) if is_list else rows
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
+    ) -> tuple[QuerySet[Row], bool]:
+        """Return the rows that a term matches; an id matches the row of that id and those of the thread of that id."""
+        try:
+            wanted = UUID(search_term.strip())
+        except ValueError:
+            return super().get_search_results(request, queryset, search_term)
+        matches = Q()
+        for name in self.ids:
+            matches |= Q(**{name: wanted})
+        return queryset.filter(matches), False
+
+
+class OfThreadAdmin(ReadOnlyAdmin[Row]):
+    """Rows of threads, each with a link to its conversation."""
+
+    list_select_related = ("thread",)
+
+    @admin.display(description=_("thread"), ordering="thread")
+    def conversation(self, row: Any) -> str:
+        """Return a link to the thread, with its title in the thread list."""
+        page = reverse("admin:durable_agents_thread_change", args=[row.thread_id], current_app=self.admin_site.name)
+        return format_html('<a href="{}">{}</a>', page, called(row.thread))
+
+    @admin.display(description=_("age"), ordering="created_at")
+    def age(self, row: Any) -> str:
+        """Return how old it is."""
+        return age(row.created_at)
+
+
+@admin.register(Message)
+class MessageAdmin(OfThreadAdmin[Message]):
+    """Messages; the text of an assistant's is in its streams."""
+
+    list_display = ("place", "conversation", "role", "excerpt", "age")
+    list_filter = ("role", "created_at")
+    search_fields = ("text", "client_id")
+    heavy = ("parts", "text", "metadata", "thread__metadata", "thread__context")
+    shown = readable(
+        Message,
+        *("id", "thread", "position", "queued_at", "client_id", "role", "sender", "parts", "metadata", "parent"),
+        *("superseded_at", "rev", "created_at"),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
+        """Return the rows with the beginning of their text; an assistant's is in the steps of its message."""
+        # 81: one character more than ``brief`` shows, so that it sees whether there is more.
+        steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
+        step = Subquery(steps.annotate(beginning=Left("text", 81)).values("beginning")[:1])
+        return super().get_queryset(request).annotate(own_excerpt=Left("text", 81), step_excerpt=step)
+
+    @admin.display(description=_("message"), ordering="position")
+    def place(self, row: Message) -> str:
+        """Return its position in the thread."""
+        return gettext("queued") if row.position is None else f"#{row.position}"
+
+    @admin.display(description=_("text"))
+    def excerpt(self, row: Any) -> str:
+        """Return the beginning of the text."""
+        return brief(row.own_excerpt or row.step_excerpt or "-")
+
+
+@admin.register(Stream)
+class StreamAdmin(OfThreadAdmin[Stream]):
+    """Attempts at steps: the ledger of usage."""
+
+    list_display = ("number", "conversation", "shown_state", "error_code", "model", "used", "price", "age")
+    list_filter = ("state", "error_code", "pool", "created_at")
+    search_fields = ("model", "error_code", "lease_owner")
+    heavy = ("parts", "text", "error_detail", "thread__metadata", "thread__context")
+    shown = readable(
+        Stream,
+        *("id", "thread", "message", "number", "state", "finish_reason", "error_code", "error_detail", "parts"),
+        *("model", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
+        *("cost", "usage_estimated", "attempt", "crashes", "fence", "pool", "available_at", "lease_owner"),
+        *("lease_expires_at", "rev", "created_at", "started_at", "finished_at"),
+    )
+
+    @admin.display(description=_("state"), ordering="state")
+    def shown_state(self, row: Stream) -> str:
+        """Return the state."""
+        return badge(row.state, row.get_state_display())
+
+    @admin.display(description=_("tokens"))
+    def used(self, row: Stream) -> str:
+        """Return the usage."""
+        return all_tokens(row)
+
+    @admin.display(description=_("cost"), ordering="cost")
+    def price(self, row: Stream) -> str:
+        """Return the cost."""
+        return money(row.cost) or "-"
+
+
+@admin.register(Delta)
+class DeltaAdmin(ReadOnlyAdmin[Delta]):
+    """Fragments of streams, deleted soon after their step is committed."""
+
+    list_display = ("__str__", "stream", "seq")
+    list_select_related = ("stream",)
+    heavy = ("chunks", "stream__parts", "stream__text", "stream__error_detail")
+    ids = ("stream", "stream__thread")
+    search_fields = ("stream__model",)
+    shown = readable(Delta, "stream", "seq", "chunks")
+
+
+@admin.register(Attachment)
+class AttachmentAdmin(OfThreadAdmin[Attachment]):
+    """Files of users, without their content."""
+
+    list_display = ("__str__", "conversation", "media_type", "bytes", "age")
+    list_filter = ("media_type", "created_at")
+    list_select_related = ("thread",)
+    search_fields = ("filename",)
+    heavy = ("thread__metadata", "thread__context")
+    shown = readable(Attachment, "id", "thread", "owner", "scope", "filename", "media_type", "size", "created_at")
+
+    @admin.display(description=_("size"), ordering="size")
+    def bytes(self, row: Attachment) -> str:
+        """Return its size."""
+        return filesizeformat(row.size)
+
+    @admin.display(description=_("thread"), ordering="thread")
+    def conversation(self, row: Attachment) -> str:
+        """Return a link to the thread whose message carries it."""
+        return super().conversation(row) if row.thread_id else "-"
+
+
+@admin.register(Pool)
+class PoolAdmin(ReadOnlyAdmin[Pool]):
+    """Shares of capacity, as configured in the settings."""
+
+    list_display = ("name", "limit")
+    shown = ("name", "limit")
+    ids = ()
+
+
+@admin.register(WorkerProblem)
+class WorkerProblemAdmin(ReadOnlyAdmin[WorkerProblem]):
+    """Problems of workers within the last day."""
+
+    list_display = ("kind", "cluster", "excerpt", "since", "seen_at", "ended_at")
+    list_filter = ("kind", "cluster")
+    search_fields = ("holder", "detail")
+    ids = ()
+    shown = ("kind", "cluster", "holder", "detail", "since", "seen_at", "ended_at")
+
+    @admin.display(description=_("detail"))
+    def excerpt(self, row: WorkerProblem) -> str:
+        """Return the beginning of the reason."""
+        return brief(row.detail or "-")

@@ -1,0 +1,344 @@
+"""Parse requests of AI SDK clients into actions: send a message, edit, regenerate, answer tool calls, or nothing.
+
+The server has the history; the history in a request is a hint and never trusted. Format: AI SDK,
+``HttpChatTransport``; which action sends which request is in its ``AbstractChat``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict, cast
+
+from rest_framework import serializers
+from rest_framework.request import Request
+
+from durable_agents import attachment_storage, lifecycle
+from durable_agents.actors import Actor
+from durable_agents.agents import Agent, registry
+from durable_agents.api.request_serializers import Body, Text
+from durable_agents.conf import config
+from durable_agents.exceptions import (
+    AgentRequiredError,
+    ApprovalExpiredError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    ThreadNotFoundError,
+    TooLargeError,
+    ToolCallNotPendingError,
+    ToolChangedError,
+)
+from durable_agents.models import (
+    Message,
+    MessageQuerySet,
+    Role,
+    Stream,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+    ToolKind,
+)
+from durable_agents.parts import Part, user_parts
+from durable_agents.policies import (
+    actor,
+    owner_and_scope,
+    policy,
+    public_agent,
+    public_thread,
+    public_tool_call,
+    sender,
+)
+from durable_agents.reading import Seen, latest_answer_of, steps_in
+
+SUBMIT, REGENERATE = "submit-message", "regenerate-message"
+
+
+class Id(serializers.CharField):
+    """A client id, which is a text and is kept unchanged."""
+
+    def __init__(self, *, is_required: bool = False) -> None:
+        super().__init__(required=is_required, allow_null=not is_required, max_length=200, trim_whitespace=False)
+
+    def to_internal_value(self, data: object) -> str:
+        """Return the id. Raises ValidationError for another type."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class ShownMessages(serializers.ListField):
+    """The messages that the client shows, of which only the last is read: see ``ChatMessage``."""
+
+
+class ShownParts(serializers.ListField):
+    """The parts of a message that the client shows, each an object."""
+
+    child = serializers.DictField()
+
+    def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
+        """Return the parts unchanged. Raises ValidationError for the first that is no object."""
+        # REST framework collects an error for each: the answer to a quarter of a million wrong parts was megabytes.
+        for index, part in enumerate(data):
+            if not isinstance(part, dict):
+                raise serializers.ValidationError(
+                    {str(index): f"A part is a JSON object, not a {type(part).__name__}."}
+                )
+        return data
+
+
+class ChatMessage(Body):
+    """The last message that the client shows."""
+
+    id = Id()
+    role = serializers.ChoiceField([Role.USER.value, Role.ASSISTANT.value])
+    parts = ShownParts()
+    metadata = serializers.DictField(required=False, allow_null=True)
+
+
+class ChatRequest(Body):
+    """The fields of a request that are read; all others (``system``, ``tools``, ``model`` …) are ignored."""
+
+    id = Id(is_required=True)
+    messages = ShownMessages(required=False, allow_null=True)
+    message = serializers.DictField(required=False, allow_null=True)
+    trigger = serializers.ChoiceField([SUBMIT, REGENERATE], required=False, allow_null=True)
+    messageId = Id()  # noqa: N815 - the AI SDK's name
+    agent = Text(required=False, allow_null=True, max_length=100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedAnswer:
+    """The answer to stream to the client: ``answer``, or the first answer to ``question``. ``seen`` is what the client
+    already shows of it.
+    """
+
+    thread: Thread
+    answer: Message | None = None
+    question: Message | None = None
+    seen: Seen | None = None
+
+
+class LastMessage(TypedDict, total=False):
+    """The checked fields of a ``ChatMessage``."""
+
+    id: str | None
+    role: str
+    parts: list[Part]
+    metadata: dict[str, object] | None
+
+
+class Chat:
+    """One request of a client; ``execute`` performs the action that it means."""
+
+    def __init__(self, request: Request, *, agent: str | None) -> None:
+        body = ChatRequest.of(request)
+        self._request = request
+        self._chat_id: str = body["id"]
+        self._agent: str | None = agent or body.get("agent")
+        self._message_id: str | None = body.get("messageId")
+        self._regenerates = body.get("trigger") == REGENERATE
+        messages = body.get("messages")
+        last = messages[-1] if messages else body.get("message")
+        if last is None:
+            raise serializers.ValidationError("Give messages (a list), or message: the last one.", code="invalid")
+        message = ChatMessage(data=last)
+        message.is_valid(raise_exception=True)
+        self._message = cast("LastMessage", dict(message.validated_data))
+
+    def execute(self) -> StreamedAnswer:
+        """Do what the client means, once: the same request again changes nothing.
+
+        Raises ValidationError, and what the functions raise that it calls.
+        """
+        thread = None
+        with suppress(ThreadNotFoundError):
+            thread = public_thread(self._request, self._chat_id, "view")
+        if thread is None:
+            return self._begin()
+        if self._message["role"] == Role.ASSISTANT:
+            return self._regenerate(thread, self._message_id) if self._regenerates else self._continue(thread)
+        known = _shown(thread).find(self._message_id or self._message.get("id") or "")
+        # ``messageId`` names an existing message to edit or regenerate; a message to send brings its id within it.
+        if self._message_id is not None and known is None:
+            raise MessageNotFoundError(self._message_id)
+        if known is None:
+            return self._send(thread)
+        if self._regenerates:
+            return self._regenerate(thread, known.shown_id)
+        if known.role != Role.USER:
+            raise InvalidPartsError("A message of the assistant has this id: give the user's message one of its own.")
+        return self._send(thread) if self._message_id is None else self._edit(thread, known)
+
+    def _authorize(self, thread: Thread, action: str) -> Thread:
+        return public_thread(self._request, thread.pk, action)
+
+    # ---------------------------------------------------------------------------------------------- user's messages
+
+    def _begin(self) -> StreamedAnswer:
+        """Create a thread for the caller, since none with this id exists for them, if there is a message to send."""
+        if self._message["role"] != Role.USER:
+            raise ThreadNotFoundError(self._chat_id)
+        if self._message_id is not None:
+            raise MessageNotFoundError(self._message_id)
+        agent = self._agent_of_new_thread()
+        owner, scope = owner_and_scope(self._request)
+        question = lifecycle.begin_chat(
+            agent,
+            self._message["parts"],
+            # A thread of this client_id may exist without being shown to the caller: it is refused as unknown.
+            admit=lambda thread: self._authorize(thread, "send"),
+            owner=owner,
+            scope=scope,
+            client_id=self._chat_id,
+            context=policy().context(self._request),
+            message_client_id=self._message.get("id"),
+            metadata=self._metadata() or {},
+            by=self._actor(),
+        )
+        return StreamedAnswer(thread=question.thread, question=question)
+
+    def _actor(self, thread: Thread | None = None) -> Actor:
+        return actor(self._request, via="chat", thread=thread)
+
+    def _agent_of_new_thread(self) -> Agent:
+        name = self._agent or config().default_agent
+        public = registry.public()
+        if name is None and len(public) == 1:
+            name = public[0].name
+        if name is None:
+            raise AgentRequiredError
+        return public_agent(self._request, name, "create")
+
+    def _send(self, thread: Thread) -> StreamedAnswer:
+        """Send the message, or join the answer to the one that was sent before under the same id."""
+        parts = self._message["parts"]
+        uploader = sender(self._request, parts)
+        self._authorize(thread, "send")
+        question = lifecycle.send_message(
+            thread,
+            parts=parts,
+            client_id=self._message.get("id"),
+            metadata=self._metadata() or {},
+            sender=uploader,
+            by=self._actor(thread),
+        )
+        return StreamedAnswer(thread=thread, question=question)
+
+    def _edit(self, thread: Thread, question: Message) -> StreamedAnswer:
+        """Edit the message; the last one, unchanged, is only continued."""
+        parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
+        later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
+        # The same request once more, after an edit whose response was lost: another edit would be another run.
+        if attachment_storage.same_content(question.parts, parts) and not later.exists():
+            if not thread.is_running:
+                lifecycle.resume_thread(self._authorize(thread, "resume"), by=self._actor(thread))
+            return StreamedAnswer(thread=thread, question=question)
+        self._authorize(thread, "edit")
+        edited = lifecycle.edit_message(
+            thread,
+            question.shown_id,
+            parts,
+            metadata=self._metadata(),
+            sender=sender(self._request, parts),
+            by=self._actor(thread),
+        )
+        return StreamedAnswer(thread=thread, question=edited)
+
+    def _metadata(self) -> dict[str, object] | None:
+        """Return the metadata of the message. Raises TooLargeError."""
+        metadata = self._message.get("metadata")
+        _check_size(metadata, "The metadata of the message")
+        return metadata
+
+    def _regenerate(self, thread: Thread, message_id: str | None) -> StreamedAnswer:
+        self._authorize(thread, "edit")
+        return StreamedAnswer(thread=thread, answer=lifecycle.regenerate(thread, message_id, by=self._actor(thread)))
+
+    # ---------------------------------------------------------------------------------------------- going on
+
+    def _continue(self, thread: Thread) -> StreamedAnswer:
+        """Store the answers to calls that the client shows and we lack; without any, only retry what failed or was
+        stopped. A stop during tool calls remains.
+        """
+        parts = self._message["parts"]
+        shown = _shown(thread).find(self._message.get("id") or "")
+        answer = shown if shown is not None and shown.role == Role.ASSISTANT else latest_answer_of(thread)
+        outcomes = list(self._outcomes(thread, parts))
+        for store in outcomes:
+            # Somebody else decided, the call expired or the tool changed: the client sees that in the response.
+            with suppress(ToolCallNotPendingError, ApprovalExpiredError, ToolChangedError):
+                store()
+        is_retry = not outcomes and thread.status == ThreadStatus.FAILED
+        if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
+            # AI SDK clients send by themselves when all calls of a step have an outcome: that undoes no person's stop.
+            last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
+            is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
+        if is_retry:
+            lifecycle.resume_thread(self._authorize(thread, "resume"), by=self._actor(thread))
+        calls = {part["toolCallId"]: part for part in parts if isinstance(part.get("toolCallId"), str)}
+        return StreamedAnswer(thread=thread, answer=answer, seen=Seen(steps=steps_in(parts), calls=calls))
+
+    def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
+        """Yield, for each result, error and decision that the caller sent, a function that stores it. Raises
+        PermissionDeniedError, before anything is stored, if the caller is not allowed to send one of them.
+        """
+        calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
+        for part in parts:
+            call = calls.get(str(part.get("toolCallId")))
+            if call is None:
+                continue
+            if part.get("state") == "approval-responded" and call.status == ToolCallStatus.APPROVAL_REQUESTED:
+                for decide in self._decision(thread, call, part.get("approval")):
+                    del calls[call.tool_call_id]  # the first answer counts: the same one many times costs no more
+                    yield decide
+            # A preliminary output is what a tool says before it is done; the result follows in a later request.
+            elif (
+                part.get("state") in ("output-available", "output-error")
+                and not part.get("preliminary")
+                and call.kind == ToolKind.CLIENT
+                and call.status == ToolCallStatus.PENDING
+            ):
+                del calls[call.tool_call_id]
+                public_tool_call(self._request, thread.pk, call.tool_call_id, "add_tool_result")
+                yield _output(thread, call, part, by=self._actor(thread))
+
+    def _decision(self, thread: Thread, call: ToolCall, approval: object) -> Iterator[Callable[[], ToolCall]]:
+        if not isinstance(approval, dict) or approval.get("id") != call.tool_call_id:
+            return
+        is_approved = approval.get("approved")
+        if not isinstance(is_approved, bool):
+            return
+        call = public_tool_call(self._request, thread.pk, call.tool_call_id, "approve")
+        reason = approval.get("reason")
+        _check_size(reason, f"The reason for tool call {call.tool_call_id!r}")
+        decide = lifecycle.approve_tool_call if is_approved else lifecycle.reject_tool_call
+        by = self._actor(thread)
+        yield partial(decide, thread, call.tool_call_id, by=by, reason=reason if isinstance(reason, str) else "")
+
+
+def _shown(thread: Thread) -> MessageQuerySet:
+    return Message.objects.shown().filter(thread=thread)
+
+
+def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callable[[], ToolCall]:
+    if part["state"] == "output-error":
+        error = part.get("errorText")
+        if not isinstance(error, str) or not error.strip():
+            raise InvalidPartsError("A tool part in the state output-error needs a text 'errorText'.")
+        _check_size(error, f"The error of tool call {call.tool_call_id!r}")
+        return partial(lifecycle.add_tool_error, thread, call.tool_call_id, error, by=by)
+    output = part.get("output")
+    _check_size(output, f"The output of tool call {call.tool_call_id!r}")
+    return partial(lifecycle.add_tool_result, thread, call.tool_call_id, output, by=by)
+
+
+def _check_size(value: object, name: str) -> None:
+    """Raise TooLargeError for a value that is larger than a whole request without a history may be."""
+    # A chat's request may be larger, for its history. But this value is stored, as if it had come over REST.
+    limit = config().max_body_bytes
+    if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
+        raise TooLargeError(f"{name} has more than {limit} bytes.")

@@ -1,0 +1,316 @@
+"""Generate the OpenAPI 3 schema of this API with drf-spectacular, from the operations beside the handlers.
+
+The project's own hooks and schema settings do not affect it, and the project's own API is not part of it.
+"""
+
+# mypy: allow-untyped-calls
+# drf-spectacular annotates its calls only here and there.
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import groupby
+from operator import attrgetter
+from threading import Lock
+from typing import Any, get_type_hints
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from drf_spectacular.generators import EndpointEnumerator, SchemaGenerator
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent, normalize_result_object, resolve_type_hint
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiRequest,
+    OpenApiResponse,
+    extend_schema_field,
+)
+from rest_framework.request import Request
+from rest_framework.serializers import CharField
+
+from durable_agents.api import ai_sdk_requests, request_serializers
+from durable_agents.api.openapi import examples
+from durable_agents.api.openapi.error_responses import problems_of
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.serializers import ErrorJSON
+from durable_agents.parts import MAX_FILENAME_CHARS
+from durable_agents.version import VERSION
+
+Schema = dict[str, Any]
+
+_ABOUT = """AI agents that run for as long as they need and survive crashes, deploys and restarts.
+
+A thread is a conversation with an agent. Sending a message to it begins a run, which goes on whoever watches; read what
+came of it by asking again, or as it happens over server-sent events or the websocket. Every path answers with and
+without its trailing slash.
+
+Every error is a JSON object of a `code`, which is stable, and a `detail` for people. A thread that you may not see
+answers as one that does not exist. Lists come in pages: follow `next` and `previous`.
+"""
+_TAGS = {
+    "Agents": "Whom one may talk to.",
+    "Threads": "Conversations: making, finding and ending them.",
+    "Runs": "Stopping a thread and going on with it.",
+    "Messages": "What was said, and saying something.",
+    "Tool calls": "What the model wants done: outcomes from outside, and decisions of people.",
+    "Files": "What messages carry.",
+    "Live": "What happens, as it happens.",
+    "Chat": "The protocol of the AI SDK: useChat and its kin.",
+}
+_TAG_OF = {
+    "chat": "Chat",
+    "attachments": "Files",
+    "ws-ticket": "Live",
+    "events": "Live",
+    "tool-calls": "Tool calls",
+    "messages": "Messages",
+    "regenerate": "Messages",
+    "stop": "Runs",
+    "resume": "Runs",
+    "threads": "Threads",
+    "agents": "Agents",
+}
+"""The tag of a path: that of the first of these that is a segment of it, below where the app is mounted."""
+_OF_PATHS = {
+    "agent": "The agent's name.",
+    "attachment_id": "The id that its upload gave.",
+    "message_id": "Its id, as it is shown.",
+    "thread_id": "Its id or your own client_id of it.",
+    "tool_call_id": "The toolCallId of its part.",
+}
+_FILE = {"type": "string", "format": "binary"}
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+}
+_NO_JSON: dict[type, tuple[Schema, str]] = {
+    bytes: (_FILE, "The file."),
+    str: (_EVENT, "Server-sent events, for as long as there is something to tell."),
+}
+_USER_PART = {
+    "oneOf": [
+        {
+            "type": "object",
+            "required": ["type", "text"],
+            "properties": {"type": {"type": "string", "enum": ["text"]}, "text": {"type": "string"}},
+        },
+        {
+            "type": "object",
+            "required": ["type", "mediaType", "url"],
+            "properties": {
+                "type": {"type": "string", "enum": ["file"]},
+                "mediaType": {"type": "string", "description": "Such as `image/png`."},
+                "url": {"type": "string", "description": "Of an attachment, or a `data:` URL in base64."},
+                "filename": {"type": "string", "maxLength": MAX_FILENAME_CHARS},
+            },
+        },
+    ]
+}
+"""Schema of what ``parts.user_parts`` takes."""
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
+
+
+_SHOWN_MESSAGE = {
+    "type": "object",
+    "required": ["role", "parts"],
+    "properties": {
+        "id": {"type": "string", "minLength": 1, "maxLength": 200},
+        "role": {"type": "string", "enum": ["user", "assistant"]},
+        "parts": {"type": "array", "items": {"type": "object"}},
+        "metadata": {"type": "object", "nullable": True},
+    },
+}
+"""Schema of what ``ai_sdk_requests.ChatMessage`` takes."""
+
+extend_schema_field(_FILE | {"minLength": 1})(request_serializers.File)
+extend_schema_field({"type": "array", "nullable": True, "items": _SHOWN_MESSAGE})(ai_sdk_requests.ShownMessages)
+extend_schema_field({"type": "array", "nullable": True, "items": _USER_PART})(request_serializers.Parts)
+
+
+class OperationSchema(AutoSchema):
+    """Describes a view by the operation beside each handler."""
+
+    @property
+    def operation(self) -> Operation:
+        """The operation of the method that is being described."""
+        operation: Operation = getattr(self.view, self.method.lower()).operation
+        return operation
+
+    def get_operation_id(self) -> str:
+        """Return the name of the operation; where several paths lead to it, with their other parameters."""
+        names = [name for name in ("agent",) if f"{{{name}}}" in self.path]
+        return "With".join([self.operation.operation_id, *(name.title() for name in names)])
+
+    def get_summary(self) -> str:
+        """Return the first sentence of the handler's docstring."""
+        first, _, _ = " ".join(self.get_description().split()).partition(". ")
+        return first.removesuffix(".")
+
+    def get_tags(self) -> list[str]:
+        """Return the tag of the path."""
+        segments = self.path.strip("/").split("/")
+        return [next(tag for segment, tag in _TAG_OF.items() if segment in segments)]
+
+    def get_override_parameters(self) -> list[Any]:
+        """Return the parameters of the path and of the query."""
+        path = [
+            OpenApiParameter(name, str, OpenApiParameter.PATH, description=description)
+            for name, description in _OF_PATHS.items()
+            if f"{{{name}}}" in self.path
+        ]
+        paging = [
+            OpenApiParameter("cursor", str, description="From the link of another page."),
+            OpenApiParameter("limit", int, description="Rows on a page: 50, at most 200."),
+        ]
+        query = [self.operation.query] if self.operation.query else []
+        return [*path, *query, *(paging if self.operation.is_paged else [])]
+
+    def get_request_serializer(self) -> Any:
+        """Return the body, with an example, in each media type that is accepted."""
+        body = self.operation.body
+        if body is None:
+            return None
+        shown = examples.BODIES.get(body.__name__)
+        example = [] if shown is None else [OpenApiExample(body.__name__, value=shown, request_only=True)]
+        return {media_type: OpenApiRequest(body, examples=example) for media_type in self.map_parsers()}
+
+    def _map_serializer_field(self, field: object, direction: object, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - its own
+        """Describe a field; add to a text that it may not be empty."""
+        schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
+        # drf-spectacular describes max_length, but not that REST framework refuses empty texts and trims the others.
+        if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
+            schema["minLength"] = 1
+            if field.trim_whitespace:
+                schema["pattern"] = "\\S"
+        return schema
+
+    def get_response_serializers(self) -> Any:
+        """Return the answers by status; errors list every code that they may have."""
+        answers: dict[tuple[str, str], OpenApiResponse] = {}
+        for status, gives in self.operation.answers.items():
+            media_type = "application/json" if gives is None else "*/*" if gives.shape is bytes else gives.media_type
+            answers[str(status), media_type] = self._answer(status, gives)
+        problems = problems_of(self.operation, self.path)
+        for status, group in groupby(problems, attrgetter("status")):
+            alike = list(group)  # groupby forgets a group when the next begins
+            lines = [f"- `{problem.code}`: {problem.meaning}" for problem in alike]
+            shown = [
+                _response_example(item.code, {"code": item.code, "detail": item.detail}, status, summary=item.meaning)
+                for item in alike
+            ]
+            answers[str(status), "application/json"] = OpenApiResponse(
+                self._component(ErrorJSON), description="\n".join(lines), examples=shown
+            )
+        return answers
+
+    def _answer(self, status: int, gives: Gives | None) -> OpenApiResponse:
+        if gives is None:
+            return OpenApiResponse(description="Done; there is nothing to say.")
+        if gives.shape in _NO_JSON:
+            schema, about = _NO_JSON[gives.shape]
+            return OpenApiResponse(schema, description=about)
+        name, described = gives.shape.__name__.removesuffix("JSON"), self._component(gives.shape)
+        example = examples.TOLD_BY.get(self.operation.operation_id, examples.ANSWERS.get(name))
+        if gives.paged:
+            link = {"type": "string", "format": "uri", "nullable": True}
+            properties = {"next": link, "previous": link, "results": {"type": "array", "items": described}}
+            beside = {name: resolve_type_hint(hint) for name, hint in gives.beside.items()}
+            described = {"type": "object", "required": [*properties], "properties": properties | beside}
+            example = None if example is None else {"next": None, "previous": None, "results": [example]}
+        meaning = {201: "Created.", 202: "Accepted; the answer comes later."}.get(status, "Done.")
+        if status == 200 and len(self.operation.answers) > 1:
+            meaning = "Known already: nothing was changed."
+        return OpenApiResponse(
+            described,
+            description=meaning,
+            examples=[] if example is None else [_response_example(name, example, status)],
+        )
+
+    def _get_response_headers_for_code(self, status_code: str, direction: str = "response") -> Schema:
+        return _RETRY_AFTER if status_code in {"429", "503"} else {}
+
+    def _component(self, shape: type) -> Schema:
+        """Return a reference to the named schema of a TypedDict."""
+        schema = _with_moments(resolve_type_hint(shape) | {"required": list(get_type_hints(shape))})
+        name = shape.__name__.removesuffix("JSON")
+        component = ResolvedComponent(name, ResolvedComponent.SCHEMA, schema=schema, object=shape)
+        self.registry.register_on_missing(component)
+        reference: Schema = component.ref
+        return reference
+
+
+def _with_moments(schema: Schema) -> Schema:
+    """Return the schema with ``date-time`` for times, whose names end in ``_at``."""
+    properties: dict[str, Schema] = schema.get("properties", {})
+    for name, inner in properties.items():
+        _with_moments(inner.get("items", inner))
+        if name.endswith("_at"):
+            inner["format"] = "date-time"
+    return schema
+
+
+def _response_example(name: str, value: object, status: int, *, summary: str = "") -> OpenApiExample:
+    return OpenApiExample(name, value=value, summary=summary, response_only=True, status_codes=[str(status)])
+
+
+class _OurEndpoints(EndpointEnumerator):
+    """Enumerates our views, wherever the project's URLs include them, and no others."""
+
+    def get_api_endpoints(self, patterns: object = None, prefix: str = "") -> list[Any]:
+        """Return path, pattern, method and view of each operation."""
+        # The public method of the base class would apply the hooks that the project has for its own schema.
+        endpoints = self._get_api_endpoints(patterns, prefix)
+        return [endpoint for endpoint in endpoints if isinstance(endpoint[3].cls.schema, OperationSchema)]
+
+
+class _OurSchema(SchemaGenerator):
+    endpoint_inspector_cls = _OurEndpoints
+
+    def document(self) -> Schema:
+        """Return the whole document, without the project's hooks or title."""
+        # SchemaGenerator.get_schema would do this and apply the project's post-processing hooks and title.
+        self._initialise_endpoints()
+        paths: dict[str, Schema] = {}
+        for path, regex, method, view in self._get_paths_and_endpoints():
+            operation = view.schema.get_operation(path, regex, "/", method, self.registry)
+            paths.setdefault(path, {})[method.lower()] = operation
+        used = {tag for item in paths.values() for operation in item.values() for tag in operation["tags"]}
+        schema: Schema = normalize_result_object(
+            {
+                "openapi": "3.0.3",
+                "info": {
+                    "title": "durable_agents",
+                    "version": VERSION,
+                    "description": _ABOUT,
+                    "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+                },
+                "tags": [{"name": name, "description": about} for name, about in _TAGS.items() if name in used],
+                "paths": paths,
+                "components": self.registry.build({}),
+            }
+        )
+        return schema
+
+
+def openapi(request: Request) -> Schema:
+    """Return the schema, by the URLs that the request was resolved with. It is made once and must not be changed."""
+    with _making:
+        return _document(getattr(request, "urlconf", None))
+
+
+_making = Lock()
+"""drf-spectacular loads its extensions with the first schema, and fails where two threads do that at once."""
+
+
+@lru_cache(maxsize=8)
+def _document(urlconf: object) -> Schema:
+    """Make the document and cache it: that takes half a second, and any caller may ask for it."""
+    return _OurSchema(urlconf=urlconf).document()
+
+
+@receiver(setting_changed)
+def clear_cache(**_: object) -> None:
+    """Forget the documents: tests with ``override_settings`` see the schema of their settings."""
+    _document.cache_clear()

@@ -1,0 +1,370 @@
+"""The JSON of threads, tool calls and agents, as the API returns it.
+
+Each shape is a TypedDict: the type checker compares it with the function that fills it, and the OpenAPI schema is made
+from it. Owner, scope and trusted context are in none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias, TypedDict, cast
+
+from django.db.models import Prefetch, prefetch_related_objects
+
+from durable_agents import attachment_storage
+from durable_agents.agents import Agent
+from durable_agents.models import (
+    Attachment,
+    Role,
+    Stream,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+    ToolKind,
+)
+from durable_agents.reading import UsageByModel
+from durable_agents.times import to_iso, to_iso_or_none
+
+JSONValue: TypeAlias = Any
+JSONObject: TypeAlias = dict[str, JSONValue]
+
+
+class ErrorJSON(TypedDict):
+    """Every answer that is an error."""
+
+    code: str
+    detail: str
+
+
+class AgentToolJSON(TypedDict):
+    """A tool that an agent may call."""
+
+    name: str
+    description: str
+    kind: ToolKind
+    needs_approval: bool
+
+
+class AgentJSON(TypedDict):
+    """An agent that one may talk to."""
+
+    name: str
+    description: str
+    tools: list[AgentToolJSON]
+
+
+class RetryJSON(TypedDict):
+    """The attempt that a thread waits for."""
+
+    scope: str
+    attempt: int
+    max_attempts: int
+    next_retry_at: str
+    error: str
+    kind: str
+    retryable: bool
+
+
+class RunErrorJSON(TypedDict):
+    """Why a thread failed; ``code`` is the kind of error."""
+
+    code: str
+    message: str
+
+
+class UsageJSON(TypedDict):
+    """What a thread has used; ``cost`` is a decimal in US dollars, null where no price is known."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    total_tokens: int
+    cost: str | None
+
+
+class ModelUsageJSON(UsageJSON):
+    """What all attempts at one model have used; ``usage_estimated`` where a count of at least one is an estimate."""
+
+    model: str
+    attempts: int
+    usage_estimated: bool
+
+
+class AttemptJSON(TypedDict):
+    """One attempt at a model call, whatever became of it. ``message`` is the id of the answer that it is part of,
+    ``attempt`` counts the tries at the same step, ``model`` is empty while it is not known."""
+
+    id: str
+    number: int
+    message: str | None
+    attempt: int
+    state: StreamState
+    model: str
+    finish_reason: str
+    error_code: str
+    usage: UsageJSON
+    usage_estimated: bool
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class ThreadUsageJSON(UsageJSON):
+    """What a thread has used: in all, by model, the dearest first, and a page of its attempts, in their order."""
+
+    models: list[ModelUsageJSON]
+    attempts: list[AttemptJSON]
+    next: str | None
+    previous: str | None
+
+
+class ExportJSON(TypedDict):
+    """Everything of a thread that is its person's; see the reference of ``export_thread``."""
+
+    format: str
+    version: int
+    thread: JSONObject
+    messages: list[JSONObject]
+    streams: list[JSONObject]
+    tool_calls: list[JSONObject]
+    attachments: list[JSONObject]
+
+
+class TicketJSON(TypedDict):
+    """A pass for one websocket, for its first frame: ``{"type": "hello", "ticket": ...}``. ``expires_in`` is in
+    seconds."""
+
+    ticket: str
+    expires_in: int
+
+
+class AttachmentJSON(TypedDict):
+    """A file that was uploaded: a part of a message names it by its ``url``. ``size`` is in bytes."""
+
+    id: str
+    url: str
+    mediaType: str
+    filename: str
+    size: int
+
+
+class ActiveStreamJSON(TypedDict):
+    """The attempt that is due or under way."""
+
+    id: str
+    number: int
+
+
+class ThreadJSON(TypedDict):
+    """A conversation."""
+
+    id: str
+    client_id: str | None
+    agent: str
+    title: str
+    status: ThreadStatus
+    rev: int
+    created_at: str
+    updated_at: str
+    archived: bool
+    metadata: JSONObject
+    retry: RetryJSON | None
+    error: RunErrorJSON | None
+    usage: UsageJSON
+    active_stream: ActiveStreamJSON | None
+    is_running: bool
+
+
+class MessageJSON(TypedDict):
+    """A message; ``parts`` are AI SDK UI message parts, ``position`` is null while it is queued."""
+
+    id: str
+    client_id: str | None
+    role: Role
+    parts: list[JSONObject]
+    metadata: JSONObject
+    position: int | None
+    created_at: str
+
+
+class OpenStreamJSON(TypedDict):
+    """The stream that is folded into its message: ``seq`` is the last delta included, -1 if none is."""
+
+    id: str
+    number: int
+    seq: int
+    message: str
+
+
+class ApprovalJSON(TypedDict):
+    """The decision that a tool call waits or waited for; ``can_decide`` says whether it is the caller's to make."""
+
+    requested_at: str
+    decided_at: str | None
+    decided_by: str | None
+    reason: str
+    can_decide: bool
+
+
+class PersonJSON(TypedDict):
+    """A user."""
+
+    id: str
+    name: str
+
+
+class ToolCallJSON(TypedDict):
+    """A call of a tool by the model."""
+
+    tool_call_id: str
+    tool_name: str
+    kind: ToolKind
+    arguments: JSONValue
+    approved_arguments: JSONValue
+    status: ToolCallStatus
+    result: JSONValue
+    error: str | None
+    progress: JSONValue
+    attempt: int
+    max_attempts: int
+    expires_at: str | None
+    created_at: str
+    approval: ApprovalJSON | None
+    answered_by_user: PersonJSON | None
+
+
+def agent_json(agent: Agent) -> AgentJSON:
+    """Return an agent with its tools, in the order of their declaration."""
+    tools: list[AgentToolJSON] = [
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "kind": ToolKind(tool.kind),
+            "needs_approval": bool(getattr(tool, "needs_approval", False)),
+        }
+        for tool in agent.tools.values()
+    ]
+    return {"name": agent.name, "description": agent.description, "tools": tools}
+
+
+def threads_json(threads: Iterable[Thread]) -> list[ThreadJSON]:
+    """Return threads with their open streams. One query, however many."""
+    rows = list(threads)
+    open_streams = Stream.objects.open().only("thread_id", "number")
+    prefetch_related_objects(rows, Prefetch("streams", queryset=open_streams, to_attr="open_streams"))
+    return [_thread_json(row) for row in rows]
+
+
+def _thread_json(thread: Thread) -> ThreadJSON:
+    open_streams: list[Stream] = thread.open_streams  # type: ignore[attr-defined]  # prefetched by ``threads_json``
+    return {
+        "id": str(thread.pk),
+        "client_id": thread.client_id,
+        "agent": thread.agent,
+        "title": thread.title,
+        "status": ThreadStatus(thread.status),
+        "rev": thread.rev,
+        "created_at": to_iso(thread.created_at),
+        "updated_at": to_iso(thread.updated_at),
+        "archived": thread.archived,
+        "metadata": thread.metadata,
+        "retry": cast("RetryJSON | None", thread.retry),
+        "error": {"code": thread.error_code, "message": thread.error_message} if thread.error_code else None,
+        "usage": usage_json(thread),
+        "active_stream": {"id": str(open_streams[0].pk), "number": open_streams[0].number} if open_streams else None,
+        "is_running": thread.is_running,
+    }
+
+
+def usage_json(used: Thread | Stream | UsageByModel) -> UsageJSON:
+    """Return the usage of a row."""
+    return {
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "cached_input_tokens": used.cached_input_tokens,
+        "total_tokens": used.input_tokens + used.output_tokens,
+        # As a text: clients that parse JSON numbers as floats would round money.
+        "cost": None if used.cost is None else format(used.cost, "f"),
+    }
+
+
+def model_usage_json(used: UsageByModel) -> ModelUsageJSON:
+    """Return the usage of all attempts at one model."""
+    return {
+        **usage_json(used),
+        "model": used.model,
+        "attempts": used.attempts,
+        "usage_estimated": used.usage_estimated,
+    }
+
+
+def attempt_json(stream: Stream) -> AttemptJSON:
+    """Return one attempt; its message is fetched unless the query joined it."""
+    return {
+        "id": str(stream.pk),
+        "number": stream.number,
+        "message": stream.message.shown_id if stream.message else None,
+        "attempt": stream.attempt,
+        "state": StreamState(stream.state),
+        "model": stream.model,
+        "finish_reason": stream.finish_reason,
+        "error_code": stream.error_code,
+        "usage": usage_json(stream),
+        "usage_estimated": stream.usage_estimated,
+        "created_at": to_iso(stream.created_at),
+        "started_at": to_iso_or_none(stream.started_at),
+        "finished_at": to_iso_or_none(stream.finished_at),
+    }
+
+
+def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
+    """Return a tool call; the user who decided it is fetched unless the query joined it."""
+    user = call.answered_by_user
+    person: PersonJSON | None = None
+    if user is not None:
+        # Django promises get_username of every user model, but get_full_name of its own only.
+        name = user.get_full_name() if hasattr(user, "get_full_name") else ""
+        person = {"id": str(user.pk), "name": name or user.get_username()}
+    return {
+        "tool_call_id": call.tool_call_id,
+        "tool_name": call.tool_name,
+        "kind": ToolKind(call.kind),
+        "arguments": call.arguments,
+        "approved_arguments": call.approved_arguments,
+        "status": ToolCallStatus(call.status),
+        "result": call.result,
+        "error": call.error or None,
+        "progress": call.progress,
+        "attempt": call.attempt,
+        "max_attempts": call.max_attempts,
+        "expires_at": to_iso_or_none(call.expires_at),
+        "created_at": to_iso(call.created_at),
+        "approval": _approval_json(call, can_decide=can_decide),
+        "answered_by_user": person,
+    }
+
+
+def _approval_json(call: ToolCall, *, can_decide: bool) -> ApprovalJSON | None:
+    if call.approval_requested_at is None:
+        return None
+    decided_by = call.approval_decided_by
+    return {
+        "requested_at": to_iso(call.approval_requested_at),
+        "decided_at": to_iso_or_none(call.approval_decided_at),
+        "decided_by": decided_by.get_username() if decided_by else None,
+        "reason": call.approval_reason,
+        "can_decide": can_decide,
+    }
+
+
+def attachment_json(row: Attachment) -> AttachmentJSON:
+    """Return the attachment as its sender sees it."""
+    return {
+        "id": str(row.pk),
+        "url": attachment_storage.url_of(row.pk),
+        "mediaType": row.media_type,
+        "filename": row.filename,
+        "size": row.size,
+    }

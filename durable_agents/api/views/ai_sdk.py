@@ -1,0 +1,216 @@
+"""The endpoint for the AI SDK (``useChat``, assistant-ui) and the event stream of a thread.
+
+Both answer with a stream that lasts until the run ends or the client must act. They need an ASGI server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TypedDict
+
+from django.contrib.auth import get_user_model
+from django.http import HttpResponseBase
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from durable_agents import lifecycle
+from durable_agents.api.ai_sdk_requests import Chat, ChatRequest, Id, StreamedAnswer
+from durable_agents.api.base import AgentsView
+from durable_agents.api.json_bodies import ChatParser
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.request_serializers import Body, Query
+from durable_agents.conf import config
+from durable_agents.credentials import Credential
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    AgentRequiredError,
+    AsgiRequiredError,
+    DurableAgentsError,
+    IdempotencyKeyReusedError,
+    InvalidCursorError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+)
+from durable_agents.live.reader import ThreadReader
+from durable_agents.live.sse import (
+    UI_MESSAGE_STREAM,
+    AnswerSource,
+    EventSource,
+    FrameSource,
+    cursor_of,
+    event_stream,
+    head_of_stream,
+)
+from durable_agents.models import Thread, ThreadStatus
+from durable_agents.policies import SignIn, public_thread
+from durable_agents.reading import AnswerStream, latest_answer_of, waits_for_others
+
+_EVENTS = Gives(shape=str, media_type="text/event-stream")
+
+
+class StopQuery(Body):
+    """Which answer or attempt to stop; without either, the current run."""
+
+    messageId = Id()  # noqa: N815 - the AI SDK's name
+    streamId = Id()  # noqa: N815
+
+
+class StoppedJSON(TypedDict):
+    """A thread after a stop."""
+
+    status: ThreadStatus
+
+
+class EventQuery(Query):
+    """Where the events begin."""
+
+    cursor = serializers.CharField(required=False, help_text="The id of the last event that was seen.")
+    tail = serializers.IntegerField(required=False, help_text="Messages in the first snapshot: 50, at most 200.")
+
+
+class StreamingView(AgentsView):
+    """A view with a streaming response."""
+
+    def check_server(self, request: Request) -> None:
+        """Raise AsgiRequiredError where the server would block a thread for the whole response."""
+        if not hasattr(request._request, "scope"):
+            raise AsgiRequiredError
+
+    def stream(
+        self, request: Request, thread: Thread, source: EventSource, headers: Mapping[str, str] | None = None
+    ) -> HttpResponseBase:
+        """Return the response that streams what the source yields about the thread."""
+        # Daphne writes the body of a HEAD too, into what the client takes for its next response.
+        if request.method == "HEAD":
+            return head_of_stream(headers)
+        is_row = isinstance(request.user, get_user_model())
+        sign_in = SignIn(request, Credential.of(request) if is_row else None)
+        may_stay = partial(_may_view, request, thread, sign_in)
+        return event_stream(thread.pk, source, may_stay=may_stay, headers=headers)
+
+    def stream_answer(self, request: Request, streamed: StreamedAnswer) -> HttpResponseBase:
+        """Return the response that streams an answer."""
+        # The AI SDK does not say its version; a client may, and else the project's setting holds for all clients.
+        text = request.headers.get("X-AI-SDK-Version", "").partition(".")[0].strip()
+        major = text if text.isascii() and text.isdigit() and len(text) < 4 else config().ai_sdk_dialect
+        answer_stream = AnswerStream(
+            streamed.thread.pk,
+            answer=streamed.answer,
+            question=streamed.question,
+            seen=streamed.seen,
+            knows_7=int(major) >= 7,
+        )
+        return self.stream(request, streamed.thread, AnswerSource(answer_stream), UI_MESSAGE_STREAM)
+
+
+class ChatView(StreamingView):
+    """The endpoint of ``useChat``."""
+
+    parser_classes = (ChatParser,)
+
+    @Operation(
+        operation_id="chat",
+        action="send",
+        body=ChatRequest,
+        answers={200: _EVENTS},
+        sends=True,
+        raises=[
+            AgentNotFoundError,
+            AgentRequiredError,
+            AsgiRequiredError,
+            IdempotencyKeyReusedError,
+            InvalidPartsError,
+            MessageNotFoundError,
+            ThreadBusyError,
+            ThreadNotFoundError,
+        ],
+    )
+    def post(self, request: Request, agent: str | None = None) -> HttpResponseBase:
+        """Send, edit, regenerate or answer calls, and follow the answer until the client has to act."""
+        self.check_server(request)
+        return self.stream_answer(request, Chat(request, agent=agent).execute())
+
+
+class ChatStreamView(StreamingView):
+    """The current answer, for a client that has lost its connection."""
+
+    @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
+    def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
+        """Replay the current answer from its start and continue with it; 204 where there is none."""
+        self.check_server(request)
+        # useChat with ``resume`` asks on mounting, for a chat without a message too, and shows any error to the user.
+        try:
+            thread = public_thread(request, thread_id, "view")
+        except ThreadNotFoundError:
+            return Response(status=204)
+        if not thread.is_running or waits_for_others(thread):
+            return Response(status=204)
+        return self.stream_answer(request, StreamedAnswer(thread=thread, answer=latest_answer_of(thread)))
+
+
+class ChatStopView(AgentsView):
+    """Stops the current answer."""
+
+    via = "chat"
+
+    @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
+    def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
+        """Stop the run, and end the responses that stream it. A stop that names another answer than the last one comes
+        too late and does nothing.
+        """
+        thread = self.thread(request, thread_id)
+        body = StopQuery.of(request)
+        stopped = lifecycle.stop_answer(
+            thread,
+            message_id=body.get("messageId"),
+            stream_id=body.get("streamId"),
+            by=self.actor(request, thread),
+        )
+        return Response({"status": str(stopped.status)})
+
+
+class EventsView(StreamingView):
+    """A thread as server-sent events, for networks that block websockets."""
+
+    @Operation(
+        operation_id="threadEvents",
+        action="view",
+        query=EventQuery,
+        answers={200: _EVENTS},
+        raises=[AsgiRequiredError],
+    )
+    def get(self, request: Request, thread_id: str) -> HttpResponseBase:
+        """Send the frames of the websocket: a snapshot, or what is new since the cursor, and then every change."""
+        thread = self.thread(request, thread_id)
+        self.check_server(request)
+        query = EventQuery.of(request)
+        # Browsers send this header when they reconnect, with the URL of the first connection, whose cursor is older.
+        last = request.headers.get("Last-Event-ID")
+        position: str | None = last or query.get("cursor")
+        try:
+            cursor = None if position is None else cursor_of(position)
+        except InvalidCursorError:
+            # An EventSource gives up for good after an error, so an unusable header counts as none.
+            if not last:
+                raise
+            cursor = None
+        reader = ThreadReader(thread.pk, cursor)
+        return self.stream(request, thread, FrameSource(reader, name=thread_id, tail=query.get("tail", 50)))
+
+
+def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
+    """Whether the stream may go on: it ends with the sign-in that it came by, or with the right to see the thread."""
+    user = sign_in.user_now()
+    if user is None:
+        return False
+    request.user = user
+    try:
+        # By its primary key: by its text the user's own new thread of the same client_id might be found.
+        public_thread(request, thread.pk, "view")
+    except DurableAgentsError:
+        return False
+    return True

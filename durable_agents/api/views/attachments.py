@@ -1,0 +1,176 @@
+"""Receive and serve files over HTTP: size-limited on the way in, safe for browsers on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from asgiref.sync import sync_to_async
+from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadhandler import FileUploadHandler, StopUpload
+from django.http import FileResponse, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
+from rest_framework import status
+from rest_framework.exceptions import ValidationError
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from durable_agents import attachment_storage, lifecycle
+from durable_agents.api import serializers
+from durable_agents.api.base import AgentsView
+from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.request_serializers import NewAttachment
+from durable_agents.conf import config
+from durable_agents.exceptions import (
+    AttachmentNotFoundError,
+    PermissionDeniedError,
+    TooLargeError,
+    UnsupportedMediaTypeError,
+)
+from durable_agents.logs import log_error
+from durable_agents.media_types import is_shown
+from durable_agents.models import Attachment
+from durable_agents.policies import owner_and_scope, public_agents, public_attachment
+
+ENVELOPE_BYTES = 64 * 1024
+"""Bytes that may surround the file in the body of an upload."""
+BLOCK_BYTES = 256 * 1024
+_HEADERS = {
+    "Cache-Control": "private, no-cache",  # the caller may lose the right to see it: browsers ask again each time
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+
+
+class AttachmentListView(AgentsView):
+    """Files to be sent with a message."""
+
+    parser_classes = (MultiPartParser,)
+
+    @Operation(
+        operation_id="uploadAttachment",
+        action="send",
+        body=NewAttachment,
+        answers={201: Gives(shape=serializers.AttachmentJSON)},
+        raises=[TooLargeError, UnsupportedMediaTypeError],
+    )
+    def post(self, request: Request) -> Response:
+        """Upload a file, in the field `file` of a multipart form. Send it within a day, as a part of a message:
+        `{"type": "file", "mediaType": ..., "url": ...}`. Its type is detected from its content.
+        """
+        if not public_agents(request, "send"):
+            raise PermissionDeniedError("There is no agent that you may send files to.")
+        # Reading FILES reads the body, so that the meter knows its size.
+        uploads = request.FILES
+        if self.meter.is_exceeded:
+            raise self.meter.error()
+        files: list[UploadedFile[bytes]] = [file for name in uploads for file in uploads.getlist(name)]
+        if len(files) != 1 or "file" not in uploads:
+            raise ValidationError({"file": "Send one file, in the field 'file' of a multipart form."})
+        file = files[0]
+        if not file.size:
+            raise ValidationError({"file": "The file is empty."})
+        owner, scope = owner_and_scope(request)
+        claimed, filename = file.content_type or "", file.name or ""
+        row = lifecycle.upload(file.read(), claimed=claimed, filename=filename, owner=owner, scope=scope)
+        return Response(serializers.attachment_json(row), status=status.HTTP_201_CREATED)
+
+    def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
+        """Return the request, with a limit to the size of its files."""
+        # A handler has no effect once the body was read, and REST framework's CSRF check reads it.
+        self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
+        request.upload_handlers.insert(0, self.meter)
+        return super().initialize_request(request, *args, **kwargs)
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        """Refuse a body whose declared length is too large, without reading it."""
+        try:
+            announced_bytes = int(request.META.get("CONTENT_LENGTH") or 0)
+        except ValueError:  # servers pass a strange length on as it came
+            announced_bytes = 0
+        if announced_bytes > self.meter.max_bytes + ENVELOPE_BYTES:
+            raise self.meter.error()
+        super().initial(request, *args, **kwargs)
+
+
+class _Meter(FileUploadHandler):
+    """Stops an upload as soon as its files are larger than allowed. The rest of the body is not read."""
+
+    def __init__(self, request: HttpRequest, *, max_bytes: int) -> None:
+        super().__init__(request)
+        self.max_bytes = max_bytes
+        self.read_bytes = 0
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether it has stopped the upload."""
+        return self.read_bytes > self.max_bytes
+
+    def error(self) -> TooLargeError:
+        """The error for the sender."""
+        return TooLargeError(f"The file has more than {self.max_bytes} bytes.")
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        """Pass a chunk on while there is room."""
+        self.read_bytes += len(raw_data)
+        if self.is_exceeded:
+            raise StopUpload(connection_reset=True)  # otherwise Django reads the rest of the body to discard it
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        """Leave the file to the next handler."""
+
+
+class AttachmentView(AgentsView):
+    """One of these files, or one that a message carries."""
+
+    @Operation(
+        operation_id="getAttachment",
+        action="view",
+        answers={200: Gives(shape=bytes, media_type="*/*")},
+        raises=[AttachmentNotFoundError],
+    )
+    def get(self, request: Request, attachment_id: str) -> HttpResponseBase:
+        """Download a file: what you have uploaded and not sent, or what a thread has that you may view."""
+        row = public_attachment(request, attachment_id)
+        etag = f'"{row.pk.hex}"'
+        # A stored file never changes, so a browser that has it only asks whether it may still show it.
+        response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
+        if response is None:
+            response = _Download.of(row)
+            if request.method == "HEAD" and response.file_to_stream is not None:
+                # Closing the response instead would tell Django that the request is over, and close the connections.
+                response.file_to_stream.close()
+                response = HttpResponse(headers={**response.headers, "Content-Length": str(row.size)})
+        for name, value in {**_HEADERS, "ETag": etag}.items():
+            response[name] = value
+        return response
+
+
+class _Download(FileResponse):
+    """A file in pieces."""
+
+    block_size = BLOCK_BYTES
+
+    @classmethod
+    def of(cls, row: Attachment) -> _Download:
+        """Open the file of a row. Raises AttachmentNotFoundError where the storage does not have it."""
+        # Browsers show only types that cannot run anything: a page or an SVG would run on the project's origin.
+        media_type = row.media_type if is_shown(row.media_type) else "application/octet-stream"
+        content_type = "text/plain; charset=utf-8" if media_type == "text/plain" else media_type
+        try:
+            stored = attachment_storage.storage().open(row.place)
+        except FileNotFoundError as error:
+            log_error("a file is not in the storage", action="download", attachment=row.pk)
+            raise AttachmentNotFoundError(row.pk) from error
+        is_bytes = media_type == "application/octet-stream"
+        return cls(stored, content_type=content_type, filename=row.filename or "file", as_attachment=is_bytes)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield its pieces."""
+        # Storages are synchronous. Under ASGI Django would read the whole file into memory before it sent any of it.
+        pieces = iter(self)
+        read = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
+        while (piece := await read()) is not None:
+            yield piece

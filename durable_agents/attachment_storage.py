@@ -1,0 +1,182 @@
+"""Store and read the bytes of attachments in the project's storage, which may be far away and may fail.
+
+Rows are ``lifecycle``'s. A stored file never changes, so its bytes may be cached; it has no row until the transaction
+that writes one is committed, and none once its last row is deleted.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from threading import Lock
+from uuid import UUID
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import Storage
+from django.db import transaction
+from django.urls import NoReverseMatch, reverse
+from django.utils.timezone import now
+
+from durable_agents.logs import log_error
+from durable_agents.media_types import clean_name, media_type_of
+from durable_agents.models import ATTACHMENTS, Attachment
+from durable_agents.parts import Part, attachment_id, file_base64, file_part, file_size, is_embedded
+
+FORGOTTEN_SECONDS = 86_400.0
+"""How long a file may be in the storage before a message carries it."""
+MAX_KEPT_BYTES = 32 * 1024 * 1024
+"""How many bytes of files a process caches."""
+
+
+def storage() -> Storage:
+    """Return the storage of attachments."""
+    found: Storage = Attachment._meta.get_field("file").storage
+    return found
+
+
+def url_of(attachment_id: UUID) -> str:
+    """Return the path of an attachment where this project has mounted the app; a placeholder path where it has not."""
+    try:
+        return reverse("durable_agents:attachment", args=[attachment_id])
+    except NoReverseMatch:
+        return f"attachments/{attachment_id}/"
+
+
+def part_of(attachment: Attachment) -> Part:
+    """Return the message part that carries it."""
+    return file_part(attachment.media_type, url_of(attachment.pk), attachment.filename)
+
+
+def store(data: bytes, *, claimed: str, filename: str, **facts: object) -> Attachment:
+    """Put a file into the storage. Returns its row, which is not saved yet and has these ``facts``.
+
+    ``claimed`` is the media type that its sender declares. Raises UnsupportedMediaTypeError.
+    """
+    name = clean_name(filename)
+    media_type = media_type_of(data, claimed=claimed, filename=name)
+    made = Attachment(media_type=media_type, filename=name, size=len(data), **facts)
+    made.file.save(name, ContentFile(data), save=False)
+    return made
+
+
+def discard(name: str) -> None:
+    """Delete a file from the storage. A failure is logged, and the file stays."""
+    _recent.drop(name)
+    try:
+        storage().delete(name)
+    except Exception:
+        log_error("a file could not be deleted", action="discard", file=name)
+
+
+def discard_unused(name: str, *, using: str) -> None:
+    """Delete a file from the storage unless a row refers to it. Call it after the commit that deleted a row."""
+    if not Attachment.objects.using(using).filter(file=name).exists():
+        discard(name)
+
+
+def keep_if_committed(name: str, *, using: str) -> None:
+    """Delete a stored file again if the current transaction is rolled back."""
+    transaction.on_commit(_Undo(name).call_off, using=using)
+
+
+class _Undo:
+    """Deletes a file when it is garbage-collected: Django drops the callbacks of a commit that never came, and has no
+    callback for a rollback.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name: str | None = name
+
+    def call_off(self) -> None:
+        """Keep the file."""
+        self._name = None
+
+    def __del__(self) -> None:
+        if self._name is not None:
+            discard(self._name)
+
+
+class _Recent:
+    """A cache of the contents that were read last, limited in total bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def find(self, name: str) -> bytes | None:
+        """Return the cached content of this name."""
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+            return self._kept.get(name)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Cache the content, and evict the least recently used ones beyond the limit."""
+        with self._lock:
+            self._kept[name] = data
+            while sum(map(len, self._kept.values())) > self._max_bytes:
+                self._kept.popitem(last=False)
+
+    def drop(self, name: str) -> None:
+        """Evict the content of this name."""
+        with self._lock:
+            self._kept.pop(name, None)
+
+
+_recent = _Recent(MAX_KEPT_BYTES)
+
+
+def read(attachment: Attachment) -> bytes | None:
+    """Return the bytes of an attachment, at most ``attachment.size`` of them, or None if the storage has no such file.
+    Any other error of the storage is raised.
+    """
+    name = attachment.place
+    known = _recent.find(name)
+    if known is None:
+        try:
+            with storage().open(name) as file:
+                # No more than its row says, whatever has happened to the file: the row's size was checked.
+                known = bytes(file.read(attachment.size))
+        except FileNotFoundError:
+            return None
+        _recent.keep(name, known)
+    return known
+
+
+def same_content(stored: Sequence[Part], given: Sequence[Part]) -> bool:
+    """Whether the parts that a user sends have the same content as stored ones, both checked: the same texts, and the
+    same files, by any URL or within their part.
+    """
+    return len(stored) == len(given) and all(map(_is_same_part, stored, given))
+
+
+def _is_same_part(stored: Part, given: Part) -> bool:
+    key, other = attachment_id(stored), attachment_id(given)
+    if key is None or other is not None:
+        return key == other if key or other else stored == given
+    if not is_embedded(given):
+        return False
+    row = Attachment.objects.filter(pk=key).first()
+    return row is not None and row.size == file_size(given) and read(row) == base64.b64decode(file_base64(given))
+
+
+def leftovers() -> Iterator[str]:
+    """Yield the names of files that have been in the storage for a day and that no row has: their process died before
+    the commit. Raises NotImplementedError if the storage cannot list its files.
+    """
+    directories, _ = _listed(ATTACHMENTS)
+    for directory in directories:
+        names = {f"{ATTACHMENTS}/{directory}/{name}" for name in _listed(f"{ATTACHMENTS}/{directory}")[1]}
+        known = Attachment.objects.filter(file__in=names).values_list("file", flat=True)
+        oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)  # a younger one may be in a transaction that is not over
+        yield from (name for name in sorted(names - set(known)) if storage().get_modified_time(name) < oldest)
+
+
+def _listed(path: str) -> tuple[list[str], list[str]]:
+    try:
+        return storage().listdir(path)
+    except FileNotFoundError:
+        return [], []

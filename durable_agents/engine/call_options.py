@@ -1,0 +1,207 @@
+"""Prepare one model call: the agent's declaration, the results of its functions, and their errors."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db import Error
+from django.utils.functional import Promise
+
+from durable_agents.agents import Agent, Callback, Tool, registry
+from durable_agents.databases import is_outage
+from durable_agents.engine.runtime import Runtime
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.history_repair import repaired
+from durable_agents.llm.types import Message
+from durable_agents.logs import log_error
+from durable_agents.models import Thread
+from durable_agents.redaction import described
+
+_CONFIGURE_WAITS_SECONDS = (0.2, 1.0)
+"""Waits before ``configure`` is called again for a tool call, which has no attempt to lose for a passing error."""
+
+
+OVERRIDES = ("model", "instructions", "tools", "model_settings", "max_steps")
+"""What ``configure`` may override."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The parameters of one model call."""
+
+    models: Sequence[str]
+    instructions: str | Callback
+    tools: Mapping[str, Tool]
+    provider_tools: Sequence[Mapping[str, object]]
+    model_settings: Mapping[str, object]
+    max_steps: int
+
+    @property
+    def tool_schemas(self) -> list[Mapping[str, object]]:
+        """Return the tools as sent to the model, those of its vendor last."""
+        return [*(tool.schema for tool in self.tools.values()), *self.provider_tools]
+
+    @property
+    def provider_tool_names(self) -> set[str]:
+        """Return the names under which a call of a vendor's tool may appear in an answer."""
+        names: set[str] = set()
+        for tool in self.provider_tools:
+            names.update(str(tool[key]) for key in ("name", "type") if key in tool)
+            if isinstance(function := tool.get("function"), Mapping):
+                names.add(str(function.get("name")))
+            if "type" not in tool:  # Google's definitions have one key, the name
+                names.update(tool)
+        return names - self.tools.keys()
+
+
+def needs_thread(agent: Agent) -> bool:
+    """Whether functions of the agent need the thread before a model call."""
+    return callable(agent.instructions) or agent.configure is not None or agent.transform_messages is not None
+
+
+async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Plan:
+    """Return the agent's declaration with the overrides of its ``configure`` for this thread.
+
+    Raises ModelError of kind ``unknown`` where ``configure`` raises, ``invalid_request`` where it does not return
+    overrides, ``max_steps`` where the run has used up its steps.
+    """
+    if agent.configure is None or thread is None:
+        return _declared(agent)
+    plan = await _configured(runtime, agent, thread)
+    if thread.run_steps >= plan.max_steps:
+        raise ModelError(ErrorKind.MAX_STEPS, f"configure allows {plan.max_steps} steps.", retryable=False)
+    return plan
+
+
+async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[str, Tool]:
+    """Return the tools that this thread has now: those that ``configure`` chooses, else the agent's own.
+
+    Calls ``configure`` again after an error that may pass. Raises ModelError if it fails for good.
+    """
+    if agent.configure is None:
+        return agent.tools
+    for seconds in _CONFIGURE_WAITS_SECONDS:
+        try:
+            return (await _configured(runtime, agent, thread)).tools
+        except ModelError as error:
+            if not error.retryable:
+                raise
+        await asyncio.sleep(seconds)
+    return (await _configured(runtime, agent, thread)).tools
+
+
+async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
+    # Not those that ``configure`` makes itself: no other worker has them.
+    known = registry.known_tools() | agent.tools
+    overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
+    return _overridden(_declared(agent), overrides, known)
+
+
+def _declared(agent: Agent) -> Plan:
+    return Plan(
+        models=agent.models,
+        instructions=agent.instructions,
+        tools=agent.tools,
+        provider_tools=agent.provider_tools,
+        model_settings=agent.model_settings,
+        max_steps=agent.max_steps,
+    )
+
+
+async def instructions_of(runtime: Runtime, plan: Plan, thread: Thread | None) -> str:
+    """Return the instructions for this thread. Raises ModelError if a function of the agent fails."""
+    if not callable(plan.instructions):
+        return str(plan.instructions)  # it may be a text that is translated lazily
+    return str(await _call_agent_function(runtime, thread, "instructions", plan.instructions, thread))
+
+
+async def transformed(
+    runtime: Runtime, agent: Agent, thread: Thread | None, messages: list[Message]
+) -> Sequence[Message]:
+    """Apply ``transform_messages`` to the history and repair the result, before the text of an earlier attempt is
+    added. Raises ModelError if it fails.
+    """
+    if agent.transform_messages is None:
+        return messages
+    transform = agent.transform_messages
+    last_answer = [message for message in messages[-1:] if message["role"] == "assistant"]
+    history = copy.deepcopy(messages[: len(messages) - len(last_answer)])
+    changed = await _call_agent_function(runtime, thread, "transform_messages", transform, history, thread)
+    try:
+        transformed_history = repaired(list(changed))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _mistake("transform_messages", "returns messages in the OpenAI format, a list of dicts.") from error
+    if not transformed_history:
+        raise _mistake("transform_messages", "returned no messages. A model needs at least one.")
+    return [*transformed_history, *last_answer]
+
+
+async def _call_agent_function(
+    runtime: Runtime, thread: Thread | None, name: str, function: Callback | None, *args: object
+) -> Any:
+    """Call a function of the agent and return its result, None if there is none; its error becomes the failure of
+    the attempt.
+    """
+    if function is None:
+        return None
+    try:
+        return await runtime.call_user(function, *args)
+    except Exception as error:
+        extra = {} if thread is None else {"thread": thread.pk}
+        log_error("a function of the agent failed", action="agent_function", function=name, **extra)
+        detail = f"{name} raised {described(error)}"
+        # What may be gone in another attempt.
+        passes = isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, Error) and is_outage(error))
+        raise ModelError(ErrorKind.UNKNOWN, detail, retryable=passes) from error
+
+
+def _mistake(name: str, sentence: str) -> ModelError:
+    return ModelError(ErrorKind.INVALID_REQUEST, f"{name} {sentence}", retryable=False)
+
+
+def _overridden(plan: Plan, overrides: object, declared: Mapping[str, Tool]) -> Plan:
+    """Return the plan with the overrides. Raises ModelError with a sentence that says what is wrong."""
+    if overrides is None:
+        return plan
+    if not isinstance(overrides, Mapping):
+        raise _mistake("configure", f"returns a dict of overrides or None, not {type(overrides).__name__}.")
+    unknown = sorted(str(key) for key in overrides.keys() - set(OVERRIDES))
+    if unknown:
+        raise _mistake("configure", f"overrides {', '.join(unknown)}: only {', '.join(OVERRIDES)} can be overridden.")
+    models = _models(overrides["model"]) if "model" in overrides else plan.models
+    instructions = overrides.get("instructions", plan.instructions)
+    if not (isinstance(instructions, str | Promise) or callable(instructions)):
+        raise _mistake("configure", "overrides instructions with a text or a callable(thread).")
+    tools = _tools(overrides["tools"], declared) if "tools" in overrides else plan.tools
+    settings = overrides.get("model_settings", plan.model_settings)
+    if not isinstance(settings, Mapping):
+        raise _mistake("configure", "overrides model_settings with a dict.")
+    max_steps = overrides.get("max_steps", plan.max_steps)
+    if not isinstance(max_steps, int) or isinstance(max_steps, bool):
+        raise _mistake("configure", "overrides max_steps with a whole number.")
+    return replace(
+        plan, models=models, instructions=instructions, tools=tools, model_settings=dict(settings), max_steps=max_steps
+    )
+
+
+def _models(value: object) -> Sequence[str]:
+    models = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not models or not all(isinstance(model, str) and model for model in models):
+        raise _mistake("configure", "overrides model with a litellm model string or a list of them.")
+    return models
+
+
+def _tools(value: object, declared: Mapping[str, Tool]) -> Mapping[str, Tool]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Tool) for item in value):
+        raise _mistake("configure", "overrides tools with a list of functions that have @tool above.")
+    unknown = [item.name for item in value if declared.get(item.name) is not item]
+    if unknown:
+        names = ", ".join(unknown)
+        raise _mistake("configure", f"gives tools that workers would not find: {names}. Add them to the agent's tools.")
+    if len({item.name for item in value}) != len(value):
+        raise _mistake("configure", "gives two tools of the same name.")
+    return {item.name: item for item in value}

@@ -1,0 +1,73 @@
+"""Recognise errors of the worker process (it can start no thread, has no memory), as opposed to errors of a row."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+NO_THREAD = "can't start new thread"
+"""Python's message where the system refuses a thread (``RLIMIT_NPROC``, a cgroup's ``pids.max``, no memory for a
+stack).
+"""
+
+
+LIMITED_EXIT_CODE = 71
+MAX_LIMITS = 3
+"""A worker that lacked threads or memory for this many rows in succession exits."""
+PAUSE_SECONDS = 1.0
+
+
+class WorkerLimitError(BaseException):
+    """This process lacks the threads or memory that a row needs; another process may have them. It is not an
+    ``Exception``, so that code that handles errors of user functions does not catch it.
+    """
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread. Raises WorkerLimitError if the system refuses it; its function has not been called then."""
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError) as error:
+        raise WorkerLimitError(str(error) or type(error).__name__) from error
+
+
+def is_limit(error: BaseException) -> bool:
+    """Whether an error, or its cause, is this process's limit. Libraries wrap such errors: a host name look-up takes a
+    thread.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error  # the error itself, then what is behind it
+    while cause is not None and id(cause) not in seen:
+        is_refusal = isinstance(cause, RuntimeError) and NO_THREAD in str(cause)  # never a provider's own words
+        if is_refusal or isinstance(cause, WorkerLimitError | MemoryError):
+            return True
+        seen.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+class Shortage:
+    """Counts the successive rows for which this process had no thread or no memory."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._claims_again_at = 0.0
+        self.is_final = False
+        """Whether this process has to exit: a new one may have enough threads and memory."""
+
+    @property
+    def forbids_claims(self) -> bool:
+        """Whether this process must not claim rows for now, so that other processes claim them first."""
+        return time.monotonic() < self._claims_again_at
+
+    def note_row(self) -> bool:
+        """Count one more row, and claim nothing for some seconds. Return whether this row reached ``MAX_LIMITS``."""
+        self._rows += 1
+        self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS
+        becomes_final = self._rows >= MAX_LIMITS and not self.is_final
+        self.is_final = self.is_final or becomes_final
+        return becomes_final
+
+    def end(self) -> None:
+        """Count from the beginning: a thread has started."""
+        self._rows = 0

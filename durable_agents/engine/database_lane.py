@@ -1,0 +1,60 @@
+"""Run the engine's database work on one thread: urgent jobs first, otherwise in order of submission."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+from durable_agents.engine.capacity import start
+
+R = TypeVar("R")
+Task = tuple[bool, int, Callable[[], None]]
+"""Whether it can wait, its number, and what to do: in the order in which tasks are taken."""
+
+
+class DatabaseLane:
+    """One thread, and so one database connection. It starts with the first task and ends with the process."""
+
+    def __init__(self, name: str) -> None:
+        self._tasks: queue.PriorityQueue[Task] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._name = name
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, once. Raises WorkerLimitError."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, daemon=True, name=self._name)
+            start(thread)
+            self._thread = thread
+
+    def submit(self, call: Callable[[], R], *, urgent: bool = False) -> Future[R]:
+        """Schedule a call; the future returns its result or raises its error. A future that is cancelled before is not
+        called. Only the event loop's thread may use the future.
+        """
+        self.start()
+        future: Future[R] = Future()
+        self._tasks.put((not urgent, next(self._numbers), partial(_settle, future, call)))
+        return future
+
+    def _run(self) -> None:
+        while True:
+            _, _, task = self._tasks.get()
+            task()
+            del task  # its rows and results would be kept until the next one comes
+
+
+def _settle(future: Future[R], call: Callable[[], R]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,61 @@
+"""Inline the files of a history into the model request, up to a total number of bytes.
+
+The worker reads the bytes from the project's own storage. No provider receives a URL, and nothing is fetched from one.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from durable_agents import attachment_storage
+from durable_agents.conf import config
+from durable_agents.engine.runtime import Runtime
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm import Turn
+from durable_agents.models import Attachment
+from durable_agents.parts import Part, attachment_id, file_part
+
+
+async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
+    """Return the turns with their attachments inlined; an attachment that is deleted, or too old to be shown again, is
+    replaced by a note to the model. Raises a retryable ModelError where the storage does not answer.
+    """
+    if not any(attachment_id(part) for turn in turns for part in turn.parts):
+        return list(turns)
+    try:
+        return await runtime.in_thread(_filled, turns, attachments)
+    except Exception as error:
+        detail = f"The storage of attachments failed: {type(error).__name__}: {error}"
+        raise ModelError(ErrorKind.NETWORK, detail, retryable=True) from error
+
+
+def _filled(turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
+    """Inline the newest files first, while there is room: at twice the limit for one file, providers refuse larger
+    requests.
+    """
+    room = 2 * config().max_attachment_bytes
+    filled = []
+    for turn in reversed(turns):
+        parts = []
+        for part in reversed(turn.parts):
+            key = attachment_id(part)
+            row = attachments.get(key) if key else None
+            parts.append(_part(part, row, room=room) if key else part)
+            room -= row.size if row else 0
+        filled.append(replace(turn, parts=parts[::-1]))
+    return filled[::-1]
+
+
+def _part(part: Part, row: Attachment | None, *, room: int) -> Part:
+    """Return the part with its file inlined, or a note."""
+    name = part.get("filename", "a file")
+    if row is not None and row.size > room:
+        return {"type": "text", "text": f"[{name}: left out here, because newer files fill the request.]"}
+    data = attachment_storage.read(row) if row is not None else None
+    if row is None or data is None:
+        return {"type": "text", "text": f"[{name}: not there any more.]"}
+    url = f"data:{row.media_type};base64,{base64.b64encode(data).decode()}"
+    return file_part(row.media_type, url, row.filename)

@@ -1,0 +1,355 @@
+"""One model step: load, call the model, buffer what arrives, commit; or decide what follows a failed attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+from durable_agents import lifecycle
+from durable_agents.agents import Agent, model_of_attempt, registry
+from durable_agents.conf import config
+from durable_agents.crashpoints import crashpoint
+from durable_agents.delta_writer import DeltaBuffer
+from durable_agents.engine.approvals import with_approvals
+from durable_agents.engine.call_options import Plan, instructions_of, needs_thread, plan_for, transformed
+from durable_agents.engine.cancellation import cancelled_by_us_only
+from durable_agents.engine.capacity import WorkerLimitError, is_limit
+from durable_agents.engine.environment import Environment
+from durable_agents.engine.inline_files import with_contents
+from durable_agents.engine.run_history import RunHistory
+from durable_agents.engine.runtime import Runtime
+from durable_agents.engine.step_from_events import Answer
+from durable_agents.exceptions import ErrorKind, LeaseLostError, ModelError
+from durable_agents.lifecycle import Claim, Handed, StepOutcome
+from durable_agents.llm import (
+    ModelRequest,
+    ModelUsage,
+    Turn,
+    door,
+    openai_messages,
+)
+from durable_agents.logs import log_error
+from durable_agents.models import Attachment, Delta, Stream, Thread
+from durable_agents.parts import Chunk, fold, text_of
+from durable_agents.retry import Fail, RetryIn
+from durable_agents.transcript import attachments_of, histories, turns
+
+ESTIMATE_SECONDS = 1.0
+"""How long a commit or a recovery waits for an estimate of a project's own ``ModelDoor``; ours take milliseconds."""
+
+
+async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
+    """Run one attempt at a model call to its end, whatever its outcome. One that was ``handed`` over by a transaction
+    of this process needs nothing from the database where the history of its run is known.
+    """
+    job = _known_job(env, claim, handed)
+    if job is None:
+        job = await env.runtime.load(_load_steps, claim)
+        env.histories.keep(claim.thread_id, job.history())
+    try:
+        plan = await plan_for(env.runtime, job.agent, job.thread)
+        request = await _request(env, job, plan, model=model_of_attempt(plan.models, claim.attempt))
+    except ModelError as error:
+        if is_limit(error):
+            raise
+        await _after_failed_attempt(env, claim, job.agent, error)
+        return
+    if job.continued_text and not door().continues(request.model, request.settings):
+        await env.runtime.in_transition(lifecycle.begin_again, claim)
+        return
+    answer = Answer(
+        number=job.number,
+        tool_input_deltas=job.sends_tool_input,
+        provider_tools=plan.provider_tool_names,
+        seed=job.continued_text,
+    )
+    try:
+        await _stream(env, claim, job, request, answer)
+    except ModelError as error:
+        if is_limit(error):
+            raise
+        usage = await _estimated(env.runtime, request, answer)
+        await _after_failed_attempt(env, claim, job.agent, error, models=plan.models, usage=usage)
+    except asyncio.CancelledError:
+        usage = await _estimated(env.runtime, request, answer)
+        await env.runtime.in_transition(lifecycle.record_usage, claim, model=request.model, usage=usage)
+        raise
+    else:
+        outcome = answer.outcome(plan.tools)
+        if outcome.usage is None:
+            outcome = replace(outcome, usage=await _estimated(env.runtime, request, answer))
+        outcome = replace(outcome, calls=await with_approvals(env.runtime, claim, job.agent, outcome.calls))
+        crashpoint("answered")
+        await _commit(env, claim, outcome)
+        crashpoint("step_committed")
+        env.callbacks.dispatch_step(claim, job.agent, outcome)
+
+
+async def _commit(env: Environment, claim: Claim, outcome: StepOutcome) -> None:
+    try:
+        await env.endings.end(claim, outcome)
+    except LeaseLostError:  # stopped just before: the answer is not wanted, but it was paid for
+        if outcome.usage is not None:
+            await env.runtime.in_transition(lifecycle.record_usage, claim, model=outcome.model, usage=outcome.usage)
+        raise
+
+
+async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelRequest, answer: Answer) -> None:
+    """Call the model; fold every event into the answer and buffer it for browsers."""
+    streaming = job.agent.streaming
+    buffer = DeltaBuffer(
+        claim=claim,
+        message=job.message,
+        throttle_seconds=streaming.throttle_ms / 1000 if streaming else 0,
+        on_lost=partial(env.held.drop_claim, claim),
+        seq=1 if job.continued_text else 0,
+    )
+    if streaming:
+        env.writer.open(buffer)
+    # Model libraries cancel their own tasks after a lost connection: that is a failed attempt, and not the end of ours.
+    cancelled = ModelError(ErrorKind.NETWORK, "The model library has cancelled the call.", retryable=True)
+    with cancelled_by_us_only(cancelled):
+        await _receive(request, answer, buffer)
+    env.writer.close(claim)
+
+
+async def _receive(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -> None:
+    async with contextlib.aclosing(door().stream(request)) as events:
+        async for event in events:
+            for chunk in answer.take(event):
+                buffer.add(chunk)
+
+
+async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
+    # An answer without text is acceptable if the model has acted or spoken since the user's last message.
+    last = next((turn for turn in reversed(job.turns) if turn.role != "assistant" or turn.steps), None)
+    messages = openai_messages(
+        await instructions_of(env.runtime, plan, job.thread),
+        await with_contents(env.runtime, job.turns, job.attachments),
+        model=model,
+        max_result_bytes=config().max_tool_result_bytes,
+        prefill=text_of(fold(job.continued_text)),
+    )
+    return ModelRequest(
+        model=model,
+        messages=await transformed(env.runtime, job.agent, job.thread, messages),
+        tools=plan.tool_schemas,
+        settings=plan.model_settings,
+        agent=job.agent.name,
+        may_be_silent=last is not None and last.role != "user",
+    )
+
+
+async def _estimated(runtime: Runtime, request: ModelRequest, answer: Answer) -> ModelUsage:
+    """Estimate the usage of an attempt that was cut short, or whose provider reported none."""
+    if not answer.own_text and not answer.calls:
+        return ModelUsage(estimated=True)
+    try:
+        async with asyncio.timeout(ESTIMATE_SECONDS):
+            return await runtime.in_thread(door().estimate, request, answer.own_text)
+    except (Exception, WorkerLimitError):
+        log_error("usage was not estimated", action="estimate")
+        return ModelUsage(estimated=True)
+
+
+async def _after_failed_attempt(
+    env: Environment,
+    claim: Claim,
+    agent: Agent,
+    error: ModelError,
+    *,
+    models: Sequence[str] = (),
+    usage: ModelUsage | None = None,
+) -> None:
+    """Schedule another attempt after a wait, with the next of the models where there is one, or fail the run.
+
+    Without models none was called: a function of the agent failed.
+    """
+    decision = await _classified(env, agent, error)
+    kind = str(decision.kind) if isinstance(decision, Fail) else error.kind.value
+    model = model_of_attempt(models, claim.attempt) if models else ""
+    failed = lifecycle.FailedAttempt(kind=kind, detail=str(error), model=model, usage=usage)
+    tries = max(agent.retry.max_attempts, len(models))
+    delay = _step_delay_seconds(agent, claim.attempt, error, decision, models=len(models))
+    if delay is None:
+        await env.runtime.in_transition(lifecycle.fail_step, claim, failed)
+        return
+    env.put_off(delay)
+    await env.runtime.in_transition(lifecycle.retry_step, claim, failed, delay_seconds=delay, max_attempts=tries)
+    env.callbacks.dispatch_retry(
+        agent,
+        scope="step",
+        thread_id=claim.thread_id,
+        stream_id=claim.row_id,
+        attempt=claim.attempt,
+        max_attempts=tries,
+        delay_seconds=delay,
+        kind=kind,
+        error=str(error),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StepJob:
+    """The rows that a model step needs from the database."""
+
+    agent: Agent
+    thread: Thread | None
+    """None unless the agent has a function that needs it."""
+    message: str
+    number: int
+    turns: Sequence[Turn]
+    attachments: Mapping[UUID, Attachment]
+    """The attachments that the turns name."""
+    continued_text: list[Chunk]
+    """The text of a crashed attempt that this one continues; browsers have it already."""
+
+    rev: int
+    message_id: UUID
+
+    def history(self) -> RunHistory:
+        """Return the history that the next step of the run goes on with."""
+        return RunHistory(
+            rev=self.rev,
+            message_id=self.message_id,
+            message=self.message,
+            turns=self.turns,
+            attachments=self.attachments,
+        )
+
+    @property
+    def sends_tool_input(self) -> bool:
+        """Whether browsers see the arguments of calls as they are written."""
+        return bool(self.agent.streaming and self.agent.streaming.tool_input_deltas)
+
+
+def _known_job(env: Environment, claim: Claim, handed: Handed | None) -> _StepJob | None:
+    history = env.histories.of(handed) if handed else None
+    agent = registry.find(claim.agent)
+    if handed is None or history is None or agent is None or not isinstance(handed.row, Stream):
+        return None
+    return _StepJob(
+        agent=agent,
+        thread=handed.thread if needs_thread(agent) else None,
+        message=history.message,
+        number=handed.row.number,
+        turns=history.turns,
+        attachments=history.attachments,
+        continued_text=[],
+        rev=history.rev,
+        message_id=history.message_id,
+    )
+
+
+def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
+    """Load steps by row id; rows that were claimed by others meanwhile, or deleted, are left out. Four queries, and one
+    more each for files, for threads that functions of agents need, and for texts to continue, however many rows.
+    """
+    claim_of = {claim.row_id: claim for claim in claims}
+    using = lifecycle.database()  # a replica may not have the last messages
+    # The rev comes with the first query: what changes while the others run is seen by its later rev.
+    held = Stream.objects.using(using).filter(pk__in=claim_of).select_related("message__thread").order_by()
+    columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
+    streams = [row for row in held.only(*columns) if row.message is not None and row.fence == claim_of[row.pk].fence]
+    history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams}, using=using)
+    attachments = attachments_of(history, using=using)
+    agents = {row.pk: registry.get(claim_of[row.pk].agent) for row in streams}
+    thread_ids = [claim_of[key].thread_id for key, agent in agents.items() if needs_thread(agent)]
+    threads = Thread.objects.using(using).select_related("owner").in_bulk(thread_ids) if thread_ids else {}
+    continuing = [row.pk for row in streams if row.goes_on]
+    first = Delta.objects.using(using).filter(stream__in=continuing, seq=0)
+    continued = dict(first.values_list("stream", "chunks")) if continuing else {}
+    return {
+        row.pk: _StepJob(
+            agent=agents[row.pk],
+            thread=threads.get(claim_of[row.pk].thread_id),
+            message=row.answer.shown_id,
+            number=row.number,
+            turns=history[claim_of[row.pk].thread_id],
+            attachments=attachments,
+            continued_text=continued.get(row.pk, []),
+            rev=row.answer.thread.rev,
+            message_id=row.answer_id,
+        )
+        for row in streams
+        if (claim_of[row.pk].thread_id in threads or not needs_thread(agents[row.pk]))
+        and (row.pk in continued or not row.goes_on)
+    }
+
+
+def estimate_spent(stream: Stream) -> lifecycle.Spent:
+    """Estimate the usage of a model call whose worker is dead: from its input, where that can be known, and from the
+    stored part of its answer.
+    """
+    agent = registry.find(stream.agent)
+    using = lifecycle.database()
+    deltas = Delta.objects.using(using)
+    stored = deltas.chunks_of(stream.pk)
+    if agent is None or not stored or stream.message is None or stream.thread_id is None:
+        return lifecycle.Spent(usage=ModelUsage(estimated=True))
+    model = agent.model_for(stream.attempt)
+    instructions = "" if callable(agent.instructions) else str(agent.instructions)
+    history = turns(stream.thread_id, upto=stream.message.position, using=using)
+    messages = openai_messages(instructions, history, model=model, max_result_bytes=config().max_tool_result_bytes)
+    request = ModelRequest(model=model, messages=messages)
+    seed = stored[: len(deltas.get(stream=stream, seq=0).chunks)] if stream.goes_on else []
+    answer = text_of(fold(stored)).removeprefix(text_of(fold(seed)))
+    try:
+        usage = _within(ESTIMATE_SECONDS, partial(door().estimate, request, answer))
+        return lifecycle.Spent(model=model, usage=usage)
+    except Exception:
+        log_error("usage was not estimated", action="estimate")
+        return lifecycle.Spent(model=model, usage=ModelUsage(estimated=True))
+
+
+async def _classified(env: Environment, agent: Agent, error: ModelError) -> RetryIn | Fail | None:
+    """Return the decision of the developer's ``classify``, or None if it fails."""
+    if agent.retry.classify is None or error.kind is ErrorKind.MAX_STEPS:
+        return None
+    try:
+        decision: RetryIn | Fail | None = await env.runtime.call_user(agent.retry.classify, error)
+    except Exception:
+        log_error("classify failed", action="classify")
+        return None
+    return decision
+
+
+def _step_delay_seconds(
+    agent: Agent, attempt: int, error: ModelError, decision: RetryIn | Fail | None, *, models: int
+) -> float | None:
+    """Return the seconds until the next attempt, given the number of ``models`` to try; None if there is none."""
+    if isinstance(decision, Fail):
+        return None
+    if not error.retryable and attempt < models and decision is None:
+        return 0.0
+    if attempt >= max(agent.retry.max_attempts, models) or not (error.retryable or decision):
+        return None
+    if isinstance(decision, RetryIn):
+        return decision.seconds
+    return agent.retry.delay_seconds(attempt, retry_after_seconds=error.retry_after_seconds)
+
+
+def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:
+    """Return the estimate. Raises TimeoutError if it takes longer; its thread is left behind then."""
+    results: queue.SimpleQueue[ModelUsage | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            results.put(estimate())
+        except Exception as error:  # raised again in the caller's thread
+            results.put(error)
+
+    threading.Thread(target=run, daemon=True, name="durable-agents-estimate").start()
+    try:
+        result = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(result, Exception):
+        raise result
+    return result

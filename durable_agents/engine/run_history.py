@@ -1,0 +1,82 @@
+"""The histories of the runs that this process works on, kept in memory while nobody else changes the thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from durable_agents.lifecycle import Ended, Ending, Handed
+from durable_agents.llm import Step, Turn
+from durable_agents.models import Attachment, Stream, ToolCall
+from durable_agents.parts import CallOutcome
+
+
+@dataclass(kw_only=True)
+class RunHistory:
+    """The history of a thread as of one rev. Its last turn is the answer that the run is writing."""
+
+    rev: int
+    message_id: UUID
+    message: str
+    """The id of the answer as clients see it."""
+    turns: Sequence[Turn]
+    attachments: Mapping[UUID, Attachment]
+    step: Stream | None = None
+    """The committed step that is not in ``turns`` yet, since its calls may not have ended."""
+    outcomes: dict[str, CallOutcome] = field(default_factory=dict)
+    """The calls of that step."""
+
+    def close_step(self) -> None:
+        """Add the committed step, with the outcomes of its calls, to the last turn."""
+        if self.step is None:
+            return
+        if self.step.parts:
+            ids = (part.get("toolCallId") for part in self.step.parts)
+            calls = [self.outcomes[call_id] for call_id in ids if call_id in self.outcomes]
+            step = Step(parts=self.step.parts, calls=calls, model=self.step.model)
+            last = self.turns[-1]
+            self.turns = [*self.turns[:-1], replace(last, steps=[*last.steps, step])]
+        self.step, self.outcomes = None, {}
+
+
+class RunHistories:
+    """The histories that are known, by thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, RunHistory] = {}
+
+    def keep(self, thread_id: UUID, history: RunHistory) -> None:
+        """Keep a history that was read from the database."""
+        self._known[thread_id] = history
+
+    def forget(self, thread_id: UUID) -> None:
+        """Drop what is known of a thread, of which this process holds no row any more."""
+        self._known.pop(thread_id, None)
+
+    def note(self, ending: Ending, ended: Ended) -> None:
+        """Add what this process has committed; drop the history if somebody else has changed the thread since."""
+        thread_id, (before, after) = ending.claim.thread_id, ended.revs
+        known = self._known.get(thread_id)
+        if known is None:
+            return
+        if known.rev != before:
+            self.forget(thread_id)
+            return
+        known.rev = after
+        if isinstance(ended.row, Stream):
+            known.close_step()
+            known.step = ended.row
+            known.outcomes = {call.tool_call_id: call.outcome() for call in ended.new_calls}
+        elif isinstance(ended.row, ToolCall):
+            known.outcomes[ended.row.tool_call_id] = ended.row.outcome()
+
+    def of(self, handed: Handed) -> RunHistory | None:
+        """Return the history for an attempt that this process has taken over, or None if it has to be read."""
+        known = self._known.get(handed.claim.thread_id)
+        if known is None or not isinstance(handed.row, Stream):
+            return None
+        if known.message_id != handed.row.message_id or known.rev != handed.thread.rev:
+            return None
+        known.close_step()
+        return known

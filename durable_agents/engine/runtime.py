@@ -1,0 +1,214 @@
+"""Run a worker's code where it belongs: on the event loop, on a database connection of its own, or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import Error, reset_queries
+
+from durable_agents import lifecycle
+from durable_agents.agents import Callback, is_async
+from durable_agents.databases import close_all, discard, discard_after, discarding, is_outage
+from durable_agents.engine.cancellation import cancelled_by_us_only
+from durable_agents.engine.capacity import Shortage, start
+from durable_agents.engine.database_lane import DatabaseLane
+from durable_agents.exceptions import LeaseLostError
+from durable_agents.lifecycle import Claim
+from durable_agents.logs import log
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DATABASE_WAITS_SECONDS = (0.2, 1, 3)
+LOCKED_WAITS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2)
+"""Waits before a locked thread is tried again; the last one repeats."""
+
+Loader = Callable[[Sequence[Claim]], Mapping[UUID, R]]
+
+
+class Runtime(ABC):
+    """Where the code of model steps and tools runs. ``in_thread`` and the database methods depend on the process: a
+    worker has threads for them, a test has only its own.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    failed_at = 0.0
+    """When the database failed last, by the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._requested: dict[Loader[Any], dict[Claim, asyncio.Future[Any]]] = {}
+        self._loading: set[asyncio.Task[None]] = set()
+
+    @abstractmethod
+    async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function on the connection for database work."""
+
+    @abstractmethod
+    async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
+        """Run a transition that locks a thread, as ``in_database`` does."""
+
+    @abstractmethod
+    async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function that keeps leases alive, on a connection of its own, so that a transition that waits for a
+        thread's lock cannot let all other leases expire.
+        """
+
+    @abstractmethod
+    async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a developer's function in a thread where the ORM may be used."""
+
+    def hung_threads(self) -> int:
+        """Return the number of threads that are still running although their calls were abandoned."""
+        return 0
+
+    async def call_user(self, function: Callback, *args: object, **kwargs: object) -> Any:
+        """Call a developer's function: a coroutine function here, any other one in a thread."""
+        call = partial(function, *args, **kwargs)
+        with cancelled_by_us_only(RuntimeError(f"A CancelledError came out of {function!r}.")):
+            return await (call() if is_async(function) else self.in_thread(call))
+
+    async def load(self, function: Loader[R], claim: Claim) -> R:
+        """Return what ``function`` reads for this row, by row id; rows that are requested at the same time are read
+        together. Raises LeaseLostError for a row that it leaves out.
+        """
+        requested = self._requested.setdefault(function, {})
+        if not requested:
+            task = asyncio.create_task(self._load_together(function))
+            self._loading.add(task)  # the loop itself keeps no reference to it
+            task.add_done_callback(self._loading.discard)
+        requested[claim] = asyncio.get_running_loop().create_future()
+        row: R = await requested[claim]
+        return row
+
+    async def _load_together(self, function: Loader[R]) -> None:
+        requested = self._requested.pop(function)
+        try:
+            rows = await self.in_database(function, list(requested))
+        except Exception as error:
+            for future in requested.values():
+                _set_exception(future, error)
+            return
+        for claim, future in requested.items():
+            if claim.row_id in rows:
+                _set_result(future, rows[claim.row_id])
+            else:
+                _set_exception(future, LeaseLostError(f"{claim.kind} {claim.row_id}"))
+
+
+class WorkerRuntime(Runtime):
+    """The runtime of a worker process: a loop that is kept for the life of the process, since the model library's
+    connections are bound to it; two threads with a database connection each; and a new thread for each call of a
+    developer's function, so that one that hangs delays no other.
+    """
+
+    def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
+        """Run database work by the ``urgent`` functions first. Reset ``shortage`` whenever a thread starts."""
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self._urgent = urgent
+        self._shortage = shortage
+        self._database = DatabaseLane("durable-agents-database")
+        self._leases = DatabaseLane("durable-agents-leases")
+        self._left_behind: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the threads that this process needs for as long as it lives. Raises WorkerLimitError."""
+        self._database.start()
+        self._leases.start()
+
+    async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime."""
+        return await self._submit(partial(function, *args, **kwargs), urgent=function in self._urgent)
+
+    async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
+        """See Runtime. A transition whose thread is locked, for example by a long transaction of a view, is tried again
+        later, so that the database work of other rows goes on meanwhile.
+        """
+        call = partial(function, *args, **kwargs, nowait=True)
+        waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
+        while True:
+            try:
+                return await self._submit(call, urgent=function in self._urgent)
+            except lifecycle.ThreadHeldError:
+                await asyncio.sleep(next(waits))
+
+    async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime."""
+        call = partial(self._with_connection, partial(function, *args, **kwargs))
+        return await asyncio.wrap_future(self._leases.submit(call))
+
+    async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime. The thread is left behind, and counted, when the caller gives up."""
+        ended: asyncio.Future[R] = self.loop.create_future()
+        call = partial(function, *args, **kwargs)
+        thread = threading.Thread(target=self._run, args=(call, ended), daemon=True, name="durable-agents-tool")
+        start(thread)
+        self._shortage.end()
+        try:
+            return await ended
+        finally:
+            if ended.cancelled():
+                self._left_behind.append(thread)
+
+    def hung_threads(self) -> int:
+        """See Runtime."""
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        return len(self._left_behind)
+
+    async def _submit(self, call: Callable[[], R], *, urgent: bool) -> R:
+        return await asyncio.wrap_future(self._database.submit(partial(self._with_connection, call), urgent=urgent))
+
+    def _with_connection(self, call: Callable[[], R]) -> R:
+        """Call a function and return its result; if the database fails, retry with a fresh connection. Transitions are
+        fenced, so none takes effect twice.
+        """
+        reset_queries()  # with DEBUG, Django keeps every statement until the next request, and a worker has no requests
+        for wait_seconds in DATABASE_WAITS_SECONDS:
+            try:
+                return call()
+            except Error as error:
+                discard_after(error)
+                if not is_outage(error):
+                    raise
+                self.failed_at = time.monotonic()
+                log(logging.WARNING, "the database failed: once more", action="database", problem=type(error).__name__)
+                time.sleep(wait_seconds)
+        with discarding():
+            return call()
+
+    def _run(self, call: Callable[[], R], ended: asyncio.Future[R]) -> None:
+        try:
+            settle = partial(_set_result, ended, call())
+        except BaseException as error:
+            settle = partial(_set_exception, ended, error)
+            discard()
+        close_all()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the result is no longer awaited
+            self.loop.call_soon_threadsafe(settle)
+
+
+def _set_result(future: asyncio.Future[R], value: R) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_exception(future: asyncio.Future[R], error: BaseException) -> None:
+    """Set an exception on a future; one that only ends interpreters or iterations must not end the loop and becomes an
+    ordinary error.
+    """
+    if future.done():
+        return
+    if not isinstance(error, Exception) or isinstance(error, StopIteration):
+        cause, error = error, RuntimeError(f"{type(error).__name__} was raised: {error}")
+        error.__cause__ = cause
+    future.set_exception(error)

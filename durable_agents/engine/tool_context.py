@@ -1,0 +1,29 @@
+"""The context of a tool call, as tools and the functions that decide about their calls receive it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from durable_agents.agents import ToolContext
+from durable_agents.lifecycle import NewCall
+from durable_agents.models import Thread, ToolCall
+
+
+def context_of(
+    thread: Thread, call: ToolCall | NewCall, *, message_id: UUID, attempt: int, idempotency_key: str
+) -> ToolContext:
+    """Return the context of a call of this thread; the keywords are what a call that is not stored yet lacks."""
+    return ToolContext(
+        thread_id=thread.pk,
+        tool_call_id=call.tool_call_id,
+        tool_name=call.tool_name,
+        agent=thread.agent,
+        owner=thread.owner,
+        scope=thread.scope,
+        context=thread.context,
+        metadata=thread.metadata,
+        max_attempts=call.max_attempts,
+        message_id=message_id,
+        attempt=attempt,
+        idempotency_key=idempotency_key,
+    )

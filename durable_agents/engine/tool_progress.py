@@ -1,0 +1,45 @@
+"""Store the progress that tools report, some times a second."""
+
+from __future__ import annotations
+
+import asyncio
+
+from durable_agents import lifecycle
+from durable_agents.engine.held import HeldRows
+from durable_agents.engine.runtime import Runtime
+from durable_agents.exceptions import DurableAgentsError
+from durable_agents.lifecycle import Claim
+
+PROGRESS_SECONDS = 0.25
+"""How long the newest value waits after one was stored."""
+
+
+class ProgressReports:
+    """The newest progress of each running call that is not stored yet. The last value is always stored."""
+
+    def __init__(self, runtime: Runtime, held: HeldRows) -> None:
+        self._runtime = runtime
+        self._held = held
+        self._newest: dict[Claim, object] = {}
+        self._tasks: dict[Claim, asyncio.Task[None]] = {}
+
+    def report(self, claim: Claim, value: object) -> None:
+        """Store a value for a call that this process holds; may be called from any thread."""
+        self._runtime.loop.call_soon_threadsafe(self._take, claim, value)
+
+    def _take(self, claim: Claim, value: object) -> None:
+        if self._held.find(claim) is None:
+            return
+        self._newest[claim] = value
+        if claim not in self._tasks:
+            self._tasks[claim] = self._runtime.loop.create_task(self._store(claim))
+
+    async def _store(self, claim: Claim) -> None:
+        try:
+            while claim in self._newest:
+                await self._runtime.in_transition(lifecycle.report_progress, claim, self._newest.pop(claim))
+                await asyncio.sleep(PROGRESS_SECONDS)
+        except DurableAgentsError:  # the call has its outcome: its progress is no longer shown
+            self._newest.pop(claim, None)
+        finally:
+            del self._tasks[claim]

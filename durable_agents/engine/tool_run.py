@@ -1,0 +1,293 @@
+"""One tool call: load, check, run the developer's function, report its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+from durable_agents import lifecycle
+from durable_agents.agents import Tool, ToolContext, registry
+from durable_agents.conf import config
+from durable_agents.crashpoints import crashpoint
+from durable_agents.engine.approvals import may_run
+from durable_agents.engine.call_options import tools_for
+from durable_agents.engine.cancellation import is_cancelled
+from durable_agents.engine.capacity import WorkerLimitError
+from durable_agents.engine.environment import Environment
+from durable_agents.engine.runtime import Runtime
+from durable_agents.engine.tool_context import context_of
+from durable_agents.engine.tool_progress import ProgressReports
+from durable_agents.exceptions import LeaseLostError, ModelError, ToolError
+from durable_agents.lifecycle import CallResult, Claim, Handed
+from durable_agents.logs import log, log_error
+from durable_agents.models import ToolCall, ToolCallStatus, ToolKind
+from durable_agents.redaction import described
+from durable_agents.strictjson import clean
+
+MASKED = "The tool failed."
+_NOT_AVAILABLE = CallResult(
+    status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
+)
+_NOT_APPROVED = CallResult(
+    status=ToolCallStatus.FAILED,
+    error="The approval of this call is not valid, so it did not run. Make the call again where it is still wanted.",
+    error_code="approval_invalid",
+)
+
+
+async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
+    """Run one attempt at a tool call to its end, whatever its outcome. The row of one that was ``handed`` over by a
+    transaction of this process is known.
+    """
+    row = handed.row if handed else None
+    call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
+    job = _tool_job(env, claim, call)
+    refusal = None if job is None else await _refusal(env.runtime, job, call)
+    if job is None or refusal is not None:
+        await env.endings.end(claim, refusal or _NOT_AVAILABLE)
+        return
+    if call.kind == ToolKind.CLIENT:  # approved: from now on the browser may run it
+        await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
+        return
+    try:
+        ended = await _ended(env, claim, job)
+    except lifecycle.AtomicInterruptedError:
+        # It was rolled back, so it runs again as after a crash; if the COMMIT did arrive after all, the fence no longer
+        # matches and nothing is released.
+        log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
+        await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
+        return
+    env.held.end_function(claim)
+    if ended.settled:
+        return
+    if ended.error is not None and await _may_retry(env.runtime, job, ended.error):
+        delay = job.tool.retry.delay_seconds(claim.attempt)
+        env.put_off(delay)
+        detail = described(ended.error)
+        await env.runtime.in_transition(lifecycle.retry_tool_call, claim, delay_seconds=delay, detail=detail)
+        env.callbacks.dispatch_retry(
+            registry.get(call.thread.agent),
+            scope="tool",
+            thread_id=claim.thread_id,
+            stream_id=call.stream_id,
+            attempt=claim.attempt,
+            max_attempts=call.max_attempts,
+            delay_seconds=delay,
+            kind="tool_failed",
+            error=detail,
+        )
+        return
+    crashpoint("tool_ended")
+    if ended.error is None and job.tool.kind == "deferred":
+        await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
+        return
+    await env.endings.end(claim, _call_result(job, ended))
+    crashpoint("tool_committed")
+
+
+async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResult | None:
+    """Return the outcome of a call that must not run, or None. It must not run if its arguments were not approved, or
+    if ``configure`` has removed its tool since the model made the call.
+
+    If ``configure`` fails, it is unknown whether the tool may run, so it does not.
+    """
+    if not await may_run(runtime, job.tool, call, job.arguments, job.context):
+        return _NOT_APPROVED
+    try:
+        tools = await tools_for(runtime, registry.get(call.thread.agent), call.thread)
+    except ModelError as error:
+        return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=str(error))
+    return None if call.tool_name in tools else _NOT_AVAILABLE
+
+
+async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
+    """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
+    began, left = time.monotonic(), job.timeout_seconds
+    if job.tool.is_async:
+        function = _run_async_tool(job)
+    elif job.tool.atomic:
+        function = env.runtime.in_thread(_run_atomic_tool, claim, job)
+    else:
+        function = env.runtime.in_thread(_run_sync_tool, job)
+    run = asyncio.create_task(function, name=str(claim.row_id))
+    run.add_done_callback(_consume_error)
+    overdue = asyncio.ensure_future(env.held.overdue(claim))
+    try:
+        while left is None or left > 0:
+            await asyncio.wait({run, overdue}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if run.done():
+                return run.result()
+            if overdue.done():
+                overdue = asyncio.ensure_future(env.held.overdue(claim))
+            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # it may have been changed meanwhile
+    finally:
+        overdue.cancel()
+        run.cancel()  # not awaited: a function that ignores the cancellation is left behind
+    return _Ended(error=ToolError(f"The tool took longer than {time.monotonic() - began:.3g} seconds."))
+
+
+def _consume_error(run: asyncio.Future[_Ended]) -> None:
+    """Consume the error of a run that is no longer awaited, so that asyncio does not report it."""
+    if not run.cancelled():
+        run.exception()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ToolJob:
+    """The rows that a tool call needs from the database."""
+
+    tool: Tool
+    stream_id: UUID
+    arguments: Mapping[str, object]
+    context: ToolContext
+    timeout_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ended:
+    """How a tool's function ended: a JSON result, or an error."""
+
+    result: object = None
+    error: BaseException | None = None
+    settled: bool = False
+    """The outcome is stored already, in the tool's own transaction."""
+
+
+class _ToolChangedError(Exception):
+    """The arguments fitted when the call was stored, and do not fit the tool as it is now."""
+
+
+def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
+    """Load calls by row id; rows that were claimed by others meanwhile are left out. One query, however many rows."""
+    fences = {claim.row_id: claim.fence for claim in claims}
+    rows = ToolCall.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("thread__owner").order_by()
+    return {row.pk: row for row in rows if row.fence == fences[row.pk]}
+
+
+def _tool_job(env: Environment, claim: Claim, call: ToolCall) -> _ToolJob | None:
+    """Return the job of a call, or None if its tool no longer exists, or has changed its kind."""
+    thread = call.thread
+    agent = registry.find(thread.agent)
+    tool = agent.find_tool(call.tool_name) if agent else None
+    arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
+    if tool is None or tool.kind != call.kind:
+        return None
+    context = context_of(
+        thread,
+        call,
+        message_id=call.message_id,
+        attempt=call.attempt,
+        idempotency_key=str(call.pk),
+    )
+    context = replace(
+        context, report=partial(_report, env.progress, claim), is_stopped=partial(env.held.is_stopped, claim)
+    )
+    timeout = None if call.timeout is None else call.timeout.total_seconds()
+    return _ToolJob(tool=tool, stream_id=call.stream_id, arguments=arguments, context=context, timeout_seconds=timeout)
+
+
+def _report(progress: ProgressReports, claim: Claim, value: object) -> None:
+    """Store a copy of a tool's progress. Raises at once, inside the tool, if the value is not JSON."""
+    progress.report(claim, clean(value))
+
+
+def _keywords(job: _ToolJob) -> dict[str, object]:
+    """Return the arguments of the function. Raises _ToolChangedError, before anything runs."""
+    try:
+        values = job.tool.validate(job.arguments)
+    except ValueError as error:
+        raise _ToolChangedError(f"{lifecycle.TOOL_CHANGED} {error}") from error
+    name = job.tool.context_parameter
+    return values if name is None else values | {name: job.context}
+
+
+def _run_sync_tool(job: _ToolJob) -> _Ended:
+    """Run a sync tool in a pool thread. Exceptions such as SystemExit end the call, never the worker."""
+    try:
+        return _Ended(result=job.tool.to_json(job.tool.function(**_keywords(job))))
+    except BaseException as error:
+        return _Ended(error=error)
+
+
+def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
+    """Run the function and store its outcome in one transaction, in a pool thread; an error of the function rolls it
+    back.
+    """
+    began = time.monotonic()
+    try:
+        lifecycle.run_atomic(claim, lambda: CallResult(result=job.tool.to_json(job.tool.function(**_keywords(job)))))
+    except (LeaseLostError, lifecycle.AtomicInterruptedError):
+        raise
+    except BaseException as error:
+        return _Ended(error=error)
+    finally:
+        seconds = time.monotonic() - began
+        if seconds > config().atomic_warn_seconds:  # on SQLite it prevents every other write meanwhile
+            log(
+                logging.WARNING,
+                "an atomic tool held its transaction for long",
+                action="atomic_slow",
+                thread=job.context.thread_id,
+                tool_call=job.context.tool_call_id,
+                seconds=seconds,
+            )
+    return _Ended(settled=True)
+
+
+async def _run_async_tool(job: _ToolJob) -> _Ended:
+    try:
+        return _Ended(result=job.tool.to_json(await job.tool.function(**_keywords(job))))
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
+        return _Ended(error=error)
+
+
+async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> bool:
+    """Whether the call is retried; a ``retry_if`` that fails means no."""
+    if job.context.attempt >= job.context.max_attempts or not isinstance(error, Exception):
+        return False
+    if isinstance(error, _ToolChangedError):
+        return False
+    if job.tool.retry.retry_if is None:
+        return True
+    try:
+        arguments = await runtime.in_thread(job.tool.validate, job.arguments)
+        return bool(await runtime.call_user(job.tool.retry.retry_if, error, job.context, arguments))
+    except WorkerLimitError:
+        log(logging.WARNING, "retry_if was not called: no thread", action="worker_limit", thread=job.context.thread_id)
+        return job.tool.after_crash == "retry"
+    except (Exception, SystemExit, KeyboardInterrupt):
+        log_error(
+            "retry_if failed: the call is not tried again",
+            action="retry_if",
+            thread=job.context.thread_id,
+            tool_call=job.context.tool_call_id,
+        )
+        return False
+
+
+def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:
+    """Return the outcome: a ToolError's text goes to the model, any other error is masked and logged once."""
+    error = ended.error
+    if error is None:
+        return CallResult(result=ended.result)
+    detail = described(error)
+    if isinstance(error, _ToolChangedError):
+        return CallResult(status=ToolCallStatus.FAILED, error=str(error), error_code="tool_changed")
+    if isinstance(error, ToolError):
+        return CallResult(status=ToolCallStatus.FAILED, error=str(error), error_code=error.code, error_detail=detail)
+    log(
+        logging.ERROR,
+        "tool failed",
+        action="tool_failed",
+        error=error,
+        thread=job.context.thread_id,
+        tool_call=job.context.tool_call_id,
+    )
+    return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=detail)

@@ -1,0 +1,313 @@
+"""Transitions that answer tool calls from outside: by people, browsers and services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from durable_agents.actors import Actor, User
+from durable_agents.exceptions import (
+    ApprovalExpiredError,
+    InvalidPartsError,
+    PermissionDeniedError,
+    ToolCallNotFoundError,
+    ToolCallNotPendingError,
+    ToolChangedError,
+)
+from durable_agents.lifecycle.advance import advance
+from durable_agents.lifecycle.audit import record
+from durable_agents.lifecycle.call_signing import sign_call
+from durable_agents.lifecycle.rows import NOBODY_ANSWERED, TOOL_CHANGED, give_back, settle
+from durable_agents.lifecycle.transaction import (
+    Locked,
+    database,
+    hold_thread,
+    id_of,
+    log_transition,
+    only_row,
+    transition,
+)
+from durable_agents.models import Thread, ToolCall, ToolCallStatus, ToolKind, next_state
+from durable_agents.strictjson import clean
+from durable_agents.times import instant, later
+from durable_agents.tool_call_permissions import is_left_to, whom
+
+MAX_TIMEOUT_SECONDS = 366 * 86_400
+_DENIED = "A person refused this call."
+_APPROVAL = ["approval_decided_by", "approval_decided_at", "approval_reason"]
+_APPROVED = [
+    *("status", "available_at", "pending_since", "expires_at", "needs_worker"),
+    *("approved_arguments", "approval_digest", "rev"),
+]
+
+
+@transition
+def add_tool_result(
+    thread: Thread | UUID | str, tool_call_id: str, result: object, *, by: Actor | User | None = None
+) -> ToolCall:
+    """Store the result of a deferred or client call, any JSON value, and return the call. The same result again changes
+    nothing. ``by`` is the user who adds it, kept with the call.
+
+    Raises ToolCallNotFoundError, and ToolCallNotPendingError for a call that has another outcome, that waits for an
+    approval, or whose result comes from a worker.
+    """
+    return _answer(thread, tool_call_id, ToolCallStatus.COMPLETED, result=clean(result), by=by)
+
+
+@transition
+def add_tool_error(
+    thread: Thread | UUID | str, tool_call_id: str, error: str, *, by: Actor | User | None = None
+) -> ToolCall:
+    """Fail a deferred or client call; the model gets ``error`` as its result. In all else like ``add_tool_result``."""
+    return _answer(thread, tool_call_id, ToolCallStatus.FAILED, error=clean(error), by=by)
+
+
+def _answer(
+    thread: Thread | UUID | str,
+    tool_call_id: str,
+    status: ToolCallStatus,
+    *,
+    result: object = None,
+    error: str = "",
+    by: Actor | User | None,
+) -> ToolCall:
+    with hold_thread(id_of(thread)) as locked:
+        call = _call(locked, tool_call_id)
+        if call.finished_at is not None and (call.status, call.result, call.error) == (status, result, error):
+            return call
+        is_answered_outside = call.kind in {ToolKind.DEFERRED, ToolKind.CLIENT}
+        waits = call.status in {ToolCallStatus.PENDING, ToolCallStatus.RUNNING}
+        if call.finished_at is not None or not is_answered_outside or not waits:
+            raise ToolCallNotPendingError(tool_call_id, call.status)
+        call.result = result
+        call.answered_by_user = Actor.of(by).user
+        settle(locked, call, status, code="tool_error" if error else "", error=error)
+        advance(locked)
+        action, answer = ("add_tool_error", error) if error else ("add_tool_result", result)
+        record(action, locked.thread.pk, by, subject=tool_call_id, arguments=answer)
+    log_transition("add_tool_result", thread=call.thread_id, tool_call=call.pk)
+    return call
+
+
+def approve_tool_call(
+    thread: Thread | UUID | str,
+    tool_call_id: str,
+    *,
+    by: Actor | User | None,
+    arguments: Mapping[str, object] | None = None,
+    reason: str = "",
+) -> ToolCall:
+    """Let a call run, with ``arguments`` in place of the model's if there are any: both are kept, and the model is
+    informed. ``by`` is a user, or None for the project itself; who, when, why and the digest of what was approved stay
+    with the call, which is returned. The first decision counts.
+
+    Raises ToolCallNotFoundError, ToolCallNotPendingError, ApprovalExpiredError, PermissionDeniedError where the tool
+    requires another person, and InvalidPartsError for ``arguments`` that do not fit. With ApprovalExpiredError the call
+    is settled as expired; inside a caller's transaction only if that one is committed in spite of the error, else the
+    sweep settles it. With ToolChangedError the model's own arguments do not fit the tool any more, and the call is
+    settled as failed in the same way; the model learns which.
+    """
+    return _as_decided(_approve(thread, tool_call_id, by=by, arguments=arguments, reason=reason))
+
+
+@transition
+def _approve(
+    thread: Thread | UUID | str,
+    tool_call_id: str,
+    *,
+    by: Actor | User | None,
+    arguments: Mapping[str, object] | None,
+    reason: str,
+) -> ToolCall:
+    with hold_thread(id_of(thread)) as locked:
+        call = _call_to_decide(locked, tool_call_id, by=by)
+        if call.status == ToolCallStatus.EXPIRED:
+            return call
+        if arguments is not None:
+            call.approved_arguments = clean(arguments)
+            if problem := _problem(locked, call, call.approved_arguments):
+                raise InvalidPartsError(problem)
+        _note_decision(locked, call, by=by, reason=reason)
+        decision = {"arguments": arguments, "reason": reason}
+        record("approve_tool_call", locked.thread.pk, by, subject=tool_call_id, arguments=decision)
+        if arguments is None and (problem := _problem(locked, call, call.arguments)):
+            settle(locked, call, ToolCallStatus.FAILED, code="tool_changed", error=f"{TOOL_CHANGED} {problem}")
+            advance(locked)
+            return call
+        sign_call(call)
+        call.status = next_state(call.status, ToolCallStatus.PENDING)
+        call.available_at, call.pending_since = None, locked.now
+        # If ``configure`` chooses the tools, a worker first has to check that it still offers this one.
+        call.needs_worker |= locked.agent is not None and locked.agent.configure is not None
+        waits_outside = call.timeout is not None and not call.needs_worker
+        call.expires_at = later(locked.now, call.timeout) if call.timeout is not None and waits_outside else None
+        call.rev = locked.thread.next_rev()
+        call.save(using=database(), update_fields=_APPROVED)
+        if call.needs_worker:
+            locked.pools.add(call.pool)
+    log_transition("approve_tool_call", thread=call.thread_id, tool_call=call.pk)
+    return call
+
+
+def reject_tool_call(
+    thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User | None, reason: str = ""
+) -> ToolCall:
+    """Deny a call, and give the model the reason. In all other respects like ``approve_tool_call``."""
+    return _as_decided(_reject(thread, tool_call_id, by=by, reason=reason))
+
+
+@transition
+def _reject(thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User | None, reason: str) -> ToolCall:
+    with hold_thread(id_of(thread)) as locked:
+        call = _call_to_decide(locked, tool_call_id, by=by)
+        if call.status == ToolCallStatus.EXPIRED:
+            return call
+        _note_decision(locked, call, by=by, reason=reason)
+        record("reject_tool_call", locked.thread.pk, by, subject=tool_call_id, arguments={"reason": reason})
+        settle(locked, call, ToolCallStatus.DENIED, code="denied", error=f"{_DENIED} {clean(reason)}".strip())
+        advance(locked)
+    log_transition("reject_tool_call", thread=call.thread_id, tool_call=call.pk)
+    return call
+
+
+def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | None) -> ToolCall:
+    """Return a call that this person may decide; settle it as expired if its deadline has passed."""
+    call = _call(locked, tool_call_id)
+    if call.status == ToolCallStatus.EXPIRED and call.approval_requested_at and not call.approval_decided_at:
+        return call
+    if call.status != ToolCallStatus.APPROVAL_REQUESTED:
+        raise ToolCallNotPendingError(tool_call_id, call.status)
+    if not _may_decide(locked.thread, call, Actor.of(by)):
+        raise PermissionDeniedError(f"Tool call {tool_call_id!r} waits for the decision of {whom(call.approved_by)}.")
+    if call.expires_at is not None and instant(call.expires_at) <= instant(locked.now):
+        settle(locked, call, ToolCallStatus.EXPIRED, code="expired", error=NOBODY_ANSWERED)
+        advance(locked)
+    return call
+
+
+def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
+    """Whether this is the project itself, staff, or an owner to whom the tool leaves the decision. For a thread without
+    an owner, anybody in its scope may decide.
+    """
+    if not by.is_person:
+        return True
+    if call.approved_by not in {"owner", "staff"}:
+        call.thread = thread
+        return is_left_to(by.user, call.approved_by, call, option="approved_by")
+    if getattr(by.user, "is_staff", False):
+        return True
+    if call.approved_by != "owner":
+        return False
+    if thread.owner_id is not None:
+        return bool(by.user_id == thread.owner_id)
+    return by.scope == thread.scope
+
+
+def _as_decided(call: ToolCall) -> ToolCall:
+    """Return the call, after the commit. Raise the error of a decision that came too late, or of a call that could not
+    be carried out.
+    """
+    if call.status == ToolCallStatus.EXPIRED:
+        raise ApprovalExpiredError(call.tool_call_id)
+    if call.status == ToolCallStatus.FAILED:
+        raise ToolChangedError(call.tool_call_id, call.error)
+    return call
+
+
+def _problem(locked: Locked, call: ToolCall, arguments: Mapping[str, object]) -> str:
+    """Return what the current definition of the tool finds wrong with the arguments: an empty text if nothing, or if
+    this process does not know the tool.
+    """
+    tool = locked.agent.find_tool(call.tool_name) if locked.agent else None
+    try:
+        if tool is not None:
+            tool.validate(arguments)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _note_decision(locked: Locked, call: ToolCall, *, by: Actor | User | None, reason: str) -> None:
+    call.approval_decided_by, call.approval_decided_at = Actor.of(by).user, locked.now
+    call.approval_reason = clean(reason)
+    call.save(using=database(), update_fields=_APPROVAL)
+
+
+@transition
+def set_tool_call_timeout(
+    thread: Thread | UUID | str, tool_call_id: str, seconds: float | None, *, by: Actor | User | None = None
+) -> ToolCall:
+    """Change how long an open call may take, and return it. The time counts from now if the call runs or waits for an
+    answer, else from the beginning of its next attempt. None means no limit.
+
+    Raises ToolCallNotFoundError, ToolCallNotPendingError for a call that has its outcome, and ValueError.
+    """
+    if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"A timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, or None.")
+    with hold_thread(id_of(thread)) as locked:
+        call = _open_call(locked, tool_call_id)
+        call.timeout = None if seconds is None else timedelta(seconds=seconds)
+        is_due = call.status == ToolCallStatus.PENDING and call.needs_worker
+        call.expires_at = None if call.timeout is None or is_due else later(locked.now, call.timeout)
+        call.rev = locked.thread.next_rev()
+        call.save(using=database(), update_fields=["timeout", "expires_at", "rev"])
+        record("set_tool_call_timeout", locked.thread.pk, by, subject=tool_call_id, arguments={"seconds": seconds})
+    log_transition("set_tool_call_timeout", thread=call.thread_id, tool_call=call.pk)
+    return call
+
+
+@transition
+def settle_tool_call(
+    thread: Thread | UUID | str,
+    tool_call_id: str,
+    *,
+    result: object = None,
+    error: str | None = None,
+    run_again: bool = False,
+    by: Actor | User | None = None,
+    reason: str = "",
+) -> ToolCall:
+    """Settle a call that may or may not have run, and whose tool asks (``after_crash="ask"``): pass its ``result``, an
+    ``error`` for the model, or ``run_again``. Returns the call.
+
+    ``by`` and ``reason`` are kept with it. Raises ToolCallNotFoundError, and ToolCallNotPendingError for a call that
+    does not (or no longer) wait for this.
+    """
+    with hold_thread(id_of(thread)) as locked:
+        call = _open_call(locked, tool_call_id)
+        if call.status != ToolCallStatus.UNKNOWN:
+            raise ToolCallNotPendingError(tool_call_id, call.status)
+        _note_decision(locked, call, by=by, reason=reason)
+        decision = {"result": result, "error": error, "run_again": run_again, "reason": reason}
+        record("settle_tool_call", locked.thread.pk, by, subject=tool_call_id, arguments=decision)
+        if not run_again:
+            call.answered_by_user = Actor.of(by).user
+        if run_again:
+            give_back(locked, call, attempt=call.attempt)
+            call.error = call.error_code = ""
+            call.rev = locked.thread.next_rev()
+            call.save(using=database(), update_fields=["error", "error_code", "rev"])
+        elif error is not None:
+            settle(locked, call, ToolCallStatus.FAILED, code="settled", error=error)
+        else:
+            call.result = clean(result)
+            settle(locked, call, ToolCallStatus.COMPLETED)
+        advance(locked)
+    log_transition("settle_tool_call", thread=call.thread_id, tool_call=call.pk)
+    return call
+
+
+def _open_call(locked: Locked, tool_call_id: str) -> ToolCall:
+    call = _call(locked, tool_call_id)
+    if call.finished_at is not None:
+        raise ToolCallNotPendingError(tool_call_id, call.status)
+    return call
+
+
+def _call(locked: Locked, tool_call_id: str) -> ToolCall:
+    calls = ToolCall.objects.using(database()).filter(thread=locked.thread, tool_call_id=tool_call_id)
+    call = only_row(calls.select_for_update(no_key=True))
+    if call is None:
+        raise ToolCallNotFoundError(tool_call_id)
+    return call

@@ -1,0 +1,309 @@
+"""Transitions that revise a thread at rest: edit, regenerate and fork.
+
+Nothing is lost: messages that are replaced stay in the database, superseded, and a fork is a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from django.db.models import QuerySet
+from django.utils.functional import Promise
+
+from durable_agents.actors import Actor, User
+from durable_agents.conf import config
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    InvalidPartsError,
+    MessageNotFoundError,
+    ThreadBusyError,
+)
+from durable_agents.lifecycle.advance import SUPERSEDED, begin_run, decide
+from durable_agents.lifecycle.attachments import (
+    NO_FILES,
+    NewFiles,
+    Sender,
+    copied_parts,
+    copy_attachments,
+    store_files,
+)
+from durable_agents.lifecycle.audit import record
+from durable_agents.lifecycle.rows import next_position, put_message, settle
+from durable_agents.lifecycle.transaction import Locked, database, hold_thread, id_of, log_transition, transition
+from durable_agents.models import (
+    Message,
+    MessageQuerySet,
+    Role,
+    Stream,
+    Thread,
+    ToolCall,
+    ToolCallStatus,
+    Usage,
+    next_state,
+)
+from durable_agents.parts import LATE_RESULT, Part, user_parts
+from durable_agents.strictjson import clean
+
+Row = TypeVar("Row", Message, Stream, ToolCall)
+_BATCH = 500
+_FORKED = "The conversation was continued elsewhere before the tool call had a result."
+
+
+def edit_message(
+    thread: Thread | UUID | str,
+    message_id: UUID | str,
+    parts: list[Part] | str | None = None,
+    *,
+    prompt: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    sender: Sender | None = None,
+    by: Actor | User | None = None,
+) -> Message:
+    """Replace a user's message and have it answered; everything after it is superseded. The new content is ``parts``,
+    or a text, there or as ``prompt``. Returns the new message.
+
+    ``message_id`` is the id that clients see; the new message is shown under the same one. Queued messages stay queued,
+    and open calls of superseded messages are cancelled. Without ``metadata`` the old message's is kept. Files are as in
+    ``send_message``. ``by`` is the user who edits, the new message's ``sender``; without it the old sender stays.
+
+    Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError during a run, InvalidPartsError for a message that
+    is not a user's and for bad parts, TooLargeError and AgentNotFoundError.
+    """
+    return edit_message_with_files(
+        thread, message_id, parts, prompt=prompt, metadata=metadata, sender=sender, new_files=NO_FILES, by=by
+    )
+
+
+def edit_message_with_files(
+    thread: Thread | UUID | str,
+    message_id: UUID | str,
+    parts: list[Part] | str | None,
+    *,
+    prompt: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    sender: Sender | None = None,
+    new_files: NewFiles,
+    by: Actor | User | None = None,
+) -> Message:
+    """Do what ``edit_message`` does. ``new_files`` are files among the parts that the caller has stored
+    (``store_files``) before its own transaction.
+    """
+    if isinstance(parts, str | Promise):
+        prompt, parts = parts, None
+    with store_files(parts) as ([parts_with_urls], stored):
+        return _edit_message(
+            id_of(thread),
+            message_id,
+            prompt=prompt,
+            parts=parts_with_urls,
+            metadata=metadata,
+            sender=sender,
+            new_files={**new_files, **stored},
+            by=by,
+        )
+
+
+@transition
+def _edit_message(
+    thread_id: UUID,
+    message_id: UUID | str,
+    *,
+    prompt: str | None,
+    parts: list[Part] | None,
+    metadata: Mapping[str, object] | None,
+    sender: Sender | None,
+    new_files: NewFiles,
+    by: Actor | User | None,
+) -> Message:
+    checked = user_parts(prompt, parts, max_text_chars=config().max_text_chars)
+    with hold_thread(thread_id) as locked:
+        old = _at_rest(locked, message_id, is_queued_too=True)
+        if old.role != Role.USER:
+            raise InvalidPartsError("Only messages of the user can be edited. Regenerate an answer instead.")
+        itself = Message.objects.using(database()).filter(pk=old.pk)
+        _supersede(locked, itself if old.position is None else _current(locked).filter(position__gte=old.position))
+        message = put_message(
+            locked,
+            Role.USER,
+            checked,
+            client_id=old.shown_id,
+            metadata=old.metadata if metadata is None else clean(dict(metadata)),
+            parent=old.parent,
+            sender=sender,
+            new_files=new_files,
+            by=Actor(user=old.sender) if by is None else Actor.of(by),
+        )
+        _answer_anew(locked)
+        record("edit_message", locked.thread.pk, by, subject=message.shown_id, arguments=message.parts)
+    log_transition("edit_message", thread=locked.thread.pk, message_id=message.pk)
+    return message
+
+
+@transition
+def regenerate(
+    thread: Thread | UUID | str, message_id: UUID | str | None = None, *, by: Actor | User | None = None
+) -> Message:
+    """Answer a question once more: the old answer, and everything after it, is superseded, and its open calls are
+    cancelled. Returns the new answer, an assistant message without parts yet.
+
+    ``message_id`` names the answer, or the question itself; without one it is the last.
+
+    Raises ThreadNotFoundError, MessageNotFoundError (also if there is no question, and for a queued message),
+    ThreadBusyError during a run, and AgentNotFoundError.
+    """
+    with hold_thread(id_of(thread)) as locked:
+        upto = _at_rest(locked, message_id)
+        earlier = _current(locked).filter(position__lte=upto.position).order_by("-position")
+        question = next((message for message in earlier.iterator(chunk_size=_BATCH) if message.asks), None)
+        if question is None:
+            raise MessageNotFoundError(message_id or "that asks something")
+        _supersede(locked, _current(locked).filter(position__gt=question.position))
+        _answer_anew(locked)
+        answer = _current(locked).filter(role=Role.ASSISTANT).latest("position")
+        record("regenerate", locked.thread.pk, by, subject=question.shown_id)
+    log_transition("regenerate", thread=locked.thread.pk, message_id=answer.pk)
+    return answer
+
+
+@transition
+def fork_thread(
+    thread: Thread | UUID | str,
+    at: UUID | str | None = None,
+    owner: User | None = None,
+    *,
+    scope: str | None = None,
+    context: Mapping[str, object] | None = None,
+    by: Actor | User | None = None,
+) -> Thread:
+    """Create a thread that begins with a copy of this one's history, up to and including the message ``at`` (its shown
+    id); by default, the whole history without queued messages. Apart from ``forked_from``, the two threads are
+    independent from then on. The thread must be at rest. Returns the new thread, at rest.
+
+    The fork keeps the owner, unless ``owner`` names another one, and the scope and the context. If ``scope`` is given,
+    the fork gets that scope and exactly this ``owner``: None means no owner. If ``context`` is given, it replaces the
+    old context. The cost of the copied answers is not counted again, and open calls are cancelled in the fork.
+
+    Raises ThreadNotFoundError, MessageNotFoundError (also for a queued message) and ThreadBusyError during a run.
+    """
+    with hold_thread(id_of(thread)) as locked:
+        source = locked.thread
+        last = _at_rest(locked, at) if at is not None or _current(locked).exists() else None
+        fork = Thread(
+            agent=source.agent,
+            owner=source.owner if owner is None and scope is None else owner,
+            scope=source.scope if scope is None else scope,
+            title=source.title,
+            metadata=source.metadata,
+            context=source.context if context is None else clean(dict(context)),
+            forked_from=source,
+        )
+        if at is None:
+            fork.status, fork.error_code, fork.error_message = source.status, source.error_code, source.error_message
+        fork.save(using=database(), force_insert=True)
+        if last is not None:
+            _copy_history(locked, _current(locked).filter(position__lte=last.position), into=fork)
+        fork.save(using=database(), update_fields=["rev", "last_position", "last_number"])
+        record("fork_thread", source.pk, by, subject=str(fork.pk))
+        record("create_thread", fork.pk, by, subject=str(source.pk))
+    log_transition("fork_thread", thread=fork.pk)
+    return fork
+
+
+def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bool = False) -> Message:
+    """Return the shown message of this id, or the last one, of a thread at rest; a queued message has no place in the
+    history yet.
+    """
+    if locked.thread.is_running:
+        raise ThreadBusyError(locked.thread.pk)
+    current = _current(locked).order_by("-position")
+    shown = Message.objects.using(database()).shown().filter(thread=locked.thread) if is_queued_too else current
+    message = current.first() if message_id is None else shown.find(str(message_id))
+    if message is None:
+        raise MessageNotFoundError(message_id or "yet")
+    return message
+
+
+def _current(locked: Locked) -> MessageQuerySet:
+    """Return the thread's valid history: neither superseded nor queued."""
+    return Message.objects.using(database()).filter(thread=locked.thread).in_history()
+
+
+def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
+    """Supersede these messages at one rev, so that clients see the change at once. The results of their calls are no
+    longer awaited; messages with late results of earlier calls are superseded with them.
+    """
+    late = messages.late_results().values_list("parts", flat=True)
+    late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
+    if late_ids:
+        passed_over = ToolCall.objects.using(database()).filter(thread=locked.thread, tool_call_id__in=late_ids)
+        passed_over.update(passed_at=None)
+    calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread, message__in=messages.values("pk"))
+    for call in calls.select_for_update(no_key=True).order_by("pk"):
+        settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
+    messages.order_by().update(superseded_at=locked.now, rev=locked.thread.next_rev())
+
+
+def _answer_anew(locked: Locked) -> None:
+    if locked.agent is None:
+        raise AgentNotFoundError(locked.thread.agent)
+    begin_run(locked)
+    decide(locked)
+
+
+# ----------------------------------------------------------------------------------------------------------- copying
+
+
+def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) -> None:
+    """Copy these messages, the steps of their answers and their calls. Calls keep their ids, and messages those that
+    clients gave them; any other message is shown under a new one. The steps cost nothing. An open call stays open in
+    its own thread: its copy is cancelled. Attachments are copied as rows; the stored files are shared.
+    """
+    ordered = messages.order_by("position")
+    copies = copy_attachments((row.parts for row in ordered), source=locked.thread, into=into)
+    answers = Stream.objects.using(database()).in_transcript().filter(message__in=messages.values("pk"))
+    calls = ToolCall.objects.using(database()).filter(stream__in=answers.values("pk")).order_by("rev")
+    free = {field.name: field.get_default() for field in Usage._meta.fields}
+    _copy(ordered, copies, thread=into)
+    _copy(
+        answers.order_by("number"),
+        copies,
+        thread=into,
+        owner=into.owner,
+        scope=into.scope,
+        goes_on=False,
+        started_at=None,
+        **free,
+    )
+    for call in calls:
+        if call.finished_at is None:  # changed in memory only: the row stays open
+            call.status = next_state(call.status, ToolCallStatus.CANCELLED)
+            call.error_code, call.error, call.finished_at = "forked", _FORKED, locked.now
+            call.end_lease()
+            call.expires_at = None
+    _copy(calls, copies, thread=into, passed_at=None)
+
+
+def _copy(rows: QuerySet[Row], copies: dict[UUID, UUID], *, thread: Thread, **changes: object) -> None:
+    """Insert copies of these rows into another thread. References between the rows lead to the copies; revs, positions
+    and numbers continue those of that thread.
+    """
+    made: list[Row] = []
+    for row in rows:
+        copy = type(row)(**{field.attname: getattr(row, field.attname) for field in row._meta.concrete_fields})
+        for name, value in {"thread": thread, **changes}.items():
+            setattr(copy, name, value)
+        for name in ("message_id", "stream_id", "parent_id"):
+            if hasattr(row, name):
+                setattr(copy, name, copies.get(getattr(row, name)))
+        copy.pk, copy.rev = uuid4(), thread.next_rev()
+        if isinstance(copy, Message):
+            copy.position = next_position(thread)
+            copy.parts = copied_parts(copy.parts, copies)
+        elif isinstance(copy, Stream):
+            thread.last_number += 1
+            copy.number = thread.last_number
+        copies[row.pk] = copy.pk
+        made.append(copy)
+    rows.model._default_manager.using(database()).bulk_create(made, batch_size=_BATCH)

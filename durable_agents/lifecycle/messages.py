@@ -1,0 +1,152 @@
+"""Transitions that add messages to a thread, or delete messages from the database, without a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils.functional import Promise
+
+from durable_agents.actors import Actor, User, scope_digest, user_digest
+from durable_agents.exceptions import InvalidPartsError, ThreadBusyError
+from durable_agents.lifecycle.attachments import NewFiles, store_files
+from durable_agents.lifecycle.audit import forget, record
+from durable_agents.lifecycle.rows import add_finished_stream, put_message
+from durable_agents.lifecycle.transaction import (
+    Locked,
+    database,
+    hold_thread,
+    id_of,
+    log_transition,
+    only_row,
+    transact,
+    transition,
+)
+from durable_agents.models import Attachment, Command, Message, Role, Stream, Thread, ToolCall
+from durable_agents.notifications import notify_clients
+from durable_agents.parts import Part, user_parts
+
+_NO_LIMIT = 10**9
+
+
+def add_message(
+    thread: Thread | UUID | str, role: str, parts: list[Part] | str, *, by: Actor | User | None = None
+) -> Message:
+    """Add a message to a thread at rest, without a run: ``user``, ``system`` or ``assistant``, as parts or as a text. A
+    later message, or ``resume_thread``, answers an unanswered user message. System and assistant messages are text.
+
+    Raises ThreadNotFoundError, ThreadBusyError during a run, InvalidPartsError and TooLargeError.
+    """
+    with store_files(parts) as ([parts_with_urls], new_files):
+        return _add_message(id_of(thread), role, parts_with_urls, new_files, by=by)
+
+
+@transition
+def _add_message(
+    thread_id: UUID, role: str, parts: list[Part] | str, new_files: NewFiles, *, by: Actor | User | None
+) -> Message:
+    with hold_thread(thread_id) as locked:
+        if locked.thread.is_running:
+            raise ThreadBusyError(locked.thread.pk)
+        message = write_message(locked, role, parts, new_files=new_files, by=by)
+        record("add_message", message.thread_id, by, subject=message.shown_id, arguments=message.parts)
+    log_transition("add_message", thread=message.thread_id, message_id=message.pk)
+    return message
+
+
+def write_message(
+    locked: Locked, role: str, parts: list[Part] | str | Promise, *, new_files: NewFiles, by: Actor | User | None = None
+) -> Message:
+    """Store a message and notify receivers, under the thread's lock."""
+    if role not in Role.values:
+        raise InvalidPartsError(f"A message has no role {role!r}; roles: {', '.join(Role.values)}.")
+    if isinstance(parts, str | Promise):  # a text may be translated lazily
+        checked = user_parts(cast(str, parts), None, max_text_chars=_NO_LIMIT)
+    else:
+        checked = user_parts(None, parts, max_text_chars=_NO_LIMIT)
+    if role != Role.USER and any(part["type"] != "text" for part in checked):
+        raise InvalidPartsError(f"A message of the {role} is text.")
+    if role != Role.ASSISTANT:
+        return put_message(locked, Role(role), checked, new_files=new_files, by=Actor.of(by))
+    message = put_message(locked, Role.ASSISTANT, [])
+    add_finished_stream(locked, message, [{"type": "step-start"}, *({**part, "state": "done"} for part in checked)])
+    return message
+
+
+def content_of(message: Mapping[str, object]) -> object:
+    """Return the content of a message of another system: its ``parts``, or ``content`` as a text."""
+    return message.get("parts", message.get("content"))
+
+
+def write_history(
+    locked: Locked, messages: Iterable[Mapping[str, object]], contents: Iterable[object], *, new_files: NewFiles
+) -> None:
+    """Store messages of another system, with their contents (``content_of``) after files were stored."""
+    for message, content in zip(messages, contents, strict=True):
+        if not isinstance(content, list | str | Promise):
+            raise InvalidPartsError("A message has a role and either parts (a list) or content (a text).")
+        write_message(locked, str(message.get("role")), content, new_files=new_files)
+
+
+@transition
+def remove_thread(thread_id: UUID, *, by: Actor | User | None = None) -> bool:
+    """Delete a thread with everything that belongs to it, and notify browsers. Returns whether there was one."""
+    using = database()
+    with transact():
+        row = only_row(Thread.objects.using(using).filter(pk=thread_id))
+        if row is None:
+            return False
+        row.deleted_by = by
+        row.delete(using=using)
+        notify_clients(thread_id, using=using)
+    log_transition("delete_thread", thread=thread_id)
+    return True
+
+
+def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | User | None = None) -> int:
+    """Delete all threads of an owner, of a scope, or of an owner in a scope, with everything that belongs to them,
+    including their usage and their audit entries. Also delete files that were uploaded and never sent.
+
+    ``by`` is the user who erases: the audit log records who it was, but not what was erased. Threads are deleted one by
+    one; after an error, call it again to delete the rest. Returns the number of threads deleted. Raises ValueError if
+    neither owner nor scope is given, since that would erase everything.
+    """
+    if owner is None and not scope:
+        raise ValueError("erase() wants an owner, a scope or both.")
+    whose = (Q() if owner is None else Q(owner=owner)) & (Q() if scope is None else Q(scope=scope))
+    # All ids at once: reading on while rows are deleted would fail on SQLite after another write meanwhile.
+    threads = list(Thread.objects.using(database()).filter(whose).order_by("pk").values_list("pk", flat=True))
+    erased = sum(map(remove_thread, threads))
+    _remove_rest(whose, owner=owner, scope=scope, threads=threads, by=by)
+    log_transition("erase", threads=erased)
+    return erased
+
+
+@transition
+def _remove_rest(
+    whose: Q, *, owner: User | None, scope: str | None, threads: list[UUID], by: Actor | User | None
+) -> None:
+    """Delete what belongs to the erased person and to no thread, and their part of the audit log."""
+    with transact():
+        Stream.objects.using(database()).filter(whose, thread=None).delete()
+        Attachment.objects.using(database()).unsent().filter(whose).delete()
+        forget(owner=owner, scope=scope, threads=threads)
+        if owner is None:
+            _forget_commands(scope_digest(scope))
+        elif scope is None:
+            # What they wrote, decided and answered in threads of others stays, without their name.
+            Message.objects.using(database()).filter(sender=owner).update(sender=None)
+            calls = ToolCall.objects.using(database())
+            calls.filter(approval_decided_by=owner).update(approval_decided_by=None)
+            calls.filter(answered_by_user=owner).update(answered_by_user=None)
+            _forget_commands(user_digest(getattr(owner, "pk", owner)))
+        record("erase", None, by)
+
+
+def _forget_commands(caller: str) -> None:
+    """Delete the stored answers to a caller's commands in threads of others, since they contain the text and the name
+    of the sender. As a consequence, a client that repeats such a command runs it again.
+    """
+    Command.objects.using(database()).filter(caller=caller).delete()

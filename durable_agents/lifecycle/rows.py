@@ -1,0 +1,338 @@
+"""State changes of single rows, under the thread's lock: a message, an attempt or a tool call.
+
+Transitions are composed of them. None of them decides what follows: ``advance`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from durable_agents.actors import Actor
+from durable_agents.conf import config
+from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, bound
+from durable_agents.lifecycle.callback_events import dispatch_answer, dispatch_call, dispatch_message
+from durable_agents.lifecycle.transaction import HandOver, Locked, database
+from durable_agents.llm import ModelUsage
+from durable_agents.models import (
+    OPEN_STREAM_STATES,
+    SUSPECT_CRASHES,
+    Delta,
+    Held,
+    Message,
+    Role,
+    Stream,
+    StreamQuerySet,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+    Usage,
+    next_state,
+)
+from durable_agents.parts import LATE_RESULT, Chunk, Part, close, fold, text_of
+from durable_agents.strictjson import clean
+from durable_agents.times import later, to_iso
+
+USAGE = [field.name for field in Usage._meta.fields]
+_CLOSED = [
+    *("state", "parts", "text", "model", "finish_reason", "error_code", "error_detail", "rev", "finished_at"),
+    *Held.LEASE_FIELDS,
+]
+_SETTLED = [
+    *("status", "result", "error", "error_code", "error_detail", "answered_by_user", "finished_at"),
+    *("expires_at", "rev"),
+    *Held.LEASE_FIELDS,
+]
+_GIVEN_BACK = [
+    *("status", "attempt", "available_at", "pending_since", "expires_at", "error_detail"),
+    *("crashes", "lonely_crashes", "excuses", "clearances"),
+    *Held.LEASE_FIELDS,
+]
+TOOL_CHANGED = "The tool has changed since the call was made, and its arguments do not fit any more."
+NOBODY_ANSWERED = "Nobody answered in time."
+MAY_HAVE_RUN = "The tool call was interrupted: it may or may not have run."
+DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind."
+
+
+MOST_EXCUSES = 3
+"""Rows of the same bad tool may kill several workers at the same time, again and again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deaths:
+    """Counters of the workers that died while they held a row."""
+
+    crashes: int = 0
+    lonely_crashes: int = 0
+    excuses: int = 0
+    clearances: int = 0
+
+    @classmethod
+    def of(cls, row: Held) -> Deaths:
+        """Return the counters of a row."""
+        return cls(**{item.name: getattr(row, item.name) for item in fields(cls)})
+
+    @classmethod
+    def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
+        """Return the counters after one more death. With ``in_company``, other workers died at the same time, so the
+        row is probably not the cause: up to ``MOST_EXCUSES`` such deaths do not make it a suspect.
+        """
+        before = cls.of(row)
+        if in_company and before.excuses < MOST_EXCUSES:
+            crashes = max(row.crashes, min(row.crashes + 1, SUSPECT_CRASHES - 1))
+            return replace(before, crashes=crashes, excuses=row.excuses + 1)
+        return replace(before, crashes=row.crashes + 1, lonely_crashes=row.lonely_crashes + row.is_alone)
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held nothing else count, so that
+        rows held beside the culprit never reach it.
+        """
+        return self.lonely_crashes >= config().crash_limit
+
+
+def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
+    """Return the assistant message of the next attempt: a new one if a user has sent a message since. An old one that
+    never got any parts is removed.
+    """
+    last = last_message(locked)
+    if last is None or not last.asks:
+        return message_id
+    if not Stream.objects.using(database()).in_transcript().filter(message_id=message_id).exists():
+        old = Message.objects.using(database()).filter(pk=message_id)
+        old.update(superseded_at=locked.now, rev=locked.thread.next_rev())
+    return new_answer(locked, last).pk
+
+
+def put_message(
+    locked: Locked,
+    role: Role,
+    parts: list[Part],
+    *,
+    queued: bool = False,
+    client_id: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    parent: Message | None = None,
+    sender: Sender | None = None,
+    new_files: NewFiles = NO_FILES,
+    by: Actor | None = None,
+) -> Message:
+    """Store a message; its files become those of the thread. Raises InvalidPartsError."""
+    thread, parts = locked.thread, bound(locked, parts, sender=sender, new_files=new_files)
+    message = Message(
+        thread=thread,
+        parent=parent,
+        position=None if queued else next_position(thread),
+        queued_at=locked.now if queued else None,
+        client_id=client_id,
+        role=role,
+        sender_id=by.user_id if by else None,
+        parts=parts,
+        text=text_of(parts),
+        metadata=metadata or {},
+        rev=thread.next_rev(),
+        created_at=locked.now,
+    )
+    locked.writes.insert(message)
+    dispatch_message(message, using=database())
+    return message
+
+
+def add_late_result(locked: Locked, call: ToolCall) -> None:
+    """Add the late result of a call as a message of its own: the model has gone on without it."""
+    part = call.outcome().part()
+    outcome = {name: part[name] for name in ("output", "errorText") if name in part}
+    data = {"toolCallId": call.tool_call_id, "toolName": call.tool_name} | outcome
+    put_message(locked, Role.SYSTEM, [{"type": LATE_RESULT, "data": data}])
+
+
+def next_position(thread: Thread) -> int:
+    thread.last_position += 1
+    return thread.last_position
+
+
+def add_finished_stream(locked: Locked, message: Message, parts: Sequence[Part]) -> None:
+    """Store the parts of an assistant message that no model call produced."""
+    stream = Stream(
+        message_id=message.pk,
+        state=StreamState.FINISHED,
+        parts=list(parts),
+        text=text_of(parts),
+        finish_reason="added",
+        finished_at=locked.now,
+    )
+    _insert_stream(locked, stream)
+
+
+def text_so_far(stream: Stream) -> list[Part]:
+    """Return the text of the stored deltas, without calls that were never committed; nothing if no text was stored."""
+    parts = close(fold(Delta.objects.using(database()).chunks_of(stream.pk)))
+    kept = [part for part in parts if part["type"] in {"text", "reasoning"}]
+    return [{"type": "step-start"}, *kept] if text_of(kept) else []
+
+
+def streams_of(locked: Locked) -> StreamQuerySet:
+    return Stream.objects.using(database()).filter(thread=locked.thread)
+
+
+def last_message(locked: Locked) -> Message | None:
+    """Return the last message that the model has to answer or has written; the project's own system messages count as
+    neither.
+    """
+    locked.writes.flush()
+    messages = Message.objects.using(database()).filter(thread=locked.thread).in_history()
+    return messages.exclude(role=Role.SYSTEM, text__gt="").order_by("-position").first()
+
+
+def new_answer(locked: Locked, question: Message) -> Message:
+    if ThreadStatus(locked.previous_status).is_running:  # else no answer has ended
+        locked.writes.flush()
+    dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
+    return put_message(locked, Role.ASSISTANT, [], parent=question)
+
+
+def add_stream(
+    locked: Locked,
+    message_id: UUID,
+    *,
+    attempt: int = 1,
+    deaths: Deaths | None = None,
+    delay_seconds: float = 0,
+    continued_text: Sequence[Chunk] = (),
+) -> Stream:
+    """Add a pending attempt; with ``continued_text`` it continues that text, which browsers get as its first delta."""
+    stream = Stream(
+        message_id=message_id,
+        pool=locked.agent.pool if locked.agent else "agents",
+        attempt=attempt,
+        goes_on=bool(continued_text),
+    )
+    _put_off(locked, stream, delay_seconds=delay_seconds, deaths=deaths)
+    _insert_stream(locked, stream, is_due=not delay_seconds and deaths is None and not continued_text)
+    if continued_text:
+        locked.writes.flush()
+        Delta.objects.using(database()).create(stream=stream, seq=0, chunks=list(continued_text))
+    if stream.state == StreamState.PENDING:
+        locked.pools.add(stream.pool)
+    return stream
+
+
+def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
+    """Insert the thread's next stream, by number and rev, with the columns of the thread that the ledger needs. If it
+    ``is_due`` at once, the worker whose transaction this is may hold it from the beginning.
+    """
+    thread = locked.thread
+    thread.last_number += 1
+    stream.thread, stream.agent = thread, thread.agent
+    stream.owner_id, stream.scope = thread.owner_id, thread.scope
+    stream.number, stream.rev, stream.created_at = thread.last_number, thread.next_rev(), locked.now
+    if is_due and locked.hand_over is not None and locked.hand_over.takes_stream(stream):
+        stream.state, stream.started_at = StreamState.STREAMING, locked.now
+        hold(locked, stream, locked.hand_over)
+    locked.writes.insert(stream)
+    locked.has_no_open_stream = locked.has_no_open_stream and stream.state not in OPEN_STREAM_STATES
+
+
+def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
+    """Let the worker whose transaction this is hold a new row."""
+    # As after a first claim: no worker had the row before it was inserted.
+    row.fence, row.lease_owner = 1, hand_over.holder
+    row.lease_expires_at = later(locked.now, timedelta(seconds=config().lease_seconds))
+    locked.handed.append(row)
+
+
+def close_stream(
+    locked: Locked, stream: Stream, state: StreamState, *, model: str = "", usage: ModelUsage | None = None
+) -> None:
+    """Write the end of an attempt and add its usage to the thread's totals."""
+    stream.state = next_state(stream.state, state)
+    stream.model = model or stream.model
+    stream.rev = locked.thread.next_rev()
+    stream.finished_at = locked.now
+    fence = stream.fence  # the row still has this one in the database
+    stream.end_lease()
+    if usage is not None:
+        add_usage(locked.thread, stream, usage)
+    locked.writes.update(stream, _CLOSED if usage is None else [*_CLOSED, *USAGE], fence=fence)
+    locked.has_no_open_stream = True
+
+
+def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
+    """Add the usage of an attempt to its row and to its thread, if that still exists."""
+    names = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+    for name in names:
+        setattr(stream, name, getattr(usage, name))
+    stream.cost, stream.usage_estimated = usage.cost, usage.estimated
+    if thread is None:
+        return
+    for name in names:
+        setattr(thread, name, getattr(thread, name) + getattr(usage, name))
+    if usage.cost is not None:
+        thread.cost = (thread.cost or Decimal(0)) + usage.cost
+
+
+def note_retry(locked: Locked, *, next_retry_at: datetime, **details: object) -> None:
+    """Show clients that something failed and is retried."""
+    locked.thread.retry = details | {"next_retry_at": to_iso(next_retry_at), "retryable": True}
+    locked.thread.next_rev()
+
+
+def abort(
+    locked: Locked,
+    stream: Stream,
+    *,
+    reason: str,
+    kept: Sequence[Part] = (),
+    model: str = "",
+    usage: ModelUsage | None = None,
+) -> None:
+    """End an attempt without a step; ``kept`` parts stay in the transcript."""
+    stream.parts, stream.text = list(kept), text_of(kept)
+    stream.finish_reason = reason
+    close_stream(locked, stream, StreamState.ABORTED, model=model, usage=usage)
+
+
+def settle(
+    locked: Locked, call: ToolCall, status: ToolCallStatus, *, code: str = "", error: str = "", asks: bool = False
+) -> None:
+    """Give a call its outcome; with ``asks`` a person still has to decide it."""
+    call.status = next_state(call.status, status)
+    call.error_code, call.error = code, clean(error)
+    call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
+    if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
+        locked.thread.retry = None
+    fence = call.fence  # as in ``close_stream``
+    call.end_lease()
+    call.rev = locked.thread.next_rev()
+    locked.writes.update(call, _SETTLED, fence=fence)
+    if not asks:
+        dispatch_call(call, using=database())
+    # The model has gone on without the result, and its history must not change: it comes as a message.
+    if call.passed_at is not None and status != ToolCallStatus.CANCELLED:
+        add_late_result(locked, call)
+
+
+def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
+    """Make a row due after ``delay_seconds``, with the counters of its deaths."""
+    # A row that is due at once has no time, so that no clock is involved: SQLite's is that of the querying process.
+    row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
+    row.pending_since = locked.now
+    for name, value in vars(deaths or Deaths()).items():
+        setattr(row, name, value)
+
+
+def give_back(
+    locked: Locked, call: ToolCall, *, delay_seconds: float = 0, attempt: int, deaths: Deaths | None = None
+) -> None:
+    """Make a held call due again. Clients are not notified: for them it is unfinished before and after."""
+    call.status, call.attempt = next_state(call.status, ToolCallStatus.PENDING), attempt
+    _put_off(locked, call, delay_seconds=delay_seconds, deaths=deaths)
+    call.end_lease()
+    call.expires_at = None
+    call.save(using=database(), update_fields=_GIVEN_BACK)
+    locked.pools.add(call.pool)

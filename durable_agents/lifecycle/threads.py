@@ -1,0 +1,578 @@
+"""Transitions that people cause, through Python, REST, websocket or admin: send, stop, resume, edit, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from django.db import IntegrityError
+from django.db.models.functions import Now
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+
+from durable_agents.actors import Actor, User
+from durable_agents.agents import Agent, registry
+from durable_agents.conf import config
+from durable_agents.exceptions import (
+    AgentNotFoundError,
+    IdempotencyKeyReusedError,
+    InvalidPartsError,
+    ThreadBusyError,
+    ThreadNotFoundError,
+    TooLargeError,
+)
+from durable_agents.lifecycle.advance import advance, begin_run, decide
+from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, store_files
+from durable_agents.lifecycle.audit import record, record_deletion
+from durable_agents.lifecycle.messages import content_of, remove_thread, write_history
+from durable_agents.lifecycle.rows import (
+    MAY_HAVE_RUN,
+    Deaths,
+    abort,
+    add_stream,
+    answer_of_next_attempt,
+    last_message,
+    put_message,
+    settle,
+    streams_of,
+    text_so_far,
+)
+from durable_agents.lifecycle.transaction import (
+    Locked,
+    atomic_tool_call,
+    database,
+    hold_new_thread,
+    hold_thread,
+    id_of,
+    log_transition,
+    transact,
+    transition,
+)
+from durable_agents.models import (
+    ENDED_LEASE,
+    Attachment,
+    Command,
+    Delta,
+    Message,
+    Role,
+    Stream,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+    ToolCallStatus,
+)
+from durable_agents.parts import Part, user_parts
+from durable_agents.strictjson import clean, content_hash, is_storable
+
+MAX_TITLE_CHARS = 200
+STOP = "stop"
+"""The command that always runs: a used idempotency key must not prevent a stop."""
+_STOPPED = "The run was stopped before the tool call had a result."
+
+
+def create_thread(
+    agent: str | Agent,
+    *,
+    owner: User | None = None,
+    scope: str = "",
+    prompt: str | None = None,
+    parts: list[Part] | None = None,
+    messages: Sequence[Mapping[str, object]] | None = None,
+    start: bool | None = None,
+    client_id: str | None = None,
+    title: str = "",
+    metadata: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
+    by: Actor | User | None = None,
+) -> Thread:
+    """Create a thread, at rest or, with ``prompt`` or ``parts``, with its first run due, and return it.
+
+    ``messages`` is a history that it begins with: each has a ``role`` (user, assistant, system) and ``parts``, or
+    ``content`` as a text. ``start=False`` stores the prompt and begins no run; ``start=True`` begins one for a history
+    that ends with a user's message.
+
+    ``by`` is the user who asks, kept as the message's ``sender``, or None for the project itself.
+
+    A ``client_id`` that the owner has used in this scope returns that thread, unchanged. It is also used in URLs: one
+    with a slash is refused. Raises AgentNotFoundError, TooLargeError for a title of more than 200 characters, and what
+    ``send_message`` raises.
+    """
+    thread, _ = get_or_create_thread(
+        agent,
+        owner=owner,
+        scope=scope,
+        prompt=prompt,
+        parts=parts,
+        messages=messages,
+        start=start,
+        client_id=client_id,
+        title=title,
+        metadata=metadata,
+        context=context,
+        by=by,
+    )
+    return thread
+
+
+def get_or_create_thread(
+    agent: str | Agent,
+    *,
+    owner: User | None = None,
+    scope: str = "",
+    prompt: str | None = None,
+    parts: list[Part] | None = None,
+    messages: Sequence[Mapping[str, object]] | None = None,
+    start: bool | None = None,
+    client_id: str | None = None,
+    title: str = "",
+    metadata: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
+    by: Actor | User | None = None,
+) -> tuple[Thread, bool]:
+    """Do what ``create_thread`` does; return the thread, and whether it was created."""
+    name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
+    check_id(client_id)
+    # It is part of a path, and no URL reaches an id with a slash, or one that means a folder.
+    if client_id is not None and ("/" in client_id or client_id in {".", ".."}):
+        raise InvalidPartsError(
+            f"The id {client_id!r} cannot stand in a URL: give one without '/', and not '.' or '..'."
+        )
+    history = list(messages or ())
+    with store_files(parts, *map(content_of, history)) as ([first, *contents], new_files):
+        beginning = _Beginning(
+            history=history, contents=contents, prompt=prompt, parts=first, new_files=new_files, start=start
+        )
+        return _create_thread(
+            name,
+            beginning,
+            owner=owner,
+            scope=scope,
+            client_id=client_id,
+            title=title,
+            metadata=metadata,
+            context=context,
+            by=by,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Beginning:
+    """The history and the first message of a new thread; their files are already stored."""
+
+    history: Sequence[Mapping[str, object]]
+    contents: Sequence[object]
+    """The content of each message of the history."""
+    prompt: str | None
+    parts: list[Part] | None
+    new_files: NewFiles
+    start: bool | None
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a first message to answer."""
+        return self.prompt is not None or self.parts is not None
+
+
+@transition
+def _create_thread(
+    agent: str,
+    beginning: _Beginning,
+    *,
+    owner: User | None,
+    scope: str,
+    client_id: str | None,
+    title: str,
+    metadata: Mapping[str, object] | None,
+    context: Mapping[str, object] | None,
+    by: Actor | User | None,
+) -> tuple[Thread, bool]:
+    with transact():
+        known = _known_thread(owner, scope, client_id)
+        if known is not None:
+            return known, False
+        thread = Thread(
+            agent=agent,
+            owner=owner,
+            scope=scope,
+            client_id=client_id,
+            title=_checked_title(title),
+            metadata=clean(metadata or {}),
+            context=clean(context or {}),
+        )
+        try:
+            # Only a client id can exist already; PostgreSQL refuses everything after an error outside a savepoint.
+            with transact(savepoint=client_id is not None):
+                thread.save(using=database(), force_insert=True)
+        except IntegrityError:  # somebody has just created it
+            known = _known_thread(owner, scope, client_id)
+            if known is None:
+                raise
+            return known, False
+        with hold_new_thread(thread) as locked:
+            first_parts = _begin_thread(locked, beginning, by=by)
+            arguments = {"agent": agent, "parts": first_parts}
+            record("create_thread", thread.pk, by, arguments=arguments, locked=locked)
+    log_transition("create_thread", thread=thread.pk)
+    return locked.thread, True
+
+
+def _begin_thread(locked: Locked, beginning: _Beginning, *, by: Actor | User | None) -> list[Part] | None:
+    """Store the history and the first message, and begin its run. Returns the parts of that message."""
+    write_history(locked, beginning.history, beginning.contents, new_files=beginning.new_files)
+    parts = None
+    if beginning.asks:
+        checked = _checked_parts(beginning.prompt, beginning.parts)
+        locked.last = put_message(locked, Role.USER, checked, new_files=beginning.new_files, by=Actor.of(by))
+        parts = locked.last.parts
+    if beginning.start or (beginning.start is None and beginning.asks):
+        begin = _start_run if beginning.asks else _go_on
+        begin(locked)
+    return parts
+
+
+def _known_thread(owner: User | None, scope: str, client_id: str | None) -> Thread | None:
+    if client_id is None:
+        return None
+    return Thread.objects.using(database()).filter(owner=owner, scope=scope, client_id=client_id).first()
+
+
+def send_message(
+    thread: Thread | UUID | str,
+    prompt: str | None = None,
+    *,
+    parts: list[Part] | None = None,
+    client_id: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
+    sender: Sender | None = None,
+    by: Actor | User | None = None,
+) -> Message:
+    """Add a user's message and return it; a thread at rest starts a run.
+
+    During a run, the agent's ``when_busy`` decides: ``steer`` puts the message into the history of the next model call,
+    ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, ``reject`` raises ThreadBusyError. A
+    ``client_id`` that the thread knows, or under which it shows a user's message, returns that message and changes
+    nothing, whatever is sent; if another user sent it, IdempotencyKeyReusedError is raised. ``by`` is the user who
+    sends, kept as the message's ``sender``, or None for the project itself.
+
+    A file among the ``parts`` is a ``data:`` URL, which is stored and replaced by its URL, or the URL of an attachment:
+    one that ``sender`` (owner and scope; by default those of the thread) has uploaded and not sent yet, or one of this
+    thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
+    """
+    message, _ = get_or_create_message(
+        thread,
+        prompt,
+        parts=parts,
+        client_id=client_id,
+        metadata=metadata,
+        context=context,
+        sender=sender,
+        by=by,
+    )
+    return message
+
+
+def get_or_create_message(
+    thread: Thread | UUID | str,
+    prompt: str | None = None,
+    *,
+    parts: list[Part] | None = None,
+    client_id: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
+    sender: Sender | None = None,
+    new_files: NewFiles = NO_FILES,
+    by: Actor | User | None = None,
+) -> tuple[Message, bool]:
+    """Do what ``send_message`` does; return the message, and whether it was created. ``new_files`` are files among the
+    parts that the caller has stored (``store_files``) before its own transaction.
+    """
+    with store_files(parts) as ([parts_with_urls], stored):
+        content = _Content(
+            prompt=prompt, parts=parts_with_urls, metadata=metadata, sender=sender, new_files={**new_files, **stored}
+        )
+        return _send_message(id_of(thread), content, client_id=client_id, context=context, by=Actor.of(by))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a user's message consists of, after its files were stored."""
+
+    prompt: str | None = None
+    parts: list[Part] | None = None
+    metadata: Mapping[str, object] | None = None
+    sender: Sender | None = None
+    new_files: NewFiles = field(default_factory=dict)
+
+
+@transition
+def _send_message(
+    thread_id: UUID, content: _Content, *, client_id: str | None, context: Mapping[str, object] | None, by: Actor
+) -> tuple[Message, bool]:
+    check_id(client_id)
+    with hold_thread(thread_id, together=True) as locked:
+        shown = Message.objects.using(database()).shown().filter(thread=locked.thread)
+        known = None if client_id is None else shown.find(client_id)
+        # By ids of ours, too: two messages are never shown under one id.
+        if known is not None and known.role != Role.USER:
+            raise InvalidPartsError("A message that is no user's has this id: give the user's message one of its own.")
+        if known is not None:
+            # If another user has sent the message of this id, the new one would be lost silently.
+            if known.sender_id is not None and by.is_person and by.user_id != known.sender_id:
+                raise IdempotencyKeyReusedError(known.shown_id)
+            return known, False
+        parts = _checked_parts(content.prompt, content.parts)
+        if context is not None:
+            locked.thread.context = clean(dict(context))
+        message = _take_message(locked, parts, content, client_id=client_id, by=by)
+        record("send_message", message.thread_id, by, subject=message.shown_id, arguments=message.parts, locked=locked)
+    log_transition("send_message", thread=message.thread_id, message_id=message.pk)
+    return message, True
+
+
+def _checked_parts(prompt: str | None, parts: list[Part] | None) -> list[Part]:
+    return user_parts(prompt, parts, max_text_chars=config().max_text_chars)
+
+
+def _take_message(
+    locked: Locked, parts: list[Part], content: _Content, *, client_id: str | None = None, by: Actor
+) -> Message:
+    """Add a user's message of these checked parts and apply the agent's ``when_busy`` to the thread."""
+    agent = locked.agent
+    if agent is None:
+        raise AgentNotFoundError(locked.thread.agent)
+    busy = agent.when_busy if locked.thread.is_running else None
+    if busy == "reject":
+        raise ThreadBusyError(locked.thread.pk)
+    if busy == "interrupt":
+        _settle_stop(locked)
+    queued = busy == "queue"
+    message = put_message(
+        locked,
+        Role.USER,
+        parts,
+        queued=queued,
+        client_id=client_id,
+        metadata=clean(dict(content.metadata or {})),
+        sender=content.sender,
+        new_files=content.new_files,
+        by=by,
+    )
+    if not queued and locked.thread.is_running:
+        _steer_pending(locked)
+    elif not queued:
+        locked.last = message
+    if not queued:
+        _start_run(locked)
+    return message
+
+
+def _steer_pending(locked: Locked) -> None:
+    """Make an attempt that no worker has begun answer the new message too: its answer begins after it."""
+    pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
+    if pending is not None and pending.goes_on:  # text stored so far stays before the new message
+        abort(locked, pending, reason="steered", kept=text_so_far(pending))
+        answer_id = answer_of_next_attempt(locked, pending.answer_id)
+        add_stream(locked, answer_id, attempt=pending.attempt, deaths=Deaths.of(pending))
+    elif pending is not None:
+        pending.message_id = answer_of_next_attempt(locked, pending.answer_id)
+        pending.rev = locked.thread.next_rev()
+        pending.save(using=database(), update_fields=["message", "rev"])
+
+
+def check_id(client_id: str | None) -> None:
+    """Raise InvalidPartsError for a client id that cannot be stored; None means no id."""
+    if client_id is not None and not (0 < len(client_id) <= 200 and is_storable(client_id)):
+        raise InvalidPartsError("An id or key has 1 to 200 characters, without NUL and lone surrogates.")
+
+
+def _checked_title(title: str) -> str:
+    cleaned: str = clean(title)
+    if len(cleaned) > MAX_TITLE_CHARS:
+        raise TooLargeError(f"The title has {len(cleaned)} characters; at most {MAX_TITLE_CHARS} are allowed.")
+    return cleaned
+
+
+def _start_run(locked: Locked) -> None:
+    """Begin a run, or let the current one notice the new message."""
+    if locked.thread.is_running:
+        advance(locked)
+        return
+    begin_run(locked)
+    decide(locked)
+
+
+@transition
+def stop_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> Thread:
+    """Halt the run at once, in this transaction: the attempt is fenced, the text stored so far is kept, open calls are
+    cancelled, queued messages wait for a resume. At rest, nothing happens. ``by`` is the user who stops it, kept in the
+    audit log. Returns the thread.
+    """
+    with hold_thread(id_of(thread)) as locked:
+        if locked.thread.is_running:
+            _settle_stop(locked)
+            record("stop_thread", locked.thread.pk, by)
+            log_transition("request_stop", thread=locked.thread.pk)
+    return locked.thread
+
+
+def _settle_stop(locked: Locked) -> None:
+    stream = streams_of(locked).open().select_for_update(no_key=True).first()
+    if stream is not None:
+        abort(locked, stream, reason="stopped", kept=text_so_far(stream))
+    calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread)
+    caller = atomic_tool_call()
+    calls = calls if caller is None else calls.exclude(pk=caller)  # it has its outcome at the end of this transaction
+    for call in calls.select_for_update(no_key=True).order_by("pk"):
+        error = f"{_STOPPED} {MAY_HAVE_RUN}" if call.status == ToolCallStatus.RUNNING else _STOPPED
+        settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
+    locked.thread.retry = None
+    locked.set_status(ThreadStatus.STOPPED)
+    # Messages queued until now wait for a resume; what is sent later starts a run.
+    locked.thread.stop_rev = locked.thread.rev
+
+
+@transition
+def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by: Actor | User | None = None) -> Thread:
+    """Continue a thread at rest, with a new message or by retrying what stopped or failed. Returns the thread.
+
+    A run that has used up its ``max_steps`` gets the same number again. Without ``prompt``, a running thread, and a
+    completed one in which every message is answered, do not change.
+    """
+    parts = None if prompt is None else _checked_parts(prompt, None)
+    with hold_thread(id_of(thread)) as locked:
+        if not locked.thread.is_running:
+            locked.thread.stop_rev = None
+        if parts is not None:
+            _take_message(locked, parts, _Content(), by=Actor.of(by))
+        elif not locked.thread.is_running:
+            _go_on(locked)
+        if locked.has_changed:
+            record("resume_thread", locked.thread.pk, by, arguments=parts)
+        log_transition("resume", thread=locked.thread.pk)
+    return locked.thread
+
+
+def _go_on(locked: Locked) -> None:
+    """Start a thread at rest that has unfinished work: a stopped or failed run, an unanswered message, or messages that
+    a stop held back.
+    """
+    is_halted = locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}
+    if not is_halted:
+        last = last_message(locked)
+        queued = Message.objects.using(database()).queued().filter(thread=locked.thread)
+        if not (last is not None and last.asks) and not queued.exists():
+            return
+    if locked.agent is None:
+        raise AgentNotFoundError(locked.thread.agent)
+    begin_run(locked)
+    advance(locked, resumed=is_halted)
+
+
+@transition
+def run_command(
+    thread_id: UUID,
+    key: str | None,
+    run: Callable[[], Mapping[str, object]],
+    *,
+    command: str = "",
+    by: Actor | User | None = None,
+    content: Mapping[str, object] | None = None,
+) -> Mapping[str, object]:
+    """Run a live client's command and store its answer under the caller's idempotency ``key``, so that the same command
+    sent again (after a lost connection) returns the same answer and changes nothing. Without a key, just run it.
+
+    A key belongs to its caller, ``by``: others may use the same one. Raises IdempotencyKeyReusedError if the caller has
+    used it for another command or other ``content``; only a stop runs all the same.
+    """
+    check_id(key)
+    if key is None:
+        return run()
+    with transact():
+        # Under the thread's lock: a command that arrives twice at once runs once.
+        if not Thread.objects.using(database()).select_for_update(no_key=True).filter(pk=thread_id).first():
+            raise ThreadNotFoundError(thread_id)
+        whose = {"thread_id": thread_id, "caller": Actor.of(by).digest, "key": key}
+        commands, hashed = Command.objects.using(database()), content_hash(content or {})
+        used = {row.command: row for row in commands.filter(**whose)}
+        known = used.get(command)
+        if (known is None and used and command != STOP) or (known is not None and known.content_hash != hashed):
+            raise IdempotencyKeyReusedError(key)
+        if known is None:
+            known = commands.create(command=command, content_hash=hashed, result=dict(run()), **whose)
+    result: Mapping[str, object] = known.result
+    return result
+
+
+def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> None:
+    """Delete a thread with everything that belongs to it; its workers lose their claims and stop. The audit log keeps
+    who did it, ``by``.
+    """
+    if not remove_thread(id_of(thread), by=by):
+        raise ThreadNotFoundError(thread)
+
+
+@transition
+def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
+    """Delete a thread at rest that has not changed for ``days`` days; return whether it was deleted. A locked thread is
+    skipped.
+    """
+    with transact():
+        idle = Thread.objects.using(database()).idle(days).filter(pk=id_of(thread))
+        if not list(idle.select_for_update(skip_locked=True).values_list("pk")):
+            return False
+        delete_thread(thread)
+    return True
+
+
+@receiver(pre_delete, sender=Thread)
+def _empty_thread(instance: Thread, using: str, origin: object = None, **_: object) -> None:
+    """Prepare the deletion of a thread, however it is deleted: wait for its writers, add an entry to the audit log, and
+    delete all that belongs to the thread. The cost of its attempts stays, by the setting ``USAGE_ON_DELETE``.
+
+    Django collects the rows to delete before; rows that were added meanwhile would make the deletion fail.
+    """
+    # If another transaction has deleted the row meanwhile, it has also added the entry.
+    if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
+        record_deletion(instance, origin=origin, using=using)
+    streams = Stream.objects.using(using).filter(thread=instance)
+    calls = ToolCall.objects.using(using).filter(thread=instance)
+    for rows in (streams, calls):  # no delta is added to a locked row
+        list(rows.select_for_update().order_by("pk").values_list("pk"))
+    Delta.objects.using(using).filter(stream__thread=instance).delete()
+    calls.delete()
+    if config().usage_on_delete == "drop":
+        streams.delete()
+    else:
+        streams.open().update(state=StreamState.ABORTED, finish_reason="deleted", finished_at=Now(), **ENDED_LEASE)
+        streams.update(thread=None, message=None, parts=[], text="", error_detail="")
+    Message.objects.using(using).filter(thread=instance).delete()
+    Attachment.objects.using(using).filter(thread=instance).delete()
+    Command.objects.using(using).filter(thread=instance).delete()
+
+
+@transition
+def edit_thread(
+    thread: Thread | UUID | str,
+    *,
+    title: str | None = None,
+    metadata: Mapping[str, object] | None = None,
+    archived: bool | None = None,
+    by: Actor | User | None = None,
+) -> Thread:
+    """Change the fields of a thread that clients may change; None leaves a field as it is. Returns the thread. Raises
+    ThreadNotFoundError, and TooLargeError for a title of more than 200 characters.
+    """
+    title = None if title is None else _checked_title(title)
+    changes: dict[str, object] = {"title": title, "metadata": metadata, "archived": archived}
+    with hold_thread(id_of(thread)) as locked:
+        changed = {name: clean(value) for name, value in changes.items() if value is not None}
+        for name, value in changed.items():
+            setattr(locked.thread, name, value)
+        if changed:
+            locked.thread.next_rev()
+            locked.thread.save(using=database(), update_fields=list(changed))
+            record("update_thread", locked.thread.pk, by, arguments=changed)
+    return locked.thread

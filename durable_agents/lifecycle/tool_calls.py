@@ -1,0 +1,235 @@
+"""Transitions of tool calls: store exactly one outcome for each call, and enforce its deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import Error, connections
+
+from durable_agents.crashpoints import crashpoint
+from durable_agents.databases import discard, is_outage, is_passing, sqlstate
+from durable_agents.exceptions import (
+    LeaseLostError,
+    ThreadNotFoundError,
+)
+from durable_agents.lifecycle.advance import advance
+from durable_agents.lifecycle.claims import Claim, held_call
+from durable_agents.lifecycle.rows import (
+    MAY_HAVE_RUN,
+    NOBODY_ANSWERED,
+    give_back,
+    note_retry,
+    settle,
+)
+from durable_agents.lifecycle.transaction import (
+    Locked,
+    database,
+    hold_thread,
+    log_transition,
+    only_row,
+    transact,
+    transition,
+)
+from durable_agents.models import ToolCall, ToolCallStatus, next_state
+from durable_agents.strictjson import clean
+from durable_agents.times import Now, instant, later
+
+_TOOK_TOO_LONG = "The tool call took too long."
+
+EXPIRY_GRACE_SECONDS = 5
+"""How long after the deadline a worker may still time out a call that it runs, and retry it if the tool says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallResult:
+    """How a tool ended: with a result, or with ``status`` failed and an error text for the model."""
+
+    status: ToolCallStatus = ToolCallStatus.COMPLETED
+    result: object = None
+    error: str = ""
+    error_code: str = ""
+    error_detail: str = ""
+
+
+@transition
+def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False) -> None:
+    """Store the one outcome of a tool call; the last outcome of a step makes the next step due.
+
+    Raises LeaseLostError, having written nothing, if the claim was lost.
+    """
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        add_outcome(locked, held_call(claim), outcome)
+    log_finish(claim)
+
+
+def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
+    """Store the outcome of a held call, under the thread's lock, and advance the thread."""
+    call.result = clean(outcome.result)
+    call.error_detail = clean(outcome.error_detail)
+    settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
+    advance(locked)
+
+
+def log_finish(claim: Claim) -> None:
+    """Log a finished call."""
+    log_transition(
+        "finish_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt, fence=claim.fence
+    )
+
+
+@transition
+def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
+    """Call a tool's function and store its outcome in one transaction: both happen, or neither.
+
+    Any exception of the function rolls everything back and is raised. Raises LeaseLostError, everything rolled back, if
+    the claim was lost. Where the answer to COMMIT is lost, the row is read again to find out whether it was committed.
+    """
+    is_inside, session = False, None
+    try:
+        with transact(atomic_tool_call=claim.row_id):
+            # A session that is another one at the end was cut, whatever error the function made of that.
+            session = connections[database()].connection
+            crashpoint("atomic_begun")
+            is_inside = True
+            outcome = function()
+            is_inside = False
+            crashpoint("atomic_ran")
+            finish_tool_call(claim, outcome)
+            crashpoint("atomic_settled")
+    except LeaseLostError:
+        raise
+    except Exception as error:
+        if not _is_interrupted(error, session, is_inside=is_inside):
+            raise
+        discard(using=database())
+        if not _has_outcome(claim):
+            raise AtomicInterruptedError(str(claim.row_id)) from error
+    crashpoint("atomic_committed")
+
+
+class AtomicInterruptedError(Exception):
+    """The transaction of an atomic tool was interrupted. It was rolled back, unless its COMMIT reached the database."""
+
+
+def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
+    """Whether the database session has ended or become read-only, even if the function turned that into another error.
+    Outside the function every outage counts, except errors after which the transaction is retried at once.
+    """
+    connection = connections[database()]
+    if connection.in_atomic_block:
+        return False  # the transaction is the caller's, who handles the error
+    if session is not None and connection.connection is not session:
+        return True  # even the rollback failed, so Django has dropped the connection
+    if not isinstance(error, Error) or is_passing(error):
+        return False
+    return is_outage(error) and (not is_inside or sqlstate(error) in SESSION_LOST)
+
+
+SESSION_LOST = frozenset({"25006", "57P01", "57P02", "57P03", "57P05"})
+"""PostgreSQL's codes: read-only transaction, shutdown by an administrator or a crash, still starting, idle too long."""
+
+
+def _has_outcome(claim: Claim) -> bool:
+    """Whether the COMMIT arrived; False if that is unknown: releasing the row then checks the fence."""
+    settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
+    try:
+        # The outcome has ended the lease, which raised the fence once.
+        return settled.filter(fence=claim.fence + 1).exists()
+    except Error:
+        return False
+
+
+@transition
+def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
+    """Record that the function of a deferred tool has run: from now on its result may be added from outside.
+
+    Raises LeaseLostError if the claim was lost; the result may have been added already.
+    """
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        call = held_call(claim)
+        call.status, call.needs_worker = next_state(call.status, ToolCallStatus.PENDING), False
+        call.expires_at = None if call.timeout is None else later(locked.now, call.timeout)
+        call.end_lease()
+        call.rev = locked.thread.next_rev()
+        call.save(
+            using=database(),
+            update_fields=["status", "needs_worker", "expires_at", "rev", *ToolCall.LEASE_FIELDS],
+        )
+        advance(locked)
+    log_transition("announce_tool_call", thread=claim.thread_id, tool_call=claim.row_id, fence=claim.fence)
+
+
+@transition
+def report_progress(claim: Claim, value: object, *, nowait: bool = False) -> None:
+    """Store the progress of a running tool, shown until its outcome. Raises LeaseLostError."""
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        call = held_call(claim)
+        call.progress, call.rev = clean(value), locked.thread.next_rev()
+        call.save(using=database(), update_fields=["progress", "rev"])
+
+
+@transition
+def retry_tool_call(claim: Claim, *, delay_seconds: float, detail: str, nowait: bool = False) -> None:
+    """Make a failed call due again after ``delay_seconds``."""
+    with hold_thread(claim.thread_id, nowait=nowait) as locked:
+        call = held_call(claim)
+        call.error_detail = clean(detail)
+        give_back(locked, call, delay_seconds=delay_seconds, attempt=call.attempt + 1)
+        note_retry(
+            locked,
+            scope="tool",
+            attempt=call.attempt,
+            max_attempts=call.max_attempts,
+            next_retry_at=call.available_at or locked.now,
+            error="The tool failed.",
+            kind="tool_failed",
+        )
+    log_transition("retry_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt)
+
+
+def seconds_left(claim: Claim) -> float | None:
+    """Return how long a running call may still take; None is without limit. Raises LeaseLostError."""
+    rows = ToolCall.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
+    times = only_row(rows.annotate(now=Now()).values_list("expires_at", "now"))
+    if times is None:
+        raise LeaseLostError(f"tool call {claim.row_id}")
+    expires_at, now = times
+    return None if expires_at is None else float((instant(expires_at) - instant(now)).total_seconds())
+
+
+def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:
+    """Return the row ids of the running calls among ``claims`` whose deadline has passed."""
+    ids = [item.row_id for item in claims if item.kind == "tool"]
+    if not ids:
+        return set()
+    overdue = ToolCall.objects.using(database()).held().filter(pk__in=ids, expires_at__lt=Now())
+    return set(overdue.values_list("pk", flat=True))
+
+
+def expire() -> int:
+    """Settle the calls whose deadline has passed: as ``expired`` if an answer was awaited, as ``failed`` if a worker
+    runs them and has not timed them out itself. Returns the number of calls settled.
+    """
+    overdue = ToolCall.objects.using(database()).expired(EXPIRY_GRACE_SECONDS)
+    return sum(_expire_one(row) for row in overdue)
+
+
+@transition
+def _expire_one(row: ToolCall) -> bool:
+    try:
+        with hold_thread(row.thread_id, skip_locked=True) as locked:
+            calls = ToolCall.objects.using(database()).expired(EXPIRY_GRACE_SECONDS)
+            call = only_row(calls.filter(pk=row.pk).select_for_update(no_key=True))
+            if call is None:
+                return False
+            if call.status == ToolCallStatus.RUNNING:
+                settle(locked, call, ToolCallStatus.FAILED, code="timeout", error=f"{_TOOK_TOO_LONG} {MAY_HAVE_RUN}")
+            else:
+                settle(locked, call, ToolCallStatus.EXPIRED, code="expired", error=NOBODY_ANSWERED)
+            advance(locked)
+    except ThreadNotFoundError:
+        return False
+    log_transition("expire", thread=row.thread_id, tool_call=row.pk)
+    return True

@@ -1,0 +1,347 @@
+"""Run a transition: one transaction that holds the thread's row, retried where the database asks for it, with its
+notifications sent after the commit.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from django.db import Error, connections, router, transaction
+from django.db.models import Model, QuerySet
+
+from durable_agents.agents import Agent, Code, registry
+from durable_agents.databases import discard_after, discarding, is_passing
+from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
+from durable_agents.lifecycle import statements
+from durable_agents.lifecycle.callback_events import dispatch_status, dispatch_step
+from durable_agents.lifecycle.quotas import admit
+from durable_agents.lifecycle.sqlite_queue import turn
+from durable_agents.logs import log
+from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall, next_state
+from durable_agents.notifications import notify_clients, notify_workers
+from durable_agents.times import Now, instant
+
+_SAVED = [
+    *("status", "rev", "stop_rev", "last_position", "last_number", "run_steps", "retry", "context"),
+    *("error_code", "error_message", "cost"),
+    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
+]
+_TRANSITION_TRIES = 3
+UPDATED_EVERY = timedelta(seconds=10)
+"""How old ``updated_at`` may be while a run is on."""
+_AT_ONCE_SECONDS = 1.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Row = TypeVar("Row")
+
+
+def database() -> str:
+    """Alias of the database that holds the threads."""
+    return router.db_for_write(Thread)
+
+
+def transition(function: Callable[P, R]) -> Callable[P, R]:
+    """Retry a transition, at most three tries in all, when the database refused it because of a concurrent transaction.
+    Other errors of the database close this thread's connections.
+
+    Only the outermost owner of the transaction may do either; inside a caller's transaction the error is raised to
+    them.
+    """
+
+    @functools.wraps(function)
+    def attempted(*args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(_TRANSITION_TRIES - 1):
+            began = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            except Error as error:
+                connection = connections[database()]
+                # SQLite says "locked" at once or after the whole busy timeout, which is too long to wait for thrice.
+                has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
+                if connection.in_atomic_block or not is_passing(error) or has_waited:
+                    discard_after(error, using=connection.alias)
+                    raise
+        with discarding(using=database()):
+            return function(*args, **kwargs)
+
+    return attempted
+
+
+class ThreadHeldError(Exception):
+    """The thread's row is locked by another transaction. Nothing was changed; call the transition again later."""
+
+
+class Writes:
+    """The rows that transitions of one transaction insert and update: written at once, or, ``together``, with as few
+    statements as possible when ``flush`` is called. Call it before a query that must see them.
+    """
+
+    def __init__(self, *, together: bool = False) -> None:
+        self._together = together
+        self._inserts: dict[type[Model], list[Model]] = {}
+        self._updates: dict[type[Model], dict[UUID, _Update]] = {}
+
+    def insert(self, row: Model) -> None:
+        """Insert a row."""
+        if self._together:
+            self._inserts.setdefault(type(row), []).append(row)
+        else:
+            row.save(using=database(), force_insert=True)
+
+    def update(self, row: Model, names: Iterable[str], *, fence: int | None = None) -> None:
+        """Update these fields of a row; with ``fence`` only if that is still the row's."""
+        if not self._together:
+            row.save(using=database(), update_fields=list(names))
+        elif row not in self._inserts.get(type(row), ()):
+            update = self._updates.setdefault(type(row), {}).setdefault(row.pk, _Update(row=row, fence=fence))
+            update.names.update(names)
+
+    def flush(self) -> None:
+        """Write what was not written yet. Raises LeaseLostError if a fence has changed."""
+        updates, inserts = self._updates, self._inserts
+        self._updates, self._inserts = {}, {}
+        # Closed attempts first: the database allows one open attempt for each thread.
+        for model, of_model in sorted(updates.items(), key=lambda item: item[0].__name__):
+            for fenced in (True, False):
+                # By key, as all statements that lock several rows: else two transactions could wait for each other.
+                group = [item for _, item in sorted(of_model.items()) if (item.fence is not None) == fenced]
+                if not group:
+                    continue
+                names = set().union(*(item.names for item in group))
+                fences = [item.fence or 0 for item in group] if fenced else None
+                count = statements.update([item.row for item in group], names, fences=fences, using=database())
+                if count != len(group):
+                    raise LeaseLostError(f"{len(group) - count} of {len(group)} rows of {model.__name__}")
+        for model in sorted(inserts, key=lambda model: model.__name__):
+            statements.insert(inserts[model], using=database())
+
+
+@dataclass(kw_only=True)
+class _Update:
+    row: Model
+    fence: int | None
+    names: set[str] = field(default_factory=set)
+
+
+@dataclass(kw_only=True)
+class HandOver:
+    """What a worker takes over at once of what its own transaction makes due, instead of claiming it afterwards."""
+
+    holder: str
+    code: Code
+    pools: Collection[str]
+    """The pools that it serves and that have no limit."""
+    streams: int
+    tools: int
+    """Free slots."""
+    offered: tuple[int, int] = (0, 0)
+    """The free slots at the beginning."""
+
+    def takes_stream(self, stream: Stream) -> bool:
+        """Take this new attempt if there is a free slot."""
+        takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
+        self.streams -= takes
+        return takes
+
+    def takes_call(self, call: ToolCall, agent: str) -> bool:
+        """Take this new call if there is a free slot."""
+        takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
+        self.tools -= takes
+        return takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where the answer of a run is, as far as a transition knows without asking the database."""
+
+    message_id: UUID
+    position: int
+    number: int
+    """Of the attempt whose step was committed last."""
+    made_calls: bool
+    """Whether that step made calls."""
+
+
+@dataclass(kw_only=True)
+class Locked:
+    """A thread under its lock, with the notifications that its transition has to send."""
+
+    thread: Thread
+    now: datetime
+    before: Mapping[str, object]
+    pools: set[str] = field(default_factory=set)
+    committed_steps: list[Stream] = field(default_factory=list)
+    """The attempts whose steps this transition commits."""
+    writes: Writes = field(default_factory=Writes)
+    hand_over: HandOver | None = None
+    handed: list[Stream | ToolCall] = field(default_factory=list)
+    """The rows that this transition makes due and that the worker holds already."""
+    position: Position | None = None
+    last: Message | None = None
+    """The last message to answer, where the transition has just written it."""
+    open_calls: list[ToolCall] | None = None
+    """The thread's calls without an outcome when the transaction began, and those made since; None: not known."""
+    new_calls: list[ToolCall] = field(default_factory=list)
+    """The calls that the step made."""
+    has_no_open_stream: bool = False
+    """Whether it is known that no attempt is open; there is never more than one."""
+
+    @property
+    def agent(self) -> Agent | None:
+        return registry.find(self.thread.agent)
+
+    def set_status(self, status: ThreadStatus) -> None:
+        """Change the thread's status; the change gets a rev of its own. Raises TooManyRunningError if a run begins that
+        exceeds the owner's quota.
+        """
+        if status.is_running and not self.thread.is_running:
+            admit(self.thread, using=database())
+        if self.thread.status != status:
+            self.thread.status = next_state(self.thread.status, status)
+            self.thread.next_rev()
+
+    @property
+    def previous_status(self) -> str:
+        """The status before this transition."""
+        return str(self.before["status"])
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything durable changed so far."""
+        return bool(self.thread.rev != self.before["rev"])
+
+    def save(self) -> None:
+        """Write the thread if anything durable changed, and notify after commit."""
+        using = database()
+        if self.has_changed:
+            changed = [name for name, value in self.before.items() if getattr(self.thread, name) != value]
+            # Not with each step of a run: ``updated_at`` is in the indexes of all lists of threads, whose entries would
+            # be written anew.
+            goes_on = self.thread.is_running and ThreadStatus(self.previous_status).is_running
+            if not goes_on or instant(self.now) - instant(self.thread.updated_at) >= UPDATED_EVERY:
+                self.thread.updated_at = self.now
+                changed.append("updated_at")
+            self.writes.update(self.thread, changed)
+            notify_clients(self.thread.pk, using=using)
+        if self.pools:
+            notify_workers(self.pools, using=using)
+
+    def finish(self) -> None:
+        """Write everything, and call the project's callbacks."""
+        self.save()
+        self.writes.flush()
+        self.dispatch_callbacks()
+
+    def dispatch_callbacks(self) -> None:
+        """Call the project's callbacks for what this transition changed. Everything is written, so that they may call
+        transitions themselves.
+        """
+        for stream in self.committed_steps:
+            dispatch_step(self.thread, stream, using=database())
+        dispatch_status(self.thread, previous_status=self.previous_status, using=database())
+
+
+class _ToolTransaction(transaction.Atomic):
+    """The transaction in which an atomic tool runs."""
+
+    def __init__(self, using: str, call_id: UUID) -> None:
+        super().__init__(using, savepoint=True, durable=False)
+        self.call_id = call_id
+
+
+@contextmanager
+def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) -> Iterator[None]:
+    """Open a transaction on the database of the threads; inside a caller's transaction a savepoint, unless disabled.
+    With ``atomic_tool_call`` it is the transaction of that call's function, which may call transitions.
+    """
+    using = database()
+    block = (
+        transaction.atomic(using=using, savepoint=savepoint)
+        if atomic_tool_call is None
+        else _ToolTransaction(using, atomic_tool_call)
+    )
+    with turn(connections[using]), block:
+        yield
+
+
+def atomic_tool_call() -> UUID | None:
+    """Return the tool call in whose transaction this code runs, or None. A transition that the call's own function has
+    called must not fence the call.
+    """
+    # Django keeps the list of open atomic blocks on the connection: only those of this transaction are in it.
+    blocks = connections[database()].atomic_blocks
+    return next((block.call_id for block in reversed(blocks) if isinstance(block, _ToolTransaction)), None)
+
+
+def only_row(rows: QuerySet[Any, Row]) -> Row | None:
+    """Return the one row of a queryset, or None; unlike ``first`` it does not sort."""
+    return next(iter(rows.order_by()), None)
+
+
+@contextmanager
+def hold_thread(
+    thread_id: UUID, *, skip_locked: bool = False, nowait: bool = False, together: bool = False
+) -> Iterator[Locked]:
+    """Open a transaction that locks the thread's row; save what changed at its end, and notify after the commit.
+
+    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked it, wait; or raise
+    ThreadNotFoundError with ``skip_locked``, ThreadHeldError with ``nowait``. SQLite locks no rows and always waits.
+    With ``together``, what the transition writes through ``Locked.writes`` is written at its end.
+    """
+    using = database()
+    with transact():
+        threads = Thread.objects.using(using).filter(pk=thread_id)
+        rows = threads.select_for_update(no_key=True, skip_locked=skip_locked or nowait)
+        thread = only_row(rows.annotate(db_now=Now()))
+        # PostgreSQL's own NOWAIT would be an error that aborts the caller's transaction.
+        if thread is None and nowait and threads.exists():
+            raise ThreadHeldError(thread_id)
+        if thread is None:
+            raise ThreadNotFoundError(thread_id)
+        locked = locked_thread(thread, now=vars(thread)["db_now"], writes=Writes(together=together))
+        yield locked
+        locked.finish()
+
+
+@contextmanager
+def hold_new_thread(thread: Thread) -> Iterator[Locked]:
+    """Hold a thread that this transaction has just inserted: nobody else sees it, so nothing has to be locked or read.
+    Save what changed at its end, and notify after the commit.
+    """
+    before = {name: getattr(thread, name) for name in _SAVED}
+    writes = Writes(together=True)
+    locked = Locked(
+        thread=thread, now=thread.created_at, before=before, writes=writes, open_calls=[], has_no_open_stream=True
+    )
+    yield locked
+    locked.finish()
+
+
+def locked_thread(
+    thread: Thread, *, now: datetime, writes: Writes | None = None, hand_over: HandOver | None = None
+) -> Locked:
+    """Return a thread whose row is locked; ``now`` is the database's time."""
+    before = {name: getattr(thread, name) for name in _SAVED}
+    return Locked(thread=thread, now=now, before=before, writes=writes or Writes(), hand_over=hand_over)
+
+
+def id_of(thread: Thread | UUID | str) -> UUID:
+    if isinstance(thread, Thread):
+        return thread.pk
+    try:
+        return thread if isinstance(thread, UUID) else UUID(str(thread))
+    except ValueError as error:
+        raise ThreadNotFoundError(thread) from error
+
+
+def log_transition(action: str, **fields: object) -> None:
+    log(logging.INFO, action, action=action, error=None, **fields)

@@ -1,0 +1,47 @@
+"""Record the problems that keep worker processes from running rows: one row for each process and kind."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import connections
+from django.db.models.functions import Now
+
+from durable_agents.lifecycle.transaction import database, transition
+from durable_agents.models import WorkerProblem, seconds_from_now
+from durable_agents.strictjson import clean
+from durable_agents.worker_notices import Notice
+
+PROBE = "probe"
+PROBE_CHARS = 20_000
+"""More than is free on the last page of a full disk."""
+
+
+def project() -> str:
+    """Return the name of this project's database, which distinguishes its processes from others on the same machine."""
+    settings = connections[database()].settings_dict
+    return f"{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
+
+
+@transition
+def note_problem(notice: Notice, *, is_over: bool = False) -> None:
+    """Store why a process cannot work, or could not: one row for each process and kind."""
+    WorkerProblem.objects.using(database()).update_or_create(
+        holder=notice.holder[:200],
+        kind=notice.kind,
+        defaults={
+            "cluster": notice.cluster[:100],
+            "detail": str(clean(notice.detail))[:2000],
+            "since": seconds_from_now(-notice.seconds),
+            "seen_at": Now(),
+            "ended_at": Now() if is_over else None,
+        },
+    )
+
+
+def try_to_write() -> None:
+    """Store a row and delete it, each in a separate transaction. Raises database errors."""
+    holder = f"{PROBE}:{uuid.uuid4()}"
+    row = WorkerProblem(holder=holder, kind=PROBE, detail="-" * PROBE_CHARS, since=Now(), ended_at=Now())
+    row.save(using=database(), force_insert=True)
+    WorkerProblem.objects.using(database()).filter(holder=holder).delete()

@@ -1,0 +1,39 @@
+"""Close codes of the websocket, with the reason for each."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Why the server closes a websocket.
+
+    Every server can send these: autobahn, which daphne stands on, refuses all codes but 1000 and 3000-4999, so that the
+    standard's own 1001 (going away) and 1009 (too big) would be an error in its log and 1011 or 1006 in the browser.
+    """
+
+    MALFORMED = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
+    WRONG_VERSION = 4406
+    TOO_SLOW = 4408
+    SILENT = 4410
+    TOO_BIG = 4413
+    TOO_MANY = 4429
+
+    @property
+    def message(self) -> str:
+        """The reason in a sentence, at most 123 bytes long, as a close frame can carry."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    CloseCode.MALFORMED: "A frame is no JSON object.",
+    CloseCode.UNAUTHORIZED: "Nobody is signed in, or no longer. Sign in, or fetch a new ticket.",
+    CloseCode.FORBIDDEN: "There is nothing here that you may see.",
+    CloseCode.WRONG_VERSION: "This server speaks another version of the protocol. Reload the page.",
+    CloseCode.TOO_SLOW: "No hello came in time.",
+    CloseCode.SILENT: "Nothing was heard for three heartbeats.",
+    CloseCode.TOO_BIG: "A frame has more bytes or JSON values than the limits in the welcome frame.",
+    CloseCode.TOO_MANY: "Too many frames. Wait, then connect again.",
+}

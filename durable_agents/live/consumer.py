@@ -1,0 +1,367 @@
+"""The websocket: a client says hello, subscribes to threads, and sends commands on the same connection.
+
+Frames are JSON objects of the subprotocol ``durable-agents.v1``, described in
+``static/durable_agents/websocket.schema.json``. ``frames`` parses them, ``commands`` executes those that change
+something, and ``subscriptions`` follows threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Coroutine
+from uuid import UUID, uuid4
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import Error
+
+from durable_agents import lifecycle, strictjson, websocket_origins
+from durable_agents.conf import config
+from durable_agents.credentials import Credential
+from durable_agents.databases import discard_after, is_outage
+from durable_agents.delta_writer import Frame
+from durable_agents.exceptions import (
+    DatabaseUnavailableError,
+    DurableAgentsError,
+    ThrottledError,
+    TooManySubscriptionsError,
+)
+from durable_agents.live import commands, frames
+from durable_agents.live.asgi_scope import SocketAsker, headers_of
+from durable_agents.live.close_codes import CloseCode
+from durable_agents.live.frames import (
+    ClientCommand,
+    Fill,
+    Hello,
+    Older,
+    Ping,
+    Subscribe,
+    ThreadFrame,
+    Unsubscribe,
+)
+from durable_agents.live.hub import HEAL_SECONDS
+from durable_agents.live.rate_limit import TokenBucket
+from durable_agents.live.reader import ThreadReader
+from durable_agents.live.subscriptions import Subscriptions
+from durable_agents.logs import log, log_error
+from durable_agents.models import Thread
+from durable_agents.policies import SignIn, may_connect, public_thread
+
+SUBPROTOCOL = "durable-agents.v1"
+VERSION = 1
+HEARTBEAT_SECONDS = 25
+HELLO_SECONDS = 10
+"""How long an unauthenticated socket has to say hello with a ticket."""
+RECHECK_SECONDS = 60
+"""How long a socket may stay open after its user was locked out or signed out, or lost access to a thread."""
+SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
+"""How long a client may send nothing: a live client pings at each heartbeat."""
+FRAMES_PER_SECOND = 50
+FRAMES_AT_ONCE = 500
+"""How many frames a client may send before the rate counts."""
+MAX_FRAME_VALUES = 15_000
+"""JSON values in one frame, as many to a byte as a chat's body may have: more would hold up the event loop, and with it
+every other socket of the process.
+"""
+MAX_SUBSCRIPTIONS = 50
+MAX_INFLIGHT = 16
+MAX_PAGE = 200
+"""How many messages ``older`` returns at most."""
+
+
+class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One browser's websocket. It may follow many threads; a frame without an ``on_`` method here is a command."""
+
+    # No layer has this name, so there is none: the hub brings news, and a socket outlives the layer's server.
+    channel_layer_alias = ""
+
+    async def connect(self) -> None:
+        """Accept, then close with a code where the socket may not stay: browsers see no code before."""
+        self.subscriptions = Subscriptions(self.send_frame)
+        self.rate_limit = TokenBucket(burst=FRAMES_AT_ONCE, per_second=FRAMES_PER_SECOND)
+        self.received_at = time.monotonic()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.is_admitted = False
+        self.is_closing = False
+        self.hello_timeout: asyncio.Task[None] | None = None
+        self.sign_in: SignIn | None = None
+        self.credential: Credential | None = None
+        offered = self.scope.get("subprotocols") or []
+        # Browsers drop a connection whose server takes none of what they offered, and would not see why.
+        await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else next(iter(offered), None))
+        if offered and SUBPROTOCOL not in offered:
+            await self.close_with(CloseCode.WRONG_VERSION)
+            return
+        if not websocket_origins.is_allowed(self.scope):
+            origin, host = (headers_of(self.scope).get(name, "") for name in ("origin", "host"))
+            log(logging.WARNING, "a websocket comes from a foreign origin", action="origin", origin=origin, host=host)
+            await self.close_with(CloseCode.FORBIDDEN, "Websockets may not be opened from this origin.")
+            return
+        self.asker = await database_sync_to_async(SocketAsker)(self.scope)
+        if await self._admit():
+            return
+        if self.asker.user.is_authenticated:
+            await self.close_with(CloseCode.FORBIDDEN)
+        elif "authorization" in self.asker.headers:
+            await self.close_with(CloseCode.UNAUTHORIZED)
+        else:
+            self.hello_timeout = self._start(self._close_without_hello())
+
+    async def disconnect(self, code: int) -> None:
+        """Forget the subscriptions. A run goes on whoever watches."""
+        self.is_closing = True
+        for task in self.tasks:
+            task.cancel()
+        self.subscriptions.clear()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Parse one frame from the client, handle it, and answer every error with its code."""
+        if not (self.is_admitted or self.hello_timeout):
+            return
+        self.received_at = time.monotonic()
+        payload = self._payload(text_data or "")
+        if isinstance(payload, CloseCode):
+            await self.close_with(payload)
+            return
+        try:
+            frame = frames.parse(payload)
+            if isinstance(frame, ClientCommand):
+                run = database_sync_to_async(commands.run_command)
+                thread_id, result = await run(frame, self.asker, self._thread_name(frame))
+                await self.send_frame({"type": "ok", "id": frame.id, "thread": frame.thread, **result})
+                await self.subscriptions.catch_up(thread_id)  # its effect is shown without waiting for a hint
+            else:
+                await getattr(self, f"on_{frame.type}")(frame)
+        except DurableAgentsError as error:
+            await self._send_error(payload, error.code, str(error), retryable=isinstance(error, ThrottledError))
+        except Exception as error:
+            # The parser has reported the client's mistakes: any error from here on is ours.
+            await self._report(payload, error)
+
+    async def send_frame(self, frame: Frame) -> None:
+        """Send a frame, unless the socket is closing."""
+        if self.is_closing:  # uvicorn raises on what is sent after a close
+            return
+        try:
+            await self.send(text_data=_encode(frame))
+        except OSError:  # the ASGI specification's word for a client that has gone; ``disconnect`` comes later
+            self.is_closing = True
+
+    async def close_with(self, code: CloseCode, message: str = "") -> None:
+        """Send the reason in a ``closing`` frame, since daphne sends no reason with the code; close, and ignore further
+        frames.
+        """
+        if self.is_closing:
+            return
+        self.is_closing = True
+        self._cancel_hello_timeout()
+        self.is_admitted = False
+        closing: Frame = {"type": "closing", "code": int(code), "message": message or code.message}
+        if code is CloseCode.TOO_MANY:  # as long as it takes until it may send as many again
+            closing["retryAfter"] = FRAMES_AT_ONCE // FRAMES_PER_SECOND
+        with contextlib.suppress(OSError):  # the client has gone already
+            await self.send(text_data=_encode(closing))
+            await self.close(int(code), closing["message"])
+
+    # ------------------------------------------------------------------------------------------------------- frames
+
+    async def on_hello(self, frame: Hello) -> None:
+        """Welcome the user of the ticket, or the one who is known already."""
+        if frame.version != VERSION:
+            await self.close_with(CloseCode.WRONG_VERSION)
+            return
+        if (frame.ticket is not None or self.hello_timeout) and not await self._redeem(frame.ticket):
+            return
+        welcome: Frame = {
+            "type": "welcome",
+            "version": VERSION,
+            "session": uuid4().hex,
+            "heartbeat": HEARTBEAT_SECONDS,
+            "limits": {
+                "frame": config().max_frame_bytes,
+                "values": MAX_FRAME_VALUES,
+                "subscriptions": MAX_SUBSCRIPTIONS,
+                "inflight": MAX_INFLIGHT,
+            },
+            "user": self.asker.user.get_username() or None,
+        }
+        await self.send_frame(welcome)
+
+    async def on_ping(self, frame: Ping) -> None:
+        await self.send_frame({"type": "pong", "t": frame.t})
+
+    async def on_subscribe(self, frame: Subscribe) -> None:
+        thread = await self._thread(frame)
+        if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and frame.thread not in self.subscriptions:
+            raise TooManySubscriptionsError(MAX_SUBSCRIPTIONS)
+        reader = ThreadReader(thread.pk, frame.cursor)
+        await self.subscriptions.add(frame.thread, reader, tail=frame.tail, request_id=frame.id)
+
+    async def on_unsubscribe(self, frame: Unsubscribe) -> None:
+        """Stop following the thread by this name; its other name is another subscription."""
+        await self._thread(frame)
+        self.subscriptions.remove(frame.thread)
+        await self.send_frame({"type": "ok", "id": frame.id})
+
+    async def on_fill(self, frame: Fill) -> None:
+        """Send the deltas of a gap; ``reset`` once they are pruned: the client has to subscribe again without a
+        cursor.
+        """
+        thread = await self._thread(frame)
+        read = database_sync_to_async(ThreadReader(thread.pk).deltas)
+        deltas = await read(frame.stream, first=frame.first, last=frame.last)
+        answer: Frame = {"id": frame.id, "thread": frame.thread}
+        if deltas:
+            await self.send_frame({"type": "deltas", "stream": frame.stream, "deltas": deltas} | answer)
+        else:
+            await self.send_frame({"type": "reset"} | answer)
+
+    async def on_older(self, frame: Older) -> None:
+        thread = await self._thread(frame)
+        read = database_sync_to_async(ThreadReader(thread.pk).older)
+        messages, has_older = await read(frame.before, limit=max(1, min(frame.limit, MAX_PAGE)), steps=frame.steps)
+        page: Frame = {"type": "page", "id": frame.id, "thread": frame.thread}
+        await self.send_frame(page | {"messages": messages, "hasOlder": has_older})
+
+    # ------------------------------------------------------------------------------------------------ who may stay
+
+    async def _admit(self) -> bool:
+        """Start handling frames, if the policy shows the caller anything at all; return whether it does."""
+        if not await database_sync_to_async(may_connect)(self.asker):
+            return False
+        self.sign_in = await database_sync_to_async(SignIn)(self.asker, self.credential)
+        if not self.is_admitted:
+            self.is_admitted = True
+            self._start(self.subscriptions.listen())
+            self._start(self._heal())
+            self._start(self._recheck())
+        return True
+
+    async def _redeem(self, ticket: object) -> bool:
+        """Whether the socket may stay. Its asker is then the ticket's user, who has sent nothing yet."""
+        self._cancel_hello_timeout()
+        # A socket that follows threads already belongs to somebody: it cannot become another user's.
+        usable = isinstance(ticket, str) and not self.subscriptions
+        self.credential = await database_sync_to_async(lifecycle.redeem_ticket)(ticket) if usable else None
+        user = await database_sync_to_async(self.credential.user_now)() if self.credential else None
+        if user is None:
+            await self.close_with(CloseCode.UNAUTHORIZED)
+            return False
+        # Has the client itself named another user, in a header or by an earlier ticket? A session's user gives way to
+        # the ticket's: a browser sends the cookie unasked.
+        known, sign_in = self.asker.user, self.sign_in
+        is_named = sign_in is not None and known.is_authenticated and not sign_in.is_by_session
+        if is_named and known.pk != user.pk:
+            await self.close_with(CloseCode.FORBIDDEN, "The ticket is of another user than the one who is signed in.")
+            return False
+        self.asker.user, self.sign_in = user, None
+        if not await self._admit():
+            await self.close_with(CloseCode.FORBIDDEN)
+            return False
+        return True
+
+    async def _close_without_hello(self) -> None:
+        await asyncio.sleep(HELLO_SECONDS)
+        self.hello_timeout = None
+        await self.close_with(CloseCode.TOO_SLOW)
+
+    def _cancel_hello_timeout(self) -> None:
+        if self.hello_timeout is not None:
+            self.hello_timeout.cancel()
+            self.hello_timeout = None
+
+    async def _recheck(self) -> None:
+        """Check now and then whether all this may still be seen: the socket may outlive a session by days."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            try:
+                sign_in = self.sign_in
+                user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
+                # A ticket may have been redeemed while the database was read: then this answer is out of date.
+                is_current = sign_in is not None and sign_in is self.sign_in
+                if is_current and user is None:
+                    await self.close_with(CloseCode.UNAUTHORIZED)
+                    return
+                self.asker.user = user if is_current and user is not None else self.asker.user
+                await self.subscriptions.recheck(self.asker)
+            except Exception:
+                log_error("a websocket could not check what may be seen", action="recheck")
+
+    async def _heal(self) -> None:
+        """Read now and then without a hint: a lost last hint shows no gap. Also check whether the client is still
+        alive.
+        """
+        while True:
+            await asyncio.sleep(HEAL_SECONDS)
+            if time.monotonic() - self.received_at > SILENT_SECONDS:
+                await self.close_with(CloseCode.SILENT)
+                return
+            try:
+                notify_overdue = database_sync_to_async(lifecycle.notify_overdue)
+                await notify_overdue(list(self.subscriptions.thread_ids), seconds=HEAL_SECONDS)
+                await self.subscriptions.catch_up()
+            except Exception:
+                log_error("a websocket could not look for news", action="heal")
+
+    # ------------------------------------------------------------------------------------------------------ helpers
+
+    def _payload(self, text: str) -> Frame | CloseCode:
+        """Return the JSON object that was sent, or the code with which to close because of it."""
+        if not self.rate_limit.take():
+            return CloseCode.TOO_MANY
+        if len(text.encode("utf-8", "replace")) > config().max_frame_bytes:
+            return CloseCode.TOO_BIG
+        try:
+            payload = strictjson.read(text, max_depth=config().max_json_depth, max_values=MAX_FRAME_VALUES)
+        except strictjson.TooManyValuesError:
+            return CloseCode.TOO_BIG
+        except ValueError:  # no JSON, or too deep, or with NaN or an infinity
+            return CloseCode.MALFORMED
+        if not isinstance(payload, dict):
+            return CloseCode.MALFORMED
+        return CloseCode.UNAUTHORIZED if self.hello_timeout and payload.get("type") != Hello.type else payload
+
+    def _thread_name(self, frame: ThreadFrame) -> str | UUID:
+        """Return the key of the thread that is followed by this name, else the name.
+
+        By the name alone, a caller who lost access, and gave the name to another thread, would reach that one.
+        """
+        return self.subscriptions.thread_id(frame.thread) or frame.thread
+
+    async def _thread(self, frame: ThreadFrame) -> Thread:
+        """Return the frame's thread, if the caller may view it."""
+        name = frame.thread if isinstance(frame, Subscribe) else self._thread_name(frame)
+        thread: Thread = await database_sync_to_async(public_thread)(self.asker, name, "view")
+        return thread
+
+    async def _report(self, payload: Frame, error: Exception) -> None:
+        """Log an error that is not the client's and answer with its code. Call it while the error is handled."""
+        if isinstance(error, Error) and is_outage(error):
+            log_error("the database does not answer", action="frame", type=payload.get("type"))
+            await database_sync_to_async(discard_after)(error)
+            unavailable = DatabaseUnavailableError()
+            await self._send_error(payload, unavailable.code, str(unavailable), retryable=True)
+            return
+        log_error("a frame could not be handled", action="frame", type=payload.get("type"))
+        await self._send_error(payload, "internal", "Something went wrong on the server. Try again.", retryable=True)
+
+    async def _send_error(self, payload: Frame, code: str, message: str, *, retryable: bool) -> None:
+        error: Frame = {"type": "error", "code": code, "message": message, "retryable": retryable}
+        await self.send_frame(error | frames.address(payload))
+
+    def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a task until the socket closes; the event loop itself keeps no reference to it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+
+def _encode(frame: Frame) -> str:
+    """Return the frame as text. Half a character in an id of the client's goes back unchanged."""
+    text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+    return text if strictjson.is_storable(text) else json.dumps(frame, separators=(",", ":"))

@@ -1,0 +1,49 @@
+"""Poll the database for changes to followed threads, where the channel layer does not cross processes."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+
+from durable_agents.live.listener import Listener
+from durable_agents.live.reader import Sign, signs_of
+from durable_agents.logs import log_error
+
+POLL_SECONDS = 0.1
+
+
+class Poller:
+    """Polls the database in one task for all threads of an event loop, while there are any. Two queries a round."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._signs: dict[UUID, Sign] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def follow(self, thread_id: UUID) -> None:
+        """Report this thread from now on."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def forget(self, thread_id: UUID) -> None:
+        """Stop reporting this thread."""
+        self._signs.pop(thread_id, None)
+
+    async def _run(self) -> None:
+        while self._listener.followed:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._poll()
+            except Exception:
+                log_error("polling failed", action="poll")
+                await asyncio.sleep(1)  # a database in trouble is not asked ten times a second
+
+    async def _poll(self) -> None:
+        followed = list(self._listener.followed)
+        signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(followed)
+        for thread_id in followed:
+            if signs.get(thread_id) != self._signs.get(thread_id):
+                self._listener.on_change(thread_id)
+        self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}

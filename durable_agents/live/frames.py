@@ -1,0 +1,327 @@
+"""Frames from a client: each is parsed into a frozen value at the door, the only place that answers ``invalid_frame``.
+
+They are described in ``static/durable_agents/websocket.schema.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, get_type_hints
+
+from durable_agents import strictjson
+from durable_agents.exceptions import InvalidFrameError, InvalidPartsError, UnknownFrameTypeError
+from durable_agents.live.reader import Cursor
+from durable_agents.parts import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldRule:
+    """What a field accepts, how its value is converted, and how an error describes what is expected."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    convert: Callable[[Any], object] = lambda value: value
+    wire_name: str | None = None
+    """The field's name on the wire, where Python has another one."""
+    error: type[InvalidFrameError | InvalidPartsError] = InvalidFrameError
+
+    def or_null(self) -> FieldRule:
+        """Return a rule that also accepts null."""
+        return replace(
+            self,
+            expected=f"{self.expected} or null",
+            accepts=lambda value: value is None or self.accepts(value),
+            convert=lambda value: None if value is None else self.convert(value),
+        )
+
+    def named(self, wire_name: str) -> FieldRule:
+        """Return the rule for a field that has another name on the wire."""
+        return replace(self, wire_name=wire_name)
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a whole number in the sense of JSON Schema: 1.0 is one, true is not."""
+    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+
+
+def _is_request_id(value: object) -> bool:
+    return value is None or (isinstance(value, str | int | float) and not isinstance(value, bool))
+
+
+def _is_cursor(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_whole(value.get("rev"))
+        and isinstance(value.get("stream"), str | None)
+        and (value.get("seq") is None or _is_whole(value["seq"]))
+    )
+
+
+def _cursor(value: Mapping[str, Any]) -> Cursor:
+    seq = value.get("seq")
+    return Cursor(rev=int(value["rev"]), stream=value.get("stream") or "", seq=-1 if seq is None else int(seq))
+
+
+_TEXT = FieldRule(expected="a text", accepts=lambda value: isinstance(value, str))
+_WHOLE = FieldRule(expected="a whole number", accepts=_is_whole, convert=int)
+_OBJECT = FieldRule(expected="an object", accepts=lambda value: isinstance(value, dict))
+_FLAG = FieldRule(expected="true or false", accepts=lambda value: isinstance(value, bool))
+_ERROR = FieldRule(
+    expected="a text that is not empty", accepts=lambda value: isinstance(value, str) and bool(value.strip())
+)
+_STREAM = FieldRule(
+    expected="the id of a stream", accepts=lambda value: isinstance(value, str) and strictjson.is_uuid(value)
+)
+_CURSOR = FieldRule(expected="an object with 'rev', and maybe 'stream' and 'seq'", accepts=_is_cursor, convert=_cursor)
+_REQUEST_ID = FieldRule(expected="a text, a number or null", accepts=_is_request_id)
+_PARTS = FieldRule(expected="a list of parts", accepts=lambda value: isinstance(value, list), error=InvalidPartsError)
+
+Text = Annotated[str, _TEXT]
+OptionalText = Annotated[str | None, _TEXT.or_null()]
+Whole = Annotated[int, _WHOLE]
+JSONObject = dict[str, object]
+OptionalObject = Annotated[JSONObject | None, _OBJECT.or_null()]
+
+
+_ADDRESS = frozenset({"id", "thread", "key"})
+"""The fields that say where a command goes and which answer belongs to it, not what it does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientFrame:
+    """Fields that every frame may have."""
+
+    type: ClassVar[str]
+
+    id: Annotated[str | float | None, _REQUEST_ID] = None
+
+    @classmethod
+    def rules(cls) -> dict[str, tuple[FieldRule, bool]]:
+        """Return the rule of each field of this frame, and whether the field is required."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {
+            item.name: (next(iter(getattr(hints[item.name], "__metadata__", ())), _ANYTHING), item.default is MISSING)
+            for item in fields(cls)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hello(ClientFrame):
+    """The first frame of a client. A wrong version or ticket is refused with a close code of its own."""
+
+    type = "hello"
+
+    version: object = 1
+    ticket: object = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ping(ClientFrame):
+    """Asks for ``pong``."""
+
+    type = "ping"
+
+    t: object = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreadFrame(ClientFrame):
+    """A frame about one thread, under the name that the client uses."""
+
+    thread: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subscribe(ThreadFrame):
+    """Follows a thread, from a cursor or with the last messages."""
+
+    type = "subscribe"
+
+    cursor: Annotated[Cursor | None, _CURSOR.or_null()] = None
+    tail: Whole = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsubscribe(ThreadFrame):
+    """Stops following a thread under this name."""
+
+    type = "unsubscribe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fill(ThreadFrame):
+    """Asks for deltas that are missing, the first and the last included."""
+
+    type = "fill"
+
+    stream: Annotated[str, _STREAM]
+    first: Annotated[int, _WHOLE.named("from")]
+    last: Annotated[int | None, _WHOLE.or_null().named("to")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Older(ThreadFrame):
+    """Asks for messages before a position."""
+
+    type = "older"
+
+    before: Whole
+    limit: Whole = 50
+    steps: Whole = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientCommand(ThreadFrame):
+    """A frame that changes something, once per idempotency key."""
+
+    key: OptionalText = None
+
+    @property
+    def content(self) -> JSONObject:
+        """Everything but the address of the frame; it must be the same when the command is sent again."""
+        content = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ADDRESS}
+        # A field that has its default counts as left out: a client may send it or not when it repeats the command.
+        defaults = {item.name: item.default for item in fields(self)}
+        return {name: value for name, value in content.items() if value != defaults[name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageCommand(ClientCommand):
+    """A command with the content of a user's message."""
+
+    prompt: OptionalText = None
+    parts: Annotated[list[Part] | None, _PARTS.or_null()] = None
+    metadata: Annotated[JSONObject | None, replace(_OBJECT.or_null(), error=InvalidPartsError)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Send(MessageCommand):
+    """Sends a user message."""
+
+    type = "send"
+
+    client_id: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit(MessageCommand):
+    """Replaces a user message."""
+
+    type = "edit"
+
+    message: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(ClientCommand):
+    """Stops a run."""
+
+    type = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resume(ClientCommand):
+    """Resumes a thread at rest."""
+
+    type = "resume"
+
+    prompt: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regenerate(ClientCommand):
+    """Regenerates the last answer, or the one of ``message``."""
+
+    type = "regenerate"
+
+    message: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallCommand(ClientCommand):
+    """A command about one tool call."""
+
+    tool_call_id: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddToolResult(ToolCallCommand):
+    """Adds the result of a call, any JSON value."""
+
+    type = "tool_result"
+
+    result: object
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddToolError(ToolCallCommand):
+    """Adds the error that a call ended with."""
+
+    type = "tool_error"
+
+    error: Annotated[str, _ERROR]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject(ToolCallCommand):
+    """Refuses a call."""
+
+    type = "reject"
+
+    reason: OptionalText = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approve(ToolCallCommand):
+    """Lets a call run, maybe with other arguments; with ``approved`` false, refuses it."""
+
+    type = "approve"
+
+    approved: Annotated[bool, _FLAG] = True
+    arguments: OptionalObject = None
+    reason: OptionalText = None
+
+
+_ALL: list[type[ClientFrame]] = [
+    *(Hello, Ping, Subscribe, Unsubscribe, Fill, Older),
+    *(Send, Edit, Stop, Resume, Regenerate, AddToolResult, AddToolError, Approve, Reject),
+]
+FRAMES = {frame_type.type: frame_type for frame_type in _ALL}
+"""The frames that a client may send, by type."""
+
+
+def parse(payload: Mapping[str, object]) -> ClientFrame:
+    """Return the frame of a JSON object. Unknown fields are ignored.
+
+    Raises UnknownFrameTypeError and InvalidFrameError.
+    """
+    name = payload.get("type")
+    frame_type = FRAMES.get(name) if isinstance(name, str) else None
+    if frame_type is None:
+        raise UnknownFrameTypeError(name)
+    values = {}
+    for field_name, (rule, is_required) in _RULES[frame_type.type].items():
+        wire_name = rule.wire_name or field_name
+        if wire_name not in payload:
+            if is_required:
+                raise InvalidFrameError(f"{wire_name!r} is missing.")
+        elif rule.accepts(payload[wire_name]):
+            values[field_name] = rule.convert(payload[wire_name])
+        else:
+            raise rule.error(f"{wire_name!r} must be {rule.expected}.")
+    return frame_type(**values)  # type: ignore[arg-type]  # each value has passed its field's rule
+
+
+def address(payload: Mapping[str, object]) -> JSONObject:
+    """Return the fields of a frame that its answer repeats, as far as they are valid."""
+    request_id, thread = payload.get("id"), payload.get("thread")
+    return {
+        "id": request_id if _is_request_id(request_id) else None,
+        "thread": thread if isinstance(thread, str) else None,
+    }
+
+
+_ANYTHING = FieldRule(expected="anything", accepts=lambda _: True)
+# Type hints are resolved once: that takes longer than to parse a frame.
+_RULES = {frame_type.type: frame_type.rules() for frame_type in _ALL}

@@ -1,0 +1,201 @@
+"""Serve a followed thread as server-sent events: subscribe first, then read, then read again at each notification, and
+now and then without one.
+
+Closing the response does not affect the run. The format is the HTML standard's, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import ParamSpec, Protocol, TypeVar
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+from django.db import close_old_connections
+from django.http import HttpResponse, StreamingHttpResponse
+
+from durable_agents.exceptions import InvalidCursorError, ThreadNotFoundError
+from durable_agents.lifecycle import notify_overdue
+from durable_agents.live.hub import HEAL_SECONDS, News
+from durable_agents.live.reader import Cursor, ThreadReader
+from durable_agents.logs import log_error
+from durable_agents.reading import AnswerStream
+
+HEARTBEAT_SECONDS = 14
+"""Proxies that time out after a minute, and clients that expect a sign of life every 15 s, see one in time."""
+RECHECK_SECONDS = 60
+"""How long a response may continue after its user lost access to the thread."""
+UI_MESSAGE_STREAM = {"x-vercel-ai-ui-message-stream": "v1"}
+_HEADERS = {
+    "Cache-Control": "no-cache, no-transform",
+    "Content-Encoding": "identity",  # or compressing middleware would hold events back
+    "X-Accel-Buffering": "no",
+}
+_TYPE = "text/event-stream"
+_DONE = "data: [DONE]\n\n"
+_CURSOR = re.compile(r"(\d{1,18})\.([0-9a-f-]{36}|)\.(\d{1,18}|-1)", re.ASCII)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class EventSource(Protocol):
+    """Follows one thread. Synchronous: it is called where the ORM may be called."""
+
+    is_over: bool
+
+    def read(self) -> list[str]:
+        """Return the events that are new."""
+
+
+def event_stream(
+    thread_id: UUID, source: EventSource, *, may_stay: Callable[[], bool], headers: Mapping[str, str] | None = None
+) -> StreamingHttpResponse:
+    """Return a response that continues until its source is over, its client is gone, or ``may_stay`` returns False,
+    which is checked every minute. Return it from a view under ASGI.
+    """
+    close_old_connections()  # otherwise the view's thread would hold its connections as long as the response lasts
+    body = _body(thread_id, source, may_stay)
+    return StreamingHttpResponse(body, content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
+
+
+def head_of_stream(headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the answer to a HEAD. With a stream as the answer, daphne would write its events all the same, and as long
+    as it lasts: into what the client takes for its next response.
+    """
+    return HttpResponse(content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
+
+
+async def _body(thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> AsyncIterator[str]:
+    yield ": stream-open\n\n"
+    reads = _Reads(thread_id, source, may_stay)
+    async with News(thread_id) as news:
+        while (events := await reads.next(news)) is not None:
+            for event in events:
+                yield event
+
+
+class _Reads:
+    """Decides when to read a source, and returns what it yields."""
+
+    def __init__(self, thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> None:
+        self._thread_id = thread_id
+        self._source = source
+        self._may_stay = may_stay
+        self._has_begun = False
+        self._sent_at = self._checked_at = time.monotonic()
+
+    async def next(self, news: asyncio.Event) -> list[str] | None:
+        """Return the events of the next read, at once the first time, else when there may be news; None at the end.
+        If nothing was sent for ``HEARTBEAT_SECONDS``, return a keep-alive comment.
+
+        An error ends the stream, and is logged: servers break on exceptions in the middle of a body.
+        """
+        try:
+            if self._has_begun and not await self._wait(news):
+                return None
+            self._has_begun = True
+            news.clear()  # before the read: a hint that comes during it causes another
+            events = await _in_database(self._source.read)
+        except Exception:
+            log_error("a stream of events broke off", action="events", thread=self._thread_id)
+            return None
+        now = time.monotonic()
+        if not events and now - self._sent_at >= HEARTBEAT_SECONDS:
+            events = [": keep-alive\n\n"]
+        self._sent_at = now if events else self._sent_at
+        return events
+
+    async def _wait(self, news: asyncio.Event) -> bool:
+        """Wait for a hint, for at most ``HEAL_SECONDS`` in case one was lost, and not beyond the next heartbeat. Return
+        whether to read again.
+        """
+        if self._source.is_over:
+            return False
+        quiet_seconds = time.monotonic() - self._sent_at
+        try:
+            await asyncio.wait_for(news.wait(), max(0.0, min(HEARTBEAT_SECONDS - quiet_seconds, HEAL_SECONDS)))
+        except TimeoutError:
+            await _in_database(notify_overdue, [self._thread_id], seconds=HEAL_SECONDS)
+        if time.monotonic() - self._checked_at < RECHECK_SECONDS:
+            return True
+        self._checked_at = time.monotonic()
+        return await _in_database(self._may_stay)
+
+
+async def _in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call it in a thread of the event loop's pool: a response that waits holds neither a thread nor a connection."""
+    result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
+    return result
+
+
+class AnswerSource:
+    """One answer as the AI SDK's UI message stream."""
+
+    def __init__(self, answer_stream: AnswerStream) -> None:
+        self._answer_stream = answer_stream
+        self.is_over = False
+
+    def read(self) -> list[str]:
+        """See EventSource. A cut answer has no end: its client begins again."""
+        try:
+            chunks = self._answer_stream.read()
+        except ThreadNotFoundError:
+            self.is_over = True
+            return [_event({"type": "error", "errorText": "The thread is gone."}), _DONE]
+        self.is_over = self._answer_stream.is_over
+        events = [_event(chunk) for chunk in chunks]
+        return [*events, _DONE] if self.is_over and not self._answer_stream.is_cut else events
+
+
+def _event(value: Mapping[str, object]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
+
+
+class FrameSource:
+    """One thread in the frames of the websocket, each with the cursor after it as its id."""
+
+    is_over = False
+
+    def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
+        self._reader = reader
+        self._name = name
+        """The thread's id as the client wrote it, which may be the client's own: every frame carries this one."""
+        self._tail = tail
+        self._has_begun = False
+
+    def read(self) -> list[str]:
+        """See EventSource."""
+        at = self._reader.cursor
+        try:
+            frames = self._reader.news() if self._has_begun else self._reader.begin(tail=self._tail)
+        except ThreadNotFoundError:
+            self.is_over = True
+            gone = {"type": "error", "code": "thread_not_found", "message": "The thread is gone.", "retryable": False}
+            return [_event(gone | {"thread": self._name})]
+        if not self._has_begun:  # the first frame has the form of a websocket's answer to a request without an id
+            frames[0] |= {"id": None}
+        self._has_begun = True
+        events = []
+        for frame in frames:
+            if frame["type"] == "snapshot":
+                at = self._reader.cursor
+            elif frame["type"] == "delta":
+                at = Cursor(rev=at.rev, stream=frame["stream"], seq=frame["seq"])
+            else:
+                at = Cursor(rev=max(at.rev, frame["rev"]), stream=at.stream, seq=at.seq)
+            events.append(f"id: {at.rev}.{at.stream}.{at.seq}\n{_event(frame | {'thread': self._name})}")
+        return events
+
+
+def cursor_of(text: str) -> Cursor:
+    """Return the cursor of an event's id. Raises InvalidCursorError."""
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        raise InvalidCursorError(text)
+    return Cursor(rev=int(match[1]), stream=match[2], seq=int(match[3]))

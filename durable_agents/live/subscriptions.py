@@ -1,0 +1,159 @@
+"""The subscriptions of one websocket: for each thread a snapshot if needed, then exactly what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+
+from durable_agents.delta_writer import Frame
+from durable_agents.exceptions import DurableAgentsError, ThreadNotFoundError
+from durable_agents.live.hub import Inbox, hub
+from durable_agents.live.reader import ThreadReader
+from durable_agents.logs import log_error
+from durable_agents.policies import Asker, public_thread
+
+
+@dataclass(kw_only=True)
+class Subscription:
+    """One thread that this websocket follows."""
+
+    reader: ThreadReader
+    name: str
+    """The thread's id as the client wrote it, which may be the client's own: every frame carries this one."""
+    is_reading: bool = False
+    must_read_again: bool = False
+    """Set while a read runs: read once more before it ends."""
+
+
+class Subscriptions:
+    """The threads that one websocket follows, by the names under which its client follows them.
+
+    A thread has two names, its own id and the client's, and may be followed under both.
+    """
+
+    def __init__(self, send: Callable[[Frame], Awaitable[None]]) -> None:
+        self._send = send
+        self._by_name: dict[str, Subscription] = {}
+        self._inbox = Inbox()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    @property
+    def thread_ids(self) -> set[UUID]:
+        """The threads that are followed."""
+        return {subscription.reader.thread_id for subscription in self._by_name.values()}
+
+    def thread_id(self, name: str) -> UUID | None:
+        """Return the thread that is followed under this name, or None."""
+        subscription = self._by_name.get(name)
+        return subscription.reader.thread_id if subscription else None
+
+    async def add(self, name: str, reader: ThreadReader, *, tail: int, request_id: str | float | None) -> None:
+        """Follow a thread under this name, in place of what was followed under it; send its first frames, the first of
+        them as the answer to ``request_id``.
+        """
+        subscription = Subscription(reader=reader, name=name, is_reading=True)
+        try:
+            replaced = self._by_name.get(name)
+            self._by_name[name] = subscription
+            if replaced is not None:
+                self._unwatch(replaced.reader.thread_id)
+            # Watch first, then read: a change between the two is news then, not lost.
+            await hub().watch(reader.thread_id, self._inbox)
+            answer, *others = await database_sync_to_async(reader.begin)(tail=tail)
+            await self._show(subscription, [answer | {"id": request_id}, *others])
+        except BaseException:
+            self._remove(subscription)
+            raise
+        subscription.is_reading = False
+        await self._catch_up(subscription)
+
+    def remove(self, name: str) -> None:
+        """Stop following a thread under this name."""
+        if name in self._by_name:
+            self._remove(self._by_name[name])
+
+    def clear(self) -> None:
+        """Stop following all threads."""
+        for subscription in list(self._by_name.values()):
+            self._remove(subscription)
+
+    async def listen(self) -> None:
+        """Handle the hub's notifications one after the other, in an endless loop."""
+        while True:
+            thread_id, delta = await self._inbox.next()
+            try:
+                for subscription in self._of(thread_id):
+                    await self._pass_on(subscription, delta)
+            except Exception:
+                log_error("a websocket could not pass on news", action="listen", thread=thread_id)
+
+    async def catch_up(self, thread_id: UUID | None = None) -> None:
+        """Send what is new in this thread, or in all followed threads."""
+        subscriptions = list(self._by_name.values()) if thread_id is None else self._of(thread_id)
+        for subscription in subscriptions:
+            await self._catch_up(subscription)
+
+    async def recheck(self, asker: Asker) -> None:
+        """End the subscriptions of threads that the client may no longer view."""
+        for subscription in list(self._by_name.values()):
+            try:
+                await database_sync_to_async(public_thread)(asker, subscription.reader.thread_id, "view")
+            except DurableAgentsError:
+                await self._end(subscription)
+
+    async def _pass_on(self, subscription: Subscription, delta: Frame | None) -> None:
+        # A delta that is next in order goes out as it is; for anything else the rows are read.
+        if delta is not None and not subscription.is_reading and subscription.reader.accept(delta):
+            await self._show(subscription, [delta])
+        else:
+            await self._catch_up(subscription)
+
+    def _of(self, thread_id: UUID) -> list[Subscription]:
+        return [subscription for subscription in self._by_name.values() if subscription.reader.thread_id == thread_id]
+
+    def _remove(self, subscription: Subscription) -> None:
+        """Stop following a thread, unless the client has subscribed again meanwhile."""
+        if self._by_name.get(subscription.name) is subscription:
+            del self._by_name[subscription.name]
+            self._unwatch(subscription.reader.thread_id)
+
+    def _unwatch(self, thread_id: UUID) -> None:
+        """Leave the hub's group of watchers, unless the thread is still followed under its other name."""
+        if thread_id not in self.thread_ids:
+            hub().unwatch(thread_id, self._inbox)
+
+    async def _catch_up(self, subscription: Subscription) -> None:
+        """Send what is new, one read at a time: two at once would move the same cursor twice."""
+        subscription.must_read_again = True
+        if subscription.is_reading:
+            return
+        subscription.is_reading = True
+        try:
+            while subscription.must_read_again:
+                subscription.must_read_again = False
+                await self._show(subscription, await database_sync_to_async(subscription.reader.news)())
+        except ThreadNotFoundError:
+            await self._end(subscription)
+        finally:
+            subscription.is_reading = False
+
+    async def _show(self, subscription: Subscription, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            # Once the client has subscribed again under this name, the new subscription sends everything.
+            if self._by_name.get(subscription.name) is subscription:
+                await self._send(frame | {"thread": subscription.name})
+
+    async def _end(self, subscription: Subscription) -> None:
+        if self._by_name.get(subscription.name) is not subscription:
+            return
+        self._remove(subscription)
+        gone: Frame = {"type": "error", "thread": subscription.name, "code": "thread_not_found"}
+        await self._send(gone | {"message": "The thread is gone.", "retryable": False})

@@ -1,0 +1,129 @@
+"""Build the events of one answer: its calls in order, and an end that is reported only if the answer is complete.
+
+A stream that ends without a finish reason of its provider was cut off, whatever the client library reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.call_deltas import CallDelta, CallDeltas
+from durable_agents.llm.finish_reasons import Ending, ending_of, is_word
+from durable_agents.llm.provider_messages import PAUSED_CONTENT
+from durable_agents.llm.types import (
+    Block,
+    CallStarted,
+    Finished,
+    ModelEvent,
+    ModelRequest,
+    ModelUsage,
+    ReasoningHidden,
+    TextDelta,
+)
+
+_REPORTED = {
+    Ending.STOP: "stop",
+    Ending.TOOL_CALLS: "tool_calls",
+    Ending.LENGTH: "length",
+    Ending.CONTEXT_WINDOW: "length",
+    Ending.CONTENT_FILTER: "content_filter",
+    Ending.PAUSE: "pause",
+    None: "other",
+}
+"""The finish reason to report for each ending; None stands for an unknown one."""
+
+
+MAX_REPEATS = 100
+"""How often a piece of text of more than two characters may come again at once, as with litellm."""
+
+
+class AnswerEvents:
+    """The events of the answer to one request."""
+
+    def __init__(self, request: ModelRequest) -> None:
+        self.request = request
+        self.says_something = False
+        self.refused = False
+        """Whether the model sent a refusal, which OpenAI's format keeps apart from text."""
+        self._repeated = ""
+        self._repeats = 0
+        functions = [tool.get("function") or tool for tool in request.tools]
+        names = [function.get("name") for function in functions if isinstance(function, Mapping)]
+        self._calls = CallDeltas(known_names=frozenset(name for name in names if isinstance(name, str)))
+
+    def of(self, said: Sequence[ModelEvent], calls: Sequence[CallDelta] = ()) -> list[ModelEvent]:
+        """Return the events of one chunk: what it says, and after that the deltas of its calls."""
+        events: list[ModelEvent] = []
+        if said:
+            self._count_repeats(said[-1].text if isinstance(said[-1], TextDelta) else "")
+            events += [*self._calls.text_follows(), *said] if self._calls.calls else said
+        if calls:
+            events += self._calls.take(list(calls))
+        return self._noted(events)
+
+    def of_text(self, text: str) -> list[ModelEvent]:
+        """Return the events of a chunk that has only a text."""
+        said = TextDelta(text=text)
+        if self._calls.calls:
+            return self.of([said])
+        self.says_something = True
+        self._count_repeats(text)
+        return [said]
+
+    def end(self, word: str | None, *, usage: ModelUsage | None, content: Sequence[Block] = ()) -> list[ModelEvent]:
+        """Return the last events of a complete answer, given the provider's finish reason, and the whole content in
+        Anthropic's format. Raises ModelError if the answer was cut or broken off, or is empty without a reason.
+        """
+        ending = _ending(word)
+        last = self._noted([*self._calls.close()])
+        if not self.says_something:
+            self._refuse_silence(ending)
+        if self.refused and ending is Ending.STOP and not self._calls.calls:
+            ending = Ending.CONTENT_FILTER
+        if ending is Ending.PAUSE and content:
+            last.append(ReasoningHidden(metadata={"anthropic": {PAUSED_CONTENT: content}}))
+        return [*last, Finished(finish_reason=_REPORTED[ending], usage=usage, model=self.request.model)]
+
+    def _count_repeats(self, text: str) -> None:
+        """Raise if the model repeats one piece of text for ever."""
+        if text != self._repeated or len(text) <= 2:
+            self._repeated, self._repeats = text, 0
+            return
+        self._repeats += 1
+        if self._repeats >= MAX_REPEATS:
+            raise ModelError(ErrorKind.PROVIDER_5XX, "The model repeats the same piece of text.", retryable=True)
+
+    def _noted(self, events: list[ModelEvent]) -> list[ModelEvent]:
+        if not self.says_something:
+            self.says_something = any(isinstance(event, TextDelta | CallStarted) for event in events)
+        return events
+
+    def _refuse_silence(self, ending: Ending | None) -> None:
+        """Raise unless an answer with neither text nor call is acceptable."""
+        if ending is Ending.CONTENT_FILTER:
+            raise ModelError(ErrorKind.CONTENT_POLICY, "The model declined to answer.", retryable=False)
+        if ending is Ending.CONTEXT_WINDOW:
+            text = "The model's context window was full before it said anything."
+            raise ModelError(ErrorKind.CONTEXT_WINDOW_EXCEEDED, text, retryable=False)
+        if ending is not None and (self.request.may_be_silent or ending is Ending.PAUSE):
+            return
+        if ending is Ending.LENGTH:  # the next attempt would think for as long, and cost as much
+            text = (
+                "The model reached its limit of tokens before it said anything: raise max_tokens, or let it think less."
+            )
+            raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False)
+        raise ModelError(
+            ErrorKind.PROVIDER_5XX, "The model answered with neither text nor a tool call.", retryable=True
+        )
+
+
+def _ending(word: str | None) -> Ending | None:
+    """Return the ending of a finish reason; None for an unknown one."""
+    if word is None or not is_word(word):
+        raise ModelError(ErrorKind.NETWORK, "The stream ended without a finish reason: it was cut.", retryable=True)
+    ending = ending_of(word)
+    if ending in {Ending.FAILED, Ending.REFUSED}:
+        kind = ErrorKind.PROVIDER_5XX if ending is Ending.FAILED else ErrorKind.INVALID_REQUEST
+        raise ModelError(kind, f"The provider ended the answer with {word[:64]!r}.", retryable=kind.retryable)
+    return ending

@@ -1,0 +1,137 @@
+"""Choose the door of each model call: the direct one, or litellm for what is not in its table or is set up there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from threading import Lock
+from types import MappingProxyType
+from typing import Any
+
+from durable_agents.agents import registry
+from durable_agents.llm.direct.calls import NotDirectError, call_of, check
+from durable_agents.llm.direct.door import DirectDoor, answered
+from durable_agents.llm.litellm.door import LiteLLMDoor
+from durable_agents.llm.litellm.loading import library
+from durable_agents.llm.types import ModelEvent, ModelRequest, ModelUsage
+from durable_agents.redaction import remember
+
+_LISTS = (
+    "callbacks input_callback success_callback failure_callback service_callback _async_input_callback "
+    "_async_success_callback _async_failure_callback pre_call_rules post_call_rules custom_provider_map "
+    "model_alias_map custom_prompt_dict model_fallbacks"
+)
+_VALUES = (
+    "api_base api_key openai_key anthropic_key groq_key openrouter_key togetherai_api_key headers organization cache "
+    "client_session aclient_session secret_manager_client ssl_certificate ssl_security_level ssl_ecdh_curve "
+    "xai_key project api_version use_litellm_proxy drop_params modify_params route_all_chat_openai_to_responses "
+    "add_user_information_to_llm_headers fallbacks context_window_fallbacks content_policy_fallbacks default_fallbacks "
+    "num_retries max_budget http2 force_ipv4 proxy_auth network_mock enable_anthropic_prompt_caching "
+    "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
+    "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
+)
+"""Globals of litellm that are empty, None or False unless a project has set them."""
+_OWN_VARIABLES = frozenset(
+    {
+        *("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOG", "LITELLM_MODE"),
+        *("LITELLM_DETAILED_TIMING", "LITELLM_DISABLE_LAZY_LOADING"),
+    }
+)
+"""Environment variables of litellm's that do not change its calls."""
+_VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
+_VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
+"""Environment variables that only litellm reads, by their names and by their beginnings."""
+
+
+class AutoDoor:
+    """The direct door for the calls in its table, litellm for all others."""
+
+    def __init__(self) -> None:
+        self._direct, self._litellm = DirectDoor(), LiteLLMDoor()
+
+    def prepare(self) -> None:
+        """See ModelDoor. litellm is imported if an agent needs it; else the first call that needs it imports it."""
+        self._direct.prepare()
+        if any(
+            reason_for_litellm(model, agent.model_settings, agent.provider_tools)
+            for agent in registry.all()
+            for model in agent.models
+        ):
+            self._litellm.prepare()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        """See ModelDoor."""
+        remember(request.settings)
+        async with contextlib.aclosing(await self._events(request)) as events:
+            async for event in events:
+                yield event
+
+    def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
+        """See ModelDoor."""
+        return self._direct.estimate(request, answered)
+
+    def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
+        """See ModelDoor."""
+        return self._direct.continues(model, settings)
+
+    async def aclose(self) -> None:
+        """See ModelDoor."""
+        await self._direct.aclose()
+        await self._litellm.aclose()
+
+    async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        try:
+            if not how_litellm_is_set_up():
+                return answered(request, call_of(request))
+        except NotDirectError:
+            pass
+        if not library.cache_info().currsize:
+            await asyncio.to_thread(_load)  # takes seconds, in which the other calls of this loop go on
+        return self._litellm.stream(request)
+
+
+_loading = Lock()
+
+
+def _load() -> None:
+    with _loading:  # two threads would set it up twice
+        library()
+
+
+def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return why calls of this model go through litellm; empty if they go directly."""
+    if reason := how_litellm_is_set_up():
+        return reason
+    try:
+        check(model, settings, tools)
+    except NotDirectError as error:
+        return str(error)
+    return ""
+
+
+def how_litellm_is_set_up() -> str:
+    """Return what of litellm the project has set up, so that calls have to go through it; empty for nothing."""
+    found = [*_variables(), *_globals()]
+    return f"the project has set litellm up: {', '.join(found)}" if found else ""
+
+
+def _variables() -> Iterator[str]:
+    for name in os.environ:
+        if name in _VARIABLES or (name.startswith(_VARIABLE_PREFIXES) and name not in _OWN_VARIABLES):
+            yield name
+
+
+def _globals() -> Iterator[str]:
+    litellm = sys.modules.get("litellm")
+    if litellm is None:
+        return
+    for name in (*_LISTS.split(), *_VALUES.split()):
+        value = getattr(litellm, name, None)
+        # litellm itself adds "cache" with its first call of Gemini; a cache of a project is ``litellm.cache``.
+        if value and value != ["cache"]:
+            yield f"litellm.{name}"
+    if getattr(litellm, "ssl_verify", True) is not True:
+        yield "litellm.ssl_verify"

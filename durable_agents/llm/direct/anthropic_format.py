@@ -1,0 +1,280 @@
+"""Anthropic's messages format: the body of a request, and the events of a streamed answer.
+
+Format: docs.anthropic.com/en/api/messages and .../messages-streaming. Requests are what litellm makes of the same
+history, so that a thread may change between the doors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from durable_agents.llm.answer_events import AnswerEvents
+from durable_agents.llm.call_deltas import CallDelta
+from durable_agents.llm.chunk_shapes import ContentBlocks
+from durable_agents.llm.direct.prices import Tokens, priced
+from durable_agents.llm.finish_reasons import is_word
+from durable_agents.llm.price_list import listed
+from durable_agents.llm.types import (
+    ModelEvent,
+    ModelRequest,
+    ReasoningDelta,
+    ReasoningHidden,
+    ReasoningSigned,
+    TextDelta,
+)
+from durable_agents.parts import parse_arguments
+
+PATH = "/v1/messages"
+VERSION = "2023-06-01"
+"""Of the header ``anthropic-version``, which every request has to have."""
+DEFAULT_MAX_TOKENS = 4096
+"""For a model that is not in litellm's list; and what an answer may have beside its thoughts."""
+BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
+"""Tokens of thought by ``reasoning_effort``, for models that take a budget."""
+_HOSTED = ("web_search_",)
+"""Types of tools that Anthropic runs and that need no header of their own."""
+
+
+def is_hosted(tool: Mapping[str, Any]) -> bool:
+    """Return whether Anthropic runs the tool, and takes its definition as it is."""
+    return str(tool.get("type")).startswith(_HOSTED)
+
+
+# ------------------------------------------------------------------------------------------------------------ requests
+
+
+def body(
+    model: str,
+    name: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the body of a request for a model, whose provider knows it by this name."""
+    later = [message for message in messages if message["role"] != "system"]
+    made: dict[str, Any] = {"model": name, "messages": _turns(later), "stream": True}
+    if system := [_text(message["content"]) for message in messages if message["role"] == "system"]:
+        made["system"] = system
+    if tools:
+        made["tools"] = [dict(tool) if is_hosted(tool) else _tool(tool["function"]) for tool in tools]
+    elif any(message.get("tool_calls") for message in later):  # else Anthropic refuses the history
+        made["tools"] = [_tool(_NO_TOOL)]
+    return made | _settings(model, settings)
+
+
+_NO_TOOL = {
+    "name": "dummy_tool",
+    "description": "This is a dummy tool call",
+    "parameters": {"type": "object", "properties": {}},
+}
+
+
+def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings as Anthropic takes them. ``max_tokens`` has to be named; the limit of the model is."""
+    made = {name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in given}
+    if stop := given.get("stop"):
+        made["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    made |= _thinking(model, given)
+    if (choice := _tool_choice(given)) is not None:
+        made["tool_choice"] = choice
+    if "max_tokens" not in made:
+        budget = made.get("thinking", {}).get("budget_tokens")
+        made["max_tokens"] = DEFAULT_MAX_TOKENS + budget if budget else _max_tokens(model)
+    return made
+
+
+def thinks_adaptively(model: str) -> bool:
+    """Return whether the model decides by itself how much it thinks."""
+    return bool(listed(model).get("supports_adaptive_thinking"))
+
+
+def _thinking(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    if "thinking" in given:
+        return {"thinking": given["thinking"]}
+    effort = given.get("reasoning_effort")
+    if effort is None:
+        return {}
+    if thinks_adaptively(model):
+        return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
+    return {"thinking": {"type": "enabled", "budget_tokens": BUDGETS[effort]}}
+
+
+def _max_tokens(model: str) -> int:
+    found = listed(model)
+    limits = (found.get(name) for name in ("max_output_tokens", "max_tokens"))
+    return next((limit for limit in limits if isinstance(limit, int) and limit), DEFAULT_MAX_TOKENS)
+
+
+def _tool_choice(given: Mapping[str, Any]) -> dict[str, Any] | None:
+    choice, parallel = given.get("tool_choice"), given.get("parallel_tool_calls")
+    made: dict[str, Any] | None = None
+    if isinstance(choice, str):
+        made = {"type": {"required": "any"}.get(choice, choice)}
+    elif choice is not None:
+        made = {"type": "tool", "name": choice["function"]["name"]}
+    if parallel is not None and choice != "none":
+        made = {**(made or {"type": "auto"}), "disable_parallel_tool_use": not parallel}
+    return made
+
+
+def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    made = {"name": function["name"], "input_schema": schema, "type": "custom"}
+    return made | ({"description": function["description"]} if function.get("description") is not None else {})
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages so that those of the user and of the model take turns: results are the user's."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        role = "assistant" if message["role"] == "assistant" else "user"
+        blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    return turns
+
+
+def _user_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content = message["content"]
+    if message["role"] == "tool":
+        yield {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": content}
+    elif isinstance(content, str):
+        yield _text(content)
+    else:
+        yield from map(_block, content)
+
+
+def _block(part: Mapping[str, Any]) -> dict[str, Any]:
+    if part["type"] == "text":
+        return _text(part["text"])
+    url = part["image_url"]["url"] if part["type"] == "image_url" else part["file"]["file_data"]
+    head, _, data = url.partition(";base64,")
+    media_type = head.removeprefix("data:")
+    kind = "image" if media_type.startswith("image/") else "document"
+    return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+def _model_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    content = message.get("content")
+    yield from map(dict, message.get("thinking_blocks") or ())
+    if isinstance(content, str) and content:
+        yield _text(content)
+    elif content:
+        yield from (dict(block) for block in content if block.get("type") != "text" or block["text"])
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        arguments = parse_arguments(function["arguments"]) or {}
+        yield {"type": "tool_use", "id": call["id"], "name": function["name"], "input": arguments}
+
+
+EMPTY = "[System: Empty message content sanitised to satisfy protocol]"
+"""Stands for a text without characters, which Anthropic refuses; litellm's words."""
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text if text.strip() else EMPTY}
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+class MessagesReader:
+    """Reads the events of one answer."""
+
+    def __init__(self, request: ModelRequest) -> None:
+        self.word = ""
+        """The stop reason as the provider sent it; empty until then."""
+        self.is_done = False
+        self._answer = AnswerEvents(request)
+        self._model = request.model
+        self._usage: dict[str, Any] = {}
+        self._content = ContentBlocks()
+        self._signatures: dict[int, str] = {}
+        self._inputs: dict[int, str] = {}
+        """Arguments of calls that came as a whole with their beginning; pieces replace them."""
+
+    def events(self, event: Mapping[str, Any]) -> list[ModelEvent]:
+        """Return the events of one event."""
+        kind = event.get("type")
+        if kind == "content_block_delta":
+            self._content.take(event)
+            return self._of_delta(event.get("index") or 0, event.get("delta") or {})
+        if kind == "content_block_start":
+            self._content.take(event)
+            return self._of_start(event.get("index") or 0, event.get("content_block") or {})
+        if kind == "content_block_stop":
+            return self._of_stop(event.get("index") or 0)
+        if kind == "message_start":
+            self._count((event.get("message") or {}).get("usage"))
+        elif kind == "message_delta":
+            self._count(event.get("usage"))
+            if is_word(word := (event.get("delta") or {}).get("stop_reason")):
+                self.word = str(word)
+        elif kind == "message_stop":
+            self.is_done = True
+        return []
+
+    def end(self) -> list[ModelEvent]:
+        """Return the last events of the answer. Raises ModelError if it is not complete."""
+        usage = priced(self._model, _tokens(self._usage)) if self._usage else None
+        return self._answer.end(self.word, usage=usage, content=self._content.whole())
+
+    def _of_delta(self, index: int, delta: Mapping[str, Any]) -> list[ModelEvent]:
+        kind = delta.get("type")
+        if kind == "text_delta" and delta.get("text"):
+            return self._answer.of_text(delta["text"])
+        if kind == "thinking_delta" and delta.get("thinking"):
+            return self._answer.of([ReasoningDelta(text=delta["thinking"])])
+        if kind == "input_json_delta" and delta.get("partial_json"):
+            self._inputs.pop(index, None)
+            return self._answer.of([], [CallDelta(index=index, arguments=delta["partial_json"])])
+        if kind == "signature_delta":
+            self._signatures[index] = self._signatures.get(index, "") + (delta.get("signature") or "")
+        return []
+
+    def _of_start(self, index: int, block: Mapping[str, Any]) -> list[ModelEvent]:
+        kind = block.get("type")
+        if kind in {"tool_use", "server_tool_use"}:
+            if block.get("input"):
+                self._inputs[index] = json.dumps(block["input"], ensure_ascii=False)
+            call = CallDelta(index=index, call_id=block.get("id") or "", name=block.get("name") or "")
+            return self._answer.of([], [call])
+        if kind == "redacted_thinking":
+            return self._answer.of([ReasoningHidden(metadata={"anthropic": {"redactedData": block.get("data", "")}})])
+        if block.get("signature"):
+            self._signatures[index] = block["signature"]
+        if kind == "text" and block.get("text"):
+            return self._answer.of([TextDelta(text=block["text"])])
+        if kind == "thinking" and block.get("thinking"):
+            return self._answer.of([ReasoningDelta(text=block["thinking"])])
+        return []
+
+    def _of_stop(self, index: int) -> list[ModelEvent]:
+        if arguments := self._inputs.pop(index, ""):
+            return self._answer.of([], [CallDelta(index=index, arguments=arguments)])
+        if signature := self._signatures.pop(index, ""):
+            return self._answer.of([ReasoningSigned(metadata={"anthropic": {"signature": signature}})])
+        return []
+
+    def _count(self, usage: Any) -> None:
+        """Take over counts that grow: they come at the beginning, and some or all of them again at the end."""
+        for name, value in (usage or {}).items():
+            known = self._usage.get(name)
+            if value is not None and not (isinstance(known, int) and isinstance(value, int) and value < known):
+                self._usage[name] = value
+
+
+def _tokens(usage: Mapping[str, Any]) -> Tokens:
+    read, created = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    kept = usage.get("cache_creation") or {}
+    return Tokens(
+        input=(usage.get("input_tokens") or 0) + read + created,
+        output=usage.get("output_tokens") or 0,
+        cached=read,
+        cache_write=created,
+        cache_write_1h=kept.get("ephemeral_1h_input_tokens") or 0,
+    )

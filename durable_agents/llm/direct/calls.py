@@ -1,0 +1,250 @@
+"""Decide whether a request is one that the direct door can make, and build it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from durable_agents.conf import config
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.call_ids import fitted
+from durable_agents.llm.direct import anthropic_format, openai_format
+from durable_agents.llm.direct.providers import (
+    NO_KEY,
+    OVERRIDDEN_SETTINGS,
+    PROVIDERS,
+    TRANSPORT_SETTINGS,
+    Provider,
+    openai_settings,
+)
+from durable_agents.llm.price_list import listed
+from durable_agents.llm.thinking import THINKING, must_not_think, without_thoughts
+from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest
+
+CONNECT_SECONDS = 10.0
+
+
+class NotDirectError(Exception):
+    """The direct door does not make this call; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The provider of a model, and the model's name there."""
+
+    name: str
+    provider: Provider
+    model: str
+    settings: Mapping[str, str]
+    """The settings that it takes, with their names on the wire."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One HTTP request to a provider."""
+
+    target: Target
+    url: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+    connect_seconds: float
+    read_seconds: float | None
+    """How long the server may be silent."""
+
+
+def target_of(model: str) -> Target:
+    """Return where calls of the model go. Raises NotDirectError for a provider or model that is not in the table."""
+    name, _, rest = model.partition("/")
+    if not rest:
+        name, rest = str(listed(model).get("litellm_provider", "")), model
+    provider = PROVIDERS.get(name)
+    if provider is None:
+        raise NotDirectError(f"provider {name!r} is not in its table" if name else "it does not know the provider")
+    if listed(model).get("mode", "chat") != "chat":
+        raise NotDirectError(f"model {rest!r} is not called through chat completions")
+    settings = openai_settings(rest, is_listed=bool(listed(model))) if name == "openai" else provider.settings
+    if settings is None:
+        raise NotDirectError(f"model {rest!r} has rules of its own")
+    return Target(name=name, provider=provider, model=rest, settings=settings)
+
+
+def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Target:
+    """Return where calls of the model go. Raises NotDirectError if the provider, a setting or a tool is not in the
+    table.
+    """
+    target = target_of(model)
+    given = {name for name, value in settings.items() if value is not None}
+    unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
+    unknown |= set(_refused_values(target, model, settings))
+    headers = {name.lower() for given in _given_headers(settings) for name in given}
+    if "authorization" in headers:  # litellm prefers it to the key with some providers, and the key with others
+        raise NotDirectError("a header Authorization is not in its table")
+    if unknown:
+        raise NotDirectError(f"the settings {', '.join(sorted(unknown))} are not in its table for {target.name!r}")
+    for tool in tools:
+        if tool.get("type") != "function" and not (
+            target.provider.format == "anthropic" and anthropic_format.is_hosted(tool)
+        ):
+            raise NotDirectError(f"tools of type {tool.get('type')!r} are not in its table for {target.name!r}")
+    return target
+
+
+def call_of(request: ModelRequest) -> Call:
+    """Return the HTTP request for a model call. Raises NotDirectError as ``check`` does, or for a part of a message
+    that is not in the table, and ModelError without a key or an address.
+    """
+    settings: dict[str, Any] = {name: value for name, value in request.settings.items() if value is not None}
+    target = check(request.model, settings, request.tools)
+    messages = [fitted(message, request.model) for message in request.messages]
+    if must_not_think(request.model, settings, messages):
+        settings = {name: value for name, value in settings.items() if name not in THINKING}
+        messages = [without_thoughts(message) for message in messages]
+    if messages and messages[-1]["role"] == "assistant" and target.name in TOLD_TO_CONTINUE:
+        messages[-1]["prefix"] = True
+    for message in messages:
+        if (part := _unknown_part(message, target.provider)) is not None:
+            raise NotDirectError(f"{part} is not in its table for {target.name!r}")
+    if target.name == "moonshot" and listed(request.model).get("supports_reasoning"):
+        for message in messages:
+            if message.get("tool_calls") and not message.get("reasoning_content"):
+                message["reasoning_content"] = " "  # its thinking models refuse calls without
+    is_anthropic = target.provider.format == "anthropic"
+    return Call(
+        target=target,
+        url=_url(target, settings, anthropic_format.PATH if is_anthropic else openai_format.PATH),
+        headers=_headers(target, settings),
+        body=_body(request.model, target, messages, request.tools, settings) | dict(settings.get("extra_body") or {}),
+        **_seconds(settings.get("timeout")),
+    )
+
+
+def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the settings whose values litellm translates in ways that are not repeated here."""
+    if target.provider.format != "anthropic":
+        if target.name == "mistral" and settings.get("tool_choice") not in (None, "auto", "none"):
+            yield "tool_choice"
+        if target.name == "mistral" and settings.get("response_format") is not None:
+            yield "response_format"
+        return
+    if not listed(model).get("supports_reasoning"):
+        yield from THINKING & settings.keys()
+    is_adaptive = anthropic_format.thinks_adaptively(model)
+    thinking = settings.get("thinking")
+    if thinking is not None and (thinking == {"type": "adaptive"}) != is_adaptive:
+        yield "thinking"
+    if "thinking" in settings and "reasoning_effort" in settings:
+        yield "reasoning_effort"
+    if settings.get("reasoning_effort") not in (None, *anthropic_format.BUDGETS):
+        yield "reasoning_effort"
+    if is_adaptive:
+        yield from {"temperature", "top_p", "top_k"} & settings.keys()
+    if "extra_body" in settings:  # litellm sends it as a field of that name
+        yield "extra_body"
+
+
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
+_FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "prefix"})
+_OWN_FIELDS = {"openai": frozenset({"reasoning_content"}), "anthropic": frozenset({"thinking_blocks"})}
+"""Fields that a model's own provider wants back."""
+
+
+def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
+    """Return what of the message is not in the table, in words; None if all of it is."""
+    role, content = message["role"], message.get("content")
+    if role not in _ROLES:
+        return f"the role {role!r}"
+    for name in message.keys() - _FIELDS - _OWN_FIELDS[provider.format]:
+        return f"the field {name!r} of a message"
+    is_own_blocks = role == "assistant" and provider.format == "anthropic"
+    if content is None or isinstance(content, str) or is_own_blocks:
+        return None
+    if role != "user" or not isinstance(content, list):
+        return f"a content of role {role!r} that is no text"
+    parts = (part for part in content if not _is_known_part(part, provider))
+    return next((f"a part of type {part.get('type')!r}" for part in parts), None)
+
+
+def _is_known_part(part: Mapping[str, Any], provider: Provider) -> bool:
+    kind = part.get("type")
+    if kind not in provider.parts or part.keys() - {"type", str(kind)}:
+        return False
+    return provider.format != "anthropic" or _is_embedded(part)
+
+
+def _is_embedded(part: Mapping[str, Any]) -> bool:
+    if part["type"] == "text":
+        return True
+    value = part[part["type"]]
+    url = value.get("url") or value.get("file_data") if isinstance(value, Mapping) else value
+    return isinstance(url, str) and url.startswith("data:") and ";base64," in url
+
+
+def _body(
+    model: str,
+    target: Target,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    fields = {wire: settings[name] for name, wire in target.settings.items() if name in settings}
+    if target.provider.format == "anthropic":
+        return anthropic_format.body(model, target.model, messages, tools, fields)
+    return openai_format.body(target.provider, target.model, messages, tools) | fields
+
+
+def _url(target: Target, settings: Mapping[str, Any], path: str) -> str:
+    base = settings.get("base_url") or settings.get("api_base") or _variable(target.provider.base_variables)
+    base = str(base or target.provider.base_url).rstrip("/")
+    if not base:
+        text = (
+            f"Provider {target.name!r} has no address: set api_base, or {' or '.join(target.provider.base_variables)}."
+        )
+        raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False)
+    if target.name == "mistral" and not base.endswith("/v1"):
+        base += "/v1"
+    return base if base.endswith(path) else base + path
+
+
+def _headers(target: Target, settings: Mapping[str, Any]) -> dict[str, str]:
+    provider = target.provider
+    key = settings.get("api_key") or _variable(provider.key_variables) or ("" if provider.needs_key else NO_KEY)
+    if not key:
+        text = f"Provider {target.name!r} has no key: set api_key, or {' or '.join(provider.key_variables)}."
+        raise ModelError(ErrorKind.AUTH, text, retryable=False)
+    made = {"Content-Type": "application/json", "Accept": "application/json"}
+    if provider.format == "anthropic":
+        made |= {"x-api-key": key, "anthropic-version": anthropic_format.VERSION}
+    else:
+        made["Authorization"] = f"Bearer {key}"
+    for name, (variables, default) in provider.headers.items():
+        if value := _variable(variables) or default:
+            made[name] = value
+    if organization := settings.get("organization"):
+        made |= {"OpenAI-Organization": organization} if target.name == "openai" else {}
+    given = {name: value for headers in _given_headers(settings) for name, value in headers.items()}
+    kept = {
+        name: value for name, value in made.items() if name.lower() not in {given_name.lower() for given_name in given}
+    }
+    return kept | {name: str(value) for name, value in given.items()}
+
+
+def _given_headers(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [settings.get(name) or {} for name in ("headers", "extra_headers")]
+
+
+def _variable(names: Sequence[str]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _seconds(timeout: Any) -> dict[str, Any]:
+    """Return the time limits of a call: a setting ``timeout`` is a number, or an ``httpx.Timeout``."""
+    if timeout is None:
+        return {"connect_seconds": CONNECT_SECONDS, "read_seconds": config().model_read_seconds}
+    read = getattr(timeout, "read", timeout)
+    connect = getattr(timeout, "connect", timeout)
+    return {
+        "connect_seconds": CONNECT_SECONDS if connect is None else float(connect),
+        "read_seconds": None if read is None else float(read),
+    }

@@ -1,0 +1,113 @@
+"""Call models directly: read their server-sent events with aiohttp, and litellm's list of prices as data."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import AsyncGenerator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from durable_agents.conf import config
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.direct import http
+from durable_agents.llm.direct.anthropic_format import MessagesReader
+from durable_agents.llm.direct.calls import Call, NotDirectError, call_of
+from durable_agents.llm.direct.event_stream import EventStream
+from durable_agents.llm.direct.openai_format import ChatReader
+from durable_agents.llm.errors import is_of_connection, model_error
+from durable_agents.llm.price_list import estimated_cost, listed
+from durable_agents.llm.thinking import THINKING
+from durable_agents.llm.time_limits import Signals, bounded
+from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelEvent, ModelRequest, ModelUsage, provider_of
+from durable_agents.llm.usage_estimate import estimated_tokens
+from durable_agents.redaction import remember
+
+SENT_STATUS = 500
+"""Status of an error within an answer that began with 200; the error's own code may say more."""
+
+
+class DirectDoor:
+    """Model calls over HTTP to the providers in ``providers``."""
+
+    def prepare(self) -> None:
+        """See ModelDoor. Imports the HTTP client and reads litellm's list of models."""
+        importlib.import_module("aiohttp")
+        listed("")
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
+        remember(request.settings)
+        try:
+            call = call_of(request)
+        except NotDirectError as error:
+            text = f"The direct model door does not make this call: {error}. Set MODEL_DOOR to auto or litellm."
+            raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False) from error
+        async with contextlib.aclosing(answered(request, call)) as events:
+            async for event in events:
+                yield event
+
+    def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
+        """See ModelDoor. Uses the length of the texts and litellm's installed price list."""
+        input_tokens, output_tokens = estimated_tokens(request, answered)
+        cost = estimated_cost(request.model, input_tokens=input_tokens, output_tokens=output_tokens)
+        return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
+
+    def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
+        """See ModelDoor. Uses litellm's list of models; a model that thinks first begins its answer anew."""
+        if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
+            return False
+        return bool(listed(model).get("supports_assistant_prefill"))
+
+    async def aclose(self) -> None:
+        """See ModelDoor."""
+        await http.close()
+
+
+_Reader = ChatReader | MessagesReader
+
+
+async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEvent]:
+    """Make the call and yield its events. Raises ModelError."""
+    reader = MessagesReader(request) if call.target.provider.format == "anthropic" else ChatReader(request)
+    signals = Signals()
+    try:
+        async with contextlib.aclosing(_events(call, reader, signals)) as events:
+            async for event in events:
+                yield event
+    except Exception as error:
+        # The provider had already marked the end of the answer; only what may follow it, such as usage, is missing.
+        if not (reader.word and not signals.error and is_of_connection(error)):
+            raise _told(error, signals) from error
+    if signals.error:
+        raise _told(http.ProviderError("An error came within the answer.", status_code=SENT_STATUS), signals)
+    for event in reader.end():
+        yield event
+
+
+async def _events(call: Call, reader: _Reader, signals: Signals) -> AsyncGenerator[ModelEvent]:
+    """Yield all events but the last ones, until the answer is over or is an error."""
+    stream = EventStream(signals.note_error)
+    limits = bounded(read_seconds=call.read_seconds, call_seconds=config().model_call_seconds, signals=signals)
+    async with limits, http.answer_to(call) as response:
+        async for received in response.content.iter_any():
+            signals.alive()
+            for event in _read(reader, stream.feed(received)):
+                yield event
+            if signals.error:
+                return
+            if stream.is_done or reader.is_done:
+                await http.drain(response)
+                return
+        for event in _read(reader, stream.close()):
+            yield event
+
+
+def _read(reader: _Reader, chunks: list[dict[str, Any]]) -> list[ModelEvent]:
+    return [event for chunk in chunks for event in reader.events(chunk)]
+
+
+def _told(error: Exception, signals: Signals) -> ModelError:
+    if isinstance(error, ModelError) and not (error.retryable and signals.error):
+        return error
+    return model_error(error, sent=signals.error)

@@ -1,0 +1,102 @@
+"""Read server-sent events whose data is JSON, as the bytes of an answer arrive."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.server_sent_events import BYTE_ORDER_MARK, MAX_ERROR_BYTES, is_empty, names_sign
+from durable_agents.redaction import redacted
+
+_parse = json.JSONDecoder().raw_decode
+"""Without the checks of ``json.loads`` and its searches for white space, which take as long as a token itself."""
+
+
+class EventStream:
+    """Turns bytes into the JSON objects of events, without those that only keep the connection alive.
+
+    Some servers end an event with each line of data, others only with a blank line: a line that is JSON is an event.
+    """
+
+    def __init__(self, note_error: Callable[[bytes], None]) -> None:
+        self.is_done = False
+        """Whether the server has sent ``[DONE]``."""
+        self._note_error = note_error
+        self._begun = b""
+        self._is_first = True
+        self._may_halve = False
+        """Whether the last byte was a carriage return, of which a line feed may be the second half."""
+        self._name = b""
+        self._pending = b""
+        """Data that is no JSON yet: the next line may complete it."""
+        self._other = b""
+        """The beginning of a body that has no events: an error, where the server has sent JSON with status 200."""
+
+    def feed(self, received: bytes) -> list[dict[str, Any]]:
+        """Return the objects that these bytes complete. Raises ModelError for garbled data."""
+        if self._is_first:
+            received, self._is_first = (self._begun + received).removeprefix(BYTE_ORDER_MARK), False
+            if BYTE_ORDER_MARK.startswith(received):
+                self._begun, self._is_first = received, True
+                return []
+        if self._may_halve or b"\r" in received:
+            received = self._with_line_feeds(received)
+        *lines, self._begun = (self._begun + received).split(b"\n")
+        found = []
+        for line in lines:
+            if line.startswith(b"data:"):
+                if (value := self._value(line[5:])) is not None:
+                    found.append(value)
+            elif line:
+                self._take_other(line)
+            elif self._name or self._pending:
+                self._end_event()
+        return found
+
+    def close(self) -> list[dict[str, Any]]:
+        """Return the object in a last line without its end, if there is one; note an error that is the whole body."""
+        found = self.feed(b"\n\n") if self._begun else []
+        if self._pending:
+            self._end_event()
+        self._note_error(self._other)
+        return found
+
+    def _with_line_feeds(self, received: bytes) -> bytes:
+        if self._may_halve:
+            received = received.removeprefix(b"\n")
+        self._may_halve = received.endswith(b"\r")
+        return received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _value(self, data: bytes) -> dict[str, Any] | None:
+        if b"error" in data or b"base_resp" in data:  # spares the other chunks from being parsed twice
+            self._note_error(data)
+        try:
+            text = (self._pending + data if self._pending else data).decode().strip()
+            value, end = _parse(text)
+        except ValueError:
+            end, text = 0, "?"
+        if end != len(text):
+            self._take_garbled(data)
+            return None
+        self._pending = b""
+        return value if isinstance(value, dict) else None
+
+    def _take_garbled(self, data: bytes) -> None:
+        if data.strip() == b"[DONE]":
+            self.is_done = True
+        elif not (is_empty(data) or names_sign(self._name)):
+            self._pending += data + b"\n"
+
+    def _take_other(self, line: bytes) -> None:
+        if line.startswith(b"event:"):
+            self._name = line
+        elif not line.startswith((b":", b"id:", b"retry:")) and len(self._other) < MAX_ERROR_BYTES:
+            self._other += line
+
+    def _end_event(self) -> None:
+        pending, self._pending, self._name = self._pending, b"", b""
+        if pending:
+            text = redacted(pending[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:80]
+            raise ModelError(ErrorKind.NETWORK, f"The stream contains what is no JSON: {text!r}.", retryable=True)

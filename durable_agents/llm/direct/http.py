@@ -1,0 +1,129 @@
+"""Make HTTP requests with one kept aiohttp session per event loop, through the proxies and with the certificates that
+the environment names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import ssl
+import urllib.request
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from durable_agents.llm.direct.calls import Call
+from durable_agents.version import VERSION
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MAX_ERROR_BYTES = 100_000
+"""What is read of the body of a refusal."""
+MAX_HEADER_BYTES = 65_536
+"""Providers behind several gateways send long ones."""
+DRAIN_SECONDS = 0.05
+"""How long an answer that has come to its end is waited for to be over, so that its connection can be used again."""
+
+
+class ProviderError(Exception):
+    """The provider has refused a request, or has sent an error in its answer; the text is its own."""
+
+    def __init__(self, text: str, *, status_code: int, headers: object = None) -> None:
+        super().__init__(text)
+        self.status_code = status_code
+        self.headers = headers
+
+
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
+    """Make the request and yield its answer, whose status is a success. Raises ProviderError for any other.
+
+    At the end of the block the connection is closed, unless the whole answer was read.
+    """
+    import aiohttp  # noqa: PLC0415 - only processes that call models load it
+
+    response = await _session().post(
+        call.url,
+        data=json.dumps(call.body, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        headers=call.headers,
+        proxy=proxy_for(call.url),
+        timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_seconds),
+        allow_redirects=False,  # keys go to the configured host, and to no other
+    )
+    try:
+        if not 200 <= response.status < 300:
+            raise await _refusal(response)
+        yield response
+    finally:
+        response.close()  # does nothing to a connection that is back in the pool
+
+
+async def drain(response: aiohttp.ClientResponse) -> None:
+    """Read the end of an answer that has nothing more to say."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for _ in response.content.iter_any():
+                pass
+
+
+async def close() -> None:
+    """Close the session of the running loop."""
+    session = _sessions.pop(asyncio.get_running_loop(), None)
+    if session is not None:
+        await session.close()
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for this address: ``HTTPS_PROXY``, ``NO_PROXY`` and the others.
+
+    aiohttp would take passwords from ``~/.netrc`` too if it was told to look by itself, in place of the key.
+    """
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _session() -> aiohttp.ClientSession:
+    import aiohttp  # noqa: PLC0415 - as above
+
+    loop = asyncio.get_running_loop()
+    session = _sessions.get(loop)
+    if session is None or session.closed:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=_certificates()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"django-durable-agents/{VERSION}"},
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        _sessions[loop] = session
+    return session
+
+
+def _certificates() -> ssl.SSLContext:
+    """Trust the certificates in ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else those of certifi, as litellm does."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if not file and not folder and importlib.util.find_spec("certifi") is not None:
+        file = str(importlib.import_module("certifi").where())
+    return ssl.create_default_context(cafile=file or None, capath=folder or None)
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ProviderError:
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > MAX_ERROR_BYTES:
+            break
+    text = f"HTTP {response.status}: {body[:MAX_ERROR_BYTES].decode('utf-8', 'replace')}"
+    return ProviderError(text, status_code=response.status, headers=response.headers)

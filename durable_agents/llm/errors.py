@@ -1,0 +1,196 @@
+"""Translate the errors of providers and HTTP clients: by the provider's code, by class and status, and by text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from durable_agents.exceptions import ErrorKind, ModelError
+from durable_agents.llm.error_texts import (
+    CONTEXT_CODES,
+    CONTEXT_TEXTS,
+    CREDIT_CODES,
+    CREDIT_TEXTS,
+    POLICY_CODES,
+    POLICY_TEXTS,
+    RATE_CODES,
+    RATE_TEXTS,
+    SUSPECTED_CONTEXT_TEXTS,
+    SUSPECTED_CREDIT_TEXTS,
+    SUSPECTED_RATE_TEXTS,
+)
+from durable_agents.llm.retry_after import requested_wait
+from durable_agents.redaction import described, redacted
+
+_KIND_BY_CLASS = (  # of litellm and aiohttp; subclasses first: several of litellm's errors derive from each other
+    ("ContextWindowExceededError", ErrorKind.CONTEXT_WINDOW_EXCEEDED),
+    ("ContentPolicyViolationError", ErrorKind.CONTENT_POLICY),
+    ("BudgetExceededError", ErrorKind.INSUFFICIENT_CREDITS),
+    ("AuthenticationError", ErrorKind.AUTH),
+    ("PermissionDeniedError", ErrorKind.AUTH),
+    ("RateLimitError", ErrorKind.RATE_LIMITED),
+    ("Timeout", ErrorKind.NETWORK),
+    ("APIConnectionError", ErrorKind.NETWORK),
+    ("ClientConnectionError", ErrorKind.NETWORK),
+    ("ClientPayloadError", ErrorKind.NETWORK),
+)
+_KIND_BY_STATUS = {
+    400: ErrorKind.INVALID_REQUEST,
+    401: ErrorKind.AUTH,
+    402: ErrorKind.INSUFFICIENT_CREDITS,
+    403: ErrorKind.AUTH,
+    404: ErrorKind.INVALID_REQUEST,
+    408: ErrorKind.NETWORK,
+    409: ErrorKind.PROVIDER_5XX,
+    413: ErrorKind.CONTEXT_WINDOW_EXCEEDED,
+    422: ErrorKind.INVALID_REQUEST,
+    424: ErrorKind.PROVIDER_5XX,  # Bedrock: the model has failed
+    429: ErrorKind.RATE_LIMITED,
+}
+_CODE = re.compile(r"""['"](?:code|vendor_code|type|__type|status|reason)\\?['"]\s*:\s*\\?['"]?([A-Za-z0-9_.-]+)""")
+_IN_BODY = re.compile(r"""['"](x-ratelimit-[\w-]+|retry-after)['"]\s*:\s*['"]?([^'",}]+)""", re.IGNORECASE)
+"""OpenRouter sends its headers within the error: ``metadata.headers``."""
+_FINAL_ANYWAY = frozenset({ErrorKind.AUTH, ErrorKind.INVALID_REQUEST})
+_OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError"})
+"""Names of httpx's and aiohttp's classes: neither library is imported here, since a process may use only one."""
+_VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
+"""The class of errors within a stream, whose status litellm invents."""
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+"""A letter of another script, where litellm passes on the JSON of an error as it is."""
+MAX_TEXT_CHARS = 20_000
+"""What is read of an error: all of any error that is not a page of HTML, or an echo of the request."""
+
+
+def model_error(error: Exception, *, sent: str = "") -> ModelError:
+    """Return the same failure as an error of this package. ``sent`` is the error that the provider sent after it had
+    begun its answer with status 200, word for word.
+    """
+    report = Report(errors=tuple(chain_of(error)), sent=sent)
+    kind = report.kind()
+    wait = requested_wait(report.headers, report.text) if kind.retryable else None
+    text = f"{described(error)} {redacted(sent)}".rstrip()
+    return ModelError(kind, text[:4000], retryable=kind.retryable, retry_after_seconds=wait)
+
+
+def is_of_connection(error: Exception) -> bool:
+    """Whether the server fell silent, took too long, or left: nothing that it sent is at fault."""
+    for cause in chain_of(error):
+        names = {base.__name__ for base in type(cause).__mro__}
+        if isinstance(cause, TimeoutError | ConnectionError) or names & _OF_CONNECTION:
+            return True
+    return False
+
+
+def chain_of(error: Exception) -> Iterator[Exception]:
+    """Yield the error and its causes: litellm wraps an answer that broke off in an error from which it may resume, and
+    loses the provider's code on the way from openai's error to its own.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: list[BaseException] = []
+    while waiting:
+        cause = waiting.pop(0)
+        if isinstance(cause, Exception) and cause not in seen:
+            seen.append(cause)
+            yield cause
+            waiting += [getattr(cause, "original_exception", None), cause.__cause__, cause.__context__]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the provider said, as far as the errors still contain it."""
+
+    errors: tuple[Exception, ...]
+    """The chain of causes: litellm's error first, the connection's last."""
+    sent: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """Every error's text and body, and what the provider sent."""
+        bodies = (getattr(error, "body", None) for error in self.errors)
+        texts = [*map(str, self.errors), *(str(body) for body in bodies if body), self.sent]
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), "\n".join(text[:MAX_TEXT_CHARS] for text in texts))
+
+    @cached_property
+    def codes(self) -> frozenset[str]:
+        """The provider's codes and types, in lower case."""
+        given = (getattr(error, "code", None) for error in self.errors)
+        found = {*_CODE.findall(self.text), *(code for code in given if isinstance(code, str))}
+        return frozenset(code.lower() for code in found)
+
+    @cached_property
+    def statuses(self) -> frozenset[int]:
+        """HTTP statuses, and codes that stand for one."""
+        given = {status for error in self.errors if isinstance(status := getattr(error, "status_code", None), int)}
+        return frozenset(given | {int(code) for code in self.codes if re.fullmatch("[45]\\d\\d", code)})
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the refusal, with names in lower case."""
+        found: dict[str, str] = {}
+        for error in reversed(self.errors):
+            own = (getattr(place, "headers", None) for place in (getattr(error, "response", None), error))
+            for given in (*own, getattr(error, "litellm_response_headers", None)):
+                found |= {str(name).lower(): str(value) for name, value in dict(given or {}).items()}
+        return found | {name.lower(): value for name, value in _IN_BODY.findall(self.text)}
+
+    def kind(self) -> ErrorKind:
+        """Return the kind: by the provider's words on money, tokens and rates; else by class and status."""
+        if 402 in self.statuses or self.codes & CREDIT_CODES or CREDIT_TEXTS.search(self.text):
+            return ErrorKind.INSUFFICIENT_CREDITS
+        if RATE_TEXTS.search(self.text):
+            return ErrorKind.RATE_LIMITED
+        if self.codes & CONTEXT_CODES or CONTEXT_TEXTS.search(self.text):
+            return ErrorKind.CONTEXT_WINDOW_EXCEEDED
+        kind = kind_by_class(self.errors)
+        if kind in _VAGUE:
+            return self.kind_within_answer() or kind
+        if kind in _FINAL_ANYWAY and SUSPECTED_CREDIT_TEXTS.search(self.text):
+            return ErrorKind.INSUFFICIENT_CREDITS
+        return self.kind_of_invalid() if kind is ErrorKind.INVALID_REQUEST else kind
+
+    def kind_of_invalid(self) -> ErrorKind:
+        """Return the kind of a request that the provider refused as invalid."""
+        if self.codes & POLICY_CODES or POLICY_TEXTS.search(self.text):
+            return ErrorKind.CONTENT_POLICY
+        if SUSPECTED_CONTEXT_TEXTS.search(self.text):
+            return ErrorKind.CONTEXT_WINDOW_EXCEEDED
+        return ErrorKind.INVALID_REQUEST
+
+    def kind_within_answer(self) -> ErrorKind | None:
+        """Return the kind of an error without a status of its own, from the provider's data; None if that is vague."""
+        if self.codes & RATE_CODES or 429 in self.statuses:
+            return ErrorKind.RATE_LIMITED
+        if not self.sent:
+            return None
+        if SUSPECTED_RATE_TEXTS.search(self.sent):
+            return ErrorKind.RATE_LIMITED
+        statuses = sorted(int(code) for code in _CODE.findall(self.sent) if re.fullmatch("4\\d\\d", code))
+        return next((_KIND_BY_STATUS[status] for status in statuses if status in _KIND_BY_STATUS), None)
+
+
+def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
+    """Return the kind of the first error that is specific; the outermost one only says that the answer had begun."""
+    first = getattr(errors[0], "original_exception", None)
+    ordered = [first, *errors] if isinstance(first, Exception) else [*errors]
+    known = (kind for error in ordered if (kind := kind_of(error)) is not ErrorKind.UNKNOWN)
+    return next(known, ErrorKind.UNKNOWN)
+
+
+def kind_of(error: Exception) -> ErrorKind:
+    """Return the kind of one error by its class, or else by its status."""
+    if isinstance(error, ModelError):
+        return error.kind
+    # By name, since the errors of openai that litellm wraps have the names of litellm's own.
+    names = {base.__name__ for base in type(error).__mro__}
+    for name, kind in _KIND_BY_CLASS:
+        if name in names:
+            return kind
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int):
+        return ErrorKind.NETWORK if isinstance(error, OSError) else ErrorKind.UNKNOWN
+    if status >= 500:
+        is_of_network = status == 504 or "MidStreamFallbackError" in names
+        return ErrorKind.NETWORK if is_of_network else ErrorKind.PROVIDER_5XX
+    return _KIND_BY_STATUS.get(status, ErrorKind.UNKNOWN)

@@ -1,0 +1,129 @@
+"""Translate each provider's finish reason.
+
+litellm knows few of these words and takes any other for ``stop``, so that half an answer would pass for a whole one.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from threading import Lock
+from typing import TypeGuard
+
+from durable_agents.logs import log
+
+
+class Ending(StrEnum):
+    """How an answer ended."""
+
+    STOP = "stop"
+    TOOL_CALLS = "tool_calls"
+    LENGTH = "length"
+    """A limit of tokens cut the answer."""
+    CONTEXT_WINDOW = "context_window"
+    """The model's context window cut the answer."""
+    CONTENT_FILTER = "content_filter"
+    """The answer was withheld, or cut, because of its content; or the model refused to answer."""
+    PAUSE = "pause"
+    """The provider wants the answer back and continues it."""
+    FAILED = "failed"
+    """The provider broke off the answer; another attempt may succeed."""
+    REFUSED = "refused"
+    """The request was at fault; another attempt would end the same way."""
+
+
+_WORDS = {
+    Ending.STOP: (
+        "stop end end_turn stop_sequence"  # OpenAI; xAI; Anthropic, Bedrock, Cohere, TGI
+        " complete"  # Cohere
+        " eos eos_token"  # Together; Hugging Face TGI, watsonx
+        " finish finished stop_criteria_met"  # Bedrock: Titan
+        " completed normal"  # OpenAI's Responses API; Qianfan
+    ),
+    Ending.TOOL_CALLS: (
+        "tool_calls function_call"  # OpenAI
+        " tool_use"  # Anthropic, Bedrock
+        " tool_call"  # Cohere
+    ),
+    Ending.LENGTH: (
+        "length max_tokens"  # OpenAI, DeepSeek, Groq, vLLM, llama.cpp, Ollama; Anthropic, Bedrock, Gemini, Cohere
+        " max_output_tokens"  # OpenAI's Responses API
+        " max_len limit"  # xAI's gRPC names; llama.cpp's own endpoint
+        " token_limit time_limit"  # watsonx, xAI
+        " compaction"  # Anthropic, beta: only with the setting pause_after_compaction
+    ),
+    Ending.CONTEXT_WINDOW: (
+        "model_context_window_exceeded"  # Anthropic, Bedrock, Zhipu
+        " model_length"  # Mistral
+        " max_context context_length_exceeded context_window_exceeded error_limit"  # xAI's gRPC names; Cohere v1
+    ),
+    Ending.CONTENT_FILTER: (
+        "content_filter refusal"  # OpenAI, Azure, DeepSeek; Anthropic
+        " content_filtered guardrail_intervened"  # Bedrock
+        " safety recitation language blocklist prohibited_content spii other model_armor escalation"  # Gemini, Vertex
+        " image_safety image_prohibited_content image_recitation image_other no_image"  # Gemini
+        " error_toxic"  # Cohere v1
+        " sensitive blacklist"  # Zhipu; GigaChat
+    ),
+    Ending.PAUSE: "pause_turn",  # Anthropic, after many calls of its own tools
+    Ending.FAILED: (
+        "error"  # Mistral, OpenRouter, Cohere, vLLM, watsonx
+        " insufficient_system_resource"  # DeepSeek
+        " abort aborted cancelled canceled user_cancel timeout"  # vLLM, SGLang; watsonx; Cohere
+        " network_error repetition unload"  # Zhipu; vLLM; Ollama
+        " malformed_function_call unexpected_tool_call too_many_tool_calls malformed_response"  # Gemini
+        " malformed_model_output malformed_tool_use"  # Bedrock
+        " failed"  # OpenAI's Responses API
+    ),
+    Ending.REFUSED: "missing_thought_signature",  # Gemini
+}
+"""By what they mean, the words of providers, as ``normalized``. Sources, in November 2026:
+
+OpenAI platform.openai.com/docs/api-reference/chat · Anthropic platform.claude.com/docs/en/api/handling-stop-reasons ·
+Gemini ai.google.dev/api/generate-content#FinishReason, and Vertex's · Bedrock API_runtime_ConverseStream, StopReason in
+botocore · Mistral docs.mistral.ai/api · DeepSeek api-docs.deepseek.com · Cohere docs.cohere.com/reference/chat ·
+OpenRouter openrouter.ai/docs/api-reference/overview, and errors-and-debugging · xAI docs.x.ai, and its proto files ·
+Groq console.groq.com/docs/api-reference · Zhipu docs.z.ai · watsonx cloud.ibm.com/apidocs/watsonx-ai · vLLM
+v1/engine FinishReason · SGLang schedule_batch · TGI FinishReason · llama.cpp tools/server · Ollama docs/api.md.
+"""
+_MEANING = {word: ending for ending, words in _WORDS.items() for word in words.split()}
+_PREFIXES = ("finishreason.", "finish_reason_", "reason_")
+"""Prefixes of enumeration names, for servers that send the name instead of the value."""
+
+_NOT_ENDED = frozenset({"", "null", "none", "not_finished", "unspecified"})
+MAX_NOTED = 100
+"""How many unknown words are logged."""
+_noted: set[str] = set()
+_noting = Lock()
+
+
+def ending_of(word: str) -> Ending | None:
+    """Return the meaning of a provider's word; None for an unknown one, which is logged the first time in this
+    process.
+    """
+    plain = normalized(word)
+    if plain in _MEANING:
+        return _MEANING[plain]
+    with _noting:
+        # A server may make up new words for ever.
+        is_new = plain not in _noted and len(_noted) < MAX_NOTED
+        if is_new:
+            _noted.add(plain)
+    if is_new:
+        log(logging.WARNING, "unknown finish reason", action="finish_reason", finish_reason=plain[:64])
+    return None
+
+
+def is_word(value: object) -> TypeGuard[str]:
+    """Whether this says that the answer has ended; some servers send such a field with every chunk."""
+    return isinstance(value, str) and normalized(value) not in _NOT_ENDED
+
+
+def normalized(word: str) -> str:
+    """Return the word in lower case with underscores, without the name of an enumeration: ``max_tokens`` for both
+    ``MAX_TOKENS`` and ``FinishReason.MAX_TOKENS``.
+    """
+    plain = word.strip().lower().replace("-", "_").replace(" ", "_")
+    for prefix in _PREFIXES:
+        plain = plain.removeprefix(prefix)
+    return plain

@@ -1,0 +1,30 @@
+"""Repair a history that a project has changed, so that every provider accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from durable_agents.llm.provider_messages import CONTINUE_PROMPT
+from durable_agents.llm.types import Message
+
+LEFT_OUT = "[The result is not shown any more.]"
+"""Sent to the model in place of a result that was removed from the history while its call was left in."""
+
+
+def repaired(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with exactly one result after each tool call, in the order of the calls, and no result
+    without its call; the last message is not the model's own.
+    """
+    # Reversed, so that the first of several results of one call is kept.
+    results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}
+    kept: list[Message] = []
+    for message in messages:
+        if message["role"] == "tool":
+            continue
+        kept.append(message)
+        for call in message.get("tool_calls") or ():
+            left_out: Message = {"role": "tool", "tool_call_id": call["id"], "content": LEFT_OUT}
+            kept.append(results.get(call["id"], left_out))
+    if kept and kept[-1]["role"] == "assistant":
+        kept.append({"role": "user", "content": CONTINUE_PROMPT})
+    return kept

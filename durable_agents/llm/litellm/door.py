@@ -1,0 +1,168 @@
+"""Call litellm's asynchronous streaming, close its connections, and avoid the CPU time that it spends on logging."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from functools import cache
+from types import MappingProxyType
+
+from durable_agents.conf import config
+from durable_agents.exceptions import ModelError
+from durable_agents.llm.errors import is_of_connection, model_error
+from durable_agents.llm.litellm.loading import is_known_to, library
+from durable_agents.llm.litellm.request import arguments_of
+from durable_agents.llm.litellm.response import Reading, Response
+from durable_agents.llm.price_list import estimated_cost
+from durable_agents.llm.thinking import THINKING
+from durable_agents.llm.time_limits import Signals, bounded
+from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelEvent, ModelRequest, ModelUsage, provider_of
+from durable_agents.llm.usage_estimate import estimated_tokens
+from durable_agents.redaction import remember
+
+DISCARD_PORT = 9
+"""A port without a server (RFC 863's service is long gone): a connection is refused at once."""
+
+
+class LiteLLMDoor:
+    """Model calls through litellm's asynchronous streaming."""
+
+    def prepare(self) -> None:
+        """Import litellm without letting it contact its vendor, and load what its first call would load."""
+        _warm()
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
+        """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
+        library()
+        remember(request.settings)
+        reading, signals = Reading(request), Signals()
+        try:
+            async with contextlib.aclosing(_events(arguments_of(request), reading, signals)) as events:
+                async for event in events:
+                    yield event
+        except Exception as error:
+            if isinstance(error, ModelError) and not (error.retryable and signals.error):
+                raise
+            raise model_error(error, sent=signals.error) from error
+
+    def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
+        """See ModelDoor. Uses the length of the texts and litellm's installed price list."""
+        input_tokens, output_tokens = estimated_tokens(request, answered)
+        cost = estimated_cost(request.model, input_tokens=input_tokens, output_tokens=output_tokens)
+        return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
+
+    def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
+        """See ModelDoor. Uses litellm's list of models; a model that thinks first begins its answer anew."""
+        if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
+            return False
+        return is_known_to(model, "supports_assistant_prefill")
+
+    async def aclose(self) -> None:
+        """See ModelDoor. litellm would give a closed client to the next loop that happens to get the same address."""
+        if not library.cache_info().currsize:
+            return  # nothing to close; importing litellm here, without its flags, would download its price list
+        cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
+        await cleanup.close_litellm_async_clients()
+        library().in_memory_llm_clients_cache.flush_cache()
+        kept_apart = vars(library()).get("module_level_aclient")
+        if kept_apart is not None:
+            await kept_apart.close()
+
+
+@cache
+def _warm() -> None:
+    """Make one call that is refused at once, on a loop of its own: only then do litellm and the openai package import a
+    fifth of their modules, and detect the platform. No thread is left behind.
+    """
+    settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
+    request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
+
+    async def refused_call() -> None:
+        with contextlib.suppress(ModelError):
+            async for _ in LiteLLMDoor().stream(request):
+                pass
+        await LiteLLMDoor().aclose()
+
+    library().token_counter(model="none", text="loads the tokenizer")
+    asyncio.run(refused_call())
+
+
+async def _events(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
+    """Make the call within its time limits and yield all events of its answer."""
+    timeout = arguments["timeout"]
+    read_seconds = timeout if isinstance(timeout, float | int | None) else getattr(timeout, "read", None)
+    call_seconds = config().model_call_seconds
+    try:
+        async with (
+            bounded(read_seconds=read_seconds, call_seconds=call_seconds, signals=signals),
+            contextlib.aclosing(_received(arguments, reading, signals)) as events,
+        ):
+            async for event in events:
+                yield event
+    except Exception as error:
+        # The provider had already marked the end of the answer; only what may follow it, such as usage, is missing.
+        if not (reading.wire.word and not signals.error and is_of_connection(error)):
+            raise
+    for event in reading.end():
+        yield event
+
+
+async def _received(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
+    """Yield all events of the response except the final ones. Close its connection, however the iteration ends."""
+    response = reading.response = await library().acompletion(**arguments)
+    reading.wire.watch(response)
+    try:
+        async for chunk in response:
+            signals.alive()
+            _end_early(response)
+            for event in reading.events(chunk):
+                yield event
+    except _SourceEnded:
+        pass
+    finally:
+        with contextlib.suppress(Exception):
+            await response.aclose()
+
+
+class _SourceEnded(BaseException):
+    """The provider has sent everything. litellm does not catch this exception, and so skips the work that it would do
+    for its own logs.
+    """
+
+
+class _Source:
+    """The source from which litellm reads a provider's chunks, without two of its costs, a third of all CPU time of a
+    call.
+
+    litellm asks for a new iterator at every chunk, and openai's answer is a generator that is left behind each time; at
+    the end it builds the whole answer once more, in threads, for callbacks that are not registered.
+    """
+
+    def __init__(self, source: AsyncIterator[object]) -> None:
+        self._source = source
+
+    def __aiter__(self) -> _Source:
+        return self
+
+    async def __anext__(self) -> object:
+        try:
+            return await self._source.__anext__()
+        except StopAsyncIteration:
+            raise _SourceEnded from None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
+
+
+def _end_early(response: Response) -> None:
+    """Once the first chunk is there, read the rest through ``_Source``, unless the project uses litellm's logs: its
+    callbacks get whole answers.
+    """
+    source = getattr(response, "completion_stream", None)
+    if not isinstance(source, AsyncIterator) or isinstance(source, _Source):
+        return
+    litellm = library()
+    if not any((litellm.callbacks, litellm.success_callback, litellm._async_success_callback)):
+        response.completion_stream = _Source(source)

@@ -1,0 +1,126 @@
+"""Import litellm late, because that is slow, and keep it from contacting any server but the configured provider."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pkgutil
+from collections.abc import Callable
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from durable_agents.llm.price_list import dollars
+from durable_agents.llm.time_limits import listen
+from durable_agents.llm.types import provider_of
+from durable_agents.redaction import Redacting
+
+TALKATIVE = ("LiteLLM", "openai._base_client", "httpx")
+"""Loggers that write the arguments of a call at DEBUG."""
+
+SIGNS_IN_WHEN_ASKED = frozenset({"github_copilot", "chatgpt"})
+"""Providers whose device login litellm starts as soon as one of their models is looked up, without a call (litellm:
+``PROVIDERS_THAT_AUTHENTICATE_ON_PROVIDER_INFO``).
+"""
+
+
+ModelInfo = dict[str, str | float | None]
+"""What litellm knows of a model."""
+
+
+@cache
+def library() -> Any:
+    """Return litellm, set up to open no connection at import, to print nothing, and to look up no models over the
+    network.
+    """
+    # Override the environment: calls must not be reported to anyone but the provider.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
+    litellm: Any = importlib.import_module("litellm")
+    litellm.disable_hf_tokenizer_download = True  # else it downloads for llama-2, llama-3, command-r, replicate
+    avoid_look_ups()
+    listen()
+    litellm.suppress_debug_info = True
+    litellm.set_verbose = False
+    for name in TALKATIVE:
+        logging.getLogger(name).addFilter(Redacting())
+    return litellm
+
+
+def avoid_look_ups() -> None:
+    """Replace litellm's look-ups of a model's data and prompt template, before and after every call of some providers:
+    blocking requests to huggingface.co, or to the default address of a local server, although the call goes elsewhere.
+    Each replacement returns what litellm assumes when the request fails.
+    """
+
+    def no_template(hf_model_name: str) -> dict[str, str]:
+        return {"status": "failure"}
+
+    async def no_template_async(hf_model_name: str) -> dict[str, str]:
+        return {"status": "failure"}
+
+    def some_size(data: str) -> tuple[int, int]:
+        # litellm would download an image to count its tokens, after a call without usage.
+        return 1024, 1024
+
+    def no_limit(model_name: str) -> None:
+        return None
+
+    def free_of_charge(provider: str) -> Callable[..., ModelInfo]:
+        def model_info(self: object, model: str, api_base: str | None = None, api_key: str | None = None) -> ModelInfo:
+            unknown = dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"))
+            prices = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+            return {"key": model, "litellm_provider": provider, "mode": "chat", **prices, **unknown}
+
+        return model_info
+
+    templates = "litellm_core_utils.prompt_templates.huggingface_template_handler"
+    replacements: dict[str, Callable[..., object]] = {
+        f"{templates}._get_tokenizer_config": no_template,
+        f"{templates}._get_chat_template_file": no_template,
+        f"{templates}._aget_tokenizer_config": no_template_async,
+        f"{templates}._aget_chat_template_file": no_template_async,
+        "litellm_core_utils.token_counter.get_image_dimensions": some_size,
+        "utils._get_max_position_embeddings": no_limit,
+        "llms.ollama.common_utils.OllamaModelInfo.get_runtime_model_info": free_of_charge("ollama"),
+        "llms.lemonade.chat.transformation.LemonadeChatConfig.get_model_info": free_of_charge("lemonade"),
+    }
+    for path, replacement in replacements.items():
+        owner, _, name = path.rpartition(".")
+        setattr(pkgutil.resolve_name(f"litellm.{owner}"), name, replacement)
+
+
+def is_known_to(model: str, ability: str) -> bool:
+    """Whether the model has this ability according to litellm's list of models; False for a model not in the list."""
+    try:
+        return bool(library().get_model_info(model).get(ability))
+    except Exception:
+        return False
+
+
+def cost_of(model: str, **usage: object) -> Decimal | None:
+    """Return the price by litellm's list, for what ``litellm.cost_per_token`` takes; None for a model that is not in
+    the list.
+    """
+    if provider_of(model) in SIGNS_IN_WHEN_ASKED:
+        return None
+    try:
+        prices = library().cost_per_token(model=model, **usage)
+    except Exception:
+        return None
+    return dollars(prices[0] + prices[1])
+
+
+def problem_with(model: str) -> str:
+    """Return what prevents this model from being called, as far as litellm knows without a request; or an empty
+    text.
+    """
+    if provider_of(model) in SIGNS_IN_WHEN_ASKED:
+        return ""
+    try:
+        library().get_llm_provider(model)
+    except Exception as error:
+        return f"litellm knows no provider for it ({type(error).__name__})"
+    missing = library().validate_environment(model)["missing_keys"]
+    return f"the environment has no {' and no '.join(missing)}" if missing else ""

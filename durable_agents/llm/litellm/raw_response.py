@@ -1,0 +1,174 @@
+"""Read a provider's response before litellm does: keep what litellm loses, and repair what litellm cannot parse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Protocol
+
+from durable_agents.llm.chunk_shapes import (
+    REASONING,
+    ContentBlocks,
+    get,
+    items,
+    put,
+    repaired_call,
+    texts,
+    thoughts_of,
+    told_word,
+)
+from durable_agents.llm.finish_reasons import Ending, is_word
+from durable_agents.llm.litellm import cohere
+
+
+class Stream(Protocol):
+    """The fields of litellm's response that are replaced. A response may have one, both or none of them."""
+
+    completion_stream: object
+    make_call: Callable[..., Awaitable[object]] | None
+
+
+class Wire:
+    """What one response has contained so far."""
+
+    def __init__(self) -> None:
+        self.word = ""
+        """The finish reason as the provider sent it; empty until then."""
+        self.has_ends = False
+        """Whether its format always marks the end of an answer, so that a missing mark means that it was cut."""
+        self.refused = False
+        """Whether the model sent a refusal."""
+        self.content = ContentBlocks()
+        """The content of an answer of Anthropic's: it goes back unchanged after a pause."""
+
+    def watch(self, response: Stream) -> None:
+        """Look at every chunk of litellm's response from now on. Call it before the first one."""
+        if getattr(response, "completion_stream", None) is not None:
+            response.completion_stream = self._watched(response.completion_stream)
+        # Some providers are called only when the first chunk is read.
+        make_call: Callable[..., Awaitable[object]] | None = getattr(response, "make_call", None)
+        if make_call is None:
+            return
+
+        async def watched(**options: object) -> object:
+            return self._watched(await make_call(**options))
+
+        response.make_call = watched
+
+    def _watched(self, source: object) -> object:
+        """Return the source of chunks so that each chunk is inspected as early as possible: when litellm parses a dict
+        or else when it reads from another library.
+        """
+        if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere.Source):
+            self.has_ends = True
+            cohere.repair_source(source)
+        owner, name = source, "chunk_parser"
+        frame = getattr(source, "ag_frame", None)
+        if frame is not None:
+            # Bedrock's source is a generator of a decoder, which only the generator's own frame refers to.
+            owner, name = frame.f_locals.get("self"), "_chunk_parser"
+        parse = getattr(owner, name, None)
+        if not callable(parse):
+            return _Seen(source, self.see) if isinstance(source, AsyncIterator) else source
+        mends = "databricks" not in type(owner).__module__
+
+        def parsed(*args: object, **options: object) -> object:
+            for chunk in (*args, *options.values()):
+                self.see(chunk, mends=mends)
+            return parse(*args, **options)
+
+        setattr(owner, name, parsed)
+        return source
+
+    def see(self, chunk: object, *, mends: bool = True) -> None:
+        """Record what this chunk says about the answer's end; convert its deltas to the form that litellm reads."""
+        for word in words_in(chunk):
+            self.word = word
+        is_openai, is_gemini = isinstance(get(chunk, "choices"), list), get(chunk, "candidates") is not None
+        self.has_ends = self.has_ends or is_openai or is_gemini
+        if isinstance(chunk, dict) and str(chunk.get("type")).startswith("content_block_"):
+            self.content.take(chunk)
+        if get(chunk, "type") == "response.refusal.delta":  # OpenAI's Responses API
+            self.refused = True
+            put(chunk, "type", "response.output_text.delta")
+        if mends:
+            give_code(get(chunk, "error"))
+            for choice in items(chunk, "choices"):
+                delta = get(choice, "delta")
+                self.refused = (delta is not None and repair_delta(delta)) or self.refused
+
+
+def repair_delta(delta: object) -> bool:
+    """Give the delta one text, one text of reasoning, and calls that are complete. Return whether it has a refusal,
+    which OpenAI's format keeps apart from text; it is made part of the text.
+    """
+    content = get(delta, "content")
+    text, refusal = texts(content), texts(get(delta, "refusal"))
+    if refusal:
+        text = (text or "") + refusal
+    if text != content:
+        put(delta, "content", text)
+    thoughts = thoughts_of(content)
+    for name in REASONING:
+        given = get(delta, name)
+        if thoughts or not isinstance(given, str | None):
+            put(delta, name, thoughts or thoughts_of(given) or texts(given))
+    calls = get(delta, "tool_calls")
+    if isinstance(calls, list):
+        put(delta, "tool_calls", [repaired_call(call) for call in calls if call is not None])
+    return bool(refusal)
+
+
+def words_in(chunk: object) -> Iterator[str]:
+    """Yield the finish reasons in the chunk, in any provider's format."""
+    for choice in items(chunk, "choices"):
+        word, native = get(choice, "finish_reason"), get(choice, "native_finish_reason")
+        if is_word(word):
+            yield told_word(word, native)
+    yield from filter(is_word, (get(candidate, "finishReason") for candidate in items(chunk, "candidates")))  # Gemini
+    if get(get(chunk, "promptFeedback"), "blockReason"):  # Gemini: the question was refused, and nothing else comes
+        yield Ending.CONTENT_FILTER
+    kind = get(chunk, "type")
+    if kind in {"response.completed", "response.incomplete"}:  # OpenAI's Responses API
+        word = get(get(get(chunk, "response"), "incomplete_details"), "reason")
+        yield from filter(is_word, [word])
+    if kind == "response.failed":
+        yield Ending.FAILED
+    for place in (chunk, get(chunk, "delta"), get(get(chunk, "data"), "delta"), get(chunk, "details")):
+        yield from filter(is_word, (get(place, name) for name in _NAMES))
+
+
+_NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
+"""Anthropic, with ``delta``; Bedrock; Cohere, with ``delta``, and TGI, with ``details``; Ollama; Titan."""
+
+
+def give_code(error: object) -> None:
+    """Give an error in the stream a numeric ``code``, from which litellm derives its kind. OpenRouter sends names, such
+    as ``server_error``.
+    """
+    code = get(error, "code")
+    if isinstance(error, dict) and not isinstance(code, int):
+        error["vendor_code"] = code
+        error["code"] = int(str(code)) if str(code).isdecimal() else _STATUS.get(str(code), 502)
+        error.setdefault("message", "")
+
+
+_STATUS = {"rate_limit_exceeded": 429, "insufficient_quota": 402, "context_length_exceeded": 400}
+
+
+class _Seen:
+    """A source of chunks that inspects each one before passing it on."""
+
+    def __init__(self, source: AsyncIterator[object], see: Callable[[object], None]) -> None:
+        self._source = source
+        self._see = see
+
+    def __aiter__(self) -> AsyncIterator[object]:
+        return self
+
+    async def __anext__(self) -> object:
+        chunk = await self._source.__anext__()
+        self._see(chunk)
+        return chunk
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)

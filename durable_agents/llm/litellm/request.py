@@ -1,0 +1,36 @@
+"""Build the arguments of a litellm call, without those that the model would reject."""
+
+from __future__ import annotations
+
+import importlib
+
+from durable_agents.conf import config
+from durable_agents.llm.call_ids import fitted
+from durable_agents.llm.thinking import THINKING, must_not_think, without_thoughts
+from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
+
+
+def arguments_of(request: ModelRequest) -> dict[str, object]:
+    """Return the arguments of ``litellm.acompletion`` by name. Of those set here, the request's settings may
+    override the timeout only.
+    """
+    messages = [fitted(message, request.model) for message in request.messages]
+    settings = request.settings
+    if must_not_think(request.model, settings, messages):
+        settings = {name: value for name, value in settings.items() if name not in THINKING}
+        messages = [without_thoughts(message) for message in messages]
+    if messages and messages[-1]["role"] == "assistant" and provider_of(request.model) in TOLD_TO_CONTINUE:
+        messages[-1]["prefix"] = True
+    httpx = importlib.import_module("httpx")
+    return {
+        "timeout": httpx.Timeout(connect=10, read=config().model_read_seconds, write=30, pool=10),
+        **settings,
+        "model": request.model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        # The engine retries: each attempt is a row, and waits for as long as the provider asks.
+        "max_retries": 0,
+        "num_retries": 0,
+        **({"tools": [dict(tool) for tool in request.tools]} if request.tools else {}),
+    }

@@ -1,0 +1,160 @@
+"""Convert a history to provider messages: their order, the ids of calls, and the signatures that go back."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from durable_agents.llm.call_ids import CallIds
+from durable_agents.llm.types import Block, Message, MessageCall, provider_of
+from durable_agents.llm.user_content import user_content
+from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
+
+CONTINUE_PROMPT = "Please go on where you stopped."
+"""Sent to the model when the history ends with its own words: most models refuse to continue their own message."""
+
+PAUSED_CONTENT = "pausedContent"
+"""Key of a step that Anthropic has paused, for its whole content, in Anthropic's blocks, with calls of Anthropic's own
+tools and their results. It goes back as it is, and nothing after it, as the documentation of ``pause_turn`` says.
+"""
+
+_WANTS_REASONING_BACK = frozenset({"deepseek", "moonshot", "zai", "hosted_vllm", "openai"})
+"""Providers that take ``reasoning_content`` back with the calls that followed it; DeepSeek and Kimi refuse a history
+without it, while others (Groq, Cerebras, Mistral) refuse one with it. ``openai`` stands for any server that speaks its
+format: OpenAI's own returns no reasoning, so none is sent back there.
+"""
+
+_UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
+"""Providers refuse a history with such a tool name, even if their own model invented it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One message of the history: a user's parts, or the steps of an assistant message."""
+
+    role: str
+    parts: Sequence[Part] = ()
+    steps: Sequence[Step] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One committed step: the output and the reasoning of ``model``, and the calls that it made, each with its
+    outcome.
+    """
+
+    parts: Sequence[Part]
+    """Text and reasoning in order; other parts are ignored here."""
+    calls: Sequence[CallOutcome] = ()
+    model: str = ""
+
+
+def openai_messages(
+    instructions: str, turns: Sequence[Turn], *, max_result_bytes: int, model: str = "", prefill: str = ""
+) -> list[Message]:
+    """Return the history in the OpenAI format, for ``model``: every tool call is followed by exactly one result, in
+    order.
+
+    A provider's signatures and its ids of calls go back to that provider only. ``prefill`` is the text of an earlier
+    attempt at the next answer; it comes last, without the white space at its end (which Anthropic refuses), and the
+    model continues from there. Only for a model that ``continues``.
+    """
+    ids = CallIds(model)
+    messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
+    for turn in turns:
+        if turn.role != "assistant":
+            messages.append(late_result(turn) or {"role": turn.role, "content": user_content(turn.parts, model=model)})
+        for step in turn.steps:
+            messages += step_messages(step, model=model, ids=ids, max_result_bytes=max_result_bytes)
+    last_steps = turns[-1].steps[-1:] if turns else ()
+    is_paused = any(_family(step.model) == _family(model) and _paused_content(step) for step in last_steps)
+    if messages and messages[-1]["role"] == "assistant" and not is_paused:
+        messages.append({"role": "user", "content": CONTINUE_PROMPT})
+    if begun := prefill.rstrip():
+        messages.append({"role": "assistant", "content": begun})
+    return messages
+
+
+def late_result(turn: Turn) -> Message | None:
+    """Return the late result of a call as a message of the user, None for any other turn."""
+    late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
+    if late is None:
+        return None
+    # No provider takes a second result for a call, and the first one said that the call was still running.
+    outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
+    what = "failed" if "errorText" in late else "has its result"
+    return {"role": "user", "content": f"[The call of {late['toolName']} that was still running {what}: {outcome}]"}
+
+
+def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int) -> list[Message]:
+    """Return one step as messages: the model's own, with its calls, and the result of each call."""
+    is_own = _family(step.model) == _family(model)
+    message = answer_message(step, is_own=is_own)
+    if not step.calls:
+        return [message] if message["content"] else []
+    calls: list[MessageCall] = []
+    results: list[Message] = []
+    for call in step.calls:
+        call_id = ids.give(call.tool_call_id, own=call.provider_call_id if is_own else "")
+        arguments = json.dumps(call.arguments, ensure_ascii=False)
+        name = _UNNAMEABLE.sub("_", call.tool_name)[:64]
+        calls.append({"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        content = call.model_text(max_bytes=max_result_bytes)
+        results.append({"role": "tool", "tool_call_id": call_id, "content": content})
+    message["tool_calls"] = calls
+    return [message, *results]
+
+
+def answer_message(step: Step, *, is_own: bool) -> Message:
+    """Return the model's message without its calls. If it ``is_own``, it has what its provider wants back, in the
+    fields where litellm looks for it.
+    """
+    message: Message = {"role": "assistant", "content": text_of(step.parts) or None}
+    if not is_own:
+        return message
+    if paused := _paused_content(step):
+        return {**message, "content": paused}
+    blocks = [block for part in step.parts if (block := claude_block(part)) is not None]
+    thoughts = [block for block in blocks if block["type"] != "text"]
+    if thoughts:
+        in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
+        # Thoughts after text keep their place only in a list, from which litellm loses the hidden ones.
+        return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
+    signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
+    if signatures:
+        return {**message, "provider_specific_fields": {"thought_signatures": signatures}}
+    reasoning = "".join(part["text"] for part in step.parts if part.get("type") == "reasoning")
+    if reasoning and step.calls and provider_of(step.model) in _WANTS_REASONING_BACK:
+        return {**message, "reasoning_content": reasoning}
+    return message
+
+
+def claude_block(part: Part) -> Block | None:
+    """Return the part as a block of Anthropic's format; None for one without text, and for one without its signature,
+    which Anthropic would refuse.
+    """
+    if part.get("type") == "text":
+        return {"type": "text", "text": part["text"]} if part["text"] else None
+    signed = _metadata(part, "anthropic")
+    if "redactedData" in signed:
+        return {"type": "redacted_thinking", "data": signed["redactedData"]}
+    if "signature" in signed:
+        return {"type": "thinking", "thinking": part["text"], "signature": signed["signature"]}
+    return None
+
+
+def _family(model: str) -> str:
+    """Return provider and family of a model: ``anthropic/claude`` of ``anthropic/claude-sonnet-4-5``."""
+    return model.partition("-")[0]
+
+
+def _paused_content(step: Step) -> list[Block]:
+    found = (_metadata(part, "anthropic").get(PAUSED_CONTENT) for part in step.parts)
+    return [block for blocks in found if isinstance(blocks, list) for block in blocks]
+
+
+def _metadata(part: Part, provider: str) -> Mapping[str, object]:
+    found: Mapping[str, object] = part.get("providerMetadata", {}).get(provider, {})
+    return found

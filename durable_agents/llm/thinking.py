@@ -1,0 +1,43 @@
+"""Leave Claude's thinking out of a request that Claude would refuse because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+
+from durable_agents.llm.price_list import listed
+from durable_agents.llm.types import Message
+
+THINKING = frozenset({"thinking", "reasoning_effort"})
+"""Settings that let a model think before it answers."""
+
+
+def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
+    """Return whether Claude would refuse these settings because of its thinking: they require each answer to begin with
+    it, but the tool calls since the user's last message were made without.
+
+    This happens when another model, or one without thinking, began the answer. Claude then answers without thinking,
+    once.
+    """
+    if "claude" not in model:
+        return False
+    if "thinking" in settings:
+        thinking = settings["thinking"]
+        is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
+    else:  # older Claude models require it, newer ones do not
+        is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
+    since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
+    calling = next((message for message in since_asked if message.get("tool_calls")), None)
+    if calling is None or not is_required:
+        return False
+    return "thinking_blocks" not in calling and not isinstance(calling.get("content"), list)
+
+
+def without_thoughts(message: Message) -> Message:
+    """Return the message without Claude's thoughts."""
+    kept: Message = {**message}
+    kept.pop("thinking_blocks", None)
+    content = message.get("content")
+    if message["role"] == "assistant" and isinstance(content, list):
+        kept["content"] = [block for block in content if block["type"] != "thinking"]
+    return kept

@@ -1,0 +1,149 @@
+"""Send hints to browsers on a thread of its own, so that no request and no worker waits for the channel layer.
+
+One sender per process. It holds a bounded number of hints and a handful of connections, whatever there is to send. A
+hint that cannot be sent is dropped: browsers look at the rows every few seconds without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from durable_agents.logs import Repeated
+
+Message = dict[str, Any]
+
+LANES = 4
+"""Number of queues and connections. Hints of one group keep their order; different groups may be sent concurrently."""
+LANE_SIZE = 250
+SEND_SECONDS = 1.0
+"""How long the channel layer may take for one hint."""
+STALE_SECONDS = 5.0
+"""Older hints are dropped: by then the rows were polled anyway."""
+EXIT_SECONDS = 1.0
+"""How long a process that ends waits for its last hints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hint:
+    """One message to one group of the channel layer."""
+
+    group: str
+    message: Message
+    made_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether it is too old to be useful."""
+        return time.monotonic() - self.made_at > STALE_SECONDS
+
+    async def send(self) -> None:
+        """Send it over the project's channel layer, if there is one. Raises TimeoutError, and what the layer raises."""
+        from channels.layers import get_channel_layer  # noqa: PLC0415 - workers may do without
+
+        layer = get_channel_layer()
+        if self.is_stale:
+            raise TimeoutError("the channel layer is too slow")
+        if layer is not None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await layer.group_send(self.group, self.message)
+
+
+class Lane:
+    """A queue of hints that are sent one after the other."""
+
+    def __init__(self) -> None:
+        self.hints: deque[Hint] = deque()
+        self.is_sending = False
+        self._arrived = asyncio.Event()
+
+    def wake(self) -> None:
+        """Wake up ``next`` after a hint was added. Call it on the sender's event loop."""
+        self._arrived.set()
+
+    async def next(self) -> Hint:
+        """Wait for the oldest hint and take it."""
+        while not self.hints:
+            self.is_sending = False
+            self._arrived.clear()
+            await self._arrived.wait()
+        self.is_sending = True
+        return self.hints.popleft()
+
+    async def send_all(self, trouble: Repeated) -> None:
+        """Send the hints as they come, in an endless loop. What fails is reported as trouble, and dropped."""
+        while True:
+            hint = await self.next()
+            try:
+                await hint.send()
+            except (Exception, asyncio.CancelledError) as error:  # this task is never cancelled: a layer's own
+                trouble.note(error)
+            else:
+                trouble.tell()
+
+
+class ClientSender:
+    """An event loop in a daemon thread, started with the first hint."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: a forked child has neither its parent's thread nor its connections."""
+        self._lock = threading.Lock()
+        self._lanes = [Lane() for _ in range(LANES)]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._dropped = Repeated("browsers were not told", action="ring_browsers")
+
+    def put(self, group: str, message: Message) -> None:
+        """Send a message soon, from any thread, without waiting. Where there is no room the oldest hint is dropped."""
+        lane = self._lanes[hash(group) % LANES]
+        with self._lock:
+            if self._loop is None:
+                # Not at import: Python threads do not survive a fork, and a qcluster forks its workers after imports.
+                self._loop = asyncio.new_event_loop()
+                run = threading.Thread(target=self._run, args=(self._loop,), name="durable_agents hints", daemon=True)
+                run.start()
+            loop = self._loop
+            is_full = len(lane.hints) >= LANE_SIZE
+            if is_full:
+                lane.hints.popleft()
+            lane.hints.append(Hint(group=group, message=message))
+        if is_full:
+            self._dropped.note("too many hints wait")
+        loop.call_soon_threadsafe(lane.wake)
+
+    def settle(self, seconds: float) -> None:
+        """Wait until everything is sent or dropped, at most for this long."""
+        deadline = time.monotonic() + seconds
+        while any(lane.hints or lane.is_sending for lane in self._lanes) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        # A task for each lane, not for each hint: a hundred answers at once would need more connections than redis-py's
+        # pool has.
+        loop.run_until_complete(asyncio.wait([loop.create_task(lane.send_all(self._dropped)) for lane in self._lanes]))
+
+
+_sender = ClientSender()
+
+
+def sender() -> ClientSender:
+    """Return the sender of this process."""
+    return _sender
+
+
+def flush_notifications(seconds: float) -> None:
+    """Wait until this process has sent or dropped all its hints, at most for this long."""
+    _sender.settle(seconds)
+
+
+os.register_at_fork(after_in_child=_sender.reset)
+atexit.register(flush_notifications, EXIT_SECONDS)

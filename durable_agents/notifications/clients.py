@@ -1,0 +1,84 @@
+"""Notify browsers over the channel layer that a thread has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from durable_agents.logs import log
+from durable_agents.notifications.client_sender import Message, sender
+
+CLOSE_SECONDS = 1.0
+
+_publisher: Callable[[str, Message], None] | None = None
+
+
+def group_of(thread_id: UUID) -> str:
+    """Return the name of the channel-layer group of a thread; made from the primary key, never from client text."""
+    return f"durable_agents.{thread_id.hex}"
+
+
+def layer_crosses_processes() -> bool:
+    """Whether the project's channel layer carries messages from workers to web processes."""
+    from channels.layers import InMemoryChannelLayer, get_channel_layer  # noqa: PLC0415 - workers may do without
+
+    layer = get_channel_layer()
+    return layer is not None and not isinstance(layer, InMemoryChannelLayer)
+
+
+def notify_clients(thread_id: UUID, *, using: str) -> None:
+    """Notify, after commit, the browsers that follow the thread to look past their cursor."""
+    message = {"type": "thread.changed", "thread": str(thread_id)}
+    transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
+
+
+def publish(thread_id: UUID, message: Message) -> None:
+    """Send a message to the browsers that follow the thread, soon. Never raises and never waits."""
+    if not layer_crosses_processes():
+        return  # the poller of each web process sees the rows
+    try:
+        (_publisher or sender().put)(group_of(thread_id), message)
+    except Exception:
+        log(logging.WARNING, "browsers were not told", action="ring_browsers", thread=thread_id)
+
+
+def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
+    """Pass messages to this function instead of the sender; None restores the sender."""
+    global _publisher  # noqa: PLW0603 - for the tests of a project, one at a time
+    _publisher = publisher
+
+
+def layer_to_receive_from() -> Any:
+    """Return a channel layer for one receiver.
+
+    A layer of ``channels_redis`` has one lock for all its readers, and a buffer whose size they share, so the receiver
+    gets a layer object of its own, separate from that of the project's consumers. Other layers may keep their messages
+    in the object: for those, the receiver shares the project's.
+    """
+    from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
+    from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415
+
+    layer = get_channel_layer()
+    return channel_layers.make_backend(DEFAULT_CHANNEL_LAYER) if _is_of_channels_redis(layer) else layer
+
+
+async def close_layer(layer: Any) -> None:
+    """Close the connections of a layer that ``layer_to_receive_from`` made. Takes a second at most; never raises."""
+    if not _is_of_channels_redis(layer):
+        return
+    # ``flush`` of the layer with queues in Redis would delete everybody's messages; that of the other only disconnects.
+    close = layer.close_pools if hasattr(type(layer), "close_pools") else layer.flush
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await close()
+    except Exception as error:
+        log(logging.DEBUG, "a channel layer was not closed", action="watch", problem=type(error).__name__)
+
+
+def _is_of_channels_redis(layer: object) -> bool:
+    return any(one.__module__.startswith("channels_redis.") for one in type(layer).__mro__)

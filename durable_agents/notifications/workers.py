@@ -1,0 +1,133 @@
+"""Notify workers with django-q2 tasks that say "there may be work" and name a cluster, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from durable_agents.conf import cluster_of
+from durable_agents.databases import discard_after
+from durable_agents.logs import log
+from durable_agents.notifications.worker_sender import WorkerSender
+
+WORK = "durable_agents.engine.work"
+SOCKET_TIMEOUT_SECONDS = 1
+CLOCKS_APART = timedelta(days=365)
+
+_answered_here: dict[str, Callable[[], None]] = {}
+
+
+def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) -> None:
+    """Wake a worker of ``cluster`` that is in ``work`` within its own process, without the queue."""
+    if wake is None:
+        _answered_here.pop(cluster, None)
+    else:
+        _answered_here[cluster] = wake
+
+
+def notify_workers(pools: Iterable[str], *, using: str) -> None:
+    """Notify, after commit, the clusters that serve these pools that there may be work."""
+    for cluster in sorted({cluster_of(pool) for pool in pools}):
+        # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+        def notify(cluster: str = cluster) -> None:
+            _notify(cluster)
+
+        transaction.on_commit(notify, using=using, robust=True)
+
+
+def _notify(cluster: str) -> None:
+    wake = _answered_here.get(cluster)
+    if wake is not None:
+        wake()
+    else:
+        notify_cluster(cluster)
+
+
+def notify_cluster(cluster: str) -> bool:
+    """Put a notification into the cluster's queue. Returns whether one is in it; never raises.
+
+    A broker that is reached through a socket may take a second, once; while it fails, the notification comes later.
+    """
+    from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
+
+    # With django-q2's own broker on the ORM the queue is a table; all others are reached through a socket.
+    is_table = bool(Conf.ORM) and not (Conf.BROKER_CLASS or Conf.IRON_MQ or isinstance(Conf.SQS, dict))
+    if not is_table:
+        return _worker_sender.tell(cluster)
+    try:
+        _enqueue(cluster)
+    except Exception as error:
+        discard_after(error)
+        message = "workers were not told: the broker does not answer"
+        log(logging.WARNING, message, action="ring_workers", cluster=cluster, problem=type(error).__name__)
+        return False
+    return True
+
+
+def _enqueue(cluster: str) -> None:
+    from django_q.tasks import async_task  # noqa: PLC0415 - as above
+
+    options: dict[str, Any] = {"cluster": cluster, "save": False, "ack_failure": True, "timeout": -1, "sync": False}
+    broker = _broker(cluster, os.getpid())
+    # The receiver of a notification that has not been taken yet will find everything.
+    if not (isinstance(broker, _TableBroker) and broker.is_still_queued()):
+        async_task(WORK, cluster, q_options=options | {"broker": broker})
+
+
+_worker_sender = WorkerSender(_enqueue)
+
+
+os.register_at_fork(after_in_child=_worker_sender.reset)
+
+
+@cache
+def _broker(cluster: str, pid: int) -> Any:
+    """Return one broker per process and cluster, which times out after a second where it uses a socket."""
+    from django_q.brokers import get_broker  # noqa: PLC0415 - as above
+    from django_q.brokers.orm import ORM  # noqa: PLC0415
+
+    broker: Any = get_broker(cluster)
+    if isinstance(broker, ORM):
+        return _TableBroker(broker.list_key)
+    pool = getattr(broker.connection, "connection_pool", None)
+    if pool is not None:
+        pool.connection_kwargs.update(
+            socket_timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+            retry=None,  # redis-py would try ten times
+        )
+    return broker
+
+
+class _TableBroker:
+    """Puts tasks into django-q2's table on the current connection; django-q2's own broker closes that one each time."""
+
+    def __init__(self, list_key: str) -> None:
+        self.list_key = list_key
+        self.last: int | None = None
+        # A worker's clock may be behind this one, and it takes no task whose lock time is still to come.
+        self.lock = timezone.now() - CLOCKS_APART
+
+    @property
+    def _rows(self) -> Any:
+        from django_q.conf import Conf  # noqa: PLC0415 - as above
+        from django_q.models import OrmQ  # noqa: PLC0415
+
+        return OrmQ.objects.using(Conf.ORM)
+
+    def enqueue(self, payload: str) -> int:
+        """Store a task, due now; returns its key."""
+        row = self._rows.create(key=self.list_key, payload=payload, lock=self.lock)
+        self.last = row.pk
+        return int(row.pk)
+
+    def is_still_queued(self) -> bool:
+        """Whether the last notification of this process has not been taken yet."""
+        return self.last is not None and self._rows.filter(pk=self.last, lock=self.lock).exists()

@@ -1,0 +1,393 @@
+"""Follow a thread until it is at rest by reading its rows again and again.
+
+Each read yields what is new, and the cursor that comes with a chunk says how far that is. One generator of reads serves
+both the function that sleeps between them and the one that awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.db.models import Min
+
+from durable_agents.exceptions import InvalidCursorError, ThreadNotFoundError, WaitTimeoutError
+from durable_agents.lifecycle import database, id_of, notify_overdue
+from durable_agents.models import (
+    OPEN_STREAM_STATES,
+    Delta,
+    Message,
+    Stream,
+    StreamState,
+    Thread,
+    ThreadStatus,
+    ToolCall,
+)
+from durable_agents.parts import Chunk
+from durable_agents.reading.ui_chunks import BEGINNING, Place, PlacedChunk, call_chunks, placed, step_chunks, unsent
+from durable_agents.transcript import stream_open_at
+
+POLL_SECONDS = 0.1
+MAX_POLL_SECONDS = 0.5
+HEAL_SECONDS = 5
+"""Workers are notified again of a followed row that has been due for this long."""
+
+T = TypeVar("T")
+Reads: TypeAlias = Iterator[list[T] | float]
+"""Yields the results of each read, and between the reads the seconds to wait."""
+
+_CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.([0-3])\.([0-9a-f]{32}|)", re.ASCII)
+FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
+_WHOLE_STEP = Place(2**31, 0)
+
+
+def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Iterator[tuple[str, Chunk]]:
+    """Follow a thread until it is at rest: yield pairs of a cursor and a UI message chunk, as they come.
+
+    Without a cursor it begins with the latest answer, from its start. With the cursor of any chunk it continues right
+    after that one, in any process and however much later: what was committed meanwhile comes first. A thread that is at
+    rest and has nothing new ends at once.
+
+    The chunks are those of the AI SDK's UI message stream: ``start`` (with the message's id), for each step
+    ``start-step``, text, reasoning and tool chunks and ``finish-step``, and at the end ``finish``, ``abort`` (stopped)
+    or ``error`` (failed). ``reset-step`` takes back the content of the current step: another attempt begins it anew.
+    That chunk and ``tool-approval-response`` came with version 7 of the SDK; older clients do not understand them.
+
+    Raises InvalidCursorError, and ThreadNotFoundError also when the thread is deleted meanwhile. Inside a transaction
+    it yields what is stored and raises RuntimeError where it would have to wait.
+    """
+    return _sleeping(_reads(Follower(id_of(thread), _position(cursor))))
+
+
+def astream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> AsyncIterator[tuple[str, Chunk]]:
+    """Follow a thread as ``stream_thread`` does, from a coroutine: ``async for cursor, chunk in
+    astream_thread(thread)``. It occupies no thread while it waits.
+    """
+    return _awaiting(_reads(Follower(id_of(thread), _position(cursor))))
+
+
+def wait_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
+    """Wait until the thread is at rest, and return it as it is then; None waits without limit.
+
+    Raises WaitTimeoutError when it is not at rest in time (the run goes on), and ThreadNotFoundError also when it is
+    deleted meanwhile. Raises RuntimeError inside a transaction, where it would wait for ever: no worker sees what is
+    not committed. In a test's own transaction it returns a thread that is at rest already.
+    """
+    [row] = _sleeping(_reads_until_rest(id_of(thread), timeout_seconds))
+    return row
+
+
+async def await_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
+    """Wait as ``wait_for_thread`` does, from a coroutine: await it. It occupies no thread while it waits."""
+    [row] = [row async for row in _awaiting(_reads_until_rest(id_of(thread), timeout_seconds))]
+    return row
+
+
+# ---------------------------------------------------------------------------------------------------------- cursors
+
+
+class Phase(IntEnum):
+    """What the next chunk follows."""
+
+    BETWEEN_STEPS = 0
+    IN_STEP = 1
+    IN_CALLS = 2  # in a step that is not committed and has begun a call
+    AT_REST = 3
+
+
+@dataclass(kw_only=True)
+class Position:
+    """How much of a thread was sent: durable changes up to ``rev``, the step of stream ``number`` up to ``place``, all
+    within one answer.
+    """
+
+    rev: int
+    phase: Phase
+    number: int = 0
+    place: Place = BEGINNING
+    message_id: UUID | None = None
+
+    def __str__(self) -> str:
+        message = self.message_id.hex if self.message_id else ""
+        return f"{self.rev}.{self.number}.{self.place.part}.{self.place.offset}.{self.phase:d}.{message}"
+
+
+def _position(cursor: str | None) -> Position | None:
+    if cursor is None:
+        return None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise InvalidCursorError(cursor)
+    rev, number, part, offset, phase = map(int, match.groups()[:5])
+    return Position(
+        rev=rev,
+        phase=Phase(phase),
+        number=number,
+        place=Place(part, offset),
+        message_id=UUID(match[6]) if match[6] else None,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ looks
+
+
+class Follower:
+    """Converts the news of one thread to chunks. Synchronous: call it where the ORM may be used."""
+
+    def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
+        self.thread_id = thread_id
+        self._knows_7 = knows_7
+        self._thread: Thread | None = None
+        self._start = position
+        self._at = position or Position(rev=0, phase=Phase.AT_REST)
+        self._has_begun = False
+        self._deltas_of: UUID | None = None
+        self._last_seq = -1
+        self._read = BEGINNING
+        """How far the stored deltas of the open stream were read."""
+
+    def read(self) -> Iterator[tuple[str, Chunk]]:
+        """Yield what is new, each chunk with the cursor after it. Raises ThreadNotFoundError, and InvalidCursorError
+        for the cursor of another thread.
+        """
+        self._thread = thread = row_of(self.thread_id)
+        if not self._has_begun:
+            self._begin(thread)
+        # The durable changes first: they may close the step whose deltas would come next.
+        for chunks in (self._changes(thread), self._open_step(thread)):
+            for chunk in chunks:
+                yield str(self._at), chunk
+        if thread.is_running or self._at.phase == Phase.AT_REST:
+            return
+        for chunk in self._finish_step():
+            yield str(self._at), chunk
+        self._at.phase = Phase.AT_REST
+        yield str(self._at), last_chunk(thread)
+
+    @property
+    def thread(self) -> Thread:
+        """The thread as of the last read. Raises ValueError before the first one."""
+        if self._thread is None:
+            raise ValueError(f"Thread {self.thread_id} was not read yet.")
+        return self._thread
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the thread was at rest at the last read."""
+        return not self.thread.is_running
+
+    def _begin(self, thread: Thread) -> None:
+        """Check the cursor; without one, begin before the latest answer."""
+        self._has_begun = True
+        start = self._start
+        if start is None:
+            latest = latest_answer_of(thread)
+            begun = beginning_of(latest.pk) if latest else None
+            self._at = begun or Position(rev=thread.rev, phase=Phase.AT_REST)
+        elif start.rev > thread.rev or start.number > thread.last_number:
+            raise InvalidCursorError(start)
+        elif start.message_id is not None:
+            messages = Message.objects.using(database()).filter(thread=thread)
+            if not messages.filter(pk=start.message_id).exists():
+                raise InvalidCursorError(start)
+
+    def _changes(self, thread: Thread) -> Iterator[Chunk]:
+        """Yield closed steps and changed calls, in the order of their revs."""
+        if thread.rev == self._at.rev:
+            return
+        # What has changed since the thread was read comes with the next read: each query sees its own moment.
+        changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
+        streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
+        calls = ToolCall.objects.using(database()).filter(**changed)
+        for row in sorted([*streams.select_related("message"), *calls], key=lambda row: row.rev):
+            if isinstance(row, Stream):
+                yield from self._closed_step(row)
+            elif row.message_id == self._at.message_id:
+                chunks = list(call_chunks(row, knows_7=self._knows_7))
+                yield from chunks[:-1]  # a client that resumes after one of these gets all of them again
+                self._at.rev = row.rev
+                yield from chunks[-1:]
+            self._at.rev = row.rev
+        self._at.rev = thread.rev
+
+    def _closed_step(self, stream: Stream) -> Iterator[Chunk]:
+        if stream.answer.superseded_at is not None and stream.message_id != self._at.message_id:
+            return  # its answer was replaced before any of it was sent
+        yield from self._switch_to(stream)
+        is_taken_back = not stream.parts or (self._at.phase == Phase.IN_CALLS and stream.state == StreamState.ABORTED)
+        if is_taken_back and self._at.place > BEGINNING:
+            self._at.place, self._at.phase = BEGINNING, Phase.BETWEEN_STEPS
+            yield {"type": "reset-step"}
+        yield from self._advance(placed(step_chunks(stream.parts), number=stream.number))
+
+    def _open_step(self, thread: Thread) -> Iterator[Chunk]:
+        stream = stream_open_at(thread)
+        if stream is None:
+            return
+        yield from self._switch_to(stream)
+        # What a client has seen is counted in its content, what was read in deltas: they differ after a resume.
+        if stream.pk != self._deltas_of:
+            self._deltas_of, self._last_seq, self._read = stream.pk, -1, BEGINNING
+        deltas = list(Delta.objects.using(database()).after(stream.pk, self._last_seq).values_list("seq", "chunks"))
+        chunks = list(placed((chunk for _, chunks in deltas for chunk in chunks), number=stream.number, at=self._read))
+        if chunks:
+            self._last_seq, self._read = deltas[-1][0], chunks[-1][0]
+        yield from self._advance(chunks)
+
+    def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
+        """If this stream belongs to another message, end the previous step and begin that message."""
+        at = self._at
+        if (stream.number, stream.message_id) == (at.number, at.message_id):
+            return
+        yield from self._finish_step()
+        if stream.message_id != at.message_id:
+            at.message_id, at.phase = stream.message_id, Phase.BETWEEN_STEPS
+            yield {"type": "start", "messageId": stream.answer.shown_id}
+        at.number, at.place, at.phase = stream.number, BEGINNING, Phase.BETWEEN_STEPS
+
+    def _advance(self, chunks: Iterable[PlacedChunk]) -> Iterator[Chunk]:
+        """Yield what was not sent yet of these chunks, and move the position past it."""
+        for place, chunk in unsent(chunks, self._at.place):
+            self._at.place = place
+            if chunk["type"] == "tool-input-start":
+                self._at.phase = Phase.IN_CALLS
+            elif self._at.phase != Phase.IN_CALLS:
+                self._at.phase = Phase.IN_STEP
+            yield chunk
+
+    def _finish_step(self) -> Iterator[Chunk]:
+        if self._at.phase in {Phase.IN_STEP, Phase.IN_CALLS}:
+            self._at.phase = Phase.BETWEEN_STEPS
+            yield {"type": "finish-step"}
+
+
+def row_of(thread_id: UUID) -> Thread:
+    """Return the current row of the thread. Raises ThreadNotFoundError."""
+    row = Thread.objects.using(database()).filter(pk=thread_id).first()
+    if row is None:
+        raise ThreadNotFoundError(thread_id)
+    return row
+
+
+def latest_answer_of(thread: Thread) -> Message | None:
+    """Return the answer that was begun last and is still valid."""
+    streams = Stream.objects.using(database()).filter(thread=thread, message__superseded_at=None)
+    last = streams.order_by("-number").select_related("message").only("message").first()
+    return last.message if last else None
+
+
+def beginning_of(message_id: UUID) -> Position | None:
+    """Return the position right before an answer; None for one without an attempt in progress or committed."""
+    streams = Stream.objects.using(database()).filter(message_id=message_id)
+    first: int | None = streams.aggregate(rev=Min("rev"))["rev"]
+    return None if first is None else Position(rev=first - 1, phase=Phase.BETWEEN_STEPS)
+
+
+def position_after(answer: Message, *, steps: int) -> Position | None:
+    """Return the position after this many committed steps of an answer; None for zero."""
+    shown = list(Stream.objects.using(database()).in_transcript().filter(message=answer).order_by("number")[:steps])
+    if not shown:
+        return None
+    last = shown[-1]
+    return Position(
+        rev=last.rev, phase=Phase.BETWEEN_STEPS, number=last.number, place=_WHOLE_STEP, message_id=answer.pk
+    )
+
+
+def last_chunk(thread: Thread) -> Chunk:
+    """Return the chunk for the end of the run of a thread at rest."""
+    if thread.status == ThreadStatus.STOPPED:
+        return {"type": "abort"}
+    if thread.status == ThreadStatus.FAILED:
+        return {"type": "error", "errorText": thread.error_message}
+    streams = Stream.objects.using(database()).filter(thread=thread, number=thread.last_number)
+    reason = streams.values_list("finish_reason", flat=True).first()
+    return {"type": "finish", "finishReason": reason if reason in FINISH_REASONS else "other"}
+
+
+def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
+    """Yield the news of a thread until it is at rest."""
+    pace = _Pace(follower.thread_id)
+    while True:
+        news = list(follower.read())
+        yield news
+        if follower.is_over:
+            return
+        yield pace.pause(is_quiet=not news)
+
+
+def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[Thread]:
+    """Yield the seconds to wait between reads, and at the end the thread."""
+    pace = _Pace(thread_id)
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    # Django's TestCase wraps each test in a transaction, and marks it: there a thread may be at rest already, after
+    # ``run_until_idle``.
+    blocks: list[Any] = connections[database()].atomic_blocks
+    if _is_in_transaction() and not (blocks and all(block._from_testcase for block in blocks)):
+        raise _never_at_rest(thread_id)
+    while (thread := row_of(thread_id)).is_running:
+        pause = pace.pause(is_quiet=True)
+        left = pause if deadline is None else deadline - time.monotonic()
+        if left <= 0:
+            raise WaitTimeoutError(f"Thread {thread_id} is not at rest after {timeout_seconds} s. The run goes on.")
+        yield min(pause, left)
+    yield [thread]
+
+
+class _Pace:
+    """How long to wait between two reads of a thread: shortly while there is news, longer when it is quiet."""
+
+    def __init__(self, thread_id: UUID) -> None:
+        self._thread_id = thread_id
+        self._seconds = POLL_SECONDS
+        self._notified_at = time.monotonic()
+
+    def pause(self, *, is_quiet: bool) -> float:
+        """Return the seconds until the next read. Raises RuntimeError inside a transaction."""
+        if _is_in_transaction():
+            raise _never_at_rest(self._thread_id)
+        if time.monotonic() - self._notified_at > HEAL_SECONDS:
+            self._notified_at = time.monotonic()
+            notify_overdue([self._thread_id], seconds=HEAL_SECONDS)
+        self._seconds = min(self._seconds * 1.2, MAX_POLL_SECONDS) if is_quiet else POLL_SECONDS
+        return self._seconds
+
+
+def _is_in_transaction() -> bool:
+    connection = connections[database()]
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def _never_at_rest(thread_id: UUID) -> RuntimeError:
+    return RuntimeError(
+        f"Thread {thread_id} cannot be waited for inside a transaction: workers do not see what is not committed, and "
+        "on SQLite they wait for its end. Wait after the transaction; in a TestCase, call run_until_idle() before."
+    )
+
+
+def _sleeping(reads: Reads[T]) -> Iterator[T]:
+    for news in reads:
+        if isinstance(news, list):
+            yield from news
+        else:
+            time.sleep(news)
+
+
+async def _awaiting(reads: Reads[T]) -> AsyncIterator[T]:
+    # A StopIteration cannot leave a coroutine: the end is None. The ORM is used in one thread for all callers, as
+    # Django's own async methods do.
+    read_next = sync_to_async(lambda: next(reads, None), thread_sensitive=True)
+    while (news := await read_next()) is not None:
+        if isinstance(news, list):
+            for item in news:
+                yield item
+        else:
+            await asyncio.sleep(news)

@@ -1,0 +1,215 @@
+"""Stream one answer to a client of the AI SDK: from its start, or from the client's position, until the client has to
+act, the answer is closed, or the run is over.
+
+Only chunks that every major version of the SDK from 6 on understands are sent; ``reset-step``, which takes back an
+attempt, and a person's decision about a call are sent only to clients that declare version 7. Format: AI SDK, "UI
+message stream", ``uiMessageChunkSchema``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from durable_agents.agents import registry
+from durable_agents.lifecycle import database
+from durable_agents.models import Message, Role, Stream, Thread, ThreadStatus, ToolCall
+from durable_agents.parts import Chunk, Part
+from durable_agents.reading.follow_run import (
+    FINISH_REASONS,
+    Follower,
+    beginning_of,
+    last_chunk,
+    position_after,
+    row_of,
+)
+from durable_agents.reading.usage import usage_metadata
+from durable_agents.times import to_iso
+
+_ENDS = frozenset({"finish", "abort", "error"})
+_STATES = {
+    "tool-output-available": "output-available",
+    "tool-output-error": "output-error",
+    "tool-output-denied": "output-denied",
+    "tool-approval-request": "approval-requested",
+    "tool-approval-response": "approval-responded",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """How much of an answer a client shows that wants to continue it, by its own account."""
+
+    steps: int = 0
+    calls: Mapping[str, Part] = field(default_factory=dict)
+    """Its tool parts, by the id of their calls."""
+
+    def shows(self, chunk: Chunk) -> bool:
+        """Whether the client already shows this chunk of a call."""
+        part = self.calls.get(chunk.get("toolCallId") or chunk["approvalId"], {})
+        approval = part.get("approval")
+        if chunk["type"] == "tool-approval-response":
+            return isinstance(approval, dict) and approval.get("approved") == chunk["approved"]
+        if chunk["type"] == "tool-approval-request":
+            return isinstance(approval, dict)
+        if part.get("state") != _STATES[chunk["type"]]:
+            return False
+        is_same = part.get("output") == chunk.get("output")
+        return is_same and bool(part.get("preliminary")) == bool(chunk.get("preliminary"))
+
+
+def waits_for_others(thread: Thread) -> bool:
+    """Whether the run waits for people, browsers or services only, in the state in which the thread was read."""
+    if thread.status != ThreadStatus.AWAITING_TOOL_RESULTS:
+        return False
+    calls = list(ToolCall.objects.using(database()).open().filter(thread=thread))
+    if not calls or any(call.waits_for_worker for call in calls):
+        return False
+    return Thread.objects.using(database()).filter(pk=thread.pk, rev=thread.rev).exists()
+
+
+class AnswerStream:
+    """Streams one answer: the one of this id, or the first one after a user's message. Synchronous: call it where the
+    ORM may be used.
+    """
+
+    def __init__(
+        self,
+        thread_id: UUID,
+        *,
+        answer: Message | None = None,
+        question: Message | None = None,
+        seen: Seen | None = None,
+        knows_7: bool = False,
+    ) -> None:
+        self.thread_id = thread_id
+        self.is_over = False
+        """Whether the stream has ended."""
+        self.is_cut = False
+        """Whether it has ended because of a reset attempt that the client cannot take back: it has to start again."""
+        self._answer = answer
+        self._question = question
+        self._seen = seen or Seen()
+        self._knows_7 = knows_7
+        self._follower: Follower | None = None
+        self._is_in_step = False
+        self._has_parts = False
+        """Whether the current step has any part yet."""
+        self._open: dict[str, str] = {}
+        """Texts and reasonings that have begun, by their id."""
+        self._drops_rest = False
+
+    def read(self) -> list[Chunk]:
+        """Return what is new. Raises ThreadNotFoundError."""
+        if self._follower is not None and self._answer is not None:
+            return list(self._news(self._follower, self._answer))
+        # The thread first: a run that began and ended between the two queries would seem to have no answer.
+        thread = row_of(self.thread_id)
+        if self._answer is None and self._question is not None:
+            self._answer = first_answer_to(self._question)
+        position = None
+        if self._answer is not None:
+            position = position_after(self._answer, steps=self._seen.steps) or beginning_of(self._answer.pk)
+        if position is None or self._answer is None:
+            if not thread.is_running:
+                return list(self._end(thread, last_chunk(thread)))
+            is_waiting = waits_for_others(thread)
+            return list(self._end(thread, {"type": "finish", "finishReason": "tool-calls"})) if is_waiting else []
+        self._follower = Follower(self.thread_id, position, knows_7=self._knows_7)
+        metadata = {
+            "threadId": str(thread.pk),
+            "createdAt": to_iso(self._answer.created_at),
+            "status": str(thread.status),
+        }
+        start = {"type": "start", "messageId": self._answer.shown_id, "messageMetadata": metadata}
+        return [start, *self._news(self._follower, self._answer)]
+
+    def _news(self, follower: Follower, answer: Message) -> Iterator[Chunk]:
+        for _, chunk in follower.read():
+            yield from self._convert(follower.thread, answer, chunk)
+            if self.is_over:
+                return
+        if waits_for_others(follower.thread):
+            yield from self._end(follower.thread, {"type": "finish", "finishReason": "tool-calls"})
+
+    def _convert(self, thread: Thread, answer: Message, chunk: Chunk) -> Iterator[Chunk]:
+        kind = chunk["type"]
+        if kind in _ENDS:
+            yield from self._end(thread, chunk)
+        elif kind == "start":
+            if chunk["messageId"] != answer.shown_id:
+                yield from self._end(thread, _end_of(thread, answer))
+        elif kind != "reset-step":
+            if not self._drops_rest:
+                yield from self._pass_on(chunk)
+        elif self._has_parts and self._knows_7:
+            self._open.clear()
+            self._has_parts = False
+            yield chunk
+        elif self._has_parts and thread.is_running:
+            # Version 6 cannot take anything back. Its client sees a broken stream and asks for the answer again.
+            self.is_over = self.is_cut = True
+        elif self._has_parts:  # nothing else replaces it: what the client shows is closed as it is
+            self._drops_rest = True
+
+    def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
+        kind = chunk["type"]
+        if kind == "start-step":
+            if self._is_in_step:  # one that was reset: the client still shows it
+                return
+            self._is_in_step, self._has_parts = True, False
+        elif kind == "finish-step":
+            self._is_in_step = False
+        elif kind in _STATES:
+            if self._seen.shows(chunk):
+                return
+        else:
+            self._has_parts = True
+            # The AI SDK expects an end of each text that has begun, also of one that is broken off.
+            part, _, phase = kind.rpartition("-")
+            if phase == "start" and "id" in chunk:
+                self._open[chunk["id"]] = part
+            elif phase == "end":
+                self._open.pop(chunk["id"], None)
+        yield chunk
+
+    def _end(self, thread: Thread, chunk: Chunk) -> Iterator[Chunk]:
+        self.is_over = True
+        for part_id, kind in self._open.items():
+            yield {"type": f"{kind}-end", "id": part_id}
+        if self._is_in_step:
+            yield {"type": "finish-step"}
+        if chunk["type"] != "finish":
+            yield chunk
+            return
+        metadata = {"threadId": str(thread.pk), "status": str(thread.status)}
+        yield chunk | {"messageMetadata": metadata | (usage_metadata(self._answer) if self._answer else {})}
+
+
+def first_answer_to(question: Message) -> Message | None:
+    """Return the first answer after a user's message that is still valid; None while it is queued or has no answer."""
+    position = Message.objects.using(database()).filter(pk=question.pk).values_list("position", flat=True).first()
+    if position is None:
+        return None
+    answers = Message.objects.using(database()).filter(role=Role.ASSISTANT, superseded_at=None)
+    later = answers.filter(thread_id=question.thread_id, position__gt=position)
+    return later.order_by("position").first()
+
+
+def _end_of(thread: Thread, answer: Message) -> Chunk:
+    """Return how an answer ended that another one has followed: one that a message has steered has no end of its
+    own.
+    """
+    reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
+    reason = reasons.values_list("finish_reason", flat=True).first()
+    if reason == "stopped":
+        return {"type": "abort"}
+    agent = registry.find(thread.agent)
+    is_whole = reason in FINISH_REASONS and agent is not None and agent.when_busy == "queue"
+    return {"type": "finish", "finishReason": reason if is_whole else "tool-calls"}
+
+
+def steps_in(parts: Iterable[Part]) -> int:
+    """Return how many steps a client's message shows."""
+    return sum(1 for part in parts if part.get("type") == "step-start")

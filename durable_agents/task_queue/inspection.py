@@ -1,0 +1,91 @@
+"""Inspect django-q2 and the channel layer from outside, for the doctor, without changing anything."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from durable_agents.conf import cluster_of, default_cluster
+from durable_agents.notifications.clients import close_layer, layer_to_receive_from
+from durable_agents.notifications.workers import SOCKET_TIMEOUT_SECONDS
+from durable_agents.task_queue.schedule import SCHEDULE, SWEEP
+
+LATE_SECONDS = 180.0
+"""The sweep runs every minute, and django-q2 looks at its schedules about every thirty seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFacts:
+    """The state of the sweep's schedule."""
+
+    has_run: bool
+    late_by: timedelta
+    """How long ago it should have run; zero if it is not due yet."""
+    cluster_is_right: bool
+    is_switched_off: bool
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no cluster runs it."""
+        return self.late_by > timedelta(seconds=LATE_SECONDS)
+
+
+def queue_size(cluster: str) -> int:
+    """Return the number of waiting tasks in the queue of a cluster. Raises what the broker's library raises."""
+    broker = _broker(cluster)
+    broker.ping()
+    return int(broker.queue_size())
+
+
+def clusters_seen() -> int:
+    """Return the number of clusters that django-q2 reports as running. Zero may also mean that its cache is local to a
+    process.
+    """
+    from django_q.status import Stat  # noqa: PLC0415 - django-q2 reads its settings at import
+
+    return len(Stat.get_all(_broker(default_cluster())))
+
+
+def sweep_facts(now: datetime | None = None) -> SweepFacts | None:
+    """Return the schedule of the sweep, or None if there is none."""
+    from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
+
+    row = Schedule.objects.filter(name=SCHEDULE, func=SWEEP).order_by("pk").first()
+    if row is None:
+        return None
+    served_by = row.cluster or default_cluster()
+    return SweepFacts(
+        has_run=bool(row.task),
+        late_by=max((now or timezone.now()) - row.next_run, timedelta()),
+        cluster_is_right=served_by == cluster_of("agents"),
+        is_switched_off=row.repeats == 0,
+    )
+
+
+async def layer_round_trip(seconds: float) -> None:
+    """Send a message through the channel layer and wait for it. Raises TimeoutError, or what the layer raises."""
+    layer = layer_to_receive_from()
+    sent = {"type": "durable_agents.doctor"}
+    try:
+        async with asyncio.timeout(seconds):
+            channel = await layer.new_channel()
+            await layer.send(channel, sent)
+            await layer.receive(channel)
+    finally:
+        await close_layer(layer)
+
+
+def _broker(cluster: str) -> Any:
+    """Return the cluster's broker as django-q2 makes it, with short timeouts where it uses a socket."""
+    from django_q.brokers import get_broker  # noqa: PLC0415 - as above
+
+    broker: Any = get_broker(cluster)
+    pool = getattr(broker.connection, "connection_pool", None)
+    if pool is not None:
+        hurry = {"socket_timeout": SOCKET_TIMEOUT_SECONDS, "socket_connect_timeout": SOCKET_TIMEOUT_SECONDS}
+        pool.connection_kwargs.update(hurry, retry=None)
+    return broker

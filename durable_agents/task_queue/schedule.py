@@ -1,0 +1,32 @@
+"""Keep the schedule of the sweep in django-q2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from durable_agents.conf import cluster_of, default_cluster
+
+SWEEP = "durable_agents.engine.sweep"
+SCHEDULE = "durable_agents sweep"
+
+
+def schedule_sweep() -> None:
+    """Make sure that django-q2 runs the sweep every minute, on the cluster that serves agents."""
+    from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
+
+    cluster = cluster_of("agents")
+    wanted: dict[str, Any] = {
+        "func": SWEEP,
+        "schedule_type": Schedule.MINUTES,
+        "minutes": 1,
+        "cluster": None if cluster == default_cluster() else cluster,
+        "kwargs": "q_options={'save': False, 'ack_failure': True}",
+    }
+    known = Schedule.objects.filter(name=SCHEDULE).order_by("pk")
+    first = known.first()
+    if first is None:
+        Schedule.objects.create(name=SCHEDULE, **wanted)
+        first = known[0]
+    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two workers started at once
+    if first.cluster != wanted["cluster"]:
+        Schedule.objects.filter(pk=first.pk).update(**wanted)

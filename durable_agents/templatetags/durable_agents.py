@@ -1,0 +1,122 @@
+"""Template tags: a chat, a list of threads, and the import map of the JavaScript modules.
+
+    {% load durable_agents %}
+    {% durable_chat thread %}
+
+The script tags carry the nonce of the page's Content-Security-Policy, of Django 6 or django-csp, where there is one.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django import template
+from django.conf import settings
+from django.http import HttpRequest
+from django.middleware.csrf import get_token
+from django.templatetags.static import static
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from durable_agents.live.reader import ThreadReader
+from durable_agents.models import Thread
+from durable_agents.parts import text_of
+from durable_agents.templatetags.chat_texts import TEXTS
+
+MODULES = {
+    "django-durable-agents": "durable-agents",
+    "django-durable-agents/react": "react",
+    "django-durable-agents/element": "element",
+    "django-durable-agents/markdown": "markdown",
+}
+"""What modules are imported as, and their files."""
+SHOWN_WITHOUT_SCRIPTS = 20
+"""How many messages a page shows where scripts do not run."""
+
+register = template.Library()
+
+
+@register.inclusion_tag("durable_agents/chat.html", takes_context=True)
+def durable_chat(
+    context: template.Context, thread: Thread | UUID | str | None = None, **attributes: object
+) -> dict[str, object]:
+    """Render `<durable-chat>` and its script. Without a thread, the first message begins one.
+
+    Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … Where
+    scripts do not run, the page shows the thread's last messages.
+    """
+    identity = thread.pk if isinstance(thread, Thread) else thread
+    return _element(context, "durable-chat", {"thread-id": identity} | attributes) | {"messages": _said_in(thread)}
+
+
+@register.inclusion_tag("durable_agents/chat.html", takes_context=True)
+def durable_thread_list(context: template.Context, **attributes: object) -> dict[str, object]:
+    """Render `<durable-thread-list>` and its script. `for="id"` names the chat that shows the chosen thread."""
+    return _element(context, "durable-thread-list", attributes)
+
+
+@register.simple_tag(takes_context=True)
+def durable_agents_importmap(context: template.Context, **more: str) -> SafeString:
+    """Render the import map with which scripts of the page import the package's modules by name.
+
+    Further arguments add modules: `react="myapp/react.js"` names a static file. A page may have one import map; it
+    stands before its module scripts. The files are the minified ones unless `DEBUG` is on.
+    """
+    suffix = ".js" if settings.DEBUG else ".min.js"
+    imports = {name: static(f"durable_agents/{file}{suffix}") for name, file in MODULES.items()}
+    imports |= {name: static(path) for name, path in more.items()}
+    # The characters that could end a script element are not in JSON as it stands here.
+    written = json.dumps({"imports": imports}).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return format_html('<script type="importmap"{}>{}</script>', _nonce_attribute(context), SafeString(written))
+
+
+def _element(context: template.Context, name: str, attributes: Mapping[str, object]) -> dict[str, object]:
+    request: HttpRequest | None = context.get("request")
+    known: dict[str, object] = {
+        "api-url": _api_url(),
+        "texts": {key: str(text) for key, text in TEXTS.items()},
+        "csrf-token": get_token(request) if request is not None else None,
+    }
+    given = {key.replace("_", "-"): value for key, value in attributes.items()}
+    return {"name": name, "attributes": _written(known | given), "nonce": _nonce(context)}
+
+
+def _written(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return attributes as HTML has them: none for None and False, empty for True, JSON for a list or mapping."""
+    return [
+        (name, "" if value is True else json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value))
+        for name, value in attributes.items()
+        if value is not None and value is not False
+    ]
+
+
+def _api_url() -> str:
+    """Return where the project has mounted the API."""
+    try:
+        return reverse("durable_agents:threads").removesuffix("threads/")
+    except NoReverseMatch:
+        raise NoReverseMatch(
+            'Add path("agents/", include("durable_agents.urls")) to the URLs of the project.'
+        ) from None
+
+
+def _said_in(thread: Thread | UUID | str | None) -> list[dict[str, str]]:
+    if thread is None:
+        return []
+    identity = thread.pk if isinstance(thread, Thread) else UUID(str(thread))
+    messages = ThreadReader(identity).snapshot(tail=SHOWN_WITHOUT_SCRIPTS)["messages"]
+    said = [{"role": message["role"], "text": text_of(message["parts"])} for message in messages]
+    return [message for message in said if message["text"]]
+
+
+def _nonce(context: template.Context) -> str:
+    """Return the nonce of the page's policy; reading it makes Django and django-csp put it into the header."""
+    request: Any = context.get("request")
+    return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")
+
+
+def _nonce_attribute(context: template.Context) -> SafeString:
+    nonce = _nonce(context)
+    return format_html(' nonce="{}"', nonce) if nonce else SafeString("")

@@ -1,0 +1,34 @@
+"""Keep notifications inside the process during tests: no broker and no channel layer is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from durable_agents import notifications
+from durable_agents.conf import cluster_of, config
+
+_depth = 0
+
+
+@contextmanager
+def notifications_muted() -> Iterator[None]:
+    """Send no notifications within the block. Rows are due all the same."""
+    global _depth  # noqa: PLW0603 - blocks nest, in one thread at a time
+    _depth += 1
+    clusters = {cluster_of(pool) for pool in config().pools}
+    for cluster in clusters:
+        notifications.receive_notifications_here(cluster, _ignore)
+    notifications.publish_through(_ignore)
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if not _depth:
+            for cluster in clusters:
+                notifications.receive_notifications_here(cluster, None)
+            notifications.publish_through(None)
+
+
+def _ignore(*_: object) -> None:
+    pass

@@ -1,0 +1,177 @@
+"""Inspect the signature of a tool's function: which parameter gets the context, and a Pydantic model of all others.
+
+Pydantic is imported only when the model is first needed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from django.core.exceptions import ImproperlyConfigured
+
+from durable_agents.logs import log_error
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+_NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a tool's function; ``context_class`` is the class of the context."""
+
+    tool_name: str
+    function: Any
+    context_class: type
+
+    @cached_property
+    def hints(self) -> dict[str, Any]:
+        """The resolved type hints. Raises NameError if one names something that does not exist (yet)."""
+        function = self.function if inspect.isroutine(self.function) else type(self.function).__call__
+        try:
+            return get_type_hints(function, include_extras=True)
+        except NameError:
+            # Modules often import the class for type checkers only.
+            own: dict[str, object] = getattr(inspect.unwrap(function), "__globals__", {})
+            known = {self.context_class.__name__: self.context_class, **own}
+            return get_type_hints(function, globalns=known, include_extras=True)
+
+    def mistakes(self) -> Iterator[tuple[bool, str]]:
+        """Yield a pair for each check of the declaration: whether it fails, and what to do about it. Type hints that
+        name classes defined later in the module are checked when the tool is first used, and by ``manage.py check``.
+        """
+        yield not callable(self.function), f"a tool is made of a function, not of {self.function!r}."
+        yield isinstance(self.function, partial), "a partial has no hints of its own. Write a function that calls it."
+        scope = getattr(self.function, "__qualname__", "").rpartition(".")[0]
+        first = next(iter(self._parameters), None)
+        gets_instance = first is not None and first.name in {"self", "cls"} and first.annotation is first.empty
+        yield (
+            bool(scope) and not scope.endswith("<locals>") and gets_instance,
+            "a tool has no instance to be called on. Move it out of the class, or make it static.",
+        )
+        for parameter in self._parameters:
+            yield (
+                parameter.kind not in _NAMED,
+                f"parameter {parameter.name!r} must be an ordinary named parameter: models name their arguments.",
+            )
+        try:
+            hints = self.hints
+        except NameError:
+            return
+        except Exception as error:
+            yield True, f"its type hints cannot be read: {error}"
+            return
+        yield from self._mistakes_about_context(hints)
+
+    def _mistakes_about_context(self, hints: Mapping[str, object]) -> Iterator[tuple[bool, str]]:
+        known = self.context_class.__name__
+        found = [name for name, hint in hints.items() if self._is_context(hint) and name != "return"]
+        yield len(found) > 1, f"parameters {', '.join(found)} are all annotated with {known}. Leave one of them."
+        for name, hint in hints.items():
+            yield (
+                name not in {*found, "return"} and _mentions(hint, self.context_class),
+                f"parameter {name!r} gets the context only where it is annotated with {known} and nothing else.",
+            )
+        unannotated = [item.name for item in self._parameters if item.name == "ctx" and "ctx" not in hints]
+        yield bool(unannotated), f"annotate ctx with {known}; without it, the model would be asked for it."
+
+    @cached_property
+    def context_parameter(self) -> str | None:
+        """Name of the parameter that gets the context."""
+        return next((name for name, hint in self.hints.items() if self._is_context(hint) and name != "return"), None)
+
+    def _is_context(self, hint: object) -> bool:
+        """Whether a hint is the context's class, also optional or with annotations."""
+        bare = _bare(hint)
+        if get_origin(bare) in {Union, UnionType}:
+            return {_bare(item) for item in get_args(bare)} - {NoneType} == {self.context_class}
+        return bare is self.context_class
+
+    @cached_property
+    def _parameters(self) -> list[inspect.Parameter]:
+        if not callable(self.function):
+            return []
+        if sys.version_info >= (3, 14):
+            from annotationlib import Format  # noqa: PLC0415 - new in Python 3.14
+
+            # A class that is defined later is no error yet.
+            signature = inspect.signature(self.function, annotation_format=Format.FORWARDREF)
+        else:
+            signature = inspect.signature(self.function)
+        return list(signature.parameters.values())
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Map each field of the model to its parameter. Pydantic reserves names such as ``_x``, ``copy`` and
+        ``model_config``, so the fields get generated names, with the parameters' names as aliases."""
+        names = [parameter.name for parameter in self._parameters if parameter.name != self.context_parameter]
+        return {f"argument_{number}": name for number, name in enumerate(names)}
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        """A Pydantic model of the arguments. Unknown arguments are refused.
+
+        Raises ImproperlyConfigured where Pydantic knows no schema for a hint."""
+        from pydantic import ConfigDict, create_model  # noqa: PLC0415 - web processes need no schema
+
+        parameters = {parameter.name: parameter for parameter in self._parameters}
+        try:
+            fields: dict[str, Any] = {field: self._field(parameters[name]) for field, name in self._names.items()}
+            made: type[BaseModel] = create_model(self.tool_name, __config__=ConfigDict(extra="forbid"), **fields)
+            shown = made.model_json_schema().get("properties", {})
+        except Exception as error:
+            raise ImproperlyConfigured(f"Tool {self.tool_name!r}: its parameters have no schema: {error}") from error
+        if len(shown) != len(fields):
+            raise ImproperlyConfigured(
+                f"Tool {self.tool_name!r}: models would see {', '.join(shown) or 'none'} of the parameters "
+                f"{', '.join(self._names.values())}. Give each an ordinary type, and an alias of its own."
+            )
+        return made
+
+    def _field(self, parameter: inspect.Parameter) -> tuple[object, object]:
+        from pydantic import Field  # noqa: PLC0415 - as above
+
+        hint = self.hints.get(parameter.name, Any)
+        base, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        # This Field comes first, so that a Field(alias=...) in the developer's own annotation overrides it.
+        annotation: object = Annotated[(base, Field(alias=parameter.name), *extras)]
+        return annotation, ... if parameter.default is parameter.empty else parameter.default
+
+    def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments as Python values, by the names of the parameters, defaults included.
+
+        Raises ValueError with a text for the model where they do not fit.
+        """
+        from pydantic import ValidationError  # noqa: PLC0415 - as above
+
+        model = self.model
+        try:
+            made = model.model_validate(arguments)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
+            raise ValueError(f"Invalid arguments for {self.tool_name}: {problems}") from error
+        except Exception as error:  # from one of the project's validators
+            log_error("arguments could not be validated", action="validate", tool=self.tool_name)
+            raise ValueError(f"Invalid arguments for {self.tool_name}: they could not be checked.") from error
+        return {name: getattr(made, field) for field, name in self._names.items()}
+
+
+def _bare(hint: object) -> object:
+    """Return a hint without annotations, and without the name that a ``type`` statement gives it."""
+    bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return getattr(bare, "__value__", bare)
+
+
+def _mentions(hint: object, wanted: type) -> bool:
+    """Whether the class, or a subclass of it, occurs anywhere in a type hint."""
+    bare = _bare(hint)
+    if inspect.isclass(bare) and not get_args(bare):
+        return issubclass(bare, wanted)
+    return any(_mentions(item, wanted) for item in get_args(bare))

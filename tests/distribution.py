@@ -1,0 +1,74 @@
+"""Plugin: how many processes pytest-xdist uses, what must not run side by side, and samples of the tests.
+
+`pytest` without arguments, or with directories, uses one process for each processor; named files and single tests run
+in one process. `-n 0` and `-n 4` say otherwise. `--one-in 5` runs a fifth of the tests, always the same.
+"""
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ONE_AFTER_THE_OTHER = (
+    "tests/crash/",
+    "tests/engine/",
+    "tests/live/",
+    "tests/times/",
+    "tests/chat/test_with_workers.py",
+    "tests/agents/test_in_a_worker.py",
+)
+"""Tests that start clusters of processes, kill them and look at the clock."""
+
+
+class FileScheduling(LoadScopeScheduling):
+    """Give each process whole files, and one of them all the tests that must not run side by side."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "one after the other" if must_wait(nodeid) else nodeid.partition("::")[0]
+
+
+def must_wait(nodeid: str) -> bool:
+    """Return whether the test must not run beside others of its kind."""
+    return nodeid.startswith(ONE_AFTER_THE_OTHER)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """Distribute by file."""
+    return FileScheduling(config, log)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes `-n auto` means: none beside pytest's own where only files are named."""
+    return 0 if only_files(config.args) else len(os.sched_getaffinity(0))
+
+
+def only_files(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments of pytest name nothing but files and tests."""
+    return all(Path(argument.partition("::")[0]).is_file() for argument in arguments)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for samples."""
+    parser.addoption("--one-in", type=int, default=1, metavar="N", help="run a sample: one test of N")
+
+
+def is_in_sample(nodeid: str, *, one_in: int) -> bool:
+    """Return whether a test is among the sample of this size."""
+    return zlib.crc32(nodeid.encode()) % one_in == 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the sample. Let what must run one after the other begin first, so that the other processes share the rest
+    until the end.
+    """
+    one_in = config.getoption("--one-in")
+    left_out = [item for item in items if not is_in_sample(item.nodeid, one_in=one_in)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if is_in_sample(item.nodeid, one_in=one_in)]
+    items.sort(key=lambda item: not must_wait(item.nodeid))

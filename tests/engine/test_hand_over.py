@@ -1,0 +1,109 @@
+"""What a worker's own transaction has made due, and the worker holds from its beginning: that nothing of it is lost."""
+
+import time
+
+import pytest
+from django.db import OperationalError
+
+from durable_agents import create_thread, lifecycle, send_message, tool
+from durable_agents.models import Thread, ToolCall
+from durable_agents.testing import ScriptedModel, calls
+from tests.testing.shop import opened
+
+
+@tool
+def ordered(zebra: int, bee: int, longer_name: int) -> dict[str, float]:
+    """Return an object whose keys are in no order."""
+    return {"zebra": zebra, "bee": bee, "longer_name": longer_name, "large": 1e22, "none": -0.0}
+
+
+@tool
+def plain() -> str:
+    """Run once."""
+    return "done"
+
+
+running: list[int] = []
+"""How many calls of ``slow`` were running whenever one began, itself included."""
+_now: list[None] = []
+
+
+@tool
+def slow() -> str:
+    """Keep the slot for a while."""
+    _now.append(None)
+    running.append(len(_now))
+    time.sleep(0.02)
+    _now.pop()
+    return "done"
+
+
+def test_the_same_history_reaches_the_model_from_memory_and_from_the_database(worker):
+    """A provider would not find its cached prompt otherwise."""
+    with (
+        opened(name="orderly", tools=[ordered]),
+        ScriptedModel(calls("ordered", zebra=1, bee=2, longer_name=3), "One.", "Two.") as model,
+    ):
+        thread = create_thread("orderly", prompt="Go.")
+        worker.work(slot=0)
+        send_message(thread, "More.")
+        worker.work(slot=0)
+    _, from_memory, from_rows = (request.messages for request in model.requests)
+    assert from_rows[: len(from_memory)] == from_memory
+
+
+def test_a_worker_that_leaves_during_a_commit_gives_back_what_that_hands_over(worker, settings, monkeypatch):
+    """It has not begun, so it is due for other workers, although the tool may not run twice."""
+    settings.DURABLE_AGENTS = {**settings.DURABLE_AGENTS, "DRAIN_SECONDS": 0.1}
+    end_together = lifecycle.end_together
+
+    def slow(*args, **kwargs):
+        ended = end_together(*args, **kwargs)
+        worker._on_sigterm()
+        time.sleep(1.5)  # longer than the drain and the release of a row take
+        return ended
+
+    monkeypatch.setattr(lifecycle, "end_together", slow)
+    monkeypatch.setattr(worker, "_leave", lambda: None)
+    with opened(name="leaver", tools=[plain]), ScriptedModel(calls("plain"), "Done."):
+        create_thread("leaver", prompt="Go.")
+        worker.work(slot=0)
+    assert not worker.held
+    assert ToolCall.objects.values_list("status", "lease_owner").get() == ("pending", "")
+
+
+@pytest.mark.parametrize("name", ["end_together", "claim"])
+def test_what_was_taken_by_a_commit_whose_answer_was_lost_runs_soon(worker, monkeypatch, name):
+    """It is leased to this process, which does not know: without a check it would wait for the end of its lease."""
+    transition, lost = getattr(lifecycle, name), []
+
+    def failing(*args, **kwargs):
+        result = transition(*args, **kwargs)
+        if result and not lost:
+            lost.append(result)
+            raise OperationalError("server closed the connection unexpectedly")
+        return result
+
+    monkeypatch.setattr(lifecycle, name, failing)
+    with opened(name="loser", tools=[plain]), ScriptedModel(calls("plain"), "Done."):
+        create_thread("loser", prompt="Go.")
+        worker.work(slot=0)
+    assert Thread.objects.values_list("status", flat=True).get() == "completed"
+    assert ToolCall.objects.values_list("status", "crashes").get() == ("completed", 0)
+
+
+def test_calls_get_the_one_slot_in_order_and_one_at_a_time(worker, settings, django_user_model):
+    """New calls of an owner with many runs would keep another owner waiting otherwise."""
+    settings.DURABLE_AGENTS = {**settings.DURABLE_AGENTS, "TOOL_THREADS": 1}
+    busy, waiting = (django_user_model.objects.create(username=name) for name in ("busy", "waiting"))
+    running.clear()
+    with opened(name="queue", tools=[slow], max_steps=8), ScriptedModel(*[calls("slow")] * 200):
+        for owner in [*[busy] * 12, waiting]:
+            create_thread("queue", prompt="Go.", owner=owner)
+        worker.work(slot=0)
+    made = list(ToolCall.objects.values_list("created_at", "finished_at", "thread__owner"))
+    own = [(created, finished) for created, finished, owner in made if owner == waiting.pk]
+    overtakers = [sum(call[0] > created and call[1] < finished for call in made) for created, finished in own]
+    assert len(own) == 8
+    assert max(overtakers) <= 2, overtakers
+    assert max(running) == 1, running

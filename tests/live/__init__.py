@@ -1,0 +1,1 @@
+"""News on their way from workers to browsers, over real servers."""

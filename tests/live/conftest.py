@@ -1,0 +1,46 @@
+"""A web server and workers on a Redis of the test's own, and people who follow threads in every way there is."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.api.calls import person
+from tests.chat.server import Server
+from tests.live.followers import LAYERS, Follower
+from tests.servers.model import ModelUnderTest
+from tests.servers.redis import RedisUnderTest
+from tests.workers import running
+
+
+@pytest.fixture(params=LAYERS)
+def layer_env(request: pytest.FixtureRequest, worker_env: dict[str, str], own_redis: RedisUnderTest) -> dict[str, str]:
+    """Return the environment of processes that use a Redis layer, each kind in turn."""
+    return worker_env | own_redis.env | {"TEST_LAYER": request.param}
+
+
+@pytest.fixture
+def site(layer_env: dict[str, str]) -> Iterator[Server]:
+    """Return a running web server."""
+    with Server(layer_env, application="tests.live.asgi:application") as server:
+        yield server
+
+
+@pytest.fixture
+def follower(site: Server) -> Iterator[Callable[[str], Follower]]:
+    """Return what makes somebody with a token."""
+    with ExitStack() as stack:
+
+        def made(name: str) -> Follower:
+            one = Follower(site=site, user=person(name))
+            stack.callback(one.client.close)
+            return one
+
+        yield made
+
+
+@pytest.fixture
+def workers(layer_env: dict[str, str], model_server: ModelUnderTest) -> Iterator[None]:
+    """Run a cluster of workers."""
+    with running(layer_env, workers=2, TEST_MODEL_URL=model_server.url):
+        yield

@@ -1,0 +1,1 @@
+"""Times in projects with other ideas of them."""
