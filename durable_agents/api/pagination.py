@@ -57,7 +57,7 @@ class PageCursor:
         if signed is None:
             return None
         try:
-            is_backwards, *texts = signing.loads(signed, salt=_SALT)
+            is_backwards, *texts = signing.Signer(salt=_SALT).unsign_object(signed)
             # A cursor of another list has a valid signature, but values that the database would not understand.
             for text, kind in zip(texts, kinds, strict=True):
                 kind.to_python(text)
@@ -66,7 +66,7 @@ class PageCursor:
         return cls(values=texts, is_backwards=is_backwards)
 
     def __str__(self) -> str:
-        return signing.dumps([self.is_backwards, *self.values], salt=_SALT)
+        return signing.Signer(salt=_SALT).sign_object([self.is_backwards, *self.values])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,11 +28,21 @@ class Signals:
         """The error that the provider sent after it had begun the answer with status 200, word for word."""
         self.alive: Callable[[], None] = _do_nothing
         """Call it at every chunk too, for providers whose answers are not read with httpx."""
+        self.responses: list[Response] = []
+        """What was read with httpx, to be closed at the end."""
 
     def note_error(self, data: bytes) -> None:
         """Keep the data if it is an error in any provider's format: client libraries drop its code, or all of it."""
         if not self.error and is_error(data):
             self.error = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
+
+    async def close_responses(self) -> None:
+        """Close the connections of all responses that were not read to their end: litellm leaves some of them to the
+        garbage collector, which may come too late.
+        """
+        for response in self.responses:
+            with contextlib.suppress(Exception):
+                await response.aclose()
 
 
 LIMIT_SLACK = 0.02
@@ -47,6 +57,8 @@ class Response(Protocol):
     """What is used of ``httpx.Response``."""
 
     is_success: bool
+
+    async def aclose(self) -> None: ...
 
 
 _signals: WeakKeyDictionary[asyncio.Task[object], Signals] = WeakKeyDictionary()
@@ -83,6 +95,7 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
                 yield
             finally:
                 _signals.pop(task, None)
+                await signals.close_responses()
     except TimeoutError:
         if not total.expired():
             raise
@@ -105,6 +118,7 @@ def listen() -> None:
             async for chunk in read_bytes(self, chunk_size):
                 yield chunk
             return
+        signals.responses.append(self)
         events = EventFilter(signals.note_error if self.is_success else _do_nothing)
         async for chunk in read_bytes(self):  # unbuffered, whatever the reader asks for: bytes are seen as they come
             signals.alive()
