@@ -23,6 +23,8 @@ STORY = Reply(text=words(60), delay_seconds=0.04)
 """It takes two and a half seconds: without hints it would come in one or two pieces, five seconds apart."""
 LIVE = 12
 STREAMS = 200
+OPENED_AT_ONCE = 20
+"""A stream needs a database connection while it is opened, and PostgreSQL has a hundred for everybody."""
 
 
 @pytest.mark.slow
@@ -106,8 +108,8 @@ def test_a_doctor_beside_a_live_web_process_takes_no_messages_away(
 
 
 async def open_streams(one: Follower, thread: Any, number: int, at_all: Callable[[], Any]) -> list[str]:
-    """Open so many event streams of a thread at once, call the function, and return what the first lines of each say
-    after it."""
+    """Open so many event streams of a thread, call the function, and return what the next line of each says after
+    it."""
 
     async def first_line_of(lines: Any) -> str:
         async for line in lines:
@@ -115,6 +117,7 @@ async def open_streams(one: Follower, thread: Any, number: int, at_all: Callable
                 return str(json.loads(line[6:])["type"])
         return "nothing"
 
+    opening = asyncio.Semaphore(OPENED_AT_ONCE)
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Token {one.token}"}
     async with AsyncExitStack() as stack:
@@ -122,11 +125,14 @@ async def open_streams(one: Follower, thread: Any, number: int, at_all: Callable
             httpx.AsyncClient(headers=headers, limits=limits, timeout=60, trust_env=False)
         )
         path = f"{one.url}/agents/threads/{thread}/events/"
-        responses = await asyncio.gather(
-            *(stack.enter_async_context(client.stream("GET", path)) for _ in range(number))
-        )
-        bodies = [response.aiter_lines() for response in responses]
-        assert {await first_line_of(body) for body in bodies} == {"snapshot"}
+
+        async def opened() -> Any:
+            async with opening:
+                body = (await stack.enter_async_context(client.stream("GET", path))).aiter_lines()
+                assert await first_line_of(body) == "snapshot"
+                return body
+
+        bodies = await asyncio.gather(*(opened() for _ in range(number)))
         await asyncio.to_thread(at_all)
         return list(await asyncio.gather(*(first_line_of(body) for body in bodies)))
 

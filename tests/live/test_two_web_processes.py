@@ -83,7 +83,6 @@ def said(frames: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer_env", ["core.RedisChannelLayer"], indirect=True)
 def test_followers_at_two_web_processes_get_every_delta_over_a_few_connections(
     sites: list[Server], workers: None, model_server: ModelUnderTest, own_redis: RedisUnderTest
 ):
