@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from durable_agents.conf import config
@@ -98,9 +99,7 @@ def door_replaced(by: ModelDoor) -> Iterator[None]:
         _replacements.remove(by)
 
 
+@receiver(setting_changed)
 def _forget(*, setting: str, **_: object) -> None:
     if setting == "DURABLE_AGENTS":
         configured_door.cache_clear()
-
-
-setting_changed.connect(_forget)

@@ -75,7 +75,12 @@ class AnswerEvents:
         """Return the last events of a complete answer, given the provider's finish reason, and the whole content in
         Anthropic's format. Raises ModelError if the answer was cut or broken off, or is empty without a reason.
         """
-        ending = _ending(word)
+        if word is None or not is_word(word):
+            raise ModelError(ErrorKind.NETWORK, "The stream ended without a finish reason: it was cut.", retryable=True)
+        ending = ending_of(word)
+        if ending in {Ending.FAILED, Ending.REFUSED}:
+            kind = ErrorKind.PROVIDER_5XX if ending is Ending.FAILED else ErrorKind.INVALID_REQUEST
+            raise ModelError(kind, f"The provider ended the answer with {word[:64]!r}.", retryable=kind.retryable)
         last = self._noted([*self._calls.close()])
         if not self.says_something:
             self._refuse_silence(ending)
@@ -116,14 +121,3 @@ class AnswerEvents:
         raise ModelError(
             ErrorKind.PROVIDER_5XX, "The model answered with neither text nor a tool call.", retryable=True
         )
-
-
-def _ending(word: str | None) -> Ending | None:
-    """Return the ending of a finish reason; None for an unknown one."""
-    if word is None or not is_word(word):
-        raise ModelError(ErrorKind.NETWORK, "The stream ended without a finish reason: it was cut.", retryable=True)
-    ending = ending_of(word)
-    if ending in {Ending.FAILED, Ending.REFUSED}:
-        kind = ErrorKind.PROVIDER_5XX if ending is Ending.FAILED else ErrorKind.INVALID_REQUEST
-        raise ModelError(kind, f"The provider ended the answer with {word[:64]!r}.", retryable=kind.retryable)
-    return ending

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from threading import Lock
 from types import MappingProxyType
 from typing import Any
@@ -65,7 +65,14 @@ class AutoDoor:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """See ModelDoor."""
         remember(request.settings)
-        async with contextlib.aclosing(await self._events(request)) as events:
+        try:
+            call = None if how_litellm_is_set_up() else call_of(request)
+        except NotDirectError:
+            call = None
+        if call is None and not library.cache_info().currsize:
+            await asyncio.to_thread(_load)  # takes seconds, in which the other calls of this loop go on
+        stream = self._litellm.stream(request) if call is None else answered(request, call)
+        async with contextlib.aclosing(stream) as events:
             async for event in events:
                 yield event
 
@@ -81,16 +88,6 @@ class AutoDoor:
         """See ModelDoor."""
         await self._direct.aclose()
         await self._litellm.aclose()
-
-    async def _events(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        try:
-            if not how_litellm_is_set_up():
-                return answered(request, call_of(request))
-        except NotDirectError:
-            pass
-        if not library.cache_info().currsize:
-            await asyncio.to_thread(_load)  # takes seconds, in which the other calls of this loop go on
-        return self._litellm.stream(request)
 
 
 _loading = Lock()
@@ -114,24 +111,14 @@ def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[
 
 def how_litellm_is_set_up() -> str:
     """Return what of litellm the project has set up, so that calls have to go through it; empty for nothing."""
-    found = [*_variables(), *_globals()]
-    return f"the project has set litellm up: {', '.join(found)}" if found else ""
-
-
-def _variables() -> Iterator[str]:
-    for name in os.environ:
-        if name in _VARIABLES or (name.startswith(_VARIABLE_PREFIXES) and name not in _OWN_VARIABLES):
-            yield name
-
-
-def _globals() -> Iterator[str]:
-    litellm = sys.modules.get("litellm")
-    if litellm is None:
-        return
+    prefixed = {name for name in os.environ if name.startswith(_VARIABLE_PREFIXES)} - _OWN_VARIABLES
+    found = [name for name in os.environ if name in _VARIABLES or name in prefixed]
+    litellm = sys.modules.get("litellm")  # None if nothing has imported it: then nothing is set there
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
         # litellm itself adds "cache" with its first call of Gemini; a cache of a project is ``litellm.cache``.
         if value and value != ["cache"]:
-            yield f"litellm.{name}"
+            found.append(f"litellm.{name}")
     if getattr(litellm, "ssl_verify", True) is not True:
-        yield "litellm.ssl_verify"
+        found.append("litellm.ssl_verify")
+    return f"the project has set litellm up: {', '.join(found)}" if found else ""

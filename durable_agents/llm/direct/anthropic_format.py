@@ -76,35 +76,26 @@ def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     made = {name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in given}
     if stop := given.get("stop"):
         made["stop_sequences"] = [stop] if isinstance(stop, str) else stop
-    made |= _thinking(model, given)
+    effort = given.get("reasoning_effort")
+    if "thinking" in given:
+        made["thinking"] = given["thinking"]
+    elif effort is not None and thinks_adaptively(model):
+        made |= {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
+    elif effort is not None:
+        made["thinking"] = {"type": "enabled", "budget_tokens": BUDGETS[effort]}
     if (choice := _tool_choice(given)) is not None:
         made["tool_choice"] = choice
     if "max_tokens" not in made:
         budget = made.get("thinking", {}).get("budget_tokens")
-        made["max_tokens"] = DEFAULT_MAX_TOKENS + budget if budget else _max_tokens(model)
+        limits = (listed(model).get(name) for name in ("max_output_tokens", "max_tokens"))
+        limit = next((limit for limit in limits if isinstance(limit, int) and limit), DEFAULT_MAX_TOKENS)
+        made["max_tokens"] = DEFAULT_MAX_TOKENS + budget if budget else limit
     return made
 
 
 def thinks_adaptively(model: str) -> bool:
     """Return whether the model decides by itself how much it thinks."""
     return bool(listed(model).get("supports_adaptive_thinking"))
-
-
-def _thinking(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    if "thinking" in given:
-        return {"thinking": given["thinking"]}
-    effort = given.get("reasoning_effort")
-    if effort is None:
-        return {}
-    if thinks_adaptively(model):
-        return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": effort}}
-    return {"thinking": {"type": "enabled", "budget_tokens": BUDGETS[effort]}}
-
-
-def _max_tokens(model: str) -> int:
-    found = listed(model)
-    limits = (found.get(name) for name in ("max_output_tokens", "max_tokens"))
-    return next((limit for limit in limits if isinstance(limit, int) and limit), DEFAULT_MAX_TOKENS)
 
 
 def _tool_choice(given: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -142,20 +133,17 @@ def _user_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     content = message["content"]
     if message["role"] == "tool":
         yield {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": content}
-    elif isinstance(content, str):
-        yield _text(content)
-    else:
-        yield from map(_block, content)
-
-
-def _block(part: Mapping[str, Any]) -> dict[str, Any]:
-    if part["type"] == "text":
-        return _text(part["text"])
-    url = part["image_url"]["url"] if part["type"] == "image_url" else part["file"]["file_data"]
-    head, _, data = url.partition(";base64,")
-    media_type = head.removeprefix("data:")
-    kind = "image" if media_type.startswith("image/") else "document"
-    return {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}}
+        return
+    parts: Sequence[Mapping[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    for part in parts:
+        if part["type"] == "text":
+            yield _text(part["text"])
+            continue
+        url = part["image_url"]["url"] if part["type"] == "image_url" else part["file"]["file_data"]
+        head, _, data = url.partition(";base64,")
+        media_type = head.removeprefix("data:")
+        kind = "image" if media_type.startswith("image/") else "document"
+        yield {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
 def _model_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -207,8 +195,12 @@ class MessagesReader:
             self._content.take(event)
             return self._of_start(event.get("index") or 0, event.get("content_block") or {})
         if kind == "content_block_stop":
-            return self._of_stop(event.get("index") or 0)
-        if kind == "message_start":
+            index = event.get("index") or 0
+            if arguments := self._inputs.pop(index, ""):
+                return self._answer.of([], [CallDelta(index=index, arguments=arguments)])
+            if signature := self._signatures.pop(index, ""):
+                return self._answer.of([ReasoningSigned(metadata={"anthropic": {"signature": signature}})])
+        elif kind == "message_start":
             self._count((event.get("message") or {}).get("usage"))
         elif kind == "message_delta":
             self._count(event.get("usage"))
@@ -220,8 +212,17 @@ class MessagesReader:
 
     def end(self) -> list[ModelEvent]:
         """Return the last events of the answer. Raises ModelError if it is not complete."""
-        usage = priced(self._model, _tokens(self._usage)) if self._usage else None
-        return self._answer.end(self.word, usage=usage, content=self._content.whole())
+        usage = self._usage
+        read, created = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+        tokens = Tokens(
+            input=(usage.get("input_tokens") or 0) + read + created,
+            output=usage.get("output_tokens") or 0,
+            cached=read,
+            cache_write=created,
+            cache_write_1h=(usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0,
+        )
+        counted = priced(self._model, tokens) if usage else None
+        return self._answer.end(self.word, usage=counted, content=self._content.whole())
 
     def _of_delta(self, index: int, delta: Mapping[str, Any]) -> list[ModelEvent]:
         kind = delta.get("type")
@@ -253,28 +254,9 @@ class MessagesReader:
             return self._answer.of([ReasoningDelta(text=block["thinking"])])
         return []
 
-    def _of_stop(self, index: int) -> list[ModelEvent]:
-        if arguments := self._inputs.pop(index, ""):
-            return self._answer.of([], [CallDelta(index=index, arguments=arguments)])
-        if signature := self._signatures.pop(index, ""):
-            return self._answer.of([ReasoningSigned(metadata={"anthropic": {"signature": signature}})])
-        return []
-
     def _count(self, usage: Any) -> None:
         """Take over counts that grow: they come at the beginning, and some or all of them again at the end."""
         for name, value in (usage or {}).items():
             known = self._usage.get(name)
             if value is not None and not (isinstance(known, int) and isinstance(value, int) and value < known):
                 self._usage[name] = value
-
-
-def _tokens(usage: Mapping[str, Any]) -> Tokens:
-    read, created = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
-    kept = usage.get("cache_creation") or {}
-    return Tokens(
-        input=(usage.get("input_tokens") or 0) + read + created,
-        output=usage.get("output_tokens") or 0,
-        cached=read,
-        cache_write=created,
-        cache_write_1h=kept.get("ephemeral_1h_input_tokens") or 0,
-    )

@@ -110,12 +110,18 @@ def call_of(request: ModelRequest) -> Call:
         for message in messages:
             if message.get("tool_calls") and not message.get("reasoning_content"):
                 message["reasoning_content"] = " "  # its thinking models refuse calls without
-    is_anthropic = target.provider.format == "anthropic"
+    fields = {wire: settings[name] for name, wire in target.settings.items() if name in settings}
+    if target.provider.format == "anthropic":
+        path = anthropic_format.PATH
+        body = anthropic_format.body(request.model, target.model, messages, request.tools, fields)
+    else:
+        path = openai_format.PATH
+        body = openai_format.body(target.provider, target.model, messages, request.tools) | fields
     return Call(
         target=target,
-        url=_url(target, settings, anthropic_format.PATH if is_anthropic else openai_format.PATH),
+        url=_url(target, settings, path),
         headers=_headers(target, settings),
-        body=_body(request.model, target, messages, request.tools, settings) | dict(settings.get("extra_body") or {}),
+        body=body | dict(settings.get("extra_body") or {}),
         **_seconds(settings.get("timeout")),
     )
 
@@ -170,28 +176,11 @@ def _is_known_part(part: Mapping[str, Any], provider: Provider) -> bool:
     kind = part.get("type")
     if kind not in provider.parts or part.keys() - {"type", str(kind)}:
         return False
-    return provider.format != "anthropic" or _is_embedded(part)
-
-
-def _is_embedded(part: Mapping[str, Any]) -> bool:
-    if part["type"] == "text":
+    if kind == "text" or provider.format != "anthropic":
         return True
-    value = part[part["type"]]
+    value = part[kind]  # a file has to be embedded; its address alone is not in the table
     url = value.get("url") or value.get("file_data") if isinstance(value, Mapping) else value
     return isinstance(url, str) and url.startswith("data:") and ";base64," in url
-
-
-def _body(
-    model: str,
-    target: Target,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-) -> dict[str, Any]:
-    fields = {wire: settings[name] for name, wire in target.settings.items() if name in settings}
-    if target.provider.format == "anthropic":
-        return anthropic_format.body(model, target.model, messages, tools, fields)
-    return openai_format.body(target.provider, target.model, messages, tools) | fields
 
 
 def _url(target: Target, settings: Mapping[str, Any], path: str) -> str:

@@ -42,7 +42,9 @@ class EventStream:
                 self._begun, self._is_first = received, True
                 return []
         if self._may_halve or b"\r" in received:
-            received = self._with_line_feeds(received)
+            received = received.removeprefix(b"\n") if self._may_halve else received
+            self._may_halve = received.endswith(b"\r")
+            received = received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, self._begun = (self._begun + received).split(b"\n")
         found = []
         for line in lines:
@@ -63,12 +65,6 @@ class EventStream:
         self._note_error(self._other)
         return found
 
-    def _with_line_feeds(self, received: bytes) -> bytes:
-        if self._may_halve:
-            received = received.removeprefix(b"\n")
-        self._may_halve = received.endswith(b"\r")
-        return received.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
     def _value(self, data: bytes) -> dict[str, Any] | None:
         if b"error" in data or b"base_resp" in data:  # spares the other chunks from being parsed twice
             self._note_error(data)
@@ -78,16 +74,13 @@ class EventStream:
         except ValueError:
             end, text = 0, "?"
         if end != len(text):
-            self._take_garbled(data)
+            if data.strip() == b"[DONE]":
+                self.is_done = True
+            elif not (is_empty(data) or names_sign(self._name)):
+                self._pending += data + b"\n"
             return None
         self._pending = b""
         return value if isinstance(value, dict) else None
-
-    def _take_garbled(self, data: bytes) -> None:
-        if data.strip() == b"[DONE]":
-            self.is_done = True
-        elif not (is_empty(data) or names_sign(self._name)):
-            self._pending += data + b"\n"
 
     def _take_other(self, line: bytes) -> None:
         if line.startswith(b"event:"):

@@ -73,13 +73,31 @@ class ChatReader:
         if content and isinstance(content, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
             return self._answer.of_text(content)  # most chunks of most answers
         said = self._said(delta)
-        calls = _call_deltas(delta)
+        listed, only = delta.get("tool_calls"), delta.get("function_call")
+        calls = [_call_delta(call) for call in listed if call] if isinstance(listed, list) else []
+        if isinstance(only, dict):  # the older form, for one call
+            calls.append(_call_delta({"index": 0, "function": only}))
         return self._answer.of(said, calls) if said or calls else []
 
     def end(self) -> list[ModelEvent]:
         """Return the last events of the answer. Raises ModelError if it is not complete."""
-        usage = None if self._usage is None else priced(self._model, _tokens(self._usage))
-        return self._answer.end(self.word, usage=usage)
+        if self._usage is None:
+            return self._answer.end(self.word, usage=None)
+        usage = self._usage
+        inputs = usage.get("prompt_tokens_details") or {}
+        outputs = usage.get("completion_tokens_details") or {}
+        read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+        reasoning = outputs.get("reasoning_tokens") or 0
+        if reasoning and usage.get("total_tokens") == read + written + reasoning:  # xAI counts them apart
+            written += reasoning
+        tokens = Tokens(
+            input=read,
+            output=written,
+            cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,  # the latter: DeepSeek
+            cache_write=inputs.get("cache_write_tokens") or usage.get("cache_creation_input_tokens") or 0,
+            reasoning=reasoning,
+        )
+        return self._answer.end(self.word, usage=priced(self._model, tokens))
 
     def _said(self, delta: Mapping[str, Any]) -> list[ModelEvent]:
         content, refusal = delta.get("content"), texts(delta.get("refusal"))
@@ -93,37 +111,12 @@ class ChatReader:
         return [*said, TextDelta(text=text)] if text else said
 
 
-def _call_deltas(delta: Mapping[str, Any]) -> list[CallDelta]:
-    """Return the call deltas of a delta; ``function_call`` is the older form of the format, for one call."""
-    calls, only = delta.get("tool_calls"), delta.get("function_call")
-    found = [_call_delta(repaired_call(call)) for call in calls if call] if isinstance(calls, list) else []
-    if isinstance(only, dict):
-        found.append(_call_delta(repaired_call({"index": 0, "function": only})))
-    return found
-
-
-def _call_delta(call: Any) -> CallDelta:
+def _call_delta(given: object) -> CallDelta:
+    call: Any = repaired_call(given)
     function = call["function"]
     return CallDelta(
         index=call["index"],
         call_id=call.get("id") or "",
         name=(function.get("name") or "").strip(),
         arguments=function["arguments"],
-    )
-
-
-def _tokens(usage: Mapping[str, Any]) -> Tokens:
-    """Return the counts of a usage; DeepSeek has a field of its own for those read from its cache."""
-    inputs = usage.get("prompt_tokens_details") or {}
-    outputs = usage.get("completion_tokens_details") or {}
-    read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-    reasoning = outputs.get("reasoning_tokens") or 0
-    if reasoning and usage.get("total_tokens") == read + written + reasoning:  # xAI counts them apart
-        written += reasoning
-    return Tokens(
-        input=read,
-        output=written,
-        cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,
-        cache_write=inputs.get("cache_write_tokens") or usage.get("cache_creation_input_tokens") or 0,
-        reasoning=reasoning,
     )
