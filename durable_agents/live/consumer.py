@@ -140,7 +140,15 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._send_error(payload, error.code, str(error), retryable=isinstance(error, ThrottledError))
         except Exception as error:
             # The parser has reported the client's mistakes: any error from here on is ours.
-            await self._report(payload, error)
+            if isinstance(error, Error) and is_outage(error):
+                log_error("the database does not answer", action="frame", type=payload.get("type"))
+                await database_sync_to_async(discard_after)(error)
+                unavailable = DatabaseUnavailableError()
+                await self._send_error(payload, unavailable.code, str(unavailable), retryable=True)
+                return
+            log_error("a frame could not be handled", action="frame", type=payload.get("type"))
+            message = "Something went wrong on the server. Try again."
+            await self._send_error(payload, "internal", message, retryable=True)
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame, unless the socket is closing."""
@@ -337,17 +345,6 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         name = frame.thread if isinstance(frame, Subscribe) else self._thread_name(frame)
         thread: Thread = await database_sync_to_async(public_thread)(self.asker, name, "view")
         return thread
-
-    async def _report(self, payload: Frame, error: Exception) -> None:
-        """Log an error that is not the client's and answer with its code. Call it while the error is handled."""
-        if isinstance(error, Error) and is_outage(error):
-            log_error("the database does not answer", action="frame", type=payload.get("type"))
-            await database_sync_to_async(discard_after)(error)
-            unavailable = DatabaseUnavailableError()
-            await self._send_error(payload, unavailable.code, str(unavailable), retryable=True)
-            return
-        log_error("a frame could not be handled", action="frame", type=payload.get("type"))
-        await self._send_error(payload, "internal", "Something went wrong on the server. Try again.", retryable=True)
 
     async def _send_error(self, payload: Frame, code: str, message: str, *, retryable: bool) -> None:
         error: Frame = {"type": "error", "code": code, "message": message, "retryable": retryable}

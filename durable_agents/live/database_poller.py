@@ -34,16 +34,12 @@ class Poller:
     async def _run(self) -> None:
         while self._listener.followed:
             await asyncio.sleep(POLL_SECONDS)
+            followed = list(self._listener.followed)
             try:
-                await self._poll()
+                signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(followed)
+                for thread_id in [pk for pk in followed if signs.get(pk) != self._signs.get(pk)]:
+                    self._listener.on_change(thread_id)
+                self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}
             except Exception:
                 log_error("polling failed", action="poll")
                 await asyncio.sleep(1)  # a database in trouble is not asked ten times a second
-
-    async def _poll(self) -> None:
-        followed = list(self._listener.followed)
-        signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(followed)
-        for thread_id in followed:
-            if signs.get(thread_id) != self._signs.get(thread_id):
-                self._listener.on_change(thread_id)
-        self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}

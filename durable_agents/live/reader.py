@@ -158,7 +158,17 @@ class ThreadReader:
         """Return one frame for each row that changed, in the order of the changes, the thread's own state last."""
         changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
-        frames = [*self._message_frames(changed), *self._stream_frames(streams), *self._tool_frames(changed, streams)]
+        frames = [*self._message_frames(changed)]
+        calls = list(ToolCall.objects.filter(stream__in=streams))
+        for stream in streams:
+            parts = step_parts(stream, [call for call in calls if call.stream_id == stream.pk])
+            address = {"message": stream.answer.shown_id, "stream": str(stream.pk)}
+            if parts and stream.answer.superseded_at is None:
+                frames.append(self._frame("step", stream.rev, parts=parts) | address)
+            else:
+                status = _CLOSED_AS.get(stream.finish_reason, "aborted")
+                frames.append(self._frame("stream", stream.rev, status=status) | address)
+        frames += self._tool_frames(changed, streams)
         # The thread's own state has the highest rev: a client whose connection breaks before it resumes after the
         # highest that it has seen, and misses nothing.
         return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
@@ -172,17 +182,6 @@ class ThreadReader:
                 gone[row.rev].append(row.shown_id)
         for rev, ids in gone.items():
             yield self._frame("removed", rev, ids=ids)
-
-    def _stream_frames(self, streams: Sequence[Stream]) -> Iterator[Frame]:
-        calls = list(ToolCall.objects.filter(stream__in=streams))
-        for stream in streams:
-            parts = step_parts(stream, [call for call in calls if call.stream_id == stream.pk])
-            address = {"message": stream.answer.shown_id, "stream": str(stream.pk)}
-            if parts and stream.answer.superseded_at is None:
-                yield self._frame("step", stream.rev, parts=parts) | address
-            else:
-                status = _CLOSED_AS.get(stream.finish_reason, "aborted")
-                yield self._frame("stream", stream.rev, status=status) | address
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
         """Return patches of calls; those of a step that is itself new are in its parts already."""
