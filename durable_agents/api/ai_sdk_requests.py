@@ -18,7 +18,7 @@ from rest_framework.request import Request
 
 from durable_agents import attachment_storage, lifecycle
 from durable_agents.actors import Actor
-from durable_agents.agents import Agent, registry
+from durable_agents.agents import registry
 from durable_agents.api.request_serializers import Body, Text
 from durable_agents.conf import config
 from durable_agents.exceptions import (
@@ -184,7 +184,13 @@ class Chat:
             raise ThreadNotFoundError(self._chat_id)
         if self._message_id is not None:
             raise MessageNotFoundError(self._message_id)
-        agent = self._agent_of_new_thread()
+        name = self._agent or config().default_agent
+        public = registry.public()
+        if name is None and len(public) == 1:
+            name = public[0].name
+        if name is None:
+            raise AgentRequiredError
+        agent = public_agent(self._request, name, "create")
         owner, scope = owner_and_scope(self._request)
         question = lifecycle.begin_chat(
             agent,
@@ -203,15 +209,6 @@ class Chat:
 
     def _actor(self, thread: Thread | None = None) -> Actor:
         return actor(self._request, via="chat", thread=thread)
-
-    def _agent_of_new_thread(self) -> Agent:
-        name = self._agent or config().default_agent
-        public = registry.public()
-        if name is None and len(public) == 1:
-            name = public[0].name
-        if name is None:
-            raise AgentRequiredError
-        return public_agent(self._request, name, "create")
 
     def _send(self, thread: Thread) -> StreamedAnswer:
         """Send the message, or join the answer to the one that was sent before under the same id."""

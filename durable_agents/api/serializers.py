@@ -327,6 +327,15 @@ def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
         # Django promises get_username of every user model, but get_full_name of its own only.
         name = user.get_full_name() if hasattr(user, "get_full_name") else ""
         person = {"id": str(user.pk), "name": name or user.get_username()}
+    approval: ApprovalJSON | None = None
+    if call.approval_requested_at is not None:
+        approval = {
+            "requested_at": to_iso(call.approval_requested_at),
+            "decided_at": to_iso_or_none(call.approval_decided_at),
+            "decided_by": call.approval_decided_by.get_username() if call.approval_decided_by else None,
+            "reason": call.approval_reason,
+            "can_decide": can_decide,
+        }
     return {
         "tool_call_id": call.tool_call_id,
         "tool_name": call.tool_name,
@@ -341,21 +350,8 @@ def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
         "max_attempts": call.max_attempts,
         "expires_at": to_iso_or_none(call.expires_at),
         "created_at": to_iso(call.created_at),
-        "approval": _approval_json(call, can_decide=can_decide),
+        "approval": approval,
         "answered_by_user": person,
-    }
-
-
-def _approval_json(call: ToolCall, *, can_decide: bool) -> ApprovalJSON | None:
-    if call.approval_requested_at is None:
-        return None
-    decided_by = call.approval_decided_by
-    return {
-        "requested_at": to_iso(call.approval_requested_at),
-        "decided_at": to_iso_or_none(call.approval_decided_at),
-        "decided_by": decided_by.get_username() if decided_by else None,
-        "reason": call.approval_reason,
-        "can_decide": can_decide,
     }
 
 

@@ -159,7 +159,15 @@ def page_of(document: Schema) -> dict[str, object]:
         "title": document["info"]["title"],
         "version": document["info"]["version"],
         "about": [prose(text) for text in document["info"]["description"].strip().split("\n\n")],
-        "headings": [_heading(tag, operations) for tag in document["tags"]],
+        "headings": [
+            Heading(
+                anchor="about-" + tag["name"].lower().replace(" ", "-"),
+                name=tag["name"],
+                about=prose(tag["description"]),
+                entries=[entry for name, entry in operations if name == tag["name"]],
+            )
+            for tag in document["tags"]
+        ],
         "shapes": [
             Shape(
                 anchor=_shape_anchor(name),
@@ -178,15 +186,6 @@ def prose(text: str) -> SafeString:
     pieces = _CODE.split(" ".join(text.split()))
     marked = ((pieces[at], pieces[at + 1] or pieces[at + 2]) for at in range(0, len(pieces) - 1, 3))
     return format_html("{}{}", format_html_join("", "{}<code>{}</code>", marked), pieces[-1])
-
-
-def _heading(tag: Schema, operations: list[tuple[str, Entry]]) -> Heading:
-    return Heading(
-        anchor="about-" + tag["name"].lower().replace(" ", "-"),
-        name=tag["name"],
-        about=prose(tag["description"]),
-        entries=[entry for name, entry in operations if name == tag["name"]],
-    )
 
 
 def _entry(path: str, method: str, described: Schema) -> Entry:
@@ -210,7 +209,15 @@ def _entry(path: str, method: str, described: Schema) -> Entry:
         path=_marked_path(path),
         summary=prose(first.removesuffix(".")),
         about=prose(rest),
-        parameters=[_parameter(parameter) for parameter in described.get("parameters", [])],
+        parameters=[
+            _field(
+                parameter["name"],
+                parameter["schema"] | {"description": parameter.get("description", "")},
+                is_required=parameter.get("required", False),
+                place=parameter["in"],
+            )
+            for parameter in described.get("parameters", [])
+        ],
         body=bodies[0] if bodies else None,
         answers=answers,
         refusals=refusals,
@@ -223,15 +230,6 @@ def _marked_path(path: str) -> SafeString:
     pieces = re.split(r"(\{\w+\}|/)", path)
     forms = {"/": "/<wbr>", "{": "<var>{}</var>"}
     return format_html_join("", "{}", ((format_html(forms.get(piece[:1], "{}"), piece),) for piece in pieces if piece))
-
-
-def _parameter(parameter: Schema) -> Field:
-    return _field(
-        parameter["name"],
-        parameter["schema"] | {"description": parameter.get("description", "")},
-        is_required=parameter.get("required", False),
-        place=parameter["in"],
-    )
 
 
 def _contents(response: Schema) -> Iterator[Content]:
