@@ -48,7 +48,12 @@ def durable_chat(
     scripts do not run, the page shows the thread's last messages.
     """
     identity = thread.pk if isinstance(thread, Thread) else thread
-    return _element(context, "durable-chat", {"thread-id": identity} | attributes) | {"messages": _said_in(thread)}
+    said: list[dict[str, str]] = []
+    if identity is not None:
+        messages = ThreadReader(UUID(str(identity))).snapshot(tail=SHOWN_WITHOUT_SCRIPTS)["messages"]
+        said = [{"role": message["role"], "text": text_of(message["parts"])} for message in messages]
+    shown = [message for message in said if message["text"]]
+    return _element(context, "durable-chat", {"thread-id": identity} | attributes) | {"messages": shown}
 
 
 @register.inclusion_tag("durable_agents/chat.html", takes_context=True)
@@ -69,7 +74,9 @@ def durable_agents_importmap(context: template.Context, **more: str) -> SafeStri
     imports |= {name: static(path) for name, path in more.items()}
     # The characters that could end a script element are not in JSON as it stands here.
     written = json.dumps({"imports": imports}).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return format_html('<script type="importmap"{}>{}</script>', _nonce_attribute(context), SafeString(written))
+    nonce = _nonce(context)
+    attribute = format_html(' nonce="{}"', nonce) if nonce else ""
+    return format_html('<script type="importmap"{}>{}</script>', attribute, SafeString(written))
 
 
 def _element(context: template.Context, name: str, attributes: Mapping[str, object]) -> dict[str, object]:
@@ -80,16 +87,13 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
         "csrf-token": get_token(request) if request is not None else None,
     }
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
-    return {"name": name, "attributes": _written(known | given), "nonce": _nonce(context)}
-
-
-def _written(attributes: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Return attributes as HTML has them: none for None and False, empty for True, JSON for a list or mapping."""
-    return [
-        (name, "" if value is True else json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value))
-        for name, value in attributes.items()
+    # As HTML has them: none for None and False, empty for True, JSON for a list or mapping.
+    written = [
+        (key, "" if value is True else json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value))
+        for key, value in (known | given).items()
         if value is not None and value is not False
     ]
+    return {"name": name, "attributes": written, "nonce": _nonce(context)}
 
 
 def _api_url() -> str:
@@ -102,21 +106,7 @@ def _api_url() -> str:
         ) from None
 
 
-def _said_in(thread: Thread | UUID | str | None) -> list[dict[str, str]]:
-    if thread is None:
-        return []
-    identity = thread.pk if isinstance(thread, Thread) else UUID(str(thread))
-    messages = ThreadReader(identity).snapshot(tail=SHOWN_WITHOUT_SCRIPTS)["messages"]
-    said = [{"role": message["role"], "text": text_of(message["parts"])} for message in messages]
-    return [message for message in said if message["text"]]
-
-
 def _nonce(context: template.Context) -> str:
     """Return the nonce of the page's policy; reading it makes Django and django-csp put it into the header."""
     request: Any = context.get("request")
     return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")
-
-
-def _nonce_attribute(context: template.Context) -> SafeString:
-    nonce = _nonce(context)
-    return format_html(' nonce="{}"', nonce) if nonce else SafeString("")

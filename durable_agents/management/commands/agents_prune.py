@@ -57,22 +57,19 @@ class Command(BaseCommand):
         lifecycle.prune()
         lifecycle.prune_audit(days)
         if options["leftover_files"]:
-            self._discard_leftovers()
+            try:
+                names = list(attachment_storage.leftovers())
+            except NotImplementedError as error:
+                raise CommandError("The storage of attachments cannot list what it has.") from error
+            for name in names:
+                attachment_storage.discard(name)
+            self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
         # Runs that go on meanwhile add rows, maybe more than were deleted.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
             text = f"{protected} threads were kept: rows of yours refer to them and protect them."
             self.stdout.write(self.style.WARNING(text))
-
-    def _discard_leftovers(self) -> None:
-        try:
-            names = list(attachment_storage.leftovers())
-        except NotImplementedError as error:
-            raise CommandError("The storage of attachments cannot list what it has.") from error
-        for name in names:
-            attachment_storage.discard(name)
-        self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
 
 
 def _days(text: str) -> float:
