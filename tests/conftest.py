@@ -11,6 +11,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 pytest_plugins = [
     "tests.distribution",
     "tests.garbage",
+    "tests.database",
+    "tests.certificates",
     "tests.chromium",
     "tests.processes",
     "tests.proof",

@@ -19,6 +19,13 @@ FULL_EVERY = 100
 _ended = 0
 
 
+def pytest_collection_finish() -> None:
+    """Leave what all tests share out of every collection."""
+    if COLLECTS_ANYWHERE:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_sessionstart() -> None:
     """Switch automatic collection off."""
     if COLLECTS_ANYWHERE:

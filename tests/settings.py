@@ -35,6 +35,8 @@ DATABASES = {"default": database(os.environ.get("TEST_DATABASE_URL") or f"sqlite
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # A file, since a database in memory cannot be shared with the processes that tests start.
     DATABASES["default"]["TEST"] = {"NAME": DATABASES["default"]["NAME"]}
+    # No test cuts the power of the machine.
+    DATABASES["default"]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
 if "TEST_DATABASE_POOL" in os.environ:
     DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["TEST_DATABASE_POOL"])}
 if os.environ.get("TEST_DATABASE_POOLER") == "transaction":

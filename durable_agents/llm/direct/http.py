@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -116,6 +117,12 @@ def _certificates() -> ssl.SSLContext:
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if not file and not folder and importlib.util.find_spec("certifi") is not None:
         file = str(importlib.import_module("certifi").where())
+    return _trust(file, folder)
+
+
+@functools.cache
+def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
+    """Parsing the usual 140 certificates takes tens of milliseconds."""
     return ssl.create_default_context(cafile=file or None, capath=folder or None)
 
 
