@@ -47,6 +47,8 @@ class Claimer:
         """Whether this is the one process of its cluster that finishes its rows in order to try a suspect alone."""
         self.left_some = True
         """Whether rows may be due for which there was no free slot when they were made or at the last claim."""
+        self._left_meanwhile = False
+        """Whether a transaction has left rows since the last claim began."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -74,8 +76,11 @@ class Claimer:
         if any(row.is_on_trial for row in self._held):
             await self._notify_others()
             return 0
-        batch: _Batch = {"streams": min(CLAIM_BATCH, streams), "tools": min(CLAIM_BATCH, tools)}
-        left_some, self.left_some = min(streams, tools) <= 0, True
+        self._left_meanwhile = False
+        # One slot is left, once rows are held: what a transaction makes due while this claim runs would find all slots
+        # reserved, and have to wait for the next claim.
+        most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
+        batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
         # Alternate, so that neither kind starves the other when many of both are due.
         won = 0 if self._tried_suspects_last else await self._try_suspects(**batch)
         self._tried_suspects_last = won > 0
@@ -83,7 +88,9 @@ class Claimer:
             won = await self._claim(**batch)
         if not won and not self._held:
             won = await self._claim(**batch, suspects=lifecycle.ANY_SUSPECT)
-        self.left_some = left_some or won >= min(batch["streams"], batch["tools"])
+        self.left_some = (
+            self._left_meanwhile or min(streams, tools) <= 0 or won >= min(batch["streams"], batch["tools"])
+        )
         if min(streams, tools) <= 0:
             await self._notify_others()
         return won
@@ -103,7 +110,8 @@ class Claimer:
         due_calls = sum(ending.due_calls for ending in endings)
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
         tools = min(max(0, free_tools), due_calls)
-        self.left_some = self.left_some or due_calls > tools
+        if due_calls > tools:
+            self.left_some = self._left_meanwhile = True
         self._reserved_streams += streams
         self._reserved_tools += tools
         pools = [pool for pool in self._pools if config().pool(pool).limit is None]

@@ -11,6 +11,8 @@ from durable_agents.llm import Step, Turn
 from durable_agents.models import Attachment, Stream, ToolCall
 from durable_agents.parts import CallOutcome
 
+MOST_UNHELD = 32
+
 
 @dataclass(kw_only=True)
 class RunHistory:
@@ -45,14 +47,27 @@ class RunHistories:
 
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
+        self._unheld: dict[UUID, None] = {}
+        """The threads of which this process holds no row at the moment, the oldest first."""
 
     def keep(self, thread_id: UUID, history: RunHistory) -> None:
         """Keep a history that was read from the database."""
         self._known[thread_id] = history
+        self._unheld.pop(thread_id, None)
+
+    def release(self, thread_id: UUID) -> None:
+        """Keep the history of a thread, of which this process holds no row any more, only among the last few: its next
+        row may come back here.
+        """
+        if thread_id in self._known:
+            self._unheld[thread_id] = None
+            if len(self._unheld) > MOST_UNHELD:
+                self.forget(next(iter(self._unheld)))
 
     def forget(self, thread_id: UUID) -> None:
-        """Drop what is known of a thread, of which this process holds no row any more."""
+        """Drop what is known of a thread."""
         self._known.pop(thread_id, None)
+        self._unheld.pop(thread_id, None)
 
     def note(self, ending: Ending, ended: Ended) -> None:
         """Add what this process has committed; drop the history if somebody else has changed the thread since."""
@@ -64,6 +79,7 @@ class RunHistories:
             self.forget(thread_id)
             return
         known.rev = after
+        self._unheld.pop(thread_id, None)
         if isinstance(ended.row, Stream):
             known.close_step()
             known.step = ended.row

@@ -105,6 +105,8 @@ class Worker:
         self._leaves_early = False
         self._is_leaving = False
         self._is_stuck = False
+        self._slot_was_freed = False
+        """Whether a slot was freed since the last claim began."""
         self._put_off_until = 0.0
         self._notified_at = 0.0
 
@@ -216,6 +218,7 @@ class Worker:
 
     def _on_slot_freed(self) -> None:
         """Claim again if the last claim may have left rows because of its free slots, or if nothing else is held."""
+        self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
 
@@ -241,6 +244,7 @@ class Worker:
         if self.shortage.forbids_claims:
             return 0
         self.claim_health.begin()
+        self._slot_was_freed = False
         try:
             won = await self.claimer.claim_due()
         except Exception as error:
@@ -249,6 +253,8 @@ class Worker:
             await asyncio.sleep(FAILED_CLAIM_SECONDS)
             return 0
         self.claim_health.succeed()
+        if self._slot_was_freed and self.claimer.left_some:
+            self._wake.set()
         return won
 
     async def _notify_others(self) -> None:
@@ -340,7 +346,7 @@ class RowRunner:
             self._env.writer.close(claim)
             self._env.held.remove(claim)
             if not self._env.held.holds(claim.thread_id):
-                self._env.histories.forget(claim.thread_id)
+                self._env.histories.release(claim.thread_id)
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
         """Release a row that this process has no thread or memory for, and let other processes claim first; after

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from django.db.models import Q, Subquery
+from django.db.models import Subquery
 
 from durable_agents.exceptions import ErrorKind, safe_message
 from durable_agents.lifecycle.rows import (
@@ -45,11 +45,11 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
         return
     # While calls are awaited a thread never has an open stream: no query is needed.
     if locked.thread.status != ThreadStatus.AWAITING_TOOL_RESULTS and not locked.has_no_open_stream:
-        locked.writes.flush()
+        locked.writes.flush(for_query_of=Stream)
         if streams_of(locked).open().exists():
             return
     if locked.open_calls is None:
-        locked.writes.flush()
+        locked.writes.flush(for_query_of=ToolCall)
         open_calls = list(ToolCall.objects.using(database()).open().filter(thread=locked.thread))
     else:
         open_calls = [call for call in locked.open_calls if call.finished_at is None]
@@ -66,7 +66,7 @@ def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
     """Whether there is a user message after the answer that made the awaited calls. It need not be the last message: a
     late result may have been added since.
     """
-    locked.writes.flush()
+    locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)
     asked_in = messages.filter(pk__in={call.message_id for call in awaited}).order_by("-position").values("position")
     later_messages = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
@@ -130,10 +130,14 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
     results.
     """
     thread = locked.thread
-    locked.writes.flush()
+    if locked.queued is None:
+        locked.writes.flush(for_query_of=Message)
+        messages = list(Message.objects.using(database()).queued().filter(thread=thread))
+    else:
+        messages = [message for message in locked.queued if message.position is None]
     # A stop holds back the messages that were queued until then: they wait for a resume.
-    held_back = Q() if thread.stop_rev is None else Q(rev__gt=thread.stop_rev)
-    queued = Message.objects.using(database()).queued().filter(held_back, thread=thread).first()
+    stop_rev = -1 if thread.stop_rev is None else thread.stop_rev
+    queued = next((message for message in messages if message.rev > stop_rev), None)
     if queued is None:
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS if is_waited_for else ThreadStatus.COMPLETED)
         return

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from importlib import import_module
 from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.db import connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Expression
 
 from durable_agents.models import Message, Stream, StreamState, Thread, ToolCall, ToolCallStatus
@@ -29,56 +31,147 @@ Values: TypeAlias = Sequence[Any]
 Convert: TypeAlias = Callable[[Any], Any]
 
 
-def insert(rows: Sequence[models.Model], *, using: str) -> None:
-    """Insert rows of one model in one statement."""
-    model = type(rows[0])
-    # The database computes generated columns, and the keys of rows that have none yet.
-    left_out = {model._meta.auto_field} if rows[0].pk is None else set()
-    fields = [field for field in model._meta.local_concrete_fields if not field.generated and field not in left_out]
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """A statement that writes rows."""
+
+    sql: str
+    parameters: Values
+
+
+def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
+    """Execute these statements in order, in one message to the database where that is possible. Return how many rows
+    each of them has written.
+    """
     connection = connections[using]
-    values = [[field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in fields] for row in rows]
-    if any(hasattr(value, "as_sql") for row in values for value in row):  # a default that the database computes
-        model._base_manager.using(using).bulk_create(rows)
-        return
-    quote = connection.ops.quote_name
-    one = f"({', '.join(['%s'] * len(fields))})"
-    columns = ", ".join(_column(field, using) for field in fields)
-    sql = f"INSERT INTO {quote(model._meta.db_table)} ({columns}) VALUES {', '.join([one] * len(rows))}"
-    _execute(sql, [value for row in values for value in row], using=using)
-    for row in rows:
-        row._state.adding, row._state.db = False, using
+    if not statements:
+        return []
+    if len(statements) == 1 or not _takes_several(connection):
+        return [_execute(item.sql, item.parameters, using=using) for item in statements]
+    parameters = [value for item in statements for value in item.parameters]
+    with connection.cursor() as cursor:
+        cursor.execute("; ".join(item.sql for item in statements), parameters)
+        counts = [int(cursor.rowcount)]
+        while cursor.nextset():
+            counts.append(int(cursor.rowcount))
+    return counts
 
 
-def update(rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str) -> int:
-    """Update these fields of rows of one model in one statement, where given only rows whose fence is still the one
-    given. Returns the number of rows updated.
+def _takes_several(connection: BaseDatabaseWrapper) -> bool:
+    """Whether one message may have several statements: with psycopg 3, unless the server binds the parameters."""
+    if connection.vendor != "postgresql" or connection.settings_dict["OPTIONS"].get("server_side_binding"):
+        return False
+    return bool(import_module("django.db.backends.postgresql.psycopg_any").is_psycopg3)
+
+
+def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
+    """Return the statement that inserts rows of one model; None if they have a default that the database computes,
+    which only Django's ``bulk_create`` understands.
     """
     model, connection = type(rows[0]), connections[using]
-    by_name = {field.name: field for field in model._meta.concrete_fields}
-    fields = [by_name[name] for name in sorted(names)]
-    quote, key = connection.ops.quote_name, model._meta.pk
-    checked = [key] if fences is None else [key, by_name["fence"]]
-    table, all_fields = quote(model._meta.db_table), [*checked, *fields]
+    texts = _insertion(model, using, has_key=rows[0].pk is not None)
+    values = [
+        [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in texts.fields] for row in rows
+    ]
+    if any(hasattr(value, "as_sql") for row in values for value in row):  # a default that the database computes
+        return None
+    for row in rows:
+        row._state.adding, row._state.db = False, using
+    sql = texts.head + ", ".join([texts.one] * len(rows))
+    return Statement(sql=sql, parameters=[value for row in values for value in row])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Insertion:
+    """The columns of a new row, and the texts of its statement."""
+
+    fields: Sequence[Field]
+    head: str
+    one: str
+
+
+@cache
+def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Insertion:
+    # The database computes generated columns, and the keys of rows that have none yet.
+    left_out = set() if has_key else {model._meta.auto_field}
+    fields = [field for field in model._meta.local_concrete_fields if not field.generated and field not in left_out]
+    table = connections[using].ops.quote_name(model._meta.db_table)
+    return _Insertion(
+        fields=fields,
+        head=f"INSERT INTO {table} ({', '.join(_column(field, using) for field in fields)}) VALUES ",
+        one=f"({', '.join(['%s'] * len(fields))})",
+    )
+
+
+def change(
+    rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str
+) -> Statement:
+    """Return the statement that updates these fields of rows of one model; with ``fences``, only of rows whose fence is
+    still the one given.
+    """
+    connection = connections[using]
+    is_single, has_fences = len(rows) == 1, fences is not None
+    texts = _change(
+        type(rows[0]), tuple(sorted(names)), using, connection.vendor, has_fences=has_fences, is_single=is_single
+    )
     parameters: list[object] = []
     for number, row in enumerate(rows):
         identity = [row.pk] if fences is None else [row.pk, fences[number]]
-        parameters += [item.get_db_prep_save(value, connection) for item, value in zip(checked, identity, strict=True)]
-        parameters += [field.get_db_prep_save(field.pre_save(row, add=False), connection) for field in fields]
-    names_of = [f"c{number}" for number in range(len(all_fields))]
-    changes = ", ".join(
-        f"{_column(field, using)} = v.{name}" for field, name in zip(fields, names_of[len(checked) :], strict=True)
-    )
-    same = " AND ".join(
-        f"{table}.{_column(field, using)} = v.{name}" for field, name in zip(checked, names_of, strict=False)
-    )
-    if connection.vendor == "postgresql":  # it has to be told the types of values without a column
+        checks = [
+            field.get_db_prep_save(value, connection) for field, value in zip(texts.checked, identity, strict=True)
+        ]
+        values = [field.get_db_prep_save(field.pre_save(row, add=False), connection) for field in texts.fields]
+        parameters += values + checks
+    return Statement(sql=texts.head + ", ".join([texts.one] * len(rows)) + texts.tail, parameters=parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    """The columns that an update writes, those that it checks, and the texts of its statement."""
+
+    fields: Sequence[Field]
+    checked: Sequence[Field]
+    head: str
+    one: str
+    tail: str
+
+
+@cache
+def _change(
+    model: type[models.Model], names: tuple[str, ...], using: str, vendor: str, *, has_fences: bool, is_single: bool
+) -> _Change:
+    connection = connections[using]
+    by_name = {field.name: field for field in model._meta.concrete_fields}
+    fields, table = [by_name[name] for name in names], connection.ops.quote_name(model._meta.db_table)
+    checked = [model._meta.pk, by_name["fence"]] if has_fences else [model._meta.pk]
+    if is_single:
+        assignments = ", ".join(f"{_column(field, using)} = %s" for field in fields)
+        conditions = " AND ".join(f"{_column(field, using)} = %s" for field in checked)
+        head = f"UPDATE {table} SET {assignments} WHERE {conditions}"
+        return _Change(fields=fields, checked=checked, head=head, one="", tail="")
+    all_fields = [*fields, *checked]
+    aliases = [f"c{number}" for number in range(len(all_fields))]
+    pairs = list(zip(all_fields, aliases, strict=True))
+    assignments = ", ".join(f"{_column(field, using)} = v.{alias}" for field, alias in pairs[: len(fields)])
+    conditions = " AND ".join(f"{table}.{_column(field, using)} = v.{alias}" for field, alias in pairs[len(fields) :])
+    head = f"UPDATE {table} SET {assignments} FROM "
+    if vendor == "postgresql":  # it has to be told the types of values without a column
         one = f"({', '.join(f'%s::{field.db_type(connection)}' for field in all_fields)})"
-        source = f"(VALUES {', '.join([one] * len(rows))}) AS v({', '.join(names_of)})"
-    else:
-        one = f"({', '.join(['%s'] * len(all_fields))})"
-        columns = ", ".join(f"column{number + 1} AS {name}" for number, name in enumerate(names_of))
-        source = f"(SELECT {columns} FROM (VALUES {', '.join([one] * len(rows))})) AS v"
-    return _execute(f"UPDATE {table} SET {changes} FROM {source} WHERE {same}", parameters, using=using)
+        return _Change(
+            fields=fields,
+            checked=checked,
+            head=f"{head}(VALUES ",
+            one=one,
+            tail=f") AS v({', '.join(aliases)}) WHERE {conditions}",
+        )
+    columns = ", ".join(f"column{number + 1} AS {alias}" for number, alias in enumerate(aliases))
+    return _Change(
+        fields=fields,
+        checked=checked,
+        head=f"{head}(SELECT {columns} FROM (VALUES ",
+        one=f"({', '.join(['%s'] * len(all_fields))})",
+        tail=f")) AS v WHERE {conditions}",
+    )
 
 
 def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datetime]]:

@@ -32,7 +32,7 @@ from durable_agents.lifecycle.transaction import (
     transact,
     transition,
 )
-from durable_agents.models import Stream, Thread, ToolCall
+from durable_agents.models import Message, Stream, Thread, ToolCall
 from durable_agents.strictjson import as_jsonb
 
 
@@ -47,6 +47,11 @@ class Ending:
     def needs_open_calls(self) -> bool:
         """Whether the thread's open calls decide what follows."""
         return self.due_calls == 0
+
+    @property
+    def may_complete(self) -> bool:
+        """Whether the thread may be completed, unless messages are queued."""
+        return isinstance(self.outcome, StepOutcome) and not (self.outcome.calls or self.outcome.goes_on)
 
     @property
     def due_calls(self) -> int:
@@ -175,6 +180,11 @@ def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUI
         threads[thread_id].open_calls = [call.row for call in calls if call.row.thread_id == thread_id]
     for call in calls:
         call.row.thread = threads[call.row.thread_id].thread
+    completing = {ending.claim.thread_id for ending in present if ending.may_complete}
+    if completing:
+        queued = list(Message.objects.using(using).queued().filter(thread__in=completing))
+        for thread_id in completing:
+            threads[thread_id].queued = [message for message in queued if message.thread_id == thread_id]
     attempts = statements.held_streams(streams, using=using) if streams else []
     return {placed.row.pk: placed for placed in attempts} | {placed.row.pk: placed for placed in calls}
 

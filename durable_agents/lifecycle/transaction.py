@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -105,10 +105,16 @@ class Writes:
             update = self._updates.setdefault(type(row), {}).setdefault(row.pk, _Update(row=row, fence=fence))
             update.names.update(names)
 
-    def flush(self) -> None:
-        """Write what was not written yet. Raises LeaseLostError if a fence has changed."""
+    def flush(self, *, for_query_of: type[Model] | None = None) -> None:
+        """Write what was not written yet; if it is for the sake of a query, only if rows of that model are among it.
+        Raises LeaseLostError if a fence has changed.
+        """
+        if for_query_of is not None and not (self._inserts.get(for_query_of) or self._updates.get(for_query_of)):
+            return
         updates, inserts = self._updates, self._inserts
         self._updates, self._inserts = {}, {}
+        changes: list[statements.Statement] = []
+        expected: list[tuple[type[Model], int]] = []
         # Closed attempts first: the database allows one open attempt for each thread.
         for model, of_model in sorted(updates.items(), key=lambda item: item[0].__name__):
             for fenced in (True, False):
@@ -118,11 +124,22 @@ class Writes:
                     continue
                 names = set().union(*(item.names for item in group))
                 fences = [item.fence or 0 for item in group] if fenced else None
-                count = statements.update([item.row for item in group], names, fences=fences, using=database())
-                if count != len(group):
-                    raise LeaseLostError(f"{len(group) - count} of {len(group)} rows of {model.__name__}")
+                rows = [item.row for item in group]
+                changes.append(statements.change(rows, names, fences=fences, using=database()))
+                expected.append((model, len(rows)))
+        left: list[type[Model]] = []
         for model in sorted(inserts, key=lambda model: model.__name__):
-            statements.insert(inserts[model], using=database())
+            insertion = statements.insertion(inserts[model], using=database())
+            if insertion is None:
+                left.append(model)
+            else:
+                changes.append(insertion)
+        counts = statements.execute_all(changes, using=database())
+        for (model, number), count in zip(expected, counts, strict=False):
+            if count != number:
+                raise LeaseLostError(f"{number - count} of {number} rows of {model.__name__}")
+        for model in left:
+            model._base_manager.using(database()).bulk_create(inserts[model])
 
 
 @dataclass(kw_only=True)
@@ -192,6 +209,8 @@ class Locked:
     """The thread's calls without an outcome when the transaction began, and those made since; None: not known."""
     new_calls: list[ToolCall] = field(default_factory=list)
     """The calls that the step made."""
+    queued: Sequence[Message] | None = None
+    """The thread's queued messages when the transaction began, in order; None: not known."""
     has_no_open_stream: bool = False
     """Whether it is known that no attempt is open; there is never more than one."""
 

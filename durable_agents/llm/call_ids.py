@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import count
 
 from durable_agents.llm.types import Message
@@ -67,6 +67,13 @@ class CallIds:
         given = own if fresh else short_id(tool_call_id, self._taken)
         self._taken.add(given)
         return given
+
+    def take(self, ids: Sequence[str]) -> bool:
+        """Mark these ids as taken, if none of them is."""
+        if len(set(ids)) < len(ids) or not self._taken.isdisjoint(ids):
+            return False
+        self._taken.update(ids)
+        return True
 
 
 def fitted(message: Message, model: str) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from durable_agents.llm.call_ids import CallIds
 from durable_agents.llm.types import Block, Message, MessageCall, provider_of
@@ -49,6 +49,8 @@ class Step:
     """Text and reasoning in order; other parts are ignored here."""
     calls: Sequence[CallOutcome] = ()
     model: str = ""
+    rendered: dict[tuple[str, int], list[Message]] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Its messages, by model and ``max_result_bytes``: a long history is converted once, not again at each step."""
 
 
 def openai_messages(
@@ -90,6 +92,9 @@ def late_result(turn: Turn) -> Message | None:
 
 def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int) -> list[Message]:
     """Return one step as messages: the model's own, with its calls, and the result of each call."""
+    rendered = step.rendered.get((model, max_result_bytes))
+    if rendered is not None and ids.take([message["tool_call_id"] for message in rendered[1:]]):
+        return [_copy(message) for message in rendered]
     is_own = _family(step.model) == _family(model)
     message = answer_message(step, is_own=is_own)
     if not step.calls:
@@ -104,7 +109,20 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
         content = call.model_text(max_bytes=max_result_bytes)
         results.append({"role": "tool", "tool_call_id": call_id, "content": content})
     message["tool_calls"] = calls
+    alone = CallIds(model)
+    own_ids = [alone.give(call.tool_call_id, own=call.provider_call_id if is_own else "") for call in step.calls]
+    is_plain = message.keys() == {"role", "content", "tool_calls"} and isinstance(message["content"], str | None)
+    if is_plain and own_ids == [call["id"] for call in calls]:  # not with ids that depend on earlier steps
+        step.rendered[model, max_result_bytes] = [_copy(item) for item in (message, *results)]
     return [message, *results]
+
+
+def _copy(message: Message) -> Message:
+    """Return a copy that the project, or litellm, may change."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return {**message}
+    return {**message, "tool_calls": [{**call, "function": {**call["function"]}} for call in calls]}
 
 
 def answer_message(step: Step, *, is_own: bool) -> Message:

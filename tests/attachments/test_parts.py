@@ -279,15 +279,15 @@ def test_a_transaction_that_is_committed_keeps_it(thread, root):
 @pytest.mark.django_db(transaction=True)
 def test_a_transition_that_is_retried_stores_a_file_once(thread, root, monkeypatch):
     """The database refused the first try for another one's sake."""
-    insert, tries = statements.insert, []
+    execute, tries = statements.execute_all, []
 
-    def refused_once(rows, **where):
-        tries.append(rows)
+    def refused_once(written, **where):
+        tries.append(written)
         if len(tries) == 1:
             raise OperationalError("database is locked")
-        insert(rows, **where)
+        return execute(written, **where)
 
-    monkeypatch.setattr(statements, "insert", refused_once)
+    monkeypatch.setattr(statements, "execute_all", refused_once)
     send_message(thread, parts=[embedded()])
     assert len(tries) > 1
     assert stored(root) == places()

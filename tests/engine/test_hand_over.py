@@ -6,6 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from durable_agents import create_thread, lifecycle, send_message, tool
+from durable_agents.engine import worker as worker_module
 from durable_agents.models import Thread, ToolCall
 from durable_agents.testing import ScriptedModel, calls
 from tests.testing.shop import opened
@@ -107,3 +108,24 @@ def test_calls_get_the_one_slot_in_order_and_one_at_a_time(worker, settings, dja
     assert len(own) == 8
     assert max(overtakers) <= 2, overtakers
     assert max(running) == 1, running
+
+
+def test_looking_for_work_does_not_take_the_slots_of_a_run_that_goes_on(worker, monkeypatch):
+    """A call that finds no slot waits for the next claim, which takes the slots again: once, a run needed more claims
+    than steps. Only the first row of the run is claimed.
+    """
+    claim, won = lifecycle.claim, []
+
+    def recorded(*args, **kwargs):
+        time.sleep(0.005)  # so that steps and calls end meanwhile
+        claims = claim(*args, **kwargs)
+        won.extend(claims)
+        return claims
+
+    monkeypatch.setattr(worker_module, "CLAIM_SECONDS", 0.001)
+    monkeypatch.setattr(lifecycle, "claim", recorded)
+    with opened(name="runner", tools=[plain]), ScriptedModel(*[calls("plain")] * 8, "Done."):
+        thread = create_thread("runner", prompt="Go.")
+        worker.work(slot=0)
+    assert Thread.objects.get(pk=thread.pk).status == "completed"
+    assert [item.kind for item in won] == ["stream"]

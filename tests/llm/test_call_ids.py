@@ -1,5 +1,6 @@
 """Ids of calls in the history: in the form that each vendor takes, each once, the same in every step and process."""
 
+import json
 import re
 import subprocess
 import sys
@@ -193,3 +194,27 @@ def test_the_request_of_another_provider_has_them_too():
     model = "bedrock/mistral.mistral-large-2402-v1:0"
     request = ModelRequest(model=model, messages=history(step(call(0, "call_0")), model="openai/gpt-4o"))
     assert all(NINE.fullmatch(call_id) for call_id in ids_of(arguments_of(request)["messages"]))
+
+
+def test_a_step_is_converted_alike_when_it_is_converted_again():
+    """Whatever was done to the messages that were returned, and for another limit."""
+    steps = [step(call(0, "call_0")), step(call(1), call(2))]
+    first = history(*steps, model="openai/gpt-4o")
+    unchanged = json.dumps(first)
+    for message in first:
+        for made in message.pop("tool_calls", ()):
+            made["id"] = made["function"]["arguments"] = "changed"
+        message["content"] = "changed"
+    assert json.dumps(history(*steps, model="openai/gpt-4o")) == unchanged
+    turns = [Turn(role="assistant", steps=[step(CallOutcome(**{**vars(call(0)), "result": "long " * 10}))])]
+    contents = [openai_messages("", turns, max_result_bytes=size)[1]["content"] for size in (100, 5, 100)]
+    assert contents[0] == contents[2] != contents[1]
+
+
+def test_a_step_that_was_converted_gives_way_to_an_earlier_call_with_its_id():
+    later, earlier = step(call(1, "call_0")), step(call(0, "call_0"))
+    assert ids_of(history(later, model="openai/gpt-4o")) == ["call_0"]
+    first, second = ids_of(history(earlier, later, model="openai/gpt-4o"))
+    assert first == "call_0"
+    assert NINE.fullmatch(second)
+    assert ids_of(history(later, model="openai/gpt-4o")) == ["call_0"]
