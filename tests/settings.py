@@ -2,6 +2,7 @@
 
 - `TEST_DATABASE_URL` names the database server; without it a SQLite file of this process is used.
 - `TEST_DATABASE_POOL` gives PostgreSQL Django's own pool with these options (JSON).
+- `TEST_DATABASE_SESSIONS=kept` keeps connections for as long as their threads live.
 - `TEST_DATABASE_POOLER=transaction` makes the settings fit a server behind PgBouncer.
 - `TEST_USE_TZ=0` and `TEST_TIME_ZONE` give a process times as projects without time zones have them.
 - `TEST_COUNT_STATEMENTS` names a folder where `tests.project` keeps how many statements each process runs.
@@ -39,6 +40,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"]["init_command"] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;"
 if "TEST_DATABASE_POOL" in os.environ:
     DATABASES["default"]["OPTIONS"] = {"pool": json.loads(os.environ["TEST_DATABASE_POOL"])}
+if os.environ.get("TEST_DATABASE_SESSIONS") == "kept":
+    DATABASES["default"]["CONN_MAX_AGE"] = None
 if os.environ.get("TEST_DATABASE_POOLER") == "transaction":
     DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
 

@@ -1,22 +1,32 @@
 """The database takes no writes for a while, as in a failover, and then it does; nobody restarts anything."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client
+from rest_framework.authtoken.models import Token
 
 from durable_agents import create_thread
 from durable_agents.models import Stream, Thread, WorkerProblem
-from tests.crash.diagnosis import doctor
+from tests.chat.server import Server
+from tests.crash.diagnosis import doctor, holders
 from tests.crash.talk import asked, have_begun, said, words
+from tests.live.wire import Wire
 from tests.servers.model import ModelUnderTest, Reply
 from tests.servers.postgres import PostgresUnderTest
 from tests.workers import Cluster, at_rest, until
 
 READ_ONLY_SECONDS = 10
+NEEDS_BOTH = '{"PROCESSES": 2, "STREAMS_PER_PROCESS": 10}'
+"""Settings with which one process cannot stream fifteen answers."""
 REFUSED = "in a read-only transaction"
 
 
@@ -27,18 +37,22 @@ def begun(count: int) -> dict[str, Thread]:
     return threads
 
 
-def read_only(server: PostgresUnderTest, *, by: str = "database") -> None:
-    """Let every session begin anew while none may write, and then let new ones write: the old ones still may not."""
+@contextmanager
+def read_only(server: PostgresUnderTest, *, by: str) -> Iterator[None]:
+    """End every session and let none write that begins inside the block.
+
+    By `database` those sessions stay read-only afterwards, too; by `system` they follow the server's settings.
+    """
     setting = f"ALTER {'SYSTEM' if by == 'system' else 'DATABASE agents'} SET default_transaction_read_only = "
+    connection.close()
+    server.execute(setting + "on")
+    server.execute("SELECT pg_reload_conf()")
     try:
-        for value in ("on", "off"):
-            server.execute(setting + value)
-            server.execute("SELECT pg_reload_conf()")
-            if value == "on":
-                assert server.cut_sessions() > 0
-                time.sleep(READ_ONLY_SECONDS)
+        assert server.cut_sessions() > 0
+        yield
     finally:
-        connection.close()
+        server.execute(setting + "off")
+        server.execute("SELECT pg_reload_conf()")
 
 
 def all_have_worked(cluster: Cluster) -> bool:
@@ -82,15 +96,17 @@ def test_worker_that_cannot_claim_for_ten_seconds_says_so_to_the_doctor_and_the_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("by", ["database", "system"])
 def test_database_read_only_for_ten_seconds_all_answers_come_without_a_restart(
-    own_postgres: PostgresUnderTest, start_on_own: Callable[..., Cluster], model_server: ModelUnderTest, prove
+    own_postgres: PostgresUnderTest, start_on_own: Callable[..., Cluster], model_server: ModelUnderTest, by: str, prove
 ):
     model_server.answer_with(lambda request: Reply(text=words(60, asked(request)), delay_seconds=0.1))
-    cluster = start_on_own(2, TEST_DURABLE_AGENTS='{"PROCESSES": 2}')
+    cluster = start_on_own(2, TEST_DURABLE_AGENTS=NEEDS_BOTH)
     workers = set(cluster.workers)
     threads = begun(15)
     assert all_have_worked(cluster)
-    read_only(own_postgres)
+    with read_only(own_postgres, by=by):
+        time.sleep(READ_ONLY_SECONDS)
     assert cluster.log.count(REFUSED) > 0
     writable_again = time.monotonic()
     later = {f"later{number}": create_thread("talker", prompt=f"later{number}") for number in range(15)}
@@ -101,3 +117,86 @@ def test_database_read_only_for_ten_seconds_all_answers_come_without_a_restart(
     for name, thread in (threads | later).items():
         assert said(thread) == [("user", [name]), ("assistant", [words(60, name)])]
     assert set(cluster.workers) == workers
+
+
+SESSIONS = {"kept": {"TEST_DATABASE_SESSIONS": "kept"}, "pooled": {"TEST_DATABASE_POOL": '{"min_size": 2}'}}
+"""How a web process comes to use a session again: its thread keeps it, or Django's pool does."""
+
+
+def sent(socket: Wire, thread: Thread, name: str) -> dict[str, Any]:
+    """Send a message by websocket; return the answer."""
+    socket.tell(type="send", id=name, thread=str(thread.pk), prompt=name, key=name)
+
+    def answer() -> dict[str, Any] | None:
+        frames = [frame for frame in list(socket.frames) if frame.get("id") == name]
+        return next((socket.frames.pop(socket.frames.index(frame)) for frame in frames), None)
+
+    return dict(until(answer, seconds=30, what="an answer to the frame"))
+
+
+def sessions_since(server: PostgresUnderTest, moment: datetime, web: Server) -> int:
+    """Return how many sessions of a web process began after a moment and are still open."""
+    ports = list(holders([psutil.Process(web.process.pid)], server.port))
+    query = "SELECT count(*) FROM pg_stat_activity WHERE backend_start > %s AND client_port = ANY(%s)"
+    [(count,)] = server.execute(query, moment, ports)
+    return int(count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["database", "system"])
+@pytest.mark.parametrize("kind", SESSIONS)
+def test_web_process_with_sessions_from_a_read_only_database_takes_messages_without_a_restart(
+    own_postgres: PostgresUnderTest,
+    start_on_own: Callable[..., Cluster],
+    model_server: ModelUnderTest,
+    by: str,
+    kind: str,
+    prove,
+):
+    """Its sessions were opened by reading, which no error has ended, while the database took no writes."""
+    if kind == "pooled":
+        pytest.importorskip("psycopg_pool")
+    model_server.answer_with(lambda request: Reply(text=words(20, asked(request)), delay_seconds=0.02))
+    start_on_own(2, TEST_DURABLE_AGENTS='{"PROCESSES": 2}')
+    user = get_user_model().objects.create_user("ada")
+    token = Token.objects.create(user=user).key
+    names = [f"{way}{number}" for number in range(6) for way in ("rest", "socket")]
+    threads = {name: create_thread("talker", owner=user) for name in names}
+    with (
+        Server(own_postgres.env, **SESSIONS[kind]) as web,
+        Wire(f"{web.url.replace('http', 'ws', 1)}/ws/agents/", token) as socket,
+        httpx.Client(headers={"Authorization": f"Token {token}"}, trust_env=False, timeout=60) as client,
+    ):
+
+        def is_taken(name: str) -> bool:
+            thread = threads[name]
+            if name.startswith("socket"):
+                answer = sent(socket, thread, name)
+                code, is_ok = answer.get("code"), answer["type"] == "ok"
+            else:
+                body = {"prompt": name, "key": name}
+                response = client.post(f"{web.url}/agents/threads/{thread.pk}/messages/", json=body)
+                code, is_ok = response.json().get("code"), response.status_code == 202
+            assert is_ok or code == "database_unavailable", code
+            return is_ok
+
+        with read_only(own_postgres, by=by):
+            [(began,)] = own_postgres.execute("SELECT now()")
+            assert not any(is_taken(name) for name in names[:4])
+            time.sleep(READ_ONLY_SECONDS)
+            for name in names:
+                client.get(f"{web.url}/agents/threads/{threads[name].pk}/").raise_for_status()
+                socket.subscribe(threads[name].pk)
+        kept = sessions_since(own_postgres, began, web)
+        assert kept > 0
+        refused = 0
+        for name in names:
+            while not is_taken(name):
+                refused += 1
+                assert refused <= kept, "an error has not ended its session"
+        assert refused > 0 or by == "system", "no session has stayed read-only"
+        at_rest(*threads.values(), seconds=60)
+        assert web.process.poll() is None
+    for name, thread in threads.items():
+        assert said(thread) == [("user", [name]), ("assistant", [words(20, name)])]
+    prove(f"{kept} sessions kept, {refused} refusals by them, {len(names)} messages taken and answered")
