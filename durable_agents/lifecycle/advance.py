@@ -57,8 +57,16 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked, awaited)):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    if awaited:
-        _pass_over(locked, awaited)
+    # Go on without them: questions to people and browsers are cancelled; deferred calls run on, so that their results
+    # arrive later. No worker claims such a call: the thread's lock is enough.
+    for call in awaited:
+        if call.kind == ToolKind.DEFERRED and call.status == ToolCallStatus.PENDING:
+            call.passed_at, call.rev = locked.now, locked.thread.next_rev()
+            locked.writes.update(call, ["passed_at", "rev"])
+        elif call.status == ToolCallStatus.UNKNOWN:
+            settle(locked, call, ToolCallStatus.UNKNOWN, code="superseded", error=MAY_HAVE_RUN)
+        else:
+            settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
     decide(locked, resumed=resumed, is_waited_for=len(open_calls) > len(awaited))
 
 
@@ -71,20 +79,6 @@ def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
     asked_in = messages.filter(pk__in={call.message_id for call in awaited}).order_by("-position").values("position")
     later_messages = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
     return bool(later_messages.exists())
-
-
-def _pass_over(locked: Locked, awaited: Sequence[ToolCall]) -> None:
-    """Go on without the awaited calls: cancel questions to people and browsers; let deferred calls run on, so that
-    their results arrive later.
-    """
-    for call in awaited:  # no worker claims such a call: the thread's lock is enough
-        if call.kind == ToolKind.DEFERRED and call.status == ToolCallStatus.PENDING:
-            call.passed_at, call.rev = locked.now, locked.thread.next_rev()
-            locked.writes.update(call, ["passed_at", "rev"])
-        elif call.status == ToolCallStatus.UNKNOWN:
-            settle(locked, call, ToolCallStatus.UNKNOWN, code="superseded", error=MAY_HAVE_RUN)
-        else:
-            settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
 
 
 def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False) -> None:

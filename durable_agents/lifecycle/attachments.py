@@ -7,7 +7,7 @@ in between, only rows are written.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import Any
@@ -134,20 +134,6 @@ def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files
         return parts
     owner, scope = sender or (None, "")
     whose = (getattr(owner, "pk", None), scope) if sender else (locked.thread.owner_id, locked.thread.scope)
-    rows = _rows(locked, keys, whose=whose, new_files=new_files)
-    for key in keys:
-        if key not in rows:
-            raise InvalidPartsError(
-                f"There is no attachment {key} that this message may carry. Upload the file (POST attachments/), once "
-                "more where a message of another thread carries it already."
-            )
-    return [attachment_storage.part_of(rows[key]) if (key := attachment_id(part)) else part for part in parts]
-
-
-def _rows(
-    locked: Locked, keys: Sequence[UUID], *, whose: tuple[object, str], new_files: NewFiles
-) -> dict[UUID, Attachment]:
-    """Return the rows that may be carried, and assign them to the thread."""
     thread, attachments = locked.thread, Attachment.objects.using(database())
     rows = {row.pk: row for row in attachments.select_for_update(no_key=True).filter(pk__in=keys).order_by("pk")}
     uploaded = [row for row in rows.values() if row.thread_id is None and (row.owner_id, row.scope) == whose]
@@ -157,7 +143,13 @@ def _rows(
     attachments.bulk_update(uploaded, ["thread", "owner", "scope"])
     attachments.bulk_create(new)
     rows |= {row.pk: row for row in new}
-    return {key: row for key, row in rows.items() if row.thread_id == thread.pk}
+    for key in keys:
+        if key not in rows or rows[key].thread_id != thread.pk:
+            raise InvalidPartsError(
+                f"There is no attachment {key} that this message may carry. Upload the file (POST attachments/), once "
+                "more where a message of another thread carries it already."
+            )
+    return [attachment_storage.part_of(rows[key]) if (key := attachment_id(part)) else part for part in parts]
 
 
 def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
