@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from durable_agents.actors import Actor
 from durable_agents.admin.formatting import readable
 from durable_agents.admin.read_only import ReadOnlyAdmin
-from durable_agents.models import AuditEntry, Thread
+from durable_agents.models import AuditEntry
 
 MAX_ENTRIES = 50
 
@@ -18,11 +17,6 @@ MAX_ENTRIES = 50
 def staff(request: HttpRequest) -> Actor:
     """Return the actor of a request to the admin."""
     return Actor(user=request.user, via="admin")
-
-
-def entries_of(thread: Thread) -> QuerySet[AuditEntry]:
-    """Return the entries of a thread, the latest first."""
-    return AuditEntry.objects.filter(thread_id=thread.pk).select_related("user")
 
 
 @admin.register(AuditEntry)

@@ -122,7 +122,9 @@ def conversation(thread: Thread, user: User) -> Conversation:
     latest = list(Stream.objects.filter(message__in=messages).order_by("-number")[: MAX_ATTEMPTS + 1])
     streams = latest[:MAX_ATTEMPTS][::-1]
     attempts = _Attempts(streams, user)
-    shown = [ShownMessage(row=row, parts=_parts(row.parts, {}), attempts=list(attempts.of(row.pk))) for row in messages]
+    shown = [
+        ShownMessage(row=row, parts=list(_parts(row.parts, {})), attempts=list(attempts.of(row.pk))) for row in messages
+    ]
     return Conversation(messages=shown, is_cut=len(newest) > MAX_MESSAGES or len(latest) > MAX_ATTEMPTS)
 
 
@@ -156,25 +158,26 @@ class _Attempts:
             )
             yield ShownAttempt(
                 row=stream,
-                parts=_parts(parts, self._calls[stream.pk]),
+                parts=list(_parts(parts, self._calls[stream.pk])),
                 facts=facts,
                 detail=cut(stream.error_detail),
             )
 
 
-def _parts(parts: Iterable[Part], calls: Mapping[str, ShownCall]) -> list[ShownPart]:
-    return [_part(part, calls.get(str(part.get("toolCallId")))) for part in parts if part.get("type") != "step-start"]
-
-
-def _part(part: Part, call: ShownCall | None) -> ShownPart:
-    if call is not None:
-        return ShownPart(kind="tool", call=call)
-    kind = part.get("type")
-    if kind in {"text", "reasoning"}:
-        return ShownPart(kind=kind, text=cut(str(part.get("text", ""))))
-    if kind == "file" and (key := attachment_id(part)):
-        return ShownPart(kind="file", text=joined(part.get("filename", ""), part.get("mediaType", "")), attachment=key)
-    return ShownPart(kind="data", text=pretty(part, max_chars=_MAX_VALUE_CHARS))
+def _parts(parts: Iterable[Part], calls: Mapping[str, ShownCall]) -> Iterator[ShownPart]:
+    for part in parts:
+        kind, call = part.get("type"), calls.get(str(part.get("toolCallId")))
+        if kind == "step-start":
+            continue
+        if call is not None:
+            yield ShownPart(kind="tool", call=call)
+        elif kind in {"text", "reasoning"}:
+            yield ShownPart(kind=kind, text=cut(str(part.get("text", ""))))
+        elif kind == "file" and (key := attachment_id(part)):
+            text = joined(part.get("filename", ""), part.get("mediaType", ""))
+            yield ShownPart(kind="file", text=text, attachment=key)
+        else:
+            yield ShownPart(kind="data", text=pretty(part, max_chars=_MAX_VALUE_CHARS))
 
 
 def shown_call(row: ToolCall, user: User) -> ShownCall:

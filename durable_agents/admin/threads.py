@@ -22,13 +22,13 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
-from durable_agents.admin.audit import MAX_ENTRIES, entries_of, staff
+from durable_agents.admin.audit import MAX_ENTRIES, staff
 from durable_agents.admin.conversation import conversation
 from durable_agents.admin.formatting import age, all_tokens, badge, called, money, readable, tokens
 from durable_agents.admin.read_only import ReadOnlyAdmin
 from durable_agents.admin.tool_calls import THREAD, decision_context
 from durable_agents.exceptions import DurableAgentsError
-from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall
+from durable_agents.models import AuditEntry, Message, Stream, Thread, ThreadStatus, ToolCall
 from durable_agents.reading import export_thread
 from durable_agents.transcript import get_thread
 
@@ -284,7 +284,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             context["may_fork"] = self.has_fork_permission(request) and not thread.is_running
             context["may_export"] = self.has_export_permission(request)
             may_audit = request.user.has_perm("durable_agents.view_auditentry")
-            context["audit"] = entries_of(thread)[:MAX_ENTRIES] if may_audit else None
+            entries = AuditEntry.objects.filter(thread_id=thread.pk).select_related("user")
+            context["audit"] = entries[:MAX_ENTRIES] if may_audit else None
             context["conversation"] = conversation(thread, request.user) if _may_read(request) else None
             context |= decision_context(request, back=THREAD)
         return super().render_change_form(request, context, add, change, form_url, obj)

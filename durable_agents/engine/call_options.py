@@ -41,11 +41,6 @@ class Plan:
     max_steps: int
 
     @property
-    def tool_schemas(self) -> list[Mapping[str, object]]:
-        """Return the tools as sent to the model, those of its vendor last."""
-        return [*(tool.schema for tool in self.tools.values()), *self.provider_tools]
-
-    @property
     def provider_tool_names(self) -> set[str]:
         """Return the names under which a call of a vendor's tool may appear in an answer."""
         names: set[str] = set()

@@ -63,9 +63,10 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
     if job.continued_text and not door().continues(request.model, request.settings):
         await env.runtime.in_transition(lifecycle.begin_again, claim)
         return
+    streaming = job.agent.streaming
     answer = Answer(
         number=job.number,
-        tool_input_deltas=job.sends_tool_input,
+        tool_input_deltas=bool(streaming and streaming.tool_input_deltas),
         provider_tools=plan.provider_tool_names,
         seed=job.continued_text,
     )
@@ -139,7 +140,7 @@ async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -
     return ModelRequest(
         model=model,
         messages=await transformed(env.runtime, job.agent, job.thread, messages),
-        tools=plan.tool_schemas,
+        tools=[*(tool.schema for tool in plan.tools.values()), *plan.provider_tools],
         settings=plan.model_settings,
         agent=job.agent.name,
         may_be_silent=last is not None and last.role != "user",
@@ -222,11 +223,6 @@ class _StepJob:
             turns=self.turns,
             attachments=self.attachments,
         )
-
-    @property
-    def sends_tool_input(self) -> bool:
-        """Whether browsers see the arguments of calls as they are written."""
-        return bool(self.agent.streaming and self.agent.streaming.tool_input_deltas)
 
 
 def _known_job(env: Environment, claim: Claim, handed: Handed | None) -> _StepJob | None:

@@ -158,7 +158,14 @@ class ThreadReader:
         """Return one frame for each row that changed, in the order of the changes, the thread's own state last."""
         changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
-        frames = [*self._message_frames(changed)]
+        frames = []
+        removed: defaultdict[int, list[str]] = defaultdict(list)
+        for row in Message.objects.for_clients().filter(changed):
+            if row.superseded_at is None:
+                frames.append(self._frame("message", row.rev, message=ui_message(row, row.parts)))
+            else:
+                removed[row.rev].append(row.shown_id)
+        frames += [self._frame("removed", rev, ids=ids) for rev, ids in removed.items()]
         calls = list(ToolCall.objects.filter(stream__in=streams))
         for stream in streams:
             parts = step_parts(stream, [call for call in calls if call.stream_id == stream.pk])
@@ -172,16 +179,6 @@ class ThreadReader:
         # The thread's own state has the highest rev: a client whose connection breaks before it resumes after the
         # highest that it has seen, and misses nothing.
         return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
-
-    def _message_frames(self, changed: Q) -> Iterator[Frame]:
-        gone: defaultdict[int, list[str]] = defaultdict(list)
-        for row in Message.objects.for_clients().filter(changed):
-            if row.superseded_at is None:
-                yield self._frame("message", row.rev, message=ui_message(row, row.parts))
-            else:
-                gone[row.rev].append(row.shown_id)
-        for rev, ids in gone.items():
-            yield self._frame("removed", rev, ids=ids)
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
         """Return patches of calls; those of a step that is itself new are in its parts already."""

@@ -38,17 +38,12 @@ class Hint:
     message: Message
     made_at: float = field(default_factory=time.monotonic)
 
-    @property
-    def is_stale(self) -> bool:
-        """Whether it is too old to be useful."""
-        return time.monotonic() - self.made_at > STALE_SECONDS
-
     async def send(self) -> None:
         """Send it over the project's channel layer, if there is one. Raises TimeoutError, and what the layer raises."""
         from channels.layers import get_channel_layer  # noqa: PLC0415 - workers may do without
 
         layer = get_channel_layer()
-        if self.is_stale:
+        if time.monotonic() - self.made_at > STALE_SECONDS:
             raise TimeoutError("the channel layer is too slow")
         if layer is not None:
             async with asyncio.timeout(SEND_SECONDS):

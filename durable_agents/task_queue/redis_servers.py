@@ -77,11 +77,12 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
     is_file = "unix_socket_path" in arguments or "path" in arguments  # which has no host
     pair = ("" if is_file else arguments.get("host", "localhost"), arguments.get("port", 6379))
     for address in arguments.get("sentinels") or [arguments.get("address") or pair]:
-        host, in_address = _address(address)
+        url = urlsplit(address) if isinstance(address, str) else None
+        in_url = url is not None and bool(url.password or parse_qs(url.query).get("password"))
         yield RedisServer(
             setting=setting,
-            host=host,
-            has_password=has_password or in_address,
+            host=str(address[0]) if url is None else url.hostname or "",
+            has_password=has_password or in_url,
             socket_timeout=_socket_timeout(address, arguments),
         )
 
@@ -97,11 +98,3 @@ def _socket_timeout(address: object, arguments: Mapping[str, Any]) -> float | No
         return None if given is None else float(given)
     except (TypeError, ValueError):
         return None
-
-
-def _address(address: Any) -> tuple[str, bool]:
-    """Return the host and whether a password comes with it."""
-    if not isinstance(address, str):
-        return str(address[0]), False
-    url = urlsplit(address)
-    return url.hostname or "", bool(url.password or parse_qs(url.query).get("password"))

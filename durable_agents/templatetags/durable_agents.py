@@ -81,8 +81,13 @@ def durable_agents_importmap(context: template.Context, **more: str) -> SafeStri
 
 def _element(context: template.Context, name: str, attributes: Mapping[str, object]) -> dict[str, object]:
     request: HttpRequest | None = context.get("request")
+    try:
+        api_url = reverse("durable_agents:threads").removesuffix("threads/")
+    except NoReverseMatch:
+        missing = 'Add path("agents/", include("durable_agents.urls")) to the URLs of the project.'
+        raise NoReverseMatch(missing) from None
     known: dict[str, object] = {
-        "api-url": _api_url(),
+        "api-url": api_url,
         "texts": {key: str(text) for key, text in TEXTS.items()},
         "csrf-token": get_token(request) if request is not None else None,
     }
@@ -94,16 +99,6 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
         if value is not None and value is not False
     ]
     return {"name": name, "attributes": written, "nonce": _nonce(context)}
-
-
-def _api_url() -> str:
-    """Return where the project has mounted the API."""
-    try:
-        return reverse("durable_agents:threads").removesuffix("threads/")
-    except NoReverseMatch:
-        raise NoReverseMatch(
-            'Add path("agents/", include("durable_agents.urls")) to the URLs of the project.'
-        ) from None
 
 
 def _nonce(context: template.Context) -> str:
