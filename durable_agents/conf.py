@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import global_settings, settings
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.http import HttpRequest
 
 from durable_agents.actors import User
@@ -203,12 +204,10 @@ def _raw() -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
+@receiver(setting_changed)
 def _forget(*, setting: str, **_: object) -> None:
     if setting in {"DURABLE_AGENTS", "Q_CLUSTER"}:
         config.cache_clear()
-
-
-setting_changed.connect(_forget)
 
 
 def user_of_headers(headers: Mapping[str, str]) -> User | None:

@@ -158,7 +158,11 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
     container = next((name for beginning, name in _CONTAINERS if beginning.match(data)), None)
     ending = filename.rpartition(".")[2].lower()
     for candidate in (_SAME.get(said, said), _BY_EXTENSION.get(ending, "")):
-        if _fits(candidate, container, data):
+        if candidate in _WITHIN:
+            fits = _WITHIN[candidate] == container
+        else:
+            fits = is_text(candidate) and container is None and not _CONTROL.search(data)
+        if fits:
             return candidate
     # Of this declared type, or of none, a file may be text.
     may_be_text = said in _UNSAID | _OFTEN_TEXT or not (_NO_TEXT.fullmatch(said) or said in _WITHIN)
@@ -166,12 +170,6 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
         return "text/plain"
     what = "A file without a type" if said in _UNSAID else f"A file of type {said[:100]!r}"
     raise UnsupportedMediaTypeError(f"{what} is not taken, or it is none by its content. Taken are: {ALLOWED}.")
-
-
-def _fits(media_type: str, container: str | None, data: bytes) -> bool:
-    if media_type in _WITHIN:
-        return _WITHIN[media_type] == container
-    return is_text(media_type) and container is None and not _CONTROL.search(data)
 
 
 def clean_name(given: str) -> str:

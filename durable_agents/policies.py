@@ -13,6 +13,7 @@ from uuid import UUID
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.utils.module_loading import import_string
 
 from durable_agents.actors import Actor, User
@@ -185,8 +186,11 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
     threads = public_threads(request)
     is_key = isinstance(thread_id, UUID) or is_uuid(thread_id)
     thread = threads.filter(pk=thread_id).first() if is_key else None
-    if thread is None and isinstance(thread_id, str):
-        thread = _by_client_id(request, threads, thread_id)
+    if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
+        named = threads.filter(client_id=thread_id)
+        if named.exists():  # else the policy is not asked: that may begin a session
+            owner, scope = owner_and_scope(request)
+            thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
         raise ThreadNotFoundError(thread_id)
     agent = registry.find(thread.agent)
@@ -223,11 +227,24 @@ def can_decide(request: Asker, call: ToolCall) -> bool:
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
+    """Return whether the policy allows the action, and ``left_to``, or else the tool's option, includes the caller."""
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
     agent, thread = registry.find(call.thread.agent), call.thread
     is_allowed = policy().allows(request, action, agent=agent, thread=thread, tool_call=call)
-    return is_allowed and _is_one_of(request, who, call, option=option)
+    if not is_allowed or who == "server":
+        return False
+    if who not in {"owner", "staff"}:
+        return is_left_to(_user_row(request.user), who, call, option=option)
+    if getattr(request.user, "is_staff", False):
+        return True
+    if who != "owner":
+        return False
+    if thread.owner_id is not None:
+        return bool(request.user.pk == thread.owner_id)
+    # A thread without an owner belongs to those who would create it in its scope.
+    owner, scope = owner_and_scope(request)
+    return owner is None and bool(scope == thread.scope)
 
 
 def public_attachment(request: Asker, key: str) -> Attachment:
@@ -287,40 +304,7 @@ def _user_row(user: User) -> User | None:
         return None
 
 
-def _is_one_of(request: Asker, who: str, call: ToolCall, *, option: str) -> bool:
-    """Whether ``who``, the value of the tool's ``option``, includes the caller, who may then decide the call."""
-    thread = call.thread
-    if who == "server":
-        return False
-    if who not in {"owner", "staff"}:
-        return is_left_to(_user_row(request.user), who, call, option=option)
-    if getattr(request.user, "is_staff", False):
-        return True
-    return who == "owner" and _is_owner(request, thread)
-
-
-def _is_owner(request: Asker, thread: Thread) -> bool:
-    """Whether the thread is the caller's; one without an owner belongs to those who would create it in its scope."""
-    if thread.owner_id is not None:
-        return bool(request.user.pk == thread.owner_id)
-    owner, scope = owner_and_scope(request)
-    return owner is None and bool(scope == thread.scope)
-
-
-def _by_client_id(request: Asker, threads: ThreadQuerySet, client_id: str) -> Thread | None:
-    """Return the thread of this client id. Only if there is one, ask the policy for the caller's owner and scope: that
-    may begin a session.
-    """
-    named = threads.filter(client_id=client_id)
-    if not is_storable(client_id) or not named.exists():
-        return None
-    owner, scope = owner_and_scope(request)
-    return named.filter(owner=owner, scope=scope).first()
-
-
+@receiver(setting_changed)
 def _clear_cache(*, setting: str, **_: object) -> None:
     if setting == "DURABLE_AGENTS":
         policy.cache_clear()
-
-
-setting_changed.connect(_clear_cache)

@@ -68,9 +68,6 @@ class Signature:
         except Exception as error:
             yield True, f"its type hints cannot be read: {error}"
             return
-        yield from self._mistakes_about_context(hints)
-
-    def _mistakes_about_context(self, hints: Mapping[str, object]) -> Iterator[tuple[bool, str]]:
         known = self.context_class.__name__
         found = [name for name, hint in hints.items() if self._is_context(hint) and name != "return"]
         yield len(found) > 1, f"parameters {', '.join(found)} are all annotated with {known}. Leave one of them."
