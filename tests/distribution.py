@@ -1,7 +1,8 @@
 """Plugin: how many processes pytest-xdist uses, what must not run side by side, and samples of the tests.
 
-`pytest` without arguments, or with directories, uses one process for each processor; named files and single tests run
-in one process. `-n 0` and `-n 4` say otherwise. `--one-in 5` runs a fifth of the tests, always the same.
+`pytest` without arguments, or with directories, uses one process more than there are processors, since one of them
+mostly waits for clusters and clocks; named files and single tests run in one process. `-n 0` and `-n 4` say otherwise.
+`--one-in 5` runs a fifth of the tests, always the same.
 """
 
 import os
@@ -23,6 +24,15 @@ ONE_AFTER_THE_OTHER = (
 )
 """Tests that start clusters of processes, kill them and look at the clock."""
 
+LONG = (
+    "tests/websocket/test_credentials.py",
+    "tests/demo/test_demo_command.py",
+    "tests/policies/test_matrix.py",
+    "tests/security/test_hostile_text.py",
+    "tests/llm/test_slow_servers.py",
+)
+"""Files that take longest: begun early, so that no process waits for another's last one."""
+
 
 class FileScheduling(LoadScopeScheduling):
     """Give each process whole files, and one of them all the tests that must not run side by side."""
@@ -43,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduli
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Return how many processes `-n auto` means: none beside pytest's own where only files are named."""
-    return 0 if only_files(config.args) else len(os.sched_getaffinity(0))
+    return 0 if only_files(config.args) else len(os.sched_getaffinity(0)) + 1
 
 
 def only_files(arguments: Sequence[str]) -> bool:
@@ -63,12 +73,12 @@ def is_in_sample(nodeid: str, *, one_in: int) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the sample. Let what must run one after the other begin first, so that the other processes share the rest
-    until the end.
+    """Take the sample. Let what must run one after the other begin first and long files next, so that the other
+    processes share the rest until the end.
     """
     one_in = config.getoption("--one-in")
     left_out = [item for item in items if not is_in_sample(item.nodeid, one_in=one_in)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if is_in_sample(item.nodeid, one_in=one_in)]
-    items.sort(key=lambda item: not must_wait(item.nodeid))
+    items.sort(key=lambda item: (not must_wait(item.nodeid), not item.nodeid.startswith(LONG)))

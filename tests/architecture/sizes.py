@@ -6,6 +6,7 @@ and how often `Any` is written.
 """
 
 import ast
+import functools
 import io
 import re
 import statistics
@@ -63,6 +64,7 @@ def length(function: Function) -> int:
     return (function.end_lineno or 0) - function.lineno + 1 - docstring
 
 
+@functools.cache
 def rooms() -> list[Room]:
     """Return the rooms of the package, the whole package last."""
     counted: dict[str, Room] = {}

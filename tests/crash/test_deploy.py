@@ -13,7 +13,7 @@ from tests.crash.talk import was_told
 from tests.servers.model import Call, Reply, Stall
 from tests.workers import ROOT, at_rest, until
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 6
 SHORT = json.dumps({"UNKNOWN_CODE_GRACE_SECONDS": GRACE_SECONDS, "LEASE_SECONDS": 4, "TOOL_THREADS": 1})
 NARROW = json.dumps({"STREAMS_PER_PROCESS": 2})
 ARGUMENTS = {"search": {"text": "it"}, "find": {"text": "it"}, "add": {"a": 1, "b": 2}}

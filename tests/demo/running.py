@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DATABASE = "demo.sqlite3"
 START_SECONDS = 60
 STOP_SECONDS = 10
 AT_REST = {"completed", "failed", "stopped"}
@@ -27,6 +28,7 @@ class RunningDemo:
     def __init__(self, folder: Path, *options: str, **env: str) -> None:
         self.lines: list[str] = []
         self.url = ""
+        self.database = folder / DATABASE
         self._found = threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "demo", "--no-browser", *options],
@@ -139,4 +141,4 @@ def demo_environment(folder: Path) -> dict[str, str]:
     """Return the environment of a demo that shares nothing with the one in this checkout."""
     private = ("DJANGO_SETTINGS_MODULE", "REDIS_URL", "DEMO_MODEL", "OPENAI_API_BASE", "OPENAI_API_KEY")
     env = {name: value for name, value in os.environ.items() if name not in private}
-    return env | {"DATABASE_URL": f"sqlite:///{folder / 'demo.sqlite3'}", "SECRET_KEY": "only-for-tests-" + "0" * 40}
+    return env | {"DATABASE_URL": f"sqlite:///{folder / DATABASE}", "SECRET_KEY": "only-for-tests-" + "0" * 40}

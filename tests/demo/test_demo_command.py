@@ -4,13 +4,16 @@ import io
 import re
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from demo_project.scripted_model import answer
-from tests.demo.running import RunningDemo, finished_thread, started_thread, wait_until_streaming
+from tests.demo.running import DATABASE, RunningDemo, finished_thread, started_thread, wait_until_streaming
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +21,14 @@ def demo(tmp_path_factory) -> Iterator[RunningDemo]:
     """Return a running demo that the tests of this module share."""
     with RunningDemo(tmp_path_factory.mktemp("demo"), "--port", "0") as running:
         yield running
+
+
+@pytest.fixture
+def folder(demo, tmp_path) -> Path:
+    """Return the folder of a second demo, with a copy of the first one's database, so that it need not migrate."""
+    with closing(sqlite3.connect(demo.database)) as source, closing(sqlite3.connect(tmp_path / DATABASE)) as target:
+        source.backup(target)
+    return tmp_path
 
 
 def test_the_first_url_printed_leads_to_the_sign_in(demo):
@@ -64,11 +75,11 @@ def test_a_question_is_answered_by_the_scripted_model_using_two_tools(demo):
     assert "DEMO_MODEL" in text
 
 
-def test_demo_model_names_a_model_elsewhere_which_needs_no_key(tmp_path, model_server):
+def test_demo_model_names_a_model_elsewhere_which_needs_no_key(folder, model_server):
     """Any server that speaks OpenAI's protocol, reached by the provider's usual variable."""
     model_server.answer_with(answer)
     env = {"DEMO_MODEL": "openai/x", "OPENAI_API_BASE": model_server.url}
-    with RunningDemo(tmp_path, "--port", "0", **env) as demo, demo.signed_in("demo") as client:
+    with RunningDemo(folder, "--port", "0", **env) as demo, demo.signed_in("demo") as client:
         assert demo.children("scripted_model") == []
         messages = finished_thread(client, "Add 2 and 3, and tell me the weather in Oslo.")
     assert [part["type"] for part in messages[1]["parts"] if part["type"].startswith("tool-")] == [
@@ -95,19 +106,19 @@ def test_a_web_server_that_died_is_started_again(demo):
         pytest.param(signal.SIGKILL, True, id="kill -9 of its group", marks=pytest.mark.slow),
     ],
 )
-def test_the_end_of_the_command_ends_every_process(tmp_path, number, whole_group):
+def test_the_end_of_the_command_ends_every_process(folder, number, whole_group):
     """Within ten seconds, also in the middle of an answer that would take another minute."""
-    with RunningDemo(tmp_path, "--port", "0") as demo, demo.signed_in("demo") as client:
+    with RunningDemo(folder, "--port", "0") as demo, demo.signed_in("demo") as client:
         wait_until_streaming(client, started_thread(client, "Tell me a long story."))
         assert len(demo.children("qcluster")) > 2
         assert demo.stop(number, whole_group=whole_group) == []
 
 
-def test_a_taken_port_is_passed_over(tmp_path):
+def test_a_taken_port_is_passed_over(folder):
     """And the new one is printed."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with RunningDemo(tmp_path, "--port", str(port)) as demo:
+        with RunningDemo(folder, "--port", str(port)) as demo:
             assert f":{port}/" not in demo.url
             assert f"Port {port} is taken" in demo.output
             with demo.client() as client:

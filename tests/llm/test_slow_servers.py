@@ -10,8 +10,8 @@ from tests.llm.dialects import OPENAI
 from tests.llm.paths import Said
 from tests.llm.wire import Wire, anthropic_event, event
 
-READ_SECONDS = 1.0
-PAUSE_SECONDS = 0.3
+READ_SECONDS = 0.6
+PAUSE_SECONDS = 0.15
 
 KEEP_ALIVE = {
     "comments": ": keep-alive\n\n",
@@ -59,9 +59,9 @@ EMPTY_CHUNKS = {
 
 def with_signs(dialect, sign, **facts):
     """Return an answer that begins with signs of life, and has more of them in its text."""
-    begun = [*dialect.opening, dialect.text[0]]
+    begun = "".join([*dialect.opening, dialect.text[0]])
     rest = [*dialect.text[1:], *dialect.ending(dialect.stop)]
-    return Wire(pieces=(*[sign] * 5, *begun, *[sign] * 5, *rest), **facts)
+    return Wire(pieces=(*[sign] * 5, begun, *[sign] * 5, *rest), **facts)
 
 
 @pytest.mark.parametrize("sign", [": OPENROUTER PROCESSING\n\n", "data:\n\n", anthropic_event("ping")])
@@ -134,7 +134,7 @@ def test_an_answer_that_was_over_before_its_server_fell_silent_or_left_is_whole(
 
 @pytest.mark.parametrize("says", ["comments", "text"])
 def test_a_call_that_takes_too_long_has_failed_however_much_comes(server, refused, dialect, settings, says):
-    settings.DURABLE_AGENTS = {**settings.DURABLE_AGENTS, "MODEL_CALL_SECONDS": 1.5}
+    settings.DURABLE_AGENTS = {**settings.DURABLE_AGENTS, "MODEL_CALL_SECONDS": 0.8}
     piece = ": wait\n\n" if says == "comments" else dialect.text[1]
     pieces = (*dialect.opening, *dialect.text[:1], *[piece] * 50)
     error = refused(Wire(pieces=pieces, pause_seconds=0.2), timeout=READ_SECONDS)

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.models import Session
+from django.db import connection
 
 from tests.api.calls import Api
 from tests.policies.cases import FRAMES, Names
@@ -18,7 +19,13 @@ from tests.websocket.sockets import ORIGIN, SUBPROTOCOL, Socket, forget_layer
 def stored() -> dict[str, list[Any]]:
     """Return every row of every table but those that Django fills by itself."""
     models = [model for model in apps.get_models() if model not in {Permission, ContentType, Session}]
-    return {model._meta.label: sorted(map(str, model._default_manager.values())) for model in models}
+    with connection.cursor() as cursor:
+        return {model._meta.label: _rows(cursor, model._meta.db_table) for model in models}
+
+
+def _rows(cursor: Any, table: str) -> list[Any]:
+    cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
+    return sorted(map(str, cursor.fetchall()))
 
 
 async def _talk(headers: dict[str, str], frames: list[dict[str, Any]]) -> list[Any]:

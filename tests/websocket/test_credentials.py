@@ -25,10 +25,10 @@ from tests.websocket.sockets import cookie_of
 
 @pytest.fixture(scope="module", params=["daphne", "uvicorn"])
 def site(request: pytest.FixtureRequest, django_db_setup: None, child_env: dict[str, str]) -> Iterator[Server]:
-    """Return a running server that asks every second whether everybody is still signed in."""
+    """Return a running server that asks three times a second whether everybody is still signed in."""
     env = child_env | {
         "TEST_DATABASE_URL": database_url(),
-        "TEST_SOCKETS": json.dumps({"RECHECK_SECONDS": 1}),
+        "TEST_SOCKETS": json.dumps({"RECHECK_SECONDS": 0.3}),
         "DJANGO_SETTINGS_MODULE": "tests.websocket.site",
     }
     with Server(env, kind=request.param, application="tests.websocket.asgi:application") as running:
@@ -141,7 +141,7 @@ def test_a_websocket_ends_soon_after_what_its_ticket_was_fetched_with(site, user
     with connected(site) as socket:
         assert enter(socket, ticket)["user"] == "ann"
         assert socket.ask(type="subscribe", thread=str(thread.pk))["type"] == "snapshot"
-        time.sleep(1.5)
+        time.sleep(0.8)
         socket.tell(type="ping", t=1)
         assert socket.hear()["type"] == "pong"
         case.end(user)
@@ -167,7 +167,7 @@ def test_a_websocket_by_a_token_outlives_the_password(site, user):
     change_password(user)
     with connected(site) as socket:
         assert enter(socket, ticket)["user"] == "ann"
-        time.sleep(2.5)
+        time.sleep(1)
         socket.tell(type="ping", t=1)
         assert socket.hear()["type"] == "pong"
 
@@ -177,7 +177,7 @@ def test_to_be_asked_again_changes_no_session(site, user):
     headers = by_session(user)
     with connected(site) as socket:
         enter(socket, fetch_ticket(site, headers))
-        time.sleep(2.5)
+        time.sleep(1)
     assert httpx.get(f"{site.url}/agents/threads/", headers=headers, trust_env=False).status_code == 200
     assert Session.objects.count() == 1
 
