@@ -138,6 +138,37 @@ def ask_the_warehouse() -> None:
     """Ask for something whose answer comes later."""
 
 
+def is_large(ctx: ToolContext, args: dict[str, Any]) -> bool:
+    """Whether somebody has to approve the amount."""
+    return bool(args["amount"] > 100)
+
+
+@tool(needs_approval=is_large)
+def spend(amount: int = 500) -> str:
+    """Spend an amount."""
+    note_booking(f"spent {amount}")
+    return f"spent {amount}"
+
+
+@tool(needs_approval=True)
+def refund(amount: int) -> str:
+    """Pay an amount back."""
+    note_booking(f"refunded {amount}")
+    return f"refunded {amount}"
+
+
+@tool(needs_approval=True, approved_by="other")
+def transfer(amount: int) -> str:
+    """Transfer an amount; somebody else has to approve."""
+    note_booking(f"transferred {amount}")
+    return f"transferred {amount}"
+
+
+def tools_of_cashier(thread: Any) -> dict[str, Any]:
+    """Leave out the tool that the thread's metadata name."""
+    return {"tools": [item for item in (spend, refund, transfer) if item.name != thread.metadata.get("without")]}
+
+
 MODEL = {
     "model": "openai/test",
     "model_settings": {"api_base": os.environ.get("TEST_MODEL_URL", "http://127.0.0.1:9/v1"), "api_key": "test"},
@@ -147,6 +178,7 @@ MODEL = {
 
 talker = Agent("talker", **MODEL)
 clerk = Agent("clerk", tools=[pay, ask_the_warehouse], **MODEL)
+cashier = Agent("cashier", tools=[spend, refund, transfer], configure=tools_of_cashier, **MODEL)
 patient = Agent("patient", when_busy="queue", **MODEL)
 TOOLS = [note, note_again, wait, add, refuse, explode, leave, block_the_loop, die, book, book_slowly]
 toolbox = Agent("toolbox", tools=TOOLS, **MODEL)
