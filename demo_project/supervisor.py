@@ -1,7 +1,7 @@
 """Keep the demo's processes running and stop them together.
 
-Each process leads a process group, so that stopping it also reaches its child processes. A guard process (see `guard`)
-does the same if this one is killed.
+Each process leads a process group, so that stopping it also reaches its child processes. A guard process (see
+`orphan_reaper`) does the same if this one is killed.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from threading import Event
 from types import TracebackType
 from typing import Self
 
-from . import guard
+from . import orphan_reaper
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_DEATHS = 5
@@ -68,7 +68,7 @@ class Child:
 
     def revive(self) -> None:
         """Start the program again; raises `ProcessFailedError` at the fifth death within a minute."""
-        guard.kill([self.group])
+        orphan_reaper.kill([self.group])
         self.deaths.append(time.monotonic())
         if len(self.deaths) == MAX_DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_WINDOW_SECONDS:
             raise ProcessFailedError(f"The {self.program.name} stopped {MAX_DEATHS} times within a minute.")
@@ -116,7 +116,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop every process; returns when all are gone, after about nine seconds at most."""
-        guard.end([child.group for child in self.children], reap=self.reap)
+        orphan_reaper.end([child.group for child in self.children], reap=self.reap)
         for child in self.children:
             child.process.wait()
         self.children.clear()
@@ -140,7 +140,7 @@ def start_guard() -> tuple[subprocess.Popen[bytes], int]:
     for that.
     """
     theirs, ours = os.pipe()
-    command = [sys.executable, "-m", "demo_project.guard"]
+    command = [sys.executable, "-m", "demo_project.orphan_reaper"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, start_new_session=True)
     os.close(theirs)
     return process, ours

@@ -6,7 +6,9 @@ permission, and deciding calls that wait for a person needs the change permissio
 """
 
 from durable_agents.admin.audit import AuditEntryAdmin
-from durable_agents.admin.read_only import (
+from durable_agents.admin.threads import ThreadAdmin
+from durable_agents.admin.tool_calls import ToolCallAdmin
+from durable_agents.admin.worker_rows import (
     AttachmentAdmin,
     DeltaAdmin,
     MessageAdmin,
@@ -14,8 +16,6 @@ from durable_agents.admin.read_only import (
     StreamAdmin,
     WorkerProblemAdmin,
 )
-from durable_agents.admin.threads import ThreadAdmin
-from durable_agents.admin.tool_calls import ToolCallAdmin
 
 __all__ = [
     "AttachmentAdmin",

@@ -18,10 +18,10 @@ from durable_agents.crashpoints import crashpoint
 from durable_agents.delta_writer import DeltaBuffer
 from durable_agents.engine.approvals import with_approvals
 from durable_agents.engine.call_options import Plan, instructions_of, needs_thread, plan_for, transformed
-from durable_agents.engine.cancellation import cancelled_by_us_only
-from durable_agents.engine.capacity import WorkerLimitError, is_limit
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.inline_files import with_contents
+from durable_agents.engine.own_cancellation import cancelled_by_us_only
+from durable_agents.engine.process_limits import WorkerLimitError, is_limit
 from durable_agents.engine.run_history import RunHistory
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.step_from_events import Answer

@@ -21,15 +21,15 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.databases import is_outage
 from durable_agents.delta_writer import DeltaWriter, Frame
-from durable_agents.engine.cancellation import is_cancelled
-from durable_agents.engine.capacity import LIMITED_EXIT_CODE, Shortage, WorkerLimitError, is_limit
 from durable_agents.engine.claiming import CLAIM_BATCH, Claimer
 from durable_agents.engine.endings import Endings
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.held import HeldRows
 from durable_agents.engine.leases import LeaseKeeper
 from durable_agents.engine.model_step import run_step
+from durable_agents.engine.own_cancellation import is_cancelled
 from durable_agents.engine.problem_reports import Attempts
+from durable_agents.engine.process_limits import LIMITED_EXIT_CODE, Shortage, WorkerLimitError, is_limit
 from durable_agents.engine.run_callbacks import CallbackRunner
 from durable_agents.engine.run_history import RunHistories
 from durable_agents.engine.runtime import WorkerRuntime

@@ -95,7 +95,7 @@ from durable_agents.lifecycle.decisions import (
     settle_tool_call,
 )
 from durable_agents.lifecycle.edit_and_fork import edit_message, edit_message_with_files, fork_thread, regenerate
-from durable_agents.lifecycle.messages import add_message, erase
+from durable_agents.lifecycle.messages_without_run import add_message, erase
 from durable_agents.lifecycle.recovery import (
     Spent,
     begin_again,

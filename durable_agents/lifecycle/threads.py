@@ -25,7 +25,7 @@ from durable_agents.exceptions import (
 from durable_agents.lifecycle.advance import advance, begin_run, decide
 from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, store_files
 from durable_agents.lifecycle.audit import record, record_deletion
-from durable_agents.lifecycle.messages import content_of, remove_thread, write_history
+from durable_agents.lifecycle.messages_without_run import content_of, remove_thread, write_history
 from durable_agents.lifecycle.rows import (
     MAY_HAVE_RUN,
     Deaths,

@@ -17,7 +17,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.server_sent_events import MAX_ERROR_BYTES, EventFilter, is_error
+from durable_agents.llm.keep_alive_filter import MAX_ERROR_BYTES, EventFilter, is_error
 
 
 class Signals:

@@ -10,7 +10,7 @@ from threading import Event
 import psutil
 import pytest
 
-from demo_project import guard
+from demo_project import orphan_reaper
 from demo_project.supervisor import MAX_DEATHS, ProcessFailedError, Program, Supervisor
 
 STUBBORN = """
@@ -64,7 +64,7 @@ def test_what_ignores_the_request_to_stop_is_killed_with_its_children(tmp_path):
     noted = tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-c", STUBBORN, str(noted)], start_new_session=True)
     grandchild = psutil.Process(int(wait_for_text(noted)))
-    guard.end([process.pid], grace_seconds=0.3, reap=process.poll)
+    orphan_reaper.end([process.pid], grace_seconds=0.3, reap=process.poll)
     assert process.wait(5) == -9
     psutil.wait_procs([grandchild], timeout=5)
     assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from durable_agents.llm.answer_events import AnswerEvents
+from durable_agents.llm.answer_builder import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
 from durable_agents.llm.chunk_shapes import ContentBlocks
 from durable_agents.llm.direct.prices import Tokens, priced

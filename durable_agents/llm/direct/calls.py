@@ -10,6 +10,7 @@ from typing import Any
 from durable_agents.conf import config
 from durable_agents.exceptions import ErrorKind, ModelError
 from durable_agents.llm.call_ids import fitted
+from durable_agents.llm.claude_thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.direct import anthropic_format, openai_format
 from durable_agents.llm.direct.providers import (
     NO_KEY,
@@ -20,7 +21,6 @@ from durable_agents.llm.direct.providers import (
     openai_settings,
 )
 from durable_agents.llm.price_list import listed
-from durable_agents.llm.thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest
 
 CONNECT_SECONDS = 10.0

@@ -17,7 +17,7 @@ from durable_agents.llm.chunk_shapes import (
     told_word,
 )
 from durable_agents.llm.finish_reasons import Ending, is_word
-from durable_agents.llm.litellm import cohere
+from durable_agents.llm.litellm import cohere_stream
 
 
 class Stream(Protocol):
@@ -58,9 +58,9 @@ class Wire:
         """Return the source of chunks so that each chunk is inspected as early as possible: when litellm parses a dict
         or else when it reads from another library.
         """
-        if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere.Source):
+        if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
-            cohere.repair_source(source)
+            cohere_stream.repair_source(source)
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:

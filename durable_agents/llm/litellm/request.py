@@ -6,7 +6,7 @@ import importlib
 
 from durable_agents.conf import config
 from durable_agents.llm.call_ids import fitted
-from durable_agents.llm.thinking import THINKING, must_not_think, without_thoughts
+from durable_agents.llm.claude_thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.server_sent_events import BYTE_ORDER_MARK, MAX_ERROR_BYTES, is_empty, names_sign
+from durable_agents.llm.keep_alive_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTES, is_empty, names_sign
 from durable_agents.redaction import redacted
 
 _parse = json.JSONDecoder().raw_decode

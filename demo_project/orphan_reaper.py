@@ -1,8 +1,8 @@
 """End the demo's processes when the command that started them has ended, for whatever reason.
 
-`python -m demo_project.guard` reads lines of process group ids from its standard input; each line replaces the one
-before. The input ends when the command does, even by `kill -9`; then the guard ends every group of the last line.
-It runs in a session of its own, so that signals to the command's group or terminal do not reach it.
+`python -m demo_project.orphan_reaper` reads lines of process group ids from its standard input; each line replaces
+the one before. The input ends when the command does, even by `kill -9`; then this process ends every group of the last
+line. It runs in a session of its own, so that signals to the command's group or terminal do not reach it.
 """
 
 import contextlib
