@@ -254,19 +254,17 @@ def public_attachment(request: Asker, key: str) -> Attachment:
     # Called for an unknown id, too: it may begin a session, which would reveal that the id exists.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
-    if row is None or not _may_view(request, row, uploader=uploader):
+    if row is None:
         raise AttachmentNotFoundError(key)
-    return row
-
-
-def _may_view(request: Asker, row: Attachment, *, uploader: tuple[User | None, str] | None) -> bool:
     if row.thread_id is None:
-        return uploader is not None and (getattr(uploader[0], "pk", None), uploader[1]) == (row.owner_id, row.scope)
+        if uploader is None or (getattr(uploader[0], "pk", None), uploader[1]) != (row.owner_id, row.scope):
+            raise AttachmentNotFoundError(key)
+        return row
     try:
         public_thread(request, row.thread_id, "view")
     except (ThreadNotFoundError, PermissionDeniedError):
-        return False
-    return True
+        raise AttachmentNotFoundError(key) from None
+    return row
 
 
 def owner_and_scope(request: Asker) -> tuple[User | None, str]:

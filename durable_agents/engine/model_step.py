@@ -172,7 +172,12 @@ async def _after_failed_attempt(
 
     Without models none was called: a function of the agent failed.
     """
-    decision = await _classified(env, agent, error)
+    decision: RetryIn | Fail | None = None
+    if agent.retry.classify is not None and error.kind is not ErrorKind.MAX_STEPS:
+        try:
+            decision = await env.runtime.call_user(agent.retry.classify, error)
+        except Exception:
+            log_error("classify failed", action="classify")
     kind = str(decision.kind) if isinstance(decision, Fail) else error.kind.value
     model = model_of_attempt(models, claim.attempt) if models else ""
     failed = lifecycle.FailedAttempt(kind=kind, detail=str(error), model=model, usage=usage)
@@ -302,18 +307,6 @@ def estimate_spent(stream: Stream) -> lifecycle.Spent:
     except Exception:
         log_error("usage was not estimated", action="estimate")
         return lifecycle.Spent(model=model, usage=ModelUsage(estimated=True))
-
-
-async def _classified(env: Environment, agent: Agent, error: ModelError) -> RetryIn | Fail | None:
-    """Return the decision of the developer's ``classify``, or None if it fails."""
-    if agent.retry.classify is None or error.kind is ErrorKind.MAX_STEPS:
-        return None
-    try:
-        decision: RetryIn | Fail | None = await env.runtime.call_user(agent.retry.classify, error)
-    except Exception:
-        log_error("classify failed", action="classify")
-        return None
-    return decision
 
 
 def _step_delay_seconds(

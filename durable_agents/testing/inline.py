@@ -273,7 +273,14 @@ class InlineEngine:
             self.outcome.note(error)
         finally:
             callbacks.run_through(previous_runner)
-            await self._unwind(watching)
+            # Without database access: the run may have ended early.
+            left = [watching, *(row.task for row in self._env.held)]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            await self._env.callbacks.wait(seconds=0)
+            if any(claim.kind == "stream" for claim in self._begun):
+                await llm.door().aclose()  # its clients are bound to this loop
             self.outcome.wake = lambda: None  # the loop ends here
 
     def summary(self) -> Ran:
@@ -353,16 +360,6 @@ class InlineEngine:
         saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
         self._skipped_seconds += max(0.0, saved)
         return True
-
-    async def _unwind(self, watching: asyncio.Task[None]) -> None:
-        """Cancel the remaining tasks, without database access if the run ended early."""
-        left = [watching, *(row.task for row in self._env.held)]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await self._env.callbacks.wait(seconds=0)
-        if any(claim.kind == "stream" for claim in self._begun):
-            await llm.door().aclose()  # its clients are bound to this loop
 
 
 def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:

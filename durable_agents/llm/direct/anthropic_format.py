@@ -54,7 +54,15 @@ def body(
 ) -> dict[str, Any]:
     """Return the body of a request for a model, whose provider knows it by this name."""
     later = [message for message in messages if message["role"] != "system"]
-    made: dict[str, Any] = {"model": name, "messages": _turns(later), "stream": True}
+    turns: list[dict[str, Any]] = []
+    for message in later:  # those of the user and of the model have to take turns; results are the user's
+        role = "assistant" if message["role"] == "assistant" else "user"
+        blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:
+            turns.append({"role": role, "content": blocks})
+    made: dict[str, Any] = {"model": name, "messages": turns, "stream": True}
     if system := [_text(message["content"]) for message in messages if message["role"] == "system"]:
         made["system"] = system
     if tools:
@@ -114,19 +122,6 @@ def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     made = {"name": function["name"], "input_schema": schema, "type": "custom"}
     return made | ({"description": function["description"]} if function.get("description") is not None else {})
-
-
-def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages so that those of the user and of the model take turns: results are the user's."""
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role = "assistant" if message["role"] == "assistant" else "user"
-        blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        elif blocks:
-            turns.append({"role": role, "content": blocks})
-    return turns
 
 
 def _user_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

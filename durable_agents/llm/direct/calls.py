@@ -117,12 +117,17 @@ def call_of(request: ModelRequest) -> Call:
     else:
         path = openai_format.PATH
         body = openai_format.body(target.provider, target.model, messages, request.tools) | fields
+    timeout = settings.get("timeout")  # a number, or an ``httpx.Timeout``
+    connect, read = getattr(timeout, "connect", timeout), getattr(timeout, "read", timeout)
+    if timeout is None:
+        read = config().model_read_seconds
     return Call(
         target=target,
         url=_url(target, settings, path),
         headers=_headers(target, settings),
         body=body | dict(settings.get("extra_body") or {}),
-        **_seconds(settings.get("timeout")),
+        connect_seconds=CONNECT_SECONDS if connect is None else float(connect),
+        read_seconds=None if read is None else float(read),
     )
 
 
@@ -225,15 +230,3 @@ def _given_headers(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _variable(names: Sequence[str]) -> str | None:
     return next((value for name in names if (value := os.environ.get(name))), None)
-
-
-def _seconds(timeout: Any) -> dict[str, Any]:
-    """Return the time limits of a call: a setting ``timeout`` is a number, or an ``httpx.Timeout``."""
-    if timeout is None:
-        return {"connect_seconds": CONNECT_SECONDS, "read_seconds": config().model_read_seconds}
-    read = getattr(timeout, "read", timeout)
-    connect = getattr(timeout, "connect", timeout)
-    return {
-        "connect_seconds": CONNECT_SECONDS if connect is None else float(connect),
-        "read_seconds": None if read is None else float(read),
-    }
