@@ -8,10 +8,11 @@ from tests.architecture.sources import functions
 MAX_LINES = 60
 MAX_NESTING = 3
 MAX_P90 = 24
-MAX_USED_ONCE_PERCENT = 14
-MIN_COMMENT_PERCENT = 2.4
-MAX_ANY = 190
-"""The last three are what was reached: tighten them when they are bettered, never the other way."""
+MIN_MEDIAN = 5
+MAX_USED_ONCE_PERCENT = 12
+MIN_COMMENT_PERCENT = 2.5
+MAX_ANY = 170
+"""The last four are what was reached: tighten them when they are bettered, never the other way."""
 BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
@@ -48,6 +49,11 @@ def test_nesting_counts_blocks_but_not_elif():
 
 def test_nine_of_ten_functions_are_read_at_a_glance():
     assert whole_package().p90 <= MAX_P90
+
+
+def test_half_of_the_functions_have_more_than_a_line_or_two():
+    """Whoever follows a call reads a body at each step, not one name after the other."""
+    assert whole_package().median >= MIN_MEDIAN
 
 
 def test_private_functions_that_are_used_once_are_few():
