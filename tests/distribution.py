@@ -3,10 +3,14 @@
 `pytest` without arguments, or with directories, uses one process more than there are processors, since one of them
 mostly waits for clusters and clocks; named files and single tests run in one process. `-n 0` and `-n 4` say otherwise.
 `--one-in 5` runs a fifth of the tests, always the same.
+
+Of a test that is marked `matrix`, a fixed part of the cases runs: each value of each parameter, and each combination of
+the parameters that the marker names. `--all-cases` runs every case.
 """
 
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +66,33 @@ def only_files(arguments: Sequence[str]) -> bool:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option for samples."""
+    """Add the options for samples."""
     parser.addoption("--one-in", type=int, default=1, metavar="N", help="run a sample: one test of N")
+    parser.addoption("--all-cases", action="store_true", help="run every case of the tests that are marked `matrix`")
 
 
 def is_in_sample(nodeid: str, *, one_in: int) -> bool:
     """Return whether a test is among the sample of this size."""
     return zlib.crc32(nodeid.encode()) % one_in == 0
+
+
+def spread(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Return the tests without the cases of a matrix that repeat values which other cases have."""
+    seen: defaultdict[str, set[object]] = defaultdict(set)
+    kept = set()
+    for item in sorted(items, key=lambda item: zlib.crc32(item.nodeid.encode())):
+        marker, has = item.get_closest_marker("matrix"), seen[item.nodeid.partition("[")[0]]
+        shown = shown_by(item, marker.args) if marker else {item}
+        if not shown <= has:
+            kept.add(item)
+            has |= shown
+    return kept
+
+
+def shown_by(item: Any, crossed: Sequence[str]) -> set[object]:
+    """Return what a case is there for: the value of each parameter, and the combination of those that are `crossed`."""
+    values = {name: repr(value) for name, value in item.callspec.params.items()}
+    return {*values.items(), tuple(values[name] for name in crossed)}
 
 
 @pytest.hookimpl(trylast=True)
@@ -77,8 +101,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     processes share the rest until the end.
     """
     one_in = config.getoption("--one-in")
-    left_out = [item for item in items if not is_in_sample(item.nodeid, one_in=one_in)]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if is_in_sample(item.nodeid, one_in=one_in)]
+    cases = set(items) if config.getoption("--all-cases") else spread(items)
+    kept = [item for item in items if item in cases and is_in_sample(item.nodeid, one_in=one_in)]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
+        items[:] = kept
     items.sort(key=lambda item: (not must_wait(item.nodeid), not item.nodeid.startswith(LONG)))

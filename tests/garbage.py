@@ -17,19 +17,25 @@ FULL_EVERY = 100
 """Tests between two collections of all generations; a collection of the young ones takes a few milliseconds."""
 
 _ended = 0
-
-
-def pytest_collection_finish() -> None:
-    """Leave what all tests share out of every collection."""
-    if COLLECTS_ANYWHERE:
-        gc.collect()
-        gc.freeze()
+_frozen: set[str] = set()
 
 
 def pytest_sessionstart() -> None:
     """Switch automatic collection off."""
     if COLLECTS_ANYWHERE:
         gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves out of all collections."""
+    if COLLECTS_ANYWHERE:
+        _freeze("tests")
+
+
+def _freeze(what: str) -> None:
+    gc.collect()
+    gc.freeze()
+    _frozen.add(what)
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +46,5 @@ def _collected() -> Iterator[None]:
         global _ended  # noqa: PLW0603 - counts over the whole run
         _ended += 1
         gc.collect(2 if _ended % FULL_EVERY == 0 else 1)
+        if "litellm" in sys.modules and "litellm" not in _frozen:
+            _freeze("litellm")  # its 400,000 objects would take half a second each time

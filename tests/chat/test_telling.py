@@ -39,6 +39,7 @@ def plain(parts: list) -> list:
     return [part for place, part in enumerate(kept) if types[place : place + 2] != ["step-start", "step-start"]]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("knows_7", [True, False], ids=["7", "6"])
 @pytest.mark.parametrize("seed", range(15))
 def test_whoever_follows_shows_what_is_stored(seed, knows_7, declare):

@@ -99,6 +99,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.matrix("door", "answer")
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
 def test_an_answer_that_is_not_whole_is_a_failed_attempt_with_every_provider(server, refused, dialect, answer):
     """It may succeed another time; it asked the provider once; and nothing of it is committed."""

@@ -64,18 +64,21 @@ def with_signs(dialect, sign, **facts):
     return Wire(pieces=(*[sign] * 5, begun, *[sign] * 5, *rest), **facts)
 
 
+@pytest.mark.matrix("door", "sign")
 @pytest.mark.parametrize("sign", [": OPENROUTER PROCESSING\n\n", "data:\n\n", anthropic_event("ping")])
 def test_signs_of_life_keep_a_call_for_longer_than_a_server_may_be_silent(server, hear, dialect, sign):
     said = Said(hear(with_signs(dialect, sign, pause_seconds=PAUSE_SECONDS), timeout=READ_SECONDS))
     assert (said.text, said.end.finish_reason, len(server.requests)) == ("One two.", "stop", 1)
 
 
+@pytest.mark.matrix("door", "sign")
 @pytest.mark.parametrize("sign", KEEP_ALIVE.values(), ids=KEEP_ALIVE)
 def test_signs_of_life_are_no_part_of_the_answer(server, hear, dialect, sign):
     said = Said(hear(with_signs(dialect, sign)))
     assert (said.text, said.end.finish_reason, len(server.requests)) == ("One two.", "stop", 1)
 
 
+@pytest.mark.matrix("door", "sign")
 @pytest.mark.parametrize("model", ["openai/x", "groq/x", "mistral/x", "deepseek/x", "openrouter/x", "hosted_vllm/x"])
 @pytest.mark.parametrize("sign", EMPTY_CHUNKS.values(), ids=EMPTY_CHUNKS)
 def test_empty_chunks_are_no_part_of_the_answer(server, ask, model, sign):
@@ -104,6 +107,7 @@ def test_silence_is_bounded_by_the_setting(server, refused, dialect, settings):
 LINE_ENDS = {"line feeds": "\n", "both": "\r\n", "carriage returns": "\r"}
 
 
+@pytest.mark.matrix("door", "line_end", "size")
 @pytest.mark.parametrize("line_end", LINE_ENDS.values(), ids=LINE_ENDS)
 @pytest.mark.parametrize("size", [1, 40, 10_000])
 def test_an_answer_is_whole_with_every_line_end_of_the_format(server, hear, dialect, line_end, size):
