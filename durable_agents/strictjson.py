@@ -130,10 +130,10 @@ def clean(value: object) -> JSON:
     lazily, members of enums, keys that are no texts, sets, bytes, dates, decimals, dataclasses and Pydantic models
     become what JSON has for them. Raises TypeError for anything else.
     """
-    if isinstance(value, Enum):
-        member: object = value.value
-        return clean(member)
-    if isinstance(value, str | Promise):
+    # Exact types are compared first: the chunks of answers consist of them, and there are many.
+    while type(value) is not str and isinstance(value, Enum):
+        value = value.value
+    if type(value) is str or isinstance(value, str | Promise):
         return _UNSTORABLE.sub("\ufffd", str(value))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -143,7 +143,10 @@ def clean(value: object) -> JSON:
             raise TypeError(f"a number has more than {_MAX_DIGITS} digits")
         return value
     if isinstance(value, Mapping):
-        return {_key(key): clean(item) for key, item in value.items()}
+        return {
+            _UNSTORABLE.sub("\ufffd", key) if type(key) is str else _key(key): clean(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [clean(item) for item in value]
     return clean(plain(value))
@@ -198,6 +201,8 @@ class Halves:
         """Return the text after the half that was held of the one before; a first half at its end is held until the
         next.
         """
+        if not self.held and text.isascii():
+            return text
         text = self.held + text
         self.held = text[-1] if text and "\ud800" <= text[-1] <= "\udbff" else ""
         whole = text[: len(text) - len(self.held)]

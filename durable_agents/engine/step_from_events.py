@@ -128,6 +128,8 @@ class Answer:
     def _new(self, text: str) -> str:
         """Return the text without what it repeats of the gap."""
         self.own_text += text
+        if not self.gap:
+            return text
         repeated = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self.gap, text, strict=False)))
         self.gap = self.gap[repeated:] if repeated == len(text) else ""
         return text[repeated:]
