@@ -1,6 +1,6 @@
-"""Read threads from Python: their messages as values, a run while it goes on, a thread as a whole.
+"""Read threads from Python: list messages, follow a run or wait for its end, search, report usage, and export.
 
-Nothing here writes, and nothing here checks permissions: that is for the edges, by the policy.
+These functions check no permissions; the views and the websocket check them with the policy.
 """
 
 from durable_agents.reading.export import export_thread

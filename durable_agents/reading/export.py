@@ -1,7 +1,7 @@
-"""Export a thread as JSON: everything that belongs to the person, nothing that belongs to the server.
+"""Export a thread as JSON, with everything that belongs to its user and nothing that belongs to the server.
 
-Format 1 never changes; a field may be added. Owner, scope and trusted context, leases, and details of errors that are
-meant for the admin are left out, as in every public response.
+Version 1 of the format never changes, except that fields may be added. Like every public response, an export omits the
+owner, the scope, the trusted context, the leases, and the error details that are meant for the admin.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ JSON = dict[str, Any]
 
 
 def export_thread(thread: Thread | UUID | str, *, include_system: bool = True) -> JSON:
-    """Return everything of a thread that belongs to its person, as a dict that ``json.dumps`` takes.
+    """Return everything in a thread that belongs to its user, as a dict that ``json.dumps`` accepts.
 
-    ``thread`` has its facts and usage; ``messages`` all of them in order, with parts, also queued ones, those that were
-    edited or regenerated away (``superseded_at``) and, with ``include_system``, those of the role system, which the
-    REST API never shows; ``streams`` each attempt at a step with model, outcome and usage; ``tool_calls`` each call
-    with arguments, outcome and approval; ``attachments`` the files that messages carry, each with the ``url`` to
-    download it from. Streams and calls name their message. Times are ISO 8601, costs decimal strings in US dollars.
+    The dict has these keys:
 
-    Rows are read a few hundred at a time. Of a running thread, only what is committed is exported. Raises
+    - ``thread``: the thread's own fields and its usage.
+    - ``messages``: all messages in order, with their parts. Queued messages are included, and so are messages that an
+      edit or a regeneration replaced (``superseded_at``). Messages of the role system, which the REST API never shows,
+      are included only with ``include_system``.
+    - ``streams``: each attempt at a step, with its model, outcome and usage.
+    - ``tool_calls``: each call with its arguments, outcome and approval.
+    - ``attachments``: the files in the messages, each with the ``url`` to download it from.
+
+    Each stream and each call has the id of its message. Times are ISO 8601; costs are decimal strings in US dollars.
+
+    Rows are read a few hundred at a time. For a running thread, only committed content is exported. Raises
     ThreadNotFoundError.
     """
     row = get_thread(thread.pk if isinstance(thread, Thread) else thread)
@@ -81,7 +87,8 @@ def exported_messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
     """Yield the messages of a thread with their parts."""
     every = Message.objects.filter(thread=row)
     rows = (every if include_system else every.for_clients()).iterator(chunk_size=_ROWS_AT_ONCE)
-    # A batch at a time: an answer is assembled from the steps and calls of all its attempts, which may be megabytes.
+    # Read one batch at a time: an answer is assembled from the steps and calls of all its attempts, which may take
+    # megabytes.
     while batch := list(islice(rows, _ROWS_AT_ONCE)):
         for message, shown in zip(batch, ui_messages(batch), strict=True):
             yield {
@@ -99,7 +106,7 @@ def exported_messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
 
 
 def exported_stream(stream: Stream) -> JSON:
-    """Return an attempt without its content, which is in its message."""
+    """Return an attempt without its content; the exported message has the content."""
     return {
         "id": str(stream.pk),
         "message": _id(stream.message_id),

@@ -1,7 +1,7 @@
-"""Follow a thread until it is at rest by reading its rows again and again.
+"""Follow a thread until it is at rest, by polling its rows.
 
-Each read yields what is new, and the cursor that comes with a chunk says how far that is. One generator of reads serves
-both the function that sleeps between them and the one that awaits.
+Each read yields the new chunks, and with each chunk the cursor after it. The synchronous and the asynchronous functions
+share one generator, which yields the results of the reads and the pauses between them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from durable_agents.transcript import stream_open_at
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
 HEAL_SECONDS = 5
-"""Workers are notified again of a followed row that has been due for this long."""
+"""If a row of a followed thread has been due for this long, workers are notified again."""
 
 T = TypeVar("T")
 Reads: TypeAlias = Iterator[list[T] | float]
-"""Yields the results of each read, and between the reads the seconds to wait."""
+"""Yields the results of each read as a list, and between two reads the seconds to wait."""
 
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.([0-3])\.([0-9a-f]{32}|)", re.ASCII)
 FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
@@ -50,43 +50,45 @@ _WHOLE_STEP = Place(2**31, 0)
 
 
 def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Iterator[tuple[str, Chunk]]:
-    """Follow a thread until it is at rest: yield pairs of a cursor and a UI message chunk, as they come.
+    """Follow a thread until it is at rest; yield each new UI message chunk as a pair of cursor and chunk.
 
-    Without a cursor it begins with the latest answer, from its start. With the cursor of any chunk it continues right
-    after that one, in any process and however much later: what was committed meanwhile comes first. A thread that is at
-    rest and has nothing new ends at once.
+    Without a cursor, the stream begins at the start of the latest answer. With the cursor of a chunk, it continues
+    right after that chunk, in any process and however much later; it begins with everything that was committed in the
+    meantime. If the thread is at rest and nothing is new, the stream ends at once.
 
-    The chunks are those of the AI SDK's UI message stream: ``start`` (with the message's id), for each step
-    ``start-step``, text, reasoning and tool chunks and ``finish-step``, and at the end ``finish``, ``abort`` (stopped)
-    or ``error`` (failed). ``reset-step`` takes back the content of the current step: another attempt begins it anew.
-    That chunk and ``tool-approval-response`` came with version 7 of the SDK; older clients do not understand them.
+    The chunks are those of the AI SDK's UI message stream: ``start`` (with the message's id), then for each step
+    ``start-step``, text, reasoning and tool chunks and ``finish-step``, and finally ``finish``, ``abort`` (stopped) or
+    ``error`` (failed). ``reset-step`` removes the content of the current step, because another attempt begins the step
+    again. ``reset-step`` and ``tool-approval-response`` were added in version 7 of the SDK; older clients do not
+    understand them.
 
-    Raises InvalidCursorError, and ThreadNotFoundError also when the thread is deleted meanwhile. Inside a transaction
-    it yields what is stored and raises RuntimeError where it would have to wait.
+    Raises InvalidCursorError, and ThreadNotFoundError (also if the thread is deleted while it is followed). Inside a
+    transaction, the stream yields what is stored, and raises RuntimeError where it would have to wait.
     """
     return _sleeping(_reads(Follower(id_of(thread), _position(cursor))))
 
 
 def astream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> AsyncIterator[tuple[str, Chunk]]:
-    """Follow a thread as ``stream_thread`` does, from a coroutine: ``async for cursor, chunk in
-    astream_thread(thread)``. It occupies no thread while it waits.
+    """Follow a thread as ``stream_thread`` does, in a coroutine: ``async for cursor, chunk in astream_thread(thread)``.
+    While it waits, no operating-system thread is blocked.
     """
     return _awaiting(_reads(Follower(id_of(thread), _position(cursor))))
 
 
 def wait_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
-    """Wait until the thread is at rest, and return it as it is then; None waits without limit.
+    """Wait until the thread is at rest, and return its row as of then. A ``timeout_seconds`` of None means no limit.
 
-    Raises WaitTimeoutError when it is not at rest in time (the run goes on), and ThreadNotFoundError also when it is
-    deleted meanwhile. Raises RuntimeError inside a transaction, where it would wait for ever: no worker sees what is
-    not committed. In a test's own transaction it returns a thread that is at rest already.
+    Raises WaitTimeoutError if the thread is not at rest in time; its run continues. Raises ThreadNotFoundError, also if
+    the thread is deleted in the meantime. Raises RuntimeError inside a transaction: workers do not see uncommitted
+    rows, so the wait would never end. Inside the transaction of a Django TestCase, it returns a thread that is already
+    at rest.
     """
     [row] = _sleeping(_reads_until_rest(id_of(thread), timeout_seconds))
     return row
 
 
 async def await_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
-    """Wait as ``wait_for_thread`` does, from a coroutine: await it. It occupies no thread while it waits."""
+    """Wait as ``wait_for_thread`` does, in a coroutine. While it waits, no operating-system thread is blocked."""
     [row] = [row async for row in _awaiting(_reads_until_rest(id_of(thread), timeout_seconds))]
     return row
 
@@ -95,18 +97,18 @@ async def await_for_thread(thread: Thread | UUID | str, timeout_seconds: float |
 
 
 class Phase(IntEnum):
-    """What the next chunk follows."""
+    """Where in a run a position is; the phase decides which chunks may follow."""
 
     BETWEEN_STEPS = 0
     IN_STEP = 1
-    IN_CALLS = 2  # in a step that is not committed and has begun a call
+    IN_CALLS = 2  # in a step that is not committed yet and in which a tool call has begun
     AT_REST = 3
 
 
 @dataclass(kw_only=True)
 class Position:
-    """How much of a thread was sent: durable changes up to ``rev``, the step of stream ``number`` up to ``place``, all
-    within one answer.
+    """How much of a thread was sent. Within one answer, these are the durable changes up to ``rev``, and the step of
+    stream ``number`` up to ``place``.
     """
 
     rev: int
@@ -140,7 +142,7 @@ def _position(cursor: str | None) -> Position | None:
 
 
 class Follower:
-    """Converts the news of one thread to chunks. Synchronous: call it where the ORM may be used."""
+    """Converts the changes of one thread to chunks. Methods are synchronous; call them where the ORM may be used."""
 
     def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id
@@ -152,16 +154,16 @@ class Follower:
         self._deltas_of: UUID | None = None
         self._last_seq = -1
         self._read = BEGINNING
-        """How far the stored deltas of the open stream were read."""
+        """The place up to which the stored deltas of the open stream were read."""
 
     def read(self) -> Iterator[tuple[str, Chunk]]:
-        """Yield what is new, each chunk with the cursor after it. Raises ThreadNotFoundError, and InvalidCursorError
-        for the cursor of another thread.
+        """Yield each new chunk with the cursor after it. Raises ThreadNotFoundError, and InvalidCursorError if the
+        cursor belongs to another thread.
         """
         self._thread = thread = row_of(self.thread_id)
         if not self._has_begun:
             self._begin(thread)
-        # The durable changes first: they may close the step whose deltas would come next.
+        # Durable changes come first, because they may close the step whose deltas would come next.
         for chunks in (self._changes(thread), self._open_step(thread)):
             for chunk in chunks:
                 yield str(self._at), chunk
@@ -185,7 +187,7 @@ class Follower:
         return not self.thread.is_running
 
     def _begin(self, thread: Thread) -> None:
-        """Check the cursor; without one, begin before the latest answer."""
+        """Check the cursor; without a cursor, begin right before the latest answer."""
         self._has_begun = True
         start = self._start
         if start is None:
@@ -200,10 +202,11 @@ class Follower:
                 raise InvalidCursorError(start)
 
     def _changes(self, thread: Thread) -> Iterator[Chunk]:
-        """Yield closed steps and changed calls, in the order of their revs."""
+        """Yield the chunks of closed steps and changed calls, in the order of their revs."""
         if thread.rev == self._at.rev:
             return
-        # What has changed since the thread was read comes with the next read: each query sees its own moment.
+        # Changes after the thread was read are left to the next read, because each query sees the database at its own
+        # time.
         changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
         streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
         calls = ToolCall.objects.using(database()).filter(**changed)
@@ -220,7 +223,7 @@ class Follower:
 
     def _closed_step(self, stream: Stream) -> Iterator[Chunk]:
         if stream.answer.superseded_at is not None and stream.message_id != self._at.message_id:
-            return  # its answer was replaced before any of it was sent
+            return  # the answer was replaced before any part of it was sent
         yield from self._switch_to(stream)
         is_taken_back = not stream.parts or (self._at.phase == Phase.IN_CALLS and stream.state == StreamState.ABORTED)
         if is_taken_back and self._at.place > BEGINNING:
@@ -233,7 +236,7 @@ class Follower:
         if stream is None:
             return
         yield from self._switch_to(stream)
-        # What a client has seen is counted in its content, what was read in deltas: they differ after a resume.
+        # The client's position counts content, but reading counts deltas. The two differ after a client has resumed.
         if stream.pk != self._deltas_of:
             self._deltas_of, self._last_seq, self._read = stream.pk, -1, BEGINNING
         deltas = list(Delta.objects.using(database()).after(stream.pk, self._last_seq).values_list("seq", "chunks"))
@@ -243,7 +246,9 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """If this stream belongs to another message, end the previous step and begin that message."""
+        """If this is another stream than the current one, end the current step. If it belongs to another message, also
+        begin that message.
+        """
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):
             return
@@ -254,7 +259,7 @@ class Follower:
         at.number, at.place, at.phase = stream.number, BEGINNING, Phase.BETWEEN_STEPS
 
     def _advance(self, chunks: Iterable[PlacedChunk]) -> Iterator[Chunk]:
-        """Yield what was not sent yet of these chunks, and move the position past it."""
+        """Yield the part of these chunks that was not sent yet, and move the position past it."""
         for place, chunk in unsent(chunks, self._at.place):
             self._at.place = place
             if chunk["type"] == "tool-input-start":
@@ -278,21 +283,21 @@ def row_of(thread_id: UUID) -> Thread:
 
 
 def latest_answer_of(thread: Thread) -> Message | None:
-    """Return the answer that was begun last and is still valid."""
+    """Return the answer with the newest stream, not counting superseded answers; None if there is none."""
     streams = Stream.objects.using(database()).filter(thread=thread, message__superseded_at=None)
     last = streams.order_by("-number").select_related("message").only("message").first()
     return last.message if last else None
 
 
 def beginning_of(message_id: UUID) -> Position | None:
-    """Return the position right before an answer; None for one without an attempt in progress or committed."""
+    """Return the position right before an answer; None if no attempt at the answer is in progress or committed."""
     streams = Stream.objects.using(database()).filter(message_id=message_id)
     first: int | None = streams.aggregate(rev=Min("rev"))["rev"]
     return None if first is None else Position(rev=first - 1, phase=Phase.BETWEEN_STEPS)
 
 
 def position_after(answer: Message, *, steps: int) -> Position | None:
-    """Return the position after this many committed steps of an answer; None for zero."""
+    """Return the position after the first ``steps`` committed steps of an answer; None if there are none."""
     shown = list(Stream.objects.using(database()).in_transcript().filter(message=answer).order_by("number")[:steps])
     if not shown:
         return None
@@ -303,7 +308,7 @@ def position_after(answer: Message, *, steps: int) -> Position | None:
 
 
 def last_chunk(thread: Thread) -> Chunk:
-    """Return the chunk for the end of the run of a thread at rest."""
+    """Return the chunk that ends the run of a thread at rest."""
     if thread.status == ThreadStatus.STOPPED:
         return {"type": "abort"}
     if thread.status == ThreadStatus.FAILED:
@@ -314,7 +319,7 @@ def last_chunk(thread: Thread) -> Chunk:
 
 
 def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
-    """Yield the news of a thread until it is at rest."""
+    """Yield the new chunks of a thread, and the pauses between the reads, until the thread is at rest."""
     pace = _Pace(follower.thread_id)
     while True:
         news = list(follower.read())
@@ -325,11 +330,11 @@ def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
 
 
 def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[Thread]:
-    """Yield the seconds to wait between reads, and at the end the thread."""
+    """Yield the seconds to wait between two reads, and finally a list with the thread's row."""
     pace = _Pace(thread_id)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    # Django's TestCase wraps each test in a transaction, and marks it: there a thread may be at rest already, after
-    # ``run_until_idle``.
+    # The transaction that Django's TestCase wraps around each test is allowed: in it, ``run_until_idle`` may have
+    # brought the thread to rest already.
     blocks: list[Any] = connections[database()].atomic_blocks
     if _is_in_transaction() and not (blocks and all(block._from_testcase for block in blocks)):
         raise _never_at_rest(thread_id)
@@ -343,7 +348,7 @@ def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[T
 
 
 class _Pace:
-    """How long to wait between two reads of a thread: shortly while there is news, longer when it is quiet."""
+    """The pause between two reads of a thread: short after a read with news, longer after each read without news."""
 
     def __init__(self, thread_id: UUID) -> None:
         self._thread_id = thread_id
@@ -368,8 +373,8 @@ def _is_in_transaction() -> bool:
 
 def _never_at_rest(thread_id: UUID) -> RuntimeError:
     return RuntimeError(
-        f"Thread {thread_id} cannot be waited for inside a transaction: workers do not see what is not committed, and "
-        "on SQLite they wait for its end. Wait after the transaction; in a TestCase, call run_until_idle() before."
+        f"Cannot wait for thread {thread_id} inside a transaction: workers do not see uncommitted rows, and on SQLite "
+        "they wait until the transaction ends. Wait after the transaction; in a TestCase, call run_until_idle() first."
     )
 
 
@@ -382,8 +387,8 @@ def _sleeping(reads: Reads[T]) -> Iterator[T]:
 
 
 async def _awaiting(reads: Reads[T]) -> AsyncIterator[T]:
-    # A StopIteration cannot leave a coroutine: the end is None. The ORM is used in one thread for all callers, as
-    # Django's own async methods do.
+    # A coroutine cannot raise StopIteration, so None marks the end. The ORM is used in one thread for all callers, as
+    # in Django's own async methods.
     read_next = sync_to_async(lambda: next(reads, None), thread_sensitive=True)
     while (news := await read_next()) is not None:
         if isinstance(news, list):

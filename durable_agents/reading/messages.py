@@ -1,7 +1,8 @@
 """List the messages of a thread, including the answer that is being written.
 
-With the open stream, the result is one state of the thread, the one at its ``rev``: a step that is committed meanwhile
-is not listed and its stream still counts as open, so that no part is shown twice or is missing.
+A result with the open stream shows the thread exactly as it was at its ``rev``. If a step is committed between two of
+the queries, the step is not listed and its stream still counts as open; otherwise, parts could be missing or appear
+twice.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Message:
     """A message as clients see it."""
 
     id: str
-    """The client's own id if it has one, else the row's."""
+    """The client's id of the message if it has one, otherwise the id of the row."""
     client_id: str | None
     role: str
     parts: list[Part]
@@ -55,18 +56,18 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStream:
-    """The attempt whose text so far is in its message."""
+    """The attempt in progress; its content so far is included in its message."""
 
     id: str
     number: int
     seq: int
-    """The last delta that is included, -1 if none is."""
+    """The number of the last delta that is included; -1 if none is."""
     message: str
-    """The id of the message that it writes."""
+    """The id of the message that the attempt writes."""
 
 
 class MessagesWithStream(NamedTuple):
-    """Messages with an open answer, and the stream that it comes from, or None if none is open."""
+    """Messages including the open answer, and the stream that writes it; ``stream`` is None if no answer is open."""
 
     messages: list[Message]
     stream: OpenStream | None
@@ -75,10 +76,11 @@ class MessagesWithStream(NamedTuple):
 def list_threads(
     *, owner: object = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
 ) -> ThreadQuerySet:
-    """Return the threads that match all arguments, including archived ones, the last changed first; None matches all.
+    """Return the threads that match all arguments, most recently changed first. None matches every thread, and archived
+    threads are included.
 
-    The result is a queryset: filter it further, slice it, iterate (``async for`` in a coroutine). ``owner`` is a user
-    or its key. Raises ValueError for a status that does not exist.
+    The result is a queryset: filter it further, slice it, or iterate over it (with ``async for`` in a coroutine).
+    ``owner`` is a user or a user's key. Raises ValueError for a status that does not exist.
     """
     name = agent.name if isinstance(agent, Agent) else agent
     filters = {"owner": owner, "scope": scope, "agent": name, "status": status and ThreadStatus(status)}
@@ -88,21 +90,21 @@ def list_threads(
 def list_messages(
     thread: Thread | UUID | str, *, after: int | None = None, limit: int | None = None, include_system: bool = False
 ) -> list[Message]:
-    """Return the messages of a thread as clients see them, oldest first, queued ones last.
+    """Return the messages of a thread as clients see them, oldest first, queued messages last.
 
-    ``after`` is a position, exclusive; ``limit`` the maximum number. Not listed are messages that were edited or
-    regenerated away, answers without any parts yet and, without ``include_system``, those of the role system. Four
-    queries, however many. Raises ThreadNotFoundError.
+    Only messages after the position ``after`` are returned, at most ``limit`` of them. The list has no messages that an
+    edit or a regeneration replaced, no answers without parts and, without ``include_system``, no messages of the role
+    system. The function makes four queries, however many messages there are. Raises ThreadNotFoundError.
     """
     listed = listed_messages(_thread(thread), include_system=include_system)
     return _values(ui_messages(after_position(listed, after)[:limit]))
 
 
 def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int = 0) -> MessagesWithStream:
-    """Return all messages of a thread with the open answer as far as it is stored, and the stream that it comes from.
+    """Return all messages of a thread, including the stored part of the open answer, and the stream that writes it.
 
-    A stream whose number is lower than ``from_number`` is not shown. Six queries, however many messages and deltas.
-    Raises ThreadNotFoundError.
+    A stream whose number is lower than ``from_number`` is ignored. The function makes six queries, however many
+    messages and deltas there are. Raises ThreadNotFoundError.
     """
     row = _thread(thread)
     stream = open_answer(row, from_number=from_number)
@@ -121,11 +123,12 @@ def _values(messages: Iterable[UIMessage]) -> list[Message]:
 
 
 def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
-    """Return the messages of a thread that clients see, each with its ``turn``: by position, queued ones last.
+    """Return the messages of a thread that clients see, annotated with ``turn``, by which they are sorted: by position,
+    queued messages last.
 
-    An answer without parts is left out, unless it is the one of ``answer_id``, to which parts are being written.
+    Answers without parts are left out, except for the answer ``answer_id``, whose parts are being written.
     """
-    # Not Exists(): PostgreSQL would collect the steps of all threads first.
+    # Exists() is not used, because PostgreSQL would collect the steps of all threads first.
     steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).order_by().values("pk")
     has_parts = ~Q(role=Role.ASSISTANT) | Q(step__isnull=False) | Q(pk=answer_id)
     queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
@@ -135,20 +138,24 @@ def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_sy
 
 
 def after_position(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:
-    """Return those after a position, and the queued ones, which have none yet."""
+    """Return the messages after a position, or all if it is None. Queued messages, which have no position yet, are
+    included.
+    """
     if position is None:
         return messages
     return messages.filter(Q(position__gt=position) | Q(position__isnull=True))
 
 
 def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
-    """Return the stream that was open at the thread's ``rev``, unless its number is lower than ``from_number``."""
+    """Return the stream that was open at the thread's ``rev``, or None. A stream below ``from_number`` is ignored."""
     stream = stream_open_at(thread)
     return stream if stream is not None and stream.number >= from_number else None
 
 
 def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[UIMessage], OpenStream | None]:
-    """Return the messages with the stream's deltas in its own one, without answers that have no parts yet."""
+    """Add the stored deltas of the stream to the message that it writes. Return the messages, without answers that have
+    no parts yet, and a description of the stream.
+    """
     if stream is None:
         return _with_parts(messages), None
     seq = add_partial_answer(messages, stream)

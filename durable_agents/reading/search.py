@@ -1,8 +1,8 @@
 """Search threads by text: in the title, in the messages of users, and in the answers that are shown.
 
-PostgreSQL searches whole words by its full text search, in the syntax of web searches (``"a phrase"``, ``or``,
-``-not``), in all languages alike and by the indexes of migration 0004. Other databases search the literal text,
-ignoring case. Messages of the role system are not searched.
+On PostgreSQL, full-text search finds whole words. It accepts the syntax of web searches (``"a phrase"``, ``or``,
+``-not``), treats all languages alike, and uses the indexes of migration 0004. Other databases search for the literal
+text, ignoring case. Messages of the role system are not searched.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ MAX_SEARCH_CHARS = 200
 
 
 class _Words(Func):
-    """The words of a text, as they are indexed: of a long one, only its beginning."""
+    """The words of a text as they are indexed; only the beginning of a long text is indexed."""
 
-    # PostgreSQL raises an error at more than a megabyte of words. "simple" knows no language, so all are alike. The
-    # index of migration 0004 is used only for the very same expression.
+    # PostgreSQL raises an error for more than a megabyte of words. The configuration "simple" treats all languages
+    # alike. The index of migration 0004 is used only if this expression is exactly the same.
     template = "to_tsvector('simple', left(%(expressions)s, 50000))"
 
 
 class _Query(Func):
-    """The words of a web search; PostgreSQL accepts any input for it."""
+    """A query in the syntax of web searches; PostgreSQL accepts any input."""
 
     template = "websearch_to_tsquery('simple', %(expressions)s)"
 
@@ -36,8 +36,8 @@ class _Matches(Func):
 
 
 def threads_with_text(threads: ThreadQuerySet, text: str) -> ThreadQuerySet:
-    """Return those of the threads with this text, of at most ``MAX_SEARCH_CHARS`` characters, in their title or in one
-    of their messages.
+    """Return those of the threads whose title or messages contain the text, which has at most ``MAX_SEARCH_CHARS``
+    characters.
     """
     in_text = _contains("text", text, threads)
     questions = Message.objects.filter(in_text, thread=OuterRef("pk"), role=Role.USER, superseded_at=None)

@@ -1,7 +1,7 @@
-"""Convert a step to UI message chunks, the same whether it comes as deltas or is committed as a whole.
+"""Convert a step to UI message chunks. The chunks are the same for the deltas of a step and for the committed step.
 
-A *place* says how far a step has been sent, in terms of its content and not of its storage: deltas are deleted once
-their step is committed, and a client in the middle of them continues from the committed parts.
+A *place* says how much of a step was sent. It counts content, not deltas, because deltas are deleted once their step is
+committed: a client that has received some of the deltas continues from the committed parts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _NAMED_BY_PLACE = ("text-", "reasoning-")
 
 
 class Place(NamedTuple):
-    """How many parts of a step have begun, and how much of the last one was sent: 1 for its beginning and its end, and
-    1 for each character between.
+    """How many parts of a step have begun, and how much of the last part was sent. The beginning and the end of a part
+    count 1 each, and so does each character in between.
     """
 
     part: int = 0
@@ -31,8 +31,8 @@ PlacedChunk = tuple[Place, Chunk]
 
 
 def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> Iterator[PlacedChunk]:
-    """Yield the chunks of stream ``number`` after ``at``, each with the place after it. Ids of text and reasoning
-    depend on the place only.
+    """Yield each chunk of stream ``number`` with the place after it; ``at`` is the place before the first chunk. Text
+    and reasoning chunks get ids that depend only on the stream's number and the place.
     """
     for chunk in chunks:
         kind = chunk["type"]
@@ -44,7 +44,7 @@ def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> It
 
 
 def unsent(chunks: Iterable[PlacedChunk], seen: Place) -> Iterator[PlacedChunk]:
-    """Return the part of a chunk that was not sent yet; a text that was sent in part is cut."""
+    """Yield the chunks after the place ``seen``; a text that was sent in part is cut."""
     for place, chunk in chunks:
         if place <= seen:
             continue
@@ -57,7 +57,7 @@ def _text_field(chunk: Chunk) -> str:
 
 
 def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
-    """Yield a whole step: its parts, then the arguments of its calls."""
+    """Yield the chunks of a whole step: first those of its parts, then the arguments of its calls."""
     parts = list(parts)
     for part in parts:
         kind = part["type"]
@@ -73,7 +73,7 @@ def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
             yield {"type": "tool-input-start", **_call_fields(part)}
         else:  # a file, a source or data: the part and its chunk look the same
             yield dict(part)
-    # Last, as in the stream of deltas, where the arguments of calls are complete only at the end of a step.
+    # The arguments come last, because in the stream of deltas they are complete only at the end of a step.
     for part in parts:
         if "toolCallId" in part:
             yield {"type": "tool-input-available", **_call_fields(part), "input": part.get("input")}
@@ -84,9 +84,11 @@ def _call_fields(part: Part) -> Chunk:
 
 
 def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
-    """Yield the state of a call: the question for approval, the decision, progress, its outcome; nothing if there is
-    nothing new. Only version 7 of the AI SDK has a chunk for a decision; other clients learn that a refused call needed
-    approval.
+    """Yield the chunks for the state of a call: the request for approval, the decision, and the progress or outcome.
+    Yield nothing if none of them exists.
+
+    Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval only while it is
+    open or after a refusal.
     """
     part = call.outcome().part()
     decided = dict(part.get("approval", {}))
@@ -114,7 +116,8 @@ def _state_chunk(call: ToolCall, part: Part) -> Chunk | None:
     if call.progress is not None:
         return {"type": "tool-output-available", **address, "output": call.progress, "preliminary": True}
     if call.decision_reason is not None and call.passed_at is None:
-        # Approved: clients that show the question, or their answer to it, see that it runs. A client whose message is
-        # complete but for an answer would send it again and again.
+        # The call is approved. This chunk tells clients that still show the request, or their own answer to it, that
+        # the call runs. Otherwise, a client that sends as soon as all requests are answered would send the answer again
+        # and again.
         return {"type": "tool-input-available", **_call_fields(part), "input": part["input"]}
     return None

@@ -1,8 +1,8 @@
-"""Stream one answer to a client of the AI SDK: from its start, or from the client's position, until the client has to
-act, the answer is closed, or the run is over.
+"""Stream one answer to an AI SDK client. The stream begins at the start of the answer, or after what the client already
+shows. It ends when the client has to act, the answer is closed, or the run is over.
 
-Only chunks that every major version of the SDK from 6 on understands are sent; ``reset-step``, which takes back an
-attempt, and a person's decision about a call are sent only to clients that declare version 7. Format: AI SDK, "UI
+Clients get only chunks that version 6 of the SDK understands, with two exceptions for clients of version 7:
+``reset-step``, which removes the content of an attempt, and a person's decision about a call. Format: AI SDK, "UI
 message stream", ``uiMessageChunkSchema``.
 """
 
@@ -39,11 +39,11 @@ _STATES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """How much of an answer a client shows that wants to continue it, by its own account."""
+    """How much of an answer a client already shows, according to its request."""
 
     steps: int = 0
     calls: Mapping[str, Part] = field(default_factory=dict)
-    """Its tool parts, by the id of their calls."""
+    """The tool parts that the client shows, by tool call id."""
 
     def shows(self, chunk: Chunk) -> bool:
         """Whether the client already shows this chunk of a call."""
@@ -60,7 +60,9 @@ class Seen:
 
 
 def waits_for_others(thread: Thread) -> bool:
-    """Whether the run waits for people, browsers or services only, in the state in which the thread was read."""
+    """Return whether the run waits only for people, browsers or services. Return False if the thread has changed since
+    ``thread`` was read.
+    """
     if thread.status != ThreadStatus.AWAITING_TOOL_RESULTS:
         return False
     calls = list(ToolCall.objects.using(database()).open().filter(thread=thread))
@@ -70,8 +72,8 @@ def waits_for_others(thread: Thread) -> bool:
 
 
 class AnswerStream:
-    """Streams one answer: the one of this id, or the first one after a user's message. Synchronous: call it where the
-    ORM may be used.
+    """Streams one answer: ``answer``, or else the first answer to ``question``. Its methods are synchronous: call them
+    where the ORM may be used.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class AnswerStream:
         self.is_over = False
         """Whether the stream has ended."""
         self.is_cut = False
-        """Whether it has ended because of a reset attempt that the client cannot take back: it has to start again."""
+        """Whether the stream ended because an attempt was reset whose content the client cannot remove; the client has
+        to start again.
+        """
         self._answer = answer
         self._question = question
         self._seen = seen or Seen()
@@ -97,14 +101,15 @@ class AnswerStream:
         self._has_parts = False
         """Whether the current step has any part yet."""
         self._open: dict[str, str] = {}
-        """Texts and reasonings that have begun, by their id."""
+        """The kind (text or reasoning) of each part that has begun but not ended, by the part's id."""
         self._drops_rest = False
 
     def read(self) -> list[Chunk]:
-        """Return what is new. Raises ThreadNotFoundError."""
+        """Return the new chunks. Raises ThreadNotFoundError."""
         if self._follower is not None and self._answer is not None:
             return list(self._news(self._follower, self._answer))
-        # The thread first: a run that began and ended between the two queries would seem to have no answer.
+        # Read the thread first: otherwise, a run that began and ended between the two queries would seem to have no
+        # answer.
         thread = row_of(self.thread_id)
         if self._answer is None and self._question is not None:
             self._answer = first_answer_to(self._question)
@@ -148,15 +153,15 @@ class AnswerStream:
             self._has_parts = False
             yield chunk
         elif self._has_parts and thread.is_running:
-            # Version 6 cannot take anything back. Its client sees a broken stream and asks for the answer again.
+            # Version 6 cannot remove content. Its client sees a broken stream and requests the answer again.
             self.is_over = self.is_cut = True
-        elif self._has_parts:  # nothing else replaces it: what the client shows is closed as it is
+        elif self._has_parts:  # no other attempt follows: the content that the client shows stays
             self._drops_rest = True
 
     def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
         if kind == "start-step":
-            if self._is_in_step:  # one that was reset: the client still shows it
+            if self._is_in_step:  # the step was reset, and the client still shows it
                 return
             self._is_in_step, self._has_parts = True, False
         elif kind == "finish-step":
@@ -166,7 +171,7 @@ class AnswerStream:
                 return
         else:
             self._has_parts = True
-            # The AI SDK expects an end of each text that has begun, also of one that is broken off.
+            # The AI SDK expects an end chunk for each text that has begun, even if the text is broken off.
             part, _, phase = kind.rpartition("-")
             if phase == "start" and "id" in chunk:
                 self._open[chunk["id"]] = part
@@ -188,7 +193,9 @@ class AnswerStream:
 
 
 def first_answer_to(question: Message) -> Message | None:
-    """Return the first answer after a user's message that is still valid; None while it is queued or has no answer."""
+    """Return the first answer after a user's message that is not superseded; None if there is none or the message is
+    queued.
+    """
     position = Message.objects.using(database()).filter(pk=question.pk).values_list("position", flat=True).first()
     if position is None:
         return None
@@ -198,8 +205,8 @@ def first_answer_to(question: Message) -> Message | None:
 
 
 def _end_of(thread: Thread, answer: Message) -> Chunk:
-    """Return how an answer ended that another one has followed: one that a message has steered has no end of its
-    own.
+    """Return the chunk that ends an answer after which another answer has begun. If a new message steered the run to
+    the other answer, the first one has no finish reason of its own.
     """
     reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
     reason = reasons.values_list("finish_reason", flat=True).first()
@@ -211,5 +218,5 @@ def _end_of(thread: Thread, answer: Message) -> Chunk:
 
 
 def steps_in(parts: Iterable[Part]) -> int:
-    """Return how many steps a client's message shows."""
+    """Return the number of steps that a client's message shows."""
     return sum(1 for part in parts if part.get("type") == "step-start")

@@ -1,6 +1,6 @@
-"""Report the usage of a thread by model, from the attempts at its model calls, which are the ledger.
+"""Report the usage of a thread by model. The attempts at its model calls are the ledger of usage.
 
-Every attempt that reached a worker counts, whatever its outcome. Answers that were added or copied cost nothing.
+Every attempt that a worker has started counts, whatever its outcome. Answers that were added or copied cost nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COUNTED = {
     "cachedInputTokens": "cached_input_tokens",
     "reasoningTokens": "reasoning_tokens",
 }
-"""The AI SDK's names of what is counted, and ours."""
+"""The AI SDK's name of each token count, with the name of our field."""
 _SUMMED = ("input_tokens", "output_tokens", "cached_input_tokens", "cost")
 
 
@@ -36,11 +36,11 @@ class UsageByModel:
     cached_input_tokens: int
     cost: Decimal | None
     usage_estimated: bool
-    """Whether a count of at least one of them is an estimate."""
+    """Whether a token count of at least one attempt is an estimate."""
 
 
 def attempts(thread: Thread) -> StreamQuerySet:
-    """Return the attempts of a thread, without content."""
+    """Return the attempts of a thread that a worker has started, without loading their content."""
     streams = Stream.objects.filter(thread=thread, started_at__isnull=False).select_related("message")
     return streams.defer("parts", "text", "error_detail", "message__parts", "message__text", "message__metadata")
 
@@ -64,7 +64,9 @@ def usage_by_model(thread: Thread) -> list[UsageByModel]:
 
 
 def usage_metadata(answer: Message) -> dict[str, object]:
-    """Return the metadata of an answer for AI SDK clients: the model of its last attempt, and the usage of all."""
+    """Return the metadata of an answer for AI SDK clients: the model of its last attempt and the usage of all its
+    attempts.
+    """
     attempts = Stream.objects.using(database()).filter(message=answer)
     used = attempts.aggregate(**{name: Sum(name) for name in (*_COUNTED.values(), "cost")})
     counted = {theirs: used[ours] or 0 for theirs, ours in _COUNTED.items()}
