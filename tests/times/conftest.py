@@ -1,5 +1,6 @@
 """Web servers, workers and scripts of a project with times of its own kind, on this test's database."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,30 @@ from tests.servers.model import ModelUnderTest, Reply
 from tests.workers import ROOT, Cluster, running, until
 
 Env = dict[str, str]
+SETUP = """
+from datetime import *
+from django.utils import timezone
+from durable_agents import *
+from durable_agents.models import *
+"""
+INTERPRETER = """
+import contextlib, io, json, sys, traceback
+
+import django
+
+django.setup()
+from django.db import connections
+
+for line in sys.stdin:
+    printed, error = io.StringIO(), ""
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(json.loads(line), {})
+    except Exception:
+        error = traceback.format_exc()
+    connections.close_all()
+    print(json.dumps([printed.getvalue().strip(), error]), flush=True)
+"""
 KINDS: dict[str, Env] = {
     "naive": {"TEST_USE_TZ": "0", "TEST_TIME_ZONE": "Asia/Kolkata"},
     "naive-with-summers": {"TEST_USE_TZ": "0", "TEST_TIME_ZONE": "America/Los_Angeles"},
@@ -79,25 +104,28 @@ def model_server(cluster: Cluster, model: ModelUnderTest) -> ModelUnderTest:
     return model
 
 
-@pytest.fixture
-def script(env: Env) -> Callable[[str], str]:
-    """Return a function that runs Python in the project, and gives what it printed."""
+@pytest.fixture(scope="module")
+def script(env: Env) -> Iterator[Callable[[str], str]]:
+    """Return a function that runs Python in a process of the project, and gives what it printed."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", INTERPRETER],
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        sent, answers = process.stdin, process.stdout
 
-    def run(code: str) -> str:
-        setup = "import django; django.setup()\nfrom datetime import *\nfrom durable_agents import *\n"
-        setup += "from durable_agents.models import *\nfrom django.utils import timezone\n"
-        done = subprocess.run(
-            [sys.executable, "-W", "error::RuntimeWarning", "-c", setup + code],
-            cwd=ROOT,
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        def run(code: str) -> str:
+            print(json.dumps(SETUP + code), file=sent, flush=True)
+            printed, error = json.loads(answers.readline())
+            assert not error, error
+            return str(printed)
 
-    return run
+        yield run
 
 
 class Api:
