@@ -1,7 +1,7 @@
 """Durable AI agents for Django: threads that survive crashes, deploys and restarts.
 
-The whole public API can be imported from here, without the app registry and without loading anything heavy: functions
-are looked up when they are first called.
+The whole public API can be imported from here, even before the app registry is ready. The import loads nothing heavy:
+each module is imported when one of its names is first used.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _VALUES = {
     "Retry": "retry",
     "RetryIn": "retry",
 }
-"""Names that exist without the app registry, with their modules."""
+"""Names that do not need the app registry, each with its module."""
 
 _FUNCTIONS = [
     "add_message",
@@ -104,18 +104,18 @@ _FUNCTIONS = [
     "stream_thread",
     "wait_for_thread",
 ]
-"""Names that need the app registry; each has an async version, of the same name with an ``a`` before it."""
+"""Functions that need the app registry. The name of each function's async version begins with an ``a``."""
 
 _LAZY = {*_FUNCTIONS, *(f"a{name}" for name in _FUNCTIONS)}
 
-__all__ = sorted([*_VALUES, *_LAZY])  # noqa: PLE0605 - type checkers have the block above
+__all__ = sorted([*_VALUES, *_LAZY])  # noqa: PLE0605 - type checkers read the block above
 
 
 def __getattr__(name: str) -> Any:
     if name in _VALUES:
         return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
     if name in _LAZY:
-        from django.apps import apps  # noqa: PLC0415 - keeps the import of this package free
+        from django.apps import apps  # noqa: PLC0415 - keeps the import of this package light
 
         return _function(name) if apps.ready else _deferred(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -127,7 +127,9 @@ def _function(name: str) -> Callable[..., object]:
 
 
 def _deferred(name: str) -> Callable[..., object]:
-    """Return a function that imports its module when it is called: importable before the app registry is ready."""
+    """Return a stand-in that imports the function when called, so that the name can be imported before the app
+    registry is ready.
+    """
 
     def call(*args: object, **kwargs: object) -> object:
         return _function(name)(*args, **kwargs)

@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 User: TypeAlias = Any
-"""An instance of the project's user model, of any class; for callers, also Django's anonymous user."""
+"""An instance of the project's user model. A caller may also be Django's anonymous user."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """A person at one of the edges, or the project itself."""
+    """Who causes a state change: a person who uses one of the interfaces, or the project's own code."""
 
     user: User | None = None
     scope: str | None = None
-    """The scope of a visitor, or of somebody who acts on a thread without an owner."""
+    """The scope of a visitor, or of a user who acts on a thread without an owner; otherwise None."""
     via: str = "python"
-    """The edge: python, rest, chat, websocket or admin; ``cascade`` for rows that are deleted with others."""
+    """The interface: python, rest, chat, websocket or admin. ``cascade`` marks rows that are deleted with others."""
     is_person: bool = True
     """False for the project's own code."""
 
     @classmethod
     def of(cls, by: Actor | User | None) -> Actor:
-        """Return the actor of a ``by`` argument: an actor, a user, or None for the project itself."""
+        """Return the actor for a ``by`` argument, which is an actor, a user, or None for the project itself."""
         if isinstance(by, Actor):
             return by
-        user = by if getattr(by, "pk", None) is not None else None  # Django's anonymous user has none
+        user = by if getattr(by, "pk", None) is not None else None  # Django's anonymous user has no key
         return cls(user=user, is_person=by is not None)
 
     @property
@@ -37,7 +37,7 @@ class Actor:
 
     @property
     def digest(self) -> str:
-        """A text of 64 characters that is the same for the same person at every edge; empty for the project."""
+        """A hash of 64 characters that identifies the person, whichever interface they use; empty for the project."""
         if not self.is_person:
             return ""
         return scope_digest(self.scope) if self.user is None else user_digest(self.user_id)
@@ -49,7 +49,7 @@ def user_digest(user_id: object) -> str:
 
 
 def scope_digest(scope: str | None) -> str:
-    """Return the digest of an anonymous caller, whom the scope identifies."""
+    """Return the digest of an anonymous caller, who is identified by this scope."""
     return _sha256(f"scope {scope}")
 
 

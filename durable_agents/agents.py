@@ -32,22 +32,22 @@ AfterCrash = Literal["retry", "fail", "unknown", "ask"]
 StepAfterCrash = Literal["continue", "restart"]
 Kind = Literal["sync", "deferred", "client", "provider"]
 Callback = Callable[..., Any]
-"""A function of the project, of whatever arguments and result."""
+"""One of the project's functions, with any arguments and result."""
 ApproverWord = Literal["owner", "staff", "other"]
 AnswererWord = Literal["server", "owner", "staff", "other"]
 MAX_PERMISSION = 200
 LEFT_TO_FUNCTION = "function"
-"""The value stored with a call if a function of its tool decides who may act."""
+"""The value stored with a call if one of the project's functions decides who may act."""
 _PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """Names that every model vendor accepts."""
 _AGENT_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
-"""What fits into a URL and into the rows."""
+"""Names that fit into a URL and into the database column."""
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Whether calling it gives a coroutine: a coroutine function, or an object with an async ``__call__``."""
+    """Return whether calling ``function`` returns a coroutine. It may be an object with an async ``__call__``."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
@@ -55,8 +55,8 @@ def is_async(function: Callable[..., object]) -> bool:
 class ToolContext:
     """The context of a tool call, passed to the parameter that is annotated with this class.
 
-    ``context`` is only set by server-side code and can be trusted; ``metadata`` is written by clients and cannot.
-    ``idempotency_key`` is the same for every attempt at one call.
+    ``context`` is only set by server-side code and can be trusted. ``metadata`` is written by clients and cannot be
+    trusted. ``idempotency_key`` is the same for every attempt at the same call.
     """
 
     thread_id: UUID
@@ -72,9 +72,9 @@ class ToolContext:
     max_attempts: int
     idempotency_key: str
     report: Callable[[object], None] = field(default=lambda _: None, repr=False, compare=False)
-    """Receives ``progress``; set by the engine. Ignores it where no worker runs the call, as in a test."""
+    """The engine's function that stores the progress. It does nothing if no worker runs the call, as in a test."""
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
-    """Answers ``stop_requested``; set by the engine."""
+    """The engine's function that returns the value of ``stop_requested``."""
 
     @property
     def stop_requested(self) -> bool:
@@ -82,13 +82,18 @@ class ToolContext:
         return self.is_stopped()
 
     def progress(self, value: object) -> None:
-        """Show people the progress of the call, any JSON value; the last one counts. It may be called often."""
+        """Show users how far the call has got. ``value`` may be any JSON value, and replaces the previous value. This
+        method may be called often.
+        """
         self.report(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """How the fragments of an answer are stored: at most one row per ``throttle_ms`` and stream."""
+    """How an answer is streamed: each stream stores at most one row of fragments every ``throttle_ms`` milliseconds.
+
+    With ``tool_input_deltas`` the arguments of tool calls are streamed too, while the model writes them.
+    """
 
     throttle_ms: int = 100
     tool_input_deltas: bool = False
@@ -96,7 +101,7 @@ class Streaming:
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that a model may call. Made by ``@tool``; calling it calls the function."""
+    """A function that a model may call, made by ``@tool``. Calling the tool calls the function."""
 
     function: Callback
     name: str = field(kw_only=True)
@@ -107,7 +112,7 @@ class Tool:
     atomic: bool = field(kw_only=True, default=False)
     pool: str | None = field(kw_only=True, default=None)
     kind: str = field(kw_only=True, default="sync")
-    """Who provides its result, as in ``ToolKind``; ``sync`` also where the function is ``async def``."""
+    """Who provides the result (see ``ToolKind``). The kind is ``sync`` even if the function is ``async def``."""
     needs_approval: bool | Callback = field(kw_only=True, default=False)
     approved_by: str | Callback = field(kw_only=True, default="owner")
     answered_by: str | Callback = field(kw_only=True, default="server")
@@ -119,10 +124,10 @@ class Tool:
         registry.add_tool(self)
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each mistake that a declaration may contain: whether it does, and how to fix it."""
+        """Yield a pair for each possible mistake of a declaration: whether it was made, and how to fix it."""
         yield (
             not _TOOL_NAME.fullmatch(self.name),
-            "models take only names of 1 to 64 letters a-z, digits, _ and -. Give it one with @tool(name=...).",
+            "models accept only names of 1 to 64 letters a-z, digits, _ and -. Set such a name with @tool(name=...).",
         )
         yield (
             self.kind == "provider",
@@ -142,7 +147,7 @@ class Tool:
         )
         yield (
             self.kind == "client" and self.retry != ONCE,
-            "the browser runs a client tool, so there is nothing for us to retry. Leave out retry.",
+            "the browser runs a client tool, so no worker can retry it. Leave out retry.",
         )
         yield (
             self.kind == "sync" and self.answered_by != "server",
@@ -178,11 +183,13 @@ class Tool:
 
     @cached_property
     def result_adapter(self) -> TypeAdapter[object]:
-        """Converts a return value to JSON by the annotation of the function, else by its type."""
+        """The Pydantic adapter that converts return values to JSON, by the function's return annotation if there is
+        one, otherwise by the value's type.
+        """
         from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
         try:
-            # An unannotated result is converted by its own type, as that of a function which returns ``Any``.
+            # Without an annotation the result is converted by its own type, as if the function returned ``Any``.
             return TypeAdapter(self.signature.hints.get("return", Any))
         except PydanticSchemaGenerationError:
             return TypeAdapter(Any)
@@ -196,13 +203,13 @@ class Tool:
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments as Python values, defaults included. Raises ValueError with a text for the model where
-        they do not fit.
+        """Return the arguments as Python values, defaults included. Raises ValueError with a text for the model if the
+        arguments are invalid.
         """
         return self.signature.validate(arguments)
 
     def to_json(self, value: object) -> JSON:
-        """Return a return value as JSON. Raises TypeError with a hint for a value that cannot be converted."""
+        """Convert a return value to JSON. Raises TypeError with a hint for a value that cannot be converted."""
         if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
             raise TypeError(
                 f"Tool {self.name!r} returned a {type(value).__name__}. Return values (a dict, a Pydantic model), "
@@ -211,7 +218,7 @@ class Tool:
         try:
             dumped: object = self.result_adapter.dump_python(value, mode="json", warnings="none")
         except (ValueError, TypeError):
-            # Pydantic knows nothing of lazy texts, and stops at half a character: here that is no reason to fail.
+            # Pydantic rejects lazily translated texts and lone surrogates. ``clean`` converts both, so do not fail.
             dumped = self.result_adapter.dump_python(value, mode="python", warnings="none")
         return clean(dumped)
 
@@ -233,7 +240,7 @@ def _names_nobody(value: object, words: object, name: str) -> tuple[bool, str]:
 
 
 def stored_who(who: str | Callback) -> str:
-    """Return the value of ``approved_by`` or ``answered_by`` that is stored with a call."""
+    """Return the text that is stored with a call for this value of ``approved_by`` or ``answered_by``."""
     return LEFT_TO_FUNCTION if callable(who) else who
 
 
@@ -276,25 +283,28 @@ def tool(
 ) -> Tool | Callable[[Callable[..., object]], Tool]:
     """Make a tool of a function, sync or async.
 
-    The model gets the function's name, docstring and the JSON schema of its type hints. ``timeout_seconds`` ends one
-    attempt (None means never), ``after_crash`` says what follows when the worker dies while it runs: ``retry`` it with
-    the same ``ctx.idempotency_key``, ``fail`` the call, settle it as ``unknown`` and tell the model that it may have
-    run (default), or ``ask`` a person (``settle_tool_call``) while the run waits.
+    The model gets the function's name, its docstring and the JSON schema of its type hints. ``timeout_seconds`` limits
+    each attempt; None means no limit. ``after_crash`` says what happens to a call if the worker dies while the tool
+    runs. ``retry`` runs the tool again with the same ``ctx.idempotency_key``. ``fail`` fails the call. ``unknown``, the
+    default, ends the call and tells the model that the tool may have run. With ``ask`` the run waits until a person
+    settles the call (``settle_tool_call``).
 
-    An ``atomic`` tool (sync only) runs in one database transaction with its outcome: both happen, or neither and it
-    runs again. So its effect on the database happens exactly once, whichever process dies at whatever point. On SQLite
-    it holds the only write lock meanwhile: keep it short.
+    An ``atomic`` tool must be sync. Its changes and its outcome are committed in one database transaction. If the
+    worker dies before the commit, the tool runs again. So the tool changes the database exactly once, whichever process
+    dies and when. On SQLite the tool holds the only write lock while it runs, so it should be short.
 
-    ``kind`` says who provides the result: ``sync`` the function, in a worker, also where it is ``async def``;
-    ``deferred`` other code later, with ``add_tool_result``: the function only starts the work; ``client`` the browser:
-    the function is never called, its signature is the schema. ``answered_by`` says who may post such a result over the
-    API: ``server`` nobody (default), ``owner`` the thread's owner (default of client tools), ``staff``, or what
-    ``approved_by`` takes.
+    ``kind`` says who provides the result. ``sync``: the function returns it, in a worker; the function may be
+    ``async def``. ``deferred``: the function only starts the work, and other code calls ``add_tool_result`` later.
+    ``client``: the browser provides the result; the function is never called, and its signature is the schema.
+    ``answered_by`` says who may post the result of a deferred or client tool over the API: nobody (``server``, the
+    default), the thread's ``owner`` (the default of client tools), ``staff``, or anything else that ``approved_by``
+    accepts.
 
-    ``needs_approval`` keeps a call waiting until a person has approved it: True, or a callable(ctx, args), sync or
-    async; ``approved_by`` says who may: the thread's ``owner`` and staff, ``staff``, any ``other`` user than who asked,
-    users with a permission such as ``"shop.approve_refund"``, or a callable(user, call) -> bool. It is called for each
-    viewer and within the decision's transaction, so it should be quick; where it raises, nobody may.
+    ``needs_approval`` makes a call wait until a person approves it. It is True, or a callable(ctx, args) -> bool, sync
+    or async. ``approved_by`` says who may approve: the thread's ``owner`` and staff, only ``staff``, any user ``other``
+    than the one who asked, users with a permission such as ``"shop.approve_refund"``, or a callable(user, call) ->
+    bool. The callable runs for each viewer and inside the decision's transaction, so it should be quick. If it raises,
+    nobody may approve.
     """
 
     def declare(target: Callable[..., object]) -> Tool:
@@ -320,31 +330,35 @@ CALLABLES = (
     *("transform_messages", "configure", "title", "on_status_change", "on_commit_step"),
     *("on_message_complete", "on_turn_complete", "on_error", "on_retry"),
 )
-"""The options of an agent that are functions of the project."""
+"""The options of an agent that take one of the project's functions."""
 
 
 def model_of_attempt(models: Sequence[str], attempt: int) -> str:
-    """Return the model of attempt number ``attempt`` (from 1): each of a list in turn, then always the last one."""
+    """Return the model for attempt number ``attempt``, counted from 1. Each attempt uses the next model of the list;
+    attempts beyond the end of the list use the last model.
+    """
     return models[min(attempt, len(models)) - 1]
 
 
 class Agent:
-    """A model, its instructions and its tools under a name. Declaring one registers it.
+    """A model, its instructions and its tools, under a name. Creating an agent registers it.
 
-    ``model`` is a litellm model string or a list of them (the next one is tried when one fails for good);
-    ``instructions`` a text or a callable(thread) -> text; ``model_settings`` are passed to the model call;
-    ``max_steps`` bounds the model calls of one run; ``when_busy`` says what a new message does during a run. When a
-    worker dies in the middle of an answer, ``after_crash="continue"`` lets the next attempt continue the stored text,
-    if the model supports that and the answer is only text so far; otherwise, and with ``"restart"``, the answer is
-    generated again from the beginning. A second agent of the same name raises ImproperlyConfigured.
+    ``model`` is a litellm model string, or a list of them: each further attempt at a model call uses the next model.
+    ``instructions`` is a text or a callable(thread) -> text. ``model_settings`` are passed to the model call.
+    ``max_steps`` limits the model calls of one run. ``when_busy`` says what happens to a new message during a run.
+    A second agent of the same name raises ImproperlyConfigured.
+
+    ``after_crash`` says what happens when a worker dies in the middle of an answer. With ``"continue"`` the next
+    attempt continues the stored text, if the model supports that and the answer is only text so far. Otherwise, and
+    always with ``"restart"``, the answer is generated again from the beginning.
 
     Before every model call ``configure(thread)`` may return a dict that overrides model, instructions, tools,
     model_settings or max_steps, and ``transform_messages(messages, thread)`` may return other messages in the OpenAI
-    format. ``provider_tools`` are passed to the model as they are and run by its vendor. ``title(thread)`` names the
-    thread after its first answer.
+    format. ``provider_tools`` are passed to the model unchanged, and the model's vendor runs them. ``title(thread)``
+    returns a title for the thread after the first answer.
 
-    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async; the other
-    callbacks run after the commit, at most once. All are called with keyword arguments.
+    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async. The other
+    callbacks run after the commit, at most once. All callbacks are called with keyword arguments.
     """
 
     def __init__(
@@ -406,15 +420,15 @@ class Agent:
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each mistake that a declaration may contain: whether it does, and how to fix it."""
+        """Yield a pair for each possible mistake of a declaration: whether it was made, and how to fix it."""
         yield (
             not _AGENT_NAME.fullmatch(self.name),
-            "a name is 1 to 100 letters a-z, digits, _, - and dots, since it stands in URLs.",
+            "a name has 1 to 100 letters a-z, digits, _, - and dots, because it is part of URLs.",
         )
         yield not self.models, "it needs a model: a litellm model string, or a list of them."
-        yield not all(isinstance(item, Tool) for item in tools), "tools are functions with @tool before them."
+        yield not all(isinstance(item, Tool) for item in tools), "tools must be functions with the decorator @tool."
         yield not all(isinstance(item, Mapping) for item in self.provider_tools), "provider_tools are dicts."
-        yield len(self.tools) != len(tools), "two tools have the same name. Give one another with @tool(name=...)."
+        yield len(self.tools) != len(tools), "two tools have the same name. Rename one of them with @tool(name=...)."
         yield _no_word_of(self.when_busy, WhenBusy, "when_busy")
         yield _no_word_of(self.after_crash, StepAfterCrash, "after_crash")
         for name in ("on_status_change", "on_commit_step"):
@@ -431,21 +445,21 @@ class Agent:
 
     @property
     def max_attempts(self) -> int:
-        """How often one model call is tried: each model of a list at least once."""
+        """The number of attempts at one model call: at least one for each model of the list."""
         return max(self.retry.max_attempts, len(self.models))
 
     def model_for(self, attempt: int) -> str:
-        """Return the model of attempt number ``attempt``, if ``configure`` does not override it."""
+        """Return the model for attempt number ``attempt``, unless ``configure`` overrides the model."""
         return model_of_attempt(self.models, attempt)
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of this name that a call of this agent runs: its own or, where ``configure`` chooses tools,
-        any that the project has declared.
+        """Return the tool of this name that calls of this agent run, or None. If the agent has no such tool but has
+        ``configure``, which may choose tools, the tool may be any that the project has declared.
         """
         return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
 
     def tool_names(self) -> frozenset[str]:
-        """Names of all tools that calls of this agent may run here."""
+        """Return the names of all tools that calls of this agent may run in this process."""
         chosen = registry.known_tools() if self.configure is not None else {}
         return frozenset({*self.tools, *chosen})
 
@@ -456,23 +470,23 @@ class Agent:
 
 
 Code = Mapping[str, Collection[str]]
-"""The code that a process can run: by name of its agents, the names of their tools. During a deploy, processes
-differ.
+"""The code that a process can run: the names of its agents, each with the names of its tools. During a deploy,
+processes may have different code.
 """
 
 
 class Registry:
-    """Agents by name, filled by their declaration."""
+    """All declared agents and tools, by name."""
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
-        # Weak: a ``configure`` that declares tools at every call would fill the memory of its worker.
+        # Weak references, or a ``configure`` that declares tools at every call would fill the worker's memory.
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
         """Register an agent; raise ImproperlyConfigured for a second one of the same name."""
         if agent.name in self._agents:
-            raise ImproperlyConfigured(f"Two agents are called {agent.name!r}: names are unique in a project.")
+            raise ImproperlyConfigured(f"Two agents are called {agent.name!r}. Names must be unique in a project.")
         self._agents[agent.name] = agent
 
     def remove(self, name: str) -> None:
@@ -484,7 +498,7 @@ class Registry:
         return self._agents.get(name)
 
     def get(self, name: str) -> Agent:
-        """Return the agent of this name; raises AgentNotFoundError."""
+        """Return the agent of this name. Raises AgentNotFoundError."""
         agent = self.find(name)
         if agent is None:
             raise AgentNotFoundError(name)
@@ -499,7 +513,7 @@ class Registry:
         return [agent for agent in self.all() if agent.public]
 
     def add_tool(self, tool: Tool) -> None:
-        """Register a tool for agents whose ``configure`` chooses tools; the last one of a name counts."""
+        """Register a tool for agents whose ``configure`` chooses tools, instead of an earlier one of the same name."""
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:
@@ -507,7 +521,7 @@ class Registry:
         return self._tools.get(name)
 
     def known_tools(self) -> dict[str, Tool]:
-        """Return all tools that are declared now, by name; the last one of a name counts."""
+        """Return all registered tools, by name."""
         return dict(self._tools)
 
     def code(self) -> Code:

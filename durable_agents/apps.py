@@ -1,4 +1,4 @@
-"""The Django app: autodiscovers agents and, in the workers, installs the hooks into django-q2."""
+"""The Django app: discovers the project's agents and installs hooks into django-q2."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class DurableAgentsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from durable_agents import checks  # noqa: F401, PLC0415 - registers them
+        from durable_agents import checks  # noqa: F401, PLC0415 - registers the system checks
 
         autodiscover_modules("agents")
-        if apps.is_installed("django_q"):  # else a check says so
+        if apps.is_installed("django_q"):  # if it is missing, a system check reports that
             from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
 
             post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
@@ -42,8 +42,8 @@ def _worker_spawned(**_: object) -> None:
 
 
 def _migrated(using: str, **_: object) -> None:
-    """Create the pools and schedule the sweep where the tables are: other apps may be migrated alone, or on another
-    database, or backwards.
+    """Create the rows of the pools and schedule the sweep, if the tables for both exist. They do not exist if another
+    app or another database was migrated, or if the migrations were reversed.
     """
     from durable_agents import lifecycle, task_queue  # noqa: PLC0415 - needs the app registry
 
@@ -55,10 +55,11 @@ def _migrated(using: str, **_: object) -> None:
 
 
 def _prepare_before_fork() -> None:
-    """Load the model library once, before the workers fork, so that they share its memory and start warm; and reap rows
-    of dead workers, while no run needs the processor.
+    """Load the model library once, before the workers fork, so that they share its memory and start quickly. Then reap
+    the rows of dead workers, while no run needs the processor yet.
 
-    Only where that is safe: forked children keep no thread of their parent, so it must not have started any.
+    This is done on Linux only, where it is safe: a forked child has none of its parent's threads, so the parent must
+    not have started any.
     """
     if sys.platform != "linux":
         return
@@ -67,5 +68,5 @@ def _prepare_before_fork() -> None:
 
     door().prepare()
     gc.collect()
-    gc.freeze()  # the collector of a child would touch, and so copy, every page that it shares with its siblings
+    gc.freeze()  # or a child's garbage collector would write to, and so copy, every shared page of memory
     engine.reap_first()

@@ -14,10 +14,10 @@ R = TypeVar("R")
 
 
 def async_version(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return the coroutine function ``a<name>`` that does the same, with the same arguments, result and errors.
+    """Return a coroutine function ``a<name>`` with the same arguments, result and errors as ``function``.
 
-    It runs where Django runs all sync code of a request or test (``thread_sensitive``), so on the same database
-    connection and, where sync code has begun one there, in the same transaction.
+    It calls ``function`` in the thread where Django runs all sync code of a request or test (``thread_sensitive``). So
+    the call uses the same database connection, and takes part in a transaction that sync code has begun there.
     """
     in_thread = sync_to_async(function, thread_sensitive=True)
 
@@ -27,5 +27,5 @@ def async_version(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R
 
     name = function.__name__
     awaited.__name__ = awaited.__qualname__ = f"a{name}"
-    awaited.__doc__ = f"``{name}`` for coroutines: await it.\n\n{inspect.getdoc(function) or ''}".rstrip()
+    awaited.__doc__ = f"The async version of ``{name}``.\n\n{inspect.getdoc(function) or ''}".rstrip()
     return awaited

@@ -1,7 +1,7 @@
-"""Store and read the bytes of attachments in the project's storage, which may be far away and may fail.
+"""Store and read the bytes of attachments in the project's storage, which may be slow and may fail.
 
-Rows are ``lifecycle``'s. A stored file never changes, so its bytes may be cached; it has no row until the transaction
-that writes one is committed, and none once its last row is deleted.
+The rows are written by ``lifecycle``. A stored file never changes, so its bytes may be cached. A file has no row until
+the transaction that writes the row is committed, and no row once the last one is deleted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from durable_agents.models import ATTACHMENTS, Attachment
 from durable_agents.parts import Part, attachment_id, file_base64, file_part, file_size, is_embedded
 
 FORGOTTEN_SECONDS = 86_400.0
-"""How long a file may be in the storage before a message carries it."""
+"""How long the storage keeps a file that was uploaded but not sent in a message."""
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 """How many bytes of files a process caches."""
 
@@ -37,7 +37,7 @@ def storage() -> Storage:
 
 
 def url_of(attachment_id: UUID) -> str:
-    """Return the path of an attachment where this project has mounted the app; a placeholder path where it has not."""
+    """Return the URL path of an attachment, or a placeholder if the project does not include the app's URLs."""
     try:
         return reverse("durable_agents:attachment", args=[attachment_id])
     except NoReverseMatch:
@@ -45,14 +45,14 @@ def url_of(attachment_id: UUID) -> str:
 
 
 def part_of(attachment: Attachment) -> Part:
-    """Return the message part that carries it."""
+    """Return the file part of a message for an attachment."""
     return file_part(attachment.media_type, url_of(attachment.pk), attachment.filename)
 
 
 def store(data: bytes, *, claimed: str, filename: str, **facts: object) -> Attachment:
-    """Put a file into the storage. Returns its row, which is not saved yet and has these ``facts``.
+    """Save a file in the storage and return an unsaved ``Attachment`` for it, with ``facts`` as further fields.
 
-    ``claimed`` is the media type that its sender declares. Raises UnsupportedMediaTypeError.
+    ``claimed`` is the media type that the sender declares. Raises UnsupportedMediaTypeError.
     """
     name = clean_name(filename)
     media_type = media_type_of(data, claimed=claimed, filename=name)
@@ -82,8 +82,10 @@ def keep_if_committed(name: str, *, using: str) -> None:
 
 
 class _Undo:
-    """Deletes a file when it is garbage-collected: Django drops the callbacks of a commit that never came, and has no
-    callback for a rollback.
+    """Deletes a file when this object is garbage-collected, unless ``call_off`` was called before.
+
+    Django has no callback for a rollback. But it then drops the callbacks that wait for the commit, and this object
+    with them.
     """
 
     def __init__(self, name: str) -> None:
@@ -99,7 +101,7 @@ class _Undo:
 
 
 class _Recent:
-    """A cache of the contents that were read last, limited in total bytes."""
+    """A cache of the files that were read last, limited in total bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -107,21 +109,21 @@ class _Recent:
         self._lock = Lock()
 
     def find(self, name: str) -> bytes | None:
-        """Return the cached content of this name."""
+        """Return the cached content of the file of this name, or None."""
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)
             return self._kept.get(name)
 
     def keep(self, name: str, data: bytes) -> None:
-        """Cache the content, and evict the least recently used ones beyond the limit."""
+        """Cache a file's content, and evict the least recently used files beyond the limit."""
         with self._lock:
             self._kept[name] = data
             while sum(map(len, self._kept.values())) > self._max_bytes:
                 self._kept.popitem(last=False)
 
     def drop(self, name: str) -> None:
-        """Evict the content of this name."""
+        """Evict the file of this name."""
         with self._lock:
             self._kept.pop(name, None)
 
@@ -130,7 +132,7 @@ _recent = _Recent(MAX_KEPT_BYTES)
 
 
 def read(attachment: Attachment) -> bytes | None:
-    """Return the bytes of an attachment, at most ``attachment.size`` of them, or None if the storage has no such file.
+    """Return the bytes of an attachment, at most ``attachment.size``, or None if the storage does not have the file.
     Any other error of the storage is raised.
     """
     name = attachment.place
@@ -138,7 +140,7 @@ def read(attachment: Attachment) -> bytes | None:
     if known is None:
         try:
             with storage().open(name) as file:
-                # No more than its row says, whatever has happened to the file: the row's size was checked.
+                # Only the size in the row was checked against the limit; the stored file may have grown since.
                 known = bytes(file.read(attachment.size))
         except FileNotFoundError:
             return None
@@ -147,8 +149,8 @@ def read(attachment: Attachment) -> bytes | None:
 
 
 def same_content(stored: Sequence[Part], given: Sequence[Part]) -> bool:
-    """Whether the parts that a user sends have the same content as stored ones, both checked: the same texts, and the
-    same files, by any URL or within their part.
+    """Return whether the parts that a user sends have the same content as stored parts: the same texts and the same
+    files. A file may be given by any of its URLs or be embedded in its part. The parts of both lists must be checked.
     """
     return len(stored) == len(given) and all(map(_is_same_part, stored, given))
 
@@ -164,14 +166,14 @@ def _is_same_part(stored: Part, given: Part) -> bool:
 
 
 def leftovers() -> Iterator[str]:
-    """Yield the names of files that have been in the storage for a day and that no row has: their process died before
-    the commit. Raises NotImplementedError if the storage cannot list its files.
+    """Yield the names of files that have been in the storage for a day without a row, because the process that stored
+    them died before its commit. Raises NotImplementedError if the storage cannot list its files.
     """
     directories, _ = _listed(ATTACHMENTS)
     for directory in directories:
         names = {f"{ATTACHMENTS}/{directory}/{name}" for name in _listed(f"{ATTACHMENTS}/{directory}")[1]}
         known = Attachment.objects.filter(file__in=names).values_list("file", flat=True)
-        oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)  # a younger one may be in a transaction that is not over
+        oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)  # the row of a younger file may not be committed yet
         yield from (name for name in sorted(names - set(known)) if storage().get_modified_time(name) < oldest)
 
 

@@ -21,22 +21,26 @@ from durable_agents.agents import Callback, is_async
 from durable_agents.logs import log, log_error
 
 thread_status_changed = Signal()
-"""After the commit, with ``thread_id``, ``status`` and ``previous_status``; the sender is the class Thread."""
+"""Sent after the commit of a new status, with ``thread_id``, ``status`` and ``previous_status``. The sender is the
+class Thread.
+"""
 message_committed = Signal()
-"""A message is complete: a user's is stored, or an answer has ended. With ``thread_id`` and ``message_id``; the sender
-is the class Message. It is sent again for an answer that a resume continued, when that ends again.
+"""Sent after the commit of a user's message or of the end of an answer, with ``thread_id`` and ``message_id``. The
+sender is the class Message. If a resumed run continues an answer, the signal is sent again when the answer ends again.
 """
 step_finished = Signal()
-"""A model call has its answer. With ``thread_id``, ``stream_id`` and ``usage``, a dict; the sender is the class
-Stream."""
+"""Sent after the commit of a model's answer, with ``thread_id``, ``stream_id`` and ``usage``, a dict. The sender is the
+class Stream.
+"""
 tool_call_finished = Signal()
-"""A tool call has its outcome. With ``thread_id``, ``tool_call_id`` and ``status``; the sender is the class
-ToolCall."""
+"""Sent after the commit of a tool call's outcome, with ``thread_id``, ``tool_call_id`` and ``status``. The sender is
+the class ToolCall.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DueCallback:
-    """A callback of the project that is due after a commit."""
+    """One of the project's callbacks, which runs after a commit."""
 
     name: str
     thread_id: UUID
@@ -46,7 +50,7 @@ class DueCallback:
 
     @property
     def call(self) -> Callback:
-        """The function with its arguments; a coroutine function where it is one."""
+        """The function with its arguments bound. Calling it returns a coroutine if the function is async."""
         return partial(self.function, **self.arguments)
 
     def log_failure(self) -> None:
@@ -58,10 +62,10 @@ Runner = Callable[[DueCallback], None]
 
 
 def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call one of the project's functions within this transaction, in a savepoint: what it wrote is rolled back if it
-    raises, and with the transaction.
+    """Call one of the project's functions within this transaction, in a savepoint. The function's changes are rolled
+    back if the function raises or if the transaction is rolled back later.
 
-    Raises InterfaceError if the function broke the transaction itself, which would otherwise seem to be committed.
+    Raises InterfaceError if the function broke the transaction; otherwise the transaction would seem to be committed.
     """
     try:
         with transaction.atomic(using=using):
@@ -69,22 +73,22 @@ def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, *
     except (Exception, SystemExit):  # sys.exit() in a callback must not roll the change back either
         log_error("a callback failed", action="callback", callback=name, thread=thread_id)
     if connections[using].needs_rollback:
-        raise InterfaceError(f"The transaction was lost while {name} ran: it must not close the connection.")
+        raise InterfaceError(f"The transaction was lost while {name} ran. {name} must not close the connection.")
 
 
 def call_after_commit(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call one of the project's functions after the commit of this transaction, through the runner that
-    ``run_through`` has set.
+    """Call one of the project's functions after the commit of this transaction, through the runner set by
+    ``run_through``.
     """
     callback = DueCallback(
         name=name, thread_id=thread_id, function=function, arguments={"thread_id": thread_id, **arguments}
     )
-    # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+    # This is not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
     transaction.on_commit(lambda: deliver(callback), using=using, robust=True)
 
 
 def send_after_commit(name: str, sender: type, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Send the signal of this name after the commit of this transaction. Does nothing without receivers."""
+    """Send the signal of this name after the commit of this transaction, if the signal has receivers."""
     signal = _SIGNALS[name]
 
     def send(**facts: object) -> None:
@@ -112,7 +116,7 @@ _SIGNALS = {
 
 
 def in_place(callback: DueCallback) -> None:
-    """Run it here and now: for a process that is not a worker."""
+    """Run the callback at once, in this thread. Processes that are not workers do so."""
     try:
         call = callback.call
         if is_async(callback.function):
@@ -124,13 +128,13 @@ def in_place(callback: DueCallback) -> None:
 
 
 def in_own_thread(callback: DueCallback) -> None:
-    """Run the callback in a thread of its own: for a worker process that is not in ``work``."""
+    """Run the callback in a new thread. Worker processes that are not in ``work`` do so."""
 
     def run() -> None:
         in_place(callback)
-        connections.close_all()  # connections belong to threads, and nothing else would close this one's
+        connections.close_all()  # nothing else would close the connections of this thread
 
-    # A daemon: the process does not wait for a callback when it ends, which may hang.
+    # A daemon thread: a callback that hangs must not keep the process from ending.
     threading.Thread(target=run, daemon=True, name="durable-agents-callback").start()
 
 
@@ -138,12 +142,12 @@ _runners: list[Runner] = [in_place]
 
 
 def deliver(callback: DueCallback) -> None:
-    """Run it in the way that this process does."""
+    """Run the callback through the runner of this process."""
     _runners[-1](callback)
 
 
 def run_through(runner: Runner) -> Runner:
-    """Let ``runner`` run what is due in this process from now on. Returns the previous runner."""
+    """Let ``runner`` run the callbacks of this process from now on. Return the previous runner."""
     before = _runners.pop()
     _runners.append(runner)
     return before

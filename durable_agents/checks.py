@@ -1,4 +1,4 @@
-"""System checks: report settings and declarations that would fail or be unsafe, each with a hint on what to do.
+"""System checks: report settings and declarations that would fail or are unsafe, each with a hint on what to do.
 
     durable_agents.E001   a key of DURABLE_AGENTS is unknown
     durable_agents.E002   the database is neither PostgreSQL nor SQLite
@@ -9,7 +9,7 @@
     durable_agents.E007   django-q2's broker cannot work
     durable_agents.E008   a required app is not installed
     durable_agents.E012   the arguments of a tool have no schema
-    durable_agents.W001   SQLite is not set up for many writers
+    durable_agents.W001   SQLite is not configured for several writers
     durable_agents.W002   django-q2 runs tasks in the process that enqueues them
     durable_agents.W003   django-q2's scheduler is off, so the sweep never runs
     durable_agents.W004   on deployment: the channel layer does not reach other processes
@@ -19,7 +19,7 @@
     durable_agents.W008   django-q2 is not configured
     durable_agents.W009   THROTTLES are counted in a cache that processes do not share
     durable_agents.W010   on deployment: uploaded files are stored in the directory in which a process was started
-    durable_agents.W012   Django's pool of connections is smaller than what one worker uses
+    durable_agents.W012   Django's connection pool is too small for one worker
     durable_agents.W015   on deployment: THROTTLES count visitors by address, but the number of proxies is not set
     durable_agents.W016   a connection to Redis has no timeout, or the broker's timeout is too short
     durable_agents.W017   on deployment: ALLOWED_HOSTS or TRUSTED_ORIGINS lets pages of any site open websockets
@@ -91,7 +91,7 @@ CACHE = {
 
 
 def _paste(sentence: str, *lines: str) -> str:
-    """Return a hint that ends in lines to be pasted at the end of the settings."""
+    """Return a hint that ends with lines to paste at the end of the settings."""
     return "\n".join([f"{sentence} At the end of the settings:", *(f"    {line}" for line in lines)])
 
 
@@ -127,7 +127,9 @@ def _one_of(*words: str) -> Rule:
 
 
 def are_pools(value: object) -> bool:
-    """Return whether a value of ``POOLS`` has a cluster and a limit for each pool, or the defaults of these."""
+    """Return whether a value of ``POOLS`` is valid: a dict with the ``cluster`` and ``limit`` of each pool, both
+    optional.
+    """
     if not isinstance(value, Mapping):
         return False
     for name, pool in value.items():
@@ -147,7 +149,7 @@ def are_origins(value: object) -> bool:
 
 
 def are_throttles(value: object) -> bool:
-    """Return whether a value of ``THROTTLES`` has valid rates for known limits."""
+    """Return whether a value of ``THROTTLES`` is None, or a dict of valid rates for known limits."""
     if not isinstance(value, Mapping) or not set(value) <= set(LIMITS):
         return value is None
     try:
@@ -159,7 +161,7 @@ def are_throttles(value: object) -> bool:
 
 
 def are_keys(value: object) -> bool:
-    """Return whether a value of ``APPROVAL_KEYS`` has at least one key, and each is long enough."""
+    """Return whether a value of ``APPROVAL_KEYS`` is None, or a list of at least one key that are all long enough."""
     if not isinstance(value, list | tuple) or not value:
         return value is None
     return all(isinstance(key, str) and len(key) >= MIN_KEY_CHARS for key in value)
@@ -170,7 +172,7 @@ _SECONDS = _number(0, whole=False)
 _AT_LEAST_ONE = _number(1)
 MIN_KEY_CHARS = 16
 _SECRET = frozenset({"APPROVAL_KEYS"})
-"""Keys whose values no message shows."""
+"""Keys of ``DURABLE_AGENTS`` whose values are not shown in messages."""
 
 
 RULES: dict[str, Rule] = {
@@ -182,7 +184,7 @@ RULES: dict[str, Rule] = {
     "TOOL_THREADS": _AT_LEAST_ONE,
     "WORK_SECONDS": _number(1, whole=False),
     "LINGER_SECONDS": _SECONDS,
-    "LEASE_SECONDS": _number(2, whole=False),  # heartbeats come after a third of it; the loop runs twice a second
+    "LEASE_SECONDS": _number(2, whole=False),  # three heartbeats per lease; their loop runs twice a second
     "DRAIN_SECONDS": _SECONDS,
     "CRASH_LIMIT": _AT_LEAST_ONE,
     "UNKNOWN_CODE_GRACE_SECONDS": _SECONDS,
@@ -208,12 +210,12 @@ RULES: dict[str, Rule] = {
     "APPROVAL_KEYS": (are_keys, f"a list of texts of {MIN_KEY_CHARS} characters or more, the newest first, or None"),
     "TRUSTED_ORIGINS": (are_origins, 'a list of origins such as ["https://app.example.org", "https://*.example.com"]'),
 }
-"""For each key: the condition on its value, and the same in words."""
+"""For each key: the condition that its value must meet, and the same condition in words."""
 
 
 @register()
 def check_values(**_: object) -> list[CheckMessage]:
-    """Check every value of ``DURABLE_AGENTS``; the line to paste has the default."""
+    """Check every value of ``DURABLE_AGENTS``. The hint ends with a line that sets an invalid value to its default."""
     given = given_settings()
     if not isinstance(given, Mapping | None):
         text = f"DURABLE_AGENTS is a {type(given).__name__}, not a dict."
@@ -228,7 +230,7 @@ def check_values(**_: object) -> list[CheckMessage]:
 
 
 def _wrong_values() -> Iterator[tuple[str, str]]:
-    """Yield the keys with invalid values, and what would be valid."""
+    """Yield each key that has an invalid value, and a description of valid values."""
     given = given_settings()
     for key, (fits, words) in RULES.items():
         if isinstance(given, Mapping) and key in given and not fits(given[key]):
@@ -236,13 +238,13 @@ def _wrong_values() -> Iterator[tuple[str, str]]:
 
 
 def _is_readable() -> bool:
-    """Whether the settings can be read at all; if not, only ``check_values`` reports."""
+    """Return whether the settings can be read. If not, only ``check_values`` reports the problem."""
     return not any(key in {"POLICY", "POOLS"} for key, _ in _wrong_values())
 
 
 @register()
 def check_database(**_: object) -> list[CheckMessage]:
-    """Check that the database of the threads supports the constraints that everything relies on."""
+    """Check that the threads' database supports the constraints that this package relies on."""
     connection = connections[router.db_for_write(Thread)]
     if connection.vendor == "postgresql":
         return []
@@ -259,12 +261,12 @@ def check_database(**_: object) -> list[CheckMessage]:
 
 
 def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    """Return a warning where the options do not let many writers take turns, with all options to paste."""
+    """Return a warning, with all options to paste, if the options do not let several writers take turns."""
     options: dict[str, object] = connection.settings_dict.get("OPTIONS", {})
     given, timeout = str(options.get("init_command", "")).strip().rstrip(";"), options.get("timeout", 5)
     missing: list[str] = []
     if str(options.get("transaction_mode", "")).upper() != "IMMEDIATE":
-        missing.append("transactions are not IMMEDIATE, so one that turns to writing fails at once when another writes")
+        missing.append("transactions are not IMMEDIATE, so one that reads before it writes fails if another is writing")
     if not isinstance(timeout, int | float) or timeout < SQLITE_SECONDS:
         missing.append(f"a writer waits for less than {SQLITE_SECONDS} seconds for its turn")
     if "journal_mode=wal" not in given.lower().replace(" ", ""):
@@ -275,7 +277,7 @@ def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
     fitting = {**options, **SQLITE_OPTIONS, "init_command": together}
     return [
         Warning(
-            f"SQLite is not set up for several processes that write: {'; '.join(missing)}.",
+            f"SQLite is not configured for several writers: {'; '.join(missing)}.",
             hint=_paste("Let writers take turns.", f'DATABASES["{connection.alias}"]["OPTIONS"] = {fitting}'),
             id="durable_agents.W001",
         )
@@ -283,13 +285,16 @@ def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
 
 
 OWN_CONNECTIONS = 4
-"""Connections of a worker process beside those of its tools: rows, leases, the reaper, and a task of the queue."""
+"""How many connections a worker process uses in addition to those of its tools: for rows, leases, the reaper and the
+task of the queue.
+"""
 
 
 @register()
 def check_connection_pool(**_: object) -> list[CheckMessage]:
-    """Check that a connection pool of Django's (PostgreSQL) has as many connections as a worker may use at once: a
-    worker that waits for a connection that its own tools hold loses its leases.
+    """Check that Django's connection pool, if there is one, has as many connections as a worker may use at once.
+
+    Otherwise a worker may have to wait for a connection until one of its own tools ends, and lose its leases.
     """
     connection = connections[router.db_for_write(Thread)]
     options = connection.settings_dict.get("OPTIONS", {}).get("pool")
@@ -304,7 +309,7 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
     return [
         Warning(
             f"The pool has {size} connections, and a worker process uses up to {least}.",
-            hint=_paste("TOOL_THREADS and four more. Those that are not used are closed.", line),
+            hint=_paste("A worker needs TOOL_THREADS connections and four more. Unused connections are closed.", line),
             id="durable_agents.W012",
         )
     ]
@@ -312,7 +317,7 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_pools(**_: object) -> list[CheckMessage]:
-    """Check that every pool is served by a cluster that exists, and that every agent and tool runs in a pool."""
+    """Check that the cluster of every pool exists, and that the pool of every agent and tool is configured."""
     if not _is_readable():
         return []
     pools, queue = config().pools, q_cluster()
@@ -323,25 +328,25 @@ def check_pools(**_: object) -> list[CheckMessage]:
     for cluster in sorted({pool.cluster for pool in pools.values() if pool.cluster} - clusters):
         served = ", ".join(repr(name) for name, pool in pools.items() if pool.cluster == cluster)
         hint = _paste(
-            f"The clusters are: {', '.join(sorted(clusters))}. For one more, which Q_CLUSTER_NAME={cluster} before "
-            "`manage.py qcluster` starts:",
+            f"The clusters are: {', '.join(sorted(clusters))}. Add a cluster, and start it with "
+            f"Q_CLUSTER_NAME={cluster} before `manage.py qcluster`.",
             f'Q_CLUSTER.setdefault("ALT_CLUSTERS", {{}})["{cluster}"] = {{"timeout": 300, "retry": 360}}',
         )
-        text = f"No django-q2 cluster is called {cluster!r}, so nobody works in the pool {served}."
+        text = f"No django-q2 cluster is called {cluster!r}, so no worker serves the pool {served}."
         messages.append(Error(text, hint=hint, id="durable_agents.E003"))
     for name in sorted(used - set(pools)):
         hint = _paste(
             f"The pools are: {', '.join(sorted(pools))}.",
             f'DURABLE_AGENTS.setdefault("POOLS", {{}})["{name}"] = {{"limit": 10}}',
         )
-        text = f"There is no pool {name!r}, so what runs in it would wait for ever."
+        text = f"There is no pool {name!r}, so runs and tools that use it would wait for ever."
         messages.append(Error(text, hint=hint, id="durable_agents.E004"))
     return messages
 
 
 @register()
 def check_tools(**_: object) -> list[CheckMessage]:
-    """Check that each tool has a schema, without which every run of its agents would fail."""
+    """Check that each tool has a schema. Without one, every run of an agent with this tool would fail."""
     tools = {item.name: item for agent in registry.all() for item in agent.tools.values()} | registry.known_tools()
     hint = "Annotate its parameters with types that Pydantic knows, and that exist where the module is imported."
     messages: list[CheckMessage] = []
@@ -359,7 +364,7 @@ def check_policy(**_: object) -> list[CheckMessage]:
     """Check that the policy can be imported and is complete."""
     if not _is_readable():
         return []
-    hint = _paste("Until it is there:", 'DURABLE_AGENTS["POLICY"] = "durable_agents.policies.OwnerPolicy"')
+    hint = _paste("Use the default until then.", 'DURABLE_AGENTS["POLICY"] = "durable_agents.policies.OwnerPolicy"')
     try:
         policy = import_string(config().policy)
     except ImportError as error:
@@ -374,7 +379,9 @@ def check_policy(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_queue(**_: object) -> list[CheckMessage]:
-    """Check that django-q2 has workers of its own, and a schedule that notifies them when a notification was lost."""
+    """Check that django-q2 is configured, that its broker can work, and that tasks run in worker processes. Also check
+    that its scheduler is on, because the scheduled sweep notifies workers whose notification was lost.
+    """
     if not q_cluster():
         wanted = {"name": project_package(), "orm": "default", "workers": 4, "timeout": 300, "retry": 360}
         text = "Q_CLUSTER is not set: django-q2 looks for a Redis on this host."
@@ -389,18 +396,18 @@ def check_queue(**_: object) -> list[CheckMessage]:
         )
         messages.append(Warning(text, hint=hint, id="durable_agents.W002"))
     if not q_cluster().get("scheduler", True):
-        text = "Q_CLUSTER has its scheduler off: a thread whose worker died may wait until somebody looks at it."
+        text = "Q_CLUSTER has its scheduler off: a thread whose worker died may wait until somebody opens it."
         hint = _paste('Or run "manage.py agents_sweep" every minute.', 'Q_CLUSTER["scheduler"] = True')
         messages.append(Warning(text, hint=hint, id="durable_agents.W003"))
     return messages
 
 
 def broken_broker(given: Mapping[str, object]) -> Iterator[CheckMessage]:
-    """Yield what makes the broker unusable: a database that does not exist, or a library that is not installed."""
+    """Yield an error if the broker cannot work: its database does not exist, or its library is not installed."""
     alias = str(given.get("orm") or "")
     if alias and alias not in connections:
         yield Error(
-            f"Q_CLUSTER keeps its queue in the database {alias!r}, which DATABASES does not have.",
+            f"Q_CLUSTER keeps its queue in the database {alias!r}, which is not in DATABASES.",
             hint=_paste(f"The databases are: {', '.join(connections)}.", 'Q_CLUSTER["orm"] = "default"'),
             id="durable_agents.E007",
         )
@@ -430,15 +437,17 @@ def check_asgi(**_: object) -> list[CheckMessage]:
     """Check that public agents can stream to browsers."""
     if asgi_application() or not registry.public():
         return []
-    text = "ASGI_APPLICATION is not set, so answers reach browsers only when they ask for them."
+    text = "ASGI_APPLICATION is not set, so nothing can stream to browsers: they have to poll."
     line = f'ASGI_APPLICATION = "{project_package()}.asgi.application"'
-    hint = _paste("docs/quickstart.md has the asgi.py that goes with it.", line)
+    hint = _paste("docs/quickstart.md shows the asgi.py that this needs.", line)
     return [Warning(text, hint=hint, id="durable_agents.W006")]
 
 
 @register(deploy=True)
 def check_urls(**_: object) -> list[CheckMessage]:
-    """Check that public agents can be reached. On deployment only, since it loads every view of the project."""
+    """Check that public agents have URLs. This check runs on deployment only, because it imports every view of the
+    project.
+    """
     public = ", ".join(agent.name for agent in registry.public())
     try:
         reverse("durable_agents:threads")
@@ -455,24 +464,24 @@ def check_channel_layer(**_: object) -> list[CheckMessage]:
     """Check that workers can notify browsers in production."""
     if layer_crosses_processes():
         return []
-    text = "The channel layer does not leave its process: every web process polls the database for its browsers."
+    text = "The channel layer does not reach other processes, so every web process polls the database for its browsers."
     hint = _paste("Install the extra: django-durable-agents[redis].", f"CHANNEL_LAYERS = {LAYER}")
     return [Warning(text, hint=hint, id="durable_agents.W004")]
 
 
 @register(deploy=True)
 def check_files(**_: object) -> list[CheckMessage]:
-    """Warn where uploads go to the file system, and nothing says where."""
+    """Warn if uploaded files are stored in the file system and no directory is set."""
     if getattr(attachment_storage.storage(), "base_location", None) != "":
         return []
-    text = "Files that users upload are kept in whatever directory a process is started in."
+    text = "Uploaded files are stored in the directory in which a process was started."
     hint = _paste("Name one that all web and worker processes share.", 'MEDIA_ROOT = "/srv/mysite/media"')
     return [Warning(text, hint=hint, id="durable_agents.W010")]
 
 
 @register()
 def check_redis_timeouts(**_: object) -> list[CheckMessage]:
-    """Check that timeouts for Redis are longer than Redis waits on purpose, and not infinite."""
+    """Check that connections to Redis have timeouts, and that these are longer than the blocking reads."""
     return [
         message
         for alias, layer in channel_layers().items()
@@ -486,50 +495,50 @@ def _timeouts_of(setting: str) -> list[float | None]:
 
 
 def layer_timeouts(alias: str) -> Iterator[CheckMessage]:
-    """Check one channel layer. ``channels_redis`` waits five seconds at a time; a shorter timeout breaks silent
-    websockets.
+    """Check the timeouts of one channel layer. A read of ``channels_redis`` blocks for up to five seconds, so a shorter
+    timeout would close silent websockets.
     """
     timeouts = _timeouts_of(f'CHANNEL_LAYERS["{alias}"]')
     hint = _paste(
-        "Give every host as a dict, with the address that it has now.",
+        "Give every host as a dict, with the address that is set now.",
         f'CHANNEL_LAYERS[{alias!r}].setdefault("CONFIG", {{}})["hosts"] = {LAYER_HOSTS}',
     )
     if any(timeout is not None and timeout <= LAYER_WAIT_SECONDS for timeout in timeouts):
-        text = "The Redis channel layer breaks off websockets that are silent for five seconds: its timeout is short."
+        text = "The Redis channel layer closes websockets that are silent for five seconds: its timeout is too short."
         yield Warning(text, hint=hint, id="durable_agents.W005")
     elif None in timeouts:
-        text = "The Redis channel layer waits without end for a Redis that hangs."
+        text = "The Redis channel layer has no timeout: it waits for ever for a Redis that hangs."
         yield Warning(text, hint=hint, id="durable_agents.W016")
 
 
 def broker_timeouts() -> Iterator[CheckMessage]:
-    """Check the broker's timeouts, which must be longer than the second for which django-q2 blocks on each read."""
+    """Check the broker's timeouts. Each read of django-q2 blocks for one second, so a timeout must be longer."""
     timeouts = _timeouts_of('Q_CLUSTER["redis"]')
     if None in timeouts:
-        text = "Workers wait without end for a broker that hangs."
+        text = "The broker has no timeout: workers wait for ever for a Redis that hangs."
     elif any(timeout is not None and timeout <= BROKER_WAIT_SECONDS for timeout in timeouts):
-        text = "Workers give up on the broker before it has had time to say that there is nothing to do."
+        text = "The broker's timeout is too short: an empty queue blocks each read for one second."
     else:
         return
-    hint = _paste("Put the timeouts behind the address that it has now.", f'Q_CLUSTER["redis"] = "{BROKER}"')
+    hint = _paste("Append the timeouts to the address that is set now.", f'Q_CLUSTER["redis"] = "{BROKER}"')
     yield Warning(text, hint=hint, id="durable_agents.W016")
 
 
 @register()
 def check_cache(**_: object) -> list[CheckMessage]:
-    """Check that all processes count throttles in one place, which holds no request up."""
+    """Check that the cache that counts throttles is shared by all processes and has a timeout."""
     backend = default_cache()
     if not (given := given_settings()) or not isinstance(given, Mapping) or not given.get("THROTTLES"):
         return []
     if any(server.socket_timeout is None for server in cache_servers("default")):
-        text = "THROTTLES are counted in a Redis: every request waits without end if that one hangs."
+        text = "THROTTLES are counted in a Redis without a timeout: if it hangs, every request waits for ever."
         line = f'CACHES["default"].setdefault("OPTIONS", {{}}).update({CACHE_OPTIONS})'
-        hint = _paste("Say how long to wait; with django-redis in capital letters.", line)
+        hint = _paste("Set timeouts. With django-redis, write the names of these options in capital letters.", line)
         return [Warning(text, hint=hint, id="durable_agents.W016")]
     if backend.rpartition(".")[2] not in {"LocMemCache", "DummyCache"}:
         return []
-    text = f"THROTTLES are counted in the default cache, and {backend.rpartition('.')[2]} does not leave its process."
-    sentence = "Each process would let in as many: use a cache that they share. This one needs the package redis."
+    text = f"THROTTLES are counted in the default cache, and processes do not share a {backend.rpartition('.')[2]}."
+    sentence = "Each process would allow the full rate. Use a shared cache; this one needs the package redis."
     line = f'CACHES["default"] = {CACHE}' if has_caches() else f'CACHES = {{"default": {CACHE}}}'
     hint = _paste(sentence, line)
     return [Warning(text, hint=hint, id="durable_agents.W009")]
@@ -537,12 +546,14 @@ def check_cache(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_origins(**_: object) -> list[CheckMessage]:
-    """Check that websockets are opened by the site's own pages only. Their origin is compared with the request's
-    ``Host``: where any host is allowed, an attacker's domain that leads to this server passes.
+    """Check that only pages of trusted sites can open websockets.
+
+    A websocket's origin is compared with the request's ``Host``. If any host is allowed, an attacker can point a domain
+    at this server, and pages of that domain pass the comparison.
     """
     messages: list[CheckMessage] = []
     if "*" in allowed_hosts():
-        text = "ALLOWED_HOSTS allows any host, so that pages of any site that can name itself so may open websockets."
+        text = "ALLOWED_HOSTS allows any host, so pages of any domain that points at this server may open websockets."
         hint = _paste("Name the hosts of this site.", 'ALLOWED_HOSTS = ["www.example.org"]')
         messages.append(Warning(text, hint=hint, id="durable_agents.W017"))
     if ANY in config().trusted_origins:
@@ -554,26 +565,26 @@ def check_origins(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_scheme(**_: object) -> list[CheckMessage]:
-    """Check that a site behind a TLS proxy is told the scheme: without it forms are accepted by
-    ``CSRF_TRUSTED_ORIGINS``, and a websocket from the same page is refused.
+    """Check that Django knows the scheme of a site behind a TLS proxy. Otherwise forms are accepted because of
+    ``CSRF_TRUSTED_ORIGINS``, but websockets from the same pages are refused.
     """
     others = [origin for origin in csrf_trusted_origins() if origin not in config().trusted_origins]
     own = [origin for origin in others if validate_host(urlsplit(origin).hostname or "", allowed_hosts())]
     if knows_scheme_from_proxy() or not own:
         return []
-    text = f"Forms are taken from {', '.join(own)}, and websockets are not, unless the server itself speaks TLS."
-    sentence = "Name them in TRUSTED_ORIGINS, or where a proxy of yours always sets this header, let Django know."
+    text = f"Forms from {', '.join(own)} are accepted, but websockets are refused unless the server itself uses TLS."
+    sentence = "List these origins in TRUSTED_ORIGINS. Or, if your proxy always sets this header, let Django use it."
     hint = _paste(sentence, 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")')
     return [Warning(text, hint=hint, id="durable_agents.W018")]
 
 
 @register(deploy=True)
 def check_proxies(**_: object) -> list[CheckMessage]:
-    """Check that the number of proxies is known if ``THROTTLES`` counts visitors by their address."""
+    """Check that the number of proxies is set, because ``THROTTLES`` counts visitors by address."""
     given = given_settings()
     if not isinstance(given, Mapping) or not given.get("THROTTLES") or number_of_proxies() is not None:
         return []
-    text = "THROTTLES count visitors by the address of the connection, which behind a proxy is the proxy's."
-    sentence = "Set the number of proxies in front of this site, 0 where there is none."
+    text = "THROTTLES count visitors by the address of the connection. Behind a proxy that is the proxy's address."
+    sentence = "Set the number of proxies in front of this site, or 0 if there is none."
     hint = _paste(sentence, 'REST_FRAMEWORK = {**globals().get("REST_FRAMEWORK", {}), "NUM_PROXIES": 1}')
     return [Warning(text, hint=hint, id="durable_agents.W015")]

@@ -1,6 +1,6 @@
-"""The one reader of ``django.conf.settings``.
+"""Read the project's settings. No other module reads ``django.conf.settings``.
 
-``config()`` returns the ``DURABLE_AGENTS`` setting as one typed, frozen value with every default beside its reason.
+``config()`` returns the ``DURABLE_AGENTS`` setting, with its defaults, as one typed, frozen value.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ AUTH_USER_MODEL: str = settings.AUTH_USER_MODEL
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """A named share of capacity, served by ``cluster``: at most ``limit`` rows held at once over all processes; None
-    means no limit.
+    """The configuration of a pool, a named share of capacity.
+
+    ``cluster`` is the django-q2 cluster whose workers serve the pool; None means the default cluster. Together they run
+    at most ``limit`` rows of the pool at once; None means no limit.
     """
 
     cluster: str | None = None
@@ -36,13 +38,15 @@ def _default_pools() -> dict[str, PoolConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The keys of ``DURABLE_AGENTS`` in lower case. Durations carry their unit in the name."""
+    """The values of ``DURABLE_AGENTS``. Fields are named like the keys, in lower case; names of durations end in the
+    unit.
+    """
 
     policy: str = "durable_agents.policies.OwnerPolicy"
     default_agent: str | None = None
     pools: Mapping[str, PoolConfig] = field(default_factory=_default_pools)
     processes: int | None = None
-    """Worker processes of one cluster that may be in ``work`` at once; None means all but one, and at least one."""
+    """How many worker processes of one cluster may be in ``work`` at once. None means all but one, but at least one."""
     streams_per_process: int = 500
     tool_threads: int = 8
     work_seconds: float = 30
@@ -68,11 +72,11 @@ class Config:
     model_call_seconds: float = 1800
     ai_sdk_dialect: str = "6"
     approval_keys: Sequence[str] | None = None
-    """The first key signs approvals, all verify them; None means ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``."""
+    """The first key signs approvals; all keys verify them. None means ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``."""
     trusted_origins: Sequence[str] = ()
 
     def pool(self, name: str) -> PoolConfig:
-        """Return the pool of this name; one without configuration has no limit."""
+        """Return the configuration of the pool of this name. A pool that is not configured has no limit."""
         return self.pools.get(name, PoolConfig())
 
     def pools_of(self, cluster: str) -> list[str]:
@@ -82,7 +86,7 @@ class Config:
 
 @cache
 def config() -> Config:
-    """Return the project's configuration. Unknown keys are left to the system checks."""
+    """Return the project's configuration. Unknown keys are ignored here; a system check reports them."""
     given = _raw()
     values: dict[str, Any] = {item.name: given[key] for item in fields(Config) if (key := item.name.upper()) in given}
     if "pools" in values:
@@ -100,17 +104,17 @@ def unknown_keys() -> list[str]:
 
 
 def uses_time_zones() -> bool:
-    """Whether the project's times are aware: ``USE_TZ``."""
+    """Return whether the project's times are aware (``USE_TZ``)."""
     return bool(settings.USE_TZ)
 
 
 def given_settings() -> object:
-    """Return ``DURABLE_AGENTS`` as the project wrote it, of whatever type, for the system checks."""
+    """Return ``DURABLE_AGENTS`` unchanged, for the system checks. It may have any type."""
     return getattr(settings, "DURABLE_AGENTS", None)
 
 
 def approval_keys() -> Sequence[str | bytes]:
-    """Return the keys by which approvals are signed and verified, the signing key first."""
+    """Return the keys with which approvals are signed and verified, the signing key first."""
     return config().approval_keys or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
@@ -157,7 +161,7 @@ def csrf_header() -> str:
 
 def number_of_proxies() -> int | None:
     """Return REST framework's ``NUM_PROXIES``, or None if the project does not set it."""
-    from rest_framework.settings import api_settings  # noqa: PLC0415 - reads its settings when it is imported
+    from rest_framework.settings import api_settings  # noqa: PLC0415 - REST framework reads its settings at import
 
     number: int | None = api_settings.NUM_PROXIES
     return number
@@ -174,22 +178,22 @@ def csrf_trusted_origins() -> list[str]:
 
 
 def knows_scheme_from_proxy() -> bool:
-    """Whether a proxy sends the scheme in a header."""
+    """Return whether a proxy sends the scheme in a header (``SECURE_PROXY_SSL_HEADER``)."""
     return settings.SECURE_PROXY_SSL_HEADER is not None
 
 
 def trusts_forwarded_port() -> bool:
-    """Whether the port is read from the header ``X-Forwarded-Port``, which a proxy sets."""
+    """Return whether Django reads the port from the header ``X-Forwarded-Port``, which a proxy sets."""
     return bool(settings.USE_X_FORWARDED_PORT)
 
 
 def has_caches() -> bool:
-    """Whether the project has a ``CACHES`` setting of its own."""
+    """Return whether the project sets ``CACHES``."""
     return bool(settings.CACHES != global_settings.CACHES)
 
 
 def default_cluster() -> str:
-    """Return the name of the cluster that serves pools with no cluster of their own: django-q2's default queue."""
+    """Return the name of the cluster that serves pools for which no cluster is set. It is django-q2's default queue."""
     given = q_cluster()
     return str(given.get("cluster_name") or given.get("name") or "default")
 
@@ -211,9 +215,7 @@ def _forget(*, setting: str, **_: object) -> None:
 
 
 def user_of_headers(headers: Mapping[str, str]) -> User | None:
-    """Return the user whom the project's REST authentication finds in an ``Authorization`` header, or None if it finds
-    none.
-    """
+    """Return the user whom the project's REST authentication finds by an ``Authorization`` header, or None."""
     if "authorization" not in headers:
         return None
     from rest_framework.exceptions import APIException  # noqa: PLC0415 - only for sockets without a session

@@ -1,7 +1,8 @@
-"""Crash points for tests: a process dies at a named point, armed by a file; without the file nothing happens.
+"""Crash points for tests: kill a process when it reaches a named point in the code.
 
-``DURABLE_AGENTS_CRASHPOINT`` names a file. The first process that reaches a point whose name the file holds removes the
-file and ends itself with SIGKILL. Tests in the same process call a function at each point instead: ``rehearse``.
+The environment variable ``DURABLE_AGENTS_CRASHPOINT`` is the path of a file that contains the name of a point. The
+first process that reaches this point removes the file and kills itself with SIGKILL. Without the file nothing happens.
+Tests that run in the same process use ``rehearse`` to have a function called at each point instead.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 POINTS = (
-    "claimed",  # a row is won, nothing is done with it
-    "answered",  # the model's answer is whole, its step not committed
+    "claimed",  # the worker has claimed a row, and has not begun to run it
+    "answered",  # the model's answer is complete, but its step is not committed
     "step_committed",
-    "tool_ended",  # a plain tool has had its effect, its outcome is not stored
+    "tool_ended",  # a tool that is not atomic has returned, but its outcome is not stored
     "tool_committed",
-    "atomic_begun",  # inside the transaction of an atomic tool, before its function
-    "atomic_ran",  # its function has returned, its outcome is not written
-    "atomic_settled",  # its outcome is written, not committed
+    "atomic_begun",  # the transaction of an atomic tool is open, but its function was not called
+    "atomic_ran",  # the function of an atomic tool has returned, but its outcome is not written
+    "atomic_settled",  # the outcome of an atomic tool is written, but not committed
     "atomic_committed",
 )
 
@@ -34,7 +35,7 @@ def rehearse(reached: Callable[[str], None] | None) -> None:
 
 
 def crashpoint(name: str) -> None:
-    """Kill this process if a test has armed this point; ``rehearse`` may have set a function to call instead."""
+    """Call the function that ``rehearse`` has set, if any. Kill this process if the file names this point."""
     if _rehearsal is not None:
         _rehearsal(name)
     if not _armed:
@@ -43,7 +44,7 @@ def crashpoint(name: str) -> None:
     try:
         if file.read_text().strip() != name:
             return
-        file.unlink()  # of several processes at this point, only the one that removes the file ends
+        file.unlink()  # if several processes reach this point, only the one that removes the file dies
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

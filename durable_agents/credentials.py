@@ -28,7 +28,7 @@ _KEPT = ("REMOTE_ADDR", "REMOTE_USER", "SERVER_NAME", "SERVER_PORT")
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """The user of a request, and what it was authenticated with: a session, a token, or anything else that the
+    """The user of a request, and how the request was authenticated: by a session, a token, or anything else that the
     project uses.
     """
 
@@ -53,7 +53,7 @@ class Credential:
         """Return the credential of an authenticated REST framework request, whose user must be stored in the database.
 
         If the request cannot be authenticated again, because a middleware of the project authenticated the user or a
-        nonce was used up, return that of the user alone, as ``of_user`` does.
+        nonce was used up, return the same credential as ``of_user``.
         """
         kept = {name: value for name, value in request.META.items() if name.startswith("HTTP_") or name in _KEPT}
         session = getattr(request._request, "session", None)
@@ -68,7 +68,9 @@ class Credential:
         return repeatable if repeatable.user_now() else cls.of_user(request.user)
 
     def user_now(self) -> User | None:
-        """Authenticate again: return the user, read anew, or None if the credential is no longer valid."""
+        """Authenticate again. Return the user, reloaded from the database, or None if the credential is not valid any
+        more.
+        """
         if self.authenticator:
             user = self._authenticated()
         else:
@@ -80,12 +82,12 @@ class Credential:
         return user
 
     def _authenticated(self) -> User | None:
-        from rest_framework.exceptions import APIException  # noqa: PLC0415 - not where no REST request is repeated
+        from rest_framework.exceptions import APIException  # noqa: PLC0415 - only for requests to the REST API
         from rest_framework.request import Request  # noqa: PLC0415
 
         try:
             authenticator = import_string(self.authenticator)()
-        except (ImportError, TypeError):  # this release does not have it, or makes it in another way
+        except (ImportError, TypeError):  # this release has no such class, or its constructor needs arguments
             return None
         try:
             user = Request(self._request(), authenticators=[authenticator]).user
@@ -105,9 +107,9 @@ class Credential:
         return request
 
     def sealed(self, key: str) -> str:
-        """Return it encrypted, for the database. ``key`` must be random, of 256 bits, and used for nothing else.
+        """Return the credential encrypted, for the database. ``key`` must be 256 random bits, used for nothing else.
 
-        Neither the text nor the key reveals anything alone; decrypting also takes SECRET_KEY.
+        Neither the encrypted text nor the key alone reveals anything. Decryption also needs SECRET_KEY.
         """
         data = json.dumps(asdict(self)).encode()
         body = _xor(data, _stream(key, len(data)))
@@ -115,7 +117,7 @@ class Credential:
 
     @classmethod
     def unsealed(cls, sealed: str, key: str) -> Credential | None:
-        """Return what was sealed with this key, or None if it was sealed with another."""
+        """Return the credential that was sealed with this key, or None if it was sealed with another key."""
         mac, body = sealed[:64], bytes.fromhex(sealed[64:])
         if not constant_time_compare(mac, _mac(key, body)):
             return None
@@ -132,8 +134,10 @@ def _secret_of(user: object) -> str:
 
 
 def user_of_session(session: SessionBase | None) -> User | None:
-    """Return the user whom Django's middleware would find, without the side effects of ``get_user``: it ends a session
-    whose password has changed, and gives another key to one that an old SECRET_KEY has signed.
+    """Return the user whom Django's middleware would find, or None.
+
+    Unlike Django's ``get_user``, this function has no side effects. ``get_user`` ends a session whose user has changed
+    the password, and changes the key of a session that was signed with an old SECRET_KEY.
     """
     if session is None or SESSION_KEY not in session or BACKEND_SESSION_KEY not in session:
         return None
@@ -150,7 +154,7 @@ def _derived(key: str, use: str) -> bytes:
 
 
 def _stream(key: str, length: int) -> bytes:
-    """Return as many bytes as the text has. A key is used once, so that they are a one-time pad from SHAKE-256."""
+    """Return ``length`` bytes derived from the key by SHAKE-256. A key is used only once, as for a one-time pad."""
     return hashlib.shake_256(_derived(key, "stream")).digest(length)
 
 

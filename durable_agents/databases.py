@@ -1,4 +1,4 @@
-"""Database connections: recognise errors that break one, replace it, and never share one across a fork."""
+"""Recognise errors that break a database connection, replace such connections, and share none across a fork."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from django.db import (
 )
 
 _OF_OTHERS = {"40001", "40P01", "55P03"}
-"""PostgreSQL's codes for a transaction refused because of a concurrent one: serialisation failure, deadlock, lock not
-available.
+"""PostgreSQL's error codes for a transaction that failed because of a concurrent transaction: serialisation failure,
+deadlock, lock not available.
 """
 
 
 def sqlstate(error: Error) -> str:
-    """Return PostgreSQL's code of an error, an empty string where it has none."""
+    """Return PostgreSQL's code for an error, or an empty string if the error has no code."""
     cause = error.__cause__
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, and 2
 
 
 def is_passing(error: Error) -> bool:
-    """Whether a retry on this connection may succeed: the transaction was refused because of a concurrent one, or
-    SQLite is locked.
+    """Return whether a retry on this connection may succeed, because the transaction failed due to a concurrent
+    transaction or because SQLite is locked.
     """
     return sqlstate(error) in _OF_OTHERS or (isinstance(error, OperationalError) and "locked" in str(error))
 
 
 def is_outage(error: Error) -> bool:
-    """Whether the database or the connection is the reason, not the values of the statement.
+    """Return whether the cause of the error is the database or the connection, and not the values of the statement.
 
-    The server's own refusals of well-formed statements count: during a migration a column is missing, after a failover
-    the role lacks a right. Errors that the driver raises before it asks the server are mistakes of ours.
+    The server may also refuse a correct statement: during a migration a column is missing, or after a failover the role
+    lacks a privilege. Errors that the driver raises without asking the server are bugs in this package.
     """
     if isinstance(error, IntegrityError | DataError):
         return False
@@ -48,11 +48,11 @@ def is_outage(error: Error) -> bool:
 
 
 def discard_after(error: BaseException, *, using: str | None = None) -> None:
-    """Close this thread's connections, or the one of an alias, after an error that may come from them.
+    """Close this thread's connections if they may have caused the error; with ``using``, only the one of this alias.
 
-    A session that was opened while the database was read-only stays read-only, and still answers ``SELECT 1``: a good
-    session cannot be told from a bad one, and a new one costs milliseconds. Connections in a transaction are left to
-    the code that opened it.
+    A session that was opened while the database was read-only stays read-only, although it still answers ``SELECT 1``.
+    A broken session therefore cannot be recognised, and a new session costs only milliseconds. A connection in a
+    transaction is left to the code that opened the transaction.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -60,7 +60,7 @@ def discard_after(error: BaseException, *, using: str | None = None) -> None:
 
 @contextmanager
 def discarding(*, using: str | None = None) -> Iterator[None]:
-    """Close the connections of this thread, or the one of an alias, where a database error ends the block."""
+    """Call ``discard_after`` if a database error ends the block."""
     try:
         yield
     except Error as error:
@@ -69,30 +69,32 @@ def discarding(*, using: str | None = None) -> Iterator[None]:
 
 
 def discard(*, using: str | None = None) -> None:
-    """Close connections so that no pool keeps them; the next statement opens a new one."""
+    """Close this thread's connections so that no pool keeps them. The next statement opens a new connection."""
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block or using not in {None, connection.alias}:
             continue
         pooled = connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool")
         if pooled and connection.connection is not None:
             with suppress(Exception):
-                connection.connection._pool.drain()  # its siblings are as old as it is
+                connection.connection._pool.drain()  # the other connections of the pool are as old
             with suppress(Exception):
-                connection.connection.close()  # what is closed does not go back into the pool
-        with suppress(Exception):  # a broken one cannot even be closed in order
+                connection.connection.close()  # the pool does not take back a closed connection
+        with suppress(Exception):  # a broken connection may raise even here
             connection.close()
 
 
 def close_all() -> None:
-    """Close this thread's connections at its end. A broken one does not keep the others open."""
+    """Close this thread's connections at the end of the thread. If one cannot be closed, the others still are."""
     for connection in connections.all(initialized_only=True):
         with suppress(Exception):
             connection.close()
 
 
 def close_pools() -> None:
-    """Close this thread's connections and the pools of this process, before it forks: a pool has threads, which a child
-    does not have, and sockets, which two processes cannot share. Django's ``close_all`` gives connections back to it.
+    """Close this thread's connections and the pools of this process, before the process forks.
+
+    A pool has threads, which a child does not inherit, and sockets, which two processes cannot share. Django's
+    ``close_all`` is not enough: it gives connections back to the pool.
     """
     close_all()
     for connection in connections.all(initialized_only=True):
@@ -107,25 +109,25 @@ class Pool(Protocol):
     """A pool of Django's connections to PostgreSQL."""
 
     def close(self, timeout: float) -> None:
-        """Close its connections and end its threads."""
+        """Close the pool's connections and end its threads."""
 
 
 POOL_SECONDS = 2.0
-"""How long a fork waits for the threads of a pool."""
+"""How long ``close_pools`` waits for the threads of a pool."""
 _inherited: list[object] = []
 """Objects that a forked child must not touch, kept so that they are never finalized."""
 
 
 def _abandon_inherited() -> None:
-    """Leave the parent's connections and pools to the parent, in a forked child.
+    """In a forked child, forget the parent's connections and pools without closing them.
 
-    Closing them here would tell the server to end the parent's sessions, and a lock of a pool may be held by a thread
-    that does not exist here.
+    Closing a connection here would make the server end the parent's session. Closing a pool could wait for ever for a
+    lock, held by a thread that does not exist in the child.
     """
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            continue  # without a pool the forking code closes them, as Django requires
+            continue  # without a pool, the code that forks closes connections, as Django requires
         _inherited.append((dict(pools), connection.connection))
         pools.clear()
         connection.connection = None

@@ -1,4 +1,4 @@
-"""Write deltas in groups: all streams of a worker share one transaction per tick."""
+"""Write deltas in groups: each flush stores the deltas of all streams of a worker in one transaction."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ RunInDatabase = Callable[
 """Runs ``append_deltas`` in a thread that may use the database."""
 
 MAX_TICK_SECONDS = 0.25
-"""How long a flush waits at most for the next, however slow the database is."""
+"""The longest pause between two flushes, however slow the database is."""
 
 Frame = dict[str, Any]
-"""A stored delta as browsers get it."""
+"""A stored delta as it is sent to browsers."""
 
 
 @dataclass(kw_only=True)
@@ -43,24 +43,24 @@ class DeltaBuffer:
     flushed_at: float = 0.0
 
     def add(self, chunk: Chunk) -> None:
-        """Buffer a chunk, cleaned; text that continues the last one is joined to it."""
+        """Clean a chunk and buffer it. If it continues the text of the last chunk, merge the two."""
         self.chunks[-1:] = joined([*self.chunks[-1:], clean(chunk)])
 
     def is_due(self, now: float) -> bool:
-        """Whether there is something to store and the throttle interval has passed."""
+        """Return whether there are chunks to store and the throttle interval has passed."""
         return bool(self.chunks) and now - self.flushed_at >= self.throttle_seconds
 
     def take(self, now: float) -> Append:
-        """Return everything so far, as the next delta; what is added from now on belongs to the one after it."""
+        """Return all buffered chunks as the next delta, and empty the buffer."""
         chunks, self.chunks, self.flushed_at = self.chunks, [], now
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Return a delta that was not stored to the buffer, before what came meanwhile."""
+        """Put the chunks of a delta that was not stored back into the buffer, before any chunks added since."""
         self.chunks = [*append.chunks, *self.chunks]
 
     def frame(self, append: Append) -> Frame:
-        """Return the stored delta as browsers get it."""
+        """Return the stored delta as it is sent to browsers."""
         return {
             "type": "delta",
             "thread": str(self.claim.thread_id),
@@ -72,7 +72,7 @@ class DeltaBuffer:
 
 
 class DeltaWriter:
-    """Group commit of the deltas of all streams of one worker process."""
+    """Commits the deltas of all streams of one worker process in groups."""
 
     def __init__(self, *, run: RunInDatabase, publish: Callable[[UUID, Frame], None], flush_seconds: float) -> None:
         self._run = run
@@ -85,26 +85,26 @@ class DeltaWriter:
         self._buffers[buffer.claim.row_id] = buffer
 
     def close(self, claim: Claim) -> None:
-        """Drop the deltas that are not stored yet. Called once the step is committed, failed or lost."""
+        """Drop the chunks that are not stored yet. Call it once the step is committed, has failed or was lost."""
         if self._writes(claim):
             del self._buffers[claim.row_id]
 
     def _writes(self, claim: Claim) -> bool:
-        # Not by the row's id alone: this process may have claimed the row again, after it had lost it.
+        # The row's id is not enough: this process may have lost the row and then claimed it again.
         buffer = self._buffers.get(claim.row_id)
         return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
-        """Flush in an endless loop, every ``flush_seconds`` or twice the duration of the last flush."""
+        """Flush in an endless loop. Pause for ``flush_seconds``, or for twice the duration of a slower flush."""
         while True:
             started = time.monotonic()
             await self.flush()
             took = time.monotonic() - started
-            # Twice as long as the database took: when it is slow, fewer and longer deltas are written.
+            # When the database is slow, write fewer and longer deltas.
             await asyncio.sleep(min(max(self._flush_seconds, 2 * took), MAX_TICK_SECONDS))
 
     async def flush(self) -> None:
-        """Store what is due of every stream, in one transaction."""
+        """Store the chunks of every stream that is due, in one transaction."""
         now = time.monotonic()
         due = [buffer for buffer in self._buffers.values() if buffer.is_due(now)]
         if not due:
@@ -113,22 +113,24 @@ class DeltaWriter:
         stored, lost = await self._store(batch)
         for buffer, append in zip(due, batch, strict=True):
             if append.claim.row_id in stored:
-                # Published only once it is stored: a reader that misses the frame finds it after its cursor.
+                # Publish a delta only once it is stored, so that a reader who misses the frame finds the row.
                 buffer.seq += 1
                 self._publish(append.claim.thread_id, buffer.frame(append))
             elif append.claim.row_id in lost and self._writes(append.claim):
                 self.close(append.claim)
                 buffer.on_lost()
-            else:  # goes with the next flush, under the same ``seq``: a repeated write is noticed
+            else:  # retried by the next flush with the same ``seq``, so that no chunk is stored twice
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-        """Store the group in one transaction; if that fails, each delta alone, so that only the failing one waits."""
+        """Store the deltas in one transaction. If that fails, store each delta alone, so that only those that fail
+        wait. Return the ids of the streams whose delta was stored, and of those that this worker has lost.
+        """
         try:
             return await self._run(append_deltas, batch)
         except Exception as error:
             if len(batch) == 1 and isinstance(error, IntegrityError):
-                return {batch[0].claim.row_id}, set()  # already stored: only the reply to its COMMIT was lost
+                return {batch[0].claim.row_id}, set()  # it was stored before, and only the reply to its COMMIT was lost
             if len(batch) == 1 or (isinstance(error, Error) and is_outage(error)):
                 log_error("deltas were not stored", action="append_deltas")
                 return set(), set()

@@ -1,4 +1,4 @@
-"""Every error that this package raises, as one tree.
+"""All errors that this package raises, as one tree.
 
     DurableAgentsError                 code                       status_code
     ├── ThreadNotFoundError            thread_not_found           404
@@ -28,7 +28,7 @@
     ├── TooManySubscriptionsError      too_many_subscriptions     (on the websocket only, never an HTTP answer)
     ├── ToolError                      tool_error                 (sent to the model, never an HTTP answer)
     ├── ModelError                     the error kind             (a failed attempt at a model call)
-    ├── LeaseLostError                 lease_lost                 (the row has another holder: give up quietly)
+    ├── LeaseLostError                 lease_lost                 (the row belongs to another worker now)
     └── WaitTimeoutError               wait_timeout               (``wait_for_thread`` gave up)
 
 ``code`` is stable and safe to show; ``str(error)`` names the identifiers and says what to do.
@@ -78,17 +78,17 @@ class AttachmentNotFoundError(DurableAgentsError):
 
 
 class AgentRequiredError(DurableAgentsError):
-    """A new thread needs an agent, and nothing says which."""
+    """A new thread needs an agent, and neither the request nor ``DEFAULT_AGENT`` names one."""
 
     code = "agent_required"
     status_code = 400
 
     def __init__(self) -> None:
-        super().__init__("Say which agent: in the path (chat/<agent>), in the body (agent), or by DEFAULT_AGENT.")
+        super().__init__("Name an agent: in the path (chat/<agent>), in the body (agent), or in DEFAULT_AGENT.")
 
 
 class AsgiRequiredError(DurableAgentsError):
-    """The response would go on for as long as a run does, and the server runs this project under WSGI."""
+    """The response is a stream that lasts as long as a run, and the project is served under WSGI."""
 
     code = "asgi_required"
     status_code = 501
@@ -98,13 +98,15 @@ class AsgiRequiredError(DurableAgentsError):
 
 
 class ThreadBusyError(DurableAgentsError):
-    """The operation needs a thread at rest, or an agent that takes messages while a run is on."""
+    """The thread has a run, and the operation needs a thread without one, or an agent that accepts messages during a
+    run.
+    """
 
     code = "thread_busy"
     status_code = 409
 
     def __init__(self, thread_id: object) -> None:
-        super().__init__(f"Thread {thread_id!s} has a run going on. Wait until it is at rest, or stop it first.")
+        super().__init__(f"Thread {thread_id!s} is running. Wait until the run ends, or stop it first.")
 
 
 class MessageNotFoundError(DurableAgentsError):
@@ -128,13 +130,13 @@ class ToolCallNotFoundError(DurableAgentsError):
 
 
 class ToolCallNotPendingError(DurableAgentsError):
-    """The tool call has an outcome already, and not this one."""
+    """The tool call already has another outcome."""
 
     code = "tool_call_not_pending"
     status_code = 409
 
     def __init__(self, tool_call_id: str, status: str) -> None:
-        super().__init__(f"Tool call {tool_call_id!r} is {status}: it does not wait for an outcome any more.")
+        super().__init__(f"Tool call {tool_call_id!r} is {status}: it no longer waits for an outcome.")
 
 
 class ApprovalExpiredError(DurableAgentsError):
@@ -148,9 +150,9 @@ class ApprovalExpiredError(DurableAgentsError):
 
 
 class IdempotencyKeyReusedError(DurableAgentsError):
-    """The idempotency key, or the client's own id, has been used for something else.
+    """The idempotency key, or the client's own id, was already used for a different request.
 
-    A request that is repeated after a lost connection is the same request. Another one needs a key or id of its own.
+    A request that is sent again after a lost connection has the same key or id. A different request needs a new one.
     """
 
     code = "idempotency_key_reused"
@@ -161,7 +163,7 @@ class IdempotencyKeyReusedError(DurableAgentsError):
 
 
 class ToolChangedError(DurableAgentsError):
-    """The tool has changed since the call was made, and the arguments do not fit any more: the call has failed."""
+    """The call has failed, because the tool has changed since and no longer accepts the call's arguments."""
 
     code = "tool_changed"
     status_code = 409
@@ -178,13 +180,13 @@ class InvalidPartsError(DurableAgentsError):
 
 
 class InvalidCursorError(DurableAgentsError):
-    """The cursor is none that this thread has given out."""
+    """The cursor is not a valid cursor of this thread."""
 
     code = "invalid_cursor"
     status_code = 400
 
     def __init__(self, cursor: object) -> None:
-        super().__init__(f"{str(cursor)[:100]!r} is no cursor of this thread. Begin anew without one.")
+        super().__init__(f"{str(cursor)[:100]!r} is not a cursor of this thread. Start again without a cursor.")
 
 
 class PermissionDeniedError(DurableAgentsError):
@@ -195,21 +197,21 @@ class PermissionDeniedError(DurableAgentsError):
 
 
 class TooLargeError(DurableAgentsError):
-    """Text, body or result over its limit."""
+    """A text, a request body or a result exceeds its limit."""
 
     code = "too_large"
     status_code = 413
 
 
 class UnsupportedMediaTypeError(DurableAgentsError):
-    """The file is of no type that is taken, or not of the one that it is said to be of."""
+    """The type of the file is not accepted, or the content does not match the declared type."""
 
     code = "unsupported_media_type"
     status_code = 415
 
 
 class ThrottledError(DurableAgentsError):
-    """Too many requests or too many running threads; ``retry_after_seconds`` from now it may be otherwise."""
+    """Too many requests, or too many running threads. It is worth trying again after ``retry_after_seconds``."""
 
     code = "throttled"
     status_code = 429
@@ -220,7 +222,7 @@ class ThrottledError(DurableAgentsError):
 
 
 class DatabaseUnavailableError(DurableAgentsError):
-    """The database does not answer or takes no writes at the moment."""
+    """The database does not answer, or does not accept writes at the moment."""
 
     code = "database_unavailable"
     status_code = 503
@@ -228,8 +230,8 @@ class DatabaseUnavailableError(DurableAgentsError):
 
     def __init__(self) -> None:
         super().__init__(
-            f"The database is not available. Send the request again in {self.retry_after_seconds} s; with a client_id "
-            "it has no effect twice."
+            f"The database is not available. Send the request again in {self.retry_after_seconds} s. A request with a "
+            "client_id takes effect only once."
         )
 
 
@@ -240,7 +242,7 @@ class RequestsThrottledError(ThrottledError):
 
 
 class SendsThrottledError(ThrottledError):
-    """More messages and other beginnings of runs than ``THROTTLES["sends"]`` allows."""
+    """More messages, or other requests that start a run, than ``THROTTLES["sends"]`` allows."""
 
     code = "sends_throttled"
 
@@ -248,14 +250,14 @@ class SendsThrottledError(ThrottledError):
 class TooManyRunningError(ThrottledError):
     """The owner has as many running threads as ``MAX_RUNNING_PER_OWNER`` allows.
 
-    Nobody knows when one will be at rest: ``retry_after_seconds`` is when it is worth another try.
+    It is unknown when one of the runs will end; ``retry_after_seconds`` is a reasonable time until the next try.
     """
 
     code = "too_many_running"
 
     def __init__(self, limit: int) -> None:
         threads = "1 thread is" if limit == 1 else f"{limit} threads are"
-        detail = f"{threads} running, and no more may be at once. Wait until one is at rest, or stop one."
+        detail = f"{threads} running, which is the limit. Wait until one run ends, or stop one."
         super().__init__(detail, retry_after_seconds=5)
 
 
@@ -266,7 +268,7 @@ class InvalidFrameError(DurableAgentsError):
 
 
 class UnknownFrameTypeError(DurableAgentsError):
-    """A frame from a websocket's client is of a type that this server does not know; newer ones may."""
+    """A frame from a websocket's client has a type that this release of the server does not know."""
 
     code = "unknown_type"
 
@@ -275,28 +277,28 @@ class UnknownFrameTypeError(DurableAgentsError):
 
 
 class TooManySubscriptionsError(DurableAgentsError):
-    """A websocket follows as many threads as one may."""
+    """A websocket already follows as many threads as allowed."""
 
     code = "too_many_subscriptions"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"At most {limit} threads on one socket.")
+        super().__init__(f"A websocket can follow at most {limit} threads.")
 
 
 class ToolError(DurableAgentsError):
-    """Raise it in a tool: the text goes to the model as the outcome of the call, unmasked."""
+    """Raise this error in a tool. The model gets its text, unmasked, as the outcome of the call."""
 
     code = "tool_error"
 
 
 class LeaseLostError(DurableAgentsError):
-    """The row was fenced: it has another holder or is settled, and nothing was written."""
+    """Nothing was written, because this worker no longer holds the row: another worker does, or the row is settled."""
 
     code = "lease_lost"
 
 
 class WaitTimeoutError(DurableAgentsError):
-    """``wait_for_thread`` gave up; the run goes on."""
+    """``wait_for_thread`` has timed out. The run continues."""
 
     code = "wait_timeout"
 
@@ -323,7 +325,7 @@ class ErrorKind(StrEnum):
 
     @property
     def safe_message(self) -> str:
-        """A text for end users that gives nothing away."""
+        """A text for end users that reveals no internals."""
         return _SAFE_MESSAGES[self]
 
 
@@ -343,7 +345,7 @@ _SAFE_MESSAGES = {
 
 
 def safe_message(kind: str) -> str:
-    """A text for end users for this error kind, a developer's own one included, that gives nothing away."""
+    """Return a text for end users that reveals no internals. ``kind`` may also be a project's own error code."""
     known = ErrorKind(kind) if kind in set(ErrorKind) else ErrorKind.UNKNOWN
     return known.safe_message
 
@@ -351,8 +353,9 @@ def safe_message(kind: str) -> str:
 class ModelError(DurableAgentsError):
     """An attempt at a model call failed.
 
-    ``kind`` decides what follows, ``retry_after_seconds`` is the delay that the provider asks for (or None),
-    and ``str(error)`` is the raw detail for the admin and the log, never for end users.
+    ``kind`` is the cause. ``retryable`` says whether another attempt may succeed. ``retry_after_seconds`` is the delay
+    that the provider asks for, or None. ``str(error)`` is the raw detail, for the admin and the log but never for end
+    users.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retryable: bool, retry_after_seconds: float | None = None):

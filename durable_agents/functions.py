@@ -1,6 +1,6 @@
-"""The functions of the public API, each with its async version; ``durable_agents`` exports them lazily.
+"""The functions of the public API and their async versions. The package ``durable_agents`` exports them lazily.
 
-To add a function, import it and make its async version here, and name it in ``durable_agents/__init__.py``.
+To add a function, import it here, make its async version, and add its name to ``durable_agents/__init__.py``.
 """
 
 from __future__ import annotations

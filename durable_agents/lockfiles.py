@@ -9,16 +9,18 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """Return the folder that the processes of this machine and user share; it exists."""
+    """Return the folder that the processes of this machine and user share. Create it if it does not exist."""
     path = Path(tempfile.gettempdir()) / f"durable-agents-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
 def open_lock(name: str) -> int:
-    """Return a descriptor of the file of this name, opened anew: a lock on it excludes every other descriptor."""
+    """Open the lock file of this name and return its descriptor. A lock on it excludes locks on all other descriptors
+    of the file.
+    """
     safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
-    # Closed on exec: a program that a tool starts would hold the lock for longer than its worker.
+    # Close the file on exec: a program that a tool starts would otherwise keep the lock after the worker has died.
     return os.open(folder() / safe, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 

@@ -1,9 +1,9 @@
-"""Log with a constant message, and every fact as an attribute of the record.
+"""Log with a constant message, and with every fact as an attribute of the record.
 
-The keys ``action``, ``thread``, ``stream``, ``attempt``, ``fence`` and ``tool_call`` are stable. ``thread`` is the id
-of the conversation; formatters that print it as a number, ``%(thread)d``, still get the number of the operating-system
-thread, which ``logging`` keeps under the same name. Message content and secrets are never logged, nor do they appear
-in tracebacks.
+The attributes ``action``, ``thread``, ``stream``, ``attempt``, ``fence`` and ``tool_call`` are stable. ``thread`` is
+the id of the conversation. ``logging`` itself stores the number of the operating-system thread under this name, and
+formatters that use ``%(thread)d`` still get that number. Message content and secrets are never logged, not even in
+tracebacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger("durable_agents")
 
 
 class _ThreadId(str):
-    """A conversation's id that formats as the operating-system thread's number where a number is asked for."""
+    """A conversation's id. Formatted as a number, it is the number of the operating-system thread instead."""
 
     __slots__ = ("number",)
     number: int
@@ -33,7 +33,7 @@ class _ThreadId(str):
 
 
 def log(level: int, message: str, /, *, action: str, error: BaseException | None = None, **facts: object) -> None:
-    """Write one record with these facts; ``error`` adds its traceback."""
+    """Write one record with these facts. If ``error`` is given, its traceback is added."""
     _write(level, message, action, error, facts)
 
 
@@ -43,9 +43,10 @@ def log_error(message: str, /, *, action: str, **facts: object) -> None:
 
 
 class Repeated:
-    """A problem that may recur a thousand times a second: logged at once, then once a minute at most.
+    """A problem that may occur a thousand times a second. It is logged at once, and then at most once a minute.
 
-    ``times`` of a record says how often it has happened since the previous record. For use from any thread.
+    The attribute ``times`` of a record says how often the problem has occurred since the previous record. The methods
+    may be called from any thread.
     """
 
     SECONDS = 60.0
@@ -60,7 +61,7 @@ class Repeated:
         self._facts: dict[str, object] = {}
 
     def note(self, problem: BaseException | str, **facts: object) -> None:
-        """Count one more occurrence."""
+        """Count one more occurrence, and log it if it is time."""
         with self._lock:
             self._times += 1
             text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}".rstrip(": ")
@@ -68,7 +69,7 @@ class Repeated:
         self.tell()
 
     def tell(self) -> None:
-        """Log the occurrences that were not logged yet, if it is time. Call it also after recovery."""
+        """Log the occurrences that were not logged yet, if it is time. Call this method also after recovery."""
         with self._lock:
             now = time.monotonic()
             if not self._times or (self._told_at is not None and now - self._told_at < self.SECONDS):
@@ -90,7 +91,7 @@ def _write(level: int, message: str, action: str, error: BaseException | None, f
     if record.exc_info:
         shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         safe = redacted(shown)
-        if safe != shown:  # as a text without the secrets: handlers would format the frames and causes again
+        if safe != shown:  # pass the redacted text only: handlers would format the traceback again, with the secrets
             record.exc_info, record.exc_text = None, safe
     plain = {name: value if isinstance(value, int | _ThreadId) else str(value) for name, value in facts.items()}
     record.__dict__.update({"action": action, **plain})

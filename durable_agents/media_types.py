@@ -1,8 +1,8 @@
-"""Detect the type and safe name of an uploaded file from its bytes, whatever the client declares.
+"""Determine the media type and a safe name of an uploaded file. The client's declaration is not trusted.
 
-What browsers show or models look at (images, PDF, sound, video, office documents) has to begin as its format does. Text
-has no control characters, and keeps the text type that the client declares, else it is plain text: only models read it
-as that type. Browsers declare nothing for most source files, or something odd: a TypeScript file is video/mp2t to them.
+Images, PDF, sound, video and office documents must begin with the bytes that their format requires. A text must not
+contain control characters. It keeps the text type that the client declares, and is plain text otherwise; only models
+read it as the declared type. For source files browsers declare no type or a wrong one: video/mp2t for TypeScript.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAGIC = (
     (re.compile(rb"\x00\x00..ftypM4[AB] ", re.DOTALL), "audio/mp4"),
     (re.compile(rb"\x00\x00..ftypqt  ", re.DOTALL), "video/quicktime"),
 )
-"""Beginnings that only one type has, and no text: notes about ID3 tags may begin with these three letters."""
+"""First bytes that identify a type. They must not match texts: notes about ID3 tags may begin with these letters."""
 
 _CONTAINERS = (
     (re.compile(rb"\x00\x00..ftyp", re.DOTALL), "mp4"),
@@ -42,7 +42,7 @@ _CONTAINERS = (
     (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mpeg frames"),
     (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "aac frames"),
 )
-"""Beginnings that several types share: the declared type decides among them."""
+"""First bytes that several types share. The declared type decides among these types."""
 
 _OPEN_XML = "application/vnd.openxmlformats-officedocument."
 _OPEN_DOCUMENT = "application/vnd.oasis.opendocument."
@@ -115,43 +115,42 @@ _TEXT = re.compile(
     r"application/(json|xml|yaml|x-yaml|x-ndjson|toml|javascript|x-javascript|x-sh|sql|(.*\+(json|xml|yaml)))"
 )
 _NO_TEXT = re.compile(r"(image|audio|video|font)/.*|application/pdf")
-"""Types to look at or listen to: text that is declared as such a type is refused."""
+"""Types that are viewed or played. A text that is declared as such a type is refused."""
 _OFTEN_TEXT = frozenset(
     {
         *("video/mp2t", "audio/x-mod", "audio/mpegurl", "audio/x-mpegurl", "image/x-xpixmap", "image/x-xbitmap"),
         *("image/x-portable-anymap", "image/x-portable-pixmap", "image/vnd.dxf", "image/x-eps"),
     }
 )
-"""Types by which systems declare text with certain endings: TypeScript, modules of Go, playlists, pictures written as
-C, drawings.
+"""Types that systems declare for some text files: TypeScript, modules of Go, playlists, images written in C, drawings.
 """
 _SOURCES = frozenset({"ts", "tsx", "mts", "cts", "mod", "m3u", "m3u8", "xpm", "xbm", "dxf", "eps"})
-"""Endings of text files that some systems declare as sound, video or an image."""
+"""Extensions of text files that some systems declare as sound, video or an image."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _SHOWN = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf|audio/.*|text/plain")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of text, and so where a name seems to end."""
+"""Characters that change the direction of text, which could disguise a file's extension."""
 
 
 def is_text(media_type: str) -> bool:
-    """Whether files of this type are text, which every model can read."""
+    """Return whether files of this type are text, which every model can read."""
     return _TEXT.fullmatch(media_type) is not None
 
 
 def is_shown(media_type: str) -> bool:
-    """Whether a browser may display such a file: nothing in it is executed."""
+    """Return whether a browser may display files of this type, because it executes nothing in them."""
     return _SHOWN.fullmatch(media_type) is not None
 
 
 def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
     """Return the media type of a file, in lower case and without parameters.
 
-    ``claimed`` is the type that its sender declares, which may be wrong, have parameters, or be empty. Raises
-    UnsupportedMediaTypeError for a type that is not accepted, or a content that contradicts the declared type and name.
+    ``claimed`` is the type that the sender declares. It may be wrong, have parameters, or be empty. Raises
+    UnsupportedMediaTypeError if the type is not accepted, or if the content contradicts the declared type and the name.
     """
     said = claimed.partition(";")[0].strip().lower()
     if said and not _MEDIA_TYPE.fullmatch(said):
-        raise UnsupportedMediaTypeError(f"{said[:100]!r} is no media type. Leave it empty where it is not known.")
+        raise UnsupportedMediaTypeError(f"{said[:100]!r} is not a media type. Leave it empty if it is not known.")
     for beginning, media_type in _MAGIC:
         if beginning.match(data):
             return media_type
@@ -164,17 +163,17 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
             fits = is_text(candidate) and container is None and not _CONTROL.search(data)
         if fits:
             return candidate
-    # Of this declared type, or of none, a file may be text.
+    # The file may be text, unless the declared type excludes that.
     may_be_text = said in _UNSAID | _OFTEN_TEXT or not (_NO_TEXT.fullmatch(said) or said in _WITHIN)
     if (ending in _SOURCES or may_be_text) and not container and not _CONTROL.search(data):
         return "text/plain"
     what = "A file without a type" if said in _UNSAID else f"A file of type {said[:100]!r}"
-    raise UnsupportedMediaTypeError(f"{what} is not taken, or it is none by its content. Taken are: {ALLOWED}.")
+    raise UnsupportedMediaTypeError(f"{what} is not accepted, or has another content. Accepted are: {ALLOWED}.")
 
 
 def clean_name(given: str) -> str:
-    """Return the last part of a file's name without unprintable characters, at most 255 characters, its ending kept;
-    empty if nothing is left.
+    """Return the last part of a path without unprintable characters, shortened to 255 characters but with its
+    extension. Return an empty text if nothing is left.
     """
     last = given.replace("\\", "/").rpartition("/")[2]
     kept = "".join(char for char in last if unicodedata.category(char) not in {"Cc", "Cs"} and char not in _TURNING)

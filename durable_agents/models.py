@@ -1,7 +1,7 @@
-"""Rows, their states and the legal changes of these; ``lifecycle`` makes the changes.
+"""The rows, their states and the legal transitions between states, which ``lifecycle`` makes.
 
-Write to these rows only through the functions of the package. Reads of many rows are queryset methods named for a
-state or a need.
+Write to these rows only through the functions of this package. Every query for many rows is a queryset method, named
+after a state or a purpose.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ThreadStatus(models.TextChoices):
     STREAMING = "streaming"  # a model step is due, running or about to be tried again
     AWAITING_TOOL_RESULTS = "awaiting_tool_results"  # tool calls are open
     COMPLETED = "completed"  # at rest: answered, or new and empty
-    FAILED = "failed"  # at rest: an error ended the run; resume tries again
-    STOPPED = "stopped"  # at rest: a person ended the run; resume goes on
+    FAILED = "failed"  # at rest: an error ended the run; resume_thread tries again
+    STOPPED = "stopped"  # at rest: a person ended the run; resume_thread continues
 
     @property
     def is_running(self) -> bool:
@@ -55,16 +55,16 @@ THREAD_TRANSITIONS: Mapping[ThreadStatus, Collection[ThreadStatus]] = {
     ThreadStatus.FAILED: {ThreadStatus.STREAMING},
     ThreadStatus.STOPPED: {ThreadStatus.STREAMING},
 }
-"""The statuses that may follow each; from ``streaming`` to itself, another attempt or step begins."""
+"""The statuses that may follow each status. ``streaming`` follows itself when another attempt or step begins."""
 
 
 class StreamState(models.TextChoices):
     """The state of one attempt at a step."""
 
-    PENDING = "pending"  # due at once, or at available_at; not held
-    STREAMING = "streaming"  # held under a lease
+    PENDING = "pending"  # due at once or at available_at; no worker holds it
+    STREAMING = "streaming"  # a worker holds it under a lease
     FINISHED = "finished"  # its step is committed
-    ABORTED = "aborted"  # failed, stopped, crashed or superseded; parts it has are kept in the transcript
+    ABORTED = "aborted"  # failed, stopped, crashed or superseded; its parts stay in the transcript
 
 
 OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
@@ -74,21 +74,21 @@ STREAM_TRANSITIONS: Mapping[StreamState, Collection[StreamState]] = {
     StreamState.FINISHED: (),
     StreamState.ABORTED: (),
 }
-"""The states that may follow each. Another attempt is another row."""
+"""The states that may follow each state. Another attempt is another row."""
 
 
 class ToolCallStatus(models.TextChoices):
-    """The status of a tool call; each gets exactly one outcome."""
+    """The status of a tool call. Each call gets exactly one outcome."""
 
     APPROVAL_REQUESTED = "approval_requested"  # waits for a person's decision
-    PENDING = "pending"  # due, or waits for a result from outside (deferred, client)
-    RUNNING = "running"  # held under a lease
+    PENDING = "pending"  # due, or waiting for a result from outside (deferred and client tools)
+    RUNNING = "running"  # a worker holds it under a lease
     COMPLETED = "completed"  # outcome: a result
     FAILED = "failed"  # outcome: an error
-    DENIED = "denied"  # outcome: a person said no
+    DENIED = "denied"  # outcome: a person refused
     EXPIRED = "expired"  # outcome: no answer in time
-    CANCELLED = "cancelled"  # outcome: the run was stopped or went on without it
-    UNKNOWN = "unknown"  # the worker died, the tool may have run: the outcome, or a question to a person
+    CANCELLED = "cancelled"  # outcome: the run was stopped or continued without it
+    UNKNOWN = "unknown"  # the worker died and the tool may have run: an outcome, or a question to a person
 
 
 TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
@@ -127,8 +127,8 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
     ToolCallStatus.EXPIRED: (),
     ToolCallStatus.CANCELLED: (),
 }
-"""The statuses that may follow each. ``unknown`` may be a question to a person; it follows itself where the run goes on
-without an answer.
+"""The statuses that may follow each status. ``unknown`` may be a question to a person; if the run continues without an
+answer, ``unknown`` follows itself, now as the outcome.
 """
 
 AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
@@ -140,11 +140,11 @@ _TRANSITIONS: Mapping[Any, Mapping[Any, Collection[Any]]] = {
 
 
 class IllegalTransitionError(RuntimeError):
-    """A transition that the current state of a row does not allow: a bug in this package."""
+    """The current state of a row does not allow the transition. This is a bug in this package."""
 
 
 def next_state(current: str, new: AnyState) -> AnyState:
-    """Return the new state of a row. Raises IllegalTransitionError if it may not follow the current one."""
+    """Return the new state of a row. Raises IllegalTransitionError if it may not follow the current state."""
     states = type(new)
     if new not in _TRANSITIONS[states][states(current)]:
         raise IllegalTransitionError(f"{states.__name__}: {new.value!r} may not follow {current!r}.")
@@ -154,8 +154,8 @@ def next_state(current: str, new: AnyState) -> AnyState:
 class ToolKind(models.TextChoices):
     """Who runs a tool."""
 
-    SYNC = "sync"  # a worker runs it and its return value is the result
-    DEFERRED = "deferred"  # a worker announces it; the result comes later from outside
+    SYNC = "sync"  # a worker runs it, and the return value is the result
+    DEFERRED = "deferred"  # a worker starts it; the result comes from outside later
     CLIENT = "client"  # the browser runs it
     PROVIDER = "provider"  # the model's vendor ran it
 
@@ -169,7 +169,9 @@ class Role(models.TextChoices):
 
 
 SUSPECT_CRASHES = 2
-"""A row whose holder died this often is claimed alone: it may be what kills them."""
+"""A row whose worker died this often while holding it is a suspect: it may have killed them. Such a row is claimed
+alone.
+"""
 
 
 def seconds_from_now(seconds: float) -> CombinedExpression:
@@ -178,10 +180,10 @@ def seconds_from_now(seconds: float) -> CombinedExpression:
 
 
 def fairly(due: Any, limit: int) -> list[uuid.UUID]:
-    """Return primary keys of at most ``limit`` of these rows: the first row of each owner, then the second one, and so
-    on.
+    """Return the primary keys of at most ``limit`` of these rows: first the oldest row of each owner, then the second
+    oldest of each, and so on.
 
-    Rows without an owner are distributed by scope, which distinguishes visitors.
+    For rows without an owner, each scope counts as an owner, because the scope distinguishes visitors.
     """
     whose = ("scope", "owner_id") if due.model is Stream else ("thread__scope", "thread__owner_id")
     turn = Window(RowNumber(), partition_by=[F(name) for name in whose], order_by=DUE_SINCE.asc())
@@ -189,31 +191,32 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
 
 
 DUE_SINCE = Coalesce("available_at", "pending_since")
-"""The time since which a pending row is due. Use it for order and age only: a row that is due at once is due whatever
-the clocks say.
+"""The time since which a pending row is due. Use it only to sort rows and to compute their age, because clocks may
+differ: a row that is due at once may be claimed whatever its ``pending_since`` is.
 """
 
 
 def is_due() -> Q:
-    """Return the condition of pending rows that are due. A row that is due at once has no ``available_at``, so that a
-    worker can claim it even if its clock is behind that of the process that wrote the row."""
+    """Return the condition that a pending row is due. A row that is due at once has no ``available_at``: no comparison
+    of times can delay its claim, even if the clocks differ.
+    """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
 
 def due_for(seconds: float) -> Q:
-    """Return the condition of pending rows that have been due for longer than this."""
+    """Return the condition that a pending row has been due for more than this many seconds."""
     before = seconds_from_now(-seconds)
     return Q(available_at__lt=before) | Q(available_at__isnull=True, pending_since__lt=before)
 
 
 def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
-    """Return a constraint by which the database itself refuses a value outside the enum."""
+    """Return a constraint with which the database refuses values outside the enum."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": choices.values}), name=name)
 
 
 def filled(field: str, name: str) -> models.Index:
-    """Return an index of the rows that have a value in this foreign key, for the deletion of what it points to. Most
-    rows have none, and an index of all would be written for each of them.
+    """Return an index of the rows in which this foreign key has a value. It finds these rows when the row that they
+    refer to is deleted. Most rows have no value, so an index of all rows would cost a write for each of them.
     """
     return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
 
@@ -232,8 +235,8 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
 
 
 class Thread(models.Model):
-    """A durable conversation; the unit of mutual exclusion: every transition but claim, append and heartbeat locks
-    it.
+    """A durable conversation. Every transition locks the thread's row, except for claims, appended deltas and
+    heartbeats.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -327,7 +330,7 @@ class Thread(models.Model):
         return ThreadStatus(self.status).is_running
 
     def next_rev(self) -> int:
-        """Return the rev of one more durable change; call it under the thread's lock only and save the thread after."""
+        """Return the rev of the next durable change. The caller must hold the thread's lock and save the thread."""
         self.rev += 1
         return self.rev
 
@@ -336,23 +339,23 @@ class MessageQuerySet(models.QuerySet["Message"]):
     """Named queries for messages."""
 
     def shown(self) -> MessageQuerySet:
-        """Messages that were not edited or regenerated away, in order, queued ones last."""
+        """Messages that no edit or regeneration has replaced, in order; queued messages come last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
 
     def for_clients(self) -> MessageQuerySet:
-        """Messages without those of the role system: what the project has written for the model is not for clients."""
+        """Messages that clients may see: not those of the role system, which the project has written for the model."""
         return self.exclude(role=Role.SYSTEM)
 
     def in_history(self) -> MessageQuerySet:
-        """Messages of the current history: neither superseded nor queued."""
+        """Messages of the current history, which are neither superseded nor queued."""
         return self.filter(superseded_at__isnull=True, position__isnull=False)
 
     def late_results(self) -> MessageQuerySet:
-        """Messages with the late result of a tool call; see ``Message.is_late_result``."""
+        """Messages that contain the late result of a tool call; see ``Message.is_late_result``."""
         return self.filter(role=Role.SYSTEM, text="")
 
     def find(self, shown_id: str) -> Message | None:
-        """Return the message with this id, its primary key or the id that a client gave it; None if there is none."""
+        """Return the message whose primary key or ``client_id`` is ``shown_id``, or None."""
         if not is_storable(shown_id):
             return None
         ours = Q(pk=shown_id) if is_uuid(shown_id) else Q()
@@ -415,23 +418,26 @@ class Message(models.Model):
 
     @property
     def is_late_result(self) -> bool:
-        """Whether it has the late result of a tool call: such a message is a system message without text."""
+        """Whether the message contains the late result of a tool call: its role is system and it has no text."""
         return self.role == Role.SYSTEM and not self.text
 
     @property
     def asks(self) -> bool:
-        """Whether the model has to answer it: a user's message, or the late result of a call."""
+        """Whether the model has to answer the message: it is a user's message, or the late result of a tool call."""
         return self.role == Role.USER or self.is_late_result
 
     @property
     def shown_id(self) -> str:
-        """The id that clients see: their own where they gave one."""
+        """The id that clients see: the ``client_id`` if there is one, otherwise the primary key."""
         return self.client_id or str(self.id)
 
 
 class Usage(models.Model):
-    """What a model call cost. Tokens are counts; cached and cache-write tokens are part of the input tokens,
-    reasoning tokens part of the output tokens; cost is in US dollars, NULL where no price is known."""
+    """The tokens and the cost of a model call.
+
+    The input tokens include the cached and the cache-write tokens, and the output tokens include the reasoning tokens.
+    The cost is in US dollars, or NULL if no price is known.
+    """
 
     input_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
@@ -446,11 +452,13 @@ class Usage(models.Model):
 
 
 ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") + 1}
-"""What ``Held.end_lease`` does to one row, as an update of many."""
+"""The changes of ``Held.end_lease``, as the arguments of ``QuerySet.update`` for many rows."""
 
 
 class Held(models.Model):
-    """A row that a worker holds under a lease. ``fence`` is raised by every claim and presented on every write."""
+    """A row that a worker may hold under a lease. Every claim increments ``fence``, the fencing token, and every write
+    of the worker is refused unless the worker's token is the current one.
+    """
 
     fence = models.BigIntegerField(default=0)
     attempt = models.PositiveIntegerField(default=1, help_text="Counted tries, this one included.")
@@ -481,18 +489,20 @@ class Held(models.Model):
         abstract = True
 
     def end_lease(self) -> None:
-        """End the lease and fence its holder: no write of theirs reaches the row any more. Save ``LEASE_FIELDS``."""
+        """End the lease and increment ``fence``, so that later writes of the worker are refused. The caller must save
+        ``LEASE_FIELDS``.
+        """
         self.lease_owner, self.lease_expires_at = "", None
         self.fence += 1
 
 
 def streams_of(code: Code) -> Q:
-    """Streams of agents that are in this code."""
+    """Return the condition that a process with this code can run a stream: it has the stream's agent."""
     return Q(agent__in=code)
 
 
 def calls_of(code: Code) -> Q:
-    """Tool calls whose agents have their tools in this code."""
+    """Return the condition that a process with this code can run a tool call: it has the call's agent and tool."""
     agents_with: defaultdict[frozenset[str], list[str]] = defaultdict(list)
     for agent, tools in code.items():
         agents_with[frozenset(tools)].append(agent)
@@ -504,7 +514,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
     """Named queries for streams."""
 
     def open(self) -> StreamQuerySet:
-        """Pending or held streams; at most one per thread."""
+        """Streams that are pending or held by a worker. A thread has at most one."""
         return self.filter(state__in=OPEN_STREAM_STATES)
 
     def held(self) -> StreamQuerySet:
@@ -512,23 +522,26 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return self.filter(state=StreamState.STREAMING)
 
     def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
-        """Streams that a worker with this code may claim now, the longest due first."""
+        """Streams that a worker with this code may claim now; those that have been due for longest come first."""
         due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
     def overdue(self, seconds: float) -> StreamQuerySet:
-        """Streams that have been due for longer than this without being claimed."""
+        """Streams that have been due for more than this many seconds without being claimed."""
         return self.filter(due_for(seconds), state=StreamState.PENDING)
 
     def in_transcript(self) -> StreamQuerySet:
-        """Streams whose parts belong to their message, in order: committed steps and what a stop kept."""
+        """Streams whose parts are shown in their message, in order: committed steps, and aborted streams with parts."""
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
         return closed.exclude(parts=[]).order_by("number")
 
 
 class Stream(Usage, Held):
-    """One attempt at a step. Stream rows are the usage ledger: failed attempts keep theirs, and with the setting
-    ``USAGE_ON_DELETE`` "keep" those of a deleted thread stay, without thread, message and content."""
+    """One attempt at a step.
+
+    These rows also record usage, so the rows of failed attempts are kept. If the setting ``USAGE_ON_DELETE`` is "keep",
+    the rows of a deleted thread are kept too, without their thread, message and content.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
@@ -578,14 +591,14 @@ class Stream(Usage, Held):
 
     @property
     def answer(self) -> Message:
-        """The message that it is an attempt at. Raises ValueError for a stream of a deleted thread."""
+        """The message that this stream is part of. Raises ValueError if the thread was deleted."""
         if self.message is None:
             raise ValueError(f"stream {self.pk} has lost its thread")
         return self.message
 
     @property
     def answer_id(self) -> uuid.UUID:
-        """The id of that message, without loading it."""
+        """The primary key of ``answer``, without loading the message. Raises ValueError if the thread was deleted."""
         if self.message_id is None:
             raise ValueError(f"stream {self.pk} has lost its thread")
         return self.message_id
@@ -599,8 +612,8 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """The calls with what ``asker_id`` returns, and whether ``is_asked_by`` has to look for others, so that they
-        need no queries for each.
+        """Annotate the calls so that ``asker_id`` and ``is_asked_by`` need no query for each call: with the asker's id,
+        and with whether the audit log may name further users who caused the call.
         """
         said = Message.objects.filter(
             thread=OuterRef("thread"), role=Role.USER, position__lt=OuterRef("message__position")
@@ -615,17 +628,19 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(status=ToolCallStatus.RUNNING)
 
     def expired(self, grace_seconds: float) -> ToolCallQuerySet:
-        """Calls without an outcome that have timed out; those that a worker runs, more than ``grace_seconds`` ago."""
+        """Calls without an outcome that have timed out. A call that a worker is running is included only if it timed
+        out more than ``grace_seconds`` ago.
+        """
         running = Q(status=ToolCallStatus.RUNNING, expires_at__gte=seconds_from_now(-grace_seconds))
         return self.filter(finished_at__isnull=True, expires_at__lt=Now()).exclude(running)
 
     def overdue(self, seconds: float) -> ToolCallQuerySet:
-        """Calls for workers that have been due for longer than this without being claimed."""
+        """Calls that need a worker and have been due for more than this many seconds without being claimed."""
         pending = self.filter(status=ToolCallStatus.PENDING, needs_worker=True)
         return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Calls that a worker with this code may claim now, the longest due first."""
+        """Calls that a worker with this code may claim now; those that have been due for longest come first."""
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -707,12 +722,12 @@ class ToolCall(Held):
 
     @property
     def decision_reason(self) -> str | None:
-        """Why the call was approved or refused; None if it needed no approval or was not decided."""
+        """The reason that a person gave for the decision, maybe empty. None if there was no decision."""
         was_decided = self.approval_requested_at is not None and self.approval_decided_at is not None
         return self.approval_reason if was_decided else None
 
     def outcome(self) -> CallOutcome:
-        """Return the call as a value, for assembling messages and history."""
+        """Return the call as a value from which messages and histories are assembled."""
         return CallOutcome(
             tool_call_id=self.tool_call_id,
             provider_call_id=self.provider_call_id,
@@ -727,9 +742,10 @@ class ToolCall(Held):
         )
 
     def asker_id(self) -> Any:
-        """Return the id of the user who caused the call; None for a visitor.
+        """Return the id of the user who caused the call, or None for a visitor.
 
-        It is the sender of the message that the run answers or, where the project has sent it, the thread's owner.
+        The user is the sender of the message that the run answers. If the project sent that message, the user is the
+        thread's owner.
         """
         if hasattr(self, "asker_pk"):  # annotated by ``with_asker``
             return self.asker_pk
@@ -738,8 +754,8 @@ class ToolCall(Held):
         return self.thread.owner_id if sender_id is None else sender_id
 
     def is_asked_by(self, user: Any) -> bool:
-        """Whether this user caused the call: as its asker, or by having the message answered again or the run resumed
-        before the call was made.
+        """Return whether this user caused the call, either as its asker, or because the user regenerated the answer or
+        resumed the run before the call was made.
         """
         if user.pk == self.asker_id():
             return True
@@ -757,16 +773,16 @@ class ToolCall(Held):
 
     @property
     def waits_for_worker(self) -> bool:
-        """Whether a worker runs it or has yet to run it."""
+        """Whether a worker is running the call or still has to run it."""
         return self.status == ToolCallStatus.RUNNING or (self.status == ToolCallStatus.PENDING and self.needs_worker)
 
 
 MAKES_AGAIN = ("regenerate", "resume_thread")
-"""Actions in the audit log that let the model answer an earlier message."""
+"""Actions in the audit log that make the model answer an earlier message again."""
 
 
 class AuditEntry(models.Model):
-    """One state change of a thread, and who caused it. Entries are only added; they stay when the thread is deleted."""
+    """One state change of a thread, and who caused it. Entries are never changed, and outlive their thread."""
 
     thread_id = models.UUIDField(null=True, blank=True, help_text="It may be deleted since.")
     action = models.CharField(max_length=40)
@@ -791,14 +807,14 @@ class AuditEntry(models.Model):
         return f"{self.action} of {self.thread_id}"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Add the entry. Raises TypeError for one that is stored already."""
+        """Add the entry. Raises TypeError if the entry is already stored."""
         if not self._state.adding:
             raise TypeError("Audit entries are not changed.")
         super().save(*args, **kwargs)
 
     @property
     def who(self) -> str:
-        """The user's name, or what identifies a visitor; a dash where neither is known."""
+        """The user's name, or the scope of a visitor, or a dash if neither is known."""
         return str(self.user.get_username()) if self.user is not None else self.scope or "-"
 
 
@@ -806,7 +822,7 @@ class DeltaQuerySet(models.QuerySet["Delta"]):
     """Named queries for deltas."""
 
     def after(self, stream_id: uuid.UUID, seq: int) -> DeltaQuerySet:
-        """Return the deltas of one stream after ``seq``, in order."""
+        """Return the deltas of one stream with a greater ``seq`` than this, in order."""
         return self.filter(stream_id=stream_id, seq__gt=seq).order_by("seq")
 
     def chunks_of(self, stream_id: uuid.UUID) -> list[dict[str, Any]]:
@@ -814,12 +830,12 @@ class DeltaQuerySet(models.QuerySet["Delta"]):
         return [chunk for chunks in self.after(stream_id, -1).values_list("chunks", flat=True) for chunk in chunks]
 
     def disposable(self) -> DeltaQuerySet:
-        """Deltas of closed streams, which are no longer needed to show the message."""
+        """Deltas of closed streams. The message is shown without them, so they may be deleted."""
         return self.exclude(stream__state__in=OPEN_STREAM_STATES)
 
 
 class Delta(models.Model):
-    """One fragment of a stream: a list of UI message chunks. Disposable once its stream is closed."""
+    """One fragment of a stream: a list of UI message chunks. It may be deleted once the stream is closed."""
 
     stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas", db_index=False)
     seq = models.PositiveIntegerField(help_text="Contiguous from 0 per stream.")
@@ -836,13 +852,15 @@ class Delta(models.Model):
 
 
 class Pool(models.Model):
-    """A named share of capacity. Claims lock the row of one with a limit, so that it holds over all processes."""
+    """A named share of capacity. If a pool has a limit, each claim locks the pool's row, so that the limit applies to
+    all processes together.
+    """
 
     name = models.CharField(max_length=64, primary_key=True)
     limit = models.PositiveIntegerField()
 
     NO_LIMIT = 2**31 - 1
-    """Not NULL, which workers of earlier releases would not understand."""
+    """Stands for no limit. NULL would break workers of earlier releases."""
 
     def __str__(self) -> str:
         return self.name if self.limit == self.NO_LIMIT else f"{self.name} ({self.limit})"
@@ -852,16 +870,16 @@ class WorkerProblemQuerySet(models.QuerySet["WorkerProblem"]):
     """Named queries for problems of workers."""
 
     def open(self, seconds: float) -> WorkerProblemQuerySet:
-        """Problems that a process has reported within the last ``seconds``."""
+        """Problems that have not ended and were reported within the last ``seconds``."""
         return self.filter(ended_at=None, seen_at__gt=seconds_from_now(-seconds))
 
     def ended_within(self, seconds: float) -> WorkerProblemQuerySet:
-        """Problems of workers that ended within the last ``seconds``."""
+        """Problems that ended within the last ``seconds``."""
         return self.filter(ended_at__gt=seconds_from_now(-seconds))
 
 
 class WorkerProblem(models.Model):
-    """Why a worker process could not do its work, for the doctor and the admin. Kept for a day."""
+    """The reason why a worker process cannot work, for ``agents_doctor`` and the admin. Rows are kept for a day."""
 
     holder = models.CharField(max_length=200, help_text="The process, as a lease owner is named.")
     cluster = models.CharField(max_length=100, blank=True, default="")
@@ -882,7 +900,9 @@ class WorkerProblem(models.Model):
 
 
 class Command(models.Model):
-    """The stored answer to a live command, so that a client may send it again without doubling it."""
+    """The stored reply to a command on the websocket. If the client sends the command again, it gets the same reply,
+    and the command is not executed again.
+    """
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="commands")
     caller = models.CharField(max_length=64, blank=True, db_default="", help_text="A hash of whose command it was.")
@@ -903,19 +923,19 @@ class Command(models.Model):
 
 
 ATTACHMENTS = "durable_agents/attachments"
-"""Their folder in the storage."""
+"""The folder of attachments in the storage."""
 
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Return where the storage keeps the bytes: a name that cannot be guessed, not even from the attachment's id, and
-    that does not reveal the owner.
+    """Return the file's name in the storage. The name is random: it reveals nothing about the owner, and cannot be
+    guessed even by somebody who knows the attachment's id.
     """
     name = uuid.uuid4().hex
     return f"{ATTACHMENTS}/{name[:2]}/{name}"
 
 
 def attachment_storage() -> Storage:
-    """Return the storage that the project calls ``durable_agents`` in its ``STORAGES``, else the default one."""
+    """Return the storage named ``durable_agents`` in the project's ``STORAGES``, or else the default storage."""
     return storages["durable_agents"] if "durable_agents" in storages.backends else default_storage
 
 
@@ -923,17 +943,19 @@ class AttachmentQuerySet(models.QuerySet["Attachment"]):
     """Named queries for attachments."""
 
     def unsent(self) -> AttachmentQuerySet:
-        """Attachments that no message carries."""
+        """Attachments that were not sent in a message."""
         return self.filter(thread__isnull=True)
 
     def forgotten(self, seconds: float) -> AttachmentQuerySet:
-        """Unsent attachments that were created longer ago than this."""
+        """Unsent attachments that were created more than this many seconds ago."""
         return self.unsent().filter(created_at__lt=seconds_from_now(-seconds))
 
 
 class Attachment(models.Model):
-    """A user's file, in the storage. Until a message carries it, it belongs to its uploader alone; from then on it
-    belongs to that thread and its owner, and is deleted with it. Forks have rows of their own for the same file.
+    """A file that a user has uploaded to the storage.
+
+    Until the file is sent in a message, it belongs to its uploader alone. Then it belongs to the message's thread and
+    is deleted with the thread. A fork of the thread has its own row for the same file.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -960,12 +982,14 @@ class Attachment(models.Model):
 
     @property
     def place(self) -> str:
-        """The name of its file in the storage."""
+        """The name of the file in the storage."""
         return str(self.file.name)
 
 
 class Ticket(models.Model):
-    """A pass for one websocket, for clients that sign in by a header, which a browser's websocket cannot send."""
+    """A pass that opens one websocket. It is for clients that authenticate with a header, which browsers cannot send
+    with a websocket.
+    """
 
     digest = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the ticket, in hex.")
     user = models.ForeignKey(AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")

@@ -1,8 +1,8 @@
 """Parts and chunks of the AI SDK's UI message stream, as plain JSON dicts.
 
-A *part* is one typed piece of a message, a *chunk* one event from which parts are built; both are the dicts that
-travel to browsers (format: AI SDK ``UIMessage`` and ``UIMessageChunk``, the subset valid in its versions 6 and 7).
-Optional fields are absent, never null.
+A *part* is one typed piece of a message. A *chunk* is one event from which parts are built. Both are sent to browsers
+as they are, in the format of the AI SDK's ``UIMessage`` and ``UIMessageChunk``, limited to what its versions 6 and 7
+both accept. Optional fields are absent, never null.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Chunk = dict[str, Any]
 
 MAX_FILENAME_CHARS = 200
 MAX_PARTS = 1_000
-"""Maximum number of parts of one message."""
+"""Maximum number of parts in one message."""
 MAX_FILES = 20
-"""Maximum number of files of one message."""
+"""Maximum number of files in one message."""
 
 _NAME = r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,99}"
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 _DATA_URL = re.compile(r"data:([^,;]{0,150}(?:;.{0,150}?)?);base64,", re.IGNORECASE)
-"""Browsers put the type of a recording in as it is, commas included: ``data:video/webm;codecs=vp8,opus;base64,``."""
+"""The media type may contain commas: browsers write ``data:video/webm;codecs=vp8,opus;base64,`` for a recording."""
 _UNSAID = "application/octet-stream"
 _ATTACHMENT_URL = re.compile(
     r"(?:https?://[^/?#\\\s]+/)?(?:[^?#:\\\s]*/)?attachments/([0-9a-fA-F-]{32,36})/?", re.ASCII
@@ -49,12 +49,11 @@ def text_of(parts: Iterable[Part]) -> str:
 def user_parts(
     prompt: str | None, parts: list[Part] | None, *, max_text_chars: int, max_file_bytes: int | None = None
 ) -> list[Part]:
-    """Return the parts of a user message, checked and cleaned: text, and files, as attachments or within the message
-    itself.
+    """Return the parts of a user message, checked and cleaned. A file is a reference to an attachment or is embedded.
 
-    Give either ``prompt`` (text) or ``parts``. Raises InvalidPartsError for anything that a user may not send and
-    TooLargeError for more than ``max_text_chars`` characters of text, or files within the message that are together
-    larger than ``max_file_bytes`` (by default the project's ``MAX_ATTACHMENT_BYTES``).
+    Pass either ``prompt``, a text, or ``parts``. Raises InvalidPartsError for anything that a user may not send.
+    Raises TooLargeError if the texts have more than ``max_text_chars`` characters, or if the embedded files together
+    have more than ``max_file_bytes`` bytes (by default the project's ``MAX_ATTACHMENT_BYTES``).
     """
     if (prompt is None) == (parts is None):
         raise InvalidPartsError("Give a prompt (text) or a list of parts, one of the two.")
@@ -84,23 +83,23 @@ def _checked(parts: list[Part], *, room: int) -> list[Part]:
 
 
 def embedded_files(parts: Sequence[object]) -> dict[int, Part]:
-    """Return the file parts among these whose file is within the message, by their index, checked. Raises
-    InvalidPartsError and TooLargeError where one of them, or all together, are not acceptable; other parts are left to
-    ``user_parts``.
+    """Return the file parts with an embedded file, checked, by their index in ``parts``. Raises InvalidPartsError or
+    TooLargeError if one of these files, or all together, are not acceptable. ``user_parts`` checks the other parts.
     """
     embedded = {index: part for index, part in enumerate(parts) if is_embedded(part)}
     return dict(zip(embedded, _checked(list(embedded.values()), room=_room(None)), strict=True))
 
 
 def is_embedded(part: object) -> TypeGuard[Part]:
-    """Whether a part is a file embedded in the message, or claims to be one: its URL is a ``data:`` URL."""
+    """Return whether a part is a file part with an embedded file: its URL is a ``data:`` URL, valid or not."""
     url = _file_url(part)
     return url is not None and url[:5].lower() == "data:"
 
 
 def attachment_id(part: object) -> UUID | None:
-    """Return the attachment id of a file part, by its URL: the path of an attachment, with or without an origin,
-    wherever the app is mounted. None for any other part. The attachment need not exist.
+    """Return the attachment id in the URL of a file part, or None for any other part.
+
+    The URL may have an origin, and any path before ``attachments/``. The attachment need not exist.
     """
     found = _ATTACHMENT_URL.fullmatch((_file_url(part) or "")[:2000])
     try:
@@ -110,18 +109,18 @@ def attachment_id(part: object) -> UUID | None:
 
 
 def _file_url(part: object) -> str | None:
-    """Return the URL of a file part, None for any other value."""
+    """Return the URL of a file part, or None for any other value."""
     url = part.get("url") if isinstance(part, dict) and part.get("type") == "file" else None
     return url if isinstance(url, str) else None
 
 
 def file_part(media_type: str, url: str, filename: str = "") -> Part:
-    """Return the part of a file; without a name the part has none."""
+    """Return a file part. It has a filename only if one is given."""
     return {"type": "file", "mediaType": media_type, "url": url} | ({"filename": filename} if filename else {})
 
 
 def user_part(part: object, *, room: int) -> Part:
-    """Return one part of a user's message, checked and cleaned. The file within it has at most ``room`` bytes."""
+    """Return one part of a user's message, checked and cleaned. An embedded file may have at most ``room`` bytes."""
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if isinstance(part, dict) and kind == "text":
         if not isinstance(part.get("text"), str | Promise):
@@ -133,9 +132,11 @@ def user_part(part: object, *, room: int) -> Part:
 
 
 def user_file(part: Part, *, room: int) -> Part:
-    """Return a file part of a user's message, checked and cleaned, with its declared type."""
+    """Return a file part of a user's message, checked and cleaned, with its declared type. An embedded file may have at
+    most ``room`` bytes.
+    """
     media_type, filename = part.get("mediaType"), part.get("filename")
-    if attachment_id(part) is not None:  # its type and name are known, whatever is said here
+    if attachment_id(part) is not None:  # the attachment's own type and name are used, not these
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -145,26 +146,26 @@ def user_file(part: Part, *, room: int) -> Part:
 
 
 def declared_type(media_type: object, url: str) -> str:
-    """Return the declared type of a file, from its part or else from its ``data:`` URL, in lower case and without
-    parameters. Browsers declare no type if they do not know it; the type is then detected from the file's content.
+    """Return the declared type of a file, in lower case and without parameters. It is taken from the part, or else from
+    the ``data:`` URL. If a browser knows no type, this is ``application/octet-stream``.
     """
     head = _DATA_URL.match(url)
     for given in (media_type or "", head[1] if head else ""):
         declared = given.partition(";")[0].strip().lower() if isinstance(given, str) else "?"
         if declared and not _MEDIA_TYPE.fullmatch(declared):
-            raise InvalidPartsError("The 'mediaType' of a file part is like 'image/png', or empty.")
+            raise InvalidPartsError("The 'mediaType' of a file part must be a type such as 'image/png', or empty.")
         if declared and declared != _UNSAID:
             return declared
     return _UNSAID
 
 
 def encoded_file(url: object, *, room: int) -> str:
-    """Return the base64 text of a ``data:`` URL. The server fetches no URL of a client."""
+    """Return the base64 text of a ``data:`` URL. Other URLs are refused: the server fetches no client's URL."""
     head = _DATA_URL.match(url) if isinstance(url, str) else None
     if not isinstance(url, str) or head is None:
         raise InvalidPartsError(
             "The 'url' of a file part must be that of an attachment (POST the file to attachments/ first) or a data: "
-            "URL in base64, as a browser's FileReader.readAsDataURL gives it: the server fetches no files."
+            "URL in base64, as made by a browser's FileReader.readAsDataURL. The server fetches no files."
         )
     encoded = url[head.end() :]
     if not encoded:
@@ -179,7 +180,7 @@ def encoded_file(url: object, *, room: int) -> str:
 
 
 def file_size(part: Part) -> int:
-    """Return the bytes of the file within a checked file part; 0 for any other part."""
+    """Return the size in bytes of the file embedded in a checked part, or 0 if there is none."""
     return _decoded_bytes(file_base64(part)) if is_embedded(part) else 0
 
 
@@ -188,13 +189,13 @@ def _decoded_bytes(encoded: str) -> int:
 
 
 def file_base64(part: Part) -> str:
-    """Return the base64 text of a checked file part whose file is within it."""
+    """Return the base64 text of the file embedded in a checked part."""
     encoded: str = part["url"].partition(",")[2]
     return encoded
 
 
 def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return the chunks with neighbouring texts of one part merged."""
+    """Return the chunks. Neighbouring deltas of the same part are merged into one."""
     found: list[Chunk] = []
     for chunk in chunks:
         last = found[-1] if found else None
@@ -206,7 +207,7 @@ def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def fold(chunks: Iterable[Chunk]) -> list[Part]:
-    """Return the parts that a list of chunks builds; parts not ended yet have the state ``streaming``."""
+    """Return the parts that are built from the chunks. Unfinished text and reasoning has the state ``streaming``."""
     folded = Fold()
     for chunk in chunks:
         folded.apply(chunk)
@@ -214,8 +215,8 @@ def fold(chunks: Iterable[Chunk]) -> list[Part]:
 
 
 def close(parts: list[Part]) -> list[Part]:
-    """Return the parts of an attempt that ended early: open text is closed, calls without complete arguments are left
-    out.
+    """Return the parts of an attempt that ended early: unfinished text is marked as done, and tool calls with
+    incomplete arguments are left out.
     """
     kept = [part for part in parts if part.get("state") != "input-streaming"]
     return [part | {"state": "done"} if part.get("state") == "streaming" else part for part in kept]
@@ -223,7 +224,7 @@ def close(parts: list[Part]) -> list[Part]:
 
 @dataclass
 class Fold:
-    """Applies chunks one after the other to a growing list of parts."""
+    """A list of parts that grows as chunks are applied to it, one after the other."""
 
     parts: list[Part] = field(default_factory=list)
     open: dict[str, Part] = field(default_factory=dict)
@@ -256,13 +257,13 @@ class Fold:
 
 
 LATE_RESULT = "data-late-tool-result"
-"""Type of the data part that brings the result of a call which the model did not wait for."""
+"""Type of the data part that contains the result of a call for which the model did not wait."""
 STILL_RUNNING = "The call is still running. Its result will come in a later message."
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallOutcome:
-    """What a tool-call row adds to its part: the call as the model made it and how it ended."""
+    """What the row of a tool call adds to the call's part: the arguments, the status and the outcome."""
 
     tool_call_id: str
     provider_call_id: str
@@ -272,15 +273,16 @@ class CallOutcome:
     result: JSON = None
     error: str = ""
     approved_arguments: JSON = None
-    """The arguments as a person changed them, or None if they are the model's."""
+    """The arguments as changed by a person, or None if nobody changed them."""
     is_passed: bool = False
-    """Whether the model went on after learning that the call is still running."""
+    """Whether the model has been answered that the call is still running, and has continued without the result."""
     decision_reason: str | None = None
-    """Why a person approved or refused the call, empty without a reason; None without a decision."""
+    """The reason that a person gave for the decision, maybe empty. None if there was no decision."""
 
     def part(self) -> Part:
-        """The tool part that clients see, by the status of the row. A decision stands with the outcome: while an
-        approved call runs, its part is that of any other."""
+        """Return the tool part that clients see, according to the status of the row. A decision is shown together with
+        the outcome: while an approved call runs, its part looks like that of any other running call.
+        """
         part: Part = {
             "type": f"tool-{self.tool_name}",
             "toolCallId": self.tool_call_id,
@@ -299,8 +301,10 @@ class CallOutcome:
         return part
 
     def model_text(self, *, max_bytes: int) -> str:
-        """The text that the model gets as the result of the call; a longer text is cut with a note."""
-        if self.is_passed and self.status != "cancelled":  # no later message brings the result of a cancelled one
+        """Return the text that the model gets as the result of the call. A text of more than ``max_bytes`` is cut, and
+        a note is added.
+        """
+        if self.is_passed and self.status != "cancelled":  # a cancelled call gets no late result
             text = STILL_RUNNING
         elif self.status == "completed":
             text = self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)
@@ -330,23 +334,25 @@ PART_STATES = {
 
 
 def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) -> list[Part]:
-    """Return the parts of one step as clients see them: tool parts are filled in from their rows."""
+    """Return the parts of one step as clients see them. Tool parts are completed from the rows of the calls."""
     return [
         outcomes[part["toolCallId"]].part() if part.get("toolCallId") in outcomes else dict(part) for part in step_parts
     ]
 
 
 MAX_QUOTED = 3
-"""How often arguments may be JSON within a JSON text, as some servers write them."""
+"""How many times arguments may be encoded as a JSON string within JSON. Some servers do that."""
 _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
-"""No arguments, as servers in several languages write it (PHP: ``[]``, Python: ``None``)."""
+"""What servers send if there are no arguments (in PHP ``[]``, in Python ``None``)."""
 _EMPTY_FIRST = re.compile(r"(?:\{\s*\}\s*)+(?=\{)")
-"""Empty objects before the arguments themselves, which some servers open a call with."""
+"""Empty objects before the actual arguments. Some servers begin a call with them."""
 _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether a text of arguments is none at all, quoted or not; some servers send that before the real ones."""
+    """Return whether a text, quoted or not, means that there are no arguments. Some servers send such a text before the
+    actual arguments.
+    """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text.replace("\\", "").strip('"')
@@ -354,9 +360,9 @@ def says_nothing(raw: str) -> bool:
 
 
 def parse_arguments(raw: str, *, max_depth: int = 32) -> dict[str, JSON] | None:
-    """Return tool-call arguments as the model wrote them: a JSON object, or None if they are not one.
+    """Parse the arguments of a tool call as the model wrote them. Return None if they are not a JSON object.
 
-    What ``says_nothing`` accepts counts as no arguments; a JSON text within a JSON string is parsed.
+    A text that ``says_nothing`` accepts is parsed as ``{}``. JSON that is encoded as a JSON string is decoded first.
     """
     value: JSON = raw
     try:

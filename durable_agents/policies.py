@@ -1,6 +1,6 @@
-"""Policies: decide who may see and do what; every edge asks the policy on every access.
+"""Policies decide who may see and do what. Every interface asks the project's policy on every access.
 
-A project names its own class in ``DURABLE_AGENTS["POLICY"]``; the default gives each user their own threads.
+A project sets its own class in ``DURABLE_AGENTS["POLICY"]``. The default policy lets users access their own threads.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from durable_agents.tool_call_permissions import is_left_to
 
 
 class Asker(Protocol):
-    """The caller, as policies get it: a request, or a websocket's user, session and headers."""
+    """The caller as policies see it: a request, or an object with a websocket's user, session and headers."""
 
     @property
     def user(self) -> User:
-        """Who asks; anonymous callers are somebody whose ``is_authenticated`` is false."""
+        """The user. For anonymous callers, ``is_authenticated`` is false."""
 
     @property
     def session(self) -> SessionBase | None:
-        """Their session, where the project has sessions."""
+        """The session, or None if there is none."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -50,10 +50,10 @@ class Asker(Protocol):
 
 
 class OwnerPolicy:
-    """Signed-in users, superusers included, reach their own threads only."""
+    """Lets signed-in users, including superusers, access only their own threads."""
 
     def filter(self, queryset: ThreadQuerySet, request: Asker) -> ThreadQuerySet:
-        """Return the threads that exist for this caller; an id outside answers as one that does not exist."""
+        """Return the threads that this caller may know about. All others appear not to exist."""
         if not request.user.is_authenticated:
             return queryset.none()
         return queryset.filter(owner=request.user)
@@ -67,12 +67,13 @@ class OwnerPolicy:
         thread: Thread | None = None,
         tool_call: ToolCall | None = None,
     ) -> bool:
-        """Whether the caller may do ``action``: create, view, send, stop, resume, edit, fork, delete,
-        add_tool_result, approve or export."""
+        """Return whether the caller may perform ``action``: create, view, send, stop, resume, edit, fork, delete,
+        add_tool_result, approve or export.
+        """
         return bool(request.user.is_authenticated)
 
     def owner_and_scope(self, request: Asker) -> tuple[User | None, str]:
-        """Return owner and scope of a thread that this caller creates."""
+        """Return the owner and the scope of a thread that this caller creates."""
         return request.user, ""
 
     def context(self, request: Asker) -> dict[str, object]:
@@ -88,21 +89,21 @@ def policy() -> OwnerPolicy:
 
 
 def may_connect(request: Asker) -> bool:
-    """Whether the policy shows this caller anything at all; it is asked again about each agent and thread."""
+    """Return whether the policy lets this caller see any agent. The policy decides again on each agent and thread."""
     agents = registry.public()
     return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
 
 
 class SignIn:
-    """How the user of a long-lived connection is signed in. The connection may outlive a session by days, so call
-    ``user_now`` regularly.
+    """How the user of a long-lived connection was authenticated. The connection may outlive the user's session by days,
+    so call ``user_now`` regularly.
 
-    All methods are synchronous, the constructor included: they read the database.
+    All methods, including the constructor, are synchronous, because they read the database.
     """
 
     def __init__(self, request: Asker, credential: Credential | None = None) -> None:
-        """Remember how the request's user is signed in: by ``credential``, or else by the request's session or
-        header.
+        """Record how the request's user was authenticated: by ``credential`` if it is given, otherwise by the request's
+        session or header.
         """
         self._credential = credential
         self._request = request
@@ -113,31 +114,35 @@ class SignIn:
 
     @property
     def is_by_session(self) -> bool:
-        """Whether the user is that of the request's session, whose cookie a browser sends unasked."""
+        """Whether the user was authenticated by the session, whose cookie a browser sends with every request."""
         return self._credential is None and self._session[1] == str(self._user.pk)
 
     def user_now(self) -> User | None:
-        """Return the user, read anew, or None if they are locked out or deleted, or their sign-in is no longer valid: a
-        session that has ended or belongs to another user, a password that was changed, a token that was deleted.
+        """Return the user, reloaded from the database, or None if the user may not continue.
+
+        That is the case if the user is inactive or deleted, the session has ended or belongs to another user, the
+        password was changed, or the token was deleted.
         """
         if self._credential is not None:
             return self._credential.user_now()
         if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
             return None
         if not isinstance(self._user, get_user_model()):
-            return self._user  # anonymous, or known to the project's own authentication only
+            return self._user  # anonymous, or not a row of the user model
         user = get_user_model()._default_manager.filter(pk=self._user.pk).first()
         if user is None or not user.is_active:
             return None
         return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
 
     def _stored_session(self) -> tuple[bool, object]:
-        """Whether the session exists, and whose it is. A signed cookie exists as long as it is valid."""
+        """Return whether the session is stored, and the id of its user. A session in a signed cookie counts as stored
+        as long as the cookie is valid.
+        """
         if self._request.session is None or not self._session_key:
             return False, None
-        # Not type(): the session of a websocket is a lazy object, which has the class of the one that it wraps.
+        # type() would return the lazy object that wraps a websocket's session.
         session = self._request.session.__class__(self._session_key)
-        user_id = session.get(SESSION_KEY)  # reads it: a store forgets the key of a session that is not there
+        user_id = session.get(SESSION_KEY)  # loads the session, which clears the key of a session that is not stored
         return session.session_key == self._session_key, user_id
 
     def _is_named_by_headers(self) -> bool:
@@ -146,17 +151,17 @@ class SignIn:
 
 
 def _secret(user: User) -> object:
-    """Return a value that changes with the password: Django signs out every session with another one."""
+    """Return a value that changes with the password. Django ends every session that has another value."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
 
 
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
-    """Return the public agents with which the caller may do this, by name."""
+    """Return the public agents, sorted by name, for which the caller may perform ``action``."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
 
 
 def public_agent(request: Asker, name: str, action: str) -> Agent:
-    """Return the public agent of this name, to do ``action`` with. Raises AgentNotFoundError and
+    """Return the public agent of this name, if the caller may perform ``action`` with it. Raises AgentNotFoundError and
     PermissionDeniedError.
     """
     agent = registry.get(name)
@@ -168,7 +173,7 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:
-    """Return the threads that exist for this caller outside: those the policy shows, of public agents they may view."""
+    """Return the threads that the policy lets this caller see, of public agents that the caller may view."""
     shown = policy().filter(Thread.objects.all(), request)
     return shown.filter(agent__in=[agent.name for agent in public_agents(request)])
 
@@ -176,19 +181,19 @@ def public_threads(request: Asker) -> ThreadQuerySet:
 def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
     """Return the thread with this id, or with this ``client_id`` of the caller, if the caller may do ``action`` to it.
 
-    A UUID is always a primary key, never a ``client_id``. Pass one wherever the thread is already known: a string could
-    also match a thread of the caller whose ``client_id`` is that id, so that a caller who has lost access to the thread
-    would still pass the check.
+    A UUID is always a primary key, never a ``client_id``. Pass a UUID wherever the thread is already known. A string
+    could also match another thread, one of the caller's own with this ``client_id``, and a caller who has lost access
+    to the known thread would pass the check.
 
-    Raises ThreadNotFoundError if no such thread exists for the caller, its agent is internal or they may not view it,
-    and PermissionDeniedError if they may view it but not do ``action``.
+    Raises ThreadNotFoundError if the caller can see no such thread, the agent is not public, or the caller may not view
+    the thread. Raises PermissionDeniedError if the caller may view the thread but not perform ``action``.
     """
     threads = public_threads(request)
     is_key = isinstance(thread_id, UUID) or is_uuid(thread_id)
     thread = threads.filter(pk=thread_id).first() if is_key else None
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
-        if named.exists():  # else the policy is not asked: that may begin a session
+        if named.exists():  # do not ask the policy in vain, because it may create a session
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
@@ -204,11 +209,12 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
 def public_tool_call(
     request: Asker, thread_id: str | UUID, tool_call_id: str, action: str, *, left_to: str | None = None
 ) -> ToolCall:
-    """Return the call of this id, with its thread, to do ``action`` to: add_tool_result or approve.
+    """Return the tool call of this id, with its thread, if the caller may perform ``action``, which is add_tool_result
+    or approve.
 
-    ``left_to`` says who may: ``owner`` (and staff), ``staff``, ``other`` than who asked, users with a permission, users
-    whom a function of the tool allows, or ``server``, which is no caller of the API; None means as the tool declares.
-    Raises what ``public_thread`` raises, ToolCallNotFoundError, and PermissionDeniedError.
+    ``left_to`` says who may do that: ``owner`` (and staff), ``staff``, any user ``other`` than the one who asked, users
+    with a permission, users whom the tool's function allows, or nobody over the API (``server``). None means that the
+    tool's own option decides. Raises the errors of ``public_thread``, and ToolCallNotFoundError.
     """
     thread = public_thread(request, thread_id, "view")
     rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
@@ -222,12 +228,14 @@ def public_tool_call(
 
 
 def can_decide(request: Asker, call: ToolCall) -> bool:
-    """Whether a call waits for a decision that the caller may make."""
+    """Return whether the call waits for a decision and the caller may decide."""
     return call.status == ToolCallStatus.APPROVAL_REQUESTED and _is_allowed(request, call, "approve")
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether the policy allows the action, and ``left_to``, or else the tool's option, includes the caller."""
+    """Return whether the policy allows the action, and whether ``left_to`` (by default the tool's option) includes the
+    caller.
+    """
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
     agent, thread = registry.find(call.thread.agent), call.thread
@@ -242,16 +250,16 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
         return False
     if thread.owner_id is not None:
         return bool(request.user.pk == thread.owner_id)
-    # A thread without an owner belongs to those who would create it in its scope.
+    # A thread without an owner belongs to every caller whose new threads would have no owner and the same scope.
     owner, scope = owner_and_scope(request)
     return owner is None and bool(scope == thread.scope)
 
 
 def public_attachment(request: Asker, key: str) -> Attachment:
-    """Return the attachment of this id, to view: one that the caller has uploaded and not sent, or one of a thread that
-    they may view. Raises AttachmentNotFoundError.
+    """Return the attachment of this id, if the caller may view it. The caller must have uploaded it and not sent it
+    yet, or be allowed to view its thread. Raises AttachmentNotFoundError.
     """
-    # Called for an unknown id, too: it may begin a session, which would reveal that the id exists.
+    # This may create a session, so it is called for unknown ids too: a new session must not reveal that the id exists.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None:
@@ -268,24 +276,24 @@ def public_attachment(request: Asker, key: str) -> Attachment:
 
 
 def owner_and_scope(request: Asker) -> tuple[User | None, str]:
-    """Return the owner and the scope for what the caller creates. The owner is None if there is none, as for Django's
-    anonymous user.
+    """Return the owner and the scope of threads and attachments that the caller creates. The owner is None for a user
+    without a primary key, such as Django's anonymous user.
     """
     owner, scope = policy().owner_and_scope(request)
     return None if getattr(owner, "pk", None) is None else owner, scope
 
 
 def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
-    """Return whose uploads these parts of the caller's message may name, or None if they name none, because asking the
-    policy may begin a session.
+    """Return the owner and the scope whose uploads the parts of the caller's message may refer to. Return None if the
+    parts refer to no upload: then the policy is not asked, because it may create a session.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None
 
 
 def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
-    """Return the caller as the actor that is recorded. Callers without a row of the user model, and callers who act on
-    a thread without an owner, are known by their scope.
+    """Return the caller as the actor for the audit log. A caller without a row of the user model, and a caller who acts
+    on a thread without an owner, is identified by scope.
     """
     user = _user_row(request.user)
     needs_scope = user is None or (thread is not None and thread.owner_id is None)
@@ -293,7 +301,7 @@ def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
 
 
 def _user_row(user: User) -> User | None:
-    """Return the row of a user; stateless tokens stand for one that has to be read."""
+    """Return the row of the user model for a user, or None. The user of a stateless token is loaded by its key."""
     if isinstance(user, get_user_model()) or not getattr(user, "is_authenticated", False):
         return user if isinstance(user, get_user_model()) else None
     try:

@@ -1,4 +1,7 @@
-"""Fixtures for projects that test with pytest, found by its entry point. Loads nothing before a fixture is used."""
+"""Fixtures for projects that test with pytest, which finds this module through the entry point ``pytest11``.
+
+The module imports nothing else of this package until a fixture is used.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scripted_model() -> Iterator[ScriptedModel]:
-    """Replace every agent's model by a scripted one, without answers yet: ``scripted_model.script("Hello.")``."""
+    """Replace every agent's model by a scripted model. Add answers to it: ``scripted_model.script("Hello.")``."""
     from durable_agents.testing import ScriptedModel  # noqa: PLC0415 - needs the app registry
 
     with ScriptedModel() as model:
@@ -22,7 +25,7 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def run_until_idle() -> Callable[..., Ran]:
-    """Return ``durable_agents.testing.run_until_idle``; the test chooses its database (``db``)."""
+    """Return ``durable_agents.testing.run_until_idle``. The test must request a database itself, such as ``db``."""
     from durable_agents import testing  # noqa: PLC0415 - needs the app registry
 
     return testing.run_until_idle

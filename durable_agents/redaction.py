@@ -1,6 +1,7 @@
-"""Redact secrets from texts: keys that agents are given, and those of the environment. None is stored or logged.
+"""Redact secrets from texts, so that no secret is stored or logged.
 
-Providers and libraries include the arguments of a call in their errors, and those are kept for the admin and the log.
+Secrets are the API keys in the settings of agents and in environment variables. Errors of providers and libraries may
+contain them, because such errors include the arguments of a call, and errors are stored for the admin and logged.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 MASK = "[secret]"
 MIN_CHARS = 8
-"""Shorter values are no keys, and would match by chance."""
+"""The minimum length of a secret. Shorter values are not keys, and would match other text by chance."""
 MAX_KNOWN = 1000
-"""``configure`` may return a key for each user: the last ones count."""
+"""How many secrets are remembered, the most recent ones. ``configure`` may return a different key for each user."""
 
 _IS_SECRET = re.compile(r"(key|token|secret|password|credentials?|authorization|cookie)$", re.IGNORECASE)
 _known: OrderedDict[str, None] = OrderedDict()
@@ -31,23 +32,23 @@ def remember(settings: Mapping[str, object]) -> None:
 
 
 def redacted(text: str) -> str:
-    """Return the text with every known secret in it masked."""
-    # The longest first: a secret may contain another one, whose mask would leave the rest of it readable.
+    """Return the text with every known secret masked."""
+    # The longest first: masking a shorter secret first would leave the rest of a secret that contains it readable.
     for secret in sorted({*_known, *_secrets_of(os.environ)}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
 
 
 def described(error: BaseException) -> str:
-    """Return an error's type and text, for the admin and the log."""
+    """Return the type and the redacted text of an error, for the admin and the log."""
     return redacted(f"{type(error).__name__}: {error}")
 
 
 class Redacting(logging.Filter):
-    """Removes secrets from the messages of all records; for loggers of libraries that are given keys."""
+    """Removes secrets from the messages of all records. It is for the loggers of libraries to which keys are passed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Always true."""
+        """Redact the message. Return True, so that no record is dropped."""
         message = record.getMessage()
         safe = redacted(message)
         if safe != message:

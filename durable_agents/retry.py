@@ -1,4 +1,4 @@
-"""Retry policy: decides whether and when a failed attempt runs again; no clock, no database."""
+"""Retry policy: decides whether and when a failed attempt runs again. It uses neither a clock nor the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from durable_agents.exceptions import ErrorKind
 
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""Limit for a provider's Retry-After; a longer wait would look like a thread that hangs."""
+"""The longest ``Retry-After`` of a provider that is honoured. With a longer wait the thread would seem to hang."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class Fail:
 class Retry:
     """How often and when to try again.
 
-    ``max_attempts`` counts all tries, the first included. The n-th wait is ``initial_delay_seconds`` times
-    ``multiplier`` to the power n-1 (``exponential``), times n (``linear``) or as it is (``constant``), at most
-    ``max_delay_seconds``, and with ``jitter`` shortened at random by up to a half.
+    ``max_attempts`` counts all attempts, including the first. The delay after the n-th attempt is
+    ``initial_delay_seconds``, multiplied by ``multiplier`` to the power n-1 (``exponential``), by n (``linear``) or by
+    nothing (``constant``). It is at most ``max_delay_seconds``. ``jitter`` shortens it at random, by up to a half.
+
+    ``retry_if(error, ctx, args)`` decides for tools which errors are retried, and ``classify(error)`` for model calls.
     """
 
     max_attempts: int = 4
@@ -46,8 +48,8 @@ class Retry:
     classify: Callable[[Exception], RetryIn | Fail | None] | None = None
 
     def delay_seconds(self, attempt: int, *, retry_after_seconds: float | None = None) -> float:
-        """Return the seconds to wait after failed attempt number ``attempt`` (from 1); the delay that a provider asks
-        for is a lower bound.
+        """Return the seconds to wait after failed attempt number ``attempt``, counted from 1. The delay that a provider
+        asks for is a lower bound.
         """
         delay = self.initial_delay_seconds
         if self.backoff == "linear":
@@ -60,9 +62,9 @@ class Retry:
         if retry_after_seconds is None:
             return delay
         asked = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
-        # Never sooner than the provider asks, but spread: every waiting run was given the same delay.
+        # Wait at least as long as the provider asks, but spread the attempts: all waiting runs got the same delay.
         return max(delay, asked * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
 
 
 ONCE = Retry(max_attempts=1)
-"""No retry: the default of tools."""
+"""A single attempt: the default for tools."""

@@ -1,6 +1,6 @@
-"""Parse JSON from outside, with bounded depth and finite numbers, and find or clean text that databases cannot store.
+"""Parse JSON from outside with limited depth and finite numbers, and find or clean text that databases cannot store.
 
-Parsing itself accepts any text: content is cleaned, and ids are validated, when they are stored.
+Parsed strings may contain any characters. Content is cleaned, and ids are validated, when they are stored.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | Non
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _MAX_DIGITS = 4300
-"""Python's own limit for numbers as text."""
+"""Python's limit for the number of digits when it converts between integers and text."""
 _MAX_NUMBER = 10**_MAX_DIGITS
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string of a JSON text, an unfinished one included. The pattern never backtracks: the time is linear in any text."""
+"""A string within a JSON text, finished or not. The pattern never backtracks, so matching takes linear time."""
 
 
 class TooDeepError(ValueError):
-    """The text nests arrays and objects deeper than allowed."""
+    """The arrays and objects of the text are nested deeper than allowed."""
 
 
 class TooManyValuesError(ValueError):
@@ -42,11 +42,12 @@ class TooManyValuesError(ValueError):
 
 
 def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict: bool = True) -> JSON:
-    """Return the value of a JSON text; unless ``is_strict``, its strings may contain line breaks.
+    """Return the value of a JSON text. If ``is_strict`` is false, strings may contain line breaks.
 
-    Raises ValueError if it is not JSON or has NaN, an infinity or a number that overflows to one, TooDeepError if it
-    nests more than ``max_depth`` levels, and TooManyValuesError, before parsing it, if it has more than about
-    ``max_values`` values: an empty list takes two bytes of text, but 64 of memory.
+    Raises ValueError if the text is not JSON, or contains NaN, an infinity or a number that overflows to infinity.
+    Raises TooDeepError if arrays and objects are nested more than ``max_depth`` levels deep. Raises TooManyValuesError,
+    before parsing, if the text has more than about ``max_values`` values: an empty list takes two bytes of text, but 64
+    bytes of memory.
     """
     if max_values is not None and has_more_values_than(max_values, text):
         raise TooManyValuesError(f"it has more than {max_values} values")
@@ -61,21 +62,21 @@ def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict:
 
 def has_more_values_than(limit: int, text: str) -> bool:
     """Return whether a JSON text has more than about ``limit`` values, without parsing it."""
-    if _values(text) <= limit:  # counted within strings too, which is faster
+    if _values(text) <= limit:  # this counts within strings too, but it is fast
         return False
-    if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:  # as many strings: do not even look for them
+    if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:  # so many strings alone exceed the limit
         return True
     return _values(_STRING.sub("", text)) > limit
 
 
 def _values(text: str) -> int:
-    """About how many values begin in the text."""
+    """Return an estimate of the number of values in the text."""
     return text.count(",") + text.count("[") + text.count("{")
 
 
 def is_deeper_than(limit: int, value: object) -> bool:
-    """Whether arrays and objects nest more than ``limit`` levels; checked level by level, so that no depth exhausts the
-    stack.
+    """Return whether arrays and objects are nested more than ``limit`` levels deep. The check goes level by level, so
+    that no depth can exhaust the stack.
     """
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
@@ -98,12 +99,12 @@ def _finite(text: str) -> float:
 
 
 def is_storable(text: str) -> bool:
-    """Whether every database stores the text: PostgreSQL stores neither NUL nor lone surrogates."""
+    """Return whether every database can store the text. PostgreSQL stores neither NUL nor lone surrogates."""
     return _UNSTORABLE.search(text) is None
 
 
 def is_uuid(text: str) -> bool:
-    """Whether the text is a UUID, in any of its notations."""
+    """Return whether the text is a UUID in any notation that Python's ``UUID`` accepts."""
     try:
         UUID(text)
     except ValueError:
@@ -124,11 +125,11 @@ def clean(value: object) -> JSON: ...
 
 
 def clean(value: object) -> JSON:
-    """Return a value as JSON that every database stores.
+    """Convert a value to JSON that every database can store.
 
-    U+FFFD stands for NUL and lone surrogates in texts and keys, null for NaN and infinities. Texts that are translated
-    lazily, members of enums, keys that are no texts, sets, bytes, dates, decimals, dataclasses and Pydantic models
-    become what JSON has for them. Raises TypeError for anything else.
+    In texts and keys U+FFFD replaces NUL and lone surrogates. None replaces NaN and infinities. Lazily translated
+    texts, enum members, keys of other types than str, sets, bytes, dates, decimals, dataclasses and Pydantic models are
+    converted to their usual JSON form. Raises TypeError for anything else.
     """
     # Exact types are compared first: the chunks of answers consist of them, and there are many.
     while type(value) is not str and isinstance(value, Enum):
@@ -138,7 +139,7 @@ def clean(value: object) -> JSON:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
-        # Python takes quadratic time to write a number out, and refuses to beyond its own limit.
+        # Python takes quadratic time to convert an integer to text, and refuses beyond this limit.
         if value is not None and abs(value) >= _MAX_NUMBER:
             raise TypeError(f"a number has more than {_MAX_DIGITS} digits")
         return value
@@ -153,7 +154,7 @@ def clean(value: object) -> JSON:
 
 
 def _key(key: object) -> str:
-    """Return a key of an object as json.dumps writes it, and any other one as its text."""
+    """Convert the key of a mapping as ``json.dumps`` does. Keys of a type that ``json.dumps`` rejects become texts."""
     cleaned = key if isinstance(key, tuple) else clean(key)
     if cleaned is None or isinstance(cleaned, bool | int | float):
         return json.dumps(cleaned)
@@ -161,45 +162,48 @@ def _key(key: object) -> str:
 
 
 def plain(value: object) -> object:
-    """Convert a value of another type to types that ``clean`` accepts. Sets are sorted: equal sets give equal lists."""
+    """Convert a value of another type to a type that ``clean`` accepts. Sets become sorted lists, so that equal sets
+    are converted to equal lists.
+    """
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("utf-8", "replace")
     if isinstance(value, AbstractSet):
         return sorted((clean(item) for item in value), key=repr)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in fields(value)}
-    if hasattr(value, "model_dump"):  # a Pydantic model; mode="python" keeps foreign types for ``clean``
+    if hasattr(value, "model_dump"):  # a Pydantic model; mode="python" leaves other types to ``clean``
         return value.model_dump(mode="python", by_alias=True)
     if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
         raise TypeError(
-            f"a {type(value).__name__} is no JSON value. Give its values (a dict), not the instance or query."
+            f"a {type(value).__name__} is not a JSON value. Pass its values (a dict), not the instance or queryset."
         )
     if isinstance(value, Sequence | ValuesView | Iterator):
         return list(value)
-    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - most values come without it
+    from pydantic_core import to_jsonable_python  # noqa: PLC0415 - most values do not need it
 
     try:
         return to_jsonable_python(value)
     except ValueError as error:
-        raise TypeError(f"a {type(value).__name__} is no JSON value: {error}") from error
+        raise TypeError(f"a {type(value).__name__} is not a JSON value: {error}") from error
 
 
 def content_hash(value: object) -> str:
-    """Return the SHA-256 of a JSON value, in hex; the order of an object's keys does not matter."""
+    """Return the SHA-256 of a JSON value, in hex. The order of the keys in objects does not matter."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass
 class Halves:
-    """Joins characters that texts in pieces cut in two: servers that count in UTF-16 send the halves of an emoji in two
-    chunks, each of which is a lone surrogate to Python."""
+    """Joins characters that were split between two pieces of a text. Servers that count in UTF-16 may send the halves
+    of an emoji in two chunks, and to Python each half is a lone surrogate.
+    """
 
     held: str = ""
 
     def join(self, text: str) -> str:
-        """Return the text after the half that was held of the one before; a first half at its end is held until the
-        next.
+        """Return the next piece of the text, joined with the half that was kept from the previous piece. If this piece
+        ends with the first half of a character, keep that half for the next piece.
         """
         if not self.held and text.isascii():
             return text
@@ -209,14 +213,14 @@ class Halves:
         return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), whole)
 
     def rest(self) -> str:
-        """Return the half that was held, if any, because no more text follows; else an empty text."""
+        """Return the half that was kept, or an empty text. Call this method when no more pieces follow."""
         rest, self.held = self.held, ""
         return rest
 
 
 def as_jsonb(value: JSON) -> JSON:
-    """Return a clean value as PostgreSQL's ``jsonb`` gives it back: keys by length and then by their bytes, and large
-    numbers without an exponent.
+    """Return a clean value as it is read back from PostgreSQL's ``jsonb``: keys are sorted by length and then by their
+    bytes, and large numbers have no exponent.
     """
     if isinstance(value, dict):
         keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
@@ -224,9 +228,9 @@ def as_jsonb(value: JSON) -> JSON:
     if isinstance(value, list):
         return [as_jsonb(item) for item in value]
     if isinstance(value, float):
-        return int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else value + 0.0  # there is no negative zero
+        return int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else value + 0.0  # no negative zero
     return value
 
 
 _EXPONENT_FROM = 1e16
-"""Python writes floats from here on with an exponent, and reads them without one as integers."""
+"""From this value on Python writes floats with an exponent. ``jsonb`` writes none, so Python reads an integer back."""

@@ -1,11 +1,11 @@
 """Throttle callers: count the rates of ``THROTTLES`` in the project's default cache.
 
-Every view of the API counts ``requests``; the views, websocket frames and the chat endpoint count ``sends`` for
-whatever starts or steers a run. Signed-in callers are distinguished by their id, others by their address: that of the
-connection, or behind ``NUM_PROXIES`` proxies the one that the outermost of them saw.
+Every view of the API counts ``requests``. Views, websocket frames and the chat endpoint count ``sends`` for everything
+that starts or steers a run. Signed-in callers are identified by their user id, others by their address. That is the
+address of the connection or, behind ``NUM_PROXIES`` proxies, the address that the outermost proxy saw.
 
-A period begins with a caller's first request and has one counter, which the cache itself increments: however many
-requests come at once, and however high the rate, no more get in and two numbers are kept.
+A period begins with a caller's first request. It has one counter, which the cache increments atomically, so concurrent
+requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/([smhd])[a-z]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """At most ``count`` in ``seconds``."""
+    """A rate of at most ``count`` uses in ``seconds``."""
 
     count: int
     seconds: int
 
 
 class Caller(Protocol):
-    """A Django or REST framework request, or the object that policies get for a websocket."""
+    """A Django or REST framework request, or the object that represents a websocket's caller to policies."""
 
     @property
     def user(self) -> User | None:
-        """Who calls, or None if the project has no users."""
+        """The user, or None if the project has no users."""
 
     @property
     def META(self) -> Mapping[str, object]:  # noqa: N802 - Django's name
-        """The address, and what proxies say about it."""
+        """The address of the connection, and the headers of proxies."""
 
 
 def rate_of(text: object) -> Rate:
@@ -66,18 +66,18 @@ def rate_of(text: object) -> Rate:
     """
     match = _RATE.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"{text!r} is no rate such as '600/min'.")
+        raise ValueError(f"{text!r} is not a rate such as '600/min'.")
     return Rate(count=int(match[1]), seconds=_PERIODS[match[2]])
 
 
 def count(limit: str, caller: Caller) -> None:
-    """Count one use of this ``limit``, ``requests`` or ``sends``, by ``caller``.
+    """Count one use of ``limit``, which is ``requests`` or ``sends``, by ``caller``.
 
-    Raises RequestsThrottledError or SendsThrottledError if that exceeds the rate. A rejected use does not prolong the
-    wait.
+    Raises RequestsThrottledError or SendsThrottledError if the use exceeds the rate. A rejected use does not prolong
+    the wait.
 
-    If this limit has no rate, or an invalid one, which the system checks report, nothing is counted. Nor is it while
-    the cache fails, which is logged: callers are not locked out by that.
+    Nothing is counted if this limit has no rate, or an invalid rate, which a system check reports. Nothing is counted
+    either while the cache fails: the failure is logged, and callers are let in.
     """
     throttles = config().throttles
     text = throttles.get(limit) if isinstance(throttles, Mapping) else None
@@ -101,8 +101,8 @@ def key_of(caller: Caller) -> str:
     """
     if caller.user is not None and caller.user.is_authenticated:
         return f"user.{quote(str(caller.user.pk))}"
-    # ``X-Forwarded-For`` counts only as far as proxies are known to have written it: REST framework takes all of it
-    # where ``NUM_PROXIES`` is not set, and a caller can make up a new one each time.
+    # ``X-Forwarded-For`` is used only if the number of proxies is set. Otherwise REST framework takes the whole header,
+    # and callers could send a new value with each request.
     if number_of_proxies() is None:
         address = str(caller.META.get("REMOTE_ADDR", ""))
     else:
@@ -111,8 +111,9 @@ def key_of(caller: Caller) -> str:
 
 
 def network_of(address: str) -> str:
-    """Return what stays the same of a caller's address: without the port, which some proxies add to it and which is new
-    with each connection, and of IPv6 the network of a site, in which a caller may take any number of addresses.
+    """Return the part of a caller's address that stays the same. The port is removed, because some proxies add it and
+    it differs for each connection. An IPv6 address is replaced by its /64 network, because callers may use any address
+    of their network.
     """
     bare = _PORT.sub(r"\1", address.strip()).strip("[]")
     try:
@@ -129,9 +130,9 @@ _PORT = re.compile(r"^(\[.*\]|[\d.]+):\d+$")
 
 
 def _seconds_to_wait(key: str, rate: Rate) -> float:
-    """Count one use; return the seconds until the period ends if that exceeds the rate, else 0."""
+    """Count one use. If it exceeds the rate, return the seconds until the period ends, else 0."""
     now, key = time.time(), f"{key}.{rate.seconds}"
-    # Whichever process comes first sets the end of the period; all others read it.
+    # The first process sets the end of the period, and all others read it.
     end = float(cache.get_or_set(key, now + rate.seconds, rate.seconds) or 0)
     counter = f"{key}.{end:.6f}"
     cache.add(counter, 0, rate.seconds)
@@ -139,5 +140,5 @@ def _seconds_to_wait(key: str, rate: Rate) -> float:
         number = int(cache.incr(counter))
     except ValueError:  # the cache stores nothing
         return 0
-    cache.touch(counter, rate.seconds)  # where raising is reading and writing, the cache forgets for how long
+    cache.touch(counter, rate.seconds)  # some caches lose the expiry when they increment
     return max(end - now, 0.001) if number > rate.count else 0

@@ -1,4 +1,7 @@
-"""Decide whether a user may decide on a tool call or answer it: by permission, a project's function, or who asked."""
+"""Determine whether a user may approve a tool call or post its result.
+
+That depends on a permission, on one of the project's functions, or on who asked for the call.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from durable_agents.models import ToolCall
 
 def is_left_to(user: User | None, who: str, call: ToolCall, *, option: str) -> bool:
     """Return whether ``who``, the value of the tool's ``option`` (``approved_by`` or ``answered_by``), includes this
-    user; None is a visitor. The values ``owner``, ``staff`` and ``server`` are not handled here.
+    user. A visitor is None. The values ``owner``, ``staff`` and ``server`` are not handled here.
 
-    Staff have no privilege here: with ``other`` they may not decide on what they asked for themselves, and with a
-    permission they need to have it.
+    Staff have no privilege here. With ``other`` they may not decide on calls that they asked for themselves, and they
+    need a required permission like everybody else.
     """
     if who == LEFT_TO_FUNCTION:
         return _function_allows(user, call, option=option)
@@ -27,7 +30,7 @@ def is_left_to(user: User | None, who: str, call: ToolCall, *, option: str) -> b
 
 
 def whom(who: str) -> str:
-    """Describe who may decide on a call or answer it, for error messages and the admin."""
+    """Describe who may approve a call or post its result, for error messages and the admin."""
     if who == LEFT_TO_FUNCTION:
         return "somebody whom the tool's own function names"
     if "." in who:
@@ -44,7 +47,9 @@ _WHOM = {
 
 
 def _function_allows(user: User | None, call: ToolCall, *, option: str) -> bool:
-    """Return what the current function of the call's tool returns; False if it fails or no longer exists."""
+    """Call the function that the tool declares now, and return its answer. Return False if the function raises or no
+    longer exists.
+    """
     agent = registry.find(call.thread.agent)
     tool = agent.find_tool(call.tool_name) if agent else None
     function = getattr(tool, option, None)

@@ -1,4 +1,5 @@
-"""Inspect the signature of a tool's function: which parameter gets the context, and a Pydantic model of all others.
+"""Inspect the signature of a tool's function: find the parameter for the context, and make a Pydantic model of the
+other parameters.
 
 Pydantic is imported only when the model is first needed.
 """
@@ -33,19 +34,20 @@ class Signature:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The resolved type hints. Raises NameError if one names something that does not exist (yet)."""
+        """The resolved type hints. Raises NameError if a hint refers to a name that does not exist, or not yet."""
         function = self.function if inspect.isroutine(self.function) else type(self.function).__call__
         try:
             return get_type_hints(function, include_extras=True)
         except NameError:
-            # Modules often import the class for type checkers only.
+            # Modules often import the context's class for type checkers only.
             own: dict[str, object] = getattr(inspect.unwrap(function), "__globals__", {})
             known = {self.context_class.__name__: self.context_class, **own}
             return get_type_hints(function, globalns=known, include_extras=True)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each check of the declaration: whether it fails, and what to do about it. Type hints that
-        name classes defined later in the module are checked when the tool is first used, and by ``manage.py check``.
+        """Yield a pair for each possible mistake of the declaration: whether it was made, and how to fix it. Type hints
+        that refer to classes defined later in the module are not checked here. They are checked when the tool is first
+        used, and by ``manage.py check``.
         """
         yield not callable(self.function), f"a tool is made of a function, not of {self.function!r}."
         yield isinstance(self.function, partial), "a partial has no hints of its own. Write a function that calls it."
@@ -81,11 +83,11 @@ class Signature:
 
     @cached_property
     def context_parameter(self) -> str | None:
-        """Name of the parameter that gets the context."""
+        """The name of the parameter that gets the context, or None."""
         return next((name for name, hint in self.hints.items() if self._is_context(hint) and name != "return"), None)
 
     def _is_context(self, hint: object) -> bool:
-        """Whether a hint is the context's class, also optional or with annotations."""
+        """Return whether a hint is the context's class, which may be optional or in ``Annotated``."""
         bare = _bare(hint)
         if get_origin(bare) in {Union, UnionType}:
             return {_bare(item) for item in get_args(bare)} - {NoneType} == {self.context_class}
@@ -98,7 +100,7 @@ class Signature:
         if sys.version_info >= (3, 14):
             from annotationlib import Format  # noqa: PLC0415 - new in Python 3.14
 
-            # A class that is defined later is no error yet.
+            # A class may be defined later in the module.
             signature = inspect.signature(self.function, annotation_format=Format.FORWARDREF)
         else:
             signature = inspect.signature(self.function)
@@ -106,16 +108,18 @@ class Signature:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """Map each field of the model to its parameter. Pydantic reserves names such as ``_x``, ``copy`` and
-        ``model_config``, so the fields get generated names, with the parameters' names as aliases."""
+        """The parameter for each field of the model. Pydantic reserves names such as ``_x``, ``copy`` and
+        ``model_config``, so fields have generated names, and the parameters' names as aliases.
+        """
         names = [parameter.name for parameter in self._parameters if parameter.name != self.context_parameter]
         return {f"argument_{number}": name for number, name in enumerate(names)}
 
     @cached_property
     def model(self) -> type[BaseModel]:
-        """A Pydantic model of the arguments. Unknown arguments are refused.
+        """A Pydantic model of the arguments. It refuses unknown arguments.
 
-        Raises ImproperlyConfigured where Pydantic knows no schema for a hint."""
+        Raises ImproperlyConfigured if Pydantic has no schema for a hint.
+        """
         from pydantic import ConfigDict, create_model  # noqa: PLC0415 - web processes need no schema
 
         parameters = {parameter.name: parameter for parameter in self._parameters}
@@ -137,14 +141,14 @@ class Signature:
 
         hint = self.hints.get(parameter.name, Any)
         base, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        # This Field comes first, so that a Field(alias=...) in the developer's own annotation overrides it.
+        # This Field comes first, so that a Field(alias=...) in the project's annotation overrides it.
         annotation: object = Annotated[(base, Field(alias=parameter.name), *extras)]
         return annotation, ... if parameter.default is parameter.empty else parameter.default
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments as Python values, by the names of the parameters, defaults included.
 
-        Raises ValueError with a text for the model where they do not fit.
+        Raises ValueError with a text for the model if the arguments are invalid.
         """
         from pydantic import ValidationError  # noqa: PLC0415 - as above
 
@@ -161,13 +165,13 @@ class Signature:
 
 
 def _bare(hint: object) -> object:
-    """Return a hint without annotations, and without the name that a ``type`` statement gives it."""
+    """Return the type in a hint without ``Annotated``, and the type that a ``type`` statement has named."""
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return getattr(bare, "__value__", bare)
 
 
 def _mentions(hint: object, wanted: type) -> bool:
-    """Whether the class, or a subclass of it, occurs anywhere in a type hint."""
+    """Return whether the class or a subclass occurs anywhere in a type hint."""
     bare = _bare(hint)
     if inspect.isclass(bare) and not get_args(bare):
         return issubclass(bare, wanted)

@@ -1,7 +1,7 @@
-"""Assemble messages from rows; nothing is rewritten as a run grows.
+"""Assemble messages from rows. As a run goes on, rows are added and no stored message is rewritten.
 
-An assistant message is the parts of its closed streams, in order, with the outcomes of its tool-call rows filled in.
-It has two shapes: UI messages for clients, and turns for the model.
+An assistant message consists of the parts of its closed streams, in order. The outcomes of its tool calls are filled in
+from their rows. Each message has two forms: a UI message for clients and a turn for the model.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ UIMessage = dict[str, Any]
 def ui_messages(
     messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None, using: str | None = None
 ) -> list[UIMessage]:
-    """Return the messages as clients see them, with the steps committed up to ``upto_rev``. ``using`` is the alias of
-    the database to read from, by default the one that the project reads from. Makes three queries, however many
-    messages there are.
+    """Return the messages as clients see them, with the steps committed up to ``upto_rev``.
+
+    ``using`` is the alias of the database to read from; by default the project's router chooses it. This function makes
+    three queries, however many messages there are.
     """
     rows = list(messages)
     steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), upto_rev=upto_rev, using=using)
@@ -65,7 +66,7 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
 
 
 def stream_open_at(thread: Thread) -> Stream | None:
-    """Return the attempt that was open at the thread's rev: still open, or closed by a later change."""
+    """Return the stream that was open at the thread's rev, or None. It may have been closed by a later change."""
     streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
     last = streams.select_related("message").first()
     if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
@@ -74,8 +75,8 @@ def stream_open_at(thread: Thread) -> Stream | None:
 
 
 def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
-    """Append the stored deltas of an open stream to its message, if that is among these. Return the ``seq`` of the last
-    delta, -1 if there is none.
+    """Append the stored deltas of an open stream to the stream's message, if ``messages`` contains it. Return the
+    ``seq`` of the last delta, or -1 if there is none.
     """
     deltas = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
     for message in messages:
@@ -85,14 +86,16 @@ def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
 
 
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
-    """Return the history for the model: every shown message with a position, at most ``upto``, in order. Three
-    queries.
+    """Return the history for the model: in order, all shown messages that have a position, up to ``upto``. This
+    function makes three queries.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
-    """Return the histories of several threads, each up to a position or whole. Three queries, however many."""
+    """Return the histories of several threads, each up to a position, or complete for None. This function makes three
+    queries, however many threads there are.
+    """
     shown = Message.objects.using(using).shown().filter(thread_id__in=upto, position__isnull=False)
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     rows = [row for row in shown if (row.position or 0) <= ends[row.thread_id]]
@@ -106,7 +109,9 @@ def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> d
 
 
 def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | None = None) -> dict[UUID, Attachment]:
-    """Return the attachments that the messages of these threads carry, by id. One query at most, however many."""
+    """Return the attachments that the messages of these threads refer to, by id. This function makes at most one query,
+    however many threads there are.
+    """
     named = {
         key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
     }
@@ -131,11 +136,11 @@ class _StepsOf:
             self._outcomes[call.stream_id][call.tool_call_id] = call.outcome()
 
     def parts(self, message_id: UUID) -> list[Part]:
-        """Return all parts of the message, step after step."""
+        """Return all parts of the message, in the order of its steps."""
         return [part for row in self._streams[message_id] for part in assemble(row.parts, self._outcomes[row.pk])]
 
     def of(self, message_id: UUID) -> list[Step]:
-        """Return the steps of the message as the model gets them."""
+        """Return the steps of the message in the form for the model."""
         steps: list[Step] = []
         for row in self._streams[message_id]:
             outcomes, ids = self._outcomes[row.pk], [part.get("toolCallId") for part in row.parts]

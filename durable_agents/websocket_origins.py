@@ -1,7 +1,7 @@
 """Decide from which origins a websocket may be opened, as Django's CSRF check does for forms.
 
-Browsers send cookies with websockets that any page opens, and neither CSRF tokens nor CORS protect them: the ``Origin``
-header is all there is.
+Any page can open a websocket to this site, and the browser sends the site's cookies with it. CSRF tokens and CORS do
+not apply to websockets, so the ``Origin`` header is the only protection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 class Handshake(HttpRequest):
-    """A websocket's handshake as Django sees a request, with host and scheme by the project's settings for proxies."""
+    """A websocket's handshake as a Django request, whose host and scheme follow the project's settings for proxies."""
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class Handshake(HttpRequest):
         self.path = self.path_info = str(scope.get("path", "/"))
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            if "_" in name:  # would pass for the header with a hyphen, which a proxy may have to set
+            if "_" in name:  # would be mistaken for the name with a hyphen, a header that only a proxy may set
                 continue
             key = f"HTTP_{name.upper().replace('-', '_')}"
             self.META[key] = f"{self.META[key]},{value}" if key in self.META else value
         host, port = scope.get("server") or ("unknown", 0)
         self.META |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port or 0)}
-        # Daphne omits the scheme, which means ws. If daphne itself serves TLS, only the port shows that it is wss.
+        # Daphne omits the scheme, which means ws. If daphne itself serves TLS, only the port reveals wss.
         self._is_secure = scope.get("scheme", "wss" if port == 443 else "ws") in {"wss", "https"}
 
     def _get_scheme(self) -> str:
@@ -45,8 +45,8 @@ class Handshake(HttpRequest):
 
 
 def is_allowed(scope: Mapping[str, object]) -> bool:
-    """Whether a websocket may come from its origin: the site's own scheme, host and port, or one of
-    ``TRUSTED_ORIGINS``. A client without an origin is no browser, and may not rely on a browser's cookies.
+    """Return whether a websocket may be opened from its origin. The origin must be the site's own scheme, host and
+    port, or one of ``TRUSTED_ORIGINS``. A client without an origin is not a browser, and must not send cookies.
     """
     request = Handshake(scope)
     if ANY in config().trusted_origins:
@@ -58,7 +58,7 @@ def is_allowed(scope: Mapping[str, object]) -> bool:
 
 
 def own_origins(request: Handshake) -> Iterator[str]:
-    """Return the site's own origins, as browsers write them: without the port where it is the scheme's default."""
+    """Yield the site's own origins as browsers write them, without the default port of the scheme."""
     try:
         host = request.get_host().lower()
     except DisallowedHost:
@@ -70,7 +70,9 @@ def own_origins(request: Handshake) -> Iterator[str]:
 
 
 def matches(origin: str, trusted: str) -> bool:
-    """Whether an origin equals this one, or is below it where it begins with ``*.``, as in ``CSRF_TRUSTED_ORIGINS``."""
+    """Return whether an origin matches a trusted one. A host that begins with ``*.`` also matches all its subdomains,
+    as in ``CSRF_TRUSTED_ORIGINS``.
+    """
     if "*" not in trusted:
         return origin == trusted
     try:

@@ -1,4 +1,4 @@
-"""Name the process that holds a lease, and tell whether a holder on the same machine is dead."""
+"""Name the process that holds a lease, and determine whether a process on the same machine is dead."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def me() -> str:
 
 
 def is_gone(holder: str) -> bool:
-    """Whether the process of this name is certainly dead. A process of another boot, container or host never counts as
-    gone: its lease has to expire.
+    """Return whether the process of this name is certainly dead. For a process of another boot, container or host the
+    answer is always False: its lease has to expire.
     """
     machine, _, rest = holder.rpartition(":")
     machine, _, pid = machine.rpartition(":")
@@ -31,13 +31,13 @@ def is_gone(holder: str) -> bool:
         return True
     except PermissionError:  # another user's process
         return _started(int(pid)) != rest
-    # A zombie is dead, but its parent has not waited for it yet. Another start time: the pid was given away again.
+    # A zombie is dead, although its parent has not waited for it yet. If the start time differs, the pid was reused.
     return _stat(int(pid))[:1] in (["Z"], ["X"]) or _started(int(pid)) != rest
 
 
 @cache
 def _machine() -> str:
-    """Return the running kernel and, within it, the pid namespace: where a pid means the same process."""
+    """Return the id of the running kernel and of the pid namespace. Within both, a pid identifies one process."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{(_PROC / 'self/ns/pid').stat().st_ino}"
@@ -52,7 +52,9 @@ def _started(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat (proc(5)); the name before them may hold spaces and parentheses."""
+    """Return the fields of /proc/PID/stat from the third on, see proc(5). The second, the process's name, may contain
+    spaces and parentheses.
+    """
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Keep a worker's notices for the doctor in a file of its machine, while the database may not accept them."""
+"""Write the problems of workers to files on their machine, for ``agents_doctor``. The database may be the problem."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from durable_agents import lockfiles, worker_identity
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """Why a process cannot do its work."""
+    """The reason why a worker process cannot work."""
 
     holder: str
-    """The process, as a lease owner is named."""
+    """The name of the process as a lease owner."""
     cluster: str
     kind: str
     detail: str
@@ -28,26 +28,26 @@ class Notice:
 
     @property
     def seconds(self) -> float:
-        """For how long it has not been able to."""
+        """For how many seconds the process has not been able to work."""
         return max(0.0, time.time() - self.since)
 
 
 def post(notice: Notice, *, project: str) -> None:
-    """Write the notice, replacing an earlier one of the same process and kind."""
+    """Write the notice to a file. It replaces an earlier notice of the same process and kind."""
     path = _path(notice.kind, project=project)
-    # Written beside and renamed: the doctor never reads half a notice.
+    # Write to another file and rename it, so that nobody reads half a notice.
     new = path.with_suffix(f".{os.getpid()}")
     new.write_text(json.dumps(asdict(notice)), encoding="utf-8")
     new.replace(path)
 
 
 def remove(kind: str, *, project: str) -> None:
-    """Remove the notice of this process, if there is one."""
+    """Remove the notice of this kind of this process, if there is one."""
     _path(kind, project=project).unlink(missing_ok=True)
 
 
 def posted(*, project: str) -> Iterator[Notice]:
-    """Yield the notices of living processes of this machine and user, and remove those of others."""
+    """Yield the notices of this user's processes on this machine, and remove the notices of dead processes."""
     for path in sorted(lockfiles.folder().glob(f"notice-{_key(project)}-*.json")):
         with suppress(OSError, ValueError, TypeError):
             notice = Notice(**json.loads(path.read_text(encoding="utf-8")))

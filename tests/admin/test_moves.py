@@ -130,7 +130,7 @@ def test_a_running_thread_is_not_forked(staff, thread):
     forker = staff(*VIEW, "add_thread")
     assert "../fork/" not in html(forker.get(page(thread)))
     [said] = act(forker, "fork_selected", thread)
-    assert "has a run going on" in said
+    assert "is running" in said
     assert (Thread.objects.count(), entries()) == (1, [])
 
 

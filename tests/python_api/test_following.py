@@ -309,7 +309,7 @@ def test_a_late_result_of_an_earlier_answer_is_not_told_in_a_later_one(thread, w
 @pytest.mark.parametrize("cursor", ["", "x", "1.2.3", "1.1.1.1.9.", "-1.0.0.0.0.", "99999999.0.0.0.0.", "²" * 3])
 def test_what_is_no_cursor_is_refused(thread, cursor):
     """With an error of the caller's kind."""
-    with pytest.raises(InvalidCursorError, match="Begin anew"):
+    with pytest.raises(InvalidCursorError, match="Start again"):
         next(stream_thread(thread, cursor))
 
 
