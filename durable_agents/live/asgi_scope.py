@@ -1,4 +1,4 @@
-"""Read a websocket's ASGI scope: its headers, and the caller as policies get it."""
+"""Read the headers and the caller from a websocket's ASGI scope."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ Scope = Mapping[str, Any]
 
 
 class SocketAsker:
-    """The caller of a websocket: its user, session and headers, and its address where REST framework looks for it."""
+    """The caller of a websocket in the form that policies expect: user, session, headers, and in ``META`` the address,
+    where REST framework reads it.
+    """
 
     def __init__(self, scope: Scope) -> None:
-        """Take the session's user, or else the one that the headers authenticate. Reads the database."""
+        """Use the session's user, or otherwise the user whom the headers authenticate. This reads the database."""
         self.headers = headers_of(scope)
         self.session = scope.get("session")
         self.user = scope.get("user") or AnonymousUser()
         if not self.user.is_authenticated:
             self.user = user_of_headers(self.headers) or AnonymousUser()
-        # Django's user is lazy: without this, the event loop would read the database when it is first looked at.
+        # Django loads the user on first access. That happens here, so that the event loop never reads the database for
+        # it.
         getattr(self.user, "pk", None)
         self.META = {
             "REMOTE_ADDR": (scope.get("client") or [""])[0],
@@ -32,7 +35,9 @@ class SocketAsker:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Return the headers by lower-case name; a header that was sent twice has both values, as in a request."""
+    """Return the headers by lower-case name. The values of a repeated header are joined by a comma, as in a Django
+    request.
+    """
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")

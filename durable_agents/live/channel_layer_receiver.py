@@ -1,12 +1,12 @@
 """Receive the hints of the channel layer for all followed threads of one event loop, on one channel.
 
-The channel is a member of the group of every followed thread. ``channels_redis`` lets only one coroutine read at a time
-for all channels with the same prefix, so that a second reader with a prefix of its own would starve the others: here
-there is one, on a layer object that nobody else reads from.
+The channel is a member of the group of every followed thread. ``channels_redis`` lets only one coroutine at a time read
+for all channels with the same prefix, so several readers would starve each other. Therefore there is one reader, on a
+layer object that nothing else reads from.
 
-Memberships end silently: when they are a day old, when Redis restarts or is flushed, when a connection half breaks.
-Therefore a probe goes through a group of the receiver's own every few seconds. When one probe is lost, all memberships
-are renewed; when two are lost, the layer object is replaced.
+Group memberships can end without notice: after a day, when Redis restarts or is flushed, or when a connection breaks in
+one direction. Therefore the receiver sends itself a probe through a group of its own every few seconds. When one probe
+is lost, all memberships are renewed; when two are lost, the layer object is replaced.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from durable_agents.logs import Repeated, log_error
 ANSWER_SECONDS = 1.0
 """How long the channel layer may take for one request."""
 PAUSE_SECONDS = 1.0
-"""Wait between two tries of what has failed."""
+"""How long to wait before trying again after a failure."""
 PROBE_SECONDS = 5.0
 PROBES_TO_LOSE = 2
 
 
 class Receiver:
-    """One channel for all threads of an event loop; it is open while there are any, and a little longer."""
+    """One channel for all followed threads of an event loop. It is opened for the first followed thread, and closed a
+    little after the last thread is no longer followed.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -39,9 +41,9 @@ class Receiver:
         self._probe_group = f"durable_agents.hub.{uuid4().hex}"
         self._probe_is_joined = False
         self._hears = False
-        """Whether any message has come since the last probe was sent."""
+        """Whether any message has arrived since the last probe was sent."""
         self._joined: set[UUID] = set()
-        # Dicts keep the order, so that no thread waits for ever while others are handled.
+        # Dicts keep the order of insertion, so that every thread gets its turn.
         self._to_join: dict[UUID, None] = {}
         self._to_leave: dict[UUID, None] = {}
         self._changed = asyncio.Event()
@@ -52,9 +54,9 @@ class Receiver:
     # ------------------------------------------------------------------------------------------- called by the hub
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report this thread from now on; wait until the channel layer has joined it, or for a second.
+        """Report this thread from now on. Wait until its group is joined, but at most a second.
 
-        While the layer is known to fail, do not wait: the thread is joined when it answers again.
+        While the layer is known to fail, return at once; the group is joined when the layer works again.
         """
         self._to_leave.pop(thread_id, None)
         if thread_id in self._joined:
@@ -90,7 +92,7 @@ class Receiver:
             await notifications.close_layer(self._layer)
 
     async def _serve(self) -> None:
-        """Receive until no thread is followed any more, or too many probes in succession are lost."""
+        """Receive until no thread is followed any more, or ``PROBES_TO_LOSE`` probes in a row are lost."""
         self._to_leave.clear()
         self._begin_anew()
         loop = asyncio.get_running_loop()
@@ -103,7 +105,7 @@ class Receiver:
             await asyncio.wait(tasks, timeout=ANSWER_SECONDS)
 
     def _begin_anew(self) -> None:
-        """Drop all memberships of the channel, and join every wanted group again."""
+        """Forget all memberships of the channel, so that every wanted group is joined again."""
         self._probe_is_joined = False
         self._joined.clear()
         self._to_join = dict.fromkeys(self._listener.followed)
@@ -118,13 +120,13 @@ class Receiver:
             if self._hears:
                 lost = 0
                 continue
-            lost += has_sent  # a probe that was not sent is no evidence about this channel
+            lost += has_sent  # a probe that was not sent says nothing about this channel
             self._begin_anew()
 
     async def _sends_probe(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                if not self._probe_is_joined:  # only once: the probes verify that memberships last
+                if not self._probe_is_joined:  # join only once, because the probes test whether memberships last
                     await self._layer.group_add(self._probe_group, self._channel)
                     self._probe_is_joined = True
                 await self._layer.group_send(self._probe_group, {"type": "hub.probe"})
@@ -136,9 +138,7 @@ class Receiver:
     # ---------------------------------------------------------------------------------------------------- memberships
 
     async def _keep_memberships(self) -> None:
-        """Join and leave groups, one after the other, so that many browsers at once need no more connections than
-        one.
-        """
+        """Join and leave groups one after the other, so that even many browsers at once need only one connection."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -155,7 +155,7 @@ class Receiver:
                     await self._join_next()
                 else:
                     thread_id = next(iter(self._to_leave))
-                    self._joined.discard(thread_id)  # first: one that is followed again meanwhile is joined again
+                    self._joined.discard(thread_id)  # before the await: a thread followed again meanwhile is joined
                     del self._to_leave[thread_id]
                     await self._layer.group_discard(notifications.group_of(thread_id), self._channel)
             self._fails = False
@@ -176,7 +176,7 @@ class Receiver:
         self._fails = True
         for arrival in self._arrivals.values():
             if not arrival.done():
-                arrival.set_result(None)  # no waiting for what will not come soon
+                arrival.set_result(None)  # callers do not wait for a layer that fails
         self._arrivals.clear()
         await asyncio.sleep(PAUSE_SECONDS)
 

@@ -8,8 +8,9 @@ from enum import IntEnum
 class CloseCode(IntEnum):
     """Why the server closes a websocket.
 
-    Every server can send these: autobahn, which daphne stands on, refuses all codes but 1000 and 3000-4999, so that the
-    standard's own 1001 (going away) and 1009 (too big) would be an error in its log and 1011 or 1006 in the browser.
+    Every ASGI server can send these codes. autobahn, on which daphne is built, refuses all codes except 1000 and
+    3000-4999: the standard codes 1001 (going away) and 1009 (too big) would cause an error in daphne's log, and
+    browsers would see 1011 or 1006 instead.
     """
 
     MALFORMED = 4400
@@ -23,7 +24,7 @@ class CloseCode(IntEnum):
 
     @property
     def message(self) -> str:
-        """The reason in a sentence, at most 123 bytes long, as a close frame can carry."""
+        """The reason as a sentence of at most 123 bytes, which is the most that a close frame can contain."""
         return _MESSAGES[self]
 
 

@@ -34,18 +34,18 @@ from durable_agents.policies import actor, public_thread, public_tool_call, send
 from durable_agents.transcript import ui_message
 
 ThreadName = str | UUID
-"""A thread as a command names it: by an id in text, or by the primary key of one that the websocket follows."""
+"""A thread in a command: the id that the client sent, or the primary key if the websocket follows the thread."""
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
 STARTS_RUN = frozenset({"send", "resume", "edit", "regenerate"})
-"""The commands that start or steer a run, which the limit ``sends`` counts."""
+"""The commands that start or steer a run; the throttle ``sends`` counts them."""
 
 
 def run_command(frame: ClientCommand, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Run a command once per idempotency key; return its thread and the fields of the ``ok`` frame.
+    """Run a command once per idempotency key; return the key of its thread and the fields of the ``ok`` frame.
 
-    Synchronous. Raises ThrottledError, PermissionDeniedError, ThreadNotFoundError, and what the function of
-    ``lifecycle`` raises.
+    The function is synchronous. It raises ThrottledError, PermissionDeniedError, ThreadNotFoundError, and the errors of
+    the ``lifecycle`` function that it calls.
     """
     if frame.type in STARTS_RUN:
         throttles.count("sends", asker)
@@ -73,7 +73,7 @@ def send(frame: Send, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
 
 
 def edit(frame: Edit, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Replace a user message; what came after it is superseded."""
+    """Replace a user message; all later messages are superseded."""
     thread = public_thread(asker, thread_name, "edit")
 
     def run(parts: list[Part] | None, new_files: NewFiles, by: Actor) -> CommandResult:
@@ -109,7 +109,7 @@ def resume(frame: Resume, asker: SocketAsker, thread_name: ThreadName) -> tuple[
 
 
 def regenerate(frame: Regenerate, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Regenerate the last answer, or the one of ``message``."""
+    """Regenerate the last answer, or the answer that ``message`` names."""
     thread = public_thread(asker, thread_name, "edit")
 
     def run(by: Actor) -> CommandResult:
@@ -129,7 +129,7 @@ def add_tool_result(frame: AddToolResult, asker: SocketAsker, thread_name: Threa
 
 
 def add_tool_error(frame: AddToolError, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Add the error that a deferred or client call ended with."""
+    """Add the error of a deferred or client call."""
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "add_tool_result")
 
     def run(by: Actor) -> CommandResult:
@@ -195,7 +195,8 @@ def _run_with_files(
     thread: Thread,
     run: RunWithFiles,
 ) -> tuple[UUID, CommandResult]:
-    # Files within the message are stored before the transaction of the command begins: it holds the thread's row.
+    # Store the message's files before the command's transaction begins, because that transaction locks the thread's
+    # row.
     with lifecycle.store_files(frame.parts) as ([parts], new_files):
         return _run_once(frame, asker, thread, lambda by: run(parts, new_files, by))
 
@@ -206,8 +207,8 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # These errors settle the call as expired or failed, but the transaction of a command with a key was rolled
-        # back with them: settle the call again outside of it.
+        # These errors settle the call as expired or failed. If the command has a key, they also rolled back the
+        # transaction in which that happened, so the call is settled again outside of it.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

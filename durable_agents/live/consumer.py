@@ -59,28 +59,31 @@ HELLO_SECONDS = 10
 RECHECK_SECONDS = 60
 """How long a socket may stay open after its user was locked out or signed out, or lost access to a thread."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
-"""How long a client may send nothing: a live client pings at each heartbeat."""
+"""How long a client may send nothing; a live client sends a ping at each heartbeat."""
 FRAMES_PER_SECOND = 50
 FRAMES_AT_ONCE = 500
-"""How many frames a client may send before the rate counts."""
+"""How many frames a client may send at once before ``FRAMES_PER_SECOND`` limits it."""
 MAX_FRAME_VALUES = 15_000
-"""JSON values in one frame, as many to a byte as a chat's body may have: more would hold up the event loop, and with it
-every other socket of the process.
+"""How many JSON values one frame may contain: as many per byte as the body of a chat request. More values would block
+the event loop, and with it every other socket of the process.
 """
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
 MAX_PAGE = 200
-"""How many messages ``older`` returns at most."""
+"""The maximum number of messages that ``older`` returns."""
 
 
 class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """One browser's websocket. It may follow many threads; a frame without an ``on_`` method here is a command."""
+    """One websocket, which may follow many threads. A frame without an ``on_`` method here is a command."""
 
-    # No layer has this name, so there is none: the hub brings news, and a socket outlives the layer's server.
+    # No channel layer has this name, so Channels uses none. The socket gets its notifications from the hub, and it
+    # stays open when the layer's server fails.
     channel_layer_alias = ""
 
     async def connect(self) -> None:
-        """Accept, then close with a code where the socket may not stay: browsers see no code before."""
+        """Accept the connection, then close it with a code if the socket may not stay. Browsers do not see the code of
+        a connection that was not accepted.
+        """
         self.subscriptions = Subscriptions(self.send_frame)
         self.rate_limit = TokenBucket(burst=FRAMES_AT_ONCE, per_second=FRAMES_PER_SECOND)
         self.received_at = time.monotonic()
@@ -91,7 +94,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.sign_in: SignIn | None = None
         self.credential: Credential | None = None
         offered = self.scope.get("subprotocols") or []
-        # Browsers drop a connection whose server takes none of what they offered, and would not see why.
+        # If the server accepts none of the offered subprotocols, browsers drop the connection and do not see the close
+        # code.
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else next(iter(offered), None))
         if offered and SUBPROTOCOL not in offered:
             await self.close_with(CloseCode.WRONG_VERSION)
@@ -112,7 +116,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.hello_timeout = self._start(self._close_without_hello())
 
     async def disconnect(self, code: int) -> None:
-        """Forget the subscriptions. A run goes on whoever watches."""
+        """End the tasks and subscriptions of the socket. Runs continue."""
         self.is_closing = True
         for task in self.tasks:
             task.cancel()
@@ -133,13 +137,13 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 run = database_sync_to_async(commands.run_command)
                 thread_id, result = await run(frame, self.asker, self._thread_name(frame))
                 await self.send_frame({"type": "ok", "id": frame.id, "thread": frame.thread, **result})
-                await self.subscriptions.catch_up(thread_id)  # its effect is shown without waiting for a hint
+                await self.subscriptions.catch_up(thread_id)  # show the effect without waiting for a hint
             else:
                 await getattr(self, f"on_{frame.type}")(frame)
         except DurableAgentsError as error:
             await self._send_error(payload, error.code, str(error), retryable=isinstance(error, ThrottledError))
         except Exception as error:
-            # The parser has reported the client's mistakes: any error from here on is ours.
+            # A client's mistake is a DurableAgentsError, so any other error is a fault of the server.
             if isinstance(error, Error) and is_outage(error):
                 log_error("the database does not answer", action="frame", type=payload.get("type"))
                 await database_sync_to_async(discard_after)(error)
@@ -152,16 +156,16 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame, unless the socket is closing."""
-        if self.is_closing:  # uvicorn raises on what is sent after a close
+        if self.is_closing:  # uvicorn raises an error for a frame after a close
             return
         try:
             await self.send(text_data=_encode(frame))
-        except OSError:  # the ASGI specification's word for a client that has gone; ``disconnect`` comes later
+        except OSError:  # by the ASGI specification, the client has gone; ``disconnect`` follows
             self.is_closing = True
 
     async def close_with(self, code: CloseCode, message: str = "") -> None:
-        """Send the reason in a ``closing`` frame, since daphne sends no reason with the code; close, and ignore further
-        frames.
+        """Send the reason in a ``closing`` frame, because daphne sends no reason with the code. Then close the socket
+        and ignore further frames.
         """
         if self.is_closing:
             return
@@ -169,7 +173,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._cancel_hello_timeout()
         self.is_admitted = False
         closing: Frame = {"type": "closing", "code": int(code), "message": message or code.message}
-        if code is CloseCode.TOO_MANY:  # as long as it takes until it may send as many again
+        if code is CloseCode.TOO_MANY:  # by then, the client may send a full burst again
             closing["retryAfter"] = FRAMES_AT_ONCE // FRAMES_PER_SECOND
         with contextlib.suppress(OSError):  # the client has gone already
             await self.send(text_data=_encode(closing))
@@ -178,7 +182,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------- frames
 
     async def on_hello(self, frame: Hello) -> None:
-        """Welcome the user of the ticket, or the one who is known already."""
+        """Welcome the user of the ticket or, without a ticket, the user who is already signed in."""
         if frame.version != VERSION:
             await self.close_with(CloseCode.WRONG_VERSION)
             return
@@ -210,14 +214,14 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.subscriptions.add(frame.thread, reader, tail=frame.tail, request_id=frame.id)
 
     async def on_unsubscribe(self, frame: Unsubscribe) -> None:
-        """Stop following the thread by this name; its other name is another subscription."""
+        """End the subscription under this name. A subscription under the thread's other name continues."""
         await self._thread(frame)
         self.subscriptions.remove(frame.thread)
         await self.send_frame({"type": "ok", "id": frame.id})
 
     async def on_fill(self, frame: Fill) -> None:
-        """Send the deltas of a gap; ``reset`` once they are pruned: the client has to subscribe again without a
-        cursor.
+        """Send the deltas that the client lacks. If they are pruned already, send ``reset``; the client then has to
+        subscribe again without a cursor.
         """
         thread = await self._thread(frame)
         read = database_sync_to_async(ThreadReader(thread.pk).deltas)
@@ -238,7 +242,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------ who may stay
 
     async def _admit(self) -> bool:
-        """Start handling frames, if the policy shows the caller anything at all; return whether it does."""
+        """Start handling frames if the policy shows the caller anything at all. Return whether it does."""
         if not await database_sync_to_async(may_connect)(self.asker):
             return False
         self.sign_in = await database_sync_to_async(SignIn)(self.asker, self.credential)
@@ -250,17 +254,19 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return True
 
     async def _redeem(self, ticket: object) -> bool:
-        """Whether the socket may stay. Its asker is then the ticket's user, who has sent nothing yet."""
+        """Redeem the ticket and make its user the caller of this socket. Return whether the socket may stay open; if
+        not, it is closed.
+        """
         self._cancel_hello_timeout()
-        # A socket that follows threads already belongs to somebody: it cannot become another user's.
+        # A socket that already follows threads cannot be given to another user.
         usable = isinstance(ticket, str) and not self.subscriptions
         self.credential = await database_sync_to_async(lifecycle.redeem_ticket)(ticket) if usable else None
         user = await database_sync_to_async(self.credential.user_now)() if self.credential else None
         if user is None:
             await self.close_with(CloseCode.UNAUTHORIZED)
             return False
-        # Has the client itself named another user, in a header or by an earlier ticket? A session's user gives way to
-        # the ticket's: a browser sends the cookie unasked.
+        # The ticket must not contradict a user whom the client itself named, in a header or with an earlier ticket. But
+        # it replaces a session's user, because browsers send the session cookie unasked.
         known, sign_in = self.asker.user, self.sign_in
         is_named = sign_in is not None and known.is_authenticated and not sign_in.is_by_session
         if is_named and known.pk != user.pk:
@@ -283,13 +289,15 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.hello_timeout = None
 
     async def _recheck(self) -> None:
-        """Check now and then whether all this may still be seen: the socket may outlive a session by days."""
+        """Check regularly whether the user may still see the followed threads; a socket may stay open for days after
+        its session has ended.
+        """
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
                 sign_in = self.sign_in
                 user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
-                # A ticket may have been redeemed while the database was read: then this answer is out of date.
+                # If a ticket was redeemed while the database was read, this user is out of date.
                 is_current = sign_in is not None and sign_in is self.sign_in
                 if is_current and user is None:
                     await self.close_with(CloseCode.UNAUTHORIZED)
@@ -300,8 +308,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 log_error("a websocket could not check what may be seen", action="recheck")
 
     async def _heal(self) -> None:
-        """Read now and then without a hint: a lost last hint shows no gap. Also check whether the client is still
-        alive.
+        """Read regularly without a hint, because the client cannot notice that the last hint was lost. Also close the
+        socket if the client is silent.
         """
         while True:
             await asyncio.sleep(HEAL_SECONDS)
@@ -318,7 +326,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------ helpers
 
     def _payload(self, text: str) -> Frame | CloseCode:
-        """Return the JSON object that was sent, or the code with which to close because of it."""
+        """Return the JSON object that the client sent, or the code to close the websocket with if it cannot be
+        accepted.
+        """
         if not self.rate_limit.take():
             return CloseCode.TOO_MANY
         if len(text.encode("utf-8", "replace")) > config().max_frame_bytes:
@@ -334,9 +344,10 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return CloseCode.UNAUTHORIZED if self.hello_timeout and payload.get("type") != Hello.type else payload
 
     def _thread_name(self, frame: ThreadFrame) -> str | UUID:
-        """Return the key of the thread that is followed by this name, else the name.
+        """Return the primary key of the thread that is followed under this name; if there is none, return the name.
 
-        By the name alone, a caller who lost access, and gave the name to another thread, would reach that one.
+        A lookup by the name could find another thread: a caller who lost access to the followed thread may have created
+        a new thread with the same name.
         """
         return self.subscriptions.thread_id(frame.thread) or frame.thread
 
@@ -351,7 +362,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send_frame(error | frames.address(payload))
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run a task until the socket closes; the event loop itself keeps no reference to it."""
+        """Run a task until the socket closes. The set ``tasks`` refers to the task, because the event loop keeps no
+        reference to it.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -359,6 +372,6 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 def _encode(frame: Frame) -> str:
-    """Return the frame as text. Half a character in an id of the client's goes back unchanged."""
+    """Return the frame as text. A lone surrogate in an id of the client's is escaped, so that it returns unchanged."""
     text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
     return text if strictjson.is_storable(text) else json.dumps(frame, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Poll the database for changes to followed threads, where the channel layer does not cross processes."""
+"""Poll the database for changes to followed threads, for projects whose channel layer works within one process only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ POLL_SECONDS = 0.1
 
 
 class Poller:
-    """Polls the database in one task for all threads of an event loop, while there are any. Two queries a round."""
+    """Polls the database in one task for all followed threads of an event loop. Each round takes two queries; the task
+    ends when no thread is followed.
+    """
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -42,4 +44,4 @@ class Poller:
                 self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}
             except Exception:
                 log_error("polling failed", action="poll")
-                await asyncio.sleep(1)  # a database in trouble is not asked ten times a second
+                await asyncio.sleep(1)  # do not query a failing database ten times a second

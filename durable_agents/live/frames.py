@@ -1,6 +1,6 @@
-"""Frames from a client: each is parsed into a frozen value at the door, the only place that answers ``invalid_frame``.
+"""Parse the frames of a client into frozen values. Only this module answers ``invalid_frame``.
 
-They are described in ``static/durable_agents/websocket.schema.json``.
+The frames are described in ``static/durable_agents/websocket.schema.json``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from durable_agents.parts import Part
 
 @dataclass(frozen=True, kw_only=True)
 class FieldRule:
-    """What a field accepts, how its value is converted, and how an error describes what is expected."""
+    """A rule for one field: which values are accepted, how they are converted, and how an error describes them."""
 
     expected: str
     accepts: Callable[[Any], bool]
     convert: Callable[[Any], object] = lambda value: value
     wire_name: str | None = None
-    """The field's name on the wire, where Python has another one."""
+    """The field's name in the JSON, if it differs from the name in Python."""
     error: type[InvalidFrameError | InvalidPartsError] = InvalidFrameError
 
     def or_null(self) -> FieldRule:
@@ -36,12 +36,12 @@ class FieldRule:
         )
 
     def named(self, wire_name: str) -> FieldRule:
-        """Return the rule for a field that has another name on the wire."""
+        """Return the rule for a field that has this name in the JSON."""
         return replace(self, wire_name=wire_name)
 
 
 def _is_whole(value: object) -> bool:
-    """Whether it is a whole number in the sense of JSON Schema: 1.0 is one, true is not."""
+    """Return whether the value is an integer as JSON Schema defines it: 1.0 is an integer, true is not."""
     return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
@@ -85,12 +85,12 @@ OptionalObject = Annotated[JSONObject | None, _OBJECT.or_null()]
 
 
 _ADDRESS = frozenset({"id", "thread", "key"})
-"""The fields that say where a command goes and which answer belongs to it, not what it does."""
+"""The fields that name the thread and the answer of a command, but do not say what the command does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientFrame:
-    """Fields that every frame may have."""
+    """The base class of the frames that a client sends, with the field that every frame may have."""
 
     type: ClassVar[str]
 
@@ -108,7 +108,9 @@ class ClientFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(ClientFrame):
-    """The first frame of a client. A wrong version or ticket is refused with a close code of its own."""
+    """The first frame of a client. Any version and ticket is accepted here, because a wrong value is refused with a
+    close code of its own.
+    """
 
     type = "hello"
 
@@ -118,7 +120,7 @@ class Hello(ClientFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Ping(ClientFrame):
-    """Asks for ``pong``."""
+    """Requests a ``pong`` frame."""
 
     type = "ping"
 
@@ -127,14 +129,14 @@ class Ping(ClientFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadFrame(ClientFrame):
-    """A frame about one thread, under the name that the client uses."""
+    """A frame about one thread; ``thread`` is the thread's own id or the client's id."""
 
     thread: Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribe(ThreadFrame):
-    """Follows a thread, from a cursor or with the last messages."""
+    """Follows a thread, from a cursor or beginning with a snapshot of the last ``tail`` messages."""
 
     type = "subscribe"
 
@@ -151,7 +153,7 @@ class Unsubscribe(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Fill(ThreadFrame):
-    """Asks for deltas that are missing, the first and the last included."""
+    """Requests missing deltas; ``first`` and ``last`` are included."""
 
     type = "fill"
 
@@ -162,7 +164,7 @@ class Fill(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Older(ThreadFrame):
-    """Asks for messages before a position."""
+    """Requests messages before a position."""
 
     type = "older"
 
@@ -173,15 +175,16 @@ class Older(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCommand(ThreadFrame):
-    """A frame that changes something, once per idempotency key."""
+    """A frame that changes something; it is run once per idempotency key."""
 
     key: OptionalText = None
 
     @property
     def content(self) -> JSONObject:
-        """Everything but the address of the frame; it must be the same when the command is sent again."""
+        """Every field except the address. The content must be the same when the command is sent again."""
         content = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ADDRESS}
-        # A field that has its default counts as left out: a client may send it or not when it repeats the command.
+        # A field with its default value counts as left out, because a client may send or omit it when it repeats the
+        # command.
         defaults = {item.name: item.default for item in fields(self)}
         return {name: value for name, value in content.items() if value != defaults[name]}
 
@@ -231,7 +234,7 @@ class Resume(ClientCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Regenerate(ClientCommand):
-    """Regenerates the last answer, or the one of ``message``."""
+    """Regenerates the last answer, or the answer that ``message`` names."""
 
     type = "regenerate"
 
@@ -256,7 +259,7 @@ class AddToolResult(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class AddToolError(ToolCallCommand):
-    """Adds the error that a call ended with."""
+    """Adds the error of a call."""
 
     type = "tool_error"
 
@@ -274,7 +277,7 @@ class Reject(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Approve(ToolCallCommand):
-    """Lets a call run, maybe with other arguments; with ``approved`` false, refuses it."""
+    """Lets a call run, with other arguments if ``arguments`` is set. With ``approved`` false, the call is refused."""
 
     type = "approve"
 
@@ -314,7 +317,7 @@ def parse(payload: Mapping[str, object]) -> ClientFrame:
 
 
 def address(payload: Mapping[str, object]) -> JSONObject:
-    """Return the fields of a frame that its answer repeats, as far as they are valid."""
+    """Return those fields of a received frame that the reply to it repeats; an invalid value is replaced by None."""
     request_id, thread = payload.get("id"), payload.get("thread")
     return {
         "id": request_id if _is_request_id(request_id) else None,
@@ -323,5 +326,5 @@ def address(payload: Mapping[str, object]) -> JSONObject:
 
 
 _ANYTHING = FieldRule(expected="anything", accepts=lambda _: True)
-# Type hints are resolved once: that takes longer than to parse a frame.
+# Type hints are resolved only once, because that takes longer than parsing a frame.
 _RULES = {frame_type.type: frame_type.rules() for frame_type in _ALL}

@@ -1,7 +1,7 @@
 """Notify the websockets and event streams of one event loop about threads that may have changed.
 
-A hub only says when to look; what there is to see is in the rows. It learns of changes from one source: the channel
-layer where that carries messages between processes (``receiver``), else the database (``poller``).
+A notification is only a hint to read the rows. A hub has one source of changes: the channel layer if it carries
+messages between processes (``channel_layer_receiver``), otherwise the database (``database_poller``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from durable_agents.live.channel_layer_receiver import Receiver
 from durable_agents.live.database_poller import Poller
 
 HEAL_SECONDS = 5
-"""How long a lost hint may go unnoticed: every follower of a thread reads its rows that often without one."""
+"""How long a lost hint may go unnoticed: every follower of a thread reads the rows this often even without a hint."""
 INBOX_SIZE = 100
 
 
@@ -27,17 +27,17 @@ class Watcher(Protocol):
     """A subscriber to threads. Both methods are called on the event loop and must not block."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Read the rows: the thread may have changed."""
+        """Handle a possible change of the thread, which the rows show."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Take a published delta of the thread."""
+        """Handle a published delta of the thread."""
 
 
 class ChangeSource(Protocol):
-    """Reports changes of threads to a hub: the channel layer, or the database."""
+    """Reports changes of threads to a hub; the source is the channel layer or the database."""
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report this thread from now on. Takes a second at most; a source that has failed catches up later."""
+        """Report this thread from now on. Return within a second; a source that fails catches up later."""
 
     def forget(self, thread_id: UUID) -> None:
         """Stop reporting this thread."""
@@ -60,7 +60,7 @@ class Hub:
         self._watchers.setdefault(thread_id, set()).add(watcher)
         try:
             await self._source.follow(thread_id)
-        except BaseException:  # cancelled: ``unwatch`` will not be called
+        except BaseException:  # after a cancellation, the caller does not call ``unwatch``
             self.unwatch(thread_id, watcher)
             raise
 
@@ -97,10 +97,10 @@ def hub() -> Hub:
 
 
 class Inbox:
-    """A watcher that queues its news in order until its owner takes them, a bounded number of them.
+    """A watcher that queues notifications in order, at most ``INBOX_SIZE``, until its owner takes them.
 
-    A client that reads slowly is notified less often, not later and later: what does not fit becomes "look at the
-    rows".
+    A client that reads slowly gets fewer notifications, not later and later ones: when the queue is full, it is reduced
+    to one hint per thread to read the rows.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Inbox:
         self._arrived.set()
 
     async def next(self) -> tuple[UUID, Frame | None]:
-        """Wait for the oldest news and return it: a thread, and its delta or None."""
+        """Wait for a notification, and return the oldest: the thread's id, and a delta or None."""
         while not self._news:
             self._arrived.clear()
             await self._arrived.wait()
@@ -133,7 +133,7 @@ class Inbox:
 class News:
     """An event that is set whenever one thread may have changed: ``async with News(thread_id) as news``.
 
-    Hints may be lost, and a channel layer that does not answer sends none: also read regularly without one.
+    Hints may be lost, and a channel layer that fails sends none. Therefore also read the thread regularly without one.
     """
 
     def __init__(self, thread_id: UUID) -> None:
@@ -148,7 +148,8 @@ class News:
         """See Watcher. The waiting task reads the delta from its row."""
         self._event.set()
 
-    # No generator of ``contextlib``: a loop that is shut down closes it before the task in the block.
+    # This is not a generator of ``contextlib``, because an event loop that shuts down would close the generator before
+    # the task inside the block ends.
 
     async def __aenter__(self) -> asyncio.Event:
         await hub().watch(self._thread_id, self)

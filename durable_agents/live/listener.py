@@ -1,4 +1,4 @@
-"""The interface of the hub for its sources, receiver and poller."""
+"""Define the interface through which the sources of a hub report changes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from durable_agents.delta_writer import Frame
 
 
 class Listener(Protocol):
-    """Receives changes of some threads. The methods are called on the event loop and must not block."""
+    """Receives the changes of followed threads. The methods are called on the event loop and must not block."""
 
     @property
     def followed(self) -> Collection[UUID]:
-        """The threads whose changes the listener has to receive."""
+        """The threads whose changes must be reported."""
 
     def on_change(self, thread_id: UUID) -> None:
         """Handle a possible change of the thread."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Take a published delta of the thread."""
+        """Handle a published delta of the thread."""

@@ -1,4 +1,4 @@
-"""Read what a client has not seen after its cursor, as frames of the websocket protocol.
+"""Read what is new to a client since its cursor, as frames of the websocket protocol.
 
 A cursor (rev, stream, seq) says what the client has seen. Notifications only say when to read.
 """
@@ -20,10 +20,12 @@ from durable_agents.parts import Part
 from durable_agents.transcript import UIMessage, add_partial_answer, step_parts, stream_open_at, ui_message, ui_messages
 
 SNAPSHOT_BYTES = 1_000_000
-"""Maximum size of the messages of one snapshot, or of one page of older ones, as JSON."""
+"""Maximum size in bytes, as JSON, of the messages in one snapshot or in one page of older messages."""
 MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
-"""A cursor further behind than this gets a snapshot: cheaper than replaying every change."""
+"""If more rows than this have changed since the cursor, the client gets a snapshot, which is cheaper than every single
+change.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +38,10 @@ class Cursor:
 
 
 class ThreadReader:
-    """Follows one thread for one client: first a snapshot if needed, then exactly what is new, at each call.
+    """Reads one thread for one client: first a snapshot if one is needed, then at each call exactly what is new.
 
-    Synchronous: call it where the ORM may be called. Raises ThreadNotFoundError once the thread is deleted.
+    The methods are synchronous: call them where the ORM may be used. They raise ThreadNotFoundError once the thread is
+    deleted.
     """
 
     def __init__(self, thread_id: UUID, cursor: Cursor | None = None) -> None:
@@ -46,15 +49,15 @@ class ThreadReader:
         self.cursor = cursor or Cursor()
 
     def can_resume(self) -> bool:
-        """Whether the cursor is one of this thread's and near enough to be served without a snapshot."""
+        """Return whether the cursor is valid for this thread and recent enough to continue without a snapshot."""
         thread = self._thread()
         if not 0 < self.cursor.rev <= thread.rev:
             return False
         return thread.rev - self.cursor.rev <= MAX_CATCH_UP_ROWS
 
     def begin(self, *, tail: int = 50) -> list[Frame]:
-        """Return the first frames: a snapshot of at most 200 messages; or, for a cursor that can be served,
-        ``resumed``, what is new, and the thread's own state.
+        """Return the first frames. If the client can resume from its cursor, these are ``resumed``, what is new, and
+        the thread's own state; otherwise they are a snapshot of at most 200 messages.
         """
         if not self.can_resume():
             return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
@@ -63,10 +66,12 @@ class ThreadReader:
         return [resumed, *self._news(thread), self.thread_frame(thread)]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
-        """Return committed messages, the last ``tail`` of them and the queued ones, with the open stream folded in.
+        """Return the snapshot of the thread: the last ``tail`` committed messages and the queued ones, with the open
+        stream folded in.
 
-        They are a megabyte at most, unless the last step of the last answer with what is queued after it is more. The
-        first message may lack steps at its beginning: ``omitted`` says how many, and ``older`` returns them.
+        The messages take at most a megabyte, unless the last step of the last answer and the queued messages after it
+        take more. The first message may lack its earliest steps: ``omitted`` is their number, and ``older`` returns
+        them.
         """
         thread = self._thread()
         shown = Message.objects.shown().for_clients().filter(thread_id=thread.pk, rev__lte=thread.rev)
@@ -94,8 +99,8 @@ class ThreadReader:
         }
 
     def news(self) -> list[Frame]:
-        """Return the frames of everything that happened since the cursor, which moves on with all of them or not at
-        all.
+        """Return the frames of everything that happened since the cursor, and move the cursor past them. If an error is
+        raised, the cursor does not move.
         """
         return self._news(self._thread())
 
@@ -103,7 +108,7 @@ class ThreadReader:
         changes = self._durable_changes(thread) if thread.rev > self.cursor.rev else []
         rev = max(thread.rev, self.cursor.rev)  # a replica may be behind
         stream = stream_open_at(thread)
-        if stream is None:  # a late delta of a closed stream is not passed on
+        if stream is None:  # a late delta of a closed stream is not sent
             self.cursor = Cursor(rev=rev)
             return changes
         seq = self.cursor.seq if str(stream.pk) == self.cursor.stream else -1
@@ -113,18 +118,19 @@ class ThreadReader:
         return [*changes, *({"type": "delta", **address, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
     def deltas(self, stream_id: str, *, first: int, last: int | None) -> list[Frame]:
-        """Return stored deltas of one stream of this thread, to fill a gap; an empty list once they are pruned."""
+        """Return stored deltas of one stream of this thread, to fill a gap. The list is empty once they are pruned."""
         rows = Delta.objects.after(UUID(stream_id), first - 1).filter(stream__thread_id=self.thread_id)
         if last is not None:
             rows = rows.filter(seq__lte=last)
         return [{"seq": row.seq, "chunks": row.chunks} for row in rows]
 
     def older(self, before: int, *, limit: int, steps: int = 0) -> tuple[list[UIMessage], bool]:
-        """Return up to ``limit`` messages before a position, oldest first and at most a megabyte, and whether there are
-        more.
+        """Return up to ``limit`` messages before a position, oldest first, and whether there are more. The messages
+        take at most a megabyte.
 
-        With ``steps``, as many as a client lacks of the message at that position, these come as that message, the last
-        of the page. The first one may lack steps in its turn, as in a snapshot.
+        ``steps`` is the number of earliest steps that the client lacks of the message at that position. If it is not 0,
+        the page ends with that message, which then contains only those steps. The first message of the page may itself
+        lack steps, as in a snapshot.
         """
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
         rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]
@@ -155,7 +161,9 @@ class ThreadReader:
         return thread
 
     def _durable_changes(self, thread: Thread) -> list[Frame]:
-        """Return one frame for each row that changed, in the order of the changes, the thread's own state last."""
+        """Return frames for the rows that changed, in the order of the changes. The thread's own state is the last
+        frame.
+        """
         changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
         frames = []
@@ -176,12 +184,12 @@ class ThreadReader:
                 status = _CLOSED_AS.get(stream.finish_reason, "aborted")
                 frames.append(self._frame("stream", stream.rev, status=status) | address)
         frames += self._tool_frames(changed, streams)
-        # The thread's own state has the highest rev: a client whose connection breaks before it resumes after the
-        # highest that it has seen, and misses nothing.
+        # The thread's own state has the highest rev and is sent last. A client whose connection breaks earlier resumes
+        # after the highest rev that it has seen, and misses nothing.
         return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
-        """Return patches of calls; those of a step that is itself new are in its parts already."""
+        """Yield a frame for each changed call, except calls of these streams, whose own frames contain them already."""
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
@@ -197,7 +205,9 @@ class ThreadReader:
             yield frame
 
     def accept(self, frame: Frame) -> bool:
-        """Whether a published delta is the next in order; then it counts as seen and may be passed on as it is."""
+        """Return whether a published delta is the next in order. If so, the cursor moves past the delta, which may then
+        be sent unchanged.
+        """
         if frame["stream"] != self.cursor.stream or frame["seq"] != self.cursor.seq + 1:
             return False
         self.cursor = Cursor(rev=self.cursor.rev, stream=self.cursor.stream, seq=frame["seq"])
@@ -215,10 +225,10 @@ _CLOSED_AS = {
 
 
 def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
-    """Return the longest tail that is under the limit, its first message without the steps that do not fit.
+    """Return the newest messages whose size is within the limit. The first of them may lack its earliest steps.
 
-    The answer, or else the last message with a position, is included with its last step at least, and so is what comes
-    after it: from there a client requests older ones.
+    One message is included whatever its size, at least with its last step, and so is everything after it: the message
+    ``answer`` or, without it, the last message that has a position. From there, a client can request older messages.
     """
     places = range(len(messages))
     named = [place for place in places if messages[place]["id"] == answer]
@@ -237,7 +247,9 @@ def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None
 
 
 def _cut(message: UIMessage, *, room: int, is_needed: bool) -> UIMessage | None:
-    """Return the message with as many of its newest steps as fit, or None if none does."""
+    """Return the message with as many of its newest steps as fit, or None if none fits. With ``is_needed``, the last
+    step is kept in any case.
+    """
     steps = _steps_of(message)
     room -= _bytes(message | {"parts": [], "omitted": len(steps)})
     kept = 0
@@ -256,7 +268,9 @@ def _is_cut(messages: Sequence[UIMessage]) -> bool:
 
 
 def _steps_of(message: UIMessage) -> list[list[Part]]:
-    """Return the parts of each step; those before the first ``step-start`` belong to the first. One at least."""
+    """Return the parts of each step; there is at least one step. Parts before the first ``step-start`` belong to the
+    first step.
+    """
     steps: list[list[Part]] = [[]]
     for part in message["parts"]:
         if part["type"] == "step-start" and steps[-1]:
@@ -276,14 +290,16 @@ def _bytes(value: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """What shows that a watched thread has changed: its rev and the number of deltas of its open stream."""
+    """A value that differs once a thread has changed: the ``rev``, and the last ``seq`` of the open stream (-1:
+    none).
+    """
 
     rev: int
     seq: int
 
 
 def signs_of(thread_ids: Sequence[UUID]) -> dict[UUID, Sign]:
-    """Return the sign of each of these threads that still exists. Two queries."""
+    """Return the sign of each of these threads that still exists. This takes two queries."""
     newest = Delta.objects.filter(stream__thread_id__in=thread_ids, stream__state=StreamState.STREAMING)
     seqs: dict[UUID, int] = dict(newest.values_list("stream__thread_id").annotate(newest=Max("seq")))
     revs = Thread.objects.filter(pk__in=thread_ids).values_list("pk", "rev")

@@ -1,7 +1,6 @@
-"""Serve a followed thread as server-sent events: subscribe first, then read, then read again at each notification, and
-now and then without one.
+"""Serve a thread as server-sent events: subscribe, then read, then read again at each notification and at intervals.
 
-Closing the response does not affect the run. The format is the HTML standard's, "Server-sent events".
+Closing the response does not affect the run. The HTML standard defines the format in "Server-sent events".
 """
 
 from __future__ import annotations
@@ -26,13 +25,15 @@ from durable_agents.logs import log_error
 from durable_agents.reading import AnswerStream
 
 HEARTBEAT_SECONDS = 14
-"""Proxies that time out after a minute, and clients that expect a sign of life every 15 s, see one in time."""
+"""The interval is short enough for proxies that time out after a minute, and for clients that expect a sign of life
+every 15 s.
+"""
 RECHECK_SECONDS = 60
 """How long a response may continue after its user lost access to the thread."""
 UI_MESSAGE_STREAM = {"x-vercel-ai-ui-message-stream": "v1"}
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",
-    "Content-Encoding": "identity",  # or compressing middleware would hold events back
+    "Content-Encoding": "identity",  # otherwise compressing middleware would hold events back
     "X-Accel-Buffering": "no",
 }
 _TYPE = "text/event-stream"
@@ -45,19 +46,20 @@ T = TypeVar("T")
 
 
 class EventSource(Protocol):
-    """Follows one thread. Synchronous: it is called where the ORM may be called."""
+    """A source of events about one thread. ``read`` is synchronous; it is called where the ORM may be used."""
 
     is_over: bool
 
     def read(self) -> list[str]:
-        """Return the events that are new."""
+        """Return the new events."""
 
 
 def event_stream(
     thread_id: UUID, source: EventSource, *, may_stay: Callable[[], bool], headers: Mapping[str, str] | None = None
 ) -> StreamingHttpResponse:
-    """Return a response that continues until its source is over, its client is gone, or ``may_stay`` returns False,
-    which is checked every minute. Return it from a view under ASGI.
+    """Return a response that continues until its source is over, its client is gone, or ``may_stay`` returns False.
+
+    ``may_stay`` is called every minute. Only a view under ASGI can return this response.
     """
     close_old_connections()  # otherwise the view's thread would hold its connections as long as the response lasts
     body = _body(thread_id, source, may_stay)
@@ -65,8 +67,8 @@ def event_stream(
 
 
 def head_of_stream(headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the answer to a HEAD. With a stream as the answer, daphne would write its events all the same, and as long
-    as it lasts: into what the client takes for its next response.
+    """Return the response to a HEAD request. It has no stream, because daphne would send the events of a stream even
+    after a HEAD, and the client would take them for its next response.
     """
     return HttpResponse(content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
 
@@ -81,7 +83,7 @@ async def _body(thread_id: UUID, source: EventSource, may_stay: Callable[[], boo
 
 
 class _Reads:
-    """Decides when to read a source, and returns what it yields."""
+    """Decides when to read a source, and returns its events."""
 
     def __init__(self, thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> None:
         self._thread_id = thread_id
@@ -91,16 +93,16 @@ class _Reads:
         self._sent_at = self._checked_at = time.monotonic()
 
     async def next(self, news: asyncio.Event) -> list[str] | None:
-        """Return the events of the next read, at once the first time, else when there may be news; None at the end.
+        """Wait until there may be news, except the first time; then read and return the events. Return None at the end.
         If nothing was sent for ``HEARTBEAT_SECONDS``, return a keep-alive comment.
 
-        An error ends the stream, and is logged: servers break on exceptions in the middle of a body.
+        An error ends the stream and is logged, because servers fail on exceptions in the middle of a body.
         """
         try:
             if self._has_begun and not await self._wait(news):
                 return None
             self._has_begun = True
-            news.clear()  # before the read: a hint that comes during it causes another
+            news.clear()  # clear before the read, so that a hint during the read causes another
             events = await _in_database(self._source.read)
         except Exception:
             log_error("a stream of events broke off", action="events", thread=self._thread_id)
@@ -112,8 +114,8 @@ class _Reads:
         return events
 
     async def _wait(self, news: asyncio.Event) -> bool:
-        """Wait for a hint, for at most ``HEAL_SECONDS`` in case one was lost, and not beyond the next heartbeat. Return
-        whether to read again.
+        """Wait for a hint. Wait at most ``HEAL_SECONDS``, in case a hint was lost, and at most until the next
+        heartbeat. Return whether to read again.
         """
         if self._source.is_over:
             return False
@@ -129,7 +131,9 @@ class _Reads:
 
 
 async def _in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call it in a thread of the event loop's pool: a response that waits holds neither a thread nor a connection."""
+    """Call a function in a thread of the event loop's pool. A response that waits then occupies neither a thread nor a
+    connection.
+    """
     result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
     return result
 
@@ -142,7 +146,7 @@ class AnswerSource:
         self.is_over = False
 
     def read(self) -> list[str]:
-        """See EventSource. A cut answer has no end: its client begins again."""
+        """See EventSource. An answer that was cut has no end marker; its client requests the answer again."""
         try:
             chunks = self._answer_stream.read()
         except ThreadNotFoundError:
@@ -158,14 +162,14 @@ def _event(value: Mapping[str, object]) -> str:
 
 
 class FrameSource:
-    """One thread in the frames of the websocket, each with the cursor after it as its id."""
+    """One thread in the frames of the websocket. The id of each event is the cursor after its frame."""
 
     is_over = False
 
     def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
         self._reader = reader
         self._name = name
-        """The thread's id as the client wrote it, which may be the client's own: every frame carries this one."""
+        """The thread's id as the client wrote it: the thread's own or the client's. Every frame repeats this id."""
         self._tail = tail
         self._has_begun = False
 
@@ -194,7 +198,7 @@ class FrameSource:
 
 
 def cursor_of(text: str) -> Cursor:
-    """Return the cursor of an event's id. Raises InvalidCursorError."""
+    """Return the cursor that an event's id contains. Raises InvalidCursorError."""
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise InvalidCursorError(text)

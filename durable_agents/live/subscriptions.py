@@ -1,4 +1,4 @@
-"""The subscriptions of one websocket: for each thread a snapshot if needed, then exactly what is new."""
+"""The subscriptions of one websocket: send a snapshot of each thread if one is needed, then exactly what is new."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Subscription:
 
     reader: ThreadReader
     name: str
-    """The thread's id as the client wrote it, which may be the client's own: every frame carries this one."""
+    """The thread's id as the client wrote it: the thread's own or the client's. Every frame repeats this id."""
     is_reading: bool = False
     must_read_again: bool = False
-    """Set while a read runs: read once more before it ends."""
+    """Whether a notification has arrived during the current read, so that another read is needed."""
 
 
 class Subscriptions:
-    """The threads that one websocket follows, by the names under which its client follows them.
+    """The threads that one websocket follows, by the names that its client uses for them.
 
-    A thread has two names, its own id and the client's, and may be followed under both.
+    A thread has two names, its own id and the client's id, and may be followed under both.
     """
 
     def __init__(self, send: Callable[[Frame], Awaitable[None]]) -> None:
@@ -56,8 +56,8 @@ class Subscriptions:
         return subscription.reader.thread_id if subscription else None
 
     async def add(self, name: str, reader: ThreadReader, *, tail: int, request_id: str | float | None) -> None:
-        """Follow a thread under this name, in place of what was followed under it; send its first frames, the first of
-        them as the answer to ``request_id``.
+        """Follow a thread under this name, and no longer the thread that was followed under it before. Send the first
+        frames; the first of them answers ``request_id``.
         """
         subscription = Subscription(reader=reader, name=name, is_reading=True)
         try:
@@ -65,7 +65,7 @@ class Subscriptions:
             self._by_name[name] = subscription
             if replaced is not None:
                 self._unwatch(replaced.reader.thread_id)
-            # Watch first, then read: a change between the two is news then, not lost.
+            # Watch before reading: a change in between is then reported, not lost.
             await hub().watch(reader.thread_id, self._inbox)
             answer, *others = await database_sync_to_async(reader.begin)(tail=tail)
             await self._show(subscription, [answer | {"id": request_id}, *others])
@@ -110,7 +110,7 @@ class Subscriptions:
                 await self._end(subscription)
 
     async def _pass_on(self, subscription: Subscription, delta: Frame | None) -> None:
-        # A delta that is next in order goes out as it is; for anything else the rows are read.
+        # A delta that is next in order is sent unchanged; after anything else, the rows are read.
         if delta is not None and not subscription.is_reading and subscription.reader.accept(delta):
             await self._show(subscription, [delta])
         else:
@@ -126,12 +126,12 @@ class Subscriptions:
             self._unwatch(subscription.reader.thread_id)
 
     def _unwatch(self, thread_id: UUID) -> None:
-        """Leave the hub's group of watchers, unless the thread is still followed under its other name."""
+        """Stop watching the thread in the hub, unless the thread is still followed under its other name."""
         if thread_id not in self.thread_ids:
             hub().unwatch(thread_id, self._inbox)
 
     async def _catch_up(self, subscription: Subscription) -> None:
-        """Send what is new, one read at a time: two at once would move the same cursor twice."""
+        """Send what is new. Only one read runs at a time, because two would move the same cursor twice."""
         subscription.must_read_again = True
         if subscription.is_reading:
             return
