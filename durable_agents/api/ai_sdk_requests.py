@@ -1,7 +1,7 @@
-"""Parse requests of AI SDK clients into actions: send a message, edit, regenerate, answer tool calls, or nothing.
+"""Parse requests of AI SDK clients into actions: send, edit or regenerate a message, answer tool calls, or do nothing.
 
-The server has the history; the history in a request is a hint and never trusted. Format: AI SDK,
-``HttpChatTransport``; which action sends which request is in its ``AbstractChat``.
+The server has its own history and never trusts the history in a request. Format: AI SDK, ``HttpChatTransport``; its
+``AbstractChat`` defines which action sends which request.
 """
 
 from __future__ import annotations
@@ -64,24 +64,25 @@ class Id(serializers.CharField):
         super().__init__(required=is_required, allow_null=not is_required, max_length=200, trim_whitespace=False)
 
     def to_internal_value(self, data: object) -> str:
-        """Return the id. Raises ValidationError for another type."""
+        """Return the id. Raises ValidationError if the id is not a text."""
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class ShownMessages(serializers.ListField):
-    """The messages that the client shows, of which only the last is read: see ``ChatMessage``."""
+    """The messages that the client shows. Only the last one is read; see ``ChatMessage``."""
 
 
 class ShownParts(serializers.ListField):
-    """The parts of a message that the client shows, each an object."""
+    """The parts of the message that the client shows; each part is an object."""
 
     child = serializers.DictField()
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
-        """Return the parts unchanged. Raises ValidationError for the first that is no object."""
-        # REST framework collects an error for each: the answer to a quarter of a million wrong parts was megabytes.
+        """Return the parts unchanged. Raises ValidationError for the first part that is not an object."""
+        # REST framework would collect an error for each part: the response to a quarter of a million invalid parts took
+        # megabytes.
         for index, part in enumerate(data):
             if not isinstance(part, dict):
                 raise serializers.ValidationError(
@@ -112,8 +113,8 @@ class ChatRequest(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client: ``answer``, or the first answer to ``question``. ``seen`` is what the client
-    already shows of it.
+    """The answer to stream to the client: ``answer``, or the first answer to ``question``. ``seen`` is the part of the
+    answer that the client already shows.
     """
 
     thread: Thread
@@ -132,7 +133,7 @@ class LastMessage(TypedDict, total=False):
 
 
 class Chat:
-    """One request of a client; ``execute`` performs the action that it means."""
+    """One request of an AI SDK client; ``execute`` performs the action that the request stands for."""
 
     def __init__(self, request: Request, *, agent: str | None) -> None:
         body = ChatRequest.of(request)
@@ -144,15 +145,15 @@ class Chat:
         messages = body.get("messages")
         last = messages[-1] if messages else body.get("message")
         if last is None:
-            raise serializers.ValidationError("Give messages (a list), or message: the last one.", code="invalid")
+            raise serializers.ValidationError("Send 'messages' (a list) or 'message' (the last one).", code="invalid")
         message = ChatMessage(data=last)
         message.is_valid(raise_exception=True)
         self._message = cast("LastMessage", dict(message.validated_data))
 
     def execute(self) -> StreamedAnswer:
-        """Do what the client means, once: the same request again changes nothing.
+        """Perform the action of the request. The same request again changes nothing.
 
-        Raises ValidationError, and what the functions raise that it calls.
+        Raises ValidationError, and the errors of the functions that it calls.
         """
         thread = None
         with suppress(ThreadNotFoundError):
@@ -162,7 +163,7 @@ class Chat:
         if self._message["role"] == Role.ASSISTANT:
             return self._regenerate(thread, self._message_id) if self._regenerates else self._continue(thread)
         known = _shown(thread).find(self._message_id or self._message.get("id") or "")
-        # ``messageId`` names an existing message to edit or regenerate; a message to send brings its id within it.
+        # ``messageId`` names an existing message to edit or regenerate; a message to send contains its own id.
         if self._message_id is not None and known is None:
             raise MessageNotFoundError(self._message_id)
         if known is None:
@@ -170,7 +171,7 @@ class Chat:
         if self._regenerates:
             return self._regenerate(thread, known.shown_id)
         if known.role != Role.USER:
-            raise InvalidPartsError("A message of the assistant has this id: give the user's message one of its own.")
+            raise InvalidPartsError("This id belongs to a message of the assistant. Give the user's message its own.")
         return self._send(thread) if self._message_id is None else self._edit(thread, known)
 
     def _authorize(self, thread: Thread, action: str) -> Thread:
@@ -179,7 +180,7 @@ class Chat:
     # ---------------------------------------------------------------------------------------------- user's messages
 
     def _begin(self) -> StreamedAnswer:
-        """Create a thread for the caller, since none with this id exists for them, if there is a message to send."""
+        """Create a thread with this id for the caller, who has none yet, and send its first message."""
         if self._message["role"] != Role.USER:
             raise ThreadNotFoundError(self._chat_id)
         if self._message_id is not None:
@@ -195,7 +196,7 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # A thread of this client_id may exist without being shown to the caller: it is refused as unknown.
+            # A thread with this client_id may exist that the caller may not see. It is then refused as unknown.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -211,7 +212,9 @@ class Chat:
         return actor(self._request, via="chat", thread=thread)
 
     def _send(self, thread: Thread) -> StreamedAnswer:
-        """Send the message, or join the answer to the one that was sent before under the same id."""
+        """Send the message. If a message with the same id was sent before, the response streams the answer to that
+        message.
+        """
         parts = self._message["parts"]
         uploader = sender(self._request, parts)
         self._authorize(thread, "send")
@@ -226,10 +229,10 @@ class Chat:
         return StreamedAnswer(thread=thread, question=question)
 
     def _edit(self, thread: Thread, question: Message) -> StreamedAnswer:
-        """Edit the message; the last one, unchanged, is only continued."""
+        """Edit the message. If the message is the last one and unchanged, only continue with its answer."""
         parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
         later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
-        # The same request once more, after an edit whose response was lost: another edit would be another run.
+        # The client may repeat an edit because it lost the response. A second edit would start a second run.
         if attachment_storage.same_content(question.parts, parts) and not later.exists():
             if not thread.is_running:
                 lifecycle.resume_thread(self._authorize(thread, "resume"), by=self._actor(thread))
@@ -258,20 +261,22 @@ class Chat:
     # ---------------------------------------------------------------------------------------------- going on
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
-        """Store the answers to calls that the client shows and we lack; without any, only retry what failed or was
-        stopped. A stop during tool calls remains.
+        """Store the answers to tool calls that the client shows and the server lacks. If there are none, only retry a
+        run that failed or was stopped; but a run that was stopped during tool calls stays stopped.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
         answer = shown if shown is not None and shown.role == Role.ASSISTANT else latest_answer_of(thread)
         outcomes = list(self._outcomes(thread, parts))
         for store in outcomes:
-            # Somebody else decided, the call expired or the tool changed: the client sees that in the response.
+            # If somebody else has decided, the call has expired or the tool has changed, the client sees that in the
+            # response.
             with suppress(ToolCallNotPendingError, ApprovalExpiredError, ToolChangedError):
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
         if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
-            # AI SDK clients send by themselves when all calls of a step have an outcome: that undoes no person's stop.
+            # AI SDK clients send a request without a person when all calls of a step have an outcome. Such a request
+            # must not undo a person's stop.
             last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
             is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
         if is_retry:
@@ -281,7 +286,7 @@ class Chat:
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
         """Yield, for each result, error and decision that the caller sent, a function that stores it. Raises
-        PermissionDeniedError, before anything is stored, if the caller is not allowed to send one of them.
+        PermissionDeniedError if the caller may not send one of them; nothing is stored then.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -290,9 +295,9 @@ class Chat:
                 continue
             if part.get("state") == "approval-responded" and call.status == ToolCallStatus.APPROVAL_REQUESTED:
                 for decide in self._decision(thread, call, part.get("approval")):
-                    del calls[call.tool_call_id]  # the first answer counts: the same one many times costs no more
+                    del calls[call.tool_call_id]  # only the first answer counts, so repeating it costs nothing
                     yield decide
-            # A preliminary output is what a tool says before it is done; the result follows in a later request.
+            # A preliminary output is the progress of a tool; the result follows in a later request.
             elif (
                 part.get("state") in ("output-available", "output-error")
                 and not part.get("preliminary")
@@ -334,8 +339,9 @@ def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callabl
 
 
 def _check_size(value: object, name: str) -> None:
-    """Raise TooLargeError for a value that is larger than a whole request without a history may be."""
-    # A chat's request may be larger, for its history. But this value is stored, as if it had come over REST.
+    """Raise TooLargeError for a value that is larger than ``MAX_BODY_BYTES``."""
+    # A chat request may be larger, because it contains the history. But this value is stored, so the limit of other
+    # requests applies.
     limit = config().max_body_bytes
     if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
         raise TooLargeError(f"{name} has more than {limit} bytes.")

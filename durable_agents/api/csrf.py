@@ -1,4 +1,5 @@
-"""Protect visitors from cross-site request forgery: callers that a policy identifies by their session alone.
+"""Protect visitors from cross-site request forgery. A visitor is a caller whom a policy identifies by the session
+alone.
 
 REST framework checks the CSRF token of signed-in callers only.
 """
@@ -23,15 +24,15 @@ _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig
 
 
 def check_visitor(request: Request) -> None:
-    """Require Django's CSRF token of a visitor who has a session, as REST framework does of a signed-in user.
+    """Require Django's CSRF token from a visitor who has a session, as REST framework does from a signed-in user.
 
-    A visitor without a session has nothing that could be forged; only pages of other sites are refused, because their
-    answer would replace the visitor's session with a new one. Raises PermissionDenied.
+    For a visitor without a session, there is nothing to forge. Then only requests from pages of other sites are
+    refused, because the response would replace the visitor's session with a new one. Raises PermissionDenied.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
-        # Django has no public name for this half of its check; tests/policies/test_visitors.py fails where it changes.
-        # The whole check would refuse every first request of a visitor, who has no CSRF cookie yet.
+        # Django has no public method for this half of its check; tests/policies/test_visitors.py fails if the method
+        # changes. The whole check would refuse the first request of every visitor, who has no CSRF cookie yet.
         verified = CSRFCheck(lambda _: HttpResponse())._origin_verified  # type: ignore[attr-defined]
         needs_token = not verified(request._request)
     if needs_token:
@@ -40,8 +41,9 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Refuse a request without a token for that, and not for its body: to look for a token in a form, REST framework's
-    check reads the body as whatever it is. Raises PermissionDenied."""
+    """Raise PermissionDenied for a request without a token in its header, even if the body is invalid too. To look for
+    a token in a form, REST framework's check parses the body, whatever its type.
+    """
     try:
         yield
     except _OF_BODIES as error:
@@ -51,5 +53,5 @@ def token_before_body(request: Request) -> Iterator[None]:
 
 
 def send_token(request: Request) -> None:
-    """Send the CSRF cookie with the response, since no sign-in has set it for a visitor."""
+    """Send the CSRF cookie with the response, because no sign-in has set it for a visitor."""
     get_token(request._request)

@@ -1,6 +1,6 @@
-"""Exception handler of the API: every error is answered as ``{"code", "detail"}``.
+"""Handle the exceptions of the API: the response to every error is ``{"code", "detail"}``.
 
-``code`` is stable and for programs, ``detail`` is one text for people.
+``code`` is stable and meant for programs; ``detail`` is a text for people.
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ class CallerError(exceptions.APIException):
 
 
 def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
-    """Return the response to an exception raised in one of our views; None for an internal error.
+    """Return the response to an exception that a view of this API raised; None for an internal error.
 
-    Nothing has to be rolled back: what a transition wrote before it failed is undone already.
+    Nothing has to be rolled back here, because a transition that fails undoes its writes.
     """
     problem = _translated(error)
     if not isinstance(problem, exceptions.APIException):
         return None
-    codes = problem.get_codes()  # of a validation error of several fields, a dict
+    codes = problem.get_codes()  # a dict for a validation error of several fields
     code = codes if isinstance(codes, str) else problem.default_code
     headers = {}
-    # REST framework's own handler adds these two headers; a handler of one's own has to.
+    # REST framework's own handler adds these two headers; a handler that replaces it has to do the same.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
         headers["WWW-Authenticate"] = challenge
     wait_seconds = getattr(problem, "wait", None)
     if wait_seconds is not None:
         headers["Retry-After"] = str(ceil(wait_seconds))
-    # A detail may quote half a character of the request, which no response can encode.
+    # A detail may quote a lone surrogate from the request, which no response can encode.
     data = {"code": code, "detail": clean(_text(problem.detail))}
     return Response(data, status=problem.status_code, headers=headers)
 
 
 def _translated(error: Exception) -> Exception:
-    """Convert an error of the caller or the database to a REST framework exception; return any other unchanged."""
+    """Convert an error of the caller or the database to a REST framework exception; return any other error
+    unchanged.
+    """
     if isinstance(error, Error) and is_outage(error):
         log_error("the database does not answer", action="request")
-        # A session that began during a failover stays read-only for as long as the connection lives.
+        # A database session that began during a failover stays read-only until its connection is closed.
         discard_after(error)
         error = DatabaseUnavailableError()
     if isinstance(error, RequestDataTooBig):
@@ -75,7 +77,7 @@ def _translated(error: Exception) -> Exception:
 
 
 def _text(detail: object) -> str:
-    """Return one text from REST framework's texts, lists and dicts of them."""
+    """Join REST framework's nested lists and dicts of texts into one text."""
     if isinstance(detail, dict):
         texts = [(str(name), _text(item)) for name, item in detail.items()]
         return "; ".join(text if name in {"detail", "non_field_errors"} else f"{name}: {text}" for name, text in texts)

@@ -16,11 +16,13 @@ from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
 
 MAX_CHAT_VALUES = 600_000
-"""JSON values in a request of a chat. A history of ten megabytes has a tenth of that; more is made to fill memory."""
+"""The maximum number of JSON values in a chat request. A history of ten megabytes has a tenth of that; a request with
+more values is meant to fill the memory.
+"""
 
 
 class StrictRenderer(JSONRenderer):
-    """Renders JSON as the contract defines it, whatever the project's settings say."""
+    """Renders JSON in the form that the API promises, whatever the project's settings are."""
 
     compact = True
     strict = True
@@ -44,11 +46,11 @@ class BoundedParser(BaseParser):
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, object] | None = None
     ) -> Any:
-        """Return the body as a value, an empty one as an empty object.
+        """Return the body as a value; an empty body counts as an empty object.
 
-        Raises TooLargeError, or ParseError where it is not JSON or nests too deep.
+        Raises TooLargeError, and ParseError if the body is not JSON or is nested too deep.
         """
-        # One byte more than allowed is enough to refuse the body. A chunked one does not say its length.
+        # Reading one byte more than allowed is enough to refuse the body; a chunked body does not declare its length.
         body = stream.read(self.limit + 1)
         if len(body) > self.limit:
             raise TooLargeError(f"The request has more than {self.limit} bytes.")
@@ -66,13 +68,13 @@ class BoundedParser(BaseParser):
         return self.used(value)
 
     def used(self, value: object) -> object:
-        """Return the part of the value that is kept while the request is handled: all of it."""
+        """Return the part of the value that is kept while the request is handled; here, the whole value."""
         return value
 
 
 class ChatParser(BoundedParser):
-    """Parses up to ``MAX_CHAT_BODY_BYTES``, since clients of the AI SDK send the whole history, and keeps only the last
-    message.
+    """Parses up to ``MAX_CHAT_BODY_BYTES``, because AI SDK clients send the whole history. Only the last message is
+    kept.
     """
 
     max_values = MAX_CHAT_VALUES
@@ -91,7 +93,7 @@ class ChatParser(BoundedParser):
 
 
 class AlwaysJSON(DefaultContentNegotiation):
-    """Answers with JSON whatever ``Accept`` or ``?format=`` ask for: there is no other renderer."""
+    """Selects JSON whatever ``Accept`` or ``?format=`` request, because there is no other renderer."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None

@@ -1,7 +1,7 @@
-"""Paginate long lists by cursor: ``{next, previous, results}``, each a link or null.
+"""Paginate long lists by cursor: ``{next, previous, results}``, where ``next`` and ``previous`` are links or null.
 
-A cursor names the last row of a page by the values that the list is sorted by, so the next page begins right after
-it, whatever rows came or went meanwhile and however many changed at the same moment.
+A cursor contains the last row's values of the sort keys. The next page begins right after these values, even if rows
+were added or removed in the meantime, and even if many rows changed at the same moment.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """Where a page begins: after or, if ``is_backwards``, before the row with these values, which is not on the page.
-    Its text is signed, so that clients cannot make up a cursor.
+    """Where a page begins: after the row with these values or, if ``is_backwards``, before it. That row is not on the
+    page. The text of a cursor is signed, so that clients cannot make one up.
     """
 
     values: Sequence[str]
@@ -52,13 +52,13 @@ class PageCursor:
 
     @classmethod
     def of(cls, request: Request, kinds: Collection[Kind]) -> PageCursor | None:
-        """Return the cursor that the request has, if any, with a value for each key. Raises ParseError."""
+        """Return the request's cursor, with a value for each key; None if it has no cursor. Raises ParseError."""
         signed = request.query_params.get("cursor")
         if signed is None:
             return None
         try:
             is_backwards, *texts = signing.Signer(salt=_SALT).unsign_object(signed)
-            # A cursor of another list has a valid signature, but values that the database would not understand.
+            # A cursor of another list has a valid signature, but its values may be invalid for these keys.
             for text, kind in zip(texts, kinds, strict=True):
                 kind.to_python(text)
         except (signing.BadSignature, ValueError, ValidationError) as error:
@@ -71,21 +71,21 @@ class PageCursor:
 
 @dataclass(frozen=True, kw_only=True)
 class Page(Generic[Row]):
-    """Some rows in their order, and the links to those after and before them."""
+    """The rows of one page in their order, and the links to the next and the previous page."""
 
     rows: Sequence[Row]
     next: str | None
     previous: str | None
 
     def envelope(self, results: Sequence[object]) -> dict[str, object]:
-        """Return the answer, with the rows as JSON."""
+        """Return the response body; ``results`` are the rows as JSON."""
         return {"next": self.next, "previous": self.previous, "results": list(results)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """How rows are sorted: by ``keys``, whose combination is unique. If no index covers the keys, ``columns`` name the
-    fields to sort by instead; they give the same order, with rows without a value last.
+    fields to sort by instead. They give the same order, with rows without a value last.
     """
 
     keys: Mapping[str, Kind]
@@ -101,7 +101,7 @@ class Order:
         limit = min(given, _MAX_ROWS) or _ROWS
         is_backwards = cursor is not None and cursor.is_backwards
         spelled = {_SPELLED + name: _spelling(rows, name, kind) for name, kind in self.keys.items()}
-        # One row more than shown tells whether there is another page, without counting the rows of a long list.
+        # Fetch one row more than shown, to see whether there is another page without counting the rows of a long list.
         rows_and_next = list(self._beyond(rows, cursor).annotate(**spelled)[: limit + 1])
         has_more, shown = len(rows_and_next) > limit, rows_and_next[:limit]
         if is_backwards:
@@ -115,9 +115,10 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows on the far side of the cursor, the nearest first."""
+        """Return the rows beyond the cursor, the nearest first."""
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
-        # Said for every column, since nulls come first on SQLite and last on PostgreSQL by default.
+        # The place of nulls is set for every column, because by default they are first on SQLite and last on
+        # PostgreSQL.
         columns = [
             F(name).desc(nulls_first=True) if is_descending else F(name).asc(nulls_last=True) for name in self.columns
         ]
@@ -132,7 +133,7 @@ class Order:
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
 
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
-        """Return the URL of the page beyond the row at the edge of this one, or None if this one is empty."""
+        """Return the URL of the page beyond the row in ``edge``, or None if ``edge`` is empty."""
         if not edge:
             return None
         values = [str(getattr(edge[0], _SPELLED + name)) for name in self.keys]
@@ -141,22 +142,22 @@ class Order:
 
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
-    """Return the value of a key as a cursor keeps it."""
-    # SQLite stores times as text, those of its own clock with fewer digits than Django's. The cursor keeps that text,
-    # by which the column is sorted and its index is read.
+    """Return the expression for a key's value as a cursor contains it."""
+    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django. Therefore the cursor
+    # contains the stored text.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)
 
 
 def _is_past(keys: Sequence[F], values: Sequence[Value], *, is_descending: bool) -> Q:
-    """Return the condition that a row comes after these values."""
+    """Return the condition that a row comes after these values in the sort order."""
     past, level_or_past = (LessThan, LessThanOrEqual) if is_descending else (GreaterThan, GreaterThanOrEqual)
     is_past = Q(past(keys[0], values[0]))
     if len(keys) == 1:
         return is_past
     rest = _is_past(keys[1:], values[1:], is_descending=is_descending)
-    # The first condition follows from the others; planners need it to begin at the right place of the index.
+    # The first condition follows from the others, but planners need it to start at the right place in the index.
     return Q(level_or_past(keys[0], values[0])) & (is_past | rest)
 
 

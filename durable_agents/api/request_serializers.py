@@ -27,7 +27,7 @@ class Text(serializers.CharField):
 
     def to_internal_value(self, data: object) -> str:
         """Return the text."""
-        # REST framework would take a number for the text of its digits.
+        # REST framework would accept a number and convert it to text.
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -46,7 +46,7 @@ class Flag(serializers.BooleanField):
 
     def to_internal_value(self, data: object) -> bool:
         """Return True or False."""
-        # REST framework takes many words for a flag, "off" and "n" among them.
+        # REST framework accepts many words for true and false, such as "off" and "n".
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
         return data
@@ -60,14 +60,14 @@ class Title(Storable):
 
 
 class ClientId(Text):
-    """The caller's own id of a thread or message: kept unchanged, and refused where it cannot be stored."""
+    """The caller's own id for a thread or message. It is kept unchanged, and refused if it cannot be stored."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, max_length=200, trim_whitespace=False)
 
 
 class Prompt(Storable):
-    """A user's text, unchanged but for characters that cannot be stored; ``send_message`` checks its length."""
+    """A user's text. Only characters that cannot be stored are changed; ``send_message`` checks the length."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, allow_blank=True, trim_whitespace=False)
@@ -82,14 +82,14 @@ class Parts(serializers.ListField):
         super().__init__(required=False, allow_null=True)
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
-        """Return the parts as they are."""
-        # The parser has made sure that they are JSON. REST framework would write each of them out again to see that,
-        # and collect an error for each: half a megabyte of empty lists held a web process for minutes.
+        """Return the parts unchanged."""
+        # The parser has already checked that the parts are JSON. REST framework would encode each part again for that
+        # check and collect an error for each: half a megabyte of empty lists kept a web process busy for minutes.
         return data
 
 
 class Metadata(serializers.DictField):
-    """A JSON object of the client's."""
+    """The client's own data: a JSON object."""
 
     child = serializers.JSONField(allow_null=True)
 
@@ -97,19 +97,19 @@ class Metadata(serializers.DictField):
         super().__init__(required=False)
 
     def run_child_validation(self, data: object) -> Any:
-        """Return the values as they are, like Parts."""
+        """Return the values unchanged, as ``Parts`` does."""
         return data
 
 
 class Seconds(serializers.FloatField):
-    """How long an open call may take; null is without limit."""
+    """How long an open call may take, in seconds; null means no limit."""
 
     def __init__(self) -> None:
         super().__init__(allow_null=True, max_value=MAX_TIMEOUT_SECONDS)
 
     def to_internal_value(self, data: object) -> float:
         """Return the seconds, a positive number."""
-        # True is a number to Python, and to REST framework so is a text that looks like one.
+        # Python counts True as a number, and REST framework also accepts a text that looks like a number.
         if not isinstance(data, int | float) or isinstance(data, bool) or data <= 0:
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -121,12 +121,12 @@ class Body(serializers.Serializer[None]):
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
         """Return the checked fields that the request has. Raises ValidationError."""
-        # A request without a body has an empty form as its data, whatever its type.
+        # Without a body, the data of a request is an empty form, whatever its media type is.
         return _validated(cls(data={} if isinstance(request.data, QueryDict) else request.data))
 
 
 class Query(serializers.Serializer[None]):
-    """The query parameters of a request; one without a value counts as not given."""
+    """The query parameters of a request; a parameter without a value is ignored."""
 
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
@@ -140,14 +140,14 @@ def _validated(serializer: Body | Query) -> ValidatedData:
 
 
 class ShownId(Text):
-    """The id of a message as it is shown; one that no message has is not found."""
+    """The id of a message, as responses show it."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, trim_whitespace=False)
 
 
 class NewWords(Body):
-    """The new content of a user's message: ``prompt`` or ``parts``; without ``metadata`` the old metadata stays."""
+    """The new content of a user's message: ``prompt`` or ``parts``. Without ``metadata``, the old metadata is kept."""
 
     prompt = Prompt()
     parts = Parts()
@@ -161,13 +161,13 @@ class NewMessage(NewWords):
 
 
 class Regeneration(Body):
-    """The answer to regenerate, or the question to answer; without either, the last answer."""
+    """The answer to regenerate, or the question to answer again; without an id, the last answer is regenerated."""
 
     message_id = ShownId()
 
 
 class Fork(Body):
-    """The last message that the fork includes; without it, all."""
+    """The last message that the fork includes; without it, the fork includes every message."""
 
     at = ShownId()
 
@@ -186,7 +186,7 @@ class File(serializers.FileField):
 class NewAttachment(Body):
     """A file to upload."""
 
-    file = File(help_text="One file, which is not empty.")
+    file = File(help_text="One file; it must not be empty.")
 
 
 class ThreadChanges(Body):
@@ -198,7 +198,7 @@ class ThreadChanges(Body):
 
 
 class Continuation(Body):
-    """A message for the resumed thread; without it, the thread retries."""
+    """A message for the resumed thread; without one, the thread retries what failed or was stopped."""
 
     prompt = Prompt()
 
@@ -216,13 +216,13 @@ class GivenError(Body):
 
 
 class Refusal(Body):
-    """Why a person does not let a call run; the model gets the reason."""
+    """Why a person rejects a call; the model gets the reason."""
 
     reason = Storable(required=False, allow_blank=True)
 
 
 class Approval(Refusal):
-    """The approval of a call, with other arguments than the model's if there are any."""
+    """The approval of a call; ``arguments`` replaces the model's arguments."""
 
     arguments = serializers.DictField(child=serializers.JSONField(allow_null=True), required=False, allow_null=True)
 
@@ -242,13 +242,13 @@ class ThreadFilters(Query):
     search = Storable(
         required=False,
         max_length=MAX_SEARCH_CHARS,
-        help_text="Words of the title, or of what was said. On PostgreSQL whole words in the syntax of web searches, "
-        "elsewhere a text as it stands, in any case.",
+        help_text="Words in the title or in messages. PostgreSQL finds whole words, in the syntax of web searches. "
+        "Other databases search for the literal text, ignoring case.",
     )
 
     @classmethod
     def apply(cls, request: Request, threads: ThreadQuerySet) -> ThreadQuerySet:
-        """Return those of the threads that the request asks for."""
+        """Return the threads that match the request's filters."""
         filters = cls.of(request)
         text = filters.pop("search", None)
         threads = threads.filter(**filters)
@@ -262,20 +262,20 @@ class ToolCallFilters(Query):
 
     @classmethod
     def apply(cls, request: Request, calls: QuerySet[ToolCall]) -> QuerySet[ToolCall]:
-        """Return those of the calls that the request asks for."""
+        """Return the calls that match the request's filters."""
         return calls.filter(**cls.of(request))
 
 
 class Paging(Query):
-    """Which rows of a list that is one field among others."""
+    """The page of a list that is one field of a larger response."""
 
-    cursor = serializers.CharField(required=False, help_text="From the link of another page.")
-    limit = serializers.IntegerField(required=False, help_text="Rows on a page: 50, at most 200.")
+    cursor = serializers.CharField(required=False, help_text="The cursor from the link to another page.")
+    limit = serializers.IntegerField(required=False, help_text="Rows on a page: 50 by default, at most 200.")
 
 
 class MessageQuery(Query):
-    """Which messages are listed, and whether with the answer that is being written."""
+    """Which messages are listed, and whether the answer that is being written is included."""
 
-    after = serializers.IntegerField(required=False, help_text="A position; only messages after it.")
-    streams = serializers.BooleanField(required=False, help_text="Fold the open stream into its message.")
-    from_number = serializers.IntegerField(required=False, help_text="Fold in no stream of a lower number.")
+    after = serializers.IntegerField(required=False, help_text="A position; only messages after it are listed.")
+    streams = serializers.BooleanField(required=False, help_text="Include the open stream's content in its message.")
+    from_number = serializers.IntegerField(required=False, help_text="Ignore an open stream whose number is lower.")

@@ -1,7 +1,7 @@
-"""The JSON of threads, tool calls and agents, as the API returns it.
+"""Convert threads, tool calls and agents to the JSON that the API returns.
 
-Each shape is a TypedDict: the type checker compares it with the function that fills it, and the OpenAPI schema is made
-from it. Owner, scope and trusted context are in none of them.
+Each shape is a TypedDict. The type checker compares it with the function that fills it, and the OpenAPI schema is
+generated from it. No shape contains the owner, the scope or the trusted context.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JSONObject: TypeAlias = dict[str, JSONValue]
 
 
 class ErrorJSON(TypedDict):
-    """Every answer that is an error."""
+    """The body of every error response."""
 
     code: str
     detail: str
@@ -48,7 +48,7 @@ class AgentToolJSON(TypedDict):
 
 
 class AgentJSON(TypedDict):
-    """An agent that one may talk to."""
+    """An agent that you may talk to."""
 
     name: str
     description: str
@@ -56,7 +56,7 @@ class AgentJSON(TypedDict):
 
 
 class RetryJSON(TypedDict):
-    """The attempt that a thread waits for."""
+    """The next attempt after a failure, for which a thread waits."""
 
     scope: str
     attempt: int
@@ -75,7 +75,7 @@ class RunErrorJSON(TypedDict):
 
 
 class UsageJSON(TypedDict):
-    """What a thread has used; ``cost`` is a decimal in US dollars, null where no price is known."""
+    """The usage of a thread; ``cost`` is a decimal in US dollars, or null if no price is known."""
 
     input_tokens: int
     output_tokens: int
@@ -85,7 +85,9 @@ class UsageJSON(TypedDict):
 
 
 class ModelUsageJSON(UsageJSON):
-    """What all attempts at one model have used; ``usage_estimated`` where a count of at least one is an estimate."""
+    """The usage of all attempts at one model. ``usage_estimated`` says that a token count of at least one attempt is an
+    estimate.
+    """
 
     model: str
     attempts: int
@@ -93,8 +95,9 @@ class ModelUsageJSON(UsageJSON):
 
 
 class AttemptJSON(TypedDict):
-    """One attempt at a model call, whatever became of it. ``message`` is the id of the answer that it is part of,
-    ``attempt`` counts the tries at the same step, ``model`` is empty while it is not known."""
+    """One attempt at a model call, whatever its outcome. ``message`` is the id of the answer that the attempt is part
+    of. ``attempt`` counts the attempts at the same step. ``model`` is empty while the model is not known.
+    """
 
     id: str
     number: int
@@ -112,7 +115,9 @@ class AttemptJSON(TypedDict):
 
 
 class ThreadUsageJSON(UsageJSON):
-    """What a thread has used: in all, by model, the dearest first, and a page of its attempts, in their order."""
+    """The usage of a thread: in total, by model (the most expensive first), and a page of its attempts, in
+    their order.
+    """
 
     models: list[ModelUsageJSON]
     attempts: list[AttemptJSON]
@@ -121,7 +126,7 @@ class ThreadUsageJSON(UsageJSON):
 
 
 class ExportJSON(TypedDict):
-    """Everything of a thread that is its person's; see the reference of ``export_thread``."""
+    """Everything in a thread that belongs to its user; see the reference of ``export_thread``."""
 
     format: str
     version: int
@@ -133,15 +138,16 @@ class ExportJSON(TypedDict):
 
 
 class TicketJSON(TypedDict):
-    """A pass for one websocket, for its first frame: ``{"type": "hello", "ticket": ...}``. ``expires_in`` is in
-    seconds."""
+    """A ticket for one websocket, to be sent in its first frame: ``{"type": "hello", "ticket": ...}``. ``expires_in``
+    is in seconds.
+    """
 
     ticket: str
     expires_in: int
 
 
 class AttachmentJSON(TypedDict):
-    """A file that was uploaded: a part of a message names it by its ``url``. ``size`` is in bytes."""
+    """An uploaded file; a message part refers to the file by this ``url``. ``size`` is in bytes."""
 
     id: str
     url: str
@@ -151,7 +157,7 @@ class AttachmentJSON(TypedDict):
 
 
 class ActiveStreamJSON(TypedDict):
-    """The attempt that is due or under way."""
+    """The attempt that is due or in progress."""
 
     id: str
     number: int
@@ -190,7 +196,7 @@ class MessageJSON(TypedDict):
 
 
 class OpenStreamJSON(TypedDict):
-    """The stream that is folded into its message: ``seq`` is the last delta included, -1 if none is."""
+    """The stream whose content is included in its message. ``seq`` is the last delta included, or -1 if none is."""
 
     id: str
     number: int
@@ -199,7 +205,7 @@ class OpenStreamJSON(TypedDict):
 
 
 class ApprovalJSON(TypedDict):
-    """The decision that a tool call waits or waited for; ``can_decide`` says whether it is the caller's to make."""
+    """The decision that a tool call waits or waited for; ``can_decide`` says whether the caller may make it."""
 
     requested_at: str
     decided_at: str | None
@@ -250,7 +256,7 @@ def agent_json(agent: Agent) -> AgentJSON:
 
 
 def threads_json(threads: Iterable[Thread]) -> list[ThreadJSON]:
-    """Return threads with their open streams. One query, however many."""
+    """Return threads with their open streams. This takes one query, however many threads there are."""
     rows = list(threads)
     open_streams = Stream.objects.open().only("thread_id", "number")
     prefetch_related_objects(rows, Prefetch("streams", queryset=open_streams, to_attr="open_streams"))
@@ -285,7 +291,7 @@ def usage_json(used: Thread | Stream | UsageByModel) -> UsageJSON:
         "output_tokens": used.output_tokens,
         "cached_input_tokens": used.cached_input_tokens,
         "total_tokens": used.input_tokens + used.output_tokens,
-        # As a text: clients that parse JSON numbers as floats would round money.
+        # The cost is a text, because clients that parse JSON numbers as floats would round it.
         "cost": None if used.cost is None else format(used.cost, "f"),
     }
 
@@ -301,7 +307,7 @@ def model_usage_json(used: UsageByModel) -> ModelUsageJSON:
 
 
 def attempt_json(stream: Stream) -> AttemptJSON:
-    """Return one attempt; its message is fetched unless the query joined it."""
+    """Return one attempt. Its message is fetched unless the query has joined it."""
     return {
         "id": str(stream.pk),
         "number": stream.number,
@@ -320,11 +326,11 @@ def attempt_json(stream: Stream) -> AttemptJSON:
 
 
 def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
-    """Return a tool call; the user who decided it is fetched unless the query joined it."""
+    """Return a tool call. The users who decided and answered it are fetched unless the query has joined them."""
     user = call.answered_by_user
     person: PersonJSON | None = None
     if user is not None:
-        # Django promises get_username of every user model, but get_full_name of its own only.
+        # Django requires get_username of every user model, but not get_full_name.
         name = user.get_full_name() if hasattr(user, "get_full_name") else ""
         person = {"id": str(user.pk), "name": name or user.get_username()}
     approval: ApprovalJSON | None = None

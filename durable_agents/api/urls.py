@@ -1,4 +1,6 @@
-"""URLs of the API. Each answers with and without its trailing slash; the URL's name reverses to the form with it."""
+"""URLs of the API. Each works with and without a trailing slash; the name of a URL reverses to the form with
+the slash.
+"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -52,4 +54,4 @@ streams = [
     *_both("chat/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-stop"),
     *_both("chat/<str:agent>/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-with-stop"),
 ]
-"""URLs that answer with a stream, or belong to one."""
+"""URLs that respond with a stream, or that belong to one."""

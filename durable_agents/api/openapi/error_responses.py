@@ -1,6 +1,6 @@
-"""List the errors that an operation can answer: derived from its path and its input, plus those that it declares.
+"""List the errors that an operation can return: those that follow from its path and input, and those that it declares.
 
-Each has a status, a stable code, a meaning, and an example ``detail``.
+Each error has a status, a stable code, a meaning, and an example ``detail``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ID = "5f3c1b0e-8a4d-4f6b-9c27-1d2e3f405162"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error: ``meaning`` explains it in the schema, ``detail`` is an example of its text."""
+    """One error. ``meaning`` explains the error in the schema, and ``detail`` is an example of its text."""
 
     status: int
     code: str
@@ -29,7 +29,7 @@ _UNKNOWN_CALLER = [
     Problem(
         status=status,
         code=code,
-        meaning=meaning if status == 401 else f"{meaning} So where the project looks for a session first.",
+        meaning=meaning if status == 401 else f"{meaning} The status is 403 in projects that look for a session first.",
         detail=detail,
     )
     for status in (401, 403)
@@ -61,7 +61,7 @@ _OF_BODIES = [
     Problem(
         status=415,
         code="unsupported_media_type",
-        meaning="The body is of a type that is not taken here.",
+        meaning="The media type of the body is not accepted here.",
         detail='Unsupported media type "text/plain" in request.',
     ),
 ]
@@ -104,9 +104,9 @@ _NAMED_IN_PATH = {
 
 
 def problems_of(operation: Operation, path: str) -> list[Problem]:
-    """Return the errors of an operation, by status and code, each once."""
+    """Return the errors of an operation without duplicates, sorted by status and code."""
     declared = [*_UNKNOWN_CALLER, _THROTTLED]
-    # A project's own throttle classes and THROTTLES both count each request, and answer with codes of their own.
+    # The project's own throttle classes and THROTTLES both count each request, and each answers with its own code.
     errors = [
         exceptions.PermissionDeniedError,
         exceptions.RequestsThrottledError,

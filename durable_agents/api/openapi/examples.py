@@ -1,6 +1,6 @@
-"""Example requests and responses for the OpenAPI schema: one conversation with a shop's support.
+"""Example requests and responses for the OpenAPI schema. They show one conversation with the support of a shop.
 
-Examples are looked up by shape, or by operation where an operation has a more specific one.
+Examples are looked up by shape, or by operation if the operation has its own example.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ ANSWERS: Mapping[str, object] = {
         "size": 48213,
     },
 }
-"""Examples by the name of the shape; of a list this is a row."""
+"""Examples by the name of the shape; the example of a list is one row."""
 
 TOLD_BY: Mapping[str, object] = {
     "createThread": _RUNNING,
@@ -213,4 +213,4 @@ TOLD_BY: Mapping[str, object] = {
     "rejectToolCall": _REFUND | {"status": "denied"},
     "setToolCallTimeout": _CALL | {"status": "pending", "result": None, "expires_at": "2026-03-02T10:15:06+00:00"},
 }
-"""Examples by the id of the operation, where the example of the shape does not fit."""
+"""Examples by the id of the operation, for operations that the example of the shape does not fit."""

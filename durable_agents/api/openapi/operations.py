@@ -1,4 +1,6 @@
-"""Describe an operation beside its handler: parameters, body and responses, from which the OpenAPI schema is made."""
+"""Declare the operation of each handler: its parameters, body and responses. The OpenAPI schema is generated
+from them.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,8 @@ Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 
 @dataclass(frozen=True, kw_only=True)
 class Gives:
-    """A body of this shape, or with ``paged`` a page of them with the fields of ``beside``. A shape of ``bytes`` is a
-    file of any type; one of ``str`` has its own ``media_type``.
+    """A response body of this shape. With ``paged``, the body is a page of such rows, and has the fields of ``beside``
+    too. The shape ``bytes`` is a file of any type; the shape ``str`` is a text of this ``media_type``.
     """
 
     shape: type
@@ -28,9 +30,11 @@ class Gives:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method of one path. ``action`` is its name in the policy; ``answers`` are its success statuses with their
-    bodies, None for none; ``sends`` says that it starts or steers a run, which creating a thread does only with a
-    message; ``raises`` are its errors beside those of its kind of path and body.
+    """One method of one path.
+
+    ``action`` is the policy's name for the operation. ``answers`` maps each success status to its body, or to None if
+    it has none. ``sends`` says that the operation starts or steers a run; creating a thread does so only with a
+    message. ``raises`` lists the errors that do not follow from the path and the body.
     """
 
     operation_id: str
@@ -43,7 +47,7 @@ class Operation:
 
     @property
     def is_paged(self) -> bool:
-        """Whether one of its answers is paged."""
+        """Whether one of the responses is a page."""
         return any(gives and gives.paged for gives in self.answers.values())
 
     def __call__(self, handler: Handler) -> Handler:

@@ -1,7 +1,7 @@
-"""Render the OpenAPI schema as an HTML page: computes what the template shows from the document.
+"""Render the OpenAPI schema as an HTML page, by computing the template's context from the document.
 
-The page is plain HTML with one style sheet: no script and nothing from other sites, so that it works under a strict
-Content-Security-Policy.
+The page is plain HTML with one style sheet. It has no script and loads nothing from other sites, so that it works under
+a strict Content-Security-Policy.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _LIMITS = {
     "maxItems": "at most {} items",
 }
 _FIRST_REFUSAL = 400
-"""Statuses below it are success."""
+"""Statuses below this one are successes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A parameter, or a field of a shape. ``kind`` is its type, with a link to a shape."""
+    """A parameter, or a field of a shape. ``kind`` is its type, with a link if the type is a named shape."""
 
     name: str
     kind: SafeString
@@ -46,7 +46,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What is sent or answered in one media type."""
+    """A request or response body in one media type."""
 
     media_type: str
     kind: SafeString
@@ -56,7 +56,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The answer with one success status."""
+    """The response with one success status."""
 
     status: str
     about: SafeString
@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An example of an answer with these statuses."""
+    """An example of a response, with the statuses of the responses that it belongs to."""
 
     statuses: list[str]
     text: str
@@ -73,7 +73,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """One error."""
+    """One error response."""
 
     status: str
     code: str
@@ -96,20 +96,20 @@ class Entry:
 
     @property
     def samples(self) -> list[Sample]:
-        """The examples of the answers, each once."""
+        """The examples of the responses, without duplicates."""
         shown = [(answer.status, content.example) for answer in self.answers for content in answer.contents]
         texts = dict.fromkeys(text for _, text in shown if text)
         return [Sample(statuses=[status for status, other in shown if other == text], text=text) for text in texts]
 
     @property
     def statuses(self) -> list[str]:
-        """The statuses of the errors, each once."""
+        """The statuses of the errors, without duplicates."""
         return list(dict.fromkeys(refusal.status for refusal in self.refusals))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """Operations that belong together."""
+    """A group of operations that belong together."""
 
     anchor: str
     name: str
@@ -136,8 +136,8 @@ class Scheme:
 
 
 def wants_page(request: Request) -> bool:
-    """Whether the caller is a person: browsers name HTML first. ``?format=json`` returns the document."""
-    # The header is read here because the negotiation of this API always chooses JSON.
+    """Return whether the caller prefers HTML, as browsers do. ``?format=json`` always returns the document."""
+    # The header is read here, because the content negotiation of this API always chooses JSON.
     preferred = request._request.get_preferred_type(["application/json", "text/html"])
     return preferred == "text/html" and "format" not in request.query_params
 
@@ -244,7 +244,7 @@ def _contents(response: Schema) -> Iterator[Content]:
 
 
 def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
-    """Yield the fields of an object, and after each of them the fields within it."""
+    """Yield the fields of an object, and after each field its nested fields."""
     for name, inner in schema.get("properties", {}).items():
         full = f"{within}{name}"
         yield _field(full, inner, is_required=name in schema.get("required", ()))
@@ -256,7 +256,8 @@ def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
 def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> Field:
     limits = [words.format(schema[limit]) for limit, words in _LIMITS.items() if limit in schema]
     values = [f"`{value}`" for value in schema.get("enum", ()) if value not in ("", None)]
-    # drf-spectacular adds the list of values to the description of a field with choices; here they are named below.
+    # drf-spectacular adds the list of values to the description of a field with choices. It is cut off here, because
+    # the values are listed below.
     about = [schema.get("description", "").partition("* `")[0].strip()]
     about += [f"One of {', '.join(values)}."] if values else []
     about += [f"{'; '.join(limits).capitalize()}."] if limits else []
@@ -265,9 +266,10 @@ def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> 
 
 
 def _kind(schema: Schema) -> SafeString:
-    """Return the type in words, with a link to a named shape."""
+    """Return the type in words, with a link if the type is a named shape."""
     ending = " or null" if schema.get("nullable") else ""
-    # In OpenAPI 3.0 nothing may stand beside a $ref, so drf-spectacular wraps one that is nullable or described.
+    # In OpenAPI 3.0, a $ref may have no siblings, so drf-spectacular wraps a reference that is nullable or has a
+    # description.
     named = next((inner["$ref"] for inner in (schema, *schema.get("allOf", ())) if "$ref" in inner), None)
     if named:
         name = named.removeprefix(_SHAPES)

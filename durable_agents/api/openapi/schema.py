@@ -1,6 +1,6 @@
-"""Generate the OpenAPI 3 schema of this API with drf-spectacular, from the operations beside the handlers.
+"""Generate the OpenAPI 3 schema of this API with drf-spectacular, from the ``Operation`` that decorates each handler.
 
-The project's own hooks and schema settings do not affect it, and the project's own API is not part of it.
+The project's own hooks and schema settings do not affect the schema, and the project's own API is not part of it.
 """
 
 # mypy: allow-untyped-calls
@@ -41,22 +41,22 @@ Schema = dict[str, Any]
 
 _ABOUT = """AI agents that run for as long as they need and survive crashes, deploys and restarts.
 
-A thread is a conversation with an agent. Sending a message to it begins a run, which goes on whoever watches; read what
-came of it by asking again, or as it happens over server-sent events or the websocket. Every path answers with and
-without its trailing slash.
+A thread is a conversation with an agent. Sending a message to it starts a run, which continues even if no client is
+connected. Read the thread again to see the outcome, or follow it live over server-sent events or the websocket. Every
+path works with and without its trailing slash.
 
-Every error is a JSON object of a `code`, which is stable, and a `detail` for people. A thread that you may not see
-answers as one that does not exist. Lists come in pages: follow `next` and `previous`.
+Every error is a JSON object with a stable `code` and a `detail` for people. For a thread that you may not see, the
+response is the same as for one that does not exist. Lists are paginated: follow `next` and `previous`.
 """
 _TAGS = {
-    "Agents": "Whom one may talk to.",
-    "Threads": "Conversations: making, finding and ending them.",
-    "Runs": "Stopping a thread and going on with it.",
-    "Messages": "What was said, and saying something.",
-    "Tool calls": "What the model wants done: outcomes from outside, and decisions of people.",
-    "Files": "What messages carry.",
-    "Live": "What happens, as it happens.",
-    "Chat": "The protocol of the AI SDK: useChat and its kin.",
+    "Agents": "The agents that you may talk to.",
+    "Threads": "Create, find, change and delete conversations.",
+    "Runs": "Stop the run of a thread, or resume the thread.",
+    "Messages": "List, send, edit and regenerate messages.",
+    "Tool calls": "The model's tool calls: add results from outside, and decide approvals.",
+    "Files": "The files in messages.",
+    "Live": "Follow threads live.",
+    "Chat": "The protocol of the AI SDK, for useChat and similar clients.",
 }
 _TAG_OF = {
     "chat": "Chat",
@@ -71,13 +71,13 @@ _TAG_OF = {
     "threads": "Threads",
     "agents": "Agents",
 }
-"""The tag of a path: that of the first of these that is a segment of it, below where the app is mounted."""
+"""Segments of paths with their tags. The first of them that is in a path determines the path's tag."""
 _OF_PATHS = {
     "agent": "The agent's name.",
-    "attachment_id": "The id that its upload gave.",
-    "message_id": "Its id, as it is shown.",
-    "thread_id": "Its id or your own client_id of it.",
-    "tool_call_id": "The toolCallId of its part.",
+    "attachment_id": "The attachment's id, from the response to its upload.",
+    "message_id": "The message's id, as responses show it.",
+    "thread_id": "The thread's id, or the client_id that you gave it.",
+    "tool_call_id": "The toolCallId of the call's message part.",
 }
 _FILE = {"type": "string", "format": "binary"}
 _EVENT = {
@@ -87,7 +87,7 @@ _EVENT = {
 }
 _NO_JSON: dict[type, tuple[Schema, str]] = {
     bytes: (_FILE, "The file."),
-    str: (_EVENT, "Server-sent events, for as long as there is something to tell."),
+    str: (_EVENT, "A stream of server-sent events."),
 }
 _USER_PART = {
     "oneOf": [
@@ -101,14 +101,14 @@ _USER_PART = {
             "required": ["type", "mediaType", "url"],
             "properties": {
                 "type": {"type": "string", "enum": ["file"]},
-                "mediaType": {"type": "string", "description": "Such as `image/png`."},
-                "url": {"type": "string", "description": "Of an attachment, or a `data:` URL in base64."},
+                "mediaType": {"type": "string", "description": "For example `image/png`."},
+                "url": {"type": "string", "description": "The URL of an attachment, or a `data:` URL in base64."},
                 "filename": {"type": "string", "maxLength": MAX_FILENAME_CHARS},
             },
         },
     ]
 }
-"""Schema of what ``parts.user_parts`` takes."""
+"""The schema of the parts that ``parts.user_parts`` accepts."""
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds to wait."}}
 
 
@@ -122,7 +122,7 @@ _SHOWN_MESSAGE = {
         "metadata": {"type": "object", "nullable": True},
     },
 }
-"""Schema of what ``ai_sdk_requests.ChatMessage`` takes."""
+"""The schema of the message that ``ai_sdk_requests.ChatMessage`` accepts."""
 
 extend_schema_field(_FILE | {"minLength": 1})(request_serializers.File)
 extend_schema_field({"type": "array", "nullable": True, "items": _SHOWN_MESSAGE})(ai_sdk_requests.ShownMessages)
@@ -130,7 +130,7 @@ extend_schema_field({"type": "array", "nullable": True, "items": _USER_PART})(re
 
 
 class OperationSchema(AutoSchema):
-    """Describes a view by the operation beside each handler."""
+    """Describes a view by the ``Operation`` that decorates each of its handlers."""
 
     @property
     def operation(self) -> Operation:
@@ -139,7 +139,9 @@ class OperationSchema(AutoSchema):
         return operation
 
     def get_operation_id(self) -> str:
-        """Return the name of the operation; where several paths lead to it, with their other parameters."""
+        """Return the name of the operation. It ends in ``WithAgent`` for a path that contains the agent, because the
+        same operation has a path without the agent.
+        """
         names = [name for name in ("agent",) if f"{{{name}}}" in self.path]
         return "With".join([self.operation.operation_id, *(name.title() for name in names)])
 
@@ -161,8 +163,8 @@ class OperationSchema(AutoSchema):
             if f"{{{name}}}" in self.path
         ]
         paging = [
-            OpenApiParameter("cursor", str, description="From the link of another page."),
-            OpenApiParameter("limit", int, description="Rows on a page: 50, at most 200."),
+            OpenApiParameter("cursor", str, description="The cursor from the link to another page."),
+            OpenApiParameter("limit", int, description="Rows on a page: 50 by default, at most 200."),
         ]
         query = [self.operation.query] if self.operation.query else []
         return [*path, *query, *(paging if self.operation.is_paged else [])]
@@ -176,8 +178,8 @@ class OperationSchema(AutoSchema):
         example = [] if shown is None else [OpenApiExample(body.__name__, value=shown, request_only=True)]
         return {media_type: OpenApiRequest(body, examples=example) for media_type in self.map_parsers()}
 
-    def _map_serializer_field(self, field: object, direction: object, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - its own
-        """Describe a field; add to a text that it may not be empty."""
+    def _map_serializer_field(self, field: object, direction: object, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - the signature of drf-spectacular
+        """Describe a field, and add to a text field that the text must not be empty."""
         schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
         # drf-spectacular describes max_length, but not that REST framework refuses empty texts and trims the others.
         if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
@@ -187,14 +189,14 @@ class OperationSchema(AutoSchema):
         return schema
 
     def get_response_serializers(self) -> Any:
-        """Return the answers by status; errors list every code that they may have."""
+        """Return the responses by status and media type; an error response lists every code that it may have."""
         answers: dict[tuple[str, str], OpenApiResponse] = {}
         for status, gives in self.operation.answers.items():
             media_type = "application/json" if gives is None else "*/*" if gives.shape is bytes else gives.media_type
             answers[str(status), media_type] = self._answer(status, gives)
         problems = problems_of(self.operation, self.path)
         for status, group in groupby(problems, attrgetter("status")):
-            alike = list(group)  # groupby forgets a group when the next begins
+            alike = list(group)  # groupby discards a group when the next one begins
             lines = [f"- `{problem.code}`: {problem.meaning}" for problem in alike]
             shown = [
                 _response_example(item.code, {"code": item.code, "detail": item.detail}, status, summary=item.meaning)
@@ -207,7 +209,7 @@ class OperationSchema(AutoSchema):
 
     def _answer(self, status: int, gives: Gives | None) -> OpenApiResponse:
         if gives is None:
-            return OpenApiResponse(description="Done; there is nothing to say.")
+            return OpenApiResponse(description="Done; the response has no body.")
         if gives.shape in _NO_JSON:
             schema, about = _NO_JSON[gives.shape]
             return OpenApiResponse(schema, description=about)
@@ -221,7 +223,7 @@ class OperationSchema(AutoSchema):
             example = None if example is None else {"next": None, "previous": None, "results": [example]}
         meaning = {201: "Created.", 202: "Accepted; the answer comes later."}.get(status, "Done.")
         if status == 200 and len(self.operation.answers) > 1:
-            meaning = "Known already: nothing was changed."
+            meaning = "Already known; nothing was changed."
         return OpenApiResponse(
             described,
             description=meaning,
@@ -242,7 +244,7 @@ class OperationSchema(AutoSchema):
 
 
 def _with_moments(schema: Schema) -> Schema:
-    """Return the schema with ``date-time`` for times, whose names end in ``_at``."""
+    """Return the schema with the format ``date-time`` for fields whose names end in ``_at``."""
     properties: dict[str, Schema] = schema.get("properties", {})
     for name, inner in properties.items():
         _with_moments(inner.get("items", inner))
@@ -256,11 +258,11 @@ def _response_example(name: str, value: object, status: int, *, summary: str = "
 
 
 class _OurEndpoints(EndpointEnumerator):
-    """Enumerates our views, wherever the project's URLs include them, and no others."""
+    """Enumerates the views of this API, wherever the project's URLs include them, and no others."""
 
     def get_api_endpoints(self, patterns: object = None, prefix: str = "") -> list[Any]:
         """Return path, pattern, method and view of each operation."""
-        # The public method of the base class would apply the hooks that the project has for its own schema.
+        # The public method of the base class would apply the project's hooks.
         endpoints = self._get_api_endpoints(patterns, prefix)
         return [endpoint for endpoint in endpoints if isinstance(endpoint[3].cls.schema, OperationSchema)]
 
@@ -295,22 +297,24 @@ class _OurSchema(SchemaGenerator):
 
 
 def openapi(request: Request) -> Schema:
-    """Return the schema, by the URLs that the request was resolved with. It is made once and must not be changed."""
+    """Return the schema for the URLconf that resolved the request. The schema is generated once and must not be
+    changed.
+    """
     with _making:
         return _document(getattr(request, "urlconf", None))
 
 
 _making = Lock()
-"""drf-spectacular loads its extensions with the first schema, and fails where two threads do that at once."""
+"""A lock, because drf-spectacular loads its extensions with the first schema and fails if two threads do so at once."""
 
 
 @lru_cache(maxsize=8)
 def _document(urlconf: object) -> Schema:
-    """Make the document and cache it: that takes half a second, and any caller may ask for it."""
+    """Generate the document and cache it, because that takes half a second and any caller may request the document."""
     return _OurSchema(urlconf=urlconf).document()
 
 
 @receiver(setting_changed)
 def clear_cache(**_: object) -> None:
-    """Forget the documents: tests with ``override_settings`` see the schema of their settings."""
+    """Clear the cache, so that tests with ``override_settings`` get the schema of their settings."""
     _document.cache_clear()

@@ -1,6 +1,6 @@
 """The endpoint for the AI SDK (``useChat``, assistant-ui) and the event stream of a thread.
 
-Both answer with a stream that lasts until the run ends or the client must act. They need an ASGI server.
+Both respond with a stream and need an ASGI server.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
 
 class StopQuery(Body):
-    """Which answer or attempt to stop; without either, the current run."""
+    """The answer or attempt to stop; without both fields, the current run is stopped."""
 
     messageId = Id()  # noqa: N815 - the AI SDK's name
     streamId = Id()  # noqa: N815
@@ -68,23 +68,25 @@ class StoppedJSON(TypedDict):
 class EventQuery(Query):
     """Where the events begin."""
 
-    cursor = serializers.CharField(required=False, help_text="The id of the last event that was seen.")
-    tail = serializers.IntegerField(required=False, help_text="Messages in the first snapshot: 50, at most 200.")
+    cursor = serializers.CharField(required=False, help_text="The id of the last event that the client has seen.")
+    tail = serializers.IntegerField(required=False, help_text="Messages in the snapshot: 50 by default, at most 200.")
 
 
 class StreamingView(AgentsView):
     """A view with a streaming response."""
 
     def check_server(self, request: Request) -> None:
-        """Raise AsgiRequiredError where the server would block a thread for the whole response."""
+        """Raise AsgiRequiredError unless the server is an ASGI server; others would block a thread for the whole
+        response.
+        """
         if not hasattr(request._request, "scope"):
             raise AsgiRequiredError
 
     def stream(
         self, request: Request, thread: Thread, source: EventSource, headers: Mapping[str, str] | None = None
     ) -> HttpResponseBase:
-        """Return the response that streams what the source yields about the thread."""
-        # Daphne writes the body of a HEAD too, into what the client takes for its next response.
+        """Return a response that streams the source's events about the thread."""
+        # Daphne sends a body even after a HEAD, and the client would take the body for its next response.
         if request.method == "HEAD":
             return head_of_stream(headers)
         is_row = isinstance(request.user, get_user_model())
@@ -94,7 +96,8 @@ class StreamingView(AgentsView):
 
     def stream_answer(self, request: Request, streamed: StreamedAnswer) -> HttpResponseBase:
         """Return the response that streams an answer."""
-        # The AI SDK does not say its version; a client may, and else the project's setting holds for all clients.
+        # The AI SDK does not send its version. A client may send it in this header; otherwise, the project's setting
+        # applies.
         text = request.headers.get("X-AI-SDK-Version", "").partition(".")[0].strip()
         major = text if text.isascii() and text.isdigit() and len(text) < 4 else config().ai_sdk_dialect
         answer_stream = AnswerStream(
@@ -130,7 +133,9 @@ class ChatView(StreamingView):
         ],
     )
     def post(self, request: Request, agent: str | None = None) -> HttpResponseBase:
-        """Send, edit, regenerate or answer calls, and follow the answer until the client has to act."""
+        """Send or edit a message, regenerate an answer, or answer tool calls. The response streams the answer until the
+        client has to act.
+        """
         self.check_server(request)
         return self.stream_answer(request, Chat(request, agent=agent).execute())
 
@@ -140,9 +145,10 @@ class ChatStreamView(StreamingView):
 
     @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
-        """Replay the current answer from its start and continue with it; 204 where there is none."""
+        """Stream the current answer from its start, and continue with it. The response is 204 if there is none."""
         self.check_server(request)
-        # useChat with ``resume`` asks on mounting, for a chat without a message too, and shows any error to the user.
+        # useChat with ``resume`` sends this request when it is mounted, also for a chat without messages, and shows any
+        # error to the user.
         try:
             thread = public_thread(request, thread_id, "view")
         except ThreadNotFoundError:
@@ -159,8 +165,8 @@ class ChatStopView(AgentsView):
 
     @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
-        """Stop the run, and end the responses that stream it. A stop that names another answer than the last one comes
-        too late and does nothing.
+        """Stop the run, and end the responses that stream it. Nothing is stopped if the request names another answer
+        than the last one, because that answer is over.
         """
         thread = self.thread(request, thread_id)
         body = StopQuery.of(request)
@@ -184,17 +190,19 @@ class EventsView(StreamingView):
         raises=[AsgiRequiredError],
     )
     def get(self, request: Request, thread_id: str) -> HttpResponseBase:
-        """Send the frames of the websocket: a snapshot, or what is new since the cursor, and then every change."""
+        """Stream the frames of the websocket: first a snapshot, or what is new since the cursor, and then every
+        change.
+        """
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # Browsers send this header when they reconnect, with the URL of the first connection, whose cursor is older.
+        # Browsers send this header when they reconnect. They use the first connection's URL, whose cursor is older.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:
             cursor = None if position is None else cursor_of(position)
         except InvalidCursorError:
-            # An EventSource gives up for good after an error, so an unusable header counts as none.
+            # An EventSource never reconnects after an error response, so an invalid header is ignored.
             if not last:
                 raise
             cursor = None
@@ -203,13 +211,16 @@ class EventsView(StreamingView):
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Whether the stream may go on: it ends with the sign-in that it came by, or with the right to see the thread."""
+    """Return whether the stream may go on. It must stop once its user is signed out, or may no longer see the
+    thread.
+    """
     user = sign_in.user_now()
     if user is None:
         return False
     request.user = user
     try:
-        # By its primary key: by its text the user's own new thread of the same client_id might be found.
+        # Look the thread up by its primary key: by the id from the URL, another thread of the user with the same
+        # client_id could be found.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

@@ -1,4 +1,4 @@
-"""Receive and serve files over HTTP: size-limited on the way in, safe for browsers on the way out."""
+"""Receive and serve files over HTTP. Uploads are limited in size, and downloads are safe for browsers."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from durable_agents.models import Attachment
 from durable_agents.policies import owner_and_scope, public_agents, public_attachment
 
 ENVELOPE_BYTES = 64 * 1024
-"""Bytes that may surround the file in the body of an upload."""
+"""How many bytes the body of an upload may have in addition to the file."""
 BLOCK_BYTES = 256 * 1024
 _HEADERS = {
-    "Cache-Control": "private, no-cache",  # the caller may lose the right to see it: browsers ask again each time
+    "Cache-Control": "private, no-cache",  # browsers ask again each time, because the caller may lose access
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
@@ -56,12 +56,12 @@ class AttachmentListView(AgentsView):
         raises=[TooLargeError, UnsupportedMediaTypeError],
     )
     def post(self, request: Request) -> Response:
-        """Upload a file, in the field `file` of a multipart form. Send it within a day, as a part of a message:
-        `{"type": "file", "mediaType": ..., "url": ...}`. Its type is detected from its content.
+        """Upload a file, in the field `file` of a multipart form. Send the file within a day, as a part of a message:
+        `{"type": "file", "mediaType": ..., "url": ...}`. The type of the file is detected from its content.
         """
         if not public_agents(request, "send"):
             raise PermissionDeniedError("There is no agent that you may send files to.")
-        # Reading FILES reads the body, so that the meter knows its size.
+        # Accessing FILES reads the body. Only then does the meter know the size.
         uploads = request.FILES
         if self.meter.is_exceeded:
             raise self.meter.error()
@@ -77,8 +77,9 @@ class AttachmentListView(AgentsView):
         return Response(serializers.attachment_json(row), status=status.HTTP_201_CREATED)
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
-        """Return the request, with a limit to the size of its files."""
-        # A handler has no effect once the body was read, and REST framework's CSRF check reads it.
+        """Return the request, with a limit on the size of its files."""
+        # The handler is added here, because REST framework's CSRF check may read the body, and later handlers have no
+        # effect.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
         request.upload_handlers.insert(0, self.meter)
         return super().initialize_request(request, *args, **kwargs)
@@ -87,7 +88,7 @@ class AttachmentListView(AgentsView):
         """Refuse a body whose declared length is too large, without reading it."""
         try:
             announced_bytes = int(request.META.get("CONTENT_LENGTH") or 0)
-        except ValueError:  # servers pass a strange length on as it came
+        except ValueError:  # servers pass on an invalid length unchanged
             announced_bytes = 0
         if announced_bytes > self.meter.max_bytes + ENVELOPE_BYTES:
             raise self.meter.error()
@@ -104,7 +105,7 @@ class _Meter(FileUploadHandler):
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether it has stopped the upload."""
+        """Whether the files are larger than allowed."""
         return self.read_bytes > self.max_bytes
 
     def error(self) -> TooLargeError:
@@ -112,7 +113,7 @@ class _Meter(FileUploadHandler):
         return TooLargeError(f"The file has more than {self.max_bytes} bytes.")
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
-        """Pass a chunk on while there is room."""
+        """Pass the chunk on to the next handler, or stop the upload if the files are too large."""
         self.read_bytes += len(raw_data)
         if self.is_exceeded:
             raise StopUpload(connection_reset=True)  # otherwise Django reads the rest of the body to discard it
@@ -123,7 +124,7 @@ class _Meter(FileUploadHandler):
 
 
 class AttachmentView(AgentsView):
-    """One of these files, or one that a message carries."""
+    """A file that was uploaded, or that a message contains."""
 
     @Operation(
         operation_id="getAttachment",
@@ -132,15 +133,17 @@ class AttachmentView(AgentsView):
         raises=[AttachmentNotFoundError],
     )
     def get(self, request: Request, attachment_id: str) -> HttpResponseBase:
-        """Download a file: what you have uploaded and not sent, or what a thread has that you may view."""
+        """Download a file that you have uploaded but not sent, or a file of a thread that you may view."""
         row = public_attachment(request, attachment_id)
         etag = f'"{row.pk.hex}"'
-        # A stored file never changes, so a browser that has it only asks whether it may still show it.
+        # A stored file never changes, so a browser that has the file needs only the answer that the file may still be
+        # shown.
         response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
         if response is None:
             response = _Download.of(row)
             if request.method == "HEAD" and response.file_to_stream is not None:
-                # Closing the response instead would tell Django that the request is over, and close the connections.
+                # Only the file is closed. Closing the response would end the request for Django, and close the database
+                # connections.
                 response.file_to_stream.close()
                 response = HttpResponse(headers={**response.headers, "Content-Length": str(row.size)})
         for name, value in {**_HEADERS, "ETag": etag}.items():
@@ -149,14 +152,15 @@ class AttachmentView(AgentsView):
 
 
 class _Download(FileResponse):
-    """A file in pieces."""
+    """A response that sends a file in pieces."""
 
     block_size = BLOCK_BYTES
 
     @classmethod
     def of(cls, row: Attachment) -> _Download:
-        """Open the file of a row. Raises AttachmentNotFoundError where the storage does not have it."""
-        # Browsers show only types that cannot run anything: a page or an SVG would run on the project's origin.
+        """Open the file of a row. Raises AttachmentNotFoundError if the storage does not have the file."""
+        # Browsers may show only types that cannot run scripts: an HTML page or an SVG would run on the project's
+        # origin.
         media_type = row.media_type if is_shown(row.media_type) else "application/octet-stream"
         content_type = "text/plain; charset=utf-8" if media_type == "text/plain" else media_type
         try:
@@ -168,8 +172,8 @@ class _Download(FileResponse):
         return cls(stored, content_type=content_type, filename=row.filename or "file", as_attachment=is_bytes)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield its pieces."""
-        # Storages are synchronous. Under ASGI Django would read the whole file into memory before it sent any of it.
+        """Yield the pieces of the file."""
+        # Storages are synchronous. Under ASGI, Django would read the whole file into memory before sending any of it.
         pieces = iter(self)
         read = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
         while (piece := await read()) is not None:

@@ -20,7 +20,7 @@ from durable_agents.policies import may_connect, public_agents
 
 
 class AgentListView(AgentsView):
-    """The agents that one may talk to."""
+    """The agents that the caller may talk to."""
 
     @Operation(operation_id="listAgents", action="view", answers={200: Gives(shape=serializers.AgentJSON, paged=True)})
     def get(self, request: Request) -> Response:
@@ -30,16 +30,16 @@ class AgentListView(AgentsView):
 
 
 class TicketView(AgentsView):
-    """Passes for websockets."""
+    """Tickets for websockets."""
 
     @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=serializers.TicketJSON)})
     def post(self, request: Request) -> Response:
-        """Make a ticket for one websocket, for callers who sign in by a method that a browser's websocket cannot use.
-        The socket ends when the credential with which the ticket was fetched becomes invalid.
+        """Create a ticket for one websocket, for callers who sign in by a method that a browser's websocket cannot use.
+        The websocket is closed when the credential that fetched the ticket becomes invalid.
         """
         if not request.user.is_authenticated:
             raise NotAuthenticated()
-        # A ticket's row refers to a user; authentication of a project's own may return something else.
+        # A ticket's row refers to a user, but a project's own authentication class may return something else.
         if not isinstance(request.user, get_user_model()):
             raise PermissionDeniedError("Tickets are for users of this project; send your header with the websocket.")
         if not may_connect(request):
@@ -57,11 +57,11 @@ class SchemaView(AgentsView):
     schema = None
 
     def get(self, request: Request) -> HttpResponseBase:
-        """Return the schema of the endpoints where this project has mounted them; to browsers, as a page."""
+        """Return the schema of the endpoints as this project has mounted them. Browsers get an HTML page."""
         from durable_agents.api.openapi.schema import openapi  # noqa: PLC0415 - an extra
 
         document = openapi(request)
         response = page_response(request, document) if wants_page(request) else Response(document)
-        # Else a cache would give the page to a program, or the document to a browser.
+        # Otherwise, a cache could return the page to a program, or the document to a browser.
         patch_vary_headers(response, ["Accept"])
         return response

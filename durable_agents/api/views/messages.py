@@ -45,8 +45,9 @@ class MessageListView(AgentsView):
         },
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """List the messages, oldest first, queued ones last; with streams=1 the open stream is folded in, and
-        `stream` says which and how far."""
+        """List the messages, oldest first, queued messages last. With streams=1, the answer that is being written is
+        included, and `stream` says which stream it comes from and how much of it is included.
+        """
         thread = self.thread(request, thread_id)
         query = MessageQuery.of(request)
         with_stream = query.get("streams", False)
@@ -55,8 +56,8 @@ class MessageListView(AgentsView):
         page = BY_TURN.page(after_position(listed, query.get("after")), request)
         if not with_stream:
             return Response(page.envelope(ui_messages(page.rows)))
-        # The messages as the thread was at its rev: a step that is committed between two of these queries would else
-        # be shown as committed and as the open stream.
+        # Read the messages as of the thread's rev. Otherwise, a step that is committed between two of these queries
+        # would be shown twice: as a committed step and as the open stream.
         messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
         return Response(page.envelope(messages) | {"stream": asdict(entry) if entry else None})
 
@@ -99,7 +100,7 @@ class MessageView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError],
     )
     def put(self, request: Request, thread_id: str, message_id: str) -> Response:
-        """Replace a user's message and have it answered; later messages are no longer shown."""
+        """Replace a user's message and answer it again; later messages are no longer shown."""
         thread = self.thread(request, thread_id)
         body = NewWords.of(request)
         message = lifecycle.edit_message(
@@ -126,7 +127,7 @@ class RegenerateView(AgentsView):
         raises=[AgentNotFoundError, MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Answer a question once more; the old answer, and what came after it, are no longer shown."""
+        """Answer a question again; the old answer and all later messages are no longer shown."""
         thread = self.thread(request, thread_id)
         message_id = Regeneration.of(request).get("message_id")
         answer = lifecycle.regenerate(thread, message_id, by=self.actor(request, thread))

@@ -36,7 +36,7 @@ class ThreadListView(AgentsView):
         answers={200: Gives(shape=serializers.ThreadJSON, paged=True)},
     )
     def get(self, request: Request) -> Response:
-        """List the caller's threads, the last changed first."""
+        """List the caller's threads, most recently changed first."""
         page = LAST_CHANGED_FIRST.page(ThreadFilters.apply(request, public_threads(request)), request)
         return Response(page.envelope(serializers.threads_json(page.rows)))
 
@@ -49,7 +49,9 @@ class ThreadListView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadNotFoundError],
     )
     def post(self, request: Request) -> Response:
-        """Create a thread, with its first message or empty. A known client_id returns its thread (200)."""
+        """Create a thread, with or without its first message. If a thread with the client_id exists, return that thread
+        (200).
+        """
         body = NewThread.of(request)
         agent = public_agent(request, body["agent"], "create")
         owner, scope = owner_and_scope(request)
@@ -65,7 +67,7 @@ class ThreadListView(AgentsView):
             context=policy().context(request),
             by=self.actor(request),
         )
-        # A known thread may be one that the policy does not show: then it is answered as unknown.
+        # An existing thread may be one that the policy does not show; it is then answered as unknown.
         shown = public_thread(request, thread.pk, "view")
         return _thread_response(shown, status=status.HTTP_201_CREATED if created else status.HTTP_200_OK)
 
@@ -80,7 +82,7 @@ class ThreadView(AgentsView):
 
     @Operation(operation_id="updateThread", action="edit", body=ThreadChanges, answers={200: _A_THREAD})
     def patch(self, request: Request, thread_id: str) -> Response:
-        """Change title, metadata (as a whole) or whether the thread is archived."""
+        """Change the title, the metadata (as a whole), or whether the thread is archived."""
         thread = self.thread(request, thread_id)
         changes = ThreadChanges.of(request)
         changed = lifecycle.edit_thread(
@@ -94,7 +96,7 @@ class ThreadView(AgentsView):
 
     @Operation(operation_id="deleteThread", action="delete", answers={204: None})
     def delete(self, request: Request, thread_id: str) -> Response:
-        """Delete a thread with everything that belongs to it; a current run ends."""
+        """Delete a thread with everything that belongs to it; a run in progress ends."""
         thread = self.thread(request, thread_id)
         lifecycle.delete_thread(thread, by=self.actor(request, thread))
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -111,7 +113,7 @@ class ForkView(AgentsView):
         raises=[MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Create a thread of the caller's with a copy of this one's history, whole or up to a message."""
+        """Create a thread for the caller with a copy of this thread's history, in full or up to a message."""
         thread = self.thread(request, thread_id)
         owner, scope = owner_and_scope(request)
         fork = lifecycle.fork_thread(
@@ -131,7 +133,7 @@ class StopView(AgentsView):
 
     @Operation(operation_id="stopThread", action="stop", answers={200: _A_THREAD})
     def post(self, request: Request, thread_id: str) -> Response:
-        """Stop the run; what was written so far is kept. At rest, nothing happens."""
+        """Stop the run; the content written so far is kept. Nothing happens if the thread is at rest."""
         thread = self.thread(request, thread_id)
         return _thread_response(lifecycle.stop_thread(thread, by=self.actor(request, thread)))
 
@@ -148,7 +150,7 @@ class ResumeView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Continue a thread at rest, with a new message or by retrying what stopped or failed."""
+        """Continue a thread at rest, with a new message or by retrying what was stopped or failed."""
         thread = self.thread(request, thread_id)
         prompt = Continuation.of(request).get("prompt")
         return _thread_response(lifecycle.resume_thread(thread, prompt, by=self.actor(request, thread)))
@@ -164,7 +166,9 @@ class UsageView(AgentsView):
         answers={200: Gives(shape=serializers.ThreadUsageJSON)},
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """Return the usage of the thread in all, by model and for each attempt; failed and stopped attempts count."""
+        """Return the usage of the thread: in total, by model and for each attempt. Failed and stopped attempts
+        count.
+        """
         thread = self.thread(request, thread_id)
         page = BY_NUMBER.page(attempts(thread), request)
         details = {
@@ -181,7 +185,7 @@ class ExportView(AgentsView):
 
     @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=serializers.ExportJSON)})
     def get(self, request: Request, thread_id: str) -> Response:
-        """Export everything in the thread that belongs to the person, as a file."""
+        """Export everything in the thread that belongs to its user, as a file."""
         exported = export_thread(self.thread(request, thread_id), include_system=False)
         filename = f"thread-{exported['thread']['id']}.json"
         return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})

@@ -53,7 +53,7 @@ class ToolCallListView(AgentsView):
 
 
 class ToolResultView(AgentsView):
-    """Adds the result of a call from outside."""
+    """Adds the result of a deferred or client call."""
 
     @Operation(
         operation_id="addToolResult",
@@ -71,7 +71,7 @@ class ToolResultView(AgentsView):
 
 
 class ToolErrorView(AgentsView):
-    """Adds the error of a call from outside."""
+    """Adds the error of a deferred or client call."""
 
     @Operation(
         operation_id="addToolError", action="add_tool_result", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED
@@ -121,7 +121,7 @@ class RejectView(AgentsView):
 
 
 class ToolTimeoutView(AgentsView):
-    """How long an open call may take."""
+    """Changes how long an open call may take."""
 
     @Operation(
         operation_id="setToolCallTimeout",
