@@ -3,6 +3,7 @@ and SQLite does not wait for the disk.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -15,9 +16,12 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
     from django.contrib.auth.models import Permission
     from django.contrib.contenttypes.management import create_contenttypes
     from django.contrib.contenttypes.models import ContentType
+    from django.db import DatabaseError
     from django.db.models.signals import post_migrate
 
-    with django_db_blocker.unblock():
+    stored: list[tuple[Any, list[Any]]] = []
+    # pytest-django creates no database where no collected test is marked to use it.
+    with django_db_blocker.unblock(), suppress(DatabaseError):
         stored = [(model, list(model.objects.all())) for model in (ContentType, Permission)]
 
     def restore(using: str, **_: Any) -> None:
