@@ -383,17 +383,16 @@ def test_the_door_of_each_agent_is_told_with_the_reason(settings):
     with opened(name="odd", model="bedrock/x"):
         texts = [finding["text"] for finding in examine().by_area["models"]]
     assert any(text.startswith("The direct door calls the models of ") and "tested" in text for text in texts)
-    assert "litellm calls model 'bedrock/x' of agent 'odd': provider 'bedrock' is not in its table." in texts
+    reason = "provider 'bedrock' is not in the direct door's table."
+    assert f"litellm calls model 'bedrock/x' of agent 'odd': {reason}" in texts
 
 
 def test_an_agent_that_the_direct_door_cannot_serve_is_an_error(settings):
     settings.DURABLE_AGENTS = {"MODEL_DOOR": "direct"}
     with opened(name="odd", model="bedrock/x"):
         levels = {finding["text"]: finding["level"] for finding in examine().by_area["models"]}
-    text = (
-        "The direct model door does not call model 'bedrock/x' of agent 'odd': provider 'bedrock' is not in its table."
-    )
-    assert levels[text] == "error"
+    reason = "provider 'bedrock' is not in the direct door's table."
+    assert levels[f"The direct model door does not call model 'bedrock/x' of agent 'odd': {reason}"] == "error"
 
 
 def test_a_project_without_agents_is_told(monkeypatch):

@@ -1,1 +1,4 @@
-"""The door that calls providers itself over HTTP: those that speak OpenAI's chat-completions format, and Anthropic."""
+"""The direct model door: it calls the HTTP API of a provider itself, without litellm.
+
+It supports Anthropic, and the providers that speak OpenAI's chat-completions format.
+"""

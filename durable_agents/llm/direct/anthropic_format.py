@@ -1,7 +1,7 @@
-"""Anthropic's messages format: the body of a request, and the events of a streamed answer.
+"""Anthropic's messages format: build the body of a request, and read the events of a streamed answer.
 
-Format: docs.anthropic.com/en/api/messages and .../messages-streaming. Requests are what litellm makes of the same
-history, so that a thread may change between the doors.
+Format: docs.anthropic.com/en/api/messages and .../messages-streaming. Each request equals the one that litellm builds
+from the same history, so that a thread can switch between direct calls and litellm.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from durable_agents.parts import parse_arguments
 
 PATH = "/v1/messages"
 VERSION = "2023-06-01"
-"""Of the header ``anthropic-version``, which every request has to have."""
+"""Value of the header ``anthropic-version``, which every request must have."""
 DEFAULT_MAX_TOKENS = 4096
-"""For a model that is not in litellm's list; and what an answer may have beside its thoughts."""
+"""The ``max_tokens`` for a model that is not in litellm's list. With a thinking budget, this many tokens are added to
+the budget.
+"""
 BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
-"""Tokens of thought by ``reasoning_effort``, for models that take a budget."""
+"""The thinking budget in tokens for each ``reasoning_effort``, for models that take a budget."""
 _HOSTED = ("web_search_",)
-"""Types of tools that Anthropic runs and that need no header of their own."""
+"""Prefixes of the types of tools that Anthropic runs itself and that need no extra header."""
 
 
 def is_hosted(tool: Mapping[str, Any]) -> bool:
-    """Return whether Anthropic runs the tool, and takes its definition as it is."""
+    """Return whether Anthropic runs the tool itself. The definition of such a tool is sent unchanged."""
     return str(tool.get("type")).startswith(_HOSTED)
 
 
@@ -52,10 +54,13 @@ def body(
     tools: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the body of a request for a model, whose provider knows it by this name."""
+    """Return the body of a request.
+
+    ``model`` is the model's full name in litellm's list; ``name`` is the name that the provider uses.
+    """
     later = [message for message in messages if message["role"] != "system"]
     turns: list[dict[str, Any]] = []
-    for message in later:  # those of the user and of the model have to take turns; results are the user's
+    for message in later:  # turns of the user and of the model must alternate; tool results are the user's
         role = "assistant" if message["role"] == "assistant" else "user"
         blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
         if turns and turns[-1]["role"] == role:
@@ -67,7 +72,7 @@ def body(
         made["system"] = system
     if tools:
         made["tools"] = [dict(tool) if is_hosted(tool) else _tool(tool["function"]) for tool in tools]
-    elif any(message.get("tool_calls") for message in later):  # else Anthropic refuses the history
+    elif any(message.get("tool_calls") for message in later):  # Anthropic refuses calls if there are no tools
         made["tools"] = [_tool(_NO_TOOL)]
     return made | _settings(model, settings)
 
@@ -80,7 +85,9 @@ _NO_TOOL = {
 
 
 def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings as Anthropic takes them. ``max_tokens`` has to be named; the limit of the model is."""
+    """Return the settings in Anthropic's form. Anthropic requires ``max_tokens``: if that setting is missing, the value
+    is the model's limit, or the thinking budget plus ``DEFAULT_MAX_TOKENS``.
+    """
     made = {name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in given}
     if stop := given.get("stop"):
         made["stop_sequences"] = [stop] if isinstance(stop, str) else stop
@@ -102,7 +109,7 @@ def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def thinks_adaptively(model: str) -> bool:
-    """Return whether the model decides by itself how much it thinks."""
+    """Return whether the model decides for itself how much to think."""
     return bool(listed(model).get("supports_adaptive_thinking"))
 
 
@@ -155,7 +162,7 @@ def _model_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 EMPTY = "[System: Empty message content sanitised to satisfy protocol]"
-"""Stands for a text without characters, which Anthropic refuses; litellm's words."""
+"""Replaces a text that is empty or only white space, which Anthropic refuses. litellm uses the same words."""
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -166,11 +173,11 @@ def _text(text: str) -> dict[str, Any]:
 
 
 class MessagesReader:
-    """Reads the events of one answer."""
+    """A reader of the events of one answer."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.word = ""
-        """The stop reason as the provider sent it; empty until then."""
+        """The stop reason as the provider sent it; empty if the provider has not sent one yet."""
         self.is_done = False
         self._answer = AnswerEvents(request)
         self._model = request.model
@@ -178,10 +185,10 @@ class MessagesReader:
         self._content = ContentBlocks()
         self._signatures: dict[int, str] = {}
         self._inputs: dict[int, str] = {}
-        """Arguments of calls that came as a whole with their beginning; pieces replace them."""
+        """Complete arguments that arrived at the start of a call. They are dropped if pieces of arguments follow."""
 
     def events(self, event: Mapping[str, Any]) -> list[ModelEvent]:
-        """Return the events of one event."""
+        """Return the model events for one of the provider's events."""
         kind = event.get("type")
         if kind == "content_block_delta":
             self._content.take(event)
@@ -206,7 +213,7 @@ class MessagesReader:
         return []
 
     def end(self) -> list[ModelEvent]:
-        """Return the last events of the answer. Raises ModelError if it is not complete."""
+        """Return the last events of the answer. Raise ModelError if the answer is not complete."""
         usage = self._usage
         read, created = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
         tokens = Tokens(
@@ -250,7 +257,9 @@ class MessagesReader:
         return []
 
     def _count(self, usage: Any) -> None:
-        """Take over counts that grow: they come at the beginning, and some or all of them again at the end."""
+        """Update the token counts. The provider sends counts at the start of the answer, and some of them again at the
+        end. A smaller count does not replace a larger one.
+        """
         for name, value in (usage or {}).items():
             known = self._usage.get(name)
             if value is not None and not (isinstance(known, int) and isinstance(value, int) and value < known):

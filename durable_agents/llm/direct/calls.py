@@ -1,4 +1,7 @@
-"""Decide whether a request is one that the direct door can make, and build it."""
+"""Decide whether a model call can be sent straight to the provider, without litellm, and build the HTTP request.
+
+The table in ``providers`` lists the providers, settings and message parts that such direct calls support.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,18 @@ CONNECT_SECONDS = 10.0
 
 
 class NotDirectError(Exception):
-    """The direct door does not make this call; the text says why."""
+    """The call needs litellm; the text gives the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The provider of a model, and the model's name there."""
+    """The provider of a model, and the name that the provider uses for the model."""
 
     name: str
     provider: Provider
     model: str
     settings: Mapping[str, str]
-    """The settings that it takes, with their names on the wire."""
+    """The settings that the model takes, each with the name of its field in the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,49 +54,54 @@ class Call:
     body: Mapping[str, Any]
     connect_seconds: float
     read_seconds: float | None
-    """How long the server may be silent."""
+    """How long the server may be silent; None for no limit."""
 
 
 def target_of(model: str) -> Target:
-    """Return where calls of the model go. Raises NotDirectError for a provider or model that is not in the table."""
+    """Return the provider of the model and the settings for calls. Raise NotDirectError if the provider or the model is
+    not in the table.
+    """
     name, _, rest = model.partition("/")
     if not rest:
         name, rest = str(listed(model).get("litellm_provider", "")), model
     provider = PROVIDERS.get(name)
     if provider is None:
-        raise NotDirectError(f"provider {name!r} is not in its table" if name else "it does not know the provider")
+        reason = f"provider {name!r} is not in the direct door's table" if name else "the provider is unknown"
+        raise NotDirectError(reason)
     if listed(model).get("mode", "chat") != "chat":
         raise NotDirectError(f"model {rest!r} is not called through chat completions")
     settings = openai_settings(rest, is_listed=bool(listed(model))) if name == "openai" else provider.settings
     if settings is None:
-        raise NotDirectError(f"model {rest!r} has rules of its own")
+        raise NotDirectError(f"model {rest!r} has special rules, which only litellm knows")
     return Target(name=name, provider=provider, model=rest, settings=settings)
 
 
 def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Target:
-    """Return where calls of the model go. Raises NotDirectError if the provider, a setting or a tool is not in the
-    table.
+    """Return the provider of the model and the settings for calls. Raise NotDirectError if the provider, the model, a
+    setting or a tool is not in the table.
     """
     target = target_of(model)
     given = {name for name, value in settings.items() if value is not None}
     unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
     unknown |= set(_refused_values(target, model, settings))
     headers = {name.lower() for given in _given_headers(settings) for name in given}
-    if "authorization" in headers:  # litellm prefers it to the key with some providers, and the key with others
-        raise NotDirectError("a header Authorization is not in its table")
+    if "authorization" in headers:  # with some providers litellm prefers the header to the key, with others the key
+        raise NotDirectError("the direct door does not take an Authorization header")
     if unknown:
-        raise NotDirectError(f"the settings {', '.join(sorted(unknown))} are not in its table for {target.name!r}")
+        names = ", ".join(sorted(unknown))
+        raise NotDirectError(f"the settings {names} are not in the direct door's table for {target.name!r}")
     for tool in tools:
         if tool.get("type") != "function" and not (
             target.provider.format == "anthropic" and anthropic_format.is_hosted(tool)
         ):
-            raise NotDirectError(f"tools of type {tool.get('type')!r} are not in its table for {target.name!r}")
+            kind = tool.get("type")
+            raise NotDirectError(f"tools of type {kind!r} are not in the direct door's table for {target.name!r}")
     return target
 
 
 def call_of(request: ModelRequest) -> Call:
-    """Return the HTTP request for a model call. Raises NotDirectError as ``check`` does, or for a part of a message
-    that is not in the table, and ModelError without a key or an address.
+    """Return the HTTP request for a model call. Raise NotDirectError as ``check`` does, and also if a part of a message
+    is not in the table. Raise ModelError if the key or the address is missing.
     """
     settings: dict[str, Any] = {name: value for name, value in request.settings.items() if value is not None}
     target = check(request.model, settings, request.tools)
@@ -105,11 +113,11 @@ def call_of(request: ModelRequest) -> Call:
         messages[-1]["prefix"] = True
     for message in messages:
         if (part := _unknown_part(message, target.provider)) is not None:
-            raise NotDirectError(f"{part} is not in its table for {target.name!r}")
+            raise NotDirectError(f"{part} is not in the direct door's table for {target.name!r}")
     if target.name == "moonshot" and listed(request.model).get("supports_reasoning"):
         for message in messages:
             if message.get("tool_calls") and not message.get("reasoning_content"):
-                message["reasoning_content"] = " "  # its thinking models refuse calls without
+                message["reasoning_content"] = " "  # Moonshot's thinking models refuse tool calls without this field
     fields = {wire: settings[name] for name, wire in target.settings.items() if name in settings}
     if target.provider.format == "anthropic":
         path = anthropic_format.PATH
@@ -132,7 +140,7 @@ def call_of(request: ModelRequest) -> Call:
 
 
 def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the settings whose values litellm translates in ways that are not repeated here."""
+    """Yield the settings whose values litellm translates in a way that this package does not implement."""
     if target.provider.format != "anthropic":
         if target.name == "mistral" and settings.get("tool_choice") not in (None, "auto", "none"):
             yield "tool_choice"
@@ -151,18 +159,18 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
         yield "reasoning_effort"
     if is_adaptive:
         yield from {"temperature", "top_p", "top_k"} & settings.keys()
-    if "extra_body" in settings:  # litellm sends it as a field of that name
+    if "extra_body" in settings:  # litellm sends Anthropic a field named extra_body
         yield "extra_body"
 
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "prefix"})
 _OWN_FIELDS = {"openai": frozenset({"reasoning_content"}), "anthropic": frozenset({"thinking_blocks"})}
-"""Fields that a model's own provider wants back."""
+"""Fields with a model's reasoning, which its provider wants back, for each format."""
 
 
 def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
-    """Return what of the message is not in the table, in words; None if all of it is."""
+    """Return a description of something in the message that is not in the table; None if there is nothing."""
     role, content = message["role"], message.get("content")
     if role not in _ROLES:
         return f"the role {role!r}"
@@ -172,7 +180,7 @@ def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
     if content is None or isinstance(content, str) or is_own_blocks:
         return None
     if role != "user" or not isinstance(content, list):
-        return f"a content of role {role!r} that is no text"
+        return f"content of role {role!r} that is not a text"
     parts = (part for part in content if not _is_known_part(part, provider))
     return next((f"a part of type {part.get('type')!r}" for part in parts), None)
 
@@ -183,7 +191,7 @@ def _is_known_part(part: Mapping[str, Any], provider: Provider) -> bool:
         return False
     if kind == "text" or provider.format != "anthropic":
         return True
-    value = part[kind]  # a file has to be embedded; its address alone is not in the table
+    value = part[kind]  # Anthropic's blocks can be built from embedded files only, not from URLs
     url = value.get("url") or value.get("file_data") if isinstance(value, Mapping) else value
     return isinstance(url, str) and url.startswith("data:") and ";base64," in url
 

@@ -1,4 +1,4 @@
-"""Call models directly: read their server-sent events with aiohttp, and litellm's list of prices as data."""
+"""Call the HTTP APIs of providers with aiohttp, without litellm, and read their server-sent events."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from durable_agents.llm.usage_estimate import estimated_tokens
 from durable_agents.redaction import remember
 
 SENT_STATUS = 500
-"""Status of an error within an answer that began with 200; the error's own code may say more."""
+"""The status that stands for an error within an answer that began with status 200. The error's own code may be more
+specific.
+"""
 
 
 class DirectDoor:
-    """Model calls over HTTP to the providers in ``providers``."""
+    """The model door that calls the HTTP APIs of the providers in ``providers`` itself, without litellm."""
 
     def prepare(self) -> None:
         """See ModelDoor. Imports the HTTP client and reads litellm's list of models."""
@@ -36,7 +38,7 @@ class DirectDoor:
         listed("")
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
+        """See ModelDoor. The connection is closed when the iteration ends, even if it ends early."""
         remember(request.settings)
         try:
             call = call_of(request)
@@ -48,13 +50,15 @@ class DirectDoor:
                 yield event
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """See ModelDoor. Uses the length of the texts and litellm's installed price list."""
+        """See ModelDoor. The estimate is based on the length of the texts and on litellm's installed price list."""
         input_tokens, output_tokens = estimated_tokens(request, answered)
         cost = estimated_cost(request.model, input_tokens=input_tokens, output_tokens=output_tokens)
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
-        """See ModelDoor. Uses litellm's list of models; a model that thinks first begins its answer anew."""
+        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings let the model
+        think, because a model that thinks first starts its answer again.
+        """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
         return bool(listed(model).get("supports_assistant_prefill"))
@@ -68,7 +72,7 @@ _Reader = ChatReader | MessagesReader
 
 
 async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEvent]:
-    """Make the call and yield its events. Raises ModelError."""
+    """Make the call and yield its events. Raise ModelError if the call fails."""
     reader = MessagesReader(request) if call.target.provider.format == "anthropic" else ChatReader(request)
     signals = Signals()
     try:
@@ -76,7 +80,7 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
             async for event in events:
                 yield event
     except Exception as error:
-        # The provider had already marked the end of the answer; only what may follow it, such as usage, is missing.
+        # The provider had already marked the end of the answer. Only later data, such as the usage, may be missing.
         if not (reader.word and not signals.error and is_of_connection(error)):
             raise _told(error, signals) from error
     if signals.error:
@@ -86,7 +90,7 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
 
 
 async def _events(call: Call, reader: _Reader, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield all events but the last ones, until the answer is over or is an error."""
+    """Yield the events of the answer, without those of ``reader.end()``. Stop early if the provider sends an error."""
     stream = EventStream(signals.note_error)
     limits = bounded(read_seconds=call.read_seconds, call_seconds=config().model_call_seconds, signals=signals)
     async with limits, http.answer_to(call) as response:

@@ -1,6 +1,4 @@
-"""Make HTTP requests with one kept aiohttp session per event loop, through the proxies and with the certificates that
-the environment names.
-"""
+"""Make HTTP requests with one aiohttp session per event loop. The environment may name proxies and certificates."""
 
 from __future__ import annotations
 
@@ -24,15 +22,17 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_ERROR_BYTES = 100_000
-"""What is read of the body of a refusal."""
+"""At most this many bytes of the body of an error response are used."""
 MAX_HEADER_BYTES = 65_536
-"""Providers behind several gateways send long ones."""
+"""The longest header that is accepted. Providers behind several gateways send long headers."""
 DRAIN_SECONDS = 0.05
-"""How long an answer that has come to its end is waited for to be over, so that its connection can be used again."""
+"""How long to wait for the end of the response when the answer is complete. The connection can be used again only if
+the response was read to its end.
+"""
 
 
 class ProviderError(Exception):
-    """The provider has refused a request, or has sent an error in its answer; the text is its own."""
+    """The provider has refused a request, or has sent an error within an answer."""
 
     def __init__(self, text: str, *, status_code: int, headers: object = None) -> None:
         super().__init__(text)
@@ -45,11 +45,11 @@ _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] =
 
 @contextlib.asynccontextmanager
 async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
-    """Make the request and yield its answer, whose status is a success. Raises ProviderError for any other.
+    """Make the request and yield the response. Raise ProviderError if the status is not a success.
 
-    At the end of the block the connection is closed, unless the whole answer was read.
+    At the end of the block the connection is closed, unless the whole response was read.
     """
-    import aiohttp  # noqa: PLC0415 - only processes that call models load it
+    import aiohttp  # noqa: PLC0415 - only processes that call models load aiohttp
 
     response = await _session().post(
         call.url,
@@ -57,18 +57,18 @@ async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers=call.headers,
         proxy=proxy_for(call.url),
         timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_seconds),
-        allow_redirects=False,  # keys go to the configured host, and to no other
+        allow_redirects=False,  # an API key must only be sent to the configured host
     )
     try:
         if not 200 <= response.status < 300:
             raise await _refusal(response)
         yield response
     finally:
-        response.close()  # does nothing to a connection that is back in the pool
+        response.close()  # has no effect if the connection is already back in the pool
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
-    """Read the end of an answer that has nothing more to say."""
+    """Read the rest of a response whose answer is complete, for at most ``DRAIN_SECONDS``."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in response.content.iter_any():
@@ -76,16 +76,16 @@ async def drain(response: aiohttp.ClientResponse) -> None:
 
 
 async def close() -> None:
-    """Close the session of the running loop."""
+    """Close the session of the running event loop."""
     session = _sessions.pop(asyncio.get_running_loop(), None)
     if session is not None:
         await session.close()
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for this address: ``HTTPS_PROXY``, ``NO_PROXY`` and the others.
+    """Return the proxy that the environment names for this URL (``HTTPS_PROXY``, ``NO_PROXY`` and the like), or None.
 
-    aiohttp would take passwords from ``~/.netrc`` too if it was told to look by itself, in place of the key.
+    aiohttp could read these variables itself, but would then also send passwords from ``~/.netrc`` in place of the key.
     """
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -96,7 +96,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _session() -> aiohttp.ClientSession:
-    import aiohttp  # noqa: PLC0415 - as above
+    import aiohttp  # noqa: PLC0415 - only processes that call models load aiohttp
 
     loop = asyncio.get_running_loop()
     session = _sessions.get(loop)
@@ -113,7 +113,9 @@ def _session() -> aiohttp.ClientSession:
 
 
 def _certificates() -> ssl.SSLContext:
-    """Trust the certificates in ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``, else those of certifi, as litellm does."""
+    """Return an SSL context that trusts the certificates in ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``. If neither is set,
+    the context trusts the certificates of certifi, as litellm does.
+    """
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     if not file and not folder and importlib.util.find_spec("certifi") is not None:
         file = str(importlib.import_module("certifi").where())
@@ -122,7 +124,7 @@ def _certificates() -> ssl.SSLContext:
 
 @functools.cache
 def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Parsing the usual 140 certificates takes tens of milliseconds."""
+    """Return an SSL context. It is cached, because parsing the usual 140 certificates takes tens of milliseconds."""
     return ssl.create_default_context(cafile=file or None, capath=folder or None)
 
 

@@ -1,6 +1,6 @@
-"""OpenAI's chat-completions format: the body of a request, and the events of a streamed answer.
+"""OpenAI's chat-completions format: build the body of a request, and read the chunks of a streamed answer.
 
-Format: platform.openai.com/docs/api-reference/chat, and the deviations of other servers that ``chunk_shapes`` knows.
+Format: platform.openai.com/docs/api-reference/chat. ``chunk_shapes`` handles the deviations of other servers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def body(
     provider: Provider, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the body of a request, without the settings."""
-    # Some servers refuse null for a text that a message with calls has not.
+    # A message with tool calls may have no text, and some servers refuse null as a text.
     full = [{name: value for name, value in message.items() if value is not None} for message in messages]
     made = {"model": model, "messages": full, "stream": True, **_plain(provider.body)}
     if tools:
@@ -45,13 +45,13 @@ def _without(schema: Any, names: frozenset[str]) -> Any:
 
 
 class ChatReader:
-    """Reads the chunks of one answer."""
+    """A reader of the chunks of one answer."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.word = ""
-        """The finish reason as the provider sent it; empty until then."""
+        """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.is_done = False
-        """The stream says it, with ``[DONE]``."""
+        """Always False: the end of this format is ``[DONE]``, which ``EventStream`` recognises."""
         self._answer = AnswerEvents(request)
         self._model = request.model
         self._usage: Mapping[str, Any] | None = None
@@ -71,16 +71,16 @@ class ChatReader:
             return []
         content = delta.get("content")
         if content and isinstance(content, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-            return self._answer.of_text(content)  # most chunks of most answers
+            return self._answer.of_text(content)  # a shortcut for most chunks of most answers
         said = self._said(delta)
         listed, only = delta.get("tool_calls"), delta.get("function_call")
         calls = [_call_delta(call) for call in listed if call] if isinstance(listed, list) else []
-        if isinstance(only, dict):  # the older form, for one call
+        if isinstance(only, dict):  # an older field of the format, for a single call
             calls.append(_call_delta({"index": 0, "function": only}))
         return self._answer.of(said, calls) if said or calls else []
 
     def end(self) -> list[ModelEvent]:
-        """Return the last events of the answer. Raises ModelError if it is not complete."""
+        """Return the last events of the answer. Raise ModelError if the answer is not complete."""
         if self._usage is None:
             return self._answer.end(self.word, usage=None)
         usage = self._usage
@@ -88,12 +88,12 @@ class ChatReader:
         outputs = usage.get("completion_tokens_details") or {}
         read, written = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
         reasoning = outputs.get("reasoning_tokens") or 0
-        if reasoning and usage.get("total_tokens") == read + written + reasoning:  # xAI counts them apart
-            written += reasoning
+        if reasoning and usage.get("total_tokens") == read + written + reasoning:
+            written += reasoning  # xAI does not include reasoning tokens in the output tokens
         tokens = Tokens(
             input=read,
             output=written,
-            cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,  # the latter: DeepSeek
+            cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,  # the latter is DeepSeek's
             cache_write=inputs.get("cache_write_tokens") or usage.get("cache_creation_input_tokens") or 0,
             reasoning=reasoning,
         )

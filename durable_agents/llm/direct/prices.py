@@ -1,4 +1,4 @@
-"""The price of a call by litellm's list, from the token counts that its provider reported."""
+"""Compute the price of a call from litellm's price list and the token counts that the provider reported."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ _TIERS = (
     (200_000, "_above_200k_tokens"),
     (128_000, "_above_128k_tokens"),
 )
-"""Input tokens above which all tokens of a call cost more, with the ends of the names of those prices."""
+"""Each number of input tokens above which all tokens of a call cost more, with the suffix of the names of the higher
+prices.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The token counts of one call; the input includes what was cached, and the output what was thought."""
+    """The token counts of one call. ``input`` includes ``cached`` and ``cache_write``; ``output`` includes
+    ``reasoning``.
+    """
 
     input: int
     output: int
     cached: int = 0
     cache_write: int = 0
     cache_write_1h: int = 0
-    """How many of ``cache_write`` are kept for an hour, which costs more."""
+    """How many of the ``cache_write`` tokens are cached for an hour, which costs more."""
     reasoning: int = 0
 
 
 def priced(model: str, tokens: Tokens) -> ModelUsage:
-    """Return the usage with its price."""
+    """Return the usage of a call of this model, with the price."""
     return ModelUsage(
         input_tokens=tokens.input,
         output_tokens=tokens.output,

@@ -1,10 +1,11 @@
-"""The table of the providers that are called directly: addresses, keys, and the settings that each one takes.
+"""The table of providers that are called directly, without litellm: addresses, keys, and the settings that each takes.
 
-It says what litellm does with the same model and settings; a provider, setting or part that is not here is left to
-litellm. Sources, in November 2026: litellm's ``get_llm_provider_logic.py`` and ``llms/*/chat/transformation.py``, and
-the API references of the providers (platform.openai.com, docs.anthropic.com, docs.mistral.ai, console.groq.com,
-api-docs.deepseek.com, openrouter.ai/docs, docs.x.ai, docs.vllm.ai, docs.together.ai, platform.moonshot.ai,
-inference-docs.cerebras.ai, lmstudio.ai/docs). ``tests/llm`` compares both doors request by request.
+A direct call sends the same request that litellm would send for the same model and settings. Calls with a provider,
+setting or message part that is not in the table are left to litellm. Sources, in November 2026: litellm's
+``get_llm_provider_logic.py`` and ``llms/*/chat/transformation.py``, and the API references of the providers
+(platform.openai.com, docs.anthropic.com, docs.mistral.ai, console.groq.com, api-docs.deepseek.com, openrouter.ai/docs,
+docs.x.ai, docs.vllm.ai, docs.together.ai, platform.moonshot.ai, inference-docs.cerebras.ai, lmstudio.ai/docs).
+``tests/llm`` compares the direct requests with litellm's.
 """
 
 from __future__ import annotations
@@ -16,29 +17,33 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 NO_KEY = "fake-api-key"
-"""Sent to servers that need no key: some refuse a request without the header."""
+"""The key that is sent to servers that need none, because some of them refuse a request without the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provider:
-    """How one provider is called."""
+    """The address, keys, settings and format of one provider."""
 
     base_url: str = ""
-    """The address that is used if neither a setting nor a variable names one; empty if the project has to name it."""
+    """The address that is used if neither a setting nor an environment variable gives one. If this is empty, the
+    project must give an address.
+    """
     base_variables: tuple[str, ...]
     key_variables: tuple[str, ...]
     settings: Mapping[str, str]
-    """The settings that it takes, with their names on the wire."""
+    """The settings that the provider takes, each with the name of its field in the request."""
     format: Literal["openai", "anthropic"] = "openai"
     needs_key: bool = True
     parts: frozenset[str] = frozenset()
-    """Types of the parts of a user's message that it takes, if the message is not one text."""
+    """The types of parts that the provider takes in a user's message, if the message is a list of parts."""
     body: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of every request."""
+    """Fields that every request contains."""
     headers: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
-    """Headers of every request: the variables that hold the value, and the value without them; none if empty."""
+    """Headers of every request. For each header: the environment variables that may contain its value, and the default.
+    A header without a value is not sent.
+    """
     refused_schema_keys: frozenset[str] = frozenset()
-    """Keys of a tool's JSON schema that it refuses."""
+    """Keys of a tool's JSON schema that the provider refuses; they are left out of the request."""
 
 
 def _names(text: str, **renamed: str) -> Mapping[str, str]:
@@ -166,13 +171,13 @@ PROVIDERS: Mapping[str, Provider] = {
 TRANSPORT_SETTINGS = frozenset(
     {"api_base", "base_url", "api_key", "timeout", "extra_headers", "headers", "extra_body", "organization"}
 )
-"""Settings of every provider that are not fields of a request's body."""
+"""Settings that every provider takes and that are not fields of the request's body."""
 OVERRIDDEN_SETTINGS = frozenset({"stream", "stream_options", "max_retries", "num_retries"})
-"""Settings that this package decides on."""
+"""Settings whose values this package chooses itself."""
 
 _REASONS = re.compile(r"gpt-5(?![0-9])")
 _OF_RESPONSES_API = re.compile(r"^responses/|gpt-5\.[4-9]|gpt-[6-9]|codex|-pro\b|deep-research")
-"""Models of OpenAI's that litellm calls through the Responses API, some only with tools."""
+"""Models of OpenAI that litellm calls through the Responses API, some of them only in requests with tools."""
 _OF_OTHER_RULES = re.compile(r"^o\d|search|audio|realtime|gpt-5-chat|image|^ft:")
 _REASONING_SETTINGS = _names(
     "max_completion_tokens seed n tool_choice response_format reasoning_effort service_tier store prompt_cache_key "
@@ -184,7 +189,8 @@ _REASONING_SETTINGS = _names(
 def openai_settings(name: str, *, is_listed: bool) -> Mapping[str, str] | None:
     """Return the settings that this model of the provider ``openai`` takes; None if its calls are left to litellm.
 
-    ``is_listed`` says whether litellm's list has it; any other model is some server's that speaks the format.
+    ``is_listed`` says whether the model is in litellm's list. A model that is not in the list belongs to another server
+    that speaks OpenAI's format.
     """
     if _OF_RESPONSES_API.search(name) or _OF_OTHER_RULES.search(name):
         return None

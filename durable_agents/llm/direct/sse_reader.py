@@ -1,4 +1,4 @@
-"""Read server-sent events whose data is JSON, as the bytes of an answer arrive."""
+"""Parse server-sent events with JSON data while the bytes of an answer arrive."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from durable_agents.llm.keep_alive_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTE
 from durable_agents.redaction import redacted
 
 _parse = json.JSONDecoder().raw_decode
-"""Without the checks of ``json.loads`` and its searches for white space, which take as long as a token itself."""
+"""A faster ``json.loads``: the checks and searches for white space of ``json.loads`` take as long as parsing the JSON
+of one token.
+"""
 
 
 class EventStream:
-    """Turns bytes into the JSON objects of events, without those that only keep the connection alive.
+    """A parser that turns bytes into the JSON objects of events, and drops events that only keep the connection alive.
 
-    Some servers end an event with each line of data, others only with a blank line: a line that is JSON is an event.
+    Some servers end an event with each line of data, others only with a blank line. A line that is complete JSON is
+    therefore one event.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -27,15 +30,15 @@ class EventStream:
         self._begun = b""
         self._is_first = True
         self._may_halve = False
-        """Whether the last byte was a carriage return, of which a line feed may be the second half."""
+        """Whether the last byte was a carriage return, so that a line feed would belong to the same line end."""
         self._name = b""
         self._pending = b""
-        """Data that is no JSON yet: the next line may complete it."""
+        """Data that is not complete JSON; the next line may complete it."""
         self._other = b""
-        """The beginning of a body that has no events: an error, where the server has sent JSON with status 200."""
+        """The beginning of a body without events. Such a body may be an error that was sent as JSON with status 200."""
 
     def feed(self, received: bytes) -> list[dict[str, Any]]:
-        """Return the objects that these bytes complete. Raises ModelError for garbled data."""
+        """Return the objects that these bytes complete. Raise ModelError if the data of an event is not JSON."""
         if self._is_first:
             received, self._is_first = (self._begun + received).removeprefix(BYTE_ORDER_MARK), False
             if BYTE_ORDER_MARK.startswith(received):
@@ -58,7 +61,9 @@ class EventStream:
         return found
 
     def close(self) -> list[dict[str, Any]]:
-        """Return the object in a last line without its end, if there is one; note an error that is the whole body."""
+        """Return the object in the last line, if that line has no line end. Pass a body without events to
+        ``note_error``. Raise ModelError if the last event is not JSON.
+        """
         found = self.feed(b"\n\n") if self._begun else []
         if self._pending:
             self._end_event()
@@ -66,7 +71,7 @@ class EventStream:
         return found
 
     def _value(self, data: bytes) -> dict[str, Any] | None:
-        if b"error" in data or b"base_resp" in data:  # spares the other chunks from being parsed twice
+        if b"error" in data or b"base_resp" in data:  # so that other chunks are not parsed twice
             self._note_error(data)
         try:
             text = (self._pending + data if self._pending else data).decode().strip()
@@ -92,4 +97,4 @@ class EventStream:
         pending, self._pending, self._name = self._pending, b"", b""
         if pending:
             text = redacted(pending[:MAX_ERROR_BYTES].decode("utf-8", "replace"))[:80]
-            raise ModelError(ErrorKind.NETWORK, f"The stream contains what is no JSON: {text!r}.", retryable=True)
+            raise ModelError(ErrorKind.NETWORK, f"The stream contains data that is not JSON: {text!r}.", retryable=True)
