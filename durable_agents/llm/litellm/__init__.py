@@ -1,1 +1,4 @@
-"""The models behind litellm, and what is repaired around it. Only this package imports litellm."""
+"""The model door that calls providers through litellm, and the repairs that litellm needs.
+
+Only this package imports litellm.
+"""

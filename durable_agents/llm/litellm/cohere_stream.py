@@ -1,7 +1,7 @@
-"""Let litellm read the server-sent events of Cohere's v2.
+"""Make litellm read the server-sent events of version 2 of Cohere's API.
 
-litellm takes each of their lines for JSON, and expects most facts in other places
-(docs.cohere.com/reference/chat-stream).
+litellm parses every line of these events as JSON, although some lines are not JSON, and it looks for most values in the
+wrong places (docs.cohere.com/reference/chat-stream).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Source(Protocol):
 def repair_source(source: Source) -> None:
     """Make litellm read lines and events with the functions of this module."""
     source.chunk_parser = chunk_of
-    # The parser is looked up at each line, since whoever inspects chunks replaces it after this. litellm passes the
-    # line by the name ``chunk``.
+    # The lambda looks up the parser for each line, because ``Wire`` replaces the parser later. litellm passes the line
+    # as the keyword argument ``chunk``.
     source.convert_str_chunk_to_generic_chunk = lambda chunk: source.chunk_parser(event_of(chunk))
 
 
 def event_of(line: str | bytes) -> Event:
-    """Return the event of a line; an empty one for the lines of names, blank lines and ``[DONE]``."""
+    """Return the event in a line. The event is empty for a line with an event's name, a blank line and ``[DONE]``."""
     text = line.decode() if isinstance(line, bytes) else line
     data = text.removeprefix("data:").strip()
     if not data or data == "[DONE]" or data.startswith("event:"):
@@ -41,7 +41,7 @@ def event_of(line: str | bytes) -> Event:
 
 
 def chunk_of(chunk: Event) -> Event:
-    """Return the event in the form in which litellm passes on chunks of any provider."""
+    """Return the event in the form that litellm uses for the chunks of all providers."""
     kind, delta, index = chunk.get("type"), chunk.get("delta"), chunk.get("index") or 0
     made: Event = {"text": "", "tool_use": None, "is_finished": False, "finish_reason": "", "usage": None}
     made["index"] = index

@@ -1,4 +1,4 @@
-"""Turn the deltas of litellm's chunks into events."""
+"""Turn the deltas in litellm's chunks into this package's events."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from durable_agents.llm.types import ModelEvent, ReasoningDelta, ReasoningHidden
 
 
 class Function(Protocol):
-    """Name and arguments of a call, or a piece of them."""
+    """The name and arguments of a tool call, or pieces of them."""
 
     name: str | None
     arguments: str | None
 
 
 class Call(Protocol):
-    """A delta of a call."""
+    """A delta of a tool call."""
 
     index: int | None
     id: str | None
@@ -26,31 +26,31 @@ class Call(Protocol):
 
 
 class Delta(Protocol):
-    """What every delta of litellm's has; the fields of some providers may be missing."""
+    """The fields that every delta from litellm has. Some providers send more fields."""
 
     content: str | None
     tool_calls: Sequence[Call] | None
 
 
 class Choice(Protocol):
-    """One of the answers; only one is ever asked for."""
+    """One of several alternative answers. Only the first is used."""
 
     delta: Delta
 
 
 class Chunk(Protocol):
-    """A chunk of an answer."""
+    """A chunk of an answer from litellm."""
 
     choices: Sequence[Choice]
 
 
 def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
-    """Return reasoning, text and their signatures."""
+    """Return the events for the reasoning, the text and their signatures."""
     events: list[ModelEvent] = []
     google = (getattr(delta, "provider_specific_fields", None) or {}).get("thought_signatures")
     if reasoning := getattr(delta, "reasoning_content", None):
         events.append(ReasoningDelta(text=reasoning))
-    # Anthropic's: litellm gives a signature with the whole of its block, and redacted thoughts as they come.
+    # Anthropic: litellm sends a signature together with its complete block, and redacted reasoning as it arrives.
     for block in () if google else getattr(delta, "thinking_blocks", None) or ():
         if block["type"] == "redacted_thinking":
             events.append(ReasoningHidden(metadata={"anthropic": {"redactedData": block["data"]}}))
@@ -58,14 +58,14 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
             events.append(ReasoningSigned(metadata={"anthropic": {"signature": block["signature"]}}))
     if delta.content:
         events.append(TextDelta(text=delta.content))
-    # Google's signature of a text: those of tool calls are in the ids of the calls, where litellm puts them.
+    # This is Google's signature of a text. litellm puts the signatures of tool calls into the ids of the calls.
     if google and not delta.tool_calls:
         events.append(TextSigned(metadata={"google": {"thoughtSignature": google[-1]}}))
     return events
 
 
 def call_deltas(delta: Delta) -> list[CallDelta]:
-    """Return the deltas of calls; ``function_call`` is the older form of OpenAI's format, for one call."""
+    """Return the deltas of tool calls. ``function_call`` is an older field of OpenAI's format, for a single call."""
     deltas = [
         CallDelta(
             index=NO_INDEX if call.index is None else call.index,

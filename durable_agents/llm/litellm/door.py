@@ -1,4 +1,4 @@
-"""Call litellm's asynchronous streaming, close its connections, and avoid the CPU time that it spends on logging."""
+"""Stream model calls through litellm, close its connections, and avoid the CPU time that it spends on its own logs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from durable_agents.llm.usage_estimate import estimated_tokens
 from durable_agents.redaction import remember
 
 DISCARD_PORT = 9
-"""A port without a server (RFC 863's service is long gone): a connection is refused at once."""
+"""A port on which no server listens, so that a connection is refused at once (RFC 863's service is no longer used)."""
 
 
 class LiteLLMDoor:
-    """Model calls through litellm's asynchronous streaming."""
+    """The model door that calls providers through litellm's asynchronous streaming."""
 
     def prepare(self) -> None:
-        """Import litellm without letting it contact its vendor, and load what its first call would load."""
+        """Import litellm without letting it contact its vendor, and load the modules that its first call would load."""
         _warm()
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """See ModelDoor. The connection is closed whenever the iteration ends, early or not."""
+        """See ModelDoor. The connection is closed when the iteration ends, even if it ends early."""
         library()
         remember(request.settings)
         reading, signals = Reading(request), Signals()
@@ -48,21 +48,27 @@ class LiteLLMDoor:
             raise model_error(error, sent=signals.error) from error
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """See ModelDoor. Uses the length of the texts and litellm's installed price list."""
+        """See ModelDoor. The estimate is based on the length of the texts and on litellm's installed price list."""
         input_tokens, output_tokens = estimated_tokens(request, answered)
         cost = estimated_cost(request.model, input_tokens=input_tokens, output_tokens=output_tokens)
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """See ModelDoor. Uses litellm's list of models; a model that thinks first begins its answer anew."""
+        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings let the model
+        think, because a model that thinks first starts its answer again.
+        """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
         return is_known_to(model, "supports_assistant_prefill")
 
     async def aclose(self) -> None:
-        """See ModelDoor. litellm would give a closed client to the next loop that happens to get the same address."""
+        """See ModelDoor. litellm's cache of clients is emptied too, because a later event loop with the same memory
+        address would otherwise get a closed client.
+        """
         if not library.cache_info().currsize:
-            return  # nothing to close; importing litellm here, without its flags, would download its price list
+            # There is nothing to close. Importing litellm here, without the flags that ``library`` sets, would make
+            # litellm download its price list.
+            return
         cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await cleanup.close_litellm_async_clients()
         library().in_memory_llm_clients_cache.flush_cache()
@@ -73,8 +79,8 @@ class LiteLLMDoor:
 
 @cache
 def _warm() -> None:
-    """Make one call that is refused at once, on a loop of its own: only then do litellm and the openai package import a
-    fifth of their modules, and detect the platform. No thread is left behind.
+    """Make one call that is refused at once, on a separate event loop. litellm and the openai package import a fifth of
+    their modules, and detect the platform, only at the first call. No thread is left behind.
     """
     settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
     request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
@@ -102,7 +108,7 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
             async for event in events:
                 yield event
     except Exception as error:
-        # The provider had already marked the end of the answer; only what may follow it, such as usage, is missing.
+        # The provider had already marked the end of the answer. Only later data, such as the usage, may be missing.
         if not (reading.wire.word and not signals.error and is_of_connection(error)):
             raise
     for event in reading.end():
@@ -110,7 +116,9 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
 
 
 async def _received(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield all events of the response except the final ones. Close its connection, however the iteration ends."""
+    """Yield the events of the response without those of ``reading.end()``. Close the connection at the end, even after
+    an error.
+    """
     response = reading.response = await library().acompletion(**arguments)
     reading.wire.watch(response)
     try:
@@ -127,17 +135,17 @@ async def _received(arguments: Mapping[str, object], reading: Reading, signals: 
 
 
 class _SourceEnded(BaseException):
-    """The provider has sent everything. litellm does not catch this exception, and so skips the work that it would do
-    for its own logs.
+    """The provider has sent everything. litellm does not catch this exception, and therefore skips the work for its own
+    logs.
     """
 
 
 class _Source:
-    """The source from which litellm reads a provider's chunks, without two of its costs, a third of all CPU time of a
-    call.
+    """A wrapper of the source from which litellm reads a provider's chunks. It avoids two costs that take a third of
+    the CPU time of a call.
 
-    litellm asks for a new iterator at every chunk, and openai's answer is a generator that is left behind each time; at
-    the end it builds the whole answer once more, in threads, for callbacks that are not registered.
+    litellm asks the source for a new iterator at every chunk, and openai's response then creates a generator each time.
+    At the end, litellm builds the whole answer again, in threads, for callbacks that are not registered.
     """
 
     def __init__(self, source: AsyncIterator[object]) -> None:
@@ -157,8 +165,8 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Once the first chunk is there, read the rest through ``_Source``, unless the project uses litellm's logs: its
-    callbacks get whole answers.
+    """Make litellm read the remaining chunks through ``_Source``, once the first chunk has arrived. Do nothing if the
+    project uses litellm's logs, because their callbacks get whole answers.
     """
     source = getattr(response, "completion_stream", None)
     if not isinstance(source, AsyncIterator) or isinstance(source, _Source):

@@ -1,4 +1,4 @@
-"""Import litellm late, because that is slow, and keep it from contacting any server but the configured provider."""
+"""Import litellm late, because the import is slow, and let litellm contact only the configured provider."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ TALKATIVE = ("LiteLLM", "openai._base_client", "httpx")
 """Loggers that write the arguments of a call at DEBUG."""
 
 SIGNS_IN_WHEN_ASKED = frozenset({"github_copilot", "chatgpt"})
-"""Providers whose device login litellm starts as soon as one of their models is looked up, without a call (litellm:
-``PROVIDERS_THAT_AUTHENTICATE_ON_PROVIDER_INFO``).
+"""Providers for which litellm starts a device login as soon as one of their models is looked up, before any call
+(litellm: ``PROVIDERS_THAT_AUTHENTICATE_ON_PROVIDER_INFO``).
 """
 
 
 ModelInfo = dict[str, str | float | None]
-"""What litellm knows of a model."""
+"""litellm's data about a model."""
 
 
 @cache
 def library() -> Any:
-    """Return litellm, set up to open no connection at import, to print nothing, and to look up no models over the
-    network.
+    """Return litellm, configured so that it opens no connection at import, prints nothing, and looks up no models over
+    the network.
     """
-    # Override the environment: calls must not be reported to anyone but the provider.
+    # These override the environment, because litellm must not contact any server but the provider.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     litellm: Any = importlib.import_module("litellm")
-    litellm.disable_hf_tokenizer_download = True  # else it downloads for llama-2, llama-3, command-r, replicate
+    litellm.disable_hf_tokenizer_download = True  # for llama-2, llama-3, command-r, replicate
     avoid_look_ups()
     listen()
     litellm.suppress_debug_info = True
@@ -49,9 +49,11 @@ def library() -> Any:
 
 
 def avoid_look_ups() -> None:
-    """Replace litellm's look-ups of a model's data and prompt template, before and after every call of some providers:
-    blocking requests to huggingface.co, or to the default address of a local server, although the call goes elsewhere.
-    Each replacement returns what litellm assumes when the request fails.
+    """Replace the functions with which litellm looks up a model's data and prompt template.
+
+    For some providers, litellm does this before and after every call. It makes blocking requests to huggingface.co, or
+    to the default address of a local server even if the call has another address. Each replacement returns the value
+    that litellm uses when such a request fails.
     """
 
     def no_template(hf_model_name: str) -> dict[str, str]:
@@ -61,7 +63,7 @@ def avoid_look_ups() -> None:
         return {"status": "failure"}
 
     def some_size(data: str) -> tuple[int, int]:
-        # litellm would download an image to count its tokens, after a call without usage.
+        # After a call without usage, litellm would download an image to count its tokens.
         return 1024, 1024
 
     def no_limit(model_name: str) -> None:
@@ -92,7 +94,7 @@ def avoid_look_ups() -> None:
 
 
 def is_known_to(model: str, ability: str) -> bool:
-    """Whether the model has this ability according to litellm's list of models; False for a model not in the list."""
+    """Return whether the model has this ability in litellm's list of models; False for a model not in the list."""
     try:
         return bool(library().get_model_info(model).get(ability))
     except Exception:
@@ -100,8 +102,8 @@ def is_known_to(model: str, ability: str) -> bool:
 
 
 def cost_of(model: str, **usage: object) -> Decimal | None:
-    """Return the price by litellm's list, for what ``litellm.cost_per_token`` takes; None for a model that is not in
-    the list.
+    """Return the price in US dollars from litellm's list, or None for a model that is not in the list. ``usage`` can be
+    any arguments of ``litellm.cost_per_token``.
     """
     if provider_of(model) in SIGNS_IN_WHEN_ASKED:
         return None
@@ -113,8 +115,8 @@ def cost_of(model: str, **usage: object) -> Decimal | None:
 
 
 def problem_with(model: str) -> str:
-    """Return what prevents this model from being called, as far as litellm knows without a request; or an empty
-    text.
+    """Return a problem that prevents calls of this model, or an empty text. Only problems that litellm finds without a
+    request are reported.
     """
     if provider_of(model) in SIGNS_IN_WHEN_ASKED:
         return ""

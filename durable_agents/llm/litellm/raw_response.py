@@ -1,4 +1,4 @@
-"""Read a provider's response before litellm does: keep what litellm loses, and repair what litellm cannot parse."""
+"""Read a provider's chunks before litellm does: keep data that litellm loses, and repair data that it cannot parse."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from durable_agents.llm.litellm import cohere_stream
 
 
 class Stream(Protocol):
-    """The fields of litellm's response that are replaced. A response may have one, both or none of them."""
+    """The fields of litellm's response that this module replaces. A response may have one of them, both or none."""
 
     completion_stream: object
     make_call: Callable[..., Awaitable[object]] | None
 
 
 class Wire:
-    """What one response has contained so far."""
+    """The facts that the chunks of one response have shown so far."""
 
     def __init__(self) -> None:
         self.word = ""
-        """The finish reason as the provider sent it; empty until then."""
+        """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.has_ends = False
-        """Whether its format always marks the end of an answer, so that a missing mark means that it was cut."""
+        """Whether the response's format always marks the end of an answer, so that an unmarked answer was cut off."""
         self.refused = False
         """Whether the model sent a refusal."""
         self.content = ContentBlocks()
-        """The content of an answer of Anthropic's: it goes back unchanged after a pause."""
+        """The content of an answer from Anthropic. After a pause, this content is sent back unchanged."""
 
     def watch(self, response: Stream) -> None:
-        """Look at every chunk of litellm's response from now on. Call it before the first one."""
+        """Inspect every chunk of litellm's response. Call this before the first chunk is read."""
         if getattr(response, "completion_stream", None) is not None:
             response.completion_stream = self._watched(response.completion_stream)
-        # Some providers are called only when the first chunk is read.
+        # litellm calls some providers only when the first chunk is read.
         make_call: Callable[..., Awaitable[object]] | None = getattr(response, "make_call", None)
         if make_call is None:
             return
@@ -55,8 +55,8 @@ class Wire:
         response.make_call = watched
 
     def _watched(self, source: object) -> object:
-        """Return the source of chunks so that each chunk is inspected as early as possible: when litellm parses a dict
-        or else when it reads from another library.
+        """Make ``see`` inspect every chunk of the source before litellm uses the chunk. If litellm has a parser for the
+        chunks of this source, replace the parser and return the source. Otherwise return a wrapper of the source.
         """
         if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
@@ -64,7 +64,7 @@ class Wire:
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:
-            # Bedrock's source is a generator of a decoder, which only the generator's own frame refers to.
+            # Bedrock's source is a generator, and only the frame of the generator refers to the decoder that parses.
             owner, name = frame.f_locals.get("self"), "_chunk_parser"
         parse = getattr(owner, name, None)
         if not callable(parse):
@@ -80,7 +80,7 @@ class Wire:
         return source
 
     def see(self, chunk: object, *, mends: bool = True) -> None:
-        """Record what this chunk says about the answer's end; convert its deltas to the form that litellm reads."""
+        """Record whether this chunk ends the answer, and convert its deltas to the form that litellm reads."""
         for word in words_in(chunk):
             self.word = word
         is_openai, is_gemini = isinstance(get(chunk, "choices"), list), get(chunk, "candidates") is not None
@@ -98,8 +98,8 @@ class Wire:
 
 
 def repair_delta(delta: object) -> bool:
-    """Give the delta one text, one text of reasoning, and calls that are complete. Return whether it has a refusal,
-    which OpenAI's format keeps apart from text; it is made part of the text.
+    """Change the delta so that its text and its reasoning are strings and its tool calls have all fields. Append a
+    refusal, which has its own field in OpenAI's format, to the text. Return whether the delta contained a refusal.
     """
     content = get(delta, "content")
     text, refusal = texts(content), texts(get(delta, "refusal"))
@@ -125,7 +125,7 @@ def words_in(chunk: object) -> Iterator[str]:
         if is_word(word):
             yield told_word(word, native)
     yield from filter(is_word, (get(candidate, "finishReason") for candidate in items(chunk, "candidates")))  # Gemini
-    if get(get(chunk, "promptFeedback"), "blockReason"):  # Gemini: the question was refused, and nothing else comes
+    if get(get(chunk, "promptFeedback"), "blockReason"):  # Gemini refused the prompt and sends nothing else
         yield Ending.CONTENT_FILTER
     kind = get(chunk, "type")
     if kind in {"response.completed", "response.incomplete"}:  # OpenAI's Responses API
@@ -138,12 +138,14 @@ def words_in(chunk: object) -> Iterator[str]:
 
 
 _NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
-"""Anthropic, with ``delta``; Bedrock; Cohere, with ``delta``, and TGI, with ``details``; Ollama; Titan."""
+"""Names of the field with the finish reason. They belong, in this order, to Anthropic (in ``delta``); Bedrock; Cohere
+(in ``delta``) and TGI (in ``details``); Ollama; Titan.
+"""
 
 
 def give_code(error: object) -> None:
-    """Give an error in the stream a numeric ``code``, from which litellm derives its kind. OpenRouter sends names, such
-    as ``server_error``.
+    """Give an error in the stream a numeric ``code``, because litellm derives the class of the error from the code.
+    OpenRouter sends names instead, such as ``server_error``.
     """
     code = get(error, "code")
     if isinstance(error, dict) and not isinstance(code, int):
@@ -156,7 +158,7 @@ _STATUS = {"rate_limit_exceeded": 429, "insufficient_quota": 402, "context_lengt
 
 
 class _Seen:
-    """A source of chunks that inspects each one before passing it on."""
+    """A source of chunks that inspects each chunk before passing the chunk on."""
 
     def __init__(self, source: AsyncIterator[object], see: Callable[[object], None]) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Build the arguments of a litellm call, without those that the model would reject."""
+"""Build the arguments of a litellm call, and leave out arguments that the model would reject."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
 
 
 def arguments_of(request: ModelRequest) -> dict[str, object]:
-    """Return the arguments of ``litellm.acompletion`` by name. Of those set here, the request's settings may
-    override the timeout only.
+    """Return the keyword arguments of ``litellm.acompletion``. The request's settings can override the timeout, but no
+    other argument that is set here.
     """
     messages = [fitted(message, request.model) for message in request.messages]
     settings = request.settings
@@ -29,7 +29,7 @@ def arguments_of(request: ModelRequest) -> dict[str, object]:
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # The engine retries: each attempt is a row, and waits for as long as the provider asks.
+        # The engine retries instead of litellm: each attempt is a row, and waits as long as the provider asks.
         "max_retries": 0,
         "num_retries": 0,
         **({"tools": [dict(tool) for tool in request.tools]} if request.tools else {}),

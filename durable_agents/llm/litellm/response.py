@@ -1,4 +1,4 @@
-"""Read one response of litellm's."""
+"""Read one response from litellm."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from durable_agents.llm.types import ModelEvent, ModelRequest, ModelUsage
 
 
 class Usage(Protocol):
-    """Tokens as litellm counts them; the details of some providers may be missing."""
+    """The token counts in litellm's form. Some providers do not send the detailed counts."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
 
 
 class Response(Stream, Protocol):
-    """litellm's response: chunks, until it is closed."""
+    """litellm's response: an iterable of chunks, which must be closed."""
 
     def __aiter__(self) -> AsyncIterator[Chunk]: ...
 
@@ -28,13 +28,13 @@ class Response(Stream, Protocol):
 
 
 class Reading:
-    """Reads the response to one request."""
+    """A reader of the response to one request."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.request = request
         self.response: Response | None = None
         self.usage: Usage | None = None
-        """What the last chunk with a usage reported."""
+        """The usage in the last chunk that reported a usage."""
         self.wire = Wire()
         self.answer = AnswerEvents(request)
 
@@ -47,13 +47,13 @@ class Reading:
         return self.answer.of(thoughts_and_text(delta), call_deltas(delta))
 
     def end(self) -> list[ModelEvent]:
-        """Return the last events of a complete answer. Raises ModelError if it was cut or broken off, or is empty
-        without a reason.
+        """Return the last events of a complete answer. Raise ModelError if the answer was cut off, or if it is empty
+        without a known reason.
         """
         self.answer.refused = self.wire.refused
         word: str | None = self.wire.word
         if not word and not self.wire.has_ends:
-            # As litellm parsed it, unless litellm made it up.
+            # Use the reason that litellm received from the provider, not a reason that litellm made up.
             word = getattr(self.response, "received_finish_reason", None)
             word = word or getattr(self.response, "intermittent_finish_reason", None)
         usage = self._reported_usage()
@@ -61,22 +61,22 @@ class Reading:
         return self.answer.end(word, usage=counted, content=self.wire.content.whole())
 
     def _reported_usage(self) -> Usage | None:
-        """Return the usage that the provider sent, or None. It is read from the chunks that litellm keeps: if the
-        provider sent none, litellm counts tokens itself and does not say so.
+        """Return the usage that the provider sent, or None. The usage is read from the chunks that litellm keeps,
+        because litellm counts the tokens itself if the provider sent no usage, and does not mark such a count.
         """
         chunks = getattr(self.response, "chunks", None)
         if not chunks:
             return self.usage
         reporting = [chunk for chunk in chunks if getattr(chunk, "usage", None) is not None]
         if len(reporting) > 1:
-            # Anthropic reports the request's tokens and the answer's in different chunks; litellm adds them up.
+            # Anthropic reports the tokens of the request and of the answer in different chunks; litellm adds them up.
             reporting = [library().stream_chunk_builder(reporting)]
         usage: Usage | None = reporting[0].usage if reporting else None
         return usage
 
 
 def model_usage(usage: Usage, *, model: str) -> ModelUsage:
-    """Return a usage that litellm parsed, with its price."""
+    """Return the usage that litellm parsed, with the price in US dollars."""
     inputs = getattr(usage, "prompt_tokens_details", None)
     outputs = getattr(usage, "completion_tokens_details", None)
     return ModelUsage(
