@@ -1,8 +1,9 @@
-"""The only door to models: takes a history, yields this package's own events and errors, whatever the provider.
+"""Model calls. Other packages call models only through a model door, the class that calls the providers.
 
-``types`` has the types, ``provider_messages`` builds what a provider reads. ``litellm`` is the door to every provider;
-it imports the library only when a worker makes its first model call. ``direct`` calls some providers itself, and
-``auto_door`` chooses between the two.
+A model door takes a history, and yields this package's own events and errors for every provider. ``types`` has the
+interface (``ModelDoor``) and the other types; ``provider_messages`` builds the messages that a provider reads. The door
+in ``litellm`` calls every provider through that library, which it imports late. The door in ``direct`` calls the HTTP
+APIs of some providers itself. ``auto_door`` chooses between the two for each call.
 """
 
 from __future__ import annotations
@@ -66,32 +67,32 @@ DOORS: dict[str, type[AutoDoor | DirectDoor | LiteLLMDoor]] = {
     "direct": DirectDoor,
     "litellm": LiteLLMDoor,
 }
-"""Short names of the doors of this package."""
+"""The model doors of this package, by their short names."""
 
 _replacements: list[ModelDoor] = []
 
 
 def door() -> ModelDoor:
-    """Return the door to models: the configured one, unless ``door_replaced`` is active."""
+    """Return the model door in use. This is the configured door, unless ``door_replaced`` is active."""
     return _replacements[-1] if _replacements else configured_door()
 
 
 @cache
 def configured_door() -> ModelDoor:
-    """Return the door that ``DURABLE_AGENTS["MODEL_DOOR"]`` names, by a short name or the path of a class."""
+    """Return the model door that ``DURABLE_AGENTS["MODEL_DOOR"]`` names, by a short name or the path of a class."""
     name = config().model_door
     made: ModelDoor = DOORS[name]() if name in DOORS else import_string(name)()
     return made
 
 
 def calls_for_real() -> bool:
-    """Return whether the configured door is one of this package, which asks providers."""
+    """Return whether the configured model door belongs to this package, and therefore calls real providers."""
     return isinstance(configured_door(), tuple(DOORS.values()))
 
 
 @contextmanager
 def door_replaced(by: ModelDoor) -> Iterator[None]:
-    """Replace the configured door within the block, in this process; for tests."""
+    """Replace the configured model door within the block, in this process. This is meant for tests."""
     _replacements.append(by)
     try:
         yield

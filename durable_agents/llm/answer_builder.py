@@ -1,6 +1,6 @@
-"""Build the events of one answer: its calls in order, and an end that is reported only if the answer is complete.
+"""Build the events of one answer: emit the tool calls in order, and report the end only of a complete answer.
 
-A stream that ends without a finish reason of its provider was cut off, whatever the client library reports.
+An answer that ends without a finish reason from the provider was cut off, whatever the client library reports.
 """
 
 from __future__ import annotations
@@ -31,21 +31,23 @@ _REPORTED = {
     Ending.PAUSE: "pause",
     None: "other",
 }
-"""The finish reason to report for each ending; None stands for an unknown one."""
+"""The finish reason to report for each ending; None stands for an unknown ending."""
 
 
 MAX_REPEATS = 100
-"""How often a piece of text of more than two characters may come again at once, as with litellm."""
+"""The call fails if a piece of text longer than two characters is repeated this many times in a row. litellm has the
+same limit.
+"""
 
 
 class AnswerEvents:
-    """The events of the answer to one request."""
+    """A builder of the events of the answer to one request."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.request = request
         self.says_something = False
         self.refused = False
-        """Whether the model sent a refusal, which OpenAI's format keeps apart from text."""
+        """Whether the model sent a refusal, for which OpenAI's format has a separate field."""
         self._repeated = ""
         self._repeats = 0
         functions = [tool.get("function") or tool for tool in request.tools]
@@ -53,7 +55,7 @@ class AnswerEvents:
         self._calls = CallDeltas(known_names=frozenset(name for name in names if isinstance(name, str)))
 
     def of(self, said: Sequence[ModelEvent], calls: Sequence[CallDelta] = ()) -> list[ModelEvent]:
-        """Return the events of one chunk: what it says, and after that the deltas of its calls."""
+        """Return the events of one chunk: the text and reasoning in ``said``, then the events of the tool calls."""
         events: list[ModelEvent] = []
         if said:
             self._count_repeats(said[-1].text if isinstance(said[-1], TextDelta) else "")
@@ -63,7 +65,7 @@ class AnswerEvents:
         return self._noted(events)
 
     def of_text(self, text: str) -> list[ModelEvent]:
-        """Return the events of a chunk that has only a text."""
+        """Return the events of a chunk that contains only text."""
         said = TextDelta(text=text)
         if self._calls.calls:
             return self.of([said])
@@ -72,11 +74,12 @@ class AnswerEvents:
         return [said]
 
     def end(self, word: str | None, *, usage: ModelUsage | None, content: Sequence[Block] = ()) -> list[ModelEvent]:
-        """Return the last events of a complete answer, given the provider's finish reason, and the whole content in
-        Anthropic's format. Raises ModelError if the answer was cut or broken off, or is empty without a reason.
+        """Return the last events of a complete answer. ``word`` is the provider's finish reason; ``content`` is the
+        whole answer in Anthropic's format. Raise ModelError if the answer was cut off or failed, or if it is empty
+        without a known reason.
         """
         if word is None or not is_word(word):
-            raise ModelError(ErrorKind.NETWORK, "The stream ended without a finish reason: it was cut.", retryable=True)
+            raise ModelError(ErrorKind.NETWORK, "The stream was cut off: it has no finish reason.", retryable=True)
         ending = ending_of(word)
         if ending in {Ending.FAILED, Ending.REFUSED}:
             kind = ErrorKind.PROVIDER_5XX if ending is Ending.FAILED else ErrorKind.INVALID_REQUEST
@@ -91,13 +94,13 @@ class AnswerEvents:
         return [*last, Finished(finish_reason=_REPORTED[ending], usage=usage, model=self.request.model)]
 
     def _count_repeats(self, text: str) -> None:
-        """Raise if the model repeats one piece of text for ever."""
+        """Raise ModelError if the model keeps repeating the same piece of text."""
         if text != self._repeated or len(text) <= 2:
             self._repeated, self._repeats = text, 0
             return
         self._repeats += 1
         if self._repeats >= MAX_REPEATS:
-            raise ModelError(ErrorKind.PROVIDER_5XX, "The model repeats the same piece of text.", retryable=True)
+            raise ModelError(ErrorKind.PROVIDER_5XX, "The model keeps repeating the same text.", retryable=True)
 
     def _noted(self, events: list[ModelEvent]) -> list[ModelEvent]:
         if not self.says_something:
@@ -105,7 +108,7 @@ class AnswerEvents:
         return events
 
     def _refuse_silence(self, ending: Ending | None) -> None:
-        """Raise unless an answer with neither text nor call is acceptable."""
+        """Raise ModelError unless an answer with neither text nor a tool call is acceptable."""
         if ending is Ending.CONTENT_FILTER:
             raise ModelError(ErrorKind.CONTENT_POLICY, "The model declined to answer.", retryable=False)
         if ending is Ending.CONTEXT_WINDOW:
@@ -113,10 +116,8 @@ class AnswerEvents:
             raise ModelError(ErrorKind.CONTEXT_WINDOW_EXCEEDED, text, retryable=False)
         if ending is not None and (self.request.may_be_silent or ending is Ending.PAUSE):
             return
-        if ending is Ending.LENGTH:  # the next attempt would think for as long, and cost as much
-            text = (
-                "The model reached its limit of tokens before it said anything: raise max_tokens, or let it think less."
-            )
+        if ending is Ending.LENGTH:  # not retryable, because the next attempt would think as long and cost as much
+            text = "The model reached its token limit before it said anything. Raise max_tokens, or let it think less."
             raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False)
         raise ModelError(
             ErrorKind.PROVIDER_5XX, "The model answered with neither text nor a tool call.", retryable=True

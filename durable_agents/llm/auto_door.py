@@ -1,4 +1,7 @@
-"""Choose the door of each model call: the direct one, or litellm for what is not in its table or is set up there."""
+"""Choose for each model call whether to call the provider directly or through litellm.
+
+A call goes through litellm if the table of direct calls does not cover it, or if the project has configured litellm.
+"""
 
 from __future__ import annotations
 
@@ -33,27 +36,29 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""Globals of litellm that are empty, None or False unless a project has set them."""
+"""The names in ``_LISTS`` and ``_VALUES`` are globals of litellm that are empty, None or False unless a project has set
+them.
+"""
 _OWN_VARIABLES = frozenset(
     {
         *("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOG", "LITELLM_MODE"),
         *("LITELLM_DETAILED_TIMING", "LITELLM_DISABLE_LAZY_LOADING"),
     }
 )
-"""Environment variables of litellm's that do not change its calls."""
+"""Environment variables that litellm reads and that do not change its calls."""
 _VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
 _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
-"""Environment variables that only litellm reads, by their names and by their beginnings."""
+"""Names and prefixes of environment variables that only litellm reads."""
 
 
 class AutoDoor:
-    """The direct door for the calls in its table, litellm for all others."""
+    """The model door that calls providers directly where it can, and through litellm otherwise."""
 
     def __init__(self) -> None:
         self._direct, self._litellm = DirectDoor(), LiteLLMDoor()
 
     def prepare(self) -> None:
-        """See ModelDoor. litellm is imported if an agent needs it; else the first call that needs it imports it."""
+        """See ModelDoor. litellm is imported now if an agent needs it, otherwise at the first call that needs it."""
         self._direct.prepare()
         if any(
             reason_for_litellm(model, agent.model_settings, agent.provider_tools)
@@ -70,7 +75,7 @@ class AutoDoor:
         except NotDirectError:
             call = None
         if call is None and not library.cache_info().currsize:
-            await asyncio.to_thread(_load)  # takes seconds, in which the other calls of this loop go on
+            await asyncio.to_thread(_load)  # in a thread, since the import takes seconds
         stream = self._litellm.stream(request) if call is None else answered(request, call)
         async with contextlib.aclosing(stream) as events:
             async for event in events:
@@ -94,12 +99,12 @@ _loading = Lock()
 
 
 def _load() -> None:
-    with _loading:  # two threads would set it up twice
+    with _loading:  # otherwise two threads could set litellm up twice
         library()
 
 
 def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return why calls of this model go through litellm; empty if they go directly."""
+    """Return why calls of this model go through litellm; an empty text if they are direct calls."""
     if reason := how_litellm_is_set_up():
         return reason
     try:
@@ -110,13 +115,15 @@ def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[
 
 
 def how_litellm_is_set_up() -> str:
-    """Return what of litellm the project has set up, so that calls have to go through it; empty for nothing."""
+    """Return how the project has configured litellm, in which case every call must go through litellm. Return an empty
+    text if the project has not configured it.
+    """
     prefixed = {name for name in os.environ if name.startswith(_VARIABLE_PREFIXES)} - _OWN_VARIABLES
     found = [name for name in os.environ if name in _VARIABLES or name in prefixed]
-    litellm = sys.modules.get("litellm")  # None if nothing has imported it: then nothing is set there
+    litellm = sys.modules.get("litellm")  # None if it was not imported, so that no global can be set
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
-        # litellm itself adds "cache" with its first call of Gemini; a cache of a project is ``litellm.cache``.
+        # litellm itself adds "cache" to a list at its first call of Gemini. A project's cache is in ``litellm.cache``.
         if value and value != ["cache"]:
             found.append(f"litellm.{name}")
     if getattr(litellm, "ssl_verify", True) is not True:

@@ -1,9 +1,10 @@
-"""Assemble the tool calls of a step from the deltas of any server that speaks OpenAI's format, more or less.
+"""Assemble the tool calls of a step from the deltas of servers that follow OpenAI's format more or less closely.
 
-In OpenAI's own streams a call begins with its id and name at an index of its own, and its arguments follow in pieces
-at that index. Other servers give no index or the same one to every call, no id or the same one, the name after the id,
-in pieces or with every piece, and an empty object before the real arguments. litellm's ``stream_chunk_builder`` loses
-calls without ids and merges those that share an index.
+In OpenAI's own streams, each call has its own index. The first delta of a call has the id and the name; the arguments
+follow in pieces at the same index. Other servers deviate from this. They send no index, or the same index for all
+calls. They send no id, or the same id for all calls. They send the name after the id, in pieces, or again with every
+piece of the arguments. They send an empty object before the real arguments. litellm's ``stream_chunk_builder`` loses
+calls without ids and merges calls that share an index.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from durable_agents.parts import parse_arguments, says_nothing
 
 @dataclass(frozen=True, kw_only=True)
 class CallDelta:
-    """The fields of one delta of a call. An index below 0 means none; an empty text means that the field is missing."""
+    """The fields of one delta of a call. A missing index is below 0; any other missing field is an empty text."""
 
     index: int
     call_id: str = ""
@@ -27,7 +28,7 @@ class CallDelta:
 
 @dataclass(frozen=True)
 class ToolNames:
-    """Names of the tools that the model was given: they distinguish the pieces of one name from two names."""
+    """The names of the tools that the model was given. They show whether two pieces of text are one name or two."""
 
     known: Collection[str] = ()
 
@@ -35,11 +36,13 @@ class ToolNames:
         return name in self.known
 
     def has_beginning(self, text: str) -> bool:
-        """Return whether a name begins with this text."""
+        """Return whether a tool's name begins with this text."""
         return any(name.startswith(text) for name in self.known)
 
     def joined(self, name: str, more: str) -> str:
-        """Return the name with one more delta of it: a piece, or the whole name again."""
+        """Return the name of a call so far, updated by one more delta. A delta that repeats the name, alone or with
+        more characters after it, replaces the name. Any other delta is the next piece, and is appended.
+        """
         if more == name and not (name not in self and self.has_beginning(name + more)):
             return name
         grows = bool(name) and more.startswith(name) and not self.has_beginning(name + more)
@@ -48,19 +51,19 @@ class ToolNames:
 
 @dataclass
 class Call:
-    """A call as far as it is known."""
+    """A tool call with the fields that have arrived so far."""
 
     call_id: str
     name: str = ""
     raw: str = ""
     is_begun: bool = False
-    """Whether the event that begins it was emitted, so that its name is fixed."""
+    """Whether ``CallStarted`` was emitted for the call, so that the name can no longer change."""
     sent: int = 0
-    """How much of its arguments was emitted."""
+    """How many characters of the arguments were emitted."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments may be complete: they are a JSON object, or what stands for an empty one."""
+        """Whether the arguments may be complete, because they are a JSON object or a placeholder for an empty one."""
         if self.is_placeholder:
             return True
         ends = '"' if self.raw.lstrip().startswith('"') else "}"
@@ -68,21 +71,21 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Whether its arguments are complete and the real ones."""
+        """Whether the arguments are complete and not a placeholder."""
         return not self.is_placeholder and self.is_whole
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether its arguments may be a placeholder."""
+        """Whether the arguments so far may be a placeholder, which the real arguments would replace."""
         return bool(self.raw.strip()) and says_nothing(self.raw)
 
     def has_other_id(self, delta: CallDelta) -> bool:
-        """Return whether the ids of the call and of a delta differ."""
+        """Return whether the call and the delta have different ids."""
         return bool(delta.call_id and self.call_id and delta.call_id != self.call_id)
 
 
 class CallDeltas:
-    """Turns deltas into events, which number the calls of a step in their order."""
+    """A converter from deltas to events. The events number the calls of a step in order."""
 
     def __init__(self, known_names: Collection[str] = ()) -> None:
         self.names = ToolNames(known_names)
@@ -90,11 +93,11 @@ class CallDeltas:
         self.latest: dict[int, Call] = {}
         """The latest call at each index."""
         self.named: dict[int, Call] = {}
-        """Names received at an index whose call already has its arguments: a repeated name, or the start of a new
-        call."""
+        """Names that arrived at an index after the arguments of its call were complete. Such a name either repeats the
+        name of that call or starts a new call."""
 
     def take(self, deltas: list[CallDelta]) -> list[CallStarted | CallArguments]:
-        """Return the events of the deltas of one chunk."""
+        """Return the events for the deltas of one chunk."""
         seen: set[int] = set()
         for delta in deltas:
             call, is_beside = self._call_of(delta), delta.index in seen
@@ -117,19 +120,24 @@ class CallDeltas:
         return self._events()
 
     def text_follows(self) -> list[CallStarted | CallArguments]:
-        """Return the events that were held back for calls that a text follows: they are complete."""
+        """Return the events that were held back until now. Call this when a text follows, because the calls before the
+        text are then complete.
+        """
         self._open_named()
         return self._events(is_closed=True)
 
     def close(self) -> list[CallStarted | CallArguments]:
-        """Return all events that were held back because more might have come. Calls without any content are dropped."""
+        """Return all events that were held back until now, and drop calls without any content. Call this when no more
+        deltas follow.
+        """
         self._open_named()
         self.calls = [call for call in self.calls if call.is_begun or call.name or call.call_id or call.raw.strip()]
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call to which this piece belongs if it begins no other: the latest one at its index or, where
-        there is no index and several calls are interleaved, the one with its id.
+        """Return the call that this delta belongs to, unless the delta begins a new call. A delta that has an id, but
+        no index and no name, belongs to the call with the same id, because several calls may be interleaved. Any other
+        delta belongs to the latest call at its index.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -143,8 +151,8 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add the calls in ``named``, since no arguments follow. A name that equals that of the latest call at its
-        index only repeats it, and adds no call.
+        """Add the calls in ``named``, because no arguments follow them. A name that equals the name of the latest call
+        at its index is a repetition, and adds no call.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -152,13 +160,14 @@ class CallDeltas:
         self.named.clear()
 
     def _events(self, *, is_closed: bool = False, is_over: bool = False) -> list[CallStarted | CallArguments]:
-        """Return the events that may be emitted: call after call, so that their numbers are their order. ``is_closed``
-        says that the last call is complete, too; ``is_over`` that nothing more comes at all.
+        """Return the events that may be emitted now. A call's events are emitted only after all events of earlier
+        calls. ``is_closed`` means that the last call is complete too; ``is_over`` means that no more deltas follow.
         """
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
             closed = is_closed or number < len(self.calls) - 1
-            # A name is complete if another call or a text follows, or, after a tool's name, arguments do.
+            # A name is complete if another call or a text follows. The name of a tool is also complete if arguments
+            # follow.
             has_name = bool(call.name) if closed else bool(call.raw) and call.name in self.names
             if not (call.is_begun or is_over or has_name):
                 break
@@ -172,20 +181,21 @@ class CallDeltas:
 
 
 def only_names(delta: CallDelta, call: Call) -> bool:
-    """Return whether the delta has only a name, and the call already has its arguments. If arguments follow, the name
-    began another call; some servers repeat the name with every piece, including an empty last one.
+    """Return whether the delta has only a name, although the arguments of the call are already complete. If arguments
+    follow, the name began a new call. Otherwise the name is a repetition: some servers repeat the name with every piece
+    of the arguments, including an empty last piece.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
 
 
 def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta begins another call than the latest one at its index. ``is_beside`` says that the same
-    chunk already contained a delta for this index.
+    """Return whether the delta begins a new call instead of continuing ``call``, the latest call at the same index.
+    ``is_beside`` means that the same chunk contained an earlier delta for this index.
     """
     is_other = call.has_other_id(delta)
     if not delta.name:
-        # Some servers give each piece a new id; it continues the arguments of the same call.
+        # Some servers give each piece a new id. Such a piece still continues the arguments of the same call.
         return is_other and (not delta.arguments or call.is_over)
     if is_other:
         return bool(call.name) or call.is_whole
@@ -200,8 +210,9 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether these are the real arguments of a call that began with a placeholder, although its id and name are
-    repeated. A complete object belongs to another call, since some servers give one id to all.
+    """Return whether the delta has the real arguments of a call that began with a placeholder, although the delta
+    repeats the call's id and name. A complete JSON object begins a new call instead, because some servers give all
+    calls the same id.
     """
     if not call.is_placeholder:
         return False
@@ -211,14 +222,15 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta's name begins another call than one that has a name, where at most one of the two has
-    arguments. Otherwise it is a further piece of that name, or repeats it.
+    """Return whether the delta's name begins a new call. Otherwise that name is a further piece of the call's name, or
+    repeats the call's name. The call must have a name, and either the call or the delta must have no arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # Of two deltas in one chunk the second continues a name that is not a tool's yet, or becomes another tool's;
-        # or it repeats the name, and exactly one of the two has arguments: the second only if it has an id.
+        # The second delta for an index in one chunk continues the call in two cases only. It extends the name, if the
+        # name is not a tool's name yet or becomes another tool's name. Or it repeats the name, if exactly one of the
+        # call and the delta has arguments; if the call has them, the delta must have an id.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):

@@ -1,8 +1,8 @@
-"""Ids of tool calls in a history, in the format that the vendor of a model accepts.
+"""Give the tool calls in a history ids that the vendor of a model accepts.
 
-Mistral only accepts ids of nine letters and digits, whoever serves its models: Mistral itself, Azure, Vertex AI,
-Bedrock, OpenRouter, or a server that has its own names for them. Every other vendor accepts such ids too, so all ids
-that are generated here have that format.
+Mistral's models only accept ids of nine letters and digits, whichever server runs the models: Mistral, Azure, Vertex
+AI, Bedrock, OpenRouter, or a server that has other names for the models. All other vendors accept such ids too, so
+every id that is generated here has that format.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FORMS = (
     (re.compile(r"[a-z](?:s|x)tral", re.IGNORECASE), re.compile(rf"[a-zA-Z0-9]{{{LENGTH}}}")),
     # litellm puts Google's signatures of tool calls into the ids of the calls.
     (re.compile(r"gemini", re.IGNORECASE), re.compile(r".+", re.DOTALL)),
-    # Anthropic: tool_use.id matches ^[a-zA-Z0-9_-]+$; Bedrock: toolUseId is such a text of 64 characters at most.
+    # Anthropic: tool_use.id matches ^[a-zA-Z0-9_-]+$. Bedrock: toolUseId also has at most 64 characters.
     (re.compile(r"claude|^bedrock/", re.IGNORECASE), re.compile(r"[a-zA-Z0-9_-]{1,64}")),
     # OpenAI: "Invalid 'messages[2].tool_calls[0].id': string too long. Expected a string with maximum length 40".
     (re.compile(r"^(?:openai|azure)/|^(?:gpt|o)-?\d"), re.compile(r"[!-~]{1,40}")),
@@ -33,13 +33,15 @@ _FORM_OF_OTHERS = re.compile(r"[!-~]{1,64}")
 
 
 def fits(call_id: str, model: str) -> bool:
-    """Whether the vendor of the model accepts this id."""
+    """Return whether the vendor of the model accepts this id."""
     form = next((form for name, form in _FORMS if name.search(model)), _FORM_OF_OTHERS)
     return form.fullmatch(call_id) is not None
 
 
 def short_id(seed: str, taken: Collection[str] = ()) -> str:
-    """Return nine letters and digits, the same for the same seed in every process; another id if it is taken."""
+    """Return an id of nine letters and digits. The id depends only on the seed and on which ids are taken, so it is the
+    same in every process.
+    """
     for number in count():
         digest = hashlib.sha256(f"{seed}\n{number}".encode("utf-8", "surrogatepass")).digest()
         value, letters = int.from_bytes(digest), []
@@ -52,9 +54,9 @@ def short_id(seed: str, taken: Collection[str] = ()) -> str:
 
 
 class CallIds:
-    """Assigns the ids of one history for one model, call by call from the beginning, each id once.
+    """Assigns ids to the calls of one history for one model, in order. Each id is assigned only once.
 
-    The ids of earlier calls do not change when more follow.
+    The ids of earlier calls do not change when more calls follow.
     """
 
     def __init__(self, model: str) -> None:
@@ -62,14 +64,18 @@ class CallIds:
         self._taken: set[str] = set()
 
     def give(self, tool_call_id: str, *, own: str = "") -> str:
-        """Return the id of the next call: ``own``, the provider's id, if it is valid, else one derived from ours."""
+        """Return the id of the next call. This is the provider's id ``own`` if the vendor accepts it and it is not
+        taken. Otherwise the id is derived from ``tool_call_id``.
+        """
         fresh = bool(own) and own not in self._taken and fits(own, self.model)
         given = own if fresh else short_id(tool_call_id, self._taken)
         self._taken.add(given)
         return given
 
     def take(self, ids: Sequence[str]) -> bool:
-        """Mark these ids as taken, if none of them is."""
+        """Mark these ids as taken and return True. If an id is already taken or occurs twice, change nothing and return
+        False.
+        """
         if len(set(ids)) < len(ids) or not self._taken.isdisjoint(ids):
             return False
         self._taken.update(ids)
@@ -77,8 +83,8 @@ class CallIds:
 
 
 def fitted(message: Message, model: str) -> Message:
-    """Return the message with ids that the model's vendor accepts, for a call and its result alike: a project may have
-    added its own messages to the history.
+    """Return the message with ids that the model's vendor accepts. A project may have added messages with other ids to
+    the history. A call and its result get the same new id.
     """
     made: Message = {**message}
     if calls := message.get("tool_calls"):

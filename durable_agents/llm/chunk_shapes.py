@@ -1,4 +1,4 @@
-"""Read the parts of a chunk in the shapes that servers give them: a dict of JSON, or an object of a client library."""
+"""Read the parts of a chunk in the various shapes that servers send. A chunk is a dict or a client library's object."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from durable_agents.llm.types import Block
 from durable_agents.parts import parse_arguments
 
 NO_INDEX = -1
-"""Index of a call without one."""
+"""The index of a call for which the server sent no index."""
 
 REASONING = ("reasoning", "reasoning_content")
-"""Fields of reasoning: the one that litellm's parser for OpenRouter reads, and the one that all others read."""
+"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first, its other parsers the second."""
 
 _ORDINARY = frozenset({Ending.STOP, Ending.TOOL_CALLS, None})
 _PIECES = ("text", "thinking", "signature", "partial_json")
-"""Fields of a block of Anthropic's that come in pieces."""
+"""Fields of Anthropic's blocks that arrive in pieces."""
 
 
 class ContentBlocks:
-    """The content of an answer in Anthropic's format, put together from its events."""
+    """The content of an answer in Anthropic's format, assembled from the events of the answer."""
 
     def __init__(self) -> None:
         self._starts: dict[int, dict[str, object]] = {}
         self._pieces: dict[tuple[int, str], list[str]] = {}
 
     def take(self, event: Mapping[str, object]) -> None:
-        """Add an event that begins a block, or one that continues it."""
+        """Add an event that begins or continues a block."""
         index, started = event.get("index") or 0, event.get("content_block")
         if not isinstance(index, int):
             return
@@ -40,7 +40,7 @@ class ContentBlocks:
                 self._pieces.setdefault((index, name), []).append(piece)
 
     def whole(self) -> list[Block]:
-        """Return all blocks as they go back to the provider."""
+        """Return all blocks in the form that is sent back to the provider."""
         indexes = sorted({*self._starts, *(index for index, _ in self._pieces)})
         blocks = {index: dict(self._starts.get(index, {})) for index in indexes}
         for (index, name), pieces in self._pieces.items():
@@ -52,8 +52,8 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return OpenRouter's finish reason, or that of the model's provider if it shows that an apparently ordinary end
-    was not one.
+    """Return OpenRouter's finish reason ``word``. If ``word`` is ``stop``, but the finish reason ``native`` of the
+    model's provider shows that the answer did not end normally, return ``native``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word
@@ -61,8 +61,8 @@ def told_word(word: str, native: object) -> str:
 
 
 def repaired_call(call: object) -> object:
-    """Return the delta of a call with an index, a function and a text of arguments, each of which some servers leave
-    out.
+    """Change the delta of a call so that it has an index, a function, an id that is a string or None, and arguments as
+    a string. Some servers leave these out or send other types. Return the delta.
     """
     index = get(call, "index")
     if not isinstance(index, int) or index < 0:
@@ -84,7 +84,7 @@ def repaired_call(call: object) -> object:
 
 
 def texts(content: object) -> str | None:
-    """Return the text of a content that may be a list of typed blocks; None for none."""
+    """Return the text of a content, which may be a string or a list of typed blocks; None if there is no content."""
     if content is None or isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else [content]
@@ -92,7 +92,9 @@ def texts(content: object) -> str | None:
 
 
 def block_text(block: object) -> str:
-    """Return the text of a text block, whatever servers call its type (``output_text``, ``text_delta``, ``TEXT``)."""
+    """Return the text of a text block. Servers use several names for its type: ``output_text``, ``text_delta``,
+    ``TEXT``. Return an empty text for any other block.
+    """
     kind = str(get(block, "type") or "text").lower()
     if not ("text" in kind or kind == "refusal") or is_thought(block):
         return ""
@@ -101,7 +103,9 @@ def block_text(block: object) -> str:
 
 
 def thoughts_of(content: object) -> str:
-    """Return the text of the reasoning blocks: Mistral's ``thinking``, a list of texts, and others' ``reasoning``."""
+    """Return the text of the reasoning blocks in a content. Mistral has blocks of type ``thinking``, which contain a
+    list of texts; other providers have blocks of type ``reasoning``.
+    """
     if content is None or isinstance(content, str):
         return ""
     thoughts = ""
@@ -115,18 +119,18 @@ def thoughts_of(content: object) -> str:
 
 
 def is_thought(block: object) -> bool:
-    """Return whether a block is one of reasoning."""
+    """Return whether the block contains reasoning."""
     kind = str(get(block, "type")).lower()
     return "thinking" in kind or "reasoning" in kind
 
 
 def get(item: object, name: str) -> object:
-    """Return a field of a dict or an object; None without it."""
+    """Return a field of a dict or an object; None if the field is missing."""
     return item.get(name) if isinstance(item, dict) else getattr(item, name, None)
 
 
 def items(item: object, name: str) -> list[object]:
-    """Return a field that is a list; an empty list for anything else."""
+    """Return a field that is a list; an empty list if the field is missing or is not a list."""
     found = get(item, name)
     return found if isinstance(found, list) else []
 

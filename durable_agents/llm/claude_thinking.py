@@ -1,4 +1,4 @@
-"""Leave Claude's thinking out of a request that Claude would refuse because of it."""
+"""Leave thinking out of a request that Claude would otherwise refuse."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from durable_agents.llm.price_list import listed
 from durable_agents.llm.types import Message
 
 THINKING = frozenset({"thinking", "reasoning_effort"})
-"""Settings that let a model think before it answers."""
+"""Settings that make a model think before it answers."""
 
 
 def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
-    """Return whether Claude would refuse these settings because of its thinking: they require each answer to begin with
-    it, but the tool calls since the user's last message were made without.
+    """Return whether Claude would refuse these messages with these settings, because the settings require each answer
+    to begin with thinking, but the tool calls since the user's last message were made without thinking.
 
-    This happens when another model, or one without thinking, began the answer. Claude then answers without thinking,
-    once.
+    This happens when another model, or a model without thinking, began the answer. Only the call in question is then
+    made without thinking.
     """
     if "claude" not in model:
         return False
     if "thinking" in settings:
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
-    else:  # older Claude models require it, newer ones do not
+    else:  # older Claude models then require thinking, newer models do not
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)
@@ -34,7 +34,7 @@ def must_not_think(model: str, settings: Mapping[str, object], messages: Sequenc
 
 
 def without_thoughts(message: Message) -> Message:
-    """Return the message without Claude's thoughts."""
+    """Return the message without Claude's thinking."""
     kept: Message = {**message}
     kept.pop("thinking_blocks", None)
     content = message.get("content")

@@ -1,7 +1,8 @@
 """Recognise, by code or text, errors that mean a history that is too long, an exhausted balance, or a rate limit.
 
-The status alone is not enough: a 429 passes in seconds or never, and a history that is too long comes with 400, 413,
-422, 429 or 500, or within a stream. Codes are those that the provider documents; texts are for errors without codes.
+The HTTP status alone is not enough. A 429 may end after seconds or never. A history that is too long is reported with
+400, 413, 422, 429 or 500, or within a stream. The codes are those that the providers document; the texts are for errors
+without a code.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _CONTEXT_TEXTS = (
     r"(?:greater|longer|larger) than the (?:model'?s |maximum )?(?:context|model) ?(?:length|window|size)",
     # LM Studio, SGLang, and vLLM's decoder prompt
     r"exceeds? (?:the )?(?:available|configured) context size",  # llama.cpp
-    r"max_tokens must be at least 1, got -\d",  # vLLM: the prompt has left nothing
+    r"max_tokens must be at least 1, got -\d",  # vLLM: the prompt leaves no tokens for the answer
     r"`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",  # TGI, Together
     r"exceeded max context length|exceeds maximum context length",  # Ollama
     r"too many tokens: .{0,60}(?:exceed|limit)",  # Cohere
@@ -73,8 +74,8 @@ _SUSPECTED_CONTEXT_TEXTS = (
     r"コンテキスト|컨텍스트|kontext(?:fenster|länge|größe)|contexte|contexto|контекст",
 )
 SUSPECTED_CONTEXT_TEXTS = re.compile("|".join(_SUSPECTED_CONTEXT_TEXTS), re.IGNORECASE)
-"""Texts that mean the same if the server, whichever it is, refused the request as invalid. They are too general to
-override a rate limit or a transient failure.
+"""Texts that also mean that the history is too long, but only if a server refused the request as invalid. They are too
+general to override a rate limit or a transient failure.
 """
 
 CREDIT_CODES = frozenset(
@@ -119,7 +120,9 @@ SUSPECTED_CREDIT_TEXTS = re.compile(
     r"|out of credit|credit limit|key limit exceeded|billing to be enabled|enable billing",
     re.IGNORECASE,
 )
-"""Words of money in a refusal that is final anyway: 400, 401, 403. OpenRouter's key limit is one of money."""
+"""Words about money. They count only in an error that is not retried anyway: 400, 401, 403. OpenRouter's key limit is a
+spending limit.
+"""
 
 POLICY_CODES = frozenset({"content_policy_violation"})  # OpenAI, Azure
 POLICY_TEXTS = re.compile(
@@ -143,9 +146,10 @@ RATE_CODES = frozenset(
     }
 )
 RATE_TEXTS = re.compile(r"too many (?:tokens|requests), please wait", re.IGNORECASE)
-"""Bedrock, for too many tokens per minute; litellm mistakes it for a history that is too long."""
+"""Bedrock's text for too many tokens per minute. litellm mistakes such an error for a history that is too long."""
 SUSPECTED_RATE_TEXTS = re.compile(
     r"rate[- _]?limit|too many requests|(?:request|qps|rpm|tpm) limit reached|throttl|速率限制|限流|并发",
     re.IGNORECASE,
 )
-"""Words of a rate limit in a failure without a status: one within an answer that began with 200."""
+"""Words about a rate limit. They count only in an error without a status, within an answer that began with status 200.
+"""

@@ -1,4 +1,4 @@
-"""Translate the errors of providers and HTTP clients: by the provider's code, by class and status, and by text."""
+"""Translate the errors of providers and HTTP clients to ModelError, by the code, the class, the status and the text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from durable_agents.llm.error_texts import (
 from durable_agents.llm.retry_after import requested_wait
 from durable_agents.redaction import described, redacted
 
-_KIND_BY_CLASS = (  # of litellm and aiohttp; subclasses first: several of litellm's errors derive from each other
+# Names of classes of litellm and aiohttp. Subclasses come first, because some of litellm's errors derive from others.
+_KIND_BY_CLASS = (
     ("ContextWindowExceededError", ErrorKind.CONTEXT_WINDOW_EXCEEDED),
     ("ContentPolicyViolationError", ErrorKind.CONTENT_POLICY),
     ("BudgetExceededError", ErrorKind.INSUFFICIENT_CREDITS),
@@ -51,21 +52,23 @@ _KIND_BY_STATUS = {
 }
 _CODE = re.compile(r"""['"](?:code|vendor_code|type|__type|status|reason)\\?['"]\s*:\s*\\?['"]?([A-Za-z0-9_.-]+)""")
 _IN_BODY = re.compile(r"""['"](x-ratelimit-[\w-]+|retry-after)['"]\s*:\s*['"]?([^'",}]+)""", re.IGNORECASE)
-"""OpenRouter sends its headers within the error: ``metadata.headers``."""
+"""OpenRouter sends such headers within the error, in ``metadata.headers``."""
 _FINAL_ANYWAY = frozenset({ErrorKind.AUTH, ErrorKind.INVALID_REQUEST})
 _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError"})
-"""Names of httpx's and aiohttp's classes: neither library is imported here, since a process may use only one."""
+"""Names of classes of httpx and aiohttp. Neither library is imported here, because a process may use only one."""
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
-"""The class of errors within a stream, whose status litellm invents."""
+"""Kinds that are not specific. litellm's class for an error within a stream is one of these, because litellm invents
+the status of such an error.
+"""
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-"""A letter of another script, where litellm passes on the JSON of an error as it is."""
+"""A character of another script. litellm passes on the JSON of an error without decoding it."""
 MAX_TEXT_CHARS = 20_000
-"""What is read of an error: all of any error that is not a page of HTML, or an echo of the request."""
+"""At most this many characters of an error are read. Only HTML pages and errors that repeat the request are longer."""
 
 
 def model_error(error: Exception, *, sent: str = "") -> ModelError:
-    """Return the same failure as an error of this package. ``sent`` is the error that the provider sent after it had
-    begun its answer with status 200, word for word.
+    """Return the failure as an error of this package. ``sent`` is the text of an error that the provider sent after it
+    had begun its answer with status 200.
     """
     report = Report(errors=tuple(chain_of(error)), sent=sent)
     kind = report.kind()
@@ -75,7 +78,9 @@ def model_error(error: Exception, *, sent: str = "") -> ModelError:
 
 
 def is_of_connection(error: Exception) -> bool:
-    """Whether the server fell silent, took too long, or left: nothing that it sent is at fault."""
+    """Return whether the connection failed: the server fell silent, took too long, or closed the connection. In these
+    cases nothing is wrong with the data that the server sent.
+    """
     for cause in chain_of(error):
         names = {base.__name__ for base in type(cause).__mro__}
         if isinstance(cause, TimeoutError | ConnectionError) or names & _OF_CONNECTION:
@@ -84,8 +89,8 @@ def is_of_connection(error: Exception) -> bool:
 
 
 def chain_of(error: Exception) -> Iterator[Exception]:
-    """Yield the error and its causes: litellm wraps an answer that broke off in an error from which it may resume, and
-    loses the provider's code on the way from openai's error to its own.
+    """Yield the error and its causes. The causes matter because litellm wraps the error of an answer that broke off in
+    another error, and loses the provider's code when it converts openai's error to its own.
     """
     waiting: list[BaseException | None] = [error]
     seen: list[BaseException] = []
@@ -99,7 +104,7 @@ def chain_of(error: Exception) -> Iterator[Exception]:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What the provider said, as far as the errors still contain it."""
+    """The facts about a failure that can be read from its errors."""
 
     errors: tuple[Exception, ...]
     """The chain of causes: litellm's error first, the connection's last."""
@@ -107,27 +112,27 @@ class Report:
 
     @cached_property
     def text(self) -> str:
-        """Every error's text and body, and what the provider sent."""
+        """The text and the body of every error, followed by ``sent``."""
         bodies = (getattr(error, "body", None) for error in self.errors)
         texts = [*map(str, self.errors), *(str(body) for body in bodies if body), self.sent]
         return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), "\n".join(text[:MAX_TEXT_CHARS] for text in texts))
 
     @cached_property
     def codes(self) -> frozenset[str]:
-        """The provider's codes and types, in lower case."""
+        """The codes and types in the provider's error, in lower case."""
         given = (getattr(error, "code", None) for error in self.errors)
         found = {*_CODE.findall(self.text), *(code for code in given if isinstance(code, str))}
         return frozenset(code.lower() for code in found)
 
     @cached_property
     def statuses(self) -> frozenset[int]:
-        """HTTP statuses, and codes that stand for one."""
+        """The HTTP statuses of the errors, and the codes that are the number of an HTTP error status."""
         given = {status for error in self.errors if isinstance(status := getattr(error, "status_code", None), int)}
         return frozenset(given | {int(code) for code in self.codes if re.fullmatch("[45]\\d\\d", code)})
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """Headers of the refusal, with names in lower case."""
+        """The headers of the error response, with names in lower case."""
         found: dict[str, str] = {}
         for error in reversed(self.errors):
             own = (getattr(place, "headers", None) for place in (getattr(error, "response", None), error))
@@ -136,7 +141,9 @@ class Report:
         return found | {name.lower(): value for name, value in _IN_BODY.findall(self.text)}
 
     def kind(self) -> ErrorKind:
-        """Return the kind: by the provider's words on money, tokens and rates; else by class and status."""
+        """Return the kind of the failure. The provider's codes and texts about money, rates and the length of the
+        history take precedence over the class and the status of the error.
+        """
         if 402 in self.statuses or self.codes & CREDIT_CODES or CREDIT_TEXTS.search(self.text):
             return ErrorKind.INSUFFICIENT_CREDITS
         if RATE_TEXTS.search(self.text):
@@ -159,7 +166,9 @@ class Report:
         return ErrorKind.INVALID_REQUEST
 
     def kind_within_answer(self) -> ErrorKind | None:
-        """Return the kind of an error without a status of its own, from the provider's data; None if that is vague."""
+        """Return the kind of an error without its own status, from the data that the provider sent. Return None if the
+        data is not specific.
+        """
         if self.codes & RATE_CODES or 429 in self.statuses:
             return ErrorKind.RATE_LIMITED
         if not self.sent:
@@ -171,7 +180,9 @@ class Report:
 
 
 def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
-    """Return the kind of the first error that is specific; the outermost one only says that the answer had begun."""
+    """Return the kind of the first error whose class or status is known. The error that litellm wrapped comes first,
+    because the wrapper may only say that the answer had begun.
+    """
     first = getattr(errors[0], "original_exception", None)
     ordered = [first, *errors] if isinstance(first, Exception) else [*errors]
     known = (kind for error in ordered if (kind := kind_of(error)) is not ErrorKind.UNKNOWN)
@@ -179,10 +190,10 @@ def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
 
 
 def kind_of(error: Exception) -> ErrorKind:
-    """Return the kind of one error by its class, or else by its status."""
+    """Return the kind of one error by the name of its class or, if the name is not known, by its status."""
     if isinstance(error, ModelError):
         return error.kind
-    # By name, since the errors of openai that litellm wraps have the names of litellm's own.
+    # Classes are compared by name, because litellm's errors have the same names as the errors of openai that they wrap.
     names = {base.__name__ for base in type(error).__mro__}
     for name, kind in _KIND_BY_CLASS:
         if name in names:

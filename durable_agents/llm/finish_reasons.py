@@ -1,6 +1,6 @@
 """Translate each provider's finish reason.
 
-litellm knows few of these words and takes any other for ``stop``, so that half an answer would pass for a whole one.
+litellm knows few of these words and treats any other word as ``stop``, so an incomplete answer would look complete.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ class Ending(StrEnum):
     STOP = "stop"
     TOOL_CALLS = "tool_calls"
     LENGTH = "length"
-    """A limit of tokens cut the answer."""
+    """The answer was cut off at a token limit."""
     CONTEXT_WINDOW = "context_window"
-    """The model's context window cut the answer."""
+    """The answer was cut off at the end of the model's context window."""
     CONTENT_FILTER = "content_filter"
-    """The answer was withheld, or cut, because of its content; or the model refused to answer."""
+    """The answer was withheld or cut off because of its content, or the model refused to answer."""
     PAUSE = "pause"
-    """The provider wants the answer back and continues it."""
+    """The provider paused the answer, and continues it when the answer is sent back."""
     FAILED = "failed"
-    """The provider broke off the answer; another attempt may succeed."""
+    """The provider ended the answer because of a failure; another attempt may succeed."""
     REFUSED = "refused"
-    """The request was at fault; another attempt would end the same way."""
+    """The request was invalid; another attempt would end the same way."""
 
 
 _WORDS = {
@@ -77,7 +77,7 @@ _WORDS = {
     ),
     Ending.REFUSED: "missing_thought_signature",  # Gemini
 }
-"""By what they mean, the words of providers, as ``normalized``. Sources, in November 2026:
+"""The words of providers for each ending, in the form that ``normalized`` returns. Sources, in November 2026:
 
 OpenAI platform.openai.com/docs/api-reference/chat · Anthropic platform.claude.com/docs/en/api/handling-stop-reasons ·
 Gemini ai.google.dev/api/generate-content#FinishReason, and Vertex's · Bedrock API_runtime_ConverseStream, StopReason in
@@ -92,20 +92,20 @@ _PREFIXES = ("finishreason.", "finish_reason_", "reason_")
 
 _NOT_ENDED = frozenset({"", "null", "none", "not_finished", "unspecified"})
 MAX_NOTED = 100
-"""How many unknown words are logged."""
+"""At most this many different unknown words are logged."""
 _noted: set[str] = set()
 _noting = Lock()
 
 
 def ending_of(word: str) -> Ending | None:
-    """Return the meaning of a provider's word; None for an unknown one, which is logged the first time in this
+    """Return the meaning of a provider's word, or None if the word is unknown. Each unknown word is logged once per
     process.
     """
     plain = normalized(word)
     if plain in _MEANING:
         return _MEANING[plain]
     with _noting:
-        # A server may make up new words for ever.
+        # The number is limited, because a server may send a new word with every answer.
         is_new = plain not in _noted and len(_noted) < MAX_NOTED
         if is_new:
             _noted.add(plain)
@@ -115,13 +115,15 @@ def ending_of(word: str) -> Ending | None:
 
 
 def is_word(value: object) -> TypeGuard[str]:
-    """Whether this says that the answer has ended; some servers send such a field with every chunk."""
+    """Return whether the value is a finish reason, which means that the answer has ended. Some servers send the field
+    with every chunk, with null or a placeholder until the end.
+    """
     return isinstance(value, str) and normalized(value) not in _NOT_ENDED
 
 
 def normalized(word: str) -> str:
-    """Return the word in lower case with underscores, without the name of an enumeration: ``max_tokens`` for both
-    ``MAX_TOKENS`` and ``FinishReason.MAX_TOKENS``.
+    """Return the word in lower case, with underscores and without the prefix of an enumeration. For example, both
+    ``MAX_TOKENS`` and ``FinishReason.MAX_TOKENS`` become ``max_tokens``.
     """
     plain = word.strip().lower().replace("-", "_").replace(" ", "_")
     for prefix in _PREFIXES:

@@ -8,14 +8,14 @@ from durable_agents.llm.provider_messages import CONTINUE_PROMPT
 from durable_agents.llm.types import Message
 
 LEFT_OUT = "[The result is not shown any more.]"
-"""Sent to the model in place of a result that was removed from the history while its call was left in."""
+"""Sent to the model in place of a result that the project removed from the history without removing the call."""
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with exactly one result after each tool call, in the order of the calls, and no result
-    without its call; the last message is not the model's own.
+    """Return the messages, changed so that each tool call is followed by exactly one result, in the order of the calls.
+    Results without a call are removed. If the last message is the model's own, ``CONTINUE_PROMPT`` is added after it.
     """
-    # Reversed, so that the first of several results of one call is kept.
+    # The messages are reversed so that the first of several results of a call overwrites the others.
     results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}
     kept: list[Message] = []
     for message in messages:

@@ -1,7 +1,7 @@
-"""Filter server-sent events: drop those that only keep a connection alive, and recognise errors among them.
+"""Filter server-sent events: drop events that only keep a connection alive, and recognise errors.
 
-The clients of litellm and openai take some signs of life for the end of the answer or for garbled JSON, and lose the
-codes of errors that come after a status 200, or the whole errors.
+The clients of litellm and openai mistake some keep-alive events for the end of the answer or for garbled JSON. If an
+error comes after a status 200, these clients lose its code or the whole error.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from collections.abc import Callable, Iterator, Mapping
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_ERROR_BYTES = 20_000
 MAX_EMPTY_BYTES = 1000
-"""No chunk without content is longer, and longer ones are not parsed twice."""
+"""The maximum size of a chunk without content. Longer chunks are not parsed here, so that they are not parsed twice."""
 
 _SIGN = rb"\W*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\W*"
 _NAMES_SIGN = re.compile(rb"event:" + _SIGN, re.IGNORECASE)
 _IS_SIGN = re.compile(_SIGN + rb"|\W*(?:openrouter )?processing\W*", re.IGNORECASE)
-"""A text that some servers send as data."""
+"""Keep-alive texts that some servers send as the data of an event."""
 _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 
 
 class EventFilter:
-    """Server-sent events without those that only keep the connection alive. A line is passed on as soon as it is
-    complete, with a line feed at its end, whichever of the three line ends of the format the server uses. Bodies of
-    another format pass through.
+    """A filter that drops server-sent events that only keep the connection alive. Any other line is passed on as soon
+    as the line is complete. It then ends with a line feed, whichever of the format's three line ends the server sent.
+    Bodies in another format pass through unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
         self._note_error = note_error
-        """Gets the data of every event, and the beginning of a body that has no events."""
+        """Called with the data of every event, and with the beginning of a body that has no events."""
         self._begun: bytes = b""
         self._is_binary: bool | None = None
-        """Whether the body has no lines, as Bedrock's and SageMaker's: its first byte is that of a length. Its label is
-        no evidence: some servers call events plain text, or JSON."""
+        """Whether the body is binary and has no lines, as with Bedrock and SageMaker. A binary body begins with a
+        length, whose first byte is 0. The content type proves nothing, because some servers label events as plain text
+        or JSON.
+        """
         self._is_first = True
         self._name: bytes | None = None
         self._is_kept = False
         self._other = b""
-        """The beginning of a body that has no events: an error, where the server has sent JSON with status 200."""
+        """The beginning of a body without events. Such a body may be an error that was sent as JSON with status 200."""
         self._may_halve = False
-        """Whether the last line ended with a carriage return, of which a line feed may be the second half."""
+        """Whether the last byte was a carriage return, so that a line feed would belong to the same line end."""
 
     def kept(self, received: bytes) -> bytes:
-        """Return those of the bytes so far that the reader should see now."""
+        """Return the bytes that the reader should get now. An incomplete line is held back."""
         if self._is_binary is None:
             self._is_binary = received.startswith(b"\0")
         if self._is_binary:
@@ -58,18 +60,20 @@ class EventFilter:
         return b"".join(line + b"\n" for whole in lines for line in self._lines(whole))
 
     def rest(self) -> bytes:
-        """Return what is left when the answer is over: a line without its end."""
+        """Return the last line if it has no line end. Call this when the answer is over."""
         last, self._begun = self._begun, b""
         kept = b"".join(self._lines(last)) if last else b""
         self._note_error(self._other)
         return kept
 
     def _lines(self, line: bytes) -> Iterator[bytes]:
-        """Yield the line, after the name of its event, or nothing."""
+        """Yield the line, preceded by the name of its event if that name was held back. Yield nothing if the line is to
+        be dropped.
+        """
         if self._is_first:
             line, self._is_first = line.removeprefix(BYTE_ORDER_MARK), False
         field, _, value = line.partition(b":")
-        if not line.strip():  # ends an event, where there was one
+        if not line.strip():  # a blank line ends an event
             if self._is_kept:
                 yield line
             self._name, self._is_kept = None, False
@@ -85,18 +89,18 @@ class EventFilter:
             if self._name is not None:
                 yield self._name
             self._name, self._is_kept = None, True
-            # openai's client recognises the end of the stream only after at most one space.
+            # openai's client recognises ``[DONE]`` only if at most one space precedes it.
             yield b"data: [DONE]" if field == b"data" and value.strip() == b"[DONE]" else line
 
 
 def names_sign(event: bytes | None) -> bool:
-    """Return whether the line that names an event says that it only keeps the connection alive."""
+    """Return whether this line, with an event's name, belongs to an event that only keeps the connection alive."""
     return event is not None and _NAMES_SIGN.fullmatch(event) is not None
 
 
 def is_error(data: bytes) -> bool:
-    """Return whether the data of an event is an error, in any provider's format."""
-    if not any(word in data for word in (b"error", b"base_resp")):  # spares most chunks from being parsed twice
+    """Return whether the data of an event is an error in any provider's format."""
+    if not any(word in data for word in (b"error", b"base_resp")):  # so that most chunks are not parsed twice
         return False
     try:
         value = json.loads(data)
@@ -122,14 +126,14 @@ def is_empty(data: bytes) -> bool:
     try:
         value = json.loads(data) if data.strip() else None
     except ValueError:
-        return _IS_SIGN.fullmatch(data) is not None  # else ``[DONE]``, or what is garbled
+        return _IS_SIGN.fullmatch(data) is not None  # other texts are ``[DONE]`` or garbled
     if isinstance(value, dict):
         return not value or value.get("type") in _SIGN_TYPES or has_empty_choices(value)
     return not (isinstance(value, list) and value)
 
 
 def has_empty_choices(chunk: Mapping[str, object]) -> bool:
-    """Return whether a chunk of OpenAI's format has null choices, or choices with neither a delta nor an end."""
+    """Return whether a chunk in OpenAI's format has null choices, or choices without content and finish reason."""
     if "choices" not in chunk or chunk.get("usage") or chunk.get("error"):
         return False
     choices = chunk["choices"]

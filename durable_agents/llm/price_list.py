@@ -1,4 +1,4 @@
-"""Read litellm's list of models with prices and abilities as data: importing litellm would take seconds."""
+"""Read litellm's list of models, prices and abilities from its data file, because importing litellm takes seconds."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TypedDict
 from durable_agents.llm.types import provider_of
 
 PRICE_LIST = "model_prices_and_context_window_backup.json"
-"""The list as it is installed with litellm."""
+"""The name of the list's file in the installed litellm package."""
 
 
 class ListedModel(TypedDict, total=False):
-    """What is used of a model in the list."""
+    """The entry of a model in the list. Only some of the fields are declared here."""
 
     litellm_provider: str
     input_cost_per_token: float
@@ -26,9 +26,9 @@ class ListedModel(TypedDict, total=False):
 
 
 def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Decimal | None:
-    """Return the list price of this many tokens; None for a model that is not in the list.
+    """Return the list price of this many tokens in US dollars; None for a model that is not in the list.
 
-    litellm is not imported for it: that would take seconds, while the rows of a dead worker have to be recovered.
+    litellm is not imported for this, because the import would delay the recovery of a dead worker's rows by seconds.
     """
     found = listed(model)
     prices = (found.get("input_cost_per_token") or 0, found.get("output_cost_per_token") or 0)
@@ -36,15 +36,17 @@ def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Deci
 
 
 def dollars(amount: float) -> Decimal | None:
-    """Return the amount as it is stored; None for zero, since an unknown price is 0 in the list."""
+    """Return the amount rounded to the eight decimal places that are stored. Return None for zero, because the list has
+    0 for an unknown price.
+    """
     return Decimal(str(amount)).quantize(Decimal("0.00000001")) if amount else None
 
 
 def listed(model: str) -> ListedModel:
-    """Return litellm's entry for the model: by its full name or, if the provider is the same, without the provider. It
-    is empty for a model that is not in the list.
+    """Return litellm's entry for the model, or an empty dict if the model is not in the list. An entry whose name lacks
+    the provider counts only if the entry has the same provider.
     """
-    # A list that litellm has loaded also has the prices that the project has registered.
+    # If litellm is imported, its own list also has the prices that the project has registered with litellm.
     models: Mapping[str, ListedModel] = getattr(sys.modules.get("litellm"), "model_cost", None) or installed()
     if model in models:
         return models[model]
@@ -54,7 +56,7 @@ def listed(model: str) -> ListedModel:
 
 @cache
 def installed() -> Mapping[str, ListedModel]:
-    """Return the list as it is installed; empty without litellm."""
+    """Return the list that is installed with litellm, or an empty dict if litellm is not installed."""
     spec = importlib.util.find_spec("litellm")
     if spec is None or spec.origin is None:
         return {}

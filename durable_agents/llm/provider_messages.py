@@ -1,4 +1,4 @@
-"""Convert a history to provider messages: their order, the ids of calls, and the signatures that go back."""
+"""Convert a history to provider messages: put them in order, and add call ids and the provider's signatures."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from durable_agents.llm.user_content import user_content
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
-"""Sent to the model when the history ends with its own words: most models refuse to continue their own message."""
+"""Sent if the history ends with the model's own message, because most models refuse to continue such a message."""
 
 PAUSED_CONTENT = "pausedContent"
-"""Key of a step that Anthropic has paused, for its whole content, in Anthropic's blocks, with calls of Anthropic's own
-tools and their results. It goes back as it is, and nothing after it, as the documentation of ``pause_turn`` says.
+"""The metadata key for the whole content of a step that Anthropic has paused: a list of Anthropic's blocks, including
+the calls and results of Anthropic's own tools. The content is sent back unchanged, and nothing is added after it, as
+the documentation of ``pause_turn`` requires.
 """
 
 _WANTS_REASONING_BACK = frozenset({"deepseek", "moonshot", "zai", "hosted_vllm", "openai"})
-"""Providers that take ``reasoning_content`` back with the calls that followed it; DeepSeek and Kimi refuse a history
-without it, while others (Groq, Cerebras, Mistral) refuse one with it. ``openai`` stands for any server that speaks its
-format: OpenAI's own returns no reasoning, so none is sent back there.
+"""Providers to which ``reasoning_content`` is sent back with the calls that followed the reasoning. DeepSeek and Kimi
+refuse a history without this field, while others (Groq, Cerebras, Mistral) refuse a history with it. ``openai`` stands
+for any server that speaks OpenAI's format. OpenAI itself returns no reasoning, so none is sent back to OpenAI.
 """
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
-"""Providers refuse a history with such a tool name, even if their own model invented it."""
+"""Characters that a tool name must not contain. Providers refuse a history with such a name, even if their own model
+invented the name.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +44,28 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One committed step: the output and the reasoning of ``model``, and the calls that it made, each with its
-    outcome.
-    """
+    """One committed step: the text and reasoning of ``model``, and the tool calls of ``model`` with their outcomes."""
 
     parts: Sequence[Part]
-    """Text and reasoning in order; other parts are ignored here."""
+    """The text and reasoning parts, in order. Parts of other types are ignored here."""
     calls: Sequence[CallOutcome] = ()
     model: str = ""
     rendered: dict[tuple[str, int], list[Message]] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """Its messages, by model and ``max_result_bytes``: a long history is converted once, not again at each step."""
+    """The step's messages, by model and ``max_result_bytes``. They are kept so that a long history is converted only
+    once and not again at each step.
+    """
 
 
 def openai_messages(
     instructions: str, turns: Sequence[Turn], *, max_result_bytes: int, model: str = "", prefill: str = ""
 ) -> list[Message]:
-    """Return the history in the OpenAI format, for ``model``: every tool call is followed by exactly one result, in
-    order.
+    """Return the history for ``model`` in the OpenAI format. Every tool call is followed by exactly one result, in the
+    order of the calls.
 
-    A provider's signatures and its ids of calls go back to that provider only. ``prefill`` is the text of an earlier
-    attempt at the next answer; it comes last, without the white space at its end (which Anthropic refuses), and the
-    model continues from there. Only for a model that ``continues``.
+    A provider's signatures and call ids are sent back only to the same provider. ``prefill`` is the text of an earlier
+    attempt at the next answer. It becomes the last message, and the model continues that text; white space at the end
+    is removed, because Anthropic refuses it. Pass ``prefill`` only for a model for which ``ModelDoor.continues`` is
+    true.
     """
     ids = CallIds(model)
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
@@ -80,18 +84,18 @@ def openai_messages(
 
 
 def late_result(turn: Turn) -> Message | None:
-    """Return the late result of a call as a message of the user, None for any other turn."""
+    """Return the late result of a call as a user message, or None if the turn is not a late result."""
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # No provider takes a second result for a call, and the first one said that the call was still running.
+    # No provider takes a second result for a call, and the first result said that the call was still running.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
     return {"role": "user", "content": f"[The call of {late['toolName']} that was still running {what}: {outcome}]"}
 
 
 def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int) -> list[Message]:
-    """Return one step as messages: the model's own, with its calls, and the result of each call."""
+    """Return one step as messages: the model's message with the tool calls, followed by the result of each call."""
     rendered = step.rendered.get((model, max_result_bytes))
     if rendered is not None and ids.take([message["tool_call_id"] for message in rendered[1:]]):
         return [_copy(message) for message in rendered]
@@ -112,13 +116,13 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
     alone = CallIds(model)
     own_ids = [alone.give(call.tool_call_id, own=call.provider_call_id if is_own else "") for call in step.calls]
     is_plain = message.keys() == {"role", "content", "tool_calls"} and isinstance(message["content"], str | None)
-    if is_plain and own_ids == [call["id"] for call in calls]:  # not with ids that depend on earlier steps
+    if is_plain and own_ids == [call["id"] for call in calls]:  # ids that depend on earlier steps are not kept
         step.rendered[model, max_result_bytes] = [_copy(item) for item in (message, *results)]
     return [message, *results]
 
 
 def _copy(message: Message) -> Message:
-    """Return a copy that the project, or litellm, may change."""
+    """Return a copy of the message that the project or litellm may change."""
     calls = message.get("tool_calls")
     if not calls:
         return {**message}
@@ -126,8 +130,8 @@ def _copy(message: Message) -> Message:
 
 
 def answer_message(step: Step, *, is_own: bool) -> Message:
-    """Return the model's message without its calls. If it ``is_own``, it has what its provider wants back, in the
-    fields where litellm looks for it.
+    """Return the model's message without its tool calls. ``is_own`` means that the same family of models wrote the
+    message. The message then has the data that its provider wants back, in the fields where litellm looks for the data.
     """
     message: Message = {"role": "assistant", "content": text_of(step.parts) or None}
     if not is_own:
@@ -138,7 +142,7 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     thoughts = [block for block in blocks if block["type"] != "text"]
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
-        # Thoughts after text keep their place only in a list, from which litellm loses the hidden ones.
+        # Reasoning after text keeps its place only in a list of blocks, but litellm drops hidden reasoning from lists.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:
@@ -150,8 +154,8 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
 
 
 def claude_block(part: Part) -> Block | None:
-    """Return the part as a block of Anthropic's format; None for one without text, and for one without its signature,
-    which Anthropic would refuse.
+    """Return the part as a block in Anthropic's format. Return None for a text part without text, and for reasoning
+    without a signature, which Anthropic would refuse.
     """
     if part.get("type") == "text":
         return {"type": "text", "text": part["text"]} if part["text"] else None
@@ -164,7 +168,7 @@ def claude_block(part: Part) -> Block | None:
 
 
 def _family(model: str) -> str:
-    """Return provider and family of a model: ``anthropic/claude`` of ``anthropic/claude-sonnet-4-5``."""
+    """Return the provider and the family of a model: ``anthropic/claude`` for ``anthropic/claude-sonnet-4-5``."""
     return model.partition("-")[0]
 
 

@@ -1,4 +1,4 @@
-"""Parse how long a provider asks to wait: from a header, from the body of its error, or from its text."""
+"""Parse how long a provider asks clients to wait, from a header, the body of an error, or the text of an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _UNITS = {
-    0.000_001: "us µs μs",  # Go's durations have the micro sign, or the letter mu
+    0.000_001: "us µs μs",  # Go's durations contain the micro sign or the letter mu
     0.001: "ms msec msecs millisecond milliseconds 毫秒",
     1.0: "s sec secs second seconds 秒 秒钟",
     60.0: "m min mins minute minutes 分 分钟",
@@ -21,7 +21,7 @@ _SECONDS = {unit: seconds for seconds, units in _UNITS.items() for unit in units
 _ONE = rf"\d{{1,9}}(?:\.\d{{1,9}})?\s{{0,3}}(?:{'|'.join(sorted(_SECONDS, key=len, reverse=True))})(?![a-z])"
 _DURATION = re.compile(rf"{_ONE}(?:[\s,]{{0,3}}(?:and\s)?{_ONE}){{0,4}}", re.IGNORECASE)
 _RUN_TOGETHER = re.compile(r"(?<=[a-z])(?=\d)", re.IGNORECASE)
-"""Between ``1m`` and ``4.5s`` of Go's ``1m4.5s``."""
+"""Matches between ``1m`` and ``4.5s`` in a duration of Go such as ``1m4.5s``."""
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+)")
 _IN_TEXT = (
     # OpenAI, Groq, Google, Azure, Moonshot: "try again in 7.5s"; GitHub: "wait 41 seconds before retrying"
@@ -37,15 +37,15 @@ _IN_TEXT = (
 _IETF = re.compile(r";\s*t=(\d+)")
 """Seconds until the reset in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
 FROM_EPOCH = 1e9
-"""A larger number of seconds is a point in time; a number a thousand times larger is one in milliseconds
-(OpenRouter).
+"""A larger number of seconds is a point in time, counted from the epoch. A number that is a thousand times larger is a
+point in time in milliseconds (OpenRouter).
 """
 
 
 def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | None = None) -> float | None:
-    """Return the seconds that the provider asks to wait before the next attempt, or None if it does not say.
+    """Return how many seconds the provider asks to wait before the next attempt, or None if the provider does not say.
 
-    ``headers`` have lower-case names. A time in the past is 0.
+    The names in ``headers`` are in lower case. For a time in the past, the result is 0.
     """
     now = now or datetime.now(UTC)
     for name, value in headers.items():  # OpenAI, Azure
@@ -61,9 +61,12 @@ def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | Non
 
 
 def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Return when limits are reset, by the headers of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the
-    IETF's draft: when all exhausted limits are, since each vendor counts several, some by the day; else when the
-    general one is, if the provider does not say how much of it is left.
+    """Return the seconds until rate limits are reset, or None if the headers do not say.
+
+    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the IETF's draft. Each vendor
+    has several limits, some of them per day. If limits are exhausted, the result is the time until all of these are
+    reset. Otherwise it is the time until the reset of the most general limit (the one with the shortest header name)
+    whose remaining amount is unknown.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}
@@ -79,10 +82,11 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
 
 
 def _seconds(wait: str, *, now: datetime) -> float | None:
-    """Return the seconds of a number, of a duration such as ``1m2.5s`` or ``2 minutes``, or until a time in the form of
-    HTTP, RFC 3339 or the epoch. Of several values of a header, the first counts.
+    """Return the seconds to wait, or None if the text cannot be parsed. The text is a number, a duration such as
+    ``1m2.5s`` or ``2 minutes``, or a time in the format of HTTP, RFC 3339 or the epoch. If a header has several values,
+    the first counts.
     """
-    for value in (wait, wait.partition(",")[0]):  # the whole value first: a date has a comma too
+    for value in (wait, wait.partition(",")[0]):  # the whole text is tried first, because a date contains a comma
         text = value.strip().strip("\"'").strip()
         number = _number(text)
         if number is not None:

@@ -1,9 +1,9 @@
-"""Bound how long a call may be silent and how long it may take, and let a server keep its call alive.
+"""Limit how long a call may take, and how long its server may be silent.
 
-Silence is measured in bytes, not in chunks that litellm has parsed: while a model thinks, its server may send nothing
-but comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic), or empty data. They count as signs of life,
-and are dropped before they reach the parsers of litellm and openai, some of which take them for the end of the answer
-or for garbled JSON.
+The silence ends with any byte, not only with a chunk that litellm has parsed. While a model thinks, its server may send
+only comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data. These keep the call alive.
+They are dropped before the parsers of litellm and openai see them, because some parsers mistake them for the end of the
+answer or for garbled JSON.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from durable_agents.llm.keep_alive_filter import MAX_ERROR_BYTES, EventFilter, i
 
 
 class Signals:
-    """What the bytes of an answer show besides its content: that the server is alive, and whether it has failed."""
+    """What the bytes of an answer show apart from its content: whether the server is alive, and whether it failed."""
 
     def __init__(self) -> None:
         self.error = ""
-        """The error that the provider sent after it had begun the answer with status 200, word for word."""
+        """The text of an error that the provider sent after it had begun the answer with status 200."""
         self.alive: Callable[[], None] = _do_nothing
-        """Call it at every chunk too, for providers whose answers are not read with httpx."""
+        """Restarts the limit of silence. Call this at every chunk, because not all answers are read with httpx."""
         self.responses: list[Response] = []
-        """What was read with httpx, to be closed at the end."""
+        """The responses that were read with httpx. They are closed at the end."""
 
     def note_error(self, data: bytes) -> None:
-        """Keep the data if it is an error in any provider's format: client libraries drop its code, or all of it."""
+        """Keep the data if it is an error in any provider's format, because client libraries drop its code or all of
+        it.
+        """
         if not self.error and is_error(data):
             self.error = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
 
     async def close_responses(self) -> None:
-        """Close the connections of all responses that were not read to their end: litellm leaves some of them to the
-        garbage collector, which may come too late.
+        """Close the connections of all responses that were not read to their end. litellm leaves some of them to the
+        garbage collector, which may run too late.
         """
         for response in self.responses:
             with contextlib.suppress(Exception):
@@ -46,7 +48,7 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""By how much of it the limit of silence may be shorter than its setting."""
+"""The limit of silence may be shorter than its setting by this fraction of the setting."""
 
 
 def _do_nothing(*_: object) -> None:
@@ -54,7 +56,7 @@ def _do_nothing(*_: object) -> None:
 
 
 class Response(Protocol):
-    """What is used of ``httpx.Response``."""
+    """The parts of ``httpx.Response`` that are used here."""
 
     is_success: bool
 
@@ -62,17 +64,17 @@ class Response(Protocol):
 
 
 _signals: WeakKeyDictionary[asyncio.Task[object], Signals] = WeakKeyDictionary()
-"""By the task that makes a call. As with ``asyncio.timeout``, only the task is known where httpx reads; other reads of
-the process with httpx are left alone.
+"""The signals of each task that makes a call. Tasks are the keys because only the task is known where httpx reads.
+Other uses of httpx in the process are not affected.
 """
 
 
 @contextlib.asynccontextmanager
 async def bounded(*, read_seconds: float | None, call_seconds: float, signals: Signals) -> AsyncGenerator[None]:
-    """Make a call and read its answer within the block, in one task. Raises TimeoutError after ``read_seconds`` without
-    a byte, and ModelError after ``call_seconds`` in all.
+    """Limit the time of a call that is made and read within the block, in one task. Raise TimeoutError after
+    ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in all.
 
-    The consumer of the chunks must not wait between them: that time counts.
+    The consumer of the chunks must not wait between them, because that time counts too.
     """
     now = asyncio.get_running_loop().time
     task = asyncio.current_task()
@@ -84,7 +86,7 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
             def alive() -> None:
                 if read_seconds is None or silence.expired():
                     return
-                # Moving a timer costs as much as parsing a token: not for every token of a fast answer.
+                # Moving a timer costs as much as parsing a token, so it is not moved for every token of a fast answer.
                 deadline, last = now() + read_seconds, silence.when()
                 if last is None or deadline - last > read_seconds * LIMIT_SLACK:
                     silence.reschedule(deadline)
@@ -99,14 +101,14 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
     except TimeoutError:
         if not total.expired():
             raise
-        text = f"The call was not over after {call_seconds:g} seconds (MODEL_CALL_SECONDS)."
+        text = f"The call took longer than {call_seconds:g} seconds (MODEL_CALL_SECONDS)."
         raise ModelError(ErrorKind.NETWORK, text, retryable=True) from None
 
 
 @cache
 def listen() -> None:
-    """Let ``bounded`` see the bytes that httpx reads. With some providers litellm ignores a read timeout (Google,
-    Bedrock), so that it cannot be left to the transport.
+    """Let ``bounded`` see the bytes that httpx reads. The read timeout of httpx is not enough, because litellm ignores
+    that timeout with some providers (Google, Bedrock).
     """
     response_class = importlib.import_module("httpx").Response
     read_bytes = response_class.aiter_bytes
@@ -120,7 +122,7 @@ def listen() -> None:
             return
         signals.responses.append(self)
         events = EventFilter(signals.note_error if self.is_success else _do_nothing)
-        async for chunk in read_bytes(self):  # unbuffered, whatever the reader asks for: bytes are seen as they come
+        async for chunk in read_bytes(self):  # without a chunk size, to see bytes as they arrive
             signals.alive()
             if kept := events.kept(chunk):
                 yield kept

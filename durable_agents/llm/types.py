@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Literal, Protocol, Required, TypeAlias, TypedDict
 
 Block: TypeAlias = Mapping[str, object]
-"""A block of a content: a text, a file, or what a vendor returned and wants back, in the vendor's own format."""
+"""A block of a message's content: a text, a file, or data in a vendor's own format that the vendor wants back."""
 
 
 class FunctionCall(TypedDict):
-    """Name and arguments of a call; the arguments are the text of a JSON object."""
+    """The name and the arguments of a call. The arguments are the text of a JSON object."""
 
     name: str
     arguments: str
@@ -35,30 +35,30 @@ class Message(TypedDict, total=False):
     tool_calls: Sequence[MessageCall]
     tool_call_id: str
     thinking_blocks: Sequence[Block]
-    """This field and the next two are where litellm looks for what a vendor wants back with its own message."""
+    """litellm looks in this field and the next two for data that a vendor wants back with its own message."""
     provider_specific_fields: Mapping[str, object]
     reasoning_content: str
     prefix: bool
-    """Whether the model should continue this message, its own (DeepSeek, Mistral)."""
+    """Whether the model should continue this message, which is the model's own (DeepSeek, Mistral)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
-    """One model call: messages and tools in the OpenAI format, settings as litellm takes them."""
+    """One model call. Messages and tools are in the OpenAI format; settings are in litellm's format."""
 
     model: str
     messages: Sequence[Message]
     tools: Sequence[Mapping[str, object]] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
     agent: str = ""
-    """Name of the agent that makes the call."""
+    """The name of the agent that makes the call."""
     may_be_silent: bool = False
-    """Whether an answer without text is acceptable: the model's tools have just run."""
+    """Whether an answer without text is acceptable, because the model's tools have just run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUsage:
-    """Token counts and the price in US dollars of one model call, as far as they are known."""
+    """The token counts and the price in US dollars of one model call. An unknown count is 0, an unknown price None."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -67,7 +67,7 @@ class ModelUsage:
     reasoning_tokens: int = 0
     cost: Decimal | None = None
     estimated: bool = False
-    """Counted here, because the provider did not report usage or the attempt was cut short."""
+    """Whether the usage is an estimate, because the provider did not report it or the attempt was cut short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningSigned:
-    """The reasoning so far is complete; its provider wants ``metadata`` back with it.
+    """The end of the reasoning so far. The provider wants ``metadata`` back with that reasoning.
 
     ``metadata`` is what the AI SDK calls providerMetadata: ``{"anthropic": {"signature": ...}}``.
     """
@@ -96,21 +96,23 @@ class ReasoningSigned:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningHidden:
-    """Reasoning without a text, which its provider wants back: ``{"anthropic": {"redactedData": ...}}``."""
+    """Reasoning without a text. The provider wants ``metadata`` back: ``{"anthropic": {"redactedData": ...}}``."""
 
     metadata: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSigned:
-    """The provider wants ``{"google": {"thoughtSignature": ...}}`` back with the text, which may continue."""
+    """A signature of the text so far, which may continue. The provider wants ``metadata`` back with the text:
+    ``{"google": {"thoughtSignature": ...}}``.
+    """
 
     metadata: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallStarted:
-    """The model begins call number ``index`` of this step."""
+    """The beginning of tool call number ``index`` of this step."""
 
     index: int
     provider_call_id: str
@@ -119,7 +121,7 @@ class CallStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class CallArguments:
-    """More raw text of the arguments of call number ``index``."""
+    """More of the arguments of call number ``index``, as raw text."""
 
     index: int
     text: str
@@ -127,14 +129,14 @@ class CallArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """The stream ended properly."""
+    """The end of a complete answer."""
 
     finish_reason: str
-    """``stop``, ``tool_calls``, ``length``, ``content_filter``, ``pause`` (the provider wants the answer back, and
-    continues it) or ``other`` (an unknown word).
+    """``stop``, ``tool_calls``, ``length``, ``content_filter``, ``pause`` (the provider continues the answer when the
+    answer is sent back) or ``other`` (an unknown word).
     """
     usage: ModelUsage | None
-    """None if the provider reported none."""
+    """The usage that the provider reported, or None."""
     model: str
 
 
@@ -144,38 +146,40 @@ ModelEvent = (
 
 
 class ModelDoor(Protocol):
-    """The interface that the engine needs from a model library; ``DURABLE_AGENTS["MODEL_DOOR"]`` may name another
-    one.
+    """The interface of a model door, the class through which the engine calls models.
+
+    ``DURABLE_AGENTS["MODEL_DOOR"]`` names the class to use.
     """
 
     def prepare(self) -> None:
-        """Load what is slow to load. Called once per process, before the first call."""
+        """Load modules and data that are slow to load. This is called once per process, before the first model call."""
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """Make the call. The last event is Finished; raises ModelError otherwise."""
+        """Make the call and yield its events. The last event is Finished. Raise ModelError if the call fails."""
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """Return the estimated usage of a call with this much of an answer, fast and without a request.
+        """Return the estimated usage of a call with the answer so far. This must be fast, and must not make a request.
 
-        An estimate that takes longer than a second is discarded: nothing is counted then.
+        An estimate that takes longer than a second is discarded, and no usage is counted.
         """
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """Whether the model, called with these settings, continues its own answer if the history ends with one.
+        """Return whether the model, called with these settings, continues its own answer if the history ends with one.
 
-        False if that is not known. Never raises and makes no request.
+        Return False if this is not known. This must not raise and must not make a request.
         """
 
     async def aclose(self) -> None:
-        """Close connections; the event loop that the calls were made on is about to end."""
+        """Close the connections. This is called before the end of the event loop on which the calls were made."""
 
 
 def provider_of(model: str) -> str:
-    """Return the provider's name, where the model's begins with it: ``anthropic`` of
-    ``anthropic/claude-sonnet-4-5``.
+    """Return the provider's name at the beginning of a model's name: ``anthropic`` for ``anthropic/claude-sonnet-4-5``.
+
+    A name without a slash is returned unchanged.
     """
     return model.partition("/")[0]
 
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
-"""Providers that continue a message only if it is marked so (``prefix``); Claude always does."""
+"""Providers that continue a message only if the message is marked with ``prefix``. Claude needs no such mark."""

@@ -1,7 +1,8 @@
-"""Estimate what a model call has used from the length of its texts.
+"""Estimate the tokens of a model call from the length of its texts.
 
-No tokenizer is used: litellm picks one by the model's name and may download it, and the others take half a second to
-load, in processes that only recover the rows of a dead worker. The provider's own count always takes precedence.
+No tokenizer is used. litellm chooses a tokenizer by the model's name and may download it. Other tokenizers take half a
+second to load, even in a process that only recovers the rows of a dead worker. The provider's own count always takes
+precedence over an estimate.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from collections.abc import Mapping
 from durable_agents.llm.types import ModelRequest
 
 ASCII_PER_TOKEN = 4
-"""Characters of English text in a token (OpenAI: "one token generally corresponds to ~4 characters of text")."""
+"""Characters of English text per token (OpenAI: "one token generally corresponds to ~4 characters of text")."""
 BYTES_PER_TOKEN = 3
-"""UTF-8 bytes of any other text in a token: one Chinese character, one and a half Cyrillic ones."""
+"""UTF-8 bytes of any other text per token: one Chinese character, or one and a half Cyrillic characters."""
 MESSAGE_TOKENS = 4
-"""Tokens of each message and each call in addition to its texts (OpenAI's cookbook: three or four)."""
+"""Tokens that each message and each call has in addition to its texts (OpenAI's cookbook: three or four)."""
 IMAGE_TOKENS = 1000
-"""An image of a megapixel or so: 85 to 1,105 with OpenAI, up to 1,600 with Anthropic, 258 a tile with Google."""
+"""Tokens of an image of about a megapixel. OpenAI counts 85 to 1,105, Anthropic up to 1,600, and Google 258 per tile.
+"""
 
 
 def estimated_tokens(request: ModelRequest, answer: str) -> tuple[int, int]:
-    """Return the estimated input and output tokens of a call. Audio and documents are counted as zero. Never blocks,
-    and makes no request.
+    """Return the estimated input and output tokens of a call. Audio and documents count as zero. This function neither
+    blocks nor makes a request.
     """
     input_tokens = sum(map(_tokens_of_json, request.tools))
     for message in request.messages:
@@ -36,7 +38,7 @@ def estimated_tokens(request: ModelRequest, answer: str) -> tuple[int, int]:
 
 
 def tokens_of(text: str) -> int:
-    """Return about how many tokens a text has."""
+    """Return an estimate of the number of tokens in the text."""
     plain = len(text.encode("ascii", "ignore"))
     other = len(text.encode("utf-8", "surrogatepass")) - plain
     return -(-plain // ASCII_PER_TOKEN) + -(-other // BYTES_PER_TOKEN)

@@ -1,4 +1,4 @@
-"""Convert the parts of a user's message to the content that a provider reads, files included."""
+"""Convert the parts of a user's message, including files, to the content that a provider reads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SEEN_BY_CLAUDE = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf")
 
 
 def user_content(parts: Sequence[Part], *, model: str) -> str | list[Block]:
-    """Return the content of a user's message: one text, or in order the texts and the files."""
+    """Return the content of a user's message: a single text or, if there are files, a list of text and file blocks."""
     if not any(part["type"] == "file" for part in parts):
         return text_of(parts)
     blocks = [file_block(part, model=model) if part["type"] == "file" else text_block(part["text"]) for part in parts]
-    # Anthropic refuses a text block without text, and a message of files alone has one.
+    # Anthropic refuses a text block without text. A message with only files contains such a block.
     return [block for block in blocks if block != text_block("")]
 
 
 def file_block(part: Part, *, model: str) -> Block:
-    """Return a file as litellm takes it; as text, or as a note to the model, where the provider would refuse or lose
-    it. A file that is not within the part is never fetched, and its URL is never sent.
+    """Return a file in the form that litellm takes. A file that the provider would refuse or lose becomes a text or a
+    note to the model. A file that is not embedded in the part is never fetched, and its URL is never sent.
     """
     media_type: str = part["mediaType"]
     kind, _, subtype = media_type.partition("/")
@@ -45,5 +45,5 @@ def file_block(part: Part, *, model: str) -> Block:
 
 
 def text_block(text: str) -> Block:
-    """Return a text as a block."""
+    """Return the text as a block."""
     return {"type": "text", "text": text}
