@@ -1,32 +1,34 @@
-"""THE STATE MACHINE: one function per transition, one transaction each, every write to in-flight rows fenced.
+"""The state machine. Each transition is one function, which runs in one transaction.
 
-A thread, by ``THREAD_TRANSITIONS`` in ``models``:
+Every write to an in-flight row is fenced: it takes effect only while the writer still holds the row.
+
+The transitions of a thread (``THREAD_TRANSITIONS`` in ``models``):
 
     completed ─────────────► streaming                send_message, edit_message, regenerate, resume_thread
     streaming ─────────────► streaming                commit_step, retry_step, release, reap: another attempt or step
-    streaming ─────────────► awaiting_tool_results    commit_step: calls are open
-    awaiting_tool_results ─► streaming                finish_tool_call, add_tool_result: the last one
-    streaming ─────────────► completed                commit_step: nothing is open
-    awaiting_tool_results ─► completed                finish_tool_call: an answer follows the call already
+    streaming ─────────────► awaiting_tool_results    commit_step: the step made tool calls
+    awaiting_tool_results ─► streaming                finish_tool_call, add_tool_result: the last open call
+    streaming ─────────────► completed                commit_step: no tool call is open
+    awaiting_tool_results ─► completed                finish_tool_call: the call is answered already
     streaming ─────────────► failed                   fail_step, reap
-    awaiting_tool_results ─► failed                   finish_tool_call: the last one, and max_steps are used up
+    awaiting_tool_results ─► failed                   finish_tool_call: max_steps are used up
     streaming ─────────────► stopped                  stop_thread
     awaiting_tool_results ─► stopped                  stop_thread
     failed ────────────────► streaming                resume_thread, send_message, edit_message, regenerate
     stopped ───────────────► streaming                resume_thread, send_message, edit_message, regenerate
 
-A stream, one attempt at a step, by ``STREAM_TRANSITIONS``:
+The transitions of a stream, which is one attempt at a step (``STREAM_TRANSITIONS``):
 
     pending ───────────────► streaming                claim
     pending ───────────────► aborted                  stop_thread, send_message, settle_unknown_code
     streaming ─────────────► finished                 commit_step
     streaming ─────────────► aborted                  retry_step, fail_step, stop_thread, release, reap
 
-A tool call, by ``TOOL_CALL_TRANSITIONS``:
+The transitions of a tool call (``TOOL_CALL_TRANSITIONS``):
 
     approval_requested ────► pending                  approve_tool_call
     approval_requested ────► denied                   reject_tool_call
-    approval_requested ────► failed                   approve_tool_call: the arguments do not fit any more
+    approval_requested ────► failed                   approve_tool_call: the arguments no longer fit
     approval_requested ────► expired                  expire, approve_tool_call
     approval_requested ────► cancelled                stop_thread, send_message
     pending ───────────────► running                  claim
@@ -38,24 +40,26 @@ A tool call, by ``TOOL_CALL_TRANSITIONS``:
     running ───────────────► completed                finish_tool_call, add_tool_result
     running ───────────────► failed                   finish_tool_call, add_tool_error, expire, reap
     running ───────────────► cancelled                stop_thread
-    running ───────────────► unknown                  reap, release: it may have run
-    unknown ───────────────► pending                  settle_tool_call: run it again
+    running ───────────────► unknown                  reap, release: the tool may have run
+    unknown ───────────────► pending                  settle_tool_call: run the tool again
     unknown ───────────────► completed                settle_tool_call
     unknown ───────────────► failed                   settle_tool_call
     unknown ───────────────► expired                  expire
     unknown ───────────────► cancelled                stop_thread
-    unknown ───────────────► unknown                  send_message: the run goes on without an answer
+    unknown ───────────────► unknown                  send_message: the run goes on without the result
 
-How a user's message is answered, from the request to the browser: ``docs/concepts.md``, "One message, eight stops".
+The section "One message, eight stops" of ``docs/concepts.md`` follows a user's message from the request to the browser.
 
-``threads``, ``history`` and ``revisions`` have the transitions that people cause; ``claims``, ``steps`` and
-``tool_calls`` those of workers; ``decisions`` those by which people, browsers and services answer a call; ``recovery``
-those that follow when a worker dies. They use the state changes of single rows in ``rows`` and end in ``advance``,
-which decides what the thread does next; ``transaction`` runs a transition, ``attachments`` stores and deletes the files
-of messages.
+The transitions are grouped by who causes them. People cause the transitions in ``threads``, ``chat_threads``,
+``messages_without_run`` and ``edit_and_fork``. Workers cause the transitions in ``claims``, ``steps`` and
+``tool_calls``. People, browsers and services answer tool calls through ``decisions``. The transitions in ``recovery``
+follow the death of a worker. Most transitions change single rows with the functions in ``rows``, and then call
+``advance``, which decides what the thread does next. ``transaction`` runs a transition. ``attachments`` stores and
+deletes the files of messages.
 
-Locking rule: every transition but ``claim``, ``append_deltas`` and ``heartbeat`` locks the thread row first and reads
-only after that. ``advance`` runs only under that lock and decides, from rows alone, what the thread does next.
+Locking rule: a transition locks the thread's row first and reads only after that. The exceptions are the transitions in
+``claims``, such as ``claim``, ``append_deltas`` and ``heartbeat``, which do not lock the thread. ``advance`` runs only
+under the thread's lock and decides from rows alone.
 """
 
 from durable_agents.lifecycle.advance import advance

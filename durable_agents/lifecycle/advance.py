@@ -1,4 +1,4 @@
-"""The heart of the state machine: decide from its rows alone what a running thread does next."""
+"""The heart of the state machine: decide what a running thread does next, from the thread's rows alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ SUPERSEDED = "The user went on without waiting for this."
 
 
 def begin_run(locked: Locked) -> None:
-    """Reset the state of the previous run and mark a thread at rest as running; ``advance`` decides what follows."""
+    """Reset the state of the previous run and mark a thread at rest as running. Call ``advance`` or ``decide``
+    afterwards.
+    """
     thread = locked.thread
     thread.run_steps = 0
     thread.error_code = thread.error_message = ""
@@ -33,17 +35,18 @@ def begin_run(locked: Locked) -> None:
 
 
 def advance(locked: Locked, *, resumed: bool = False) -> None:
-    """Decide from rows what the running thread does next. Call it under the thread's lock; calling it again changes
-    nothing.
+    """Decide from the thread's rows what a running thread does next. Call this function under the thread's lock. A
+    second call changes nothing.
 
-    If a stream is open, do nothing. If calls are awaited, wait for them; but where only people, browsers or services
-    are awaited and the user has sent a message since, go on without them. If a user message is unanswered, begin an
-    answer. If the last step made calls (or the run is resumed), begin the next step of the same message. If a message
-    is queued, start its run. Otherwise, the thread is completed.
+    If a stream is open, do nothing. If tool calls are awaited, wait for them. But if no awaited call needs a worker,
+    only a person, a browser or a service, and the user has sent a message since, go on without these calls. If a user
+    message is unanswered, begin an answer. If the last step made calls, or if the run is resumed, begin the next step
+    of the same message. If a message is queued, start its run. Otherwise, complete the thread, unless late results are
+    still expected.
     """
     if not locked.thread.is_running:
         return
-    # While calls are awaited a thread never has an open stream: no query is needed.
+    # A thread that awaits tool calls never has an open stream, so no query is needed.
     if locked.thread.status != ThreadStatus.AWAITING_TOOL_RESULTS and not locked.has_no_open_stream:
         locked.writes.flush(for_query_of=Stream)
         if streams_of(locked).open().exists():
@@ -57,8 +60,8 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked, awaited)):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # Go on without them: questions to people and browsers are cancelled; deferred calls run on, so that their results
-    # arrive later. No worker claims such a call: the thread's lock is enough.
+    # Go on without these calls. Questions to people and browsers are cancelled. Deferred calls keep running, and their
+    # results arrive later. No worker claims any of these calls, so the thread's lock is enough.
     for call in awaited:
         if call.kind == ToolKind.DEFERRED and call.status == ToolCallStatus.PENDING:
             call.passed_at, call.rev = locked.now, locked.thread.next_rev()
@@ -71,8 +74,8 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
 
 
 def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
-    """Whether there is a user message after the answer that made the awaited calls. It need not be the last message: a
-    late result may have been added since.
+    """Return whether a user message follows the answer that made the awaited calls. That message need not be the last
+    one, because a late result may have been added since.
     """
     locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)
@@ -82,12 +85,12 @@ def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
 
 
 def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False) -> None:
-    """Decide as ``advance`` does for a thread in which no call is awaited; ``is_waited_for`` says whether late results
-    are expected.
+    """Do what ``advance`` does, for a thread that awaits no tool call. ``is_waited_for`` says whether late results are
+    still expected.
     """
     at = locked.position
     if at is not None and at.position == locked.thread.last_position and at.number == locked.thread.last_number:
-        # The answer is the last message and its last step is the newest attempt: nothing else has to be asked.
+        # The answer is the last message, and its last step is the newest attempt, so no query is needed.
         if resumed or at.made_calls:
             _begin_step(locked, at.message_id)
         else:
@@ -108,8 +111,8 @@ def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False
 
 
 def _begin_step(locked: Locked, message_id: UUID) -> None:
-    """Add one more pending stream, or fail the run if it has used up its steps. Where ``configure`` can change the
-    limit, the worker checks it before the call instead.
+    """Add a pending stream for the next step, or fail the run if it has used up its steps. If the agent has a
+    ``configure`` function, which can change the limit, the worker checks the limit before the model call instead.
     """
     agent = locked.agent
     if agent is not None and agent.configure is None and locked.thread.run_steps >= agent.max_steps:
@@ -120,7 +123,7 @@ def _begin_step(locked: Locked, message_id: UUID) -> None:
 
 
 def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
-    """Start a run for the next queued message; without one the thread is completed, or keeps waiting for late
+    """Start a run for the next queued message. If no message is queued, complete the thread, or keep waiting for late
     results.
     """
     thread = locked.thread
@@ -129,7 +132,7 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
         messages = list(Message.objects.using(database()).queued().filter(thread=thread))
     else:
         messages = [message for message in locked.queued if message.position is None]
-    # A stop holds back the messages that were queued until then: they wait for a resume.
+    # A stop holds back the messages that were queued before it. They wait for a resume.
     stop_rev = -1 if thread.stop_rev is None else thread.stop_rev
     queued = next((message for message in messages if message.rev > stop_rev), None)
     if queued is None:

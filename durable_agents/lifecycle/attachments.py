@@ -1,7 +1,7 @@
-"""Attach files to messages and delete them with their rows.
+"""Attach files to messages, and delete files when their rows are deleted.
 
-Bytes are stored before the transition begins, never while the thread's row is locked, and are deleted after the commit;
-in between, only rows are written.
+A file is stored before the transition begins, never while the thread's row is locked, and it is deleted after a commit.
+The transition itself writes only rows.
 """
 
 from __future__ import annotations
@@ -27,24 +27,26 @@ from durable_agents.models import Attachment, Thread
 from durable_agents.parts import Part, attachment_id, embedded_files, file_base64
 
 MAX_UNSENT = 100
-"""Number of files that one sender may have uploaded and not sent; they are deleted a day after the upload."""
+"""How many files a sender may have uploaded without sending them in a message. Unsent files are deleted a day after the
+upload.
+"""
 
 Sender = tuple[User | None, str]
-"""Owner and scope of a sender, which identify the files that they have uploaded."""
+"""The owner and scope of a sender. Together they identify the files that the sender has uploaded."""
 
 NewFiles = Mapping[UUID, Attachment]
-"""Files that came within a message: stored, and still without rows."""
+"""The files that were embedded in a message, by id. They are stored, but their rows are not inserted yet."""
 NO_FILES: NewFiles = MappingProxyType({})
 
 
 @contextmanager
 def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
-    """Store every file within the parts of messages (``data:`` URLs). Yield the parts with URLs in their place, and the
-    files for the transition that stores the messages.
+    """Store every file that is embedded in the parts of messages (``data:`` URLs). Yield the parts with URLs in place
+    of the files, and the files for the transition that stores the messages.
 
-    Files that no message carries in the end are deleted again: at once if nothing was sent, or when the caller's
-    transaction is rolled back. A value that is no list is yielded unchanged. Raises InvalidPartsError and
-    TooLargeError.
+    A file that no message carries at the end of the block is deleted: immediately if its row was not inserted, or when
+    the caller's transaction is rolled back. A value that is not a list is yielded unchanged. Raises InvalidPartsError
+    and TooLargeError.
     """
     embedded = [embedded_files(parts) if isinstance(parts, list) else {} for parts in lists]
     if not any(embedded):
@@ -67,9 +69,9 @@ def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
 
 @contextmanager
 def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
-    """Keep the files of rows that the block writes, and delete the other files at its end. Where the database cannot
-    say which rows were written, keep all until ``prune_unsent`` runs: the commit may have succeeded although its answer
-    was lost.
+    """Keep the files whose rows the block inserts, and delete the other files when the block ends. If the database
+    cannot say which rows were inserted, keep all files until ``prune_unsent`` runs, because the commit may have
+    succeeded although its answer was lost.
     """
     try:
         yield
@@ -94,8 +96,8 @@ def _keep_written(stored: Mapping[UUID, Attachment]) -> None:
 def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = None, scope: str = "") -> Attachment:
     """Store a file for its sender until a message carries it.
 
-    Raises UnsupportedMediaTypeError, and ThrottledError where the sender has ``MAX_UNSENT`` files that no message
-    carries, including when uploads are concurrent.
+    Raises UnsupportedMediaTypeError. Raises ThrottledError if the sender has ``MAX_UNSENT`` files that no message
+    carries; concurrent uploads are counted too.
     """
     _check_unsent(owner, scope)  # fails before the file is stored; ``_insert`` checks again, under a lock
     row = attachment_storage.store(data, claimed=claimed, filename=filename, owner=owner, scope=scope)
@@ -108,7 +110,8 @@ def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = Non
 @transition
 def _insert(row: Attachment) -> None:
     with transact():
-        # One sender at a time: uploads that come at once would all be counted before any of them is stored.
+        # Uploads of one sender take turns. Otherwise concurrent uploads would all be counted before any of them is
+        # stored.
         take_turn(f"durable_agents.unsent {row.owner_id} {row.scope}", using=database())
         _check_unsent(row.owner, row.scope)
         row.save(using=database(), force_insert=True)
@@ -123,11 +126,12 @@ def _check_unsent(owner: User | None, scope: str) -> None:
 
 
 def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files: NewFiles = NO_FILES) -> list[Part]:
-    """Return the parts of a user's message with their attachments moved to this thread, and described as their rows
-    are.
+    """Move the attachments of a user's message to this thread. Return the parts of the message, with each attachment
+    described as in its row.
 
-    A message may carry files that came with it, files that its sender has uploaded and no message carries, and files of
-    its thread. ``sender`` is by default the owner of the thread. Raises InvalidPartsError for any other attachment.
+    A message may carry files that were embedded in it, files that its sender has uploaded and that no message carries
+    yet, and files of its thread. ``sender`` defaults to the owner and scope of the thread. Raises InvalidPartsError for
+    any other attachment.
     """
     keys = [key for part in parts if (key := attachment_id(part))]
     if not keys:
@@ -146,14 +150,16 @@ def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files
     for key in keys:
         if key not in rows or rows[key].thread_id != thread.pk:
             raise InvalidPartsError(
-                f"There is no attachment {key} that this message may carry. Upload the file (POST attachments/), once "
-                "more where a message of another thread carries it already."
+                f"There is no attachment {key} that this message may carry. Upload the file (POST attachments/). "
+                "If a message of another thread carries it already, upload it once more."
             )
     return [attachment_storage.part_of(rows[key]) if (key := attachment_id(part)) else part for part in parts]
 
 
 def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
-    """Return the parts of a message with each attachment replaced by its copy; those without a copy stay."""
+    """Return the parts of a message with each attachment replaced by its copy. An attachment without a copy stays as it
+    is.
+    """
     keys = [(part, attachment_id(part)) for part in parts]
     return [
         {**part, "url": attachment_storage.url_of(copies[key])} if key and key in copies else part for part, key in keys
@@ -161,8 +167,9 @@ def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
 
 
 def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Thread) -> dict[UUID, UUID]:
-    """Copy the attachment rows of these messages of another thread; the stored files are shared. Returns the new id of
-    each. Call it under the lock of ``source``, which keeps its files from being deleted.
+    """Copy the attachment rows of these messages from the thread ``source`` to the thread ``into``. The stored files
+    are shared. Return the id of each copy, by the id of the original. Call this function under the lock of ``source``,
+    so that the files are not deleted meanwhile.
     """
     keys = {key for parts in messages for part in parts if (key := attachment_id(part))}
     if not keys:
@@ -177,18 +184,21 @@ def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Th
 
 @receiver(post_delete, sender=Attachment)
 def _forget_file(instance: Attachment, using: str, **_: object) -> None:
-    """Delete the file of a deleted row after the commit, unless another row refers to it."""
+    """Delete the file of a deleted row after the commit, unless another row refers to the same file."""
     place = instance.place
-    # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+    # This is a lambda and not a partial: Django logs the name of a robust callback that fails, and a partial has no
+    # name.
     transaction.on_commit(lambda: attachment_storage.discard_unused(place, using=using), using=using, robust=True)
 
 
 def prune_unsent() -> int:
-    """Delete files that were uploaded more than a day ago and that no message carries. Returns the number deleted."""
+    """Delete files that were uploaded more than a day ago and that no message carries. Return the number of files
+    deleted.
+    """
     using = database()
     with transact():
         forgotten = Attachment.objects.using(using).forgotten(attachment_storage.FORGOTTEN_SECONDS)
-        # A message may be taking one of these files at this moment: its row is locked, and left.
+        # A message may be taking one of these files at this moment. The row of that file is locked, so it is skipped.
         keys = list(forgotten.select_for_update(skip_locked=True).order_by("pk").values_list("pk", flat=True))
         Attachment.objects.using(using).filter(pk__in=keys).delete()
     return len(keys)

@@ -1,6 +1,6 @@
 """Audit log: one entry for each state change that a person or the project's own code causes.
 
-Entries are written in the transaction of the change, and outlive the thread.
+An entry is written in the transaction of the change. Entries outlive their thread.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def record(
 ) -> None:
     """Add an entry to the audit log, inside the transaction of the change.
 
-    ``by`` is an actor, a user, or None for the project itself; ``subject`` names the message, call or thread that was
-    changed. Of the ``arguments`` only a hash is kept. ``using`` is the database; by default that of the threads. With
-    ``locked`` the entry is written with the other rows of its transition.
+    ``by`` is an actor, a user, or None for the project itself. ``subject`` names the message, call or thread that was
+    changed. Only a hash of ``arguments`` is kept. ``using`` is the database and defaults to the database of the
+    threads. If ``locked`` is given, the entry is written together with the other rows of its transition.
     """
     actor = Actor.of(by)
     entry = AuditEntry(
@@ -49,8 +49,9 @@ def record(
 
 
 def record_deletion(thread: Thread, *, origin: object, using: str) -> None:
-    """Add the entry of a thread that is deleted, by ``thread.deleted_by``; where it is deleted with another row, as
-    with its owner, nobody is named. ``origin`` is the row or queryset whose ``delete`` was called, as Django gives it.
+    """Add the entry for a deleted thread. The entry names the person in ``thread.deleted_by``. If the thread is deleted
+    because another row is deleted, for example its owner, the entry names nobody. ``origin`` is the row or queryset
+    whose ``delete`` was called, as Django passes it to signal receivers.
     """
     is_itself = origin is None or isinstance(origin, Thread) or getattr(origin, "model", None) is Thread
     by = thread.deleted_by if is_itself else Actor(via="cascade", is_person=False)
@@ -58,14 +59,18 @@ def record_deletion(thread: Thread, *, origin: object, using: str) -> None:
 
 
 def prune_audit(days: float) -> int:
-    """Delete the entries of deleted threads after ``days`` days. Returns the number of entries deleted."""
+    """Delete entries that are older than ``days`` days and whose thread is deleted. Return the number of entries
+    deleted.
+    """
     entries = AuditEntry.objects.using(database()).filter(at__lt=seconds_from_now(-days * 86_400))
     gone = entries.filter(~Exists(Thread.objects.using(database()).filter(pk=OuterRef("thread_id"))))
     return int(gone.delete()[0])
 
 
 def forget(*, owner: User | None, scope: str | None, threads: list[UUID]) -> None:
-    """Remove the entries of erased threads, and the user from all other entries if that is the erased person."""
+    """Delete the entries of erased threads. If a whole owner or a whole scope was erased, also remove that owner or
+    scope from all other entries.
+    """
     entries = AuditEntry.objects.using(database())
     for start in range(0, len(threads), 500):  # SQLite limits the parameters of a statement
         entries.filter(thread_id__in=threads[start : start + 500]).delete()

@@ -1,6 +1,7 @@
-"""Sign tool calls with a keyed digest: exactly the call that was approved, or that needed no approval, is run.
+"""Sign tool calls with a keyed digest, so that a worker runs a call only as it was approved, or as the model made it if
+the call needs no approval.
 
-Whoever can write rows but does not know ``APPROVAL_KEYS`` can neither alter an approved call nor approve one.
+Anyone who can write rows but does not know ``APPROVAL_KEYS`` can neither alter an approved call nor approve a call.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ from durable_agents.models import ToolCall
 
 
 def sign_call(call: ToolCall) -> None:
-    """Return the digest of a call's thread, id, tool and arguments, and of whether a person approved it."""
+    """Set ``approval_digest`` of the call to the digest of its thread, id, tool and arguments, and of whether approval
+    was requested. The caller has to save the row.
+    """
     call.approval_digest = _digest(call, approval_keys()[0])
 
 
 def is_signed(call: ToolCall) -> bool:
-    """Whether the call is unchanged since it was approved or, without approval, made."""
+    """Return whether the call is unchanged since a person approved it or, if it needed no approval, since the model
+    made it.
+    """
     return any(constant_time_compare(_digest(call, key), call.approval_digest) for key in approval_keys())
 
 
 def _digest(call: ToolCall, key: str | bytes) -> str:
     arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
-    # Whether a person approved is part of it: a call that needs approval cannot be made into one that does not.
+    # The digest covers whether approval was requested, so that a call that needs approval cannot be changed into a call
+    # that needs none.
     was_requested = call.approval_requested_at is not None
     signed_values = ["durable_agents.approval", was_requested, str(call.thread_id), call.tool_call_id, call.tool_name]
     text = json.dumps([*signed_values, _canonical(arguments)], sort_keys=True, separators=(",", ":"))
@@ -36,7 +42,9 @@ def _digest(call: ToolCall, key: str | bytes) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Return a JSON value whose numbers every database returns unchanged: PostgreSQL returns 1e22 as an integer."""
+    """Return the JSON value with whole floats as integers. PostgreSQL returns 1e22 as an integer, so the digest of the
+    row as it is read would otherwise differ.
+    """
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):

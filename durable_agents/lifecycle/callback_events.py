@@ -1,4 +1,6 @@
-"""Map transitions to the project's callbacks and signals. Costs nothing if no callback or receiver is registered."""
+"""Call the project's callbacks and send its signals for transitions. This costs nothing if no callback or receiver is
+registered.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,13 @@ _NEEDS_HANDLING = frozenset(
         ErrorKind.CONTENT_POLICY,
     }
 )
-"""Errors that do not pass by themselves: a retry alone does not help."""
+"""Errors that a retry alone does not fix."""
 
 
 def dispatch_status(thread: Thread, *, previous_status: str, using: str) -> None:
-    """Call the callbacks for a changed status, at the end of a transition that saves its thread."""
+    """Call the callbacks for a changed status. Call this function at the end of a transition, after the thread is
+    saved.
+    """
     status = str(thread.status)
     if status == previous_status:
         return
@@ -72,7 +76,7 @@ def _dispatch_error(thread: Thread, agent: Agent | None, *, using: str) -> None:
 
 
 def dispatch_step(thread: Thread, stream: Stream, *, using: str) -> None:
-    """Call the callbacks for a committed step; its thread is saved, too."""
+    """Call the callbacks for a committed step. The step and its thread must be saved already."""
     agent = registry.find(thread.agent)
     if agent is not None and agent.on_commit_step is not None:
         callbacks.call_inside(
@@ -84,7 +88,7 @@ def dispatch_step(thread: Thread, stream: Stream, *, using: str) -> None:
 
 
 class AttemptUsage(TypedDict):
-    """The tokens of one attempt, and their price in US dollars, None if it is not known."""
+    """The tokens of one attempt, and their price (``cost``) in US dollars. The price is None if it is not known."""
 
     input_tokens: int
     output_tokens: int
@@ -94,7 +98,7 @@ class AttemptUsage(TypedDict):
 
 
 def usage_of(stream: Stream) -> AttemptUsage:
-    """Return what one attempt has used, as callbacks and receivers of signals get it."""
+    """Return the usage of one attempt, in the form that callbacks and signal receivers get."""
     return {
         "input_tokens": stream.input_tokens,
         "output_tokens": stream.output_tokens,
@@ -105,13 +109,17 @@ def usage_of(stream: Stream) -> AttemptUsage:
 
 
 def dispatch_message(message: Message, *, using: str) -> None:
-    """Send the signal for a message that is stored whole; the signal for an answer is sent at its end."""
+    """Send the signal for a user's or a system message. An answer is complete only later; ``dispatch_answer`` sends its
+    signal.
+    """
     if message.role != Role.ASSISTANT:
         _send_message_committed(message, using=using)
 
 
 def dispatch_answer(thread: Thread, *, previous_status: str, using: str) -> None:
-    """Send the signal for the answer that ends with the run that was on before this transition, unless it is empty."""
+    """Send the signal for the thread's last answer, if the thread was running before this transition and the answer is
+    not empty.
+    """
     was_running = ThreadStatus(previous_status).is_running
     if not was_running or not callbacks.message_committed.has_listeners(Message):
         return
@@ -128,7 +136,7 @@ def _send_message_committed(message: Message, *, using: str) -> None:
 
 
 def dispatch_call(call: ToolCall, *, using: str) -> None:
-    """Send the signal for a call that has its outcome."""
+    """Send the signal for a tool call that has got its outcome."""
     callbacks.send_after_commit(
         "tool_call_finished",
         ToolCall,

@@ -27,13 +27,15 @@ def begin_chat(
     metadata: Mapping[str, object],
     by: Actor | User | None = None,
 ) -> Message:
-    """Create a thread with its first message, both or neither, or send the message to the owner's thread of this
-    ``client_id``. ``admit`` is called with that thread before, and raises to refuse. Returns the message.
+    """Send a message to the owner's thread with this ``client_id``. If there is no such thread, create it in the same
+    transaction, so that both rows are stored or neither is. Before the message is sent, ``admit`` is called with the
+    thread and may raise an exception to refuse the message. Return the message.
 
     Raises what ``create_thread`` and ``send_message`` raise.
     """
     with store_files(parts) as ([parts_with_urls], new_files):
-        # Retried as a whole: inside it, neither of the two is the owner of the transaction.
+        # The whole block is retried: both calls run inside its transaction, so neither of them can be retried on its
+        # own.
         @transition
         def begin() -> Message:
             with transact():
@@ -60,17 +62,19 @@ def stop_answer(
     stream_id: str | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Stop the thread, unless the client means another answer (the shown id of a message) or attempt (the id of a
-    stream) than the last one: then the stop comes too late, and nothing happens. Returns the thread.
+    """Stop the thread and return it.
+
+    The client may name what it wants to stop: an answer by ``message_id`` (the shown id of a message), or an attempt by
+    ``stream_id``. If that is no longer the last one of the thread, the stop comes too late and changes nothing.
     """
-    # Compared under the lock: the next answer may begin between the comparison and the stop.
+    # Compare under the lock: otherwise the next answer might begin between the comparison and the stop.
     with hold_thread(id_of(thread)) as locked:
         if message_id is not None or stream_id is not None:
             streams = Stream.objects.using(database()).filter(thread=locked.thread).select_related("message__parent")
             last = streams.order_by("-number").first()
             if last is None:
                 return locked.thread
-            # Clients that have seen nothing of the answer yet name the question.
+            # A client that has seen nothing of the answer yet sends the id of the question.
             question = last.answer.parent
             shown = {last.answer.shown_id, question.shown_id if question else None}
             if (message_id not in shown) if stream_id is None else (stream_id != str(last.pk)):

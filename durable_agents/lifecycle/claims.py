@@ -1,4 +1,4 @@
-"""Transitions of workers without the thread's lock: claim due rows, extend their leases, append their deltas."""
+"""Transitions of workers that do not lock the thread: claim due rows, extend their leases and append their deltas."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DueRows: TypeAlias = StreamQuerySet | ToolCallQuerySet
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A row that this worker holds; every write must present its ``fence``."""
+    """A worker's claim on a row. Every write to the row must present the ``fence`` of the claim."""
 
     kind: RowKind
     row_id: UUID
@@ -51,44 +51,48 @@ class Claim:
     crashes: int
     agent: str
     clearances: int = 0
-    """How often the row was a suspect and survived its trial."""
+    """How often the row was a suspect (see ``is_suspect``) and survived its trial."""
 
     @property
     def is_suspect(self) -> bool:
-        """Whether the row may have crashed its earlier holders, so that it has to start alone."""
+        """Whether the row is a suspect: several workers died while they held it, so the row may be the cause. A suspect
+        is on trial at first, which means that its worker claims nothing else until the row has run for a while.
+        """
         return self.crashes >= SUSPECT_CRASHES
 
 
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""A suspect that was held alone at this many crashes no longer takes precedence over other rows. One that was cleared
-this many times is tried alone, however many suspects are due."""
+"""After this many crashes of workers that held it alone, a suspect no longer takes precedence over other rows. After
+this many clearances, a suspect is tried alone, however many suspects are due.
+"""
 PATIENCE_SECONDS = 3
-"""How long a suspect waits for a process that holds nothing else."""
+"""How long a suspect waits for a process that holds no other row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspects:
-    """Which suspects (rows that may have crashed their holders) to claim, and how many."""
+    """Which suspects (rows that may have crashed their earlier workers) to claim, and how many."""
 
     wanted: Q
-    """The condition of these rows."""
+    """The condition that selects the suspects."""
     is_alone: bool = True
-    """Whether the process holds no other row, so that its death counts to ``CRASH_LIMIT``."""
+    """Whether the process holds no other row. Only then does its death count towards ``CRASH_LIMIT``."""
     of_few: int = 1
-    """Rows per claim while at most ``FEW_SUSPECTS`` are due."""
+    """How many rows to claim if at most ``FEW_SUSPECTS`` are due."""
     of_many: int = 1
-    """Rows per claim while more are due."""
+    """How many rows to claim if more are due."""
 
     def take(self, waiting: int) -> int:
-        """Return how many rows to claim if ``waiting`` suspects are due."""
+        """Return how many suspects to claim when ``waiting`` suspects are due."""
         return self.of_many if waiting > FEW_SUSPECTS else self.of_few
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return primary keys, ordered by how often the row has crashed while it was held alone. Return at most one
-        more than ``FEW_SUSPECTS``, which shows whether many are due, and none if ``limit`` is 0.
+        """Return the primary keys of due rows. The rows with the fewest crashes while held alone come first. The list
+        has at most ``FEW_SUSPECTS`` + 1 keys, which is enough to tell whether many rows are due. It is empty if
+        ``limit`` is 0.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -98,17 +102,19 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Rows whose holder died during their trial, or that were cleared several times."""
+"""Suspects that were tried before: their worker died during the trial, or they were cleared several times."""
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
-"""Rows whose holders died twice, without a trial since. If many are due, most were only held together with others
-when their workers were killed: some are tried together, and if that process dies, each is tried alone."""
+"""Suspects whose workers died twice and that were not tried since. If many are due, most of them are harmless: they
+were only held beside other rows when their workers were killed. Several of them are therefore tried together. If that
+process dies too, each is tried alone.
+"""
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
-"""The same for a process that holds other rows."""
+"""The same suspects, for a process that holds other rows. Such a process claims them only if many are due."""
 
 
 def impatient() -> Suspects:
-    """Select, for a process that holds other rows, suspects that have waited too long for an idle process. A row whose
-    holder died while it held nothing else is left out.
+    """Return the selection for a process that holds other rows: suspects that have waited too long for an idle process.
+    A row is left out if a worker died while it held that row alone.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -117,7 +123,7 @@ def impatient() -> Suspects:
 
 @dataclass(frozen=True, kw_only=True)
 class Append:
-    """One delta to store: chunks of the stream that ``claim`` holds, at ``seq``."""
+    """A delta to store: the chunks at position ``seq`` of the stream that ``claim`` holds."""
 
     claim: Claim
     seq: int
@@ -125,8 +131,8 @@ class Append:
 
 
 def ensure_pools() -> None:
-    """Create or update the pool rows from the settings; claims lock them and obey their limits."""
-    # "No limit" is the largest number: workers of earlier releases understand it too.
+    """Create or update the pool rows from the settings. A claim locks the rows of limited pools."""
+    # "No limit" is stored as the largest number, which workers of earlier releases understand too.
     pools = [Pool(name=name, limit=pool.limit or Pool.NO_LIMIT) for name, pool in sorted(config().pools.items())]
     Pool.objects.using(database()).bulk_create(
         pools, update_conflicts=True, unique_fields=["name"], update_fields=["limit"]
@@ -143,11 +149,12 @@ def claim(
     code: Code,
     suspects: Suspects | bool = False,
 ) -> list[Claim]:
-    """Claim at most ``streams`` due model steps and ``tools`` due tool calls of these pools, of code that this worker
-    knows, round-robin over scopes and owners. No pool ever has more rows held than its limit.
+    """Claim due rows of these pools, round-robin over scopes and owners: at most ``streams`` model steps and ``tools``
+    tool calls. Only rows of agents and tools in ``code``, which this worker knows, are claimed. No pool ever has more
+    held rows than its limit. Return the claims, or an empty list.
 
-    Rows whose holders died before are left out. With ``suspects``, these are claimed and nothing else; True means one
-    of any kind, and the caller must hold no other row. Returns the claims, or an empty list.
+    Suspects (rows whose earlier workers died) are left out. If ``suspects`` is given, the suspects that it selects are
+    claimed and no other rows. True selects one suspect of any kind; the caller must hold no other row then.
     """
     which = ANY_SUSPECT if suspects is True else suspects or None
     due = _Due(code=code, wanted=which.wanted if which else Q(crashes__lt=SUSPECT_CRASHES))
@@ -156,10 +163,11 @@ def claim(
         return []
     slots = {"tool": tools, "stream": streams}
     choose = which.choose if which else fairly
-    # Chosen without locks, which idle workers must not take: ``_win`` looks again, under the locks of the rows.
+    # Choose without locks, because idle workers must not take any. ``_win`` checks the rows again, under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
-    # The death of a process that tries several suspects says nothing about one of them, and does not count.
+    # If a process dies while it tries several suspects, its death says nothing about any one of them and does not
+    # count.
     is_alone = which is not None and which.is_alone and most == 1
     if not most:
         return []
@@ -181,21 +189,21 @@ def claim(
 
 @dataclass(frozen=True, kw_only=True)
 class _Due:
-    """Query the rows that a worker with this code could claim now."""
+    """The queries for rows that a worker with this code could claim now."""
 
     code: Code
     wanted: Q = field(default_factory=Q)
 
     def rows(self, kind: RowKind, pool: str | OuterRef) -> DueRows:
-        """Return the due rows of one pool, the longest due first."""
+        """Return the due rows of one pool. The rows that have been due longest come first."""
         using = database()
         if kind == "tool":
             return ToolCall.objects.using(using).due(pool, self.code).filter(self.wanted)
         return Stream.objects.using(using).due(pool, self.code).filter(self.wanted)
 
     def queues(self, pools: Collection[str]) -> list[tuple[str, RowKind, bool]]:
-        """Return the pools and kinds that have due rows, and whether the pool has a limit. Takes no locks, so that idle
-        workers write nothing. One query.
+        """Return the pool, the kind, and whether the pool has a limit, for each pool and kind that has due rows. This
+        takes one query and no locks, so that idle workers write nothing.
         """
         connection = connections[database()]
         sql, parameters = _queues_statement(
@@ -215,7 +223,7 @@ _KINDS: tuple[RowKind, RowKind] = ("tool", "stream")
 
 
 class _Frozen(dict[str, Collection[str]]):
-    """Code as the key of a cache."""
+    """The ``code`` that a worker knows, made hashable so that it can be the key of a cache."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
@@ -223,10 +231,12 @@ class _Frozen(dict[str, Collection[str]]):
 
 @lru_cache(maxsize=64)
 def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str, vendor: str) -> tuple[str, Values]:
-    """Return the statement that every worker repeats several times a second: Django would build it anew each time."""
+    """Return the statement of ``_Due.queues`` from a cache. Every worker runs it several times a second, and Django
+    would build it anew each time.
+    """
     due = _Due(code=code, wanted=wanted)
     known = Pool.objects.using(using).filter(name__in=pools).order_by("name").values_list("name", "limit")
-    # In the order of _KINDS.
+    # The annotations have the order of _KINDS.
     queues = known.annotate(tool=Exists(due.rows("tool", OuterRef("name")))).annotate(
         stream=Exists(due.rows("stream", OuterRef("name")))
     )
@@ -235,9 +245,9 @@ def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str
 
 
 def _free_of(pools: Collection[str], *, limited: Collection[str], most: int) -> dict[str, int]:
-    """Return how many more rows of these pools may be held, ``most`` where a pool has no limit, and lock the rows of
-    those with a limit. Their held rows are counted by a separate statement: one that waited for the lock would count
-    what was held before.
+    """Return how many more rows of each pool may be held, or ``most`` for a pool without a limit. Lock the rows of the
+    ``limited`` pools first, and count their held rows in a separate statement. A single statement that waited for the
+    lock would count the rows that were held before the wait.
     """
     free = dict.fromkeys(pools, most)
     if not limited:
@@ -254,7 +264,7 @@ def _live_leases(model: type[Stream | ToolCall]) -> Coalesce:
 
 
 def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_alone: bool) -> list[Claim]:
-    """Return those of these rows that are still due and not locked."""
+    """Claim those of the rows ``ids`` that are still due and not locked. Return their claims."""
     if not ids:
         return []
     columns = ("fence", "attempt", "crashes", "clearances", "thread_id", "thread__agent")
@@ -279,20 +289,22 @@ def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_al
         else {"status": next_state(ToolCallStatus.PENDING, ToolCallStatus.RUNNING), "expires_at": Now() + F("timeout")}
     )
     rows = due.model.objects.using(database()).filter(pk__in=[claim.row_id for claim in won])
-    # The fence rises with every claim: what an earlier holder still writes finds no row.
+    # Every claim raises the fence, so that a late write of an earlier holder matches no row.
     rows.update(fence=F("fence") + 1, **lease, **changes)
     return won
 
 
 @transition
 def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-    """Store deltas of many streams in one transaction. Returns (stored, lost) stream ids.
+    """Store deltas of many streams in one transaction. Return two sets of stream ids: the streams whose deltas were
+    stored, and the streams that were lost.
 
-    A stream in neither is locked by another transaction: offer the same delta again. A lost stream has another holder
-    or is settled: stop working on it.
+    A stream in neither set is locked by another transaction: pass the same delta again later. A lost stream has another
+    holder or is closed: stop working on it.
     """
     with transact():
-        # Without the thread's lock: a row that another transaction holds is skipped, its deltas come again.
+        # This does not lock the thread. A row that another transaction has locked is skipped, and its deltas are passed
+        # again later.
         rows = Stream.objects.using(database()).held().filter(pk__in=[item.claim.row_id for item in batch])
         unlocked = rows.select_for_update(skip_locked=True, no_key=True).order_by("pk")
         held = dict(unlocked.values_list("pk", "fence"))
@@ -305,7 +317,7 @@ def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
 
 
 def lost_claims(claims: Sequence[Claim]) -> set[UUID]:
-    """Return the row ids of those claims that were lost. Takes no locks."""
+    """Return the row ids of the claims that were lost. This takes no locks."""
     using = database()
     streams = Stream.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "stream"])
     calls = ToolCall.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "tool"])
@@ -314,7 +326,7 @@ def lost_claims(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def leased_to(holder: str) -> list[Claim]:
-    """Return the rows under a lease of this holder that has not expired. Takes no locks."""
+    """Return the claims of all rows that are leased to this holder now. This takes no locks."""
     kinds: list[tuple[RowKind, type[Stream | ToolCall]]] = [("stream", Stream), ("tool", ToolCall)]
     columns = ("thread_id", "thread__agent", "fence", "attempt", "crashes")
     return [
@@ -329,7 +341,7 @@ def leased_to(holder: str) -> list[Claim]:
 
 @transition
 def heartbeat(claims: Sequence[Claim]) -> set[UUID]:
-    """Extend the leases of all these rows. Returns the row ids of those that were lost."""
+    """Extend the leases of these claims. Return the row ids of the claims that were lost."""
     with transact():
         _extend(Stream.objects.using(database()).held(), claims)
         _extend(ToolCall.objects.using(database()).held(), claims)
@@ -337,7 +349,7 @@ def heartbeat(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def _extend(held: DueRows, claims: Sequence[Claim]) -> None:
-    """Extend leases; rows that another transaction has locked are left for the next heartbeat."""
+    """Extend the leases of these claims. A row that another transaction has locked is left for the next heartbeat."""
     fences = {item.row_id: item.fence for item in claims}
     rows = held.filter(pk__in=fences).select_for_update(skip_locked=True, no_key=True).values_list("pk", "fence")
     mine = [pk for pk, fence in rows if fences[pk] == fence]
@@ -345,6 +357,7 @@ def _extend(held: DueRows, claims: Sequence[Claim]) -> None:
 
 
 def held_stream(claim: Claim) -> Stream:
+    """Return the attempt that this claim holds, and lock its row. Raises LeaseLostError if the claim was lost."""
     rows = Stream.objects.using(database()).select_for_update(no_key=True)
     stream = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, state=StreamState.STREAMING))
     if stream is None:
@@ -353,6 +366,7 @@ def held_stream(claim: Claim) -> Stream:
 
 
 def held_call(claim: Claim) -> ToolCall:
+    """Return the tool call that this claim holds, and lock its row. Raises LeaseLostError if the claim was lost."""
     rows = ToolCall.objects.using(database()).select_for_update(no_key=True)
     call = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, status=ToolCallStatus.RUNNING))
     if call is None:
@@ -362,8 +376,8 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect survived its trial, so that it runs together with other rows again. After its second
-    clearance a single crash makes it a suspect again.
+    """Record that a suspect survived its trial, so that it can run beside other rows again. After its second clearance,
+    a single crash makes the row a suspect again.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
@@ -377,17 +391,19 @@ def _model_of(claim: Claim) -> type[Stream | ToolCall]:
 
 
 def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
-    """Whether rows that have to run alone are due in these pools."""
+    """Return whether suspects are due in these pools."""
     suspect = Q(crashes__gte=SUSPECT_CRASHES)
     return bool(_Due(code=code, wanted=suspect).queues(pools))
 
 
 def blame(claim: Claim) -> None:
-    """Record that this row blocks its worker, which is about to end: from now on the row starts alone."""
+    """Record that this row blocks the event loop of its worker, which is about to end. The death of the worker then
+    makes the row a suspect.
+    """
     rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))
 
 
 def has_open_work(pools: Sequence[str], *, code: Code) -> bool:
-    """Whether rows are due now that a worker of these pools could claim."""
+    """Return whether rows are due now that a worker of these pools could claim."""
     return bool(_Due(code=code).queues(pools))

@@ -1,4 +1,4 @@
-"""Transitions that answer tool calls from outside: by people, browsers and services."""
+"""Transitions by which people, browsers and services answer tool calls."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _APPROVED = [
 def add_tool_result(
     thread: Thread | UUID | str, tool_call_id: str, result: object, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Store the result of a deferred or client call, any JSON value, and return the call. The same result again changes
-    nothing. ``by`` is the user who adds it, kept with the call.
+    """Store ``result``, which can be any JSON value, as the outcome of a deferred or client call, and return the call.
+    Adding the same result again changes nothing. ``by`` is the user who adds the result, and is kept with the call.
 
-    Raises ToolCallNotFoundError, and ToolCallNotPendingError for a call that has another outcome, that waits for an
-    approval, or whose result comes from a worker.
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call has another outcome, waits for an approval,
+    or gets its result from a worker.
     """
     return _answer(thread, tool_call_id, ToolCallStatus.COMPLETED, result=clean(result), by=by)
 
@@ -59,7 +59,9 @@ def add_tool_result(
 def add_tool_error(
     thread: Thread | UUID | str, tool_call_id: str, error: str, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Fail a deferred or client call; the model gets ``error`` as its result. In all else like ``add_tool_result``."""
+    """Fail a deferred or client call; the model gets ``error`` as the result. In other respects, this works like
+    ``add_tool_result``.
+    """
     return _answer(thread, tool_call_id, ToolCallStatus.FAILED, error=clean(error), by=by)
 
 
@@ -98,15 +100,17 @@ def approve_tool_call(
     arguments: Mapping[str, object] | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Let a call run, with ``arguments`` in place of the model's if there are any: both are kept, and the model is
-    informed. ``by`` is a user, or None for the project itself; who, when, why and the digest of what was approved stay
-    with the call, which is returned. The first decision counts.
+    """Let a call run, and return the call. If ``arguments`` are given, they replace the model's arguments: both are
+    kept, and the model is informed.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError, ApprovalExpiredError, PermissionDeniedError where the tool
-    requires another person, and InvalidPartsError for ``arguments`` that do not fit. With ApprovalExpiredError the call
-    is settled as expired; inside a caller's transaction only if that one is committed in spite of the error, else the
-    sweep settles it. With ToolChangedError the model's own arguments do not fit the tool any more, and the call is
-    settled as failed in the same way; the model learns which.
+    ``by`` is a user, or None for the project itself. The row of the call keeps who decided, when and why, and a digest
+    of what was approved. The first decision counts.
+
+    Raises ToolCallNotFoundError, ToolCallNotPendingError, PermissionDeniedError if another person has to decide, and
+    InvalidPartsError if ``arguments`` do not fit the tool. Raises ApprovalExpiredError if the deadline has passed; the
+    call is settled as expired. Raises ToolChangedError if the model's own arguments no longer fit the tool; the call is
+    settled as failed, and the model learns why. If a caller rolls its own transaction back because of one of these two
+    errors, the call is not settled; the sweep expires it after its deadline.
     """
     return _as_decided(_approve(thread, tool_call_id, by=by, arguments=arguments, reason=reason))
 
@@ -138,7 +142,7 @@ def _approve(
         sign_call(call)
         call.status = next_state(call.status, ToolCallStatus.PENDING)
         call.available_at, call.pending_since = None, locked.now
-        # If ``configure`` chooses the tools, a worker first has to check that it still offers this one.
+        # If ``configure`` chooses the tools, a worker first has to check that ``configure`` still offers this tool.
         call.needs_worker |= locked.agent is not None and locked.agent.configure is not None
         waits_outside = call.timeout is not None and not call.needs_worker
         call.expires_at = later(locked.now, call.timeout) if call.timeout is not None and waits_outside else None
@@ -153,7 +157,7 @@ def _approve(
 def reject_tool_call(
     thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User | None, reason: str = ""
 ) -> ToolCall:
-    """Deny a call, and give the model the reason. In all other respects like ``approve_tool_call``."""
+    """Deny a call and give the model the reason. In other respects, this works like ``approve_tool_call``."""
     return _as_decided(_reject(thread, tool_call_id, by=by, reason=reason))
 
 
@@ -172,7 +176,7 @@ def _reject(thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User 
 
 
 def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | None) -> ToolCall:
-    """Return a call that this person may decide; settle it as expired if its deadline has passed."""
+    """Return the call if this person may decide it. If its deadline has passed, settle it as expired first."""
     call = _call(locked, tool_call_id)
     if call.status == ToolCallStatus.EXPIRED and call.approval_requested_at and not call.approval_decided_at:
         return call
@@ -187,8 +191,9 @@ def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | Non
 
 
 def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
-    """Whether this is the project itself, staff, or an owner to whom the tool leaves the decision. For a thread without
-    an owner, anybody in its scope may decide.
+    """Return whether ``by`` may decide this call. The project itself always may. If the tool's ``approved_by`` is a
+    permission, "other" or a function, it decides alone. Otherwise staff may decide and, if ``approved_by`` is "owner",
+    the thread's owner. For a thread without an owner, anybody in its scope may decide.
     """
     if not by.is_person:
         return True
@@ -205,8 +210,8 @@ def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
 
 
 def _as_decided(call: ToolCall) -> ToolCall:
-    """Return the call, after the commit. Raise the error of a decision that came too late, or of a call that could not
-    be carried out.
+    """Return the call, after the commit. Raise ApprovalExpiredError if the decision came too late, and ToolChangedError
+    if the arguments no longer fit the tool.
     """
     if call.status == ToolCallStatus.EXPIRED:
         raise ApprovalExpiredError(call.tool_call_id)
@@ -216,8 +221,8 @@ def _as_decided(call: ToolCall) -> ToolCall:
 
 
 def _problem(locked: Locked, call: ToolCall, arguments: Mapping[str, object]) -> str:
-    """Return what the current definition of the tool finds wrong with the arguments: an empty text if nothing, or if
-    this process does not know the tool.
+    """Return why the tool, as it is defined now, refuses these arguments. Return an empty string if the tool accepts
+    them, or if this process does not know the tool.
     """
     tool = locked.agent.find_tool(call.tool_name) if locked.agent else None
     try:
@@ -238,10 +243,10 @@ def _note_decision(locked: Locked, call: ToolCall, *, by: Actor | User | None, r
 def set_tool_call_timeout(
     thread: Thread | UUID | str, tool_call_id: str, seconds: float | None, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Change how long an open call may take, and return it. The time counts from now if the call runs or waits for an
-    answer, else from the beginning of its next attempt. None means no limit.
+    """Change how many seconds an open call may take, and return the call. The time counts from now if the call is
+    running or waits for an answer. Otherwise, the time counts from the start of the next attempt. None means no limit.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError for a call that has its outcome, and ValueError.
+    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call has its outcome, and ValueError.
     """
     if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise ValueError(f"A timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, or None.")
@@ -268,11 +273,12 @@ def settle_tool_call(
     by: Actor | User | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Settle a call that may or may not have run, and whose tool asks (``after_crash="ask"``): pass its ``result``, an
-    ``error`` for the model, or ``run_again``. Returns the call.
+    """Settle a call that may or may not have run before its worker died, and whose tool leaves the decision to a person
+    (``after_crash="ask"``). Pass the ``result`` of the call, an ``error`` for the model, or ``run_again``. Return the
+    call.
 
-    ``by`` and ``reason`` are kept with it. Raises ToolCallNotFoundError, and ToolCallNotPendingError for a call that
-    does not (or no longer) wait for this.
+    ``by`` and ``reason`` are kept with the call. Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the
+    call does not wait, or no longer waits, for such a decision.
     """
     with hold_thread(id_of(thread)) as locked:
         call = _open_call(locked, tool_call_id)

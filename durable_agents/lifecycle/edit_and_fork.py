@@ -1,6 +1,6 @@
 """Transitions that revise a thread at rest: edit, regenerate and fork.
 
-Nothing is lost: messages that are replaced stay in the database, superseded, and a fork is a thread of its own.
+Nothing is lost: replaced messages stay in the database, marked as superseded, and a fork is a separate thread.
 """
 
 from __future__ import annotations
@@ -61,15 +61,16 @@ def edit_message(
     sender: Sender | None = None,
     by: Actor | User | None = None,
 ) -> Message:
-    """Replace a user's message and have it answered; everything after it is superseded. The new content is ``parts``,
-    or a text, there or as ``prompt``. Returns the new message.
+    """Replace a user's message, supersede everything after it, and start a run that answers the new message. The new
+    content is ``parts`` or a text; the text is passed as ``prompt`` or in place of ``parts``. Return the new message.
 
-    ``message_id`` is the id that clients see; the new message is shown under the same one. Queued messages stay queued,
-    and open calls of superseded messages are cancelled. Without ``metadata`` the old message's is kept. Files are as in
-    ``send_message``. ``by`` is the user who edits, the new message's ``sender``; without it the old sender stays.
+    ``message_id`` is the id that clients see, and the new message is shown under the same id. Queued messages stay
+    queued. Open calls of superseded messages are cancelled. If ``metadata`` is None, the new message keeps the metadata
+    of the old message. Files are as in ``send_message``. ``by`` is the user who edits, and becomes the ``sender`` of
+    the new message; if ``by`` is None, the old sender stays.
 
-    Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError during a run, InvalidPartsError for a message that
-    is not a user's and for bad parts, TooLargeError and AgentNotFoundError.
+    Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError during a run, TooLargeError and
+    AgentNotFoundError. Raises InvalidPartsError for bad parts, and for a message that is not a user's.
     """
     return edit_message_with_files(
         thread, message_id, parts, prompt=prompt, metadata=metadata, sender=sender, new_files=NO_FILES, by=by
@@ -87,8 +88,8 @@ def edit_message_with_files(
     new_files: NewFiles,
     by: Actor | User | None = None,
 ) -> Message:
-    """Do what ``edit_message`` does. ``new_files`` are files among the parts that the caller has stored
-    (``store_files``) before its own transaction.
+    """Do what ``edit_message`` does. ``new_files`` are files of the parts that the caller stored with ``store_files``
+    before it opened its own transaction.
     """
     if isinstance(parts, str | Promise):
         prompt, parts = parts, None
@@ -145,13 +146,13 @@ def _edit_message(
 def regenerate(
     thread: Thread | UUID | str, message_id: UUID | str | None = None, *, by: Actor | User | None = None
 ) -> Message:
-    """Answer a question once more: the old answer, and everything after it, is superseded, and its open calls are
-    cancelled. Returns the new answer, an assistant message without parts yet.
+    """Answer a question again. The old answer and everything after it are superseded, and their open calls are
+    cancelled. Return the new answer, an assistant message that has no parts yet.
 
-    ``message_id`` names the answer, or the question itself; without one it is the last.
+    ``message_id`` is the id of the answer or of the question. By default, the last question is answered again.
 
-    Raises ThreadNotFoundError, MessageNotFoundError (also if there is no question, and for a queued message),
-    ThreadBusyError during a run, and AgentNotFoundError.
+    Raises ThreadNotFoundError, ThreadBusyError during a run, and AgentNotFoundError. Raises MessageNotFoundError if
+    there is no such message or no question, or if the message is queued.
     """
     with hold_thread(id_of(thread)) as locked:
         upto = _at_rest(locked, message_id)
@@ -177,13 +178,13 @@ def fork_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Create a thread that begins with a copy of this one's history, up to and including the message ``at`` (its shown
-    id); by default, the whole history without queued messages. Apart from ``forked_from``, the two threads are
-    independent from then on. The thread must be at rest. Returns the new thread, at rest.
+    """Create a thread that begins with a copy of this thread's history, and return the new thread, at rest. The copy
+    ends with the message ``at`` (a shown id). By default, the whole history is copied, without queued messages. The
+    original thread must be at rest. Afterwards the two threads are independent, apart from ``forked_from``.
 
-    The fork keeps the owner, unless ``owner`` names another one, and the scope and the context. If ``scope`` is given,
-    the fork gets that scope and exactly this ``owner``: None means no owner. If ``context`` is given, it replaces the
-    old context. The cost of the copied answers is not counted again, and open calls are cancelled in the fork.
+    The fork keeps the owner, the scope and the context, unless others are given. If ``scope`` is given, the fork gets
+    that scope and exactly this ``owner``, where None means no owner. If ``context`` is given, it replaces the old
+    context. The cost of the copied answers is not counted again. The copies of open calls are cancelled.
 
     Raises ThreadNotFoundError, MessageNotFoundError (also for a queued message) and ThreadBusyError during a run.
     """
@@ -212,8 +213,9 @@ def fork_thread(
 
 
 def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bool = False) -> Message:
-    """Return the shown message of this id, or the last one, of a thread at rest; a queued message has no place in the
-    history yet.
+    """Return the message that is shown under this id, or the thread's last message if the id is None. Queued messages,
+    which have no place in the history yet, are found only if ``is_queued_too`` is true. Raises ThreadBusyError during a
+    run, and MessageNotFoundError.
     """
     if locked.thread.is_running:
         raise ThreadBusyError(locked.thread.pk)
@@ -226,13 +228,14 @@ def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bo
 
 
 def _current(locked: Locked) -> MessageQuerySet:
-    """Return the thread's valid history: neither superseded nor queued."""
+    """Return the messages of the thread's history, without superseded and queued messages."""
     return Message.objects.using(database()).filter(thread=locked.thread).in_history()
 
 
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
-    """Supersede these messages at one rev, so that clients see the change at once. The results of their calls are no
-    longer awaited; messages with late results of earlier calls are superseded with them.
+    """Supersede these messages with one rev, so that clients see the whole change at the same time. Cancel their open
+    calls. If one of the messages carries the late result of an earlier call, the history shows the result at the call
+    itself again.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
@@ -256,9 +259,10 @@ def _answer_anew(locked: Locked) -> None:
 
 
 def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) -> None:
-    """Copy these messages, the steps of their answers and their calls. Calls keep their ids, and messages those that
-    clients gave them; any other message is shown under a new one. The steps cost nothing. An open call stays open in
-    its own thread: its copy is cancelled. Attachments are copied as rows; the stored files are shared.
+    """Copy these messages, the steps of their answers, and their tool calls. Calls keep their ids. Messages keep the
+    ids that clients gave them; any other message is shown under a new id. The copied steps cost nothing. An open call
+    stays open in its own thread, and its copy is cancelled. The rows of attachments are copied, and the stored files
+    are shared.
     """
     ordered = messages.order_by("position")
     copies = copy_attachments((row.parts for row in ordered), source=locked.thread, into=into)
@@ -277,7 +281,7 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
         **free,
     )
     for call in calls:
-        if call.finished_at is None:  # changed in memory only: the row stays open
+        if call.finished_at is None:  # changed in memory only: the original row stays open
             call.status = next_state(call.status, ToolCallStatus.CANCELLED)
             call.error_code, call.error, call.finished_at = "forked", _FORKED, locked.now
             call.end_lease()
@@ -286,8 +290,9 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
 
 
 def _copy(rows: QuerySet[Row], copies: dict[UUID, UUID], *, thread: Thread, **changes: object) -> None:
-    """Insert copies of these rows into another thread. References between the rows lead to the copies; revs, positions
-    and numbers continue those of that thread.
+    """Insert copies of these rows into another thread, and note the id of each copy in ``copies``, by the id of the
+    original. References between the rows lead to the copies. Revs, positions and numbers continue those of the other
+    thread.
     """
     made: list[Row] = []
     for row in rows:

@@ -34,8 +34,9 @@ _NO_LIMIT = 10**9
 def add_message(
     thread: Thread | UUID | str, role: str, parts: list[Part] | str, *, by: Actor | User | None = None
 ) -> Message:
-    """Add a message to a thread at rest, without a run: ``user``, ``system`` or ``assistant``, as parts or as a text. A
-    later message, or ``resume_thread``, answers an unanswered user message. System and assistant messages are text.
+    """Add a message to a thread at rest, without a run. ``role`` is ``user``, ``system`` or ``assistant``; ``parts``
+    are parts or a text. System and assistant messages consist of text only. A user message stays unanswered until
+    another message or ``resume_thread`` starts a run.
 
     Raises ThreadNotFoundError, ThreadBusyError during a run, InvalidPartsError and TooLargeError.
     """
@@ -59,10 +60,10 @@ def _add_message(
 def write_message(
     locked: Locked, role: str, parts: list[Part] | str | Promise, *, new_files: NewFiles, by: Actor | User | None = None
 ) -> Message:
-    """Store a message and notify receivers, under the thread's lock."""
+    """Store a message and send its signal, under the thread's lock."""
     if role not in Role.values:
         raise InvalidPartsError(f"A message has no role {role!r}; roles: {', '.join(Role.values)}.")
-    if isinstance(parts, str | Promise):  # a text may be translated lazily
+    if isinstance(parts, str | Promise):  # the text may be a lazy translation
         checked = user_parts(cast(str, parts), None, max_text_chars=_NO_LIMIT)
     else:
         checked = user_parts(None, parts, max_text_chars=_NO_LIMIT)
@@ -76,14 +77,16 @@ def write_message(
 
 
 def content_of(message: Mapping[str, object]) -> object:
-    """Return the content of a message of another system: its ``parts``, or ``content`` as a text."""
+    """Return the content of a message from another system: its ``parts`` or, if it has none, its text (``content``)."""
     return message.get("parts", message.get("content"))
 
 
 def write_history(
     locked: Locked, messages: Iterable[Mapping[str, object]], contents: Iterable[object], *, new_files: NewFiles
 ) -> None:
-    """Store messages of another system, with their contents (``content_of``) after files were stored."""
+    """Store messages from another system. ``contents`` are their contents (``content_of``), in which stored files are
+    replaced by URLs.
+    """
     for message, content in zip(messages, contents, strict=True):
         if not isinstance(content, list | str | Promise):
             raise InvalidPartsError("A message has a role and either parts (a list) or content (a text).")
@@ -92,7 +95,7 @@ def write_history(
 
 @transition
 def remove_thread(thread_id: UUID, *, by: Actor | User | None = None) -> bool:
-    """Delete a thread with everything that belongs to it, and notify browsers. Returns whether there was one."""
+    """Delete a thread with everything that belongs to it, and notify browsers. Return whether the thread existed."""
     using = database()
     with transact():
         row = only_row(Thread.objects.using(using).filter(pk=thread_id))
@@ -109,14 +112,14 @@ def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | Us
     """Delete all threads of an owner, of a scope, or of an owner in a scope, with everything that belongs to them,
     including their usage and their audit entries. Also delete files that were uploaded and never sent.
 
-    ``by`` is the user who erases: the audit log records who it was, but not what was erased. Threads are deleted one by
-    one; after an error, call it again to delete the rest. Returns the number of threads deleted. Raises ValueError if
-    neither owner nor scope is given, since that would erase everything.
+    ``by`` is the user who erases. The audit log records that user, but not what was erased. Threads are deleted one by
+    one; after an error, call ``erase`` again to delete the rest. Return the number of threads deleted. Raises
+    ValueError if neither owner nor scope is given, since that would erase everything.
     """
     if owner is None and not scope:
-        raise ValueError("erase() wants an owner, a scope or both.")
+        raise ValueError("erase() needs an owner, a scope or both.")
     whose = (Q() if owner is None else Q(owner=owner)) & (Q() if scope is None else Q(scope=scope))
-    # All ids at once: reading on while rows are deleted would fail on SQLite after another write meanwhile.
+    # Read all ids first. On SQLite, reading on while rows are deleted would fail.
     threads = list(Thread.objects.using(database()).filter(whose).order_by("pk").values_list("pk", flat=True))
     erased = sum(map(remove_thread, threads))
     _remove_rest(whose, owner=owner, scope=scope, threads=threads, by=by)
@@ -128,7 +131,7 @@ def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | Us
 def _remove_rest(
     whose: Q, *, owner: User | None, scope: str | None, threads: list[UUID], by: Actor | User | None
 ) -> None:
-    """Delete what belongs to the erased person and to no thread, and their part of the audit log."""
+    """Delete the rows of the erased person that belong to no thread, and the person's part of the audit log."""
     with transact():
         Stream.objects.using(database()).filter(whose, thread=None).delete()
         Attachment.objects.using(database()).unsent().filter(whose).delete()
@@ -136,7 +139,8 @@ def _remove_rest(
         if owner is None:
             _forget_commands(scope_digest(scope))
         elif scope is None:
-            # What they wrote, decided and answered in threads of others stays, without their name.
+            # What the person wrote, decided and answered in other people's threads stays there, without the person's
+            # name.
             Message.objects.using(database()).filter(sender=owner).update(sender=None)
             calls = ToolCall.objects.using(database())
             calls.filter(approval_decided_by=owner).update(approval_decided_by=None)
@@ -146,7 +150,7 @@ def _remove_rest(
 
 
 def _forget_commands(caller: str) -> None:
-    """Delete the stored answers to a caller's commands in threads of others, since they contain the text and the name
-    of the sender. As a consequence, a client that repeats such a command runs it again.
+    """Delete the stored answers to a caller's commands in other people's threads, because these answers contain the
+    text and the name of the sender. A client that repeats such a command therefore runs it again.
     """
     Command.objects.using(database()).filter(caller=caller).delete()

@@ -12,10 +12,10 @@ from durable_agents.models import Thread
 
 
 def admit(thread: Thread, *, using: str) -> None:
-    """Check under the thread's lock that its owner may begin another run; raise TooManyRunningError where they have as
-    many as ``MAX_RUNNING_PER_OWNER`` allows.
+    """Raise TooManyRunningError if the thread's owner already has as many running threads as ``MAX_RUNNING_PER_OWNER``
+    allows. Call this under the thread's lock.
 
-    Threads without an owner count by their scope; those with neither have no limit.
+    Threads without an owner are counted by their scope. Threads with neither owner nor scope have no limit.
     """
     limit = config().max_running_per_owner
     if limit is None or (thread.owner_id is None and not thread.scope):
@@ -27,8 +27,9 @@ def admit(thread: Thread, *, using: str) -> None:
 
 
 def take_turn(name: str, *, using: str) -> None:
-    """Wait until no other transaction of this name is between its check and its commit. On PostgreSQL by an advisory
-    lock of the transaction, since a scope has no row to lock; SQLite has one writer at a time anyway.
+    """Wait until all earlier transactions that called this function with the same name have ended. PostgreSQL uses an
+    advisory lock of the transaction, because a scope has no row to lock. SQLite allows only one writer at a time
+    anyway.
     """
     connection = connections[using]
     if connection.vendor != "postgresql":

@@ -52,12 +52,14 @@ HeldRow: TypeAlias = Stream | ToolCall
 
 @transition
 def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
-    """Give a held row back, due now, the attempt not counted (drain, deploy). Does nothing for a lost claim.
+    """Give a held row back, for example when its worker drains. The row is due again at once, and the attempt is not
+    counted. Do nothing if the claim is lost.
 
-    A tool that has begun may have had its effect, so it is treated as after a crash, by its declaration. One that has
-    not begun runs elsewhere. ``crashes`` are added to those of the row, which may be what its worker suffers from.
+    A tool call that has begun (``has_begun``) may have had its effect. It is therefore treated as after a crash, in the
+    way that its tool declares. A tool call that has not begun simply runs elsewhere. With ``crashes``, a crash is added
+    to the row's counters, because the row may be the cause of its worker's trouble.
     """
-    # Asked before the lock: the model library may have to be loaded, and the thread's writers would wait for that.
+    # Decide before taking the lock: the model library may have to be loaded, and the thread's other writers would wait.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
     with hold_thread(claim.thread_id, nowait=nowait) as locked, suppress(LeaseLostError):
         if claim.kind == "stream":
@@ -82,7 +84,7 @@ def _deaths_of(row: HeldRow, *, crashes: int) -> Deaths:
 
 @transition
 def begin_again(claim: Claim, *, nowait: bool = False) -> None:
-    """Restart an attempt from the beginning, because the model does not continue the text of an earlier one."""
+    """Restart an attempt from the beginning, because the model does not continue the text of an earlier attempt."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
         _supersede(locked, stream, deaths=Deaths.of(stream), reason="released")
@@ -98,8 +100,8 @@ def _supersede(
     goes_on: bool = False,
     spent: Spent | None = None,
 ) -> None:
-    """Replace an attempt by a new one; browsers discard what the old one showed. With ``goes_on`` the new one continues
-    the stored text.
+    """Replace an attempt by a new attempt. Browsers discard what the old attempt showed. With ``goes_on``, the new
+    attempt begins with the stored text and continues it.
     """
     continued_text = _text_to_continue(stream) if goes_on else []
     spent = spent or Spent()
@@ -110,8 +112,8 @@ def _supersede(
 
 
 def _may_go_on(row: HeldRow) -> bool:
-    """Whether the next attempt at this model call can continue the stored text. Asks the model library, which may have
-    to be loaded: not for calls without text.
+    """Return whether the next attempt at this model call can continue the stored text. Only if there is such text is
+    the model library asked, because it may have to be loaded first.
     """
     if not isinstance(row, Stream):
         return False
@@ -122,7 +124,9 @@ def _may_go_on(row: HeldRow) -> bool:
 
 
 def _text_to_continue(stream: Stream) -> list[Chunk]:
-    """Return the stored chunks of an attempt that produced text and nothing else, merged into as few as possible."""
+    """Return the stored chunks of an attempt, merged into as few chunks as possible. Return an empty list if the
+    attempt produced anything but text.
+    """
     chunks = joined(Delta.objects.using(database()).chunks_of(stream.pk))
     parts = fold(chunks)
     is_text = all(part["type"] in {"step-start", "text"} for part in parts)
@@ -131,16 +135,18 @@ def _text_to_continue(stream: Stream) -> list[Chunk]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """The usage of an attempt whose worker can no longer report it."""
+    """The usage of an attempt whose worker can no longer report the usage itself."""
 
     model: str = ""
     usage: ModelUsage | None = None
 
 
 def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lambda _: Spent()) -> int:
-    """End the leases of dead holders (the lease has expired, or ``is_gone(lease_owner)`` is true), and retry or settle
-    their rows; ``spent`` computes the usage of a model call. Locked rows are skipped. So are, until the grace period is
-    over, rows whose agent or tool this process does not know. Returns the number of rows reaped.
+    """End the leases of dead holders, and retry or settle their rows. A holder is dead if its lease has expired or
+    ``is_gone(lease_owner)`` is true. ``spent`` computes the usage of a model call. Return the number of rows reaped.
+
+    Locked rows are skipped. Rows whose agent or tool this process does not know are skipped until the grace period is
+    over.
     """
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
     abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
@@ -149,8 +155,8 @@ def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lamb
     held: list[HeldRow] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or vars(row)["expired"]]
-    # Earliest expiry first: a reaping process may die halfway, and in another order the next one might begin with the
-    # same rows again.
+    # Reap the earliest expiry first. A reaping process may die halfway, and with another order the next process might
+    # begin with the same rows again.
     dead.sort(key=lambda row: row.lease_expires_at)
     return _run_for_each(
         dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, in_company=len(gone) > 1, spent=spent)
@@ -158,8 +164,8 @@ def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lamb
 
 
 def _run_for_each(rows: Iterable[HeldRow], run: Callable[[HeldRow], bool]) -> int:
-    """Run a transition for each row; a row that cannot be read, or for which the project's code fails, does not affect
-    the others. Returns the number of rows that were changed. Raises database errors.
+    """Run a transition for each row. If a row cannot be read, or the project's code fails for it, the other rows are
+    not affected. Return the number of rows that were changed. Raises database errors.
     """
     count = 0
     for row in rows:
@@ -178,7 +184,7 @@ def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
             held = type(row).objects.using(database())
-            # Once more, under the lock: the holder may have sent a heartbeat or ended the row since it was read.
+            # Check again under the lock: since the row was read, its holder may have sent a heartbeat or ended the row.
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
             current = rows.first()
@@ -195,7 +201,9 @@ def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[
 
 
 def _thread_of(row: HeldRow) -> UUID:
-    """Return the thread of an open row; only closed streams may have lost theirs."""
+    """Return the id of the row's thread. Raise ThreadNotFoundError if there is none, which can only be true of closed
+    streams.
+    """
     if row.thread_id is None:
         raise ThreadNotFoundError(row.pk)
     return row.thread_id
@@ -214,10 +222,12 @@ def _reap_stream(locked: Locked, stream: Stream, *, in_company: bool, goes_on: b
 
 
 def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
-    """Run again, fail or mark as unknown a tool call whose worker died, as the tool's declaration says."""
+    """Handle a tool call whose worker died, in the way that the tool declares: run the call again, fail it, or mark it
+    as unknown.
+    """
     declared = locked.agent.find_tool(call.tool_name) if locked.agent else None
     after_crash = "unknown" if declared is None else declared.after_crash
-    # Atomic tools left nothing behind; those that only announce a call may do so again.
+    # An interrupted atomic tool has left nothing behind. A tool that only announces its call may announce it again.
     if declared is not None and (
         declared.atomic or declared.kind == "client" or (declared.kind == "deferred" and after_crash == "unknown")
     ):
@@ -232,10 +242,11 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
 
 
 def settle_unknown_code() -> int:
-    """Settle, visibly, rows that have been due for the grace period without any worker that knows their agent or tool.
-    Rows in a pool that the settings no longer name move to the default one.
+    """Settle rows that have been due for the whole grace period because no worker knows their agent or tool. Their run
+    or tool call fails, which users see. Rows in a pool that the settings no longer name move to the default pool.
 
-    Returns how many rows were settled. Call it where the newest code runs: what this process knows is left alone.
+    Return the number of rows settled. Call this in a process that has the newest code: rows whose agent and tool this
+    process knows are left alone.
     """
     grace = config().unknown_code_grace_seconds
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")
@@ -272,7 +283,9 @@ def _fail_unknown(locked: Locked, stream: Stream) -> None:
 
 
 def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
-    """Notify workers of rows of these watched threads that have been due longer than this without being claimed."""
+    """Notify workers if rows of these threads have been due for more than ``seconds`` without being claimed. Clients
+    are watching these threads.
+    """
     using = database()
     streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
     calls = ToolCall.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
@@ -282,8 +295,8 @@ def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 
 
 def prune() -> int:
-    """Delete the deltas of closed streams, expired tickets and, after a day, stored answers to commands, problems that
-    workers reported, and files that no message carries. Returns the number of deltas deleted.
+    """Delete the deltas of closed streams, and expired tickets. After a day, also delete stored answers to commands,
+    problems that workers reported, and files that no message carries. Return the number of deltas deleted.
     """
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()

@@ -1,6 +1,6 @@
-"""State changes of single rows, under the thread's lock: a message, an attempt or a tool call.
+"""State changes of single rows under the thread's lock. A row is a message, an attempt or a tool call.
 
-Transitions are composed of them. None of them decides what follows: ``advance`` does.
+Transitions are composed of these functions. None of the functions decides what the thread does next; ``advance`` does.
 """
 
 from __future__ import annotations
@@ -60,12 +60,14 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""Rows of the same bad tool may kill several workers at the same time, again and again."""
+"""How many deaths of its workers a row is excused for, because other workers died at the same time. The number is
+limited, because calls of one bad tool may kill several workers at the same time, again and again.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deaths:
-    """Counters of the workers that died while they held a row."""
+    """A row's counters of the workers that died while they held the row."""
 
     crashes: int = 0
     lonely_crashes: int = 0
@@ -79,8 +81,8 @@ class Deaths:
 
     @classmethod
     def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
-        """Return the counters after one more death. With ``in_company``, other workers died at the same time, so the
-        row is probably not the cause: up to ``MOST_EXCUSES`` such deaths do not make it a suspect.
+        """Return the counters after one more death. ``in_company`` says that other workers died at the same time, so
+        the row is probably not the cause. Up to ``MOST_EXCUSES`` such deaths do not make the row a suspect.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES:
@@ -90,15 +92,15 @@ class Deaths:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held nothing else count, so that
-        rows held beside the culprit never reach it.
+        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held no other row count, so that a
+        row that was held beside the cause of the crashes never reaches the limit.
         """
         return self.lonely_crashes >= config().crash_limit
 
 
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
-    """Return the assistant message of the next attempt: a new one if a user has sent a message since. An old one that
-    never got any parts is removed.
+    """Return the id of the assistant message for the next attempt. If a user has sent a message since, that is a new
+    assistant message, and the old one is removed if it never got any parts.
     """
     last = last_message(locked)
     if last is None or not last.asks:
@@ -122,7 +124,7 @@ def put_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | None = None,
 ) -> Message:
-    """Store a message; its files become those of the thread. Raises InvalidPartsError."""
+    """Store a message and move its files to the thread. Raises InvalidPartsError."""
     thread, parts = locked.thread, bound(locked, parts, sender=sender, new_files=new_files)
     message = Message(
         thread=thread,
@@ -144,7 +146,7 @@ def put_message(
 
 
 def add_late_result(locked: Locked, call: ToolCall) -> None:
-    """Add the late result of a call as a message of its own: the model has gone on without it."""
+    """Add the result of a tool call as a separate message, because the model has gone on without the result."""
     part = call.outcome().part()
     outcome = {name: part[name] for name in ("output", "errorText") if name in part}
     data = {"toolCallId": call.tool_call_id, "toolName": call.tool_name} | outcome
@@ -170,7 +172,9 @@ def add_finished_stream(locked: Locked, message: Message, parts: Sequence[Part])
 
 
 def text_so_far(stream: Stream) -> list[Part]:
-    """Return the text of the stored deltas, without calls that were never committed; nothing if no text was stored."""
+    """Return the text and reasoning of the stored deltas as parts, without tool calls, which were never committed.
+    Return an empty list if no text was stored.
+    """
     parts = close(fold(Delta.objects.using(database()).chunks_of(stream.pk)))
     kept = [part for part in parts if part["type"] in {"text", "reasoning"}]
     return [{"type": "step-start"}, *kept] if text_of(kept) else []
@@ -181,8 +185,8 @@ def streams_of(locked: Locked) -> StreamQuerySet:
 
 
 def last_message(locked: Locked) -> Message | None:
-    """Return the last message that the model has to answer or has written; the project's own system messages count as
-    neither.
+    """Return the last message that the model has to answer or has written, or None. The project's own system messages
+    are skipped.
     """
     locked.writes.flush()
     messages = Message.objects.using(database()).filter(thread=locked.thread).in_history()
@@ -190,7 +194,7 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    if ThreadStatus(locked.previous_status).is_running:  # else no answer has ended
+    if ThreadStatus(locked.previous_status).is_running:  # otherwise no answer has ended
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
     return put_message(locked, Role.ASSISTANT, [], parent=question)
@@ -205,7 +209,9 @@ def add_stream(
     delay_seconds: float = 0,
     continued_text: Sequence[Chunk] = (),
 ) -> Stream:
-    """Add a pending attempt; with ``continued_text`` it continues that text, which browsers get as its first delta."""
+    """Add a pending attempt. With ``continued_text``, the attempt continues that text, which browsers get as the first
+    delta.
+    """
     stream = Stream(
         message_id=message_id,
         pool=locked.agent.pool if locked.agent else "agents",
@@ -223,8 +229,8 @@ def add_stream(
 
 
 def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
-    """Insert the thread's next stream, by number and rev, with the columns of the thread that the ledger needs. If it
-    ``is_due`` at once, the worker whose transaction this is may hold it from the beginning.
+    """Insert a stream with the thread's next number and rev, and with the columns of the thread that the usage ledger
+    needs. If the stream ``is_due`` at once, the worker that runs this transaction may hold it from the beginning.
     """
     thread = locked.thread
     thread.last_number += 1
@@ -239,8 +245,8 @@ def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> N
 
 
 def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
-    """Let the worker whose transaction this is hold a new row."""
-    # As after a first claim: no worker had the row before it was inserted.
+    """Lease a new row to the worker that runs this transaction, so that no claim is needed."""
+    # The row looks as after a first claim: no worker can have held it before it was inserted.
     row.fence, row.lease_owner = 1, hand_over.holder
     row.lease_expires_at = later(locked.now, timedelta(seconds=config().lease_seconds))
     locked.handed.append(row)
@@ -249,12 +255,12 @@ def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
 def close_stream(
     locked: Locked, stream: Stream, state: StreamState, *, model: str = "", usage: ModelUsage | None = None
 ) -> None:
-    """Write the end of an attempt and add its usage to the thread's totals."""
+    """End an attempt in this state, and add its usage to the thread's totals."""
     stream.state = next_state(stream.state, state)
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    fence = stream.fence  # the row still has this one in the database
+    fence = stream.fence  # the row still has this fence in the database
     stream.end_lease()
     if usage is not None:
         add_usage(locked.thread, stream, usage)
@@ -263,7 +269,7 @@ def close_stream(
 
 
 def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
-    """Add the usage of an attempt to its row and to its thread, if that still exists."""
+    """Add the usage of an attempt to its row and, if its thread still exists, to the thread."""
     names = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
     for name in names:
         setattr(stream, name, getattr(usage, name))
@@ -277,7 +283,7 @@ def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
 
 
 def note_retry(locked: Locked, *, next_retry_at: datetime, **details: object) -> None:
-    """Show clients that something failed and is retried."""
+    """Note on the thread what failed and when it is retried, so that clients can show it."""
     locked.thread.retry = details | {"next_retry_at": to_iso(next_retry_at), "retryable": True}
     locked.thread.next_rev()
 
@@ -291,7 +297,7 @@ def abort(
     model: str = "",
     usage: ModelUsage | None = None,
 ) -> None:
-    """End an attempt without a step; ``kept`` parts stay in the transcript."""
+    """End an attempt without committing a step. The parts in ``kept`` stay in the transcript."""
     stream.parts, stream.text = list(kept), text_of(kept)
     stream.finish_reason = reason
     close_stream(locked, stream, StreamState.ABORTED, model=model, usage=usage)
@@ -300,26 +306,30 @@ def abort(
 def settle(
     locked: Locked, call: ToolCall, status: ToolCallStatus, *, code: str = "", error: str = "", asks: bool = False
 ) -> None:
-    """Give a call its outcome; with ``asks`` a person still has to decide it."""
+    """Store the outcome of a tool call. With ``asks``, the call stays open, because a person still has to decide the
+    outcome.
+    """
     call.status = next_state(call.status, status)
     call.error_code, call.error = code, clean(error)
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    fence = call.fence  # as in ``close_stream``
+    fence = call.fence  # the row still has this fence in the database
     call.end_lease()
     call.rev = locked.thread.next_rev()
     locked.writes.update(call, _SETTLED, fence=fence)
     if not asks:
         dispatch_call(call, using=database())
-    # The model has gone on without the result, and its history must not change: it comes as a message.
+    # The model has gone on without the result. The history that it has seen must not change, so the result is added as
+    # a message.
     if call.passed_at is not None and status != ToolCallStatus.CANCELLED:
         add_late_result(locked, call)
 
 
 def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
-    """Make a row due after ``delay_seconds``, with the counters of its deaths."""
-    # A row that is due at once has no time, so that no clock is involved: SQLite's is that of the querying process.
+    """Make a row due after ``delay_seconds``, and set the counters of its workers' deaths."""
+    # A row that is due at once has no ``available_at``, so that no clock is needed: SQLite uses the clock of the
+    # querying process.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
     row.pending_since = locked.now
     for name, value in vars(deaths or Deaths()).items():
@@ -329,7 +339,7 @@ def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, de
 def give_back(
     locked: Locked, call: ToolCall, *, delay_seconds: float = 0, attempt: int, deaths: Deaths | None = None
 ) -> None:
-    """Make a held call due again. Clients are not notified: for them it is unfinished before and after."""
+    """Make a held call due again. Clients are not notified, since the call is unfinished for them before and after."""
     call.status, call.attempt = next_state(call.status, ToolCallStatus.PENDING), attempt
     _put_off(locked, call, delay_seconds=delay_seconds, deaths=deaths)
     call.end_lease()

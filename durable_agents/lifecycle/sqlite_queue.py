@@ -20,23 +20,28 @@ _own = threading.local()
 
 @contextmanager
 def turn(connection: Any) -> Iterator[None]:
-    """Queue for a turn to write, where the connection is to an SQLite file and not in a transaction already.
+    """Wait for this writer's turn, then run the block. If the connection is not to an SQLite file, or is in a
+    transaction already, run the block at once.
 
-    SQLite lets one connection write at a time, and a waiting one looks again after 1, 2, 5, 10, 15, 20, 25 ms and so
-    on: with some workers most of their time would pass between two looks. So writers queue for a kernel lock, looking
-    every millisecond; after a tenth of a second, and for writers outside this package, SQLite's own back-off decides.
+    SQLite lets one connection write at a time. A waiting connection tries again after 1, 2, 5, 10, 15, 20, 25 ms and so
+    on, so that several workers would spend most of their time between two tries. Therefore the writers of this package
+    queue for a kernel lock, and try to get it every millisecond. A writer that has waited a tenth of a second goes on
+    without the lock; then SQLite's own back-off decides, as it does for writers outside this package.
     """
     if connection.vendor != "sqlite" or connection.in_atomic_block or connection.is_in_memory_db():
         yield
         return
     name = str(connection.settings_dict["NAME"])
     gates: dict[tuple[int, str], _Gate] = _own.__dict__.setdefault("gates", {})
-    key = (os.getpid(), name)  # a forked child shares its parent's open file, and with it the lock: it opens its own
+    # A forked child shares its parent's open file and therefore the parent's lock. The process id in the key makes the
+    # child open the file anew.
+    key = (os.getpid(), name)
     if key not in gates:
         gates[key] = _Gate(name)
     descriptor = gates[key].descriptor
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # A stopped process that holds the lock costs the others this long for each write, no more.
+    # If a stopped process holds the lock, each write of the other processes is delayed by ``PATIENCE_SECONDS``, but no
+    # longer.
     while not (has_turn := lockfiles.take(descriptor)) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     try:
@@ -47,7 +52,7 @@ def turn(connection: Any) -> Iterator[None]:
 
 
 class _Gate:
-    """An open lock file for a database; closed when the thread that it belongs to has ended."""
+    """The open lock file of a database. It is closed when the thread that opened it has ended."""
 
     def __init__(self, name: str) -> None:
         self.descriptor = lockfiles.open_lock(f"turn-{hashlib.sha256(name.encode()).hexdigest()[:16]}")

@@ -1,10 +1,11 @@
-"""The statements that every step of every run needs, as SQL: building a query with Django's ORM costs more than the
-database needs to answer it. The columns of a model and their converters are worked out once for each database.
+"""SQL for the statements that every step of every run needs. Django's ORM would take longer to build these queries than
+the database takes to answer them. The columns of a model and their converters are computed once for each database.
 
-Everything else in this package stays ordinary ORM. A row that is inserted or updated here sends no ``post_save``.
+Everything else in this package uses the ORM. Inserting or updating a row with this module sends no ``post_save``
+signal.
 """
 
-# ruff: noqa: S608 - the texts are made of the names of tables and columns, the values are parameters
+# ruff: noqa: S608 - the SQL contains only the names of tables and columns; all values are parameters
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ Row = TypeVar("Row", bound=models.Model)
 HeldRow = TypeVar("HeldRow", bound=Stream | ToolCall)
 Field: TypeAlias = "models.Field[Any, Any]"
 Values: TypeAlias = Sequence[Any]
-"""The parameters of a statement, or the columns of a result, of whatever types the driver takes and gives."""
+"""The parameters of a statement, or the column values of a result, in the types that the database driver uses."""
 Convert: TypeAlias = Callable[[Any], Any]
 
 
@@ -40,8 +41,8 @@ class Statement:
 
 
 def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
-    """Execute these statements in order, in one message to the database where that is possible. Return how many rows
-    each of them has written.
+    """Execute these statements in order, if possible in one message to the database. Return the number of rows that
+    each statement has written.
     """
     connection = connections[using]
     if not statements:
@@ -58,15 +59,17 @@ def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
 
 
 def _takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Whether one message may have several statements: with psycopg 3, unless the server binds the parameters."""
+    """Return whether one message to the database may contain several statements. With psycopg 3 it may, unless the
+    server binds the parameters.
+    """
     if connection.vendor != "postgresql" or connection.settings_dict["OPTIONS"].get("server_side_binding"):
         return False
     return bool(import_module("django.db.backends.postgresql.psycopg_any").is_psycopg3)
 
 
 def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
-    """Return the statement that inserts rows of one model; None if they have a default that the database computes,
-    which only Django's ``bulk_create`` understands.
+    """Return the statement that inserts rows of one model. Return None if the rows have a default that the database
+    computes, because only Django's ``bulk_create`` can insert such rows.
     """
     model, connection = type(rows[0]), connections[using]
     texts = _insertion(model, using, has_key=rows[0].pk is not None)
@@ -83,7 +86,7 @@ def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Insertion:
-    """The columns of a new row, and the texts of its statement."""
+    """The columns of an INSERT statement, and the fragments of its SQL."""
 
     fields: Sequence[Field]
     head: str
@@ -92,7 +95,7 @@ class _Insertion:
 
 @cache
 def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Insertion:
-    # The database computes generated columns, and the keys of rows that have none yet.
+    # The database computes generated columns, and the primary keys of rows that have no key yet.
     left_out = set() if has_key else {model._meta.auto_field}
     fields = [field for field in model._meta.local_concrete_fields if not field.generated and field not in left_out]
     table = connections[using].ops.quote_name(model._meta.db_table)
@@ -106,8 +109,8 @@ def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Inse
 def change(
     rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str
 ) -> Statement:
-    """Return the statement that updates these fields of rows of one model; with ``fences``, only of rows whose fence is
-    still the one given.
+    """Return the statement that updates these fields of rows of one model. If ``fences`` are given, one for each row, a
+    row is updated only if it still has its fence.
     """
     connection = connections[using]
     is_single, has_fences = len(rows) == 1, fences is not None
@@ -127,7 +130,7 @@ def change(
 
 @dataclass(frozen=True, kw_only=True)
 class _Change:
-    """The columns that an update writes, those that it checks, and the texts of its statement."""
+    """The columns that an UPDATE statement writes, the columns that it checks, and the fragments of its SQL."""
 
     fields: Sequence[Field]
     checked: Sequence[Field]
@@ -155,7 +158,7 @@ def _change(
     assignments = ", ".join(f"{_column(field, using)} = v.{alias}" for field, alias in pairs[: len(fields)])
     conditions = " AND ".join(f"{table}.{_column(field, using)} = v.{alias}" for field, alias in pairs[len(fields) :])
     head = f"UPDATE {table} SET {assignments} FROM "
-    if vendor == "postgresql":  # it has to be told the types of values without a column
+    if vendor == "postgresql":  # PostgreSQL cannot infer the types of values in VALUES
         one = f"({', '.join(f'%s::{field.db_type(connection)}' for field in all_fields)})"
         return _Change(
             fields=fields,
@@ -175,8 +178,8 @@ def _change(
 
 
 def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datetime]]:
-    """Lock those of these threads that no other transaction has locked, in the order of their ids. Each comes with the
-    database's time.
+    """Lock those of these threads that no other transaction has locked, in the order of their ids. Return each locked
+    thread with the database's time.
     """
     connection = connections[using]
     select = _select(Thread, using)
@@ -190,23 +193,23 @@ def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datet
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Generic[HeldRow]):
-    """A row of a worker, and where it is in its thread."""
+    """An attempt or a tool call, and its place in the thread."""
 
     row: HeldRow
     position: int
-    """Of its message."""
+    """The position of the row's message."""
     number: int
-    """Of its attempt."""
+    """The number of the row's attempt."""
 
     @property
     def is_held(self) -> bool:
-        """Whether a worker holds it."""
+        """Whether a worker holds the row."""
         state = self.row.state if isinstance(self.row, Stream) else self.row.status
         return state in {StreamState.STREAMING, ToolCallStatus.RUNNING}
 
 
 def held_streams(ids: Sequence[UUID], *, using: str) -> list[Placed[Stream]]:
-    """Return these streams."""
+    """Return the streams with these ids, whether a worker still holds them or not."""
     select, message = _select(Stream, using), _select(Message, using).table
     condition, parameters = _one_of(f"{select.table}.id", ids, using=using)
     join = f"JOIN {message} ON {message}.id = {select.table}.message_id"
@@ -216,7 +219,7 @@ def held_streams(ids: Sequence[UUID], *, using: str) -> list[Placed[Stream]]:
 
 
 def open_calls(thread_ids: Sequence[UUID], *, using: str) -> list[Placed[ToolCall]]:
-    """Return the calls of these threads that have no outcome."""
+    """Return the tool calls of these threads that have no outcome yet."""
     select = _select(ToolCall, using)
     message, stream = _select(Message, using).table, _select(Stream, using).table
     condition, parameters = _one_of(f"{select.table}.thread_id", thread_ids, using=using)
@@ -230,7 +233,7 @@ def open_calls(thread_ids: Sequence[UUID], *, using: str) -> list[Placed[ToolCal
 
 @dataclass(frozen=True, kw_only=True)
 class _Select(Generic[Row]):
-    """The columns of a model, and how a result becomes rows of it."""
+    """The columns of a model, and the converters that make rows of the model from results."""
 
     model: type[Row]
     table: str
@@ -240,7 +243,7 @@ class _Select(Generic[Row]):
     using: str
 
     def load(self, results: Iterable[Values]) -> Iterator[tuple[Row, Values]]:
-        """Yield each result as a row, and the values of the columns after the model's own."""
+        """Yield a row for each result, with the values of any columns after the columns of the model."""
         for result in results:
             values = list(result)
             for index, convert in self.converters:
@@ -273,12 +276,12 @@ def _select_of(model: type[Row], using: str, vendor: str) -> _Select[Row]:
 
 
 def _column(field: Field, using: str) -> str:
-    """Return the quoted column of a field that has one."""
+    """Return the quoted column name of a field."""
     return connections[using].ops.quote_name(str(field.column))
 
 
 def _converters(expression: Expression, using: str) -> Convert:
-    """Return what makes the value of a column, or of an expression, what Django makes of it."""
+    """Return a function that converts a value of this column or expression in the same way as Django."""
     connection = connections[using]
     converters = [
         *connection.ops.get_db_converters(expression),

@@ -32,7 +32,7 @@ from durable_agents.times import later
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
-    """A tool call that a step made; with ``error`` it is settled as failed at once (unknown tool, bad arguments)."""
+    """A tool call that a step made. A call with an ``error`` (unknown tool, bad arguments) is stored as failed."""
 
     tool_call_id: str
     provider_call_id: str
@@ -48,13 +48,13 @@ class NewCall:
 
     @property
     def is_due(self) -> bool:
-        """Whether a worker can claim it as soon as it is stored."""
+        """Whether a worker can claim the call as soon as it is stored."""
         return not self.error and not self.needs_approval and self.kind != ToolKind.CLIENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """The model's complete answer to one call."""
+    """The model's complete answer to one model call."""
 
     parts: Sequence[Part]
     calls: Sequence[NewCall]
@@ -62,7 +62,7 @@ class StepOutcome:
     model: str
     usage: ModelUsage | None
     goes_on: bool = False
-    """Whether the model has only paused: the next step of the same message follows, even without calls."""
+    """Whether the model has only paused. The next step of the same message then follows, even without tool calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class FailedAttempt:
     """How an attempt at a model call failed, and its usage."""
 
     kind: str
-    """An ErrorKind, or what the agent's ``classify`` calls it."""
+    """An ErrorKind, or the kind that the agent's ``classify`` function returned."""
     detail: str
     model: str = ""
     usage: ModelUsage | None = None
@@ -78,9 +78,14 @@ class FailedAttempt:
 
 @transition
 def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> None:
-    """Store the step with its parts and calls, in one transaction, and advance the thread.
+    """Store the step that a model call has produced, and decide what the thread does next, in one transaction.
 
-    Raises LeaseLostError, having written nothing, if the claim was lost.
+    ``claim`` identifies the attempt that the worker holds. The attempt becomes ``finished``, and its parts, usage and
+    tool calls are stored. Then the thread waits for the tool calls, begins its next step, or ends its run.
+
+    Raises LeaseLostError, and writes nothing, if the worker no longer holds the attempt. Raises ThreadNotFoundError if
+    the thread was deleted. If another transaction has locked the thread, wait, or with ``nowait`` raise
+    ThreadHeldError.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_step(locked, held_stream(claim), outcome)
@@ -88,7 +93,7 @@ def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> 
 
 
 def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
-    """Store the step of a held attempt, under the thread's lock, and advance the thread."""
+    """Store the step of an attempt that is held, and advance the thread. Call this under the thread's lock."""
     thread = locked.thread
     stream.parts = clean(list(outcome.parts))
     stream.text = text_of(stream.parts)
@@ -100,6 +105,7 @@ def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
     for call in outcome.calls:
         _add_call(locked, stream, call)
     if any(call.is_due for call in outcome.calls):
+        # A worker still has to run some calls, so the thread waits. ``advance`` would decide the same, with queries.
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
     else:
         advance(locked, resumed=outcome.goes_on)
@@ -138,7 +144,7 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
         row.status, row.approval_requested_at = ToolCallStatus.APPROVAL_REQUESTED, locked.now
     if not call.is_due and not call.error and row.timeout is not None:
         row.expires_at = later(locked.now, row.timeout)
-    # A call that waits for a person is signed with the decision: until then, no worker may run it.
+    # A call that needs approval is signed when a person approves it. Until then, no worker may run the call.
     if not call.needs_approval:
         sign_call(row)
     if call.is_due and locked.hand_over is not None and locked.hand_over.takes_call(row, locked.thread.agent):
@@ -159,7 +165,7 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
 def retry_step(
     claim: Claim, failed: FailedAttempt, *, delay_seconds: float, max_attempts: int, nowait: bool = False
 ) -> None:
-    """Abort a failed attempt and leave a new one due after ``delay_seconds``."""
+    """Abort a failed attempt, and add a new attempt that is due after ``delay_seconds``."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
         _abort_failed(locked, stream, failed)
@@ -179,7 +185,7 @@ def retry_step(
 
 @transition
 def fail_step(claim: Claim, failed: FailedAttempt, *, nowait: bool = False) -> None:
-    """Abort an attempt that failed for good and fail the thread; a resume tries again."""
+    """Abort an attempt that failed for good, and fail the thread. ``resume_thread`` tries again."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         _abort_failed(locked, held_stream(claim), failed)
         fail_run(locked, failed.kind)
@@ -193,7 +199,7 @@ def _abort_failed(locked: Locked, stream: Stream, failed: FailedAttempt) -> None
 
 @transition
 def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
-    """Set the title of a thread that has none, 200 characters at most; a title that was set meanwhile stays."""
+    """Set the title of a thread that has none, and cut it to 200 characters. A title that was set meanwhile stays."""
     with hold_thread(thread_id, nowait=nowait) as locked:
         thread = locked.thread
         if not thread.title and (cleaned := clean(title.strip())[:200]):
@@ -204,8 +210,8 @@ def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
 
 @transition
 def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = False) -> None:
-    """Add the usage of a stopped attempt to its row, once. A row that is not closed, or that has its usage, stays as it
-    is. The row may outlive its thread (``USAGE_ON_DELETE``).
+    """Add the usage of a stopped attempt to its row, once. Do nothing if the row is not closed, or has its usage
+    already. The row may outlive its thread (``USAGE_ON_DELETE``).
     """
     try:
         with hold_thread(claim.thread_id, nowait=nowait) as locked:
@@ -218,7 +224,7 @@ def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = 
 
 def _note_usage(claim: Claim, thread: Thread | None, *, model: str, usage: ModelUsage) -> bool:
     rows = Stream.objects.using(database()).select_for_update(no_key=True).filter(pk=claim.row_id)
-    # The end of the lease has raised the fence once; after a second time another worker has held the row.
+    # The end of the lease has raised the fence by one. If the fence is higher, another worker has held the row since.
     stream = rows.filter(fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
     if stream is None:
         return False

@@ -68,7 +68,7 @@ from durable_agents.strictjson import clean, content_hash, is_storable
 
 MAX_TITLE_CHARS = 200
 STOP = "stop"
-"""The command that always runs: a used idempotency key must not prevent a stop."""
+"""The command that always runs, because a used idempotency key must not prevent a stop."""
 _STOPPED = "The run was stopped before the tool call had a result."
 
 
@@ -87,17 +87,18 @@ def create_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Create a thread, at rest or, with ``prompt`` or ``parts``, with its first run due, and return it.
+    """Create a thread and return it. With ``prompt`` or ``parts``, the thread gets its first message, and a run is due.
+    Otherwise it is at rest.
 
-    ``messages`` is a history that it begins with: each has a ``role`` (user, assistant, system) and ``parts``, or
-    ``content`` as a text. ``start=False`` stores the prompt and begins no run; ``start=True`` begins one for a history
-    that ends with a user's message.
+    ``messages`` is a history for the thread to begin with. Each message has a ``role`` (user, assistant, system) and
+    ``parts``, or a text as ``content``. ``start=False`` stores the prompt and begins no run. ``start=True`` begins a
+    run for a history that ends with a user's message.
 
-    ``by`` is the user who asks, kept as the message's ``sender``, or None for the project itself.
+    ``by`` is the user who asks, and is kept as the ``sender`` of the message. None means the project itself.
 
-    A ``client_id`` that the owner has used in this scope returns that thread, unchanged. It is also used in URLs: one
-    with a slash is refused. Raises AgentNotFoundError, TooLargeError for a title of more than 200 characters, and what
-    ``send_message`` raises.
+    If the owner has used the ``client_id`` in this scope before, that thread is returned unchanged. The ``client_id``
+    also appears in URLs, so an id with a slash is refused. Raises AgentNotFoundError, TooLargeError for a title of more
+    than 200 characters, and what ``send_message`` raises.
     """
     thread, _ = get_or_create_thread(
         agent,
@@ -131,13 +132,13 @@ def get_or_create_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> tuple[Thread, bool]:
-    """Do what ``create_thread`` does; return the thread, and whether it was created."""
+    """Do what ``create_thread`` does. Return the thread, and whether it was created."""
     name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
     check_id(client_id)
-    # It is part of a path, and no URL reaches an id with a slash, or one that means a folder.
+    # The id becomes part of a URL's path, where a slash, "." or ".." would lead elsewhere.
     if client_id is not None and ("/" in client_id or client_id in {".", ".."}):
         raise InvalidPartsError(
-            f"The id {client_id!r} cannot stand in a URL: give one without '/', and not '.' or '..'."
+            f"The id {client_id!r} cannot be part of a URL. Use an id without '/', other than '.' and '..'."
         )
     history = list(messages or ())
     with store_files(parts, *map(content_of, history)) as ([first, *contents], new_files):
@@ -159,7 +160,7 @@ def get_or_create_thread(
 
 @dataclass(frozen=True, kw_only=True)
 class _Beginning:
-    """The history and the first message of a new thread; their files are already stored."""
+    """The history and the first message of a new thread. Their files are already stored."""
 
     history: Sequence[Mapping[str, object]]
     contents: Sequence[object]
@@ -202,10 +203,11 @@ def _create_thread(
             context=clean(context or {}),
         )
         try:
-            # Only a client id can exist already; PostgreSQL refuses everything after an error outside a savepoint.
+            # Only a client id can exist already. The savepoint is needed because, after an error outside a savepoint,
+            # PostgreSQL refuses every further statement of the transaction.
             with transact(savepoint=client_id is not None):
                 thread.save(using=database(), force_insert=True)
-        except IntegrityError:  # somebody has just created it
+        except IntegrityError:  # another transaction has just created the thread
             known = _known_thread(owner, scope, client_id)
             if known is None:
                 raise
@@ -219,7 +221,9 @@ def _create_thread(
 
 
 def _begin_thread(locked: Locked, beginning: _Beginning, *, by: Actor | User | None) -> list[Part] | None:
-    """Store the history and the first message, and begin its run. Returns the parts of that message."""
+    """Store the history and the first message of a new thread, and begin a run if there is something to answer. Return
+    the parts of the first message, or None if there is no first message.
+    """
     write_history(locked, beginning.history, beginning.contents, new_files=beginning.new_files)
     parts = None
     if beginning.asks:
@@ -249,17 +253,19 @@ def send_message(
     sender: Sender | None = None,
     by: Actor | User | None = None,
 ) -> Message:
-    """Add a user's message and return it; a thread at rest starts a run.
+    """Add a user's message and return it. If the thread is at rest, a run begins.
 
-    During a run, the agent's ``when_busy`` decides: ``steer`` puts the message into the history of the next model call,
-    ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, ``reject`` raises ThreadBusyError. A
-    ``client_id`` that the thread knows, or under which it shows a user's message, returns that message and changes
-    nothing, whatever is sent; if another user sent it, IdempotencyKeyReusedError is raised. ``by`` is the user who
-    sends, kept as the message's ``sender``, or None for the project itself.
+    During a run, the agent's ``when_busy`` decides. ``steer`` adds the message to the history of the next model call,
+    ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, and ``reject`` raises ThreadBusyError.
 
-    A file among the ``parts`` is a ``data:`` URL, which is stored and replaced by its URL, or the URL of an attachment:
-    one that ``sender`` (owner and scope; by default those of the thread) has uploaded and not sent yet, or one of this
-    thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
+    If the thread already shows a user's message under this ``client_id``, that message is returned and nothing changes,
+    whatever the new content is. If another user sent that message, IdempotencyKeyReusedError is raised. ``by`` is the
+    user who sends, and is kept as the ``sender`` of the message. None means the project itself.
+
+    A file among the ``parts`` is a ``data:`` URL, which is stored and replaced by its URL, or the URL of an attachment.
+    The attachment must belong to this thread, or ``sender`` must have uploaded it and not sent it yet. ``sender`` is an
+    owner and a scope, by default those of the thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError
+    and TooLargeError.
     """
     message, _ = get_or_create_message(
         thread,
@@ -286,8 +292,8 @@ def get_or_create_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | User | None = None,
 ) -> tuple[Message, bool]:
-    """Do what ``send_message`` does; return the message, and whether it was created. ``new_files`` are files among the
-    parts that the caller has stored (``store_files``) before its own transaction.
+    """Do what ``send_message`` does. Return the message, and whether it was created. ``new_files`` are files of the
+    parts that the caller stored with ``store_files`` before it opened its own transaction.
     """
     with store_files(parts) as ([parts_with_urls], stored):
         content = _Content(
@@ -298,7 +304,7 @@ def get_or_create_message(
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """What a user's message consists of, after its files were stored."""
+    """The content of a user's message, whose files are already stored."""
 
     prompt: str | None = None
     parts: list[Part] | None = None
@@ -315,11 +321,12 @@ def _send_message(
     with hold_thread(thread_id, together=True) as locked:
         shown = Message.objects.using(database()).shown().filter(thread=locked.thread)
         known = None if client_id is None else shown.find(client_id)
-        # By ids of ours, too: two messages are never shown under one id.
+        # ``find`` also knows the ids that this package gave to messages, because no two messages may be shown under one
+        # id.
         if known is not None and known.role != Role.USER:
-            raise InvalidPartsError("A message that is no user's has this id: give the user's message one of its own.")
+            raise InvalidPartsError("The message with this id is not a user's. Give the user's message another id.")
         if known is not None:
-            # If another user has sent the message of this id, the new one would be lost silently.
+            # If another user sent the message with this id, returning it would silently lose the new message.
             if known.sender_id is not None and by.is_person and by.user_id != known.sender_id:
                 raise IdempotencyKeyReusedError(known.shown_id)
             return known, False
@@ -339,7 +346,7 @@ def _checked_parts(prompt: str | None, parts: list[Part] | None) -> list[Part]:
 def _take_message(
     locked: Locked, parts: list[Part], content: _Content, *, client_id: str | None = None, by: Actor
 ) -> Message:
-    """Add a user's message of these checked parts and apply the agent's ``when_busy`` to the thread."""
+    """Add a user's message with these checked parts, and treat a running thread as the agent's ``when_busy`` says."""
     agent = locked.agent
     if agent is None:
         raise AgentNotFoundError(locked.thread.agent)
@@ -370,9 +377,9 @@ def _take_message(
 
 
 def _steer_pending(locked: Locked) -> None:
-    """Make an attempt that no worker has begun answer the new message too: its answer begins after it."""
+    """Make an attempt that no worker has begun answer the new message too. The answer then follows the new message."""
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
-    if pending is not None and pending.goes_on:  # text stored so far stays before the new message
+    if pending is not None and pending.goes_on:  # the text stored so far stays before the new message
         abort(locked, pending, reason="steered", kept=text_so_far(pending))
         answer_id = answer_of_next_attempt(locked, pending.answer_id)
         add_stream(locked, answer_id, attempt=pending.attempt, deaths=Deaths.of(pending))
@@ -385,7 +392,7 @@ def _steer_pending(locked: Locked) -> None:
 def check_id(client_id: str | None) -> None:
     """Raise InvalidPartsError for a client id that cannot be stored; None means no id."""
     if client_id is not None and not (0 < len(client_id) <= 200 and is_storable(client_id)):
-        raise InvalidPartsError("An id or key has 1 to 200 characters, without NUL and lone surrogates.")
+        raise InvalidPartsError("An id or key must have 1 to 200 characters, without NUL and lone surrogates.")
 
 
 def _checked_title(title: str) -> str:
@@ -396,7 +403,7 @@ def _checked_title(title: str) -> str:
 
 
 def _start_run(locked: Locked) -> None:
-    """Begin a run, or let the current one notice the new message."""
+    """Begin a run. If one is running already, let ``advance`` decide about the new message."""
     if locked.thread.is_running:
         advance(locked)
         return
@@ -406,9 +413,9 @@ def _start_run(locked: Locked) -> None:
 
 @transition
 def stop_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> Thread:
-    """Halt the run at once, in this transaction: the attempt is fenced, the text stored so far is kept, open calls are
-    cancelled, queued messages wait for a resume. At rest, nothing happens. ``by`` is the user who stops it, kept in the
-    audit log. Returns the thread.
+    """Stop the run within this transaction, and return the thread. The worker of the current attempt can no longer
+    write to the thread. The text stored so far is kept, open calls are cancelled, and queued messages wait for a
+    resume. A thread at rest does not change. ``by`` is the user who stops the run, for the audit log.
     """
     with hold_thread(id_of(thread)) as locked:
         if locked.thread.is_running:
@@ -424,22 +431,23 @@ def _settle_stop(locked: Locked) -> None:
         abort(locked, stream, reason="stopped", kept=text_so_far(stream))
     calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread)
     caller = atomic_tool_call()
-    calls = calls if caller is None else calls.exclude(pk=caller)  # it has its outcome at the end of this transaction
+    # The atomic tool call that runs this code gets its outcome at the end of this transaction.
+    calls = calls if caller is None else calls.exclude(pk=caller)
     for call in calls.select_for_update(no_key=True).order_by("pk"):
         error = f"{_STOPPED} {MAY_HAVE_RUN}" if call.status == ToolCallStatus.RUNNING else _STOPPED
         settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
     locked.thread.retry = None
     locked.set_status(ThreadStatus.STOPPED)
-    # Messages queued until now wait for a resume; what is sent later starts a run.
+    # Messages that were queued until now wait for a resume. A message that is sent later starts a run.
     locked.thread.stop_rev = locked.thread.rev
 
 
 @transition
 def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by: Actor | User | None = None) -> Thread:
-    """Continue a thread at rest, with a new message or by retrying what stopped or failed. Returns the thread.
+    """Continue a thread at rest, with a new message or by retrying what stopped or failed. Return the thread.
 
-    A run that has used up its ``max_steps`` gets the same number again. Without ``prompt``, a running thread, and a
-    completed one in which every message is answered, do not change.
+    A run that has used up its ``max_steps`` gets the same number again. Without ``prompt``, nothing changes if the
+    thread is running, or if it is completed and every message is answered.
     """
     parts = None if prompt is None else _checked_parts(prompt, None)
     with hold_thread(id_of(thread)) as locked:
@@ -481,17 +489,19 @@ def run_command(
     by: Actor | User | None = None,
     content: Mapping[str, object] | None = None,
 ) -> Mapping[str, object]:
-    """Run a live client's command and store its answer under the caller's idempotency ``key``, so that the same command
-    sent again (after a lost connection) returns the same answer and changes nothing. Without a key, just run it.
+    """Run a live client's command and store its answer under the caller's idempotency ``key``. If the client sends the
+    same command again, for example after a lost connection, it gets the same answer and nothing changes. Without a key,
+    just run the command.
 
-    A key belongs to its caller, ``by``: others may use the same one. Raises IdempotencyKeyReusedError if the caller has
-    used it for another command or other ``content``; only a stop runs all the same.
+    A key belongs to its caller, ``by``; other callers may use the same key. Raises IdempotencyKeyReusedError if the
+    caller has used the key for another command or other ``content``. A stop runs even if the key was used for another
+    command.
     """
     check_id(key)
     if key is None:
         return run()
     with transact():
-        # Under the thread's lock: a command that arrives twice at once runs once.
+        # Lock the thread, so that a command that arrives twice at the same time runs once.
         if not Thread.objects.using(database()).select_for_update(no_key=True).filter(pk=thread_id).first():
             raise ThreadNotFoundError(thread_id)
         whose = {"thread_id": thread_id, "caller": Actor.of(by).digest, "key": key}
@@ -507,8 +517,8 @@ def run_command(
 
 
 def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> None:
-    """Delete a thread with everything that belongs to it; its workers lose their claims and stop. The audit log keeps
-    who did it, ``by``.
+    """Delete a thread with everything that belongs to it. Its workers lose their claims and stop. ``by`` is the user
+    who deletes the thread, for the audit log. Raises ThreadNotFoundError.
     """
     if not remove_thread(id_of(thread), by=by):
         raise ThreadNotFoundError(thread)
@@ -516,7 +526,7 @@ def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None
 
 @transition
 def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
-    """Delete a thread at rest that has not changed for ``days`` days; return whether it was deleted. A locked thread is
+    """Delete a thread at rest that has not changed for ``days`` days. Return whether it was deleted. A locked thread is
     skipped.
     """
     with transact():
@@ -529,10 +539,12 @@ def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
 
 @receiver(pre_delete, sender=Thread)
 def _empty_thread(instance: Thread, using: str, origin: object = None, **_: object) -> None:
-    """Prepare the deletion of a thread, however it is deleted: wait for its writers, add an entry to the audit log, and
-    delete all that belongs to the thread. The cost of its attempts stays, by the setting ``USAGE_ON_DELETE``.
+    """Prepare the deletion of a thread, however it is deleted: wait for the thread's writers, add an entry to the audit
+    log, and delete everything that belongs to the thread. The setting ``USAGE_ON_DELETE`` says whether the usage of its
+    attempts is kept.
 
-    Django collects the rows to delete before; rows that were added meanwhile would make the deletion fail.
+    Django collects the rows to delete before it calls this function. Rows that were added since would make the deletion
+    fail, so they are deleted here.
     """
     # If another transaction has deleted the row meanwhile, it has also added the entry.
     if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
@@ -562,7 +574,7 @@ def edit_thread(
     archived: bool | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Change the fields of a thread that clients may change; None leaves a field as it is. Returns the thread. Raises
+    """Change those fields of a thread that clients may change. None leaves a field as it is. Return the thread. Raises
     ThreadNotFoundError, and TooLargeError for a title of more than 200 characters.
     """
     title = None if title is None else _checked_title(title)

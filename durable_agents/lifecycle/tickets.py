@@ -1,7 +1,9 @@
-"""Websocket tickets: authenticate on a websocket, once and within a short time, a caller who signed in over HTTP.
+"""Websocket tickets. A ticket authenticates, once and within a short time, the websocket of a caller who signed in over
+HTTP.
 
-A ticket is bound to the credential that it was fetched with. The database keeps the ticket's SHA-256, and the
-credential encrypted with the ticket: a reader of the row can neither use a ticket nor learn a token or a session.
+A ticket is bound to the credential with which it was fetched. The database keeps the SHA-256 hash of the ticket, and
+the credential encrypted with the ticket. Somebody who reads the row can therefore neither use the ticket nor learn a
+token or a session.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ TICKET_SECONDS = 60
 
 @transition
 def issue_ticket(user: User, credential: Credential | None = None) -> str:
-    """Return a new ticket for this user, who must be a row of the user model. It is valid for ``TICKET_SECONDS``, and
-    as long as the credential is: by default, as long as the user is active and has the same password.
+    """Return a new ticket for this user, who must be a row of the user model. The ticket is valid for
+    ``TICKET_SECONDS``, but no longer than the credential. The default credential is valid while the user is active and
+    has the same password.
     """
     ticket = secrets.token_urlsafe(32)
     sealed = (credential or Credential.of_user(user)).sealed(ticket)
@@ -34,10 +37,11 @@ def issue_ticket(user: User, credential: Credential | None = None) -> str:
 
 @transition
 def redeem_ticket(ticket: str) -> Credential | None:
-    """Consume a ticket and return the credential that it is bound to, or None if the ticket is unknown, used or
-    expired. The caller gets the user from ``Credential.user_now``, which may refuse.
+    """Consume a ticket and return the credential that it is bound to. Return None if the ticket is unknown, used or
+    expired. The caller gets the user from ``Credential.user_now``, which returns None if the credential is no longer
+    valid.
 
-    If a ticket is redeemed several times at once, one caller gets the credential.
+    If several callers redeem a ticket at the same time, one of them gets the credential.
     """
     good = Ticket.objects.using(database()).filter(digest=_digest(ticket), expires_at__gt=Now())
     with transact():
@@ -45,7 +49,7 @@ def redeem_ticket(ticket: str) -> Credential | None:
         row = good.first()
         if row is None or not good.delete()[0]:
             return None
-    # The previous release wrote tickets without a credential: they are refused, and their clients fetch another one.
+    # Tickets of the previous release have no credential. They are refused, and their clients fetch other tickets.
     credential = Credential.unsealed(row.credential or "", ticket)
     return credential if credential is not None and credential.user_id == str(row.user_id) else None
 

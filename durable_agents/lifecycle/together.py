@@ -1,5 +1,5 @@
-"""Run the transitions of many threads in one transaction: a worker commits whatever has gathered while its last
-transaction ran. One that fails, fails alone.
+"""Commit the finished steps and tool calls of many threads in one transaction. A worker commits together whatever has
+finished while its last transaction ran. If one of them fails, the others are committed nevertheless.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ from durable_agents.strictjson import as_jsonb
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """The end of a held row: the step of an attempt, or the outcome of a tool call."""
+    """A finished step or tool call that waits to be committed."""
 
     claim: Claim
     outcome: StepOutcome | CallResult
 
     @property
     def needs_open_calls(self) -> bool:
-        """Whether the thread's open calls decide what follows."""
+        """Whether the thread's open calls have to be read in order to decide what the thread does next."""
         return self.due_calls == 0
 
     @property
     def may_complete(self) -> bool:
-        """Whether the thread may be completed, unless messages are queued."""
+        """Whether the thread may be completed by this step, unless messages are queued."""
         return isinstance(self.outcome, StepOutcome) and not (self.outcome.calls or self.outcome.goes_on)
 
     @property
     def due_calls(self) -> int:
-        """How many tool calls of the step a worker can claim at once."""
+        """How many tool calls of the step a worker can claim as soon as they are stored."""
         return 0 if isinstance(self.outcome, CallResult) else sum(call.is_due for call in self.outcome.calls)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """A row that was made due and that the worker holds already."""
+    """A row that was handed over: a transaction of the worker made the row due, and this worker holds it already."""
 
     claim: Claim
     row: Stream | ToolCall
@@ -70,31 +70,34 @@ class Handed:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """What became of an ending."""
+    """The result of committing an ``Ending``."""
 
     error: Exception | None = None
-    """Why nothing was written: LeaseLostError, ThreadNotFoundError, ThreadHeldError or what else it raised."""
+    """Why nothing was written: LeaseLostError, ThreadNotFoundError, ThreadHeldError or any other error of the
+    transition.
+    """
     handed: Sequence[Handed] = ()
     row: Stream | ToolCall | None = None
-    """The row that ended, as it was written."""
+    """The finished row, as it was written."""
     new_calls: Sequence[ToolCall] = ()
-    """The calls that the step made."""
+    """The tool calls that the step made."""
     revs: tuple[int, int] = (0, 0)
     """The thread's rev before the transaction and after it."""
 
 
 def has_callbacks_inside(claim: Claim) -> bool:
-    """Whether the project's code runs inside the transaction that ends this row, and may take long."""
+    """Return whether the project's own code, which may take long, runs inside the transaction that commits this row."""
     agent = registry.find(claim.agent)
     return agent is not None and (agent.on_commit_step is not None or agent.on_status_change is not None)
 
 
 def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None) -> list[Ended]:
-    """Write the ends of these rows, and advance their threads: in one transaction or, if that fails, in one for each.
-    Returns what became of each, in order. Raises the error of a database that does not answer; if that begins among
-    single transactions, what was not written has a ThreadHeldError.
+    """Commit these finished steps and tool calls, and advance their threads. Use one transaction for all; if that
+    fails, use one transaction for each. Return one result for each of them, in order.
 
-    ``hand_over`` is what the worker takes over of what becomes due.
+    ``hand_over`` limits which of the rows that become due the worker takes over. Raises the error of a database that
+    does not answer. If the database stops answering only during the single transactions, each row that was not written
+    gets a ThreadHeldError as its result instead.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -108,7 +111,8 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
         try:
             results += _end_in_one([ending], hand_over)
         except Exception as error:
-            # An outage that is raised here would lose what became of the others: the row is tried again later.
+            # Raising the outage here would lose the results of the other rows. With this error, the row is tried again
+            # later.
             is_down = isinstance(error, Error) and is_outage(error)
             results.append(Ended(error=ThreadHeldError(ending.claim.thread_id) if is_down else error))
     return results
@@ -116,7 +120,7 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
 
 @transition
 def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[Ended]:
-    # Counted down on a copy: a transaction that is rolled back takes nothing over.
+    # Count the free slots down on a copy, because a transaction that is rolled back hands nothing over.
     left = None if hand_over is None else replace(hand_over)
     with transact():
         ids, writes = sorted({ending.claim.thread_id for ending in endings}), Writes(together=True)
@@ -129,7 +133,7 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
         for locked in threads.values():
             locked.save()
         for locked in threads.values():
-            locked.writes.flush()  # they share it: the first call writes everything
+            locked.writes.flush()  # all threads share these writes: the first call writes everything
             locked.dispatch_callbacks()
         _add_owners([handed for result in results for handed in result.handed])
         _read_as_stored([row for result in results for row in (result.row, *result.new_calls)])
@@ -145,10 +149,12 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
 
 
 def _add_owners(rows: Sequence[Handed]) -> None:
-    """Load the owners of the threads, which tools and functions of agents get: they run where no query may be made."""
+    """Load the owners of the threads. Tools and functions of agents get the owner, and they run where no query may be
+    made.
+    """
     owners = {handed.thread.owner_id for handed in rows} - {None}
     if owners:
-        # Not the default manager, which may leave rows out.
+        # The default manager is not used, because it may leave rows out.
         found = get_user_model()._base_manager.using(database()).in_bulk(owners)
         for handed in rows:
             handed.thread.owner = found.get(handed.thread.owner_id)
@@ -157,8 +163,9 @@ def _add_owners(rows: Sequence[Handed]) -> None:
 
 
 def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
-    """Give the rows that were written the values that a query would return. A model's next request is made of them, and
-    a later one of those in the database: if their texts differed, a provider would not find its cached prompt.
+    """Give the written rows the values that a query would return. The next model request is built from these rows, and
+    later requests are built from the database. If the two had different texts, a provider would not find its cached
+    prompt.
     """
     if connections[database()].vendor != "postgresql":
         return
@@ -170,7 +177,9 @@ def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
 
 
 def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUID, Placed[Stream] | Placed[ToolCall]]:
-    """Return the attempts that end, and all open calls of threads whose calls decide what follows, by their ids."""
+    """Return the finished attempts, and all open calls of the threads whose calls decide what follows, by row id. Also
+    set the open calls and the queued messages of the locked threads that need them.
+    """
     using = database()
     present = [ending for ending in endings if ending.claim.thread_id in threads]
     streams = [ending.claim.row_id for ending in present if ending.claim.kind == "stream"]
@@ -210,7 +219,7 @@ def _end(ending: Ending, locked: Locked | None, rows: Mapping[UUID, Placed[Strea
         add_outcome(locked, row, outcome)
     else:
         raise TypeError(f"A {claim.kind} does not end with a {type(outcome).__name__}.")
-    # Taken off the lock: the next ending of the same thread must not report them again.
+    # Move the lists from ``locked`` to the result: the next ending of the same thread must not report their rows again.
     handed, locked.handed = locked.handed, []
     new_calls, locked.new_calls = locked.new_calls, []
     return Ended(

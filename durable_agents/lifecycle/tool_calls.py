@@ -39,12 +39,12 @@ from durable_agents.times import Now, instant, later
 _TOOK_TOO_LONG = "The tool call took too long."
 
 EXPIRY_GRACE_SECONDS = 5
-"""How long after the deadline a worker may still time out a call that it runs, and retry it if the tool says so."""
+"""How long after its deadline a running call is left to its worker, which can still time it out and retry it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallResult:
-    """How a tool ended: with a result, or with ``status`` failed and an error text for the model."""
+    """How a tool call ended: with a result, or with ``status`` failed and an error text for the model."""
 
     status: ToolCallStatus = ToolCallStatus.COMPLETED
     result: object = None
@@ -55,9 +55,13 @@ class CallResult:
 
 @transition
 def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False) -> None:
-    """Store the one outcome of a tool call; the last outcome of a step makes the next step due.
+    """Store the outcome of a tool call, and decide what the thread does next, in one transaction.
 
-    Raises LeaseLostError, having written nothing, if the claim was lost.
+    ``claim`` identifies the tool call that the worker holds. A tool call gets exactly one outcome. The thread keeps
+    waiting while other calls of the same step have no outcome. After the last of them, the next step becomes due.
+
+    Raises LeaseLostError, and writes nothing, if the worker no longer holds the call. Raises ThreadNotFoundError if the
+    thread was deleted. If another transaction has locked the thread, wait, or with ``nowait`` raise ThreadHeldError.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_outcome(locked, held_call(claim), outcome)
@@ -65,7 +69,7 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
 
 
 def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
-    """Store the outcome of a held call, under the thread's lock, and advance the thread."""
+    """Store the outcome of a tool call that is held, and advance the thread. Call this under the thread's lock."""
     call.result = clean(outcome.result)
     call.error_detail = clean(outcome.error_detail)
     settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
@@ -73,7 +77,7 @@ def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
 
 
 def log_finish(claim: Claim) -> None:
-    """Log a finished call."""
+    """Log a finished tool call."""
     log_transition(
         "finish_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt, fence=claim.fence
     )
@@ -81,15 +85,17 @@ def log_finish(claim: Claim) -> None:
 
 @transition
 def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
-    """Call a tool's function and store its outcome in one transaction: both happen, or neither.
+    """Call a tool's function and store its outcome in one transaction: both take effect, or neither does.
 
-    Any exception of the function rolls everything back and is raised. Raises LeaseLostError, everything rolled back, if
-    the claim was lost. Where the answer to COMMIT is lost, the row is read again to find out whether it was committed.
+    An exception of the function rolls everything back and is raised. If the claim was lost, everything is rolled back
+    and LeaseLostError is raised. If the answer to COMMIT is lost, the row is read again to find out whether the
+    transaction was committed. Raises AtomicInterruptedError if it was not, or if that cannot be found out.
     """
     is_inside, session = False, None
     try:
         with transact(atomic_tool_call=claim.row_id):
-            # A session that is another one at the end was cut, whatever error the function made of that.
+            # If the connection has another session at the end, the first session was cut off, whatever error the
+            # function raised because of that.
             session = connections[database()].connection
             crashpoint("atomic_begun")
             is_inside = True
@@ -114,12 +120,13 @@ class AtomicInterruptedError(Exception):
 
 
 def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
-    """Whether the database session has ended or become read-only, even if the function turned that into another error.
-    Outside the function every outage counts, except errors after which the transaction is retried at once.
+    """Return whether the database session has ended or become read-only, even if the function has turned that into
+    another error. Outside the function, every outage counts, except errors after which the transaction is simply
+    retried.
     """
     connection = connections[database()]
     if connection.in_atomic_block:
-        return False  # the transaction is the caller's, who handles the error
+        return False  # the transaction belongs to the caller, who handles the error
     if session is not None and connection.connection is not session:
         return True  # even the rollback failed, so Django has dropped the connection
     if not isinstance(error, Error) or is_passing(error):
@@ -128,14 +135,18 @@ def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bo
 
 
 SESSION_LOST = frozenset({"25006", "57P01", "57P02", "57P03", "57P05"})
-"""PostgreSQL's codes: read-only transaction, shutdown by an administrator or a crash, still starting, idle too long."""
+"""PostgreSQL's error codes for a read-only transaction, a shutdown by an administrator or after a crash, a server that
+is still starting, and a session that was idle for too long.
+"""
 
 
 def _has_outcome(claim: Claim) -> bool:
-    """Whether the COMMIT arrived; False if that is unknown: releasing the row then checks the fence."""
+    """Return whether the COMMIT took effect. Return False if the database does not answer: the caller then releases the
+    row, and the release checks the fence.
+    """
     settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
     try:
-        # The outcome has ended the lease, which raised the fence once.
+        # Storing the outcome ended the lease, which raised the fence by one.
         return settled.filter(fence=claim.fence + 1).exists()
     except Error:
         return False
@@ -143,9 +154,10 @@ def _has_outcome(claim: Claim) -> bool:
 
 @transition
 def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
-    """Record that the function of a deferred tool has run: from now on its result may be added from outside.
+    """Record that a result may be added from outside from now on: the function of a deferred tool has run, or the
+    browser may run an approved client tool.
 
-    Raises LeaseLostError if the claim was lost; the result may have been added already.
+    Raises LeaseLostError if the claim was lost, for example because the result was added already.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
@@ -163,7 +175,7 @@ def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
 
 @transition
 def report_progress(claim: Claim, value: object, *, nowait: bool = False) -> None:
-    """Store the progress of a running tool, shown until its outcome. Raises LeaseLostError."""
+    """Store the progress of a running tool call, which clients see until its outcome. Raises LeaseLostError."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
         call.progress, call.rev = clean(value), locked.thread.next_rev()
@@ -190,7 +202,7 @@ def retry_tool_call(claim: Claim, *, delay_seconds: float, detail: str, nowait: 
 
 
 def seconds_left(claim: Claim) -> float | None:
-    """Return how long a running call may still take; None is without limit. Raises LeaseLostError."""
+    """Return how many seconds a running call may still take, or None if it has no limit. Raises LeaseLostError."""
     rows = ToolCall.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     times = only_row(rows.annotate(now=Now()).values_list("expires_at", "now"))
     if times is None:
@@ -209,8 +221,8 @@ def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def expire() -> int:
-    """Settle the calls whose deadline has passed: as ``expired`` if an answer was awaited, as ``failed`` if a worker
-    runs them and has not timed them out itself. Returns the number of calls settled.
+    """Settle the calls whose deadline has passed. A call that waits for an answer becomes ``expired``. A call that a
+    worker runs and has not timed out itself becomes ``failed``. Return the number of calls settled.
     """
     overdue = ToolCall.objects.using(database()).expired(EXPIRY_GRACE_SECONDS)
     return sum(_expire_one(row) for row in overdue)

@@ -1,5 +1,5 @@
-"""Run a transition: one transaction that holds the thread's row, retried where the database asks for it, with its
-notifications sent after the commit.
+"""Run a transition in one transaction that locks the thread's row. The transaction is retried if the database asks for
+a retry, and notifications are sent after the commit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SAVED = [
 ]
 _TRANSITION_TRIES = 3
 UPDATED_EVERY = timedelta(seconds=10)
-"""How old ``updated_at`` may be while a run is on."""
+"""How old ``updated_at`` may be during a run."""
 _AT_ONCE_SECONDS = 1.0
 
 P = ParamSpec("P")
@@ -45,16 +45,16 @@ Row = TypeVar("Row")
 
 
 def database() -> str:
-    """Alias of the database that holds the threads."""
+    """Return the alias of the database that holds the threads."""
     return router.db_for_write(Thread)
 
 
 def transition(function: Callable[P, R]) -> Callable[P, R]:
-    """Retry a transition, at most three tries in all, when the database refused it because of a concurrent transaction.
-    Other errors of the database close this thread's connections.
+    """Run the function again if the database refuses it because of a concurrent transaction; run it three times at
+    most. After any other database error, close the database connections of this Python thread.
 
-    Only the outermost owner of the transaction may do either; inside a caller's transaction the error is raised to
-    them.
+    Neither happens inside a caller's transaction: only the owner of the outermost transaction may do so, and therefore
+    gets the error.
     """
 
     @functools.wraps(function)
@@ -65,7 +65,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except Error as error:
                 connection = connections[database()]
-                # SQLite says "locked" at once or after the whole busy timeout, which is too long to wait for thrice.
+                # SQLite reports "locked" either at once or after the whole busy timeout, which is too long to wait
+                # three times.
                 has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
                 if connection.in_atomic_block or not is_passing(error) or has_waited:
                     discard_after(error, using=connection.alias)
@@ -81,8 +82,9 @@ class ThreadHeldError(Exception):
 
 
 class Writes:
-    """The rows that transitions of one transaction insert and update: written at once, or, ``together``, with as few
-    statements as possible when ``flush`` is called. Call it before a query that must see them.
+    """The rows that the transitions of one transaction insert and update. By default, each row is written immediately.
+    With ``together``, all rows are written when ``flush`` is called, in as few statements as possible. Call ``flush``
+    before any query that must see the rows.
     """
 
     def __init__(self, *, together: bool = False) -> None:
@@ -98,7 +100,7 @@ class Writes:
             row.save(using=database(), force_insert=True)
 
     def update(self, row: Model, names: Iterable[str], *, fence: int | None = None) -> None:
-        """Update these fields of a row; with ``fence`` only if that is still the row's."""
+        """Update these fields of a row. ``fence`` is the fence that the row must still have when it is written."""
         if not self._together:
             row.save(using=database(), update_fields=list(names))
         elif row not in self._inserts.get(type(row), ()):
@@ -106,8 +108,8 @@ class Writes:
             update.names.update(names)
 
     def flush(self, *, for_query_of: type[Model] | None = None) -> None:
-        """Write what was not written yet; if it is for the sake of a query, only if rows of that model are among it.
-        Raises LeaseLostError if a fence has changed.
+        """Write all rows that are not written yet. With ``for_query_of``, write them only if rows of that model are
+        among them. Raises LeaseLostError if a fence has changed.
         """
         if for_query_of is not None and not (self._inserts.get(for_query_of) or self._updates.get(for_query_of)):
             return
@@ -115,10 +117,12 @@ class Writes:
         self._updates, self._inserts = {}, {}
         changes: list[statements.Statement] = []
         expected: list[tuple[type[Model], int]] = []
-        # Closed attempts first: the database allows one open attempt for each thread.
+        # Update rows before inserting others, so that the old attempt is closed first: the database allows one open
+        # attempt for each thread.
         for model, of_model in sorted(updates.items(), key=lambda item: item[0].__name__):
             for fenced in (True, False):
-                # By key, as all statements that lock several rows: else two transactions could wait for each other.
+                # Sort by primary key, as all statements that lock several rows do. Otherwise two transactions could
+                # wait for each other.
                 group = [item for _, item in sorted(of_model.items()) if (item.fence is not None) == fenced]
                 if not group:
                     continue
@@ -151,26 +155,28 @@ class _Update:
 
 @dataclass(kw_only=True)
 class HandOver:
-    """What a worker takes over at once of what its own transaction makes due, instead of claiming it afterwards."""
+    """The limits for rows that a worker takes over when its own transaction makes them due, instead of claiming them
+    afterwards.
+    """
 
     holder: str
     code: Code
     pools: Collection[str]
-    """The pools that it serves and that have no limit."""
+    """The pools without a limit that the worker serves."""
     streams: int
     tools: int
-    """Free slots."""
+    """``streams`` and ``tools`` are the numbers of free slots that are left."""
     offered: tuple[int, int] = (0, 0)
-    """The free slots at the beginning."""
+    """The free slots for model steps and for tool calls at the beginning."""
 
     def takes_stream(self, stream: Stream) -> bool:
-        """Take this new attempt if there is a free slot."""
+        """Return whether the worker takes over this new attempt, and use a free slot if so."""
         takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
         self.streams -= takes
         return takes
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
-        """Take this new call if there is a free slot."""
+        """Return whether the worker takes over this new tool call, and use a free slot if so."""
         takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
         self.tools -= takes
         return takes
@@ -178,12 +184,12 @@ class HandOver:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where the answer of a run is, as far as a transition knows without asking the database."""
+    """The place of a run's answer in its thread, which the transition knows without a query."""
 
     message_id: UUID
     position: int
     number: int
-    """Of the attempt whose step was committed last."""
+    """The number of the attempt whose step was committed last."""
     made_calls: bool
     """Whether that step made calls."""
 
@@ -204,15 +210,16 @@ class Locked:
     """The rows that this transition makes due and that the worker holds already."""
     position: Position | None = None
     last: Message | None = None
-    """The last message to answer, where the transition has just written it."""
+    """The last message to answer, if the transition has just written it."""
     open_calls: list[ToolCall] | None = None
-    """The thread's calls without an outcome when the transaction began, and those made since; None: not known."""
+    """The thread's calls that had no outcome when the transaction began, and the calls made since. None means not read.
+    """
     new_calls: list[ToolCall] = field(default_factory=list)
     """The calls that the step made."""
     queued: Sequence[Message] | None = None
-    """The thread's queued messages when the transaction began, in order; None: not known."""
+    """The thread's queued messages when the transaction began, in order. None means not read."""
     has_no_open_stream: bool = False
-    """Whether it is known that no attempt is open; there is never more than one."""
+    """Whether the transition knows that the thread has no open attempt. A thread never has more than one."""
 
     @property
     def agent(self) -> Agent | None:
@@ -235,16 +242,16 @@ class Locked:
 
     @property
     def has_changed(self) -> bool:
-        """Whether anything durable changed so far."""
+        """Whether anything durable has changed so far."""
         return bool(self.thread.rev != self.before["rev"])
 
     def save(self) -> None:
-        """Write the thread if anything durable changed, and notify after commit."""
+        """Write the thread if anything durable changed. Notify clients and workers after the commit."""
         using = database()
         if self.has_changed:
             changed = [name for name, value in self.before.items() if getattr(self.thread, name) != value]
-            # Not with each step of a run: ``updated_at`` is in the indexes of all lists of threads, whose entries would
-            # be written anew.
+            # ``updated_at`` does not change with each step of a run, because it is in the indexes of all lists of
+            # threads, whose entries would have to be written anew.
             goes_on = self.thread.is_running and ThreadStatus(self.previous_status).is_running
             if not goes_on or instant(self.now) - instant(self.thread.updated_at) >= UPDATED_EVERY:
                 self.thread.updated_at = self.now
@@ -261,8 +268,8 @@ class Locked:
         self.dispatch_callbacks()
 
     def dispatch_callbacks(self) -> None:
-        """Call the project's callbacks for what this transition changed. Everything is written, so that they may call
-        transitions themselves.
+        """Call the project's callbacks for what this transition changed. Everything is written before, so that the
+        callbacks may call transitions themselves.
         """
         for stream in self.committed_steps:
             dispatch_step(self.thread, stream, using=database())
@@ -279,8 +286,9 @@ class _ToolTransaction(transaction.Atomic):
 
 @contextmanager
 def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) -> Iterator[None]:
-    """Open a transaction on the database of the threads; inside a caller's transaction a savepoint, unless disabled.
-    With ``atomic_tool_call`` it is the transaction of that call's function, which may call transitions.
+    """Open a transaction on the threads' database. Inside a caller's transaction, open a savepoint instead; with
+    ``savepoint=False``, open nothing there. ``atomic_tool_call`` is the id of a tool call whose function runs in this
+    transaction and may call transitions.
     """
     using = database()
     block = (
@@ -293,16 +301,16 @@ def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) ->
 
 
 def atomic_tool_call() -> UUID | None:
-    """Return the tool call in whose transaction this code runs, or None. A transition that the call's own function has
-    called must not fence the call.
+    """Return the id of the tool call whose function runs in this transaction, or None. A transition that this function
+    calls must not end the call itself.
     """
-    # Django keeps the list of open atomic blocks on the connection: only those of this transaction are in it.
+    # Django keeps the open atomic blocks of the current transaction in a list on the connection.
     blocks = connections[database()].atomic_blocks
     return next((block.call_id for block in reversed(blocks) if isinstance(block, _ToolTransaction)), None)
 
 
 def only_row(rows: QuerySet[Any, Row]) -> Row | None:
-    """Return the one row of a queryset, or None; unlike ``first`` it does not sort."""
+    """Return the one row of a queryset, or None. Unlike ``first``, this does not sort."""
     return next(iter(rows.order_by()), None)
 
 
@@ -310,18 +318,18 @@ def only_row(rows: QuerySet[Any, Row]) -> Row | None:
 def hold_thread(
     thread_id: UUID, *, skip_locked: bool = False, nowait: bool = False, together: bool = False
 ) -> Iterator[Locked]:
-    """Open a transaction that locks the thread's row; save what changed at its end, and notify after the commit.
+    """Open a transaction that locks the thread's row. When the block ends, write what changed. Notify after the commit.
 
-    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked it, wait; or raise
+    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked the row, wait; or raise
     ThreadNotFoundError with ``skip_locked``, ThreadHeldError with ``nowait``. SQLite locks no rows and always waits.
-    With ``together``, what the transition writes through ``Locked.writes`` is written at its end.
+    With ``together``, rows that the transition writes through ``Locked.writes`` are written when the block ends.
     """
     using = database()
     with transact():
         threads = Thread.objects.using(using).filter(pk=thread_id)
         rows = threads.select_for_update(no_key=True, skip_locked=skip_locked or nowait)
         thread = only_row(rows.annotate(db_now=Now()))
-        # PostgreSQL's own NOWAIT would be an error that aborts the caller's transaction.
+        # PostgreSQL's own NOWAIT would raise an error that aborts the caller's transaction.
         if thread is None and nowait and threads.exists():
             raise ThreadHeldError(thread_id)
         if thread is None:
@@ -333,8 +341,8 @@ def hold_thread(
 
 @contextmanager
 def hold_new_thread(thread: Thread) -> Iterator[Locked]:
-    """Hold a thread that this transaction has just inserted: nobody else sees it, so nothing has to be locked or read.
-    Save what changed at its end, and notify after the commit.
+    """Yield a thread that this transaction has just inserted, as if its row were locked. No other transaction can see
+    the thread, so nothing has to be locked or read. When the block ends, write what changed. Notify after the commit.
     """
     before = {name: getattr(thread, name) for name in _SAVED}
     writes = Writes(together=True)
@@ -348,7 +356,7 @@ def hold_new_thread(thread: Thread) -> Iterator[Locked]:
 def locked_thread(
     thread: Thread, *, now: datetime, writes: Writes | None = None, hand_over: HandOver | None = None
 ) -> Locked:
-    """Return a thread whose row is locked; ``now`` is the database's time."""
+    """Return the ``Locked`` object of a thread whose row is already locked. ``now`` is the database's time."""
     before = {name: getattr(thread, name) for name in _SAVED}
     return Locked(thread=thread, now=now, before=before, writes=writes or Writes(), hand_over=hand_over)
 

@@ -1,4 +1,4 @@
-"""Record the problems that keep worker processes from running rows: one row for each process and kind."""
+"""Record the problems that keep worker processes from running rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from durable_agents.worker_notices import Notice
 
 PROBE = "probe"
 PROBE_CHARS = 20_000
-"""More than is free on the last page of a full disk."""
+"""The length of the test row: more than may still fit into the last page on a full disk."""
 
 
 def project() -> str:
@@ -25,7 +25,9 @@ def project() -> str:
 
 @transition
 def note_problem(notice: Notice, *, is_over: bool = False) -> None:
-    """Store why a process cannot work, or could not: one row for each process and kind."""
+    """Store why a process cannot work or, with ``is_over``, that it can work again. There is one row for each process
+    and kind of problem.
+    """
     WorkerProblem.objects.using(database()).update_or_create(
         holder=notice.holder[:200],
         kind=notice.kind,
