@@ -108,7 +108,7 @@ class AnswerEvents:
         return events
 
     def _refuse_silence(self, ending: Ending | None) -> None:
-        """Raise ModelError unless an answer with neither text nor a tool call is acceptable."""
+        """Raise ModelError if an answer without text and without tool calls is not acceptable."""
         if ending is Ending.CONTENT_FILTER:
             raise ModelError(ErrorKind.CONTENT_POLICY, "The model declined to answer.", retryable=False)
         if ending is Ending.CONTEXT_WINDOW:

@@ -1,6 +1,7 @@
 """Choose for each model call whether to call the provider directly or through litellm.
 
-A call goes through litellm if the table of direct calls does not cover it, or if the project has configured litellm.
+A call goes through litellm if the table in ``direct.providers`` does not cover the call, or if the project has
+configured litellm.
 """
 
 from __future__ import annotations
@@ -115,12 +116,12 @@ def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[
 
 
 def how_litellm_is_set_up() -> str:
-    """Return how the project has configured litellm, in which case every call must go through litellm. Return an empty
-    text if the project has not configured it.
+    """Return a description of the project's configuration of litellm, or an empty text if there is none. With such a
+    configuration, every call must go through litellm.
     """
     prefixed = {name for name in os.environ if name.startswith(_VARIABLE_PREFIXES)} - _OWN_VARIABLES
     found = [name for name in os.environ if name in _VARIABLES or name in prefixed]
-    litellm = sys.modules.get("litellm")  # None if it was not imported, so that no global can be set
+    litellm = sys.modules.get("litellm")  # None if litellm is not imported, and thus not configured
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
         # litellm itself adds "cache" to a list at its first call of Gemini. A project's cache is in ``litellm.cache``.

@@ -228,9 +228,10 @@ def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside:
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # The second delta for an index in one chunk continues the call in two cases only. It extends the name, if the
-        # name is not a tool's name yet or becomes another tool's name. Or it repeats the name, if exactly one of the
-        # call and the delta has arguments; if the call has them, the delta must have an id.
+        # The second delta for an index in one chunk continues the call in two cases only. In the first, the delta
+        # extends a name that is not a tool's name yet or becomes another tool's name, and the call has no arguments.
+        # In the second, the delta repeats the name, and either the call or the delta has arguments, but not both. If
+        # the call has arguments, the delta must also have an id.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):

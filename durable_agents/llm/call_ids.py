@@ -54,7 +54,7 @@ def short_id(seed: str, taken: Collection[str] = ()) -> str:
 
 
 class CallIds:
-    """Assigns ids to the calls of one history for one model, in order. Each id is assigned only once.
+    """The ids of the calls of one history for one model. They are assigned in order, and no id is assigned twice.
 
     The ids of earlier calls do not change when more calls follow.
     """

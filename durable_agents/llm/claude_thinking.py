@@ -13,11 +13,12 @@ THINKING = frozenset({"thinking", "reasoning_effort"})
 
 
 def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
-    """Return whether Claude would refuse these messages with these settings, because the settings require each answer
-    to begin with thinking, but the tool calls since the user's last message were made without thinking.
+    """Return whether Claude would refuse these messages with these settings. Claude refuses them if the settings
+    require each answer to begin with thinking, but the tool calls since the user's last message were made without
+    thinking.
 
-    This happens when another model, or a model without thinking, began the answer. Only the call in question is then
-    made without thinking.
+    This happens when another model, or a model without thinking, began the answer. Only the next model call is
+    then made without thinking.
     """
     if "claude" not in model:
         return False

@@ -43,8 +43,8 @@ def dollars(amount: float) -> Decimal | None:
 
 
 def listed(model: str) -> ListedModel:
-    """Return litellm's entry for the model, or an empty dict if the model is not in the list. An entry whose name lacks
-    the provider counts only if the entry has the same provider.
+    """Return litellm's entry for the model, or an empty dict if the model is not in the list. An entry without the
+    provider in its name is used only if the entry has the same provider.
     """
     # If litellm is imported, its own list also has the prices that the project has registered with litellm.
     models: Mapping[str, ListedModel] = getattr(sys.modules.get("litellm"), "model_cost", None) or installed()

@@ -1,6 +1,6 @@
 """Limit how long a call may take, and how long its server may be silent.
 
-The silence ends with any byte, not only with a chunk that litellm has parsed. While a model thinks, its server may send
+Any received byte ends the silence, even if litellm parses no chunk from it. While a model thinks, its server may send
 only comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data. These keep the call alive.
 They are dropped before the parsers of litellm and openai see them, because some parsers mistake them for the end of the
 answer or for garbled JSON.

@@ -158,7 +158,8 @@ class ModelDoor(Protocol):
         """Make the call and yield its events. The last event is Finished. Raise ModelError if the call fails."""
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """Return the estimated usage of a call with the answer so far. This must be fast, and must not make a request.
+        """Return the estimated usage of a call. ``answered`` is the text of the answer so far. This must be fast, and
+        must not make a request.
 
         An estimate that takes longer than a second is discarded, and no usage is counted.
         """

@@ -60,7 +60,7 @@ def body(
     """
     later = [message for message in messages if message["role"] != "system"]
     turns: list[dict[str, Any]] = []
-    for message in later:  # turns of the user and of the model must alternate; tool results are the user's
+    for message in later:  # user and model must take turns, and tool results belong to the user's turn
         role = "assistant" if message["role"] == "assistant" else "user"
         blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
         if turns and turns[-1]["role"] == role:

@@ -58,8 +58,8 @@ class Call:
 
 
 def target_of(model: str) -> Target:
-    """Return the provider of the model and the settings for calls. Raise NotDirectError if the provider or the model is
-    not in the table.
+    """Return the provider of the model and the settings that the model takes. Raise NotDirectError if the provider or
+    the model is not in the table.
     """
     name, _, rest = model.partition("/")
     if not rest:
@@ -77,8 +77,8 @@ def target_of(model: str) -> Target:
 
 
 def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Target:
-    """Return the provider of the model and the settings for calls. Raise NotDirectError if the provider, the model, a
-    setting or a tool is not in the table.
+    """Return the provider of the model and the settings that the model takes. Raise NotDirectError if the provider, the
+    model, a setting or a tool is not in the table.
     """
     target = target_of(model)
     given = {name for name, value in settings.items() if value is not None}

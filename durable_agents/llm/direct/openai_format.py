@@ -51,7 +51,7 @@ class ChatReader:
         self.word = ""
         """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.is_done = False
-        """Always False: the end of this format is ``[DONE]``, which ``EventStream`` recognises."""
+        """Always False, because this format ends with ``[DONE]``, which ``EventStream`` recognises."""
         self._answer = AnswerEvents(request)
         self._model = request.model
         self._usage: Mapping[str, Any] | None = None

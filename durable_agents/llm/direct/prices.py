@@ -17,7 +17,7 @@ _TIERS = (
     (200_000, "_above_200k_tokens"),
     (128_000, "_above_128k_tokens"),
 )
-"""Each number of input tokens above which all tokens of a call cost more, with the suffix of the names of the higher
+"""Each number of input tokens above which all tokens of a call cost more, and the suffix in the names of the higher
 prices.
 """
 

@@ -11,7 +11,7 @@ from durable_agents.llm.keep_alive_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTE
 from durable_agents.redaction import redacted
 
 _parse = json.JSONDecoder().raw_decode
-"""A faster ``json.loads``: the checks and searches for white space of ``json.loads`` take as long as parsing the JSON
+"""Like ``json.loads``, but without the checks and the searches for white space, which take as long as parsing the JSON
 of one token.
 """
 
