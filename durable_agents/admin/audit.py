@@ -21,7 +21,7 @@ def staff(request: HttpRequest) -> Actor:
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnlyAdmin[AuditEntry]):
-    """Entries of the audit log; search finds those of deleted threads by the thread's id."""
+    """Entries of the audit log. A search by a thread's id also finds the entries of a deleted thread."""
 
     list_display = ("at", "action", "who", "via", "thread_id", "subject")
     list_filter = ("action", "via", "at")

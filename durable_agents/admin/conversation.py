@@ -1,6 +1,7 @@
-"""Build the page of a thread: its newest messages, every attempt at each answer, every tool call.
+"""Build the admin page of a thread: its newest messages, with every attempt at each answer and every tool call.
 
-Five queries, however long the thread is. The page shows a bounded number of rows; the lists have the rest.
+The page makes five queries, however long the thread is. The number of rows is limited; the lists of messages and
+streams show all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call with its arguments, on one line and in full, its outcome, and its available decisions."""
+    """A tool call as a page shows it: its arguments (on one line and in full), its outcome, and the available
+    decisions.
+    """
 
     row: ToolCall
     brief: str
@@ -42,29 +45,30 @@ class ShownCall:
     took: str
     question: Question | None
     decisions: Sequence[Decision]
-    """What the user of the page may decide."""
+    """The decisions that the user who views the page may make."""
     is_left_to_user: bool
-    """Whether the tool leaves the answer to the user of the page."""
+    """Whether the tool allows the user who views the page to answer."""
     left_to: str
     """A description of who may answer."""
     editable: str
-    """The arguments as text to be changed; empty if they are too long for that."""
+    """The arguments as text that can be edited; empty if they are too long."""
 
     @property
     def key(self) -> str:
-        """A key for unique ids on the page."""
+        """The part of HTML ids that makes them unique on the page."""
         return self.row.pk.hex
 
     @property
     def is_open(self) -> bool:
-        """Whether it has no outcome yet, so that its time can be changed."""
+        """Whether the call has no outcome yet; only then can its time limit be changed."""
         return self.row.finished_at is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPart:
-    """A piece of a message: ``kind`` is text, reasoning, tool, file or data; a tool has its call, the others a text. A
-    file has the id of its attachment."""
+    """A part of a message. ``kind`` is text, reasoning, tool, file or data. A tool part has ``call``, all other parts
+    have ``text``, and a file also has the id of its attachment.
+    """
 
     kind: str
     text: str = ""
@@ -74,7 +78,7 @@ class ShownPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownAttempt:
-    """One stream, with its state and its content: what has arrived so far, or all of it."""
+    """One attempt (a stream) with its state and the content that has arrived so far."""
 
     row: Stream
     parts: Sequence[ShownPart]
@@ -83,13 +87,13 @@ class ShownAttempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is due or under way."""
+        """Whether the attempt is due or in progress."""
         return self.row.state in OPEN_STREAM_STATES
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownMessage:
-    """A message: a user's has parts, an assistant's has attempts."""
+    """A message. A user's message has parts; an assistant's message has attempts."""
 
     row: Message
     parts: Sequence[ShownPart]
@@ -98,7 +102,7 @@ class ShownMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """The newest messages of a thread, oldest first, and whether there are older messages or attempts."""
+    """The newest messages of a thread, oldest first. ``is_cut`` says that there are older messages or attempts."""
 
     messages: Sequence[ShownMessage]
     is_cut: bool
@@ -129,14 +133,15 @@ def conversation(thread: Thread, user: User) -> Conversation:
 
 
 class _Attempts:
-    """Streams with their calls and, where they are open, with the deltas stored so far."""
+    """The streams of some messages, with their calls and, for open streams, the deltas stored so far."""
 
     def __init__(self, streams: Sequence[Stream], user: User) -> None:
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
         self._calls: Mapping[UUID, dict[str, ShownCall]] = defaultdict(dict)
         for stream in streams:
             self._streams[stream.answer_id].append(stream)
-        # Who asked is read with the calls: whom a decision is left to may depend on it, for each call.
+        # Load who asked for each call together with the calls, because who may decide on a call can depend on that
+        # person.
         calls = ToolCall.objects.filter(stream__in=streams).select_related("thread", "approval_decided_by").with_asker()
         for call in calls.order_by("created_at", "rev"):
             self._calls[call.stream_id][call.tool_call_id] = shown_call(call, user)

@@ -1,4 +1,4 @@
-"""Let a person decide tool calls in the admin: which calls need a person, the available decisions, and their forms."""
+"""Let staff decide tool calls in the admin: find the calls that need a person, list the decisions, and apply them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Question(TextChoices):
     """What a call waits for."""
 
     APPROVAL = "approval", _("Approvals")  # a person's approval, before it runs
-    OUTCOME = "outcome", _("May have run")  # a person's statement whether it ran: its worker died during the call
+    OUTCOME = "outcome", _("May have run")  # whether the call ran: its worker died during the call
     ANSWER = "answer", _("Answers")  # a result from outside
 
 
@@ -46,7 +46,9 @@ _IS = {
 
 
 def waiting(question: Question | None = None) -> QuerySet[ToolCall]:
-    """Return the open calls that wait for this answer, or for any, the oldest first."""
+    """Return the open calls that wait for this kind of answer, or for any kind if ``question`` is None, oldest
+    first.
+    """
     wanted = Q(*_IS.values(), _connector=Q.OR) if question is None else _IS[question]
     return ToolCall.objects.open().filter(wanted).order_by("created_at", "pk").with_asker()
 
@@ -68,8 +70,8 @@ FormData = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A decision about a call: the questions that it answers (all, if there are none), its label, its function, and its
-    message.
+    """A decision about a call. ``question`` is the question that it answers; without one, it applies to every open
+    call. ``run`` applies it, ``entry`` begins the log entry, and ``done`` is the message for the user.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Decision:
 
     @property
     def address(self) -> str:
-        """The name of the URL to which it is posted."""
+        """The name of the URL that the decision's form is posted to."""
         return f"admin:durable_agents_toolcall_{self.name}"
 
     def log_entry(self, call: ToolCall, form: FormData) -> str:
@@ -95,8 +97,10 @@ class Decision:
 
 
 def is_left_to_user(call: ToolCall, user: User) -> bool:
-    """Whether the call's tool leaves the answer that the call waits for to this member of staff: ``approved_by`` and
-    ``answered_by`` hold in the admin too, where they name another person than who asked, a permission or a function.
+    """Return whether the call's tool allows this member of staff to give the answer that the call waits for.
+
+    ``approved_by`` and ``answered_by`` apply in the admin too, with one exception: their values ``owner``, ``staff``
+    and ``server`` allow every member of staff.
     """
     question = question_of(call)
     if question == Question.APPROVAL:
@@ -118,23 +122,23 @@ def decisions_of(call: ToolCall, user: User) -> list[Decision]:
 
 
 def arguments_to_change(call: ToolCall) -> str:
-    """Return the arguments as editable text; empty if they are too long for a page."""
+    """Return the arguments as text that can be edited; empty if they are too long for a page."""
     text = json.dumps(call.arguments, indent=2, ensure_ascii=False)
     return text if len(text) <= config().max_text_chars else ""
 
 
 def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Let the call run, with other arguments if they were changed. Raises InvalidPartsError."""
+    """Let the call run, with other arguments if the form changed them. Raises InvalidPartsError."""
     arguments, text = None, _text(form, "arguments")
     if text:
         try:
             value = strictjson.read(text, max_depth=config().max_json_depth)
         except ValueError as error:
-            raise InvalidPartsError(f"The arguments are no JSON: {error}.") from error
+            raise InvalidPartsError(f"The arguments are not valid JSON: {error}.") from error
         if not isinstance(value, dict):
-            raise InvalidPartsError("The arguments are a JSON object, in curly brackets.")
+            raise InvalidPartsError("The arguments must be a JSON object, in curly brackets.")
         arguments = value
-    # The form has the model's own arguments in its field: unchanged, they are not a person's.
+    # The form contains the model's arguments. If they are unchanged, nobody has replaced them.
     if arguments == call.arguments:
         arguments = None
     return lifecycle.approve_tool_call(
@@ -148,27 +152,27 @@ def reject(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def _check_may_answer(call: ToolCall, by: Actor) -> None:
-    """Raise PermissionDeniedError where the tool leaves the answer to others; ``lifecycle`` checks approvals."""
+    """Raise PermissionDeniedError if the tool does not let this user answer; ``lifecycle`` checks approvals."""
     if not _may(by.user, call, "answered_by"):
         raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
 
 
 def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the result of a call from outside."""
+    """Add the result of a deferred or client call."""
     _check_may_answer(call, by)
     if not _text(form, "result"):
-        raise InvalidPartsError("Say what the result is; null is one too.")
+        raise InvalidPartsError("Enter the result; null is a result too.")
     return lifecycle.add_tool_result(call.thread_id, call.tool_call_id, _value(form), by=by)
 
 
 def post_error(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the error of a call from outside."""
+    """Add the error of a deferred or client call."""
     _check_may_answer(call, by)
     return lifecycle.add_tool_error(call.thread_id, call.tool_call_id, _error_text(form), by=by)
 
 
 def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """State that a call of unknown outcome ran, with its result."""
+    """State that a call of unknown outcome ran, and with which result."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, result=_value(form), by=by, reason=_text(form, "reason")
     )
@@ -269,7 +273,7 @@ def _text(form: FormData, name: str) -> str:
 
 
 def _value(form: FormData) -> object:
-    """Return a result as typed: JSON if it is valid JSON, else the text itself, and nothing as null."""
+    """Return the entered result: a JSON value if it is valid JSON, otherwise the text; None if nothing was entered."""
     text = _text(form, "result")
     if not text:
         return None

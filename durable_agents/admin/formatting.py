@@ -23,7 +23,7 @@ Show = Callable[[Any], str]
 
 
 def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
-    """Return the text, or its beginning and its length."""
+    """Return the text; of a long text, return the beginning and the length."""
     if len(text) <= max_chars:
         return text
     return _("%(beginning)s… (cut: %(length)s characters in all)") % {
@@ -33,10 +33,10 @@ def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
 
 
 def pretty(value: object, *, max_chars: int = MAX_CHARS) -> str:
-    """Return a JSON value for reading: text as it is, anything else indented."""
+    """Return a JSON value as readable text: a text unchanged, any other value indented."""
     if isinstance(value, str):
         return cut(value, max_chars=max_chars)
-    # Piece by piece: a result may have megabytes, of which a page shows the beginning.
+    # Encode piece by piece: a result may have megabytes, and the page shows only its beginning.
     text = ""
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
         text += piece
@@ -53,12 +53,12 @@ def brief(value: object, *, max_chars: int = 80) -> str:
 
 
 def called(thread: Thread) -> str:
-    """Return the title of a thread, or the beginning of its id."""
+    """Return the title of a thread or, without one, the beginning of its id."""
     return brief(thread.title, max_chars=40) or f"{thread.pk!s:.8}…"
 
 
 def readable(model: type[Model], *names: str) -> list[str | Show]:
-    """Return the fields as a page shows them: values that may be long by ``pretty``, the others by Django."""
+    """Return the fields as a page shows them: values that may be long are formatted by ``pretty``, others by Django."""
     long = {field.name for field in model._meta.concrete_fields if isinstance(field, JSONField | TextField)}
     return [_long(name) if name in long else name for name in names]
 
@@ -78,7 +78,7 @@ def badge(value: str, label: str) -> str:
 
 
 def age(moment: datetime) -> str:
-    """Return how long ago it was, in the largest unit."""
+    """Return the time since this moment, in the largest unit."""
     return timesince(moment, depth=1)
 
 
@@ -88,13 +88,13 @@ def tokens(row: Thread | Usage) -> str:
 
 
 def all_tokens(row: Thread | Usage) -> str:
-    """Return input and output tokens in total."""
+    """Return the sum of input and output tokens."""
     return f"{row.input_tokens + row.output_tokens:,}"
 
 
 def money(cost: Decimal | None) -> str:
-    """Return US dollars, to the hundredth of a cent, or further where that would be zero; empty if it is not
-    known.
+    """Return an amount of US dollars with four decimal places, or with more if four would show zero; empty if the cost
+    is not known.
     """
     if cost is None:
         return ""
@@ -102,7 +102,7 @@ def money(cost: Decimal | None) -> str:
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
-    """Return the duration."""
+    """Return the duration in seconds; empty if one of the times is missing."""
     return f"{(instant(end) - instant(start)).total_seconds():,.1f} s" if start and end else ""
 
 

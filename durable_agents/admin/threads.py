@@ -35,13 +35,13 @@ from durable_agents.transcript import get_thread
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadAction:
-    """An action on threads: its label, its function, and its message."""
+    """An action on threads, with its label, its function, and its message."""
 
     name: str
     label: Promise
     run: Callable[..., Thread]
     statuses: frozenset[ThreadStatus]
-    """The statuses of the threads that it changes; the others are left alone."""
+    """The action changes only threads with these statuses."""
     entry: str
     done: Callable[[int], str]
     if_none: Promise
@@ -79,7 +79,7 @@ ACTIONS = (STOP, RESUME, RETRY)
 
 @admin.register(Thread)
 class ThreadAdmin(ReadOnlyAdmin[Thread]):
-    """Threads: a list to search, and a page that shows each as a conversation."""
+    """Threads: a list that can be searched, and a page for each thread that shows the conversation."""
 
     list_display = ("called", "shown_status", "agent", "owner", "scope", "age", "used", "price")
     list_filter = ("status", "agent", "archived", "created_at")
@@ -99,7 +99,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.display(description=_("thread"), ordering="title")
     def called(self, row: Thread) -> str:
-        """Return its title, or the beginning of its id."""
+        """Return the thread's title, or the beginning of its id."""
         return called(row)
 
     @admin.display(description=_("status"), ordering="status")
@@ -109,12 +109,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.display(description=_("age"), ordering="created_at")
     def age(self, row: Thread) -> str:
-        """Return how old it is."""
+        """Return how old the thread is."""
         return age(row.created_at)
 
     @admin.display(description=_("tokens"))
     def used(self, row: Thread) -> str:
-        """Return the usage, in total."""
+        """Return the total number of tokens."""
         return all_tokens(row)
 
     @admin.display(description=_("cost"), ordering="cost")
@@ -125,12 +125,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Actions.
 
     def has_change_threads_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may change threads; nothing else on these pages needs that permission."""
+        """Return whether the user may change threads; only the actions need this permission."""
         return bool(request.user.has_perm("durable_agents.change_thread"))
 
     def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:
-        """Whether the user may delete threads."""
-        # Not ``super()``: pages of read-only rows refuse deletions whatever the permissions are.
+        """Return whether the user may delete threads."""
+        # This skips ``super()``, because the pages of read-only rows refuse deletions whatever the permissions are.
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     @admin.action(description=_("Stop the selected threads"), permissions=["change_threads"])
@@ -140,20 +140,20 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.action(description=_("Resume the selected threads"), permissions=["change_threads"])
     def resume_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Resume what was stopped or failed."""
+        """Resume the selected threads that are stopped or failed."""
         self._apply(request, threads, RESUME)
 
     @admin.action(description=_("Retry the selected threads that failed"), permissions=["change_threads"])
     def retry_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Resume what failed, and leave alone what was stopped."""
+        """Resume the selected threads that failed, but not those that were stopped."""
         self._apply(request, threads, RETRY)
 
     def _apply(self, request: HttpRequest, threads: Iterable[Thread], action: ThreadAction) -> None:
-        """Run the transition for each thread, with a log entry for each one that it changed."""
+        """Run the transition for each thread, and write a log entry for each thread that it changed."""
         count = 0
         for thread in threads:
             try:
-                before = get_thread(thread.pk)  # a worker may have moved it since it was listed
+                before = get_thread(thread.pk)  # a worker may have changed the thread since it was listed
                 if before.status not in action.statuses:
                     continue
                 if action.run(before, by=staff(request)).status in action.statuses:
@@ -169,7 +169,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             self.message_user(request, str(action.if_none), messages.WARNING)
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the pages of every model, and one URL for each action."""
+        """Return the URLs that every model has, and one URL for each action."""
         views = {
             action.name: self._view(partial(self._apply_one, action=action), self.has_change_threads_permission)
             for action in ACTIONS
@@ -190,7 +190,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         self, do: Callable[[HttpRequest, Thread], HttpResponse], is_allowed: Callable[[HttpRequest], bool]
     ) -> Callable[..., HttpResponse]:
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
-            """Do it to one thread, for those who may."""
+            """Apply the action to one thread, if the user is allowed to."""
             if not is_allowed(request):
                 raise PermissionDenied
             thread = self.get_object(request, unquote(object_id))  # the admin quotes keys in its URLs
@@ -211,11 +211,11 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Copies.
 
     def has_fork_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may add threads: there is no form to add one here."""
+        """Return whether the user may add threads. In the admin, forking is the only way to add one."""
         return bool(request.user.has_perm("durable_agents.add_thread"))
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Whether the user may read everything that is exported."""
+        """Return whether the user may read everything that is exported."""
         return bool(request.user.has_perm("durable_agents.view_thread")) and _may_read(request)
 
     @admin.action(description=_("Fork the selected threads"), permissions=["fork"])
@@ -227,7 +227,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             self.message_user(request, done, messages.SUCCESS)
 
     def _fork(self, request: HttpRequest, thread: Thread) -> Thread | None:
-        """Return the fork, with an entry in the log of both; None, and a message, where it fails."""
+        """Fork the thread, and log it for both threads. Return the fork, or None after showing why forking failed."""
         try:
             fork = lifecycle.fork_thread(thread, by=staff(request))
         except DurableAgentsError as error:
@@ -272,12 +272,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         form_url: str = "",
         obj: Thread | None = None,
     ) -> HttpResponse:
-        """Show the page, with the conversation for users who may read all its rows."""
+        """Show the page, with the conversation if the user may view all its rows."""
         thread = obj
         if thread is not None:
             context["thread"] = thread
             context["used"], context["price"] = tokens(thread), money(thread.cost)
-            # Only actions that would change something: a failed thread is retried, which is to resume it.
+            # Offer only actions that would change something. For a failed thread, retrying and resuming are the same.
             offered = [RETRY] if thread.status == ThreadStatus.FAILED else [STOP, RESUME]
             may_change = self.has_change_threads_permission(request)
             context["actions"] = [action for action in offered if may_change and thread.status in action.statuses]
@@ -295,8 +295,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Return what is deleted with the threads, counted and not listed."""
-        # Django's own lists every row by its name, and a long thread has thousands.
+        """Return how many rows of each kind are deleted with the threads, instead of a list of all rows."""
+        # Django's method would list every row by its name, and a long thread has thousands of rows.
         collector = Collector(using=lifecycle.database(), origin=objs)
         try:
             collector.collect(objs)
@@ -316,12 +316,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
         """Delete threads through ``lifecycle``."""
-        # One by one: Django's single statement would leave files behind and workers at their runs.
+        # Delete one by one: Django's single statement would leave files in the storage and workers running.
         for thread in queryset:
             lifecycle.delete_thread(thread, by=staff(request))
 
 
 def _may_read(request: HttpRequest) -> bool:
-    """Whether the user may view all rows that a conversation consists of."""
+    """Return whether the user may view all kinds of rows that a conversation consists of."""
     models = (Message, Stream, ToolCall)
     return all(request.user.has_perm(f"durable_agents.view_{model._meta.model_name}") for model in models)

@@ -28,7 +28,7 @@ INBOX, THREAD = "inbox", "thread"
 
 @admin.register(ToolCall)
 class ToolCallAdmin(OfThreadAdmin[ToolCall]):
-    """Tool calls, each with its one outcome, and those that wait for a person's decision."""
+    """Tool calls: a list, a page for each call, and the inbox of calls that wait for a person."""
 
     list_display = ("tool_call_id", "tool_name", "shown_status", "conversation", "kind", "attempt", "age")
     list_filter = ("status", "tool_name", "kind", "pool", "created_at")
@@ -59,7 +59,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
     # The inbox.
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the pages of every model, the inbox, and one URL for each decision."""
+        """Return the URLs that every model has, the inbox, and one URL for each decision."""
         inbox = path("inbox/", self.admin_site.admin_view(self.inbox), name="durable_agents_toolcall_inbox")
         decisions = [
             path(
@@ -72,7 +72,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
         return [inbox, *decisions, *super().get_urls()]
 
     def inbox(self, request: HttpRequest) -> HttpResponse:
-        """Show everything that waits for a person, the oldest first, each with its available decisions."""
+        """Show all calls that wait for a person, oldest first, each with its available decisions."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         chosen = request.GET.get("for")
@@ -90,14 +90,14 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             "chosen": question,
             "counts": [(kind, waiting(kind).count()) for kind in Question],
         }
-        request.current_app = self.admin_site.name  # links lead to this site, where a project has several
+        request.current_app = self.admin_site.name  # makes links lead to this admin site if a project has several
         return TemplateResponse(request, "durable_agents/admin/inbox.html", context)
 
     # Deciding.
 
     def _decision_view(self, decision: Decision) -> Callable[..., HttpResponse]:
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
-            """Decide one call and return to the page of the form."""
+            """Decide one call, and return to the page that the form was on."""
             if not may_decide(request):
                 raise PermissionDenied
             call = self.get_object(request, unquote(object_id))
@@ -107,7 +107,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             name, arguments = "toolcall_inbox", []
             if request.POST.get("back") == THREAD:
                 name, arguments = "thread_change", [call.thread_id]
-            # Not a URL from the form: that could lead anywhere.
+            # The form does not contain the URL, because such a URL could lead anywhere.
             back = reverse(f"admin:durable_agents_{name}", args=arguments, current_app=self.admin_site.name)
             return HttpResponseRedirect(back)
 
@@ -120,17 +120,17 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
         except (DurableAgentsError, ValueError) as error:
             self.message_user(request, str(error), messages.ERROR)
             return
-        # The same decision again changes nothing: somebody else, or the same form sent twice, was first.
+        # A repeated decision changes nothing: the form was sent twice, or somebody else decided first.
         if decided.rev != call.rev:
             self.log_change(request, decided, decision.log_entry(decided, request.POST))
         self.message_user(request, str(decision.done), messages.SUCCESS)
 
 
 def may_decide(request: HttpRequest) -> bool:
-    """Whether the user may change tool calls; nothing else on these pages needs that permission."""
+    """Return whether the user may change tool calls; only decisions need this permission."""
     return bool(request.user.has_perm("durable_agents.change_toolcall"))
 
 
 def decision_context(request: HttpRequest, *, back: str) -> dict[str, object]:
-    """Return the context of pages with calls: whether the user may decide them, and where to go afterwards."""
+    """Return the context of pages with calls: whether the user may decide them, and which page follows a decision."""
     return {"may_decide": may_decide(request), "back": back, "times": TIMES}

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 else:
 
     class ModelAdmin(admin.ModelAdmin, Generic[Row]):
-        """Django's, which knows its model's type only in its stubs."""
+        """Django's ModelAdmin, which takes the model as a type parameter only in its type stubs, not at run time."""
 
 
 class ReadOnlyAdmin(ModelAdmin[Row]):
-    """An admin whose rows can be viewed, with the view permission, but not changed. Lists do not fetch long values."""
+    """An admin whose rows can be viewed, with the view permission, but not changed. Lists do not load the ``heavy``
+    fields.
+    """
 
     heavy: ClassVar[tuple[str, ...]] = ()
     ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
@@ -52,15 +54,18 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
-        """Return False on these pages; on others, such as those of a user who is deleted, follow the permission."""
-        # Deleting a user deletes the user's threads, for which Django asks the admin of each model.
+        """Return False on this model's own pages. On other pages, such as the deletion of a user, return the
+        permission.
+        """
+        # Deleting a user deletes the user's threads, and Django asks the admin of each model whether its rows may be
+        # deleted.
         own_pages = f"{self.opts.app_label}_{self.opts.model_name}_"
         match = request.resolver_match
         is_own = match is not None and str(match.url_name).startswith(own_pages)
         return not is_own and super().has_delete_permission(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
-        """Show the list, with a link to the inbox for those who may see it."""
+        """Show the list, with a link to the inbox for users who may see it."""
         may_see = request.user.has_perm("durable_agents.view_toolcall")
         context = {"waiting": waiting().count()} if may_see else {}
         return super().changelist_view(request, {**context, **(extra_context or {})})
@@ -70,11 +75,11 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return self.shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> Any:
-        """Return all of them."""
+        """Return all fields of a row's page."""
         return self.shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
-        """Return the rows, without their long values in a list."""
+        """Return the rows. In a list, the long values are not loaded."""
         rows = super().get_queryset(request)
         match = request.resolver_match
         is_list = match is not None and str(match.url_name).endswith("_changelist")
@@ -83,7 +88,9 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
     ) -> tuple[QuerySet[Row], bool]:
-        """Return the rows that a term matches; an id matches the row of that id and those of the thread of that id."""
+        """Return the rows that match a term. An id matches the row with this id, and the rows of the thread with this
+        id.
+        """
         try:
             wanted = UUID(search_term.strip())
         except ValueError:
@@ -95,25 +102,25 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
 
 
 class OfThreadAdmin(ReadOnlyAdmin[Row]):
-    """Rows of threads, each with a link to its conversation."""
+    """An admin for rows that belong to a thread, with a link to the thread's conversation."""
 
     list_select_related = ("thread",)
 
     @admin.display(description=_("thread"), ordering="thread")
     def conversation(self, row: Any) -> str:
-        """Return a link to the thread, with its title in the thread list."""
+        """Return a link to the thread's page."""
         page = reverse("admin:durable_agents_thread_change", args=[row.thread_id], current_app=self.admin_site.name)
         return format_html('<a href="{}">{}</a>', page, called(row.thread))
 
     @admin.display(description=_("age"), ordering="created_at")
     def age(self, row: Any) -> str:
-        """Return how old it is."""
+        """Return how old the row is."""
         return age(row.created_at)
 
 
 @admin.register(Message)
 class MessageAdmin(OfThreadAdmin[Message]):
-    """Messages; the text of an assistant's is in its streams."""
+    """Messages. The text of an assistant's message is in its streams."""
 
     list_display = ("place", "conversation", "role", "excerpt", "age")
     list_filter = ("role", "created_at")
@@ -126,15 +133,17 @@ class MessageAdmin(OfThreadAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Return the rows with the beginning of their text; an assistant's is in the steps of its message."""
-        # 81: one character more than ``brief`` shows, so that it sees whether there is more.
+        """Return the messages with the beginning of their text. For an assistant's message, the text is in its
+        steps.
+        """
+        # 81 is one character more than ``brief`` shows, so that it can see whether the text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
         step = Subquery(steps.annotate(beginning=Left("text", 81)).values("beginning")[:1])
         return super().get_queryset(request).annotate(own_excerpt=Left("text", 81), step_excerpt=step)
 
     @admin.display(description=_("message"), ordering="position")
     def place(self, row: Message) -> str:
-        """Return its position in the thread."""
+        """Return the message's position in the thread."""
         return gettext("queued") if row.position is None else f"#{row.position}"
 
     @admin.display(description=_("text"))
@@ -145,7 +154,7 @@ class MessageAdmin(OfThreadAdmin[Message]):
 
 @admin.register(Stream)
 class StreamAdmin(OfThreadAdmin[Stream]):
-    """Attempts at steps: the ledger of usage."""
+    """Attempts at steps. They are the ledger of usage."""
 
     list_display = ("number", "conversation", "shown_state", "error_code", "model", "used", "price", "age")
     list_filter = ("state", "error_code", "pool", "created_at")
@@ -177,7 +186,7 @@ class StreamAdmin(OfThreadAdmin[Stream]):
 
 @admin.register(Delta)
 class DeltaAdmin(ReadOnlyAdmin[Delta]):
-    """Fragments of streams, deleted soon after their step is committed."""
+    """Fragments of streams. They are deleted soon after their step is committed."""
 
     list_display = ("__str__", "stream", "seq")
     list_select_related = ("stream",)
@@ -200,12 +209,12 @@ class AttachmentAdmin(OfThreadAdmin[Attachment]):
 
     @admin.display(description=_("size"), ordering="size")
     def bytes(self, row: Attachment) -> str:
-        """Return its size."""
+        """Return the size of the file."""
         return filesizeformat(row.size)
 
     @admin.display(description=_("thread"), ordering="thread")
     def conversation(self, row: Attachment) -> str:
-        """Return a link to the thread whose message carries it."""
+        """Return a link to the thread whose message contains the file."""
         return super().conversation(row) if row.thread_id else "-"
 
 

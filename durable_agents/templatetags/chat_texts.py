@@ -1,4 +1,4 @@
-"""The texts of `<durable-chat>` and `<durable-thread-list>` by their key, in the reader's language."""
+"""The texts of `<durable-chat>` and `<durable-thread-list>`, by key, in the reader's language."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _

@@ -3,7 +3,7 @@
     {% load durable_agents %}
     {% durable_chat thread %}
 
-The script tags carry the nonce of the page's Content-Security-Policy, of Django 6 or django-csp, where there is one.
+If the page's Content-Security-Policy has a nonce, from Django 6 or django-csp, the script tags contain the nonce.
 """
 
 import json
@@ -31,9 +31,9 @@ MODULES = {
     "django-durable-agents/element": "element",
     "django-durable-agents/markdown": "markdown",
 }
-"""What modules are imported as, and their files."""
+"""The name by which scripts import each module, and the name of its file."""
 SHOWN_WITHOUT_SCRIPTS = 20
-"""How many messages a page shows where scripts do not run."""
+"""How many messages a page shows if scripts do not run."""
 
 register = template.Library()
 
@@ -42,9 +42,9 @@ register = template.Library()
 def durable_chat(
     context: template.Context, thread: Thread | UUID | str | None = None, **attributes: object
 ) -> dict[str, object]:
-    """Render `<durable-chat>` and its script. Without a thread, the first message begins one.
+    """Render `<durable-chat>` and its script. Without a thread, the first message creates one.
 
-    Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … Where
+    Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … If
     scripts do not run, the page shows the thread's last messages.
     """
     identity = thread.pk if isinstance(thread, Thread) else thread
@@ -64,15 +64,16 @@ def durable_thread_list(context: template.Context, **attributes: object) -> dict
 
 @register.simple_tag(takes_context=True)
 def durable_agents_importmap(context: template.Context, **more: str) -> SafeString:
-    """Render the import map with which scripts of the page import the package's modules by name.
+    """Render the import map that lets scripts of the page import the package's modules by name.
 
-    Further arguments add modules: `react="myapp/react.js"` names a static file. A page may have one import map; it
-    stands before its module scripts. The files are the minified ones unless `DEBUG` is on.
+    Further arguments add modules to the map: `react="myapp/react.js"` adds a static file under the name `react`. A page
+    can have only one import map, which must come before its module scripts. Unless `DEBUG` is on, the files are
+    minified.
     """
     suffix = ".js" if settings.DEBUG else ".min.js"
     imports = {name: static(f"durable_agents/{file}{suffix}") for name, file in MODULES.items()}
     imports |= {name: static(path) for name, path in more.items()}
-    # The characters that could end a script element are not in JSON as it stands here.
+    # Escape the characters that could end the script element.
     written = json.dumps({"imports": imports}).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
     nonce = _nonce(context)
     attribute = format_html(' nonce="{}"', nonce) if nonce else ""
@@ -92,7 +93,7 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
         "csrf-token": get_token(request) if request is not None else None,
     }
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
-    # As HTML has them: none for None and False, empty for True, JSON for a list or mapping.
+    # None and False give no attribute, True gives an empty attribute, and a list or mapping is written as JSON.
     written = [
         (key, "" if value is True else json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value))
         for key, value in (known | given).items()
@@ -102,6 +103,6 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
 
 
 def _nonce(context: template.Context) -> str:
-    """Return the nonce of the page's policy; reading it makes Django and django-csp put it into the header."""
+    """Return the nonce of the page's policy. Reading the nonce makes Django and django-csp add it to the header."""
     request: Any = context.get("request")
     return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")

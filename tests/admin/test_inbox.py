@@ -220,7 +220,7 @@ def test_a_result_is_posted_as_json_or_text(decider, request, waits, typed, stor
 def test_nothing_is_no_result(decider, deferred):
     """A button pressed by mistake ends no call."""
     _, [said] = decide(decider, deferred, "result", result="")
-    assert "null is one too" in said
+    assert "null is a result too" in said
     deferred.refresh_from_db()
     assert (deferred.status, entries(deferred)) == ("pending", [])
 
