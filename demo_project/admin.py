@@ -14,6 +14,6 @@ else:
 
 @admin.register(Booking)
 class BookingAdmin(BookingBase):
-    """All bookings, the last one first."""
+    """All bookings, newest first."""
 
     list_display = ("restaurant", "people", "time", "booked_for", "made_at")

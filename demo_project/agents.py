@@ -78,7 +78,7 @@ def pick_date(label: str) -> str:
 
 
 class Setup(NamedTuple):
-    """Which model answers, how it is reached, and whether it can call tools."""
+    """The model that answers, the settings to reach it, and whether it can call tools."""
 
     model: str
     settings: dict[str, Any]
@@ -86,10 +86,10 @@ class Setup(NamedTuple):
 
 
 def setup(environ: Mapping[str, str]) -> Setup:
-    """Return the model that `environ` asks for.
+    """Return the model that `environ` selects.
 
-    `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) comes first, then `DEMO_MODEL`, any litellm model string,
-    then the scripted model at `DEMO_SCRIPTED_URL`, which `manage.py demo` sets.
+    `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) takes precedence over `DEMO_MODEL`, which can be any
+    litellm model string. Without both, it is the scripted model at `DEMO_SCRIPTED_URL`, which `manage.py demo` sets.
     """
     if url := environ.get("DEMO_LOCAL_URL"):
         settings = {"api_base": url, "api_key": "local", "temperature": 0.2, "max_tokens": 400}
@@ -101,7 +101,7 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
 
 def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a placeholder key for an OpenAI-compatible server that needs none: the client requires one."""
+    """Return a placeholder key for an OpenAI-compatible server that needs none, because the client requires a key."""
     own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
     if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):
         return {"api_key": "none"}

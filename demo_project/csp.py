@@ -1,7 +1,7 @@
 """Send a strict Content-Security-Policy with every response of the demo.
 
-Pages load the site's own files and nothing else, and no script or style that stands in the page itself. Django 6 can
-do the same with `SECURE_CSP` and a middleware of its own; the demo also runs on Django 5.2.
+Pages may load only the site's own files. Scripts and styles inside a page are not allowed. Django 6 can do the same
+with `SECURE_CSP` and its own middleware; the demo also runs on Django 5.2.
 """
 
 import secrets
@@ -30,7 +30,7 @@ DEBUG_STATUSES = {404, 500}
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Add the policy to responses that have none of their own, as downloads have."""
+    """Add the policy to every response that has none of its own; downloads, for example, have one."""
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> HttpResponseBase:
@@ -42,21 +42,23 @@ def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Calla
 
 
 def offer_nonce(request: HttpRequest) -> None:
-    """Allow the page one inline script, its import map: its template reads the nonce, and the policy names it."""
+    """Allow the page's import map, its only inline script: the template adds the nonce to the script, and the policy
+    allows this nonce.
+    """
     request.csp_nonce = secrets.token_urlsafe(16)  # type: ignore[attr-defined]
 
 
 def protected(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Return `response` with the policy that `request` calls for, unless it has one already."""
+    """Return `response` with the policy for `request`, unless the response already has a policy."""
     response.headers.setdefault(HEADER, "; ".join(f"{name} {value}" for name, value in policy(request, response)))
     return response
 
 
 def policy(request: HttpRequest, response: HttpResponseBase) -> list[tuple[str, str]]:
-    """Return the directives for a response, by name.
+    """Return the directives for a response, as pairs of name and value.
 
-    Django's admin builds HTML from strings, and Django's debug pages have their styles inside; nothing else of the
-    policy is relaxed for them.
+    Two directives are relaxed. Pages of Django's admin have no trusted types, because the admin builds HTML from
+    strings. Django's debug pages may use inline styles.
     """
     directives = dict(POLICY)
     if request.resolver_match is None or request.resolver_match.app_names[:1] != ["admin"]:

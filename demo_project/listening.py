@@ -1,7 +1,7 @@
-"""Open the demo's listening socket, format its address for people, and wait until the server answers.
+"""Open the demo's listening socket, format its address for people, and check whether the server answers.
 
-The command holds the socket and hands it to the web server. So the port cannot be lost in between, nor while a web
-server that died is replaced.
+The command keeps the socket open and passes it to the web server. Therefore no other program can take the port before
+the web server starts, or while a web server that died is replaced.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `port` of `host`, or on the next port that is free (0: any).
+    """Return a socket that listens on `port` of `host`, or on the next free port; 0 means any free port.
 
     Raises `OSError` if `host` is not an address of this machine, or no port is free.
     """
@@ -67,7 +67,7 @@ def site_url(listener: socket.socket) -> str:
 
 
 def is_answering(host: str, port: int, path: str) -> bool:
-    """Return whether an HTTP server answers a request within some seconds, and not by an error."""
+    """Return whether an HTTP server answers a request within five seconds and without an error status."""
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)

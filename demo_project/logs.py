@@ -14,14 +14,15 @@ class FactsFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
-        """Return the line of `record`, with its facts if it is one of `durable_agents`."""
+        """Return the line for `record`, including its facts if the record is from `durable_agents`."""
         shown = [f" {name}={value[:WIDTH]}" for name, value in facts_of(record)] if hasattr(record, "action") else []
         return super().formatMessage(record) + "".join(shown)
 
 
 def facts_of(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
-    """Yield the facts that `record` has. Where it is about no conversation, `thread` is the standard library's: a
-    number of the operating system, which is no fact."""
+    """Yield the facts of `record`. If `thread` is a number, it is no fact: the standard library sets it to the
+    operating system's thread id in records that belong to no conversation.
+    """
     for name in FACTS:
         value = getattr(record, name, None)
         if value is not None and (name != "thread" or isinstance(value, str)):

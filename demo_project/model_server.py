@@ -34,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What the model says: reasoning, then text, then tool calls; one token every `delay_seconds`."""
+    """The model's answer: reasoning, then text, then tool calls, with one token every `delay_seconds`."""
 
     text: str = ""
     reasoning: str = ""
@@ -51,7 +51,7 @@ class RequestError(Exception):
 
 
 def tokens(text: str) -> list[str]:
-    """Return `text` cut before each word; joined again the pieces are `text`."""
+    """Split `text` before each word; the pieces joined are `text` again."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -80,7 +80,7 @@ def finish_reason(reply: Reply) -> str:
 
 
 def usage(request: Body, reply: Reply) -> dict[str, int]:
-    """Return the token counts of an exchange, a word counting as a token."""
+    """Return the token counts of a request and its reply; each word counts as one token."""
     prompt = len(json.dumps(request.get("messages", [])).split())
     completion = sum(1 for _ in deltas(reply)) - 1
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
@@ -92,7 +92,9 @@ def new_id(prefix: str) -> str:
 
 
 async def chunks(request: Body, reply: Reply) -> AsyncIterator[Body]:
-    """Yield the chunks of a streamed answer at the pace of `reply`, with the usage last where it was asked for."""
+    """Yield the chunks of a streamed answer at the pace of `reply`. The last chunk has the usage if the request asks
+    for it.
+    """
     head = {
         "id": new_id("chatcmpl"),
         "object": "chat.completion.chunk",
@@ -108,7 +110,7 @@ async def chunks(request: Body, reply: Reply) -> AsyncIterator[Body]:
 
 
 def completion(request: Body, reply: Reply) -> Body:
-    """Return `reply` as the whole body of an answer that is not streamed."""
+    """Return `reply` as the body of an answer that is not streamed."""
     message: Body = {"role": "assistant", "content": reply.text or None}
     if reply.reasoning:
         message["reasoning_content"] = reply.reasoning
@@ -125,7 +127,7 @@ def completion(request: Body, reply: Reply) -> Body:
 
 
 def whole_call(call: Call) -> Body:
-    """Return a tool call as it stands in a whole message."""
+    """Return a tool call as it appears in a message that is not streamed."""
     function = {"name": call.name, "arguments": json.dumps(call.arguments)}
     return {"id": new_id("call"), "type": "function", "function": function}
 
@@ -142,8 +144,8 @@ class ModelServer:
         return await asyncio.start_server(self.handle, host, port)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the one request of a connection; a client that goes away ends its answer."""
-        # A cancelled handler is no news either: the server is closing.
+        """Answer the one request of a connection; stop answering if the client disconnects."""
+        # A handler is cancelled when the server closes, which is no error either.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 await while_connected(reader, self.route(await read_request(reader), writer))
@@ -155,7 +157,9 @@ class ModelServer:
                 await writer.wait_closed()
 
     async def route(self, request: tuple[str, str, Body], writer: asyncio.StreamWriter) -> None:
-        """Send what the method and path of `request` ask for; raises `RequestError` for what is not served."""
+        """Send the answer for the method and path of `request`; raises `RequestError` if the server does not
+        have them.
+        """
         method, path, body = request
         if (method, path) == ("GET", "/v1/models"):
             await write_json(writer, {"object": "list", "data": [{"id": self.model, "object": "model"}]})
@@ -200,7 +204,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, Body]:
         headers = dict(line.lower().split(": ", 1) for line in lines if ": " in line)
         length = int(headers.get("content-length", "0"))
     except (ValueError, asyncio.LimitOverrunError) as error:
-        raise RequestError(HTTPStatus.BAD_REQUEST, "This is no HTTP request.") from error
+        raise RequestError(HTTPStatus.BAD_REQUEST, "This is not an HTTP request.") from error
     if length > MAX_BODY_BYTES:
         raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is over {MAX_BODY_BYTES} bytes.")
     return method, target.partition("?")[0], parse_body(await reader.readexactly(length))
@@ -218,7 +222,7 @@ def parse_body(raw: bytes) -> Body:
 
 
 async def write_head(writer: asyncio.StreamWriter, status: int, headers: Headers) -> None:
-    """Send the status line and `headers` of an answer after which the connection is closed."""
+    """Send the status line and `headers` of an answer; the connection is closed after the answer."""
     lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -226,21 +230,21 @@ async def write_head(writer: asyncio.StreamWriter, status: int, headers: Headers
 
 
 async def write_body(writer: asyncio.StreamWriter, data: bytes, headers: Headers, *, status: int = 200) -> None:
-    """Send a whole answer."""
+    """Send an answer that is not streamed."""
     await write_head(writer, status, {**headers, "Content-Length": str(len(data))})
     writer.write(data)
     await writer.drain()
 
 
 async def write_json(writer: asyncio.StreamWriter, body: Body, *, status: int = 200) -> None:
-    """Send `body` as a whole JSON answer."""
+    """Send `body` as a JSON answer that is not streamed."""
     await write_body(writer, json.dumps(body).encode(), {"Content-Type": "application/json"}, status=status)
 
 
 async def write_events(writer: asyncio.StreamWriter, events: AsyncIterator[Body]) -> None:
-    """Send `events` as server-sent events, each as soon as it comes, and the closing `[DONE]`.
+    """Send each of `events` as a server-sent event as soon as it arrives, and finally `[DONE]`.
 
-    The body is chunked, so that a client can tell an answer cut short from a whole one.
+    The body is chunked, so that a client can distinguish an answer that broke off from a complete one.
     """
     await write_head(writer, HTTPStatus.OK, EVENT_HEADERS)
     async for event in events:
@@ -250,7 +254,7 @@ async def write_events(writer: asyncio.StreamWriter, events: AsyncIterator[Body]
 
 
 async def write_chunk(writer: asyncio.StreamWriter, text: str) -> None:
-    """Send one HTTP chunk, an empty one being the last; raises `ConnectionError` when the client has gone."""
+    """Send one HTTP chunk; an empty chunk ends the body. Raises `ConnectionError` if the client has disconnected."""
     data = text.encode()
     writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
     await writer.drain()

@@ -1,11 +1,11 @@
-"""The table that the demo's tools write, so that the effect of an approval can be seen."""
+"""The table that the demo's tools write to; it shows the effect of an approval."""
 
 from django.conf import settings
 from django.db import models
 
 
 class Booking(models.Model):
-    """A table in a restaurant, booked by the tool `book_table` after a person had agreed."""
+    """A restaurant table that the tool `book_table` has booked after a person's approval."""
 
     restaurant = models.CharField(max_length=200)
     people = models.PositiveSmallIntegerField()

@@ -1,7 +1,7 @@
 """End the demo's processes when the command that started them has ended, for whatever reason.
 
-`python -m demo_project.orphan_reaper` reads lines of process group ids from its standard input; each line replaces
-the one before. The input ends when the command does, even by `kill -9`; then this process ends every group of the last
+`python -m demo_project.orphan_reaper` reads lines of process group ids from its standard input; each line replaces the
+line before. The input ends when the command ends, even after `kill -9`. Then this process ends every group of the last
 line. It runs in a session of its own, so that signals to the command's group or terminal do not reach it.
 """
 
@@ -18,10 +18,10 @@ GRACE_SECONDS = 8.5  # the whole demo promises to be gone after 10
 
 
 def is_alive(group: int) -> bool:
-    """Return whether a process of `group` still runs; one that only waits to be collected does not."""
+    """Return whether any process of `group` still runs; zombie processes do not count."""
     try:
         os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):  # macOS refuses where only such processes are left
+    except (ProcessLookupError, PermissionError):  # macOS refuses if only zombies are left
         return False
     return not PROC.is_dir() or any(state != "Z" for state in states(group))
 
@@ -29,7 +29,7 @@ def is_alive(group: int) -> bool:
 def states(group: int) -> Iterator[str]:
     """Yield the state of each process of `group`, from the files of proc(5): "pid (name) state parent group ..."."""
     for file in PROC.glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # the process has ended in the meantime
             state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
             if int(its_group) == group:
                 yield state
@@ -61,7 +61,7 @@ def kill(groups: Iterable[int]) -> None:
 
 
 def main() -> None:
-    """Follow the groups named on standard input; end the last ones named when it closes."""
+    """Read groups from standard input; when it closes, end the groups of the last line."""
     groups: list[int] = []
     for line in sys.stdin:
         groups = [int(group) for group in line.split()]

@@ -1,7 +1,7 @@
-"""A scripted model that understands a few phrases: enough to show the product without a key or a network.
+"""A scripted model that understands a few phrases. It shows the product without a key or a network.
 
-Run as a process of its own, `python -m demo_project.scripted_model --port 8765`, it is a real HTTP server that litellm
-talks to as to any other provider.
+`python -m demo_project.scripted_model --port 8765` runs it as an HTTP server, which litellm uses like any other
+provider.
 """
 
 import argparse
@@ -69,7 +69,9 @@ ENDINGS = ("before the tide came back", "while the harbour slept", "and told nob
 
 
 def answer(request: Body) -> Reply:
-    """Return the reply to a chat completion request: to the tool results it ends with, else to the user's words."""
+    """Return the reply to a chat completion request. If the request ends with tool results, the reply is about these
+    results; otherwise it answers the user's last message.
+    """
     messages = request.get("messages", [])
     if messages and messages[-1].get("role") == "tool":
         return Reply(text=report(messages) + NOTICE)
@@ -77,7 +79,7 @@ def answer(request: Body) -> Reply:
 
 
 def reply_to_user(said: str, tools: set[str]) -> Reply:
-    """Return the reply to what a user `said`, calling only the `tools` that are offered."""
+    """Return the reply to the user's message; it calls only `tools` that are offered."""
     if late := LATE_RESULT.search(said):
         return Reply(text=sentence({"name": late[1]}, {"content": late[2]}) + NOTICE)
     if (call := errand(said)) and call.name in tools:
@@ -120,7 +122,7 @@ def wanted_calls(words: str) -> list[Call]:
 
 
 def errand(said: str) -> Call | None:
-    """Return the call of a tool that takes its time or waits for somebody, where the user asks for one."""
+    """Return the call of a slow tool, or of a tool that waits for somebody, if the user asks for one."""
     if counted := re.search(rf"\bcount to {NUMBER}", said, re.IGNORECASE):
         return Call(name="count_to", arguments={"number": number(counted[1])})
     if re.search(r"\bcolleague\b", said, re.IGNORECASE):
@@ -134,14 +136,14 @@ def errand(said: str) -> Call | None:
 
 
 def question_in(said: str) -> str:
-    """Return what the colleague shall be asked: what follows the word, as a question."""
+    """Return the question for the colleague: the words after "colleague", as a question."""
     words = re.split(r"\bcolleague\b\W*", said, maxsplit=1, flags=re.IGNORECASE)[1]
     asked = re.sub(r"^(about|if|whether|to)\s+", "", words, flags=re.IGNORECASE).rstrip(" .?!")
     return f"{asked[:1].upper()}{asked[1:]}?" if asked else "Can you help us?"
 
 
 def booking(said: str) -> Call:
-    """Return the call that books the table, for two at half past seven where nothing else is said."""
+    """Return the call that books the table; the defaults are two people at 19:30."""
     people = re.search(rf"\bfor\s+{NUMBER}", said, re.IGNORECASE)
     time = re.search(r"\b([01]?\d|2[0-3])[:.]([0-5]\d)\b", said)
     place = re.search(r"\b(?:at|in)\s+(?!\d)(.+?)(?=\s+(?:at|for|on|in)\b|[,.?!]|$)", said, re.IGNORECASE)
@@ -159,7 +161,7 @@ def number(word: str) -> int:
 
 
 def place_in(clause: str) -> str:
-    """Return the place that a clause names: what follows "in", or all of a clause of one or two words."""
+    """Return the place in a clause: the words after "in" or a similar word, or a whole clause of one or two words."""
     if found := PLACE.search(clause):
         return re.sub(r"\b(the|now|today|right|please)\b", "", found[1]).strip()
     is_topic = any(pattern.search(clause) for pattern in TOPICS.values())
@@ -175,19 +177,19 @@ def place_call(topic: str, place: str) -> Call:
 
 @cache
 def zones() -> dict[str, str]:
-    """Return the time zones by their lower-case name, by their city's too."""
+    """Return the time zones by their lower-case names, and also by the lower-case names of their cities."""
     names = sorted(available_timezones())
     cities = {name.rpartition("/")[2].lower().replace("_", " "): name for name in reversed(names)}
     return cities | {name.lower(): name for name in names}
 
 
 def zone(place: str) -> str:
-    """Return the time zone of `place`, or `place` itself, which the tool will then refuse."""
+    """Return the time zone of `place`, or `place` itself, which the tool then refuses."""
     return zones().get(place, place)
 
 
 def report(messages: list[Body]) -> str:
-    """Return a sentence on each tool result at the end of `messages`."""
+    """Return a sentence about each tool result at the end of `messages`."""
     results: list[Body] = []
     while messages and messages[-1].get("role") == "tool":
         *messages, result = messages
@@ -197,7 +199,7 @@ def report(messages: list[Body]) -> str:
 
 
 def sentence(function: Body, result: Body) -> str:
-    """Return what the model says of one tool's `result`."""
+    """Return the model's sentence about one tool's `result`."""
     name, told = function.get("name", ""), str(result.get("content"))
     if refused := REFUSED.match(told):
         return "All right, I'll leave it." + (f" You said: {refused[1]}" if refused[1] else "")
@@ -211,7 +213,7 @@ def sentence(function: Body, result: Body) -> str:
 
 
 def loaded(text: Any) -> Any:
-    """Return the JSON value in `text`, or `text` itself where it holds none."""
+    """Return the JSON value in `text`, or `text` itself if it is not JSON."""
     try:
         return json.loads(text)
     except (TypeError, ValueError):
@@ -233,7 +235,7 @@ SENTENCES: dict[str, Callable[[Any, Any], str]] = {
 
 
 def spelled(day: Any) -> str:
-    """Return a date in words, and what is none as it is."""
+    """Return an ISO date in words, and any other value as text."""
     try:
         found = date.fromisoformat(day)
     except (TypeError, ValueError):
@@ -242,7 +244,7 @@ def spelled(day: Any) -> str:
 
 
 def story(paragraphs: int = 20) -> str:
-    """Return a story of about fifty words a paragraph in which no long run of words repeats."""
+    """Return a story with about fifty words per paragraph, in which no long sequence of words repeats."""
     return "A long story, told slowly.\n\n" + "\n\n".join(paragraph(number) for number in range(1, paragraphs + 1))
 
 

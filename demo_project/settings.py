@@ -28,15 +28,17 @@ def listed(name: str, default: str = "") -> list[str]:
 
 
 def checkout_secret(path: Path) -> str:
-    """Return the secret key of this checkout; the first caller makes it, readable by its owner only.
+    """Return the secret key of this checkout. The first call creates the file, which only its owner can read.
 
-    The key also signs the queue's payloads, so a well-known one would let anyone who can write to the queue run code.
+    The key also signs the queue's payloads. If the key were well known, anyone who can write to the queue could run
+    code.
     """
     if not path.exists():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name) as file:
             file.write(secrets.token_urlsafe(50))
             file.flush()
-            # Linked when complete, so that two processes starting at once agree on one whole key.
+            # The file is hard-linked into place only when it is complete, so that two processes that start at the same
+            # time use the same, complete key.
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, path)
     return path.read_text(encoding="ascii")
@@ -47,7 +49,7 @@ def database(url: str) -> Any:
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            "transaction_mode": "IMMEDIATE",  # a deferred one fails at once if it starts to write while another writes
+            "transaction_mode": "IMMEDIATE",  # a deferred transaction fails at once if another writes
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
@@ -55,17 +57,17 @@ def database(url: str) -> Any:
 
 
 def channel_layer(redis_url: str) -> dict[str, Any]:
-    """Return the channel layer on `redis_url`, or the one inside the process when it is empty."""
+    """Return the channel layer on `redis_url`, or the in-memory layer if `redis_url` is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # The layer blocks for five seconds at a time to receive a message: a shorter socket timeout would interrupt that,
-    # and without one a dead connection would block for ever.
+    # The layer blocks for five seconds at a time to receive a message. A shorter socket timeout would interrupt that;
+    # without a timeout, a dead connection would block for ever.
     hosts = [{"address": redis_url, "socket_timeout": 10, "socket_connect_timeout": 2}]
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
 
 
 def broker(redis_url: str) -> dict[str, Any]:
-    """Return the queue's place: `redis_url`, or the default database when it is empty."""
+    """Return the settings of the queue's broker: `redis_url`, or the default database if `redis_url` is empty."""
     timeouts = "" if "?" in redis_url else "?socket_timeout=10&socket_connect_timeout=2"
     return {"redis": redis_url + timeouts} if redis_url else {"orm": "default"}
 
@@ -135,7 +137,8 @@ Q_CLUSTER = {
     "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
-# The demo stops within 10 seconds: an answer that is unfinished after 3 is released, and continues at the next start.
+# The demo stops within 10 seconds. An answer that is unfinished after 3 seconds is released and continues at the next
+# start.
 DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
 
 REST_FRAMEWORK = {
@@ -149,7 +152,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {"TITLE": "durable_agents demo", "VERSION": "0.1.0", "SERVE_INCLUDE_SCHEMA": False}
 
-# What users upload: read through the app, which asks who may see it. Never served as it lies there.
+# Uploaded files are served only by the app, which checks who may see them. No web server may serve this directory.
 MEDIA_ROOT = os.environ.get("MEDIA_ROOT") or BASE_DIR / "media"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
@@ -163,6 +166,6 @@ LOGGING = {
     "formatters": {"facts": {"()": "demo_project.logs.FactsFormatter"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "facts"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
-    # django-q2 says when its workers are ready.
+    # At INFO, django-q2 reports when its workers are ready.
     "loggers": {"durable_agents": {"level": "INFO"}, "django-q": {"level": "INFO"}},
 }

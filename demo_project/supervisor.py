@@ -30,7 +30,7 @@ class ProcessFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """What to run, and the descriptors that it inherits."""
+    """A program to run, and the file descriptors that it inherits."""
 
     name: str
     command: Sequence[str]
@@ -38,7 +38,7 @@ class Program:
     fds: Sequence[int] = ()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start it as the leader of a new session, out of reach of this terminal's Ctrl-C."""
+        """Start the program as the leader of a new session, so that this terminal's Ctrl-C does not reach it."""
         return subprocess.Popen(
             self.command,
             cwd=ROOT,
@@ -50,7 +50,7 @@ class Program:
 
 
 class Child:
-    """A program that runs, and when it died before."""
+    """A running program, and the times of its recent deaths."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -59,11 +59,11 @@ class Child:
 
     @property
     def group(self) -> int:
-        """The id of its process group."""
+        """The id of the child's process group."""
         return self.process.pid
 
     def is_dead(self) -> bool:
-        """Return whether its process has ended, and collect it if so."""
+        """Return whether the child's process has ended, and collect the process if so."""
         return self.process.poll() is not None
 
     def revive(self) -> None:
@@ -97,7 +97,9 @@ class Supervisor:
         self.tell_guard()
 
     def watch(self, stopping: Event, *, seconds: float = float("inf")) -> None:
-        """Start again what dies, until `stopping` is set or `seconds` are over; raises `ProcessFailedError`."""
+        """Restart programs that die, until `stopping` is set or `seconds` have passed. Raises `ProcessFailedError` if a
+        program keeps dying.
+        """
         deadline = time.monotonic() + seconds
         while not stopping.wait(0.2) and time.monotonic() < deadline:
             for child in self.children:
@@ -136,8 +138,8 @@ class Supervisor:
 
 
 def start_guard() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the guard; return it and the write end of a pipe, which closes however this process ends. The guard waits
-    for that.
+    """Start the guard. Return the guard and the write end of a pipe. The pipe closes however this process ends, and the
+    guard waits for that.
     """
     theirs, ours = os.pipe()
     command = [sys.executable, "-m", "demo_project.orphan_reaper"]

@@ -20,7 +20,7 @@ PROMPTS = [
     "Ask a colleague: do we ship on Friday?",
     "Let me pick a date for the launch",
 ]
-"""The last three wait for somebody: for an approval, a colleague's answer, a date."""
+"""The last three prompts wait for somebody: for an approval, a colleague's answer, a date."""
 
 
 @login_required
@@ -43,9 +43,7 @@ def react(request: HttpRequest) -> HttpResponse:
 
 
 def _own_thread(request: HttpRequest) -> Thread | None:
-    """Return the thread that the address names, whose messages the page shows where scripts do not run; None where it
-    is somebody else's.
-    """
+    """Return the user's thread that the URL names, or None. The page shows its messages if scripts do not run."""
     with suppress(ValueError):
         return Thread.objects.filter(owner=request.user.pk, pk=UUID(request.GET.get("thread", ""))).first()
     return None

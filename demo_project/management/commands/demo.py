@@ -27,7 +27,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """A model server that the demo starts, and the variable that gives the agent its address."""
+    """A model server that the demo starts, and the environment variable that contains the server's address."""
 
     module: str
     variable: str
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Run until a signal asks to stop; raises `CommandError` when the demo cannot start or go on."""
+        """Run until a signal stops the demo; raises `CommandError` if the demo cannot start or continue."""
         refuse_open_doors(options["host"], insecure=options["insecure"])
         model = chosen_model(os.environ, local=options["local_model"])
         with self.listen(options["host"], options["port"]) as listener:
@@ -125,7 +125,7 @@ class Command(BaseCommand):
             webbrowser.open(url)
 
     def say(self, text: str) -> None:
-        """Print `text` at once, also into a pipe."""
+        """Print `text` immediately, even if the output is a pipe."""
         self.stdout.write(text)
         self.stdout.flush()
 
@@ -186,10 +186,10 @@ def child_environment(listener: socket.socket) -> dict[str, str]:
 
 
 def python(*arguments: str) -> list[str]:
-    """Return the command line that runs this very Python, unbuffered, with `arguments`."""
+    """Return the command line that runs the current Python interpreter, unbuffered, with `arguments`."""
     return [sys.executable, "-u", *arguments]
 
 
 def has_display() -> bool:
-    """Return whether opening a browser shows a window, rather than a text browser in this terminal."""
+    """Return whether a browser would open in a window, and not as a text browser in this terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
