@@ -28,7 +28,7 @@ def model_file() -> Path:
 
 
 def serve(port: int) -> None:
-    """Serve the model until the process is ended."""
+    """Serve the model until the process ends."""
     import xllamacpp  # noqa: PLC0415 - heavy and optional; `missing_packages` has to work without it
 
     parameters = xllamacpp.CommonParams()

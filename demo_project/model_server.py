@@ -43,7 +43,7 @@ class Reply:
 
 
 class RequestError(Exception):
-    """The request cannot be answered; sent to the client as an error object with this status."""
+    """The request cannot be answered. The client gets an error object with this status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ def call_deltas(index: int, call: Call) -> Iterator[Body]:
 
 
 def finish_reason(reply: Reply) -> str:
-    """Return why the model stopped, in OpenAI's words."""
+    """Return why the model stopped, in OpenAI's terms."""
     return "tool_calls" if reply.calls else "stop"
 
 

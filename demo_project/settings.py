@@ -49,7 +49,8 @@ def database(url: str) -> Any:
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            "transaction_mode": "IMMEDIATE",  # a deferred transaction fails at once if another writes
+            # A deferred transaction fails at once if it starts to write while another transaction writes.
+            "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }

@@ -1,7 +1,7 @@
 """Keep the demo's processes running and stop them together.
 
 Each process leads a process group, so that stopping it also reaches its child processes. A guard process (see
-`orphan_reaper`) does the same if this one is killed.
+`orphan_reaper`) stops them if the supervisor is killed.
 """
 
 import contextlib
@@ -111,7 +111,7 @@ class Supervisor:
                 self.tell_guard()
 
     def revive(self, child: Child) -> None:
-        """Restart a dead child, and report that."""
+        """Restart a dead child, and report the restart."""
         self.report(f"The {child.program.name} stopped (exit code {child.process.returncode}); starting it again.")
         child.revive()
         self.tell_guard()

@@ -102,7 +102,7 @@ class ShownMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """The newest messages of a thread, oldest first. ``is_cut`` says that there are older messages or attempts."""
+    """The newest messages of a thread, oldest first; ``is_cut`` says whether there are older messages or attempts."""
 
     messages: Sequence[ShownMessage]
     is_cut: bool

@@ -107,7 +107,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             name, arguments = "toolcall_inbox", []
             if request.POST.get("back") == THREAD:
                 name, arguments = "thread_change", [call.thread_id]
-            # The form does not contain the URL, because such a URL could lead anywhere.
+            # The URL is not taken from the form, because it could then lead anywhere.
             back = reverse(f"admin:durable_agents_{name}", args=arguments, current_app=self.admin_site.name)
             return HttpResponseRedirect(back)
 

@@ -39,7 +39,7 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
     shown: ClassVar[Sequence[str | Show]] = ()
     change_list_template = "durable_agents/admin/list.html"
-    show_full_result_count = False  # Django would count the whole table for each search
+    show_full_result_count = False  # otherwise Django counts the whole table for each search
     list_per_page = 50
 
     class Media:

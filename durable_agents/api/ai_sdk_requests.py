@@ -258,7 +258,7 @@ class Chat:
         self._authorize(thread, "edit")
         return StreamedAnswer(thread=thread, answer=lifecycle.regenerate(thread, message_id, by=self._actor(thread)))
 
-    # ---------------------------------------------------------------------------------------------- going on
+    # ---------------------------------------------------------------------------------------------- continue
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
         """Store the answers to tool calls that the client shows and the server lacks. If there are none, only retry a

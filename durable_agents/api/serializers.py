@@ -85,8 +85,8 @@ class UsageJSON(TypedDict):
 
 
 class ModelUsageJSON(UsageJSON):
-    """The usage of all attempts at one model. ``usage_estimated`` says that a token count of at least one attempt is an
-    estimate.
+    """The usage of all attempts at one model. ``usage_estimated`` says whether a token count of at least one attempt is
+    an estimate.
     """
 
     model: str
@@ -222,7 +222,7 @@ class PersonJSON(TypedDict):
 
 
 class ToolCallJSON(TypedDict):
-    """A call of a tool by the model."""
+    """A tool call of the model."""
 
     tool_call_id: str
     tool_name: str

@@ -54,4 +54,4 @@ streams = [
     *_both("chat/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-stop"),
     *_both("chat/<str:agent>/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-with-stop"),
 ]
-"""URLs that respond with a stream, or that belong to one."""
+"""URLs that respond with a stream, and the URLs that stop one."""

@@ -25,8 +25,7 @@ class SocketAsker:
         self.user = scope.get("user") or AnonymousUser()
         if not self.user.is_authenticated:
             self.user = user_of_headers(self.headers) or AnonymousUser()
-        # Django loads the user on first access. That happens here, so that the event loop never reads the database for
-        # it.
+        # Django loads the user on first access. Load it here, so that the event loop never has to read the database.
         getattr(self.user, "pk", None)
         self.META = {
             "REMOTE_ADDR": (scope.get("client") or [""])[0],

@@ -29,8 +29,8 @@ PROBES_TO_LOSE = 2
 
 
 class Receiver:
-    """One channel for all followed threads of an event loop. It is opened for the first followed thread, and closed a
-    little after the last thread is no longer followed.
+    """One channel for all followed threads of an event loop. It is opened for the first followed thread, and closed
+    shortly after no thread is followed any more.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -176,7 +176,7 @@ class Receiver:
         self._fails = True
         for arrival in self._arrivals.values():
             if not arrival.done():
-                arrival.set_result(None)  # callers do not wait for a layer that fails
+                arrival.set_result(None)  # end the wait: the layer may fail for long
         self._arrivals.clear()
         await asyncio.sleep(PAUSE_SECONDS)
 

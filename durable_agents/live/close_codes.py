@@ -29,8 +29,8 @@ class CloseCode(IntEnum):
 
 
 _MESSAGES = {
-    CloseCode.MALFORMED: "A frame is no JSON object.",
-    CloseCode.UNAUTHORIZED: "Nobody is signed in, or no longer. Sign in, or fetch a new ticket.",
+    CloseCode.MALFORMED: "A frame is not a JSON object.",
+    CloseCode.UNAUTHORIZED: "Nobody is signed in, or the sign-in has ended. Sign in, or fetch a new ticket.",
     CloseCode.FORBIDDEN: "There is nothing here that you may see.",
     CloseCode.WRONG_VERSION: "This server speaks another version of the protocol. Reload the page.",
     CloseCode.TOO_SLOW: "No hello came in time.",

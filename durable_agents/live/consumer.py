@@ -270,7 +270,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         known, sign_in = self.asker.user, self.sign_in
         is_named = sign_in is not None and known.is_authenticated and not sign_in.is_by_session
         if is_named and known.pk != user.pk:
-            await self.close_with(CloseCode.FORBIDDEN, "The ticket is of another user than the one who is signed in.")
+            await self.close_with(CloseCode.FORBIDDEN, "The ticket belongs to another user than the signed-in user.")
             return False
         self.asker.user, self.sign_in = user, None
         if not await self._admit():

@@ -27,7 +27,7 @@ class Watcher(Protocol):
     """A subscriber to threads. Both methods are called on the event loop and must not block."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a possible change of the thread, which the rows show."""
+        """Handle a possible change of the thread; its rows show whether it has changed."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
         """Handle a published delta of the thread."""

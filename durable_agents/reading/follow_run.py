@@ -138,11 +138,11 @@ def _position(cursor: str | None) -> Position | None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ looks
+# ------------------------------------------------------------------------------------------------------------ reads
 
 
 class Follower:
-    """Converts the changes of one thread to chunks. Methods are synchronous; call them where the ORM may be used."""
+    """Converts the changes of one thread to chunks. Call its synchronous methods where the ORM may be used."""
 
     def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id

@@ -155,7 +155,7 @@ class AnswerStream:
         elif self._has_parts and thread.is_running:
             # Version 6 cannot remove content. Its client sees a broken stream and requests the answer again.
             self.is_over = self.is_cut = True
-        elif self._has_parts:  # no other attempt follows: the content that the client shows stays
+        elif self._has_parts:  # no other attempt follows, so the client keeps the content
             self._drops_rest = True
 
     def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:

@@ -46,7 +46,9 @@ def attempts(thread: Thread) -> StreamQuerySet:
 
 
 def usage_by_model(thread: Thread) -> list[UsageByModel]:
-    """Return one entry for each model with usage, the most expensive first. One query, however many attempts."""
+    """Return one entry for each model with usage, the most expensive first. This takes one query, however many
+    attempts.
+    """
     spent = Stream.objects.filter(thread=thread, started_at__isnull=False).exclude(model="").order_by()
     sums = {f"sum_of_{name}": Sum(name) for name in _SUMMED}  # an annotation cannot have the name of a field
     counts = {"attempts": Count("pk"), "estimated": Count("pk", filter=Q(usage_estimated=True))}

@@ -149,7 +149,7 @@ async def test_a_ticket_of_another_user_than_the_header_names_is_refused(connect
     await socket.tell(type="hello", version=1, ticket=await act(fetched, other))
     closing = await socket.hear()
     assert (closing["type"], closing["code"]) == ("closing", 4403)
-    assert closing["message"] == "The ticket is of another user than the one who is signed in."
+    assert closing["message"] == "The ticket belongs to another user than the signed-in user."
     assert await socket.close_code() == 4403
 
 

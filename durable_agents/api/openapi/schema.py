@@ -4,7 +4,7 @@ The project's own hooks and schema settings do not affect the schema, and the pr
 """
 
 # mypy: allow-untyped-calls
-# drf-spectacular annotates its calls only here and there.
+# drf-spectacular annotates only some of its functions.
 
 from __future__ import annotations
 

@@ -219,8 +219,8 @@ def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
         return False
     request.user = user
     try:
-        # Look the thread up by its primary key: by the id from the URL, another thread of the user with the same
-        # client_id could be found.
+        # The primary key identifies the thread. The id from the URL could also be the client_id of a newer thread of
+        # the user.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False
