@@ -16,7 +16,7 @@ from durable_agents.models import Stream, Thread, ToolCall
 
 
 async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
-    """Return the calls of a step, with those marked that need a person's approval."""
+    """Return the calls of a step. Calls for which the tool's ``needs_approval`` function returns true are marked."""
     if not any(_tool_that_decides(agent, call) for call in calls):
         return calls
     thread, message_id = await runtime.in_database(_thread_of, claim)
@@ -32,7 +32,7 @@ async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Se
 
 
 def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
-    """Return the tool of a call whose ``needs_approval`` is a function, or None."""
+    """Return the tool of a call if ``needs_approval`` is a function, or None."""
     tool = None if call.error else agent.find_tool(call.tool_name)
     return tool if tool is not None and callable(tool.needs_approval) else None
 
@@ -40,11 +40,11 @@ def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
 async def may_run(
     runtime: Runtime, tool: Tool, call: ToolCall, arguments: Mapping[str, object], context: ToolContext
 ) -> bool:
-    """Return whether a call that a worker holds is exactly what a person approved, or needs no approval; log an error
-    if not. ``arguments`` are those that the call would run with.
+    """Return whether a held call may run: it is exactly what a person approved, or it needs no approval. Log an error
+    if the call may not run. ``arguments`` are the arguments that the call would run with.
 
-    An approval counts only with a valid signature on the row. A row without one, written by a release that did not sign
-    rows, runs only if the tool's function now says that it needs no approval.
+    An approval counts only if the row has a valid signature. A row without a signature, written by a release that did
+    not sign rows, runs only if the tool's function now says that no approval is needed.
     """
     was_requested = call.approval_requested_at is not None
     if not (was_requested or tool.needs_approval) or is_signed(call):
@@ -53,7 +53,7 @@ async def may_run(
         return True
     log(
         logging.ERROR,
-        "a call was not approved as it is: it does not run",
+        "a call does not run: it has no valid approval",
         action="approval_invalid",
         thread=context.thread_id,
         tool_call=context.tool_call_id,
@@ -62,7 +62,7 @@ async def may_run(
 
 
 async def _is_needed(runtime: Runtime, tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
-    """Return the result of the tool's ``needs_approval`` for the validated arguments, or True if it fails."""
+    """Return the result of the tool's ``needs_approval`` for the validated arguments, or True if the function fails."""
     decide = tool.needs_approval
     if isinstance(decide, bool):
         return decide

@@ -1,4 +1,4 @@
-"""Prepare one model call: the agent's declaration, the results of its functions, and their errors."""
+"""Prepare a model call from the agent's declaration and functions. Errors of these functions become ModelErrors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from durable_agents.models import Thread
 from durable_agents.redaction import described
 
 _CONFIGURE_WAITS_SECONDS = (0.2, 1.0)
-"""Waits before ``configure`` is called again for a tool call, which has no attempt to lose for a passing error."""
+"""Waits before ``configure`` is called again for a tool call. A passing error must not cost the call an attempt."""
 
 
 OVERRIDES = ("model", "instructions", "tools", "model_settings", "max_steps")
@@ -54,15 +54,15 @@ class Plan:
 
 
 def needs_thread(agent: Agent) -> bool:
-    """Whether functions of the agent need the thread before a model call."""
+    """Return whether the agent has functions that need the thread before a model call."""
     return callable(agent.instructions) or agent.configure is not None or agent.transform_messages is not None
 
 
 async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Plan:
-    """Return the agent's declaration with the overrides of its ``configure`` for this thread.
+    """Return the agent's declaration with the overrides that ``configure`` returns for this thread.
 
-    Raises ModelError of kind ``unknown`` where ``configure`` raises, ``invalid_request`` where it does not return
-    overrides, ``max_steps`` where the run has used up its steps.
+    Raises ModelError: of kind ``unknown`` if ``configure`` raises, ``invalid_request`` if it does not return overrides,
+    and ``max_steps`` if the run has used up its steps.
     """
     if agent.configure is None or thread is None:
         return _declared(agent)
@@ -73,9 +73,10 @@ async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Pla
 
 
 async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[str, Tool]:
-    """Return the tools that this thread has now: those that ``configure`` chooses, else the agent's own.
+    """Return the tools that this thread has now: the tools that ``configure`` chooses or, without ``configure``, the
+    agent's own tools.
 
-    Calls ``configure`` again after an error that may pass. Raises ModelError if it fails for good.
+    Calls ``configure`` again after an error that may pass. Raises ModelError if ``configure`` fails for good.
     """
     if agent.configure is None:
         return agent.tools
@@ -90,7 +91,7 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
 
 
 async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
-    # Not those that ``configure`` makes itself: no other worker has them.
+    # Tools that ``configure`` creates itself are not known, because no other worker has them.
     known = registry.known_tools() | agent.tools
     overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
     return _overridden(_declared(agent), overrides, known)
@@ -110,15 +111,15 @@ def _declared(agent: Agent) -> Plan:
 async def instructions_of(runtime: Runtime, plan: Plan, thread: Thread | None) -> str:
     """Return the instructions for this thread. Raises ModelError if a function of the agent fails."""
     if not callable(plan.instructions):
-        return str(plan.instructions)  # it may be a text that is translated lazily
+        return str(plan.instructions)  # the instructions may be a lazy translation
     return str(await _call_agent_function(runtime, thread, "instructions", plan.instructions, thread))
 
 
 async def transformed(
     runtime: Runtime, agent: Agent, thread: Thread | None, messages: list[Message]
 ) -> Sequence[Message]:
-    """Apply ``transform_messages`` to the history and repair the result, before the text of an earlier attempt is
-    added. Raises ModelError if it fails.
+    """Apply ``transform_messages`` to the history and repair the result. The text of an earlier attempt, which the
+    model is to continue, is added afterwards. Raises ModelError if ``transform_messages`` fails.
     """
     if agent.transform_messages is None:
         return messages
@@ -138,8 +139,8 @@ async def transformed(
 async def _call_agent_function(
     runtime: Runtime, thread: Thread | None, name: str, function: Callback | None, *args: object
 ) -> Any:
-    """Call a function of the agent and return its result, None if there is none; its error becomes the failure of
-    the attempt.
+    """Call a function of the agent and return its result. Return None if the agent has no such function. Raises
+    ModelError, which fails the attempt, if the function raises.
     """
     if function is None:
         return None
@@ -149,7 +150,7 @@ async def _call_agent_function(
         extra = {} if thread is None else {"thread": thread.pk}
         log_error("a function of the agent failed", action="agent_function", function=name, **extra)
         detail = f"{name} raised {described(error)}"
-        # What may be gone in another attempt.
+        # These errors may be gone in the next attempt.
         passes = isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, Error) and is_outage(error))
         raise ModelError(ErrorKind.UNKNOWN, detail, retryable=passes) from error
 

@@ -1,5 +1,5 @@
-"""Decide what a worker claims: as many due rows as it has free slots for, and suspects in a way that protects the
-other rows.
+"""Decide which rows a worker claims: as many due rows as it has free slots. Suspects (rows whose earlier workers died
+while they held them) are claimed separately, so that they cannot harm other rows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from durable_agents.engine.runtime import Runtime
 from durable_agents.lifecycle import Claim, Ending, HandOver, Suspects
 
 CLAIM_BATCH = 8
-"""Rows won in one claim: small, so that workers which start together share what is due."""
+"""How many rows of each kind a claim wins at most. The number is small, so that workers that start together share the
+due rows.
+"""
 SUSPECTS_SECONDS = 0.5
-"""How long the answer to whether suspects are due is cached."""
+"""How long a process remembers whether suspects are due before it asks the database again."""
 
 
 class _Batch(TypedDict):
@@ -44,11 +46,15 @@ class Claimer:
         notify_others: Callable[[], Awaitable[None]],
     ) -> None:
         self.makes_room = False
-        """Whether this is the one process of its cluster that finishes its rows in order to try a suspect alone."""
+        """Whether this process finishes its rows while suspects are due, in order to try a suspect alone. One process
+        of each cluster does this.
+        """
         self.left_some = True
-        """Whether rows may be due for which there was no free slot when they were made or at the last claim."""
+        """Whether rows may be due for which there was no free slot at the last claim, or when a transaction made them
+        due.
+        """
         self._left_meanwhile = False
-        """Whether a transaction has left rows since the last claim began."""
+        """Whether, since the last claim began, a transaction made rows due for which there was no free slot."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -62,13 +68,15 @@ class Claimer:
         self._suspects_read_at = 0.0
 
     async def claim_due(self) -> int:
-        """Claim due rows, as many as there are free slots but at most a batch, and start working on them. Returns the
+        """Claim due rows and start working on them: as many as there are free slots, but at most a batch. Return the
         number of rows claimed.
 
-        A suspect, whose earlier holders died, starts with a trial: until it has survived that, nothing else is claimed.
+        A suspect (a row whose earlier workers died) is on trial at first: until it has run for a while, this process
+        claims nothing else.
         """
         streams, tools = self.free_slots()
-        # Most suspects were only held together with the culprit, or with each other when their workers were killed.
+        # Clear the suspects that have survived their trial. Most suspects did not crash their workers: they were only
+        # held beside a row that did, or their workers were killed from outside.
         for row in self._held:
             if row.has_outlived_its_trial:
                 await self._runtime.in_database(lifecycle.clear, row.claim)
@@ -77,11 +85,11 @@ class Claimer:
             await self._notify_others()
             return 0
         self._left_meanwhile = False
-        # One slot is left, once rows are held: what a transaction makes due while this claim runs would find all slots
-        # reserved, and have to wait for the next claim.
+        # If this process holds rows, the claim leaves one slot free. Otherwise a row that a transaction makes due while
+        # the claim runs would find all slots reserved, and would have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
-        # Alternate, so that neither kind starves the other when many of both are due.
+        # Alternate between suspects and other rows, so that neither group starves when many of both are due.
         won = 0 if self._tried_suspects_last else await self._try_suspects(**batch)
         self._tried_suspects_last = won > 0
         if not won and not (self.makes_room and await self._suspects_are_waiting()):
@@ -96,15 +104,16 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Return what this process takes over of what these endings make due, and reserve the slots for it; nothing
-        while a suspect is on trial.
+        """Choose how many of the rows that become due when these steps and tool calls are committed this process takes
+        over at once. Reserve slots for these rows. Return None while a suspect is on trial (runs alone, to see whether
+        it crashes its worker).
         """
         if any(row.is_on_trial for row in self._held):
             return None
         free_streams, free_tools = self.free_slots()
         if self.left_some:
-            # New rows must not overtake those that wait for a slot, which may be of other owners. A share of the slots
-            # is kept for them, not all: a slot would be idle until the next claim.
+            # New rows must not overtake rows that wait for a slot and may belong to other owners. Only a share of the
+            # slots is kept for the waiting rows, because a kept slot is idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(config().tool_threads)
         due_calls = sum(ending.due_calls for ending in endings)
@@ -125,7 +134,7 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free the slots that were reserved; what was taken over holds slots of its own."""
+        """Free the slots that ``offer`` reserved. The rows that were taken over occupy slots of their own."""
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
@@ -137,11 +146,12 @@ class Claimer:
         return max(0, config().streams_per_process - streams), max(0, config().tool_threads - tools)
 
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
-        """Claim suspects: alone if this process holds nothing, or beside rows that have run for a while if many are
-        due or one has waited too long. Returns the number of rows claimed.
+        """Claim suspects, and return the number of rows claimed. A process that holds nothing claims suspects alone. A
+        process whose rows have all run for a while claims suspects beside them, if many suspects are due or one has
+        waited too long.
 
-        When workers were killed, this clears their many suspects within seconds. A suspect whose holder died several
-        times while it held nothing else waits for a process without other work.
+        After workers were killed, this clears their many suspects within seconds. A suspect waits for a process without
+        other work if its workers died several times while they held nothing else.
         """
         if not await self._suspects_are_waiting():
             return 0
@@ -179,7 +189,7 @@ class Claimer:
         return len(won)
 
     async def _suspects_are_waiting(self) -> bool:
-        """Whether any suspect is due; read from the database at most every ``SUSPECTS_SECONDS``."""
+        """Return whether any suspect is due. The database is asked at most every ``SUSPECTS_SECONDS``."""
         if time.monotonic() - self._suspects_read_at > SUSPECTS_SECONDS:
             self._suspects_read_at = time.monotonic()
             self._suspects_wait = await self._runtime.in_database(
@@ -189,5 +199,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return how many of these slots are kept for claims while rows may wait."""
+    """Return how many of these slots are kept for claims while other rows may be waiting."""
     return min(CLAIM_BATCH, ceil(slots / 2))

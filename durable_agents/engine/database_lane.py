@@ -14,11 +14,11 @@ from durable_agents.engine.process_limits import start
 
 R = TypeVar("R")
 Task = tuple[bool, int, Callable[[], None]]
-"""Whether it can wait, its number, and what to do: in the order in which tasks are taken."""
+"""Whether the task can wait, the number of the task, and its function. Tasks are taken in the order of these tuples."""
 
 
 class DatabaseLane:
-    """One thread, and so one database connection. It starts with the first task and ends with the process."""
+    """A thread with a database connection. The thread starts with the first task and ends with the process."""
 
     def __init__(self, name: str) -> None:
         self._tasks: queue.PriorityQueue[Task] = queue.PriorityQueue()
@@ -34,8 +34,8 @@ class DatabaseLane:
             self._thread = thread
 
     def submit(self, call: Callable[[], R], *, urgent: bool = False) -> Future[R]:
-        """Schedule a call; the future returns its result or raises its error. A future that is cancelled before is not
-        called. Only the event loop's thread may use the future.
+        """Schedule a call. The returned future gets the call's result or error. If the future is cancelled before its
+        turn, the call is not made. Only the event loop's thread may use the future.
         """
         self.start()
         future: Future[R] = Future()
@@ -46,7 +46,7 @@ class DatabaseLane:
         while True:
             _, _, task = self._tasks.get()
             task()
-            del task  # its rows and results would be kept until the next one comes
+            del task  # otherwise the task's rows and results would be kept until the next task
 
 
 def _settle(future: Future[R], call: Callable[[], R]) -> None:

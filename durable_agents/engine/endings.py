@@ -1,5 +1,5 @@
-"""Commit the ends of held rows, as many together as have gathered while the last transaction ran, and start at once
-what they have made due.
+"""Commit finished steps and tool calls, and start the rows that their commits hand over to this process. One
+transaction commits everything that has finished while the last transaction ran.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from durable_agents.engine.runtime import LOCKED_WAITS_SECONDS, Runtime
 from durable_agents.lifecycle import CallResult, Claim, Ended, Ending, Handed, HandOver, StepOutcome
 
 MOST_TOGETHER = 64
-"""Rows in one transaction: more would make the first of them wait without saving much."""
+"""How many rows one transaction commits at most. With more, the first rows would wait longer without much gain."""
 
 
 class Endings:
-    """The ends of held rows that wait to be committed."""
+    """The finished steps and tool calls that wait to be committed."""
 
     def __init__(self, runtime: Runtime, histories: RunHistories) -> None:
         self._runtime = runtime
@@ -26,16 +26,18 @@ class Endings:
         self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.offer: Callable[[Sequence[Ending]], HandOver | None] = lambda _: None
-        """What this process takes over of what becomes due; its slots are reserved until ``take_back``."""
+        """Choose which rows that become due this process takes over. Slots are reserved for them until ``take_back`` is
+        called.
+        """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
-        """Begin to work on a row that this process has taken over."""
+        """Begin to work on a row that was handed over to this process."""
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
-        """Store the end of a held row. A thread that another transaction has locked is tried again later, while others
-        are committed.
+        """Commit the outcome of a held row. If another transaction has locked the thread, try again later, while other
+        rows are committed.
 
-        Raises LeaseLostError, ThreadNotFoundError or an error of the database, nothing having been written.
+        Raises LeaseLostError, ThreadNotFoundError or a database error; nothing has been written then.
         """
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
         ending = Ending(claim=claim, outcome=outcome)
@@ -50,7 +52,9 @@ class Endings:
                 await asyncio.sleep(next(waits))
 
     async def settle(self, *, seconds: float) -> list[Handed]:
-        """Wait until nothing is being committed. Return what was handed over meanwhile, which was not started."""
+        """Wait until nothing is being committed, but at most ``seconds``. Return the rows that were handed over
+        meanwhile; they were not started.
+        """
         left: list[Handed] = []
         if self._task is not None and not self._task.done():
             start, self.start = self.start, left.append
@@ -75,7 +79,9 @@ class Endings:
                 self._finish(ending, committed, result)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
-        """Take what is committed next: together, or alone where callbacks of the project run in the transaction."""
+        """Remove and return the steps and tool calls to commit next. If callbacks of the project run in the transaction
+        of one of them, it is committed alone; the others are committed together.
+        """
         self._waiting = [item for item in self._waiting if not item[1].cancelled()]
         alone = [item for item in self._waiting if lifecycle.has_callbacks_inside(item[0].claim)]
         if alone and alone[0] is self._waiting[0]:

@@ -1,4 +1,4 @@
-"""What a model step and a tool run need from the process that runs them."""
+"""The parts of a worker process that model steps and tool runs use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_agents.engine.tool_progress import ProgressReports
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The parts of a worker, or of a test in its place, that steps and tools use."""
+    """The parts of a worker that steps and tools use. A test may provide parts of its own."""
 
     runtime: Runtime
     held: HeldRows
@@ -26,4 +26,4 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """Called with the seconds until a row that this process has put off is due again."""
+    """A function that is called with the seconds until a row that this process has put off is due again."""

@@ -12,9 +12,11 @@ from uuid import UUID
 from durable_agents.lifecycle import Claim
 
 TRIAL_SECONDS = 1.0
-"""How long the first trial of a suspect takes."""
+"""How long a suspect has to run in its first trial."""
 MOST_DOUBLINGS = 12
-"""A suspect may crash its worker later than that, so each further trial takes twice as long, up to about an hour."""
+"""How often the length of a trial is doubled at most. A suspect may crash its worker after its trial, so each further
+trial takes twice as long, up to about an hour.
+"""
 
 MOST_ABANDONED = 1000
 
@@ -31,11 +33,11 @@ class HeldRow:
     is_cleared: bool = False
     """Whether the row was a suspect and has survived its trial."""
     has_ended: bool = False
-    """Whether the tool's function has ended, so that it needs no thread any more."""
+    """Whether the tool's function has ended, so that the row needs no thread any more."""
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether the row may have crashed its earlier holders, so that nothing else is claimed meanwhile."""
+        """Whether the row is a suspect that has not survived its trial. The process claims nothing else meanwhile."""
         return self.claim.is_suspect and not self.is_cleared
 
     @property
@@ -45,14 +47,16 @@ class HeldRow:
 
     @property
     def has_outlived_its_trial(self) -> bool:
-        """Whether the row is on trial and has run for long enough: twice as long after each earlier clearance."""
+        """Whether the row is on trial and has run for long enough. Each earlier clearance doubles the length of the
+        trial.
+        """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial
 
 
 class HeldRows:
-    """The rows that this process holds, by row id. A row may be claimed again by the process that has lost it, so most
-    methods take the claim and do nothing for one that is not the current one.
+    """The rows that this process holds, by row id. A process that has lost a row may claim it again. Most methods
+    therefore have the claim as a parameter, and do nothing if it is not the row's current claim.
     """
 
     def __init__(self, *, on_slot_freed: Callable[[], None]) -> None:
@@ -74,7 +78,7 @@ class HeldRows:
     def add(self, claim: Claim, task: asyncio.Task[None]) -> None:
         """Add a row and the task that works on it."""
         earlier = self._rows.get(claim.row_id)
-        if earlier is not None:  # its lease ran out, and this very process won the row again
+        if earlier is not None:  # the lease of the row ran out, and this process claimed the row again
             earlier.task.cancel()
         self._rows[claim.row_id] = HeldRow(claim=claim, task=task)
 
@@ -85,14 +89,17 @@ class HeldRows:
         self._on_slot_freed()
 
     def find(self, claim: Claim) -> HeldRow | None:
-        """Return the row of this very claim. May be called from any thread."""
+        """Return the row of exactly this claim, or None. Any thread may call this."""
         row = self._rows.get(claim.row_id)
         return row if row is not None and row.claim is claim else None
 
     def drop(self, row_ids: Collection[UUID]) -> None:
-        """Stop working on rows that have another holder or are settled; this closes the model's connection."""
+        """Cancel the tasks of rows that have another holder or are settled. This closes the connections to their
+        models.
+        """
         for row in self:
-            if row.claim.row_id in row_ids and not row.is_dropped:  # once: it may be recording what it has used
+            # A row is dropped only once, because its cancelled task may be recording its usage.
+            if row.claim.row_id in row_ids and not row.is_dropped:
                 row.is_dropped = True
                 row.task.cancel()
 
@@ -102,42 +109,44 @@ class HeldRows:
             self.drop({claim.row_id})
 
     def keep(self, claim: Claim) -> None:
-        """Let the task of this row continue even if the row is lost: the task releases the row itself."""
+        """Let the task of this row continue even if the row is lost, because the task releases the row itself."""
         row = self.find(claim)
         if row is not None:
             row.is_dropped = True
 
     def abandon(self, claim: Claim) -> None:
-        """Remember that this row was begun, and that an error may have left it under a lease of this process."""
+        """Remember that this process began the row and abandoned it after an error. The row may still be leased to this
+        process.
+        """
         self._abandoned.append((claim.row_id, claim.fence))
 
     def knows(self, claim: Claim) -> bool:
-        """Whether this process holds this row, or has begun it and abandoned it."""
+        """Return whether this process holds this row, or has begun and abandoned it."""
         row = self._rows.get(claim.row_id)
         is_held = row is not None and row.claim.fence == claim.fence
         return is_held or (claim.row_id, claim.fence) in self._abandoned
 
     def is_stopped(self, claim: Claim) -> bool:
-        """Whether the outcome of this row is no longer wanted; may be called from any thread."""
+        """Return whether the outcome of this row is no longer wanted. Any thread may call this."""
         row = self.find(claim)
         return row is None or row.is_dropped
 
     def end_function(self, claim: Claim) -> None:
-        """Record that the function of this call has ended: another one may run while its outcome is stored."""
+        """Record that the function of this call has ended. Another function may run while the outcome is stored."""
         row = self.find(claim)
         if row is not None:
             row.has_ended = True
             self._on_slot_freed()
 
     def mark_overdue(self, row_ids: Collection[UUID]) -> None:
-        """End the waiting of ``overdue`` for these rows."""
+        """Wake the tasks that wait in ``overdue`` for these rows."""
         for row in self:
             if row.claim.row_id in row_ids:
                 row.overdue.set()
 
     async def overdue(self, claim: Claim) -> None:
-        """Wait until the time of this tool call is over by its row, which may be changed meanwhile; may be called
-        again.
+        """Wait until the deadline of this tool call has passed, which ``mark_overdue`` reports. The deadline may change
+        later, so this method may be called again.
         """
         row = self.find(claim)
         if row is not None:
@@ -145,20 +154,22 @@ class HeldRows:
             row.overdue.clear()
 
     def claim_of(self, task: asyncio.Task[object] | None) -> Claim | None:
-        """Return the row that a task works on, itself or under the row's name."""
+        """Return the claim of the row that a task works on, or None. The task is the row's own task, or is named after
+        the row's id.
+        """
         name = task.get_name() if task else ""
         return next((row.claim for row in self if row.task is task or str(row.claim.row_id) == name), None)
 
     def holds(self, thread_id: UUID) -> bool:
-        """Whether a row of this thread is held."""
+        """Return whether this process holds a row of this thread."""
         return any(row.claim.thread_id == thread_id for row in self._rows.values())
 
     @property
     def streams(self) -> int:
-        """Number of model steps."""
+        """The number of model steps."""
         return sum(1 for row in self if row.claim.kind == "stream")
 
     @property
     def running_tools(self) -> int:
-        """Number of tool calls whose functions have not ended."""
+        """The number of tool calls whose functions have not ended."""
         return sum(1 for row in self if row.claim.kind == "tool" and not row.has_ended)

@@ -20,8 +20,8 @@ from durable_agents.parts import Part, attachment_id, file_part
 
 
 async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Return the turns with their attachments inlined; an attachment that is deleted, or too old to be shown again, is
-    replaced by a note to the model. Raises a retryable ModelError where the storage does not answer.
+    """Return the turns with their attachments inlined. An attachment that is deleted, or for which newer files leave no
+    room, is replaced by a note to the model. Raises a retryable ModelError if the storage does not answer.
     """
     if not any(attachment_id(part) for turn in turns for part in turn.parts):
         return list(turns)
@@ -33,7 +33,7 @@ async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Ma
 
 
 def _filled(turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Inline the newest files first, while there is room: at twice the limit for one file, providers refuse larger
+    """Inline the newest files first, until their total reaches twice the limit for one file. Providers refuse larger
     requests.
     """
     room = 2 * config().max_attachment_bytes

@@ -1,4 +1,4 @@
-"""Keep the leases of the rows that this process holds, and notice when one is lost or a call takes too long."""
+"""Extend the leases of this process's rows, and notice when a lease is lost or a tool call takes too long."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class LeaseKeeper:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the database has failed since it was last checked which rows are leased to this process."""
+        """Whether the database has failed since this process last checked which rows are leased to it."""
         return self._runtime.failed_at >= self._checked_at or bool(self._unknown)
 
     async def extend(self) -> None:
-        """Extend the leases until cancelled."""
+        """Extend the leases regularly until this task is cancelled."""
         while True:
             await asyncio.sleep(config().lease_seconds / 3)
             claims = self._held.claims
@@ -52,7 +52,7 @@ class LeaseKeeper:
             self._health.succeed()
 
     async def watch(self) -> None:
-        """Look for lost rows and for calls whose deadline has passed, until cancelled."""
+        """Look for lost rows, and for tool calls whose deadline has passed, until this task is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self._held:
@@ -66,8 +66,8 @@ class LeaseKeeper:
         self._held.drop(await self._read(lifecycle.lost_claims))
 
     async def _give_back_unknown(self) -> None:
-        """After the database has failed, give back rows that are leased to this process without its knowledge: the
-        answer to the COMMIT was lost. They have not begun.
+        """After the database has failed, give back rows that are leased to this process without its knowledge, because
+        the answer to the COMMIT of a claim was lost. No work on these rows has begun.
         """
         if not self.is_unsure:
             return
@@ -76,7 +76,8 @@ class LeaseKeeper:
             async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked thread must not delay the checks of other rows
                 leased = await self._runtime.in_database(lifecycle.leased_to, self._holder)
                 unknown = {claim for claim in leased if not self._held.knows(claim)}
-                # Those seen twice: the answer to the COMMIT of the others may be on its way.
+                # Release only rows that two checks have found. The answer to the COMMIT of any other row may still be
+                # on its way.
                 for claim in unknown & self._unknown:
                     await self._runtime.in_transition(lifecycle.release, claim, has_begun=False)
         except Exception:

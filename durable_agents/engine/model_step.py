@@ -1,4 +1,6 @@
-"""One model step: load, call the model, buffer what arrives, commit; or decide what follows a failed attempt."""
+"""Run one model step: load the history, call the model, buffer the output for browsers, and commit the step. If the
+attempt fails, decide what follows.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +43,14 @@ from durable_agents.retry import Fail, RetryIn
 from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
-"""How long a commit or a recovery waits for an estimate of a project's own ``ModelDoor``; ours take milliseconds."""
+"""How long a commit or a recovery waits for an estimate of the usage. The estimates of this package take milliseconds,
+but a project may have a ``ModelDoor`` (the class that calls providers) of its own.
+"""
 
 
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
-    """Run one attempt at a model call to its end, whatever its outcome. One that was ``handed`` over by a transaction
-    of this process needs nothing from the database where the history of its run is known.
+    """Run one attempt at a model call to its end, whatever its outcome. If a transaction of this process ``handed`` the
+    attempt over and the history of its run is known, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed)
     if job is None:
@@ -95,14 +99,14 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
 async def _commit(env: Environment, claim: Claim, outcome: StepOutcome) -> None:
     try:
         await env.endings.end(claim, outcome)
-    except LeaseLostError:  # stopped just before: the answer is not wanted, but it was paid for
+    except LeaseLostError:  # the run was stopped just before: the answer is not wanted, but it was paid for
         if outcome.usage is not None:
             await env.runtime.in_transition(lifecycle.record_usage, claim, model=outcome.model, usage=outcome.usage)
         raise
 
 
 async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelRequest, answer: Answer) -> None:
-    """Call the model; fold every event into the answer and buffer it for browsers."""
+    """Call the model. Fold every event into the answer, and buffer the event's chunks for browsers."""
     streaming = job.agent.streaming
     buffer = DeltaBuffer(
         claim=claim,
@@ -113,7 +117,7 @@ async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelR
     )
     if streaming:
         env.writer.open(buffer)
-    # Model libraries cancel their own tasks after a lost connection: that is a failed attempt, and not the end of ours.
+    # A model library cancels its own tasks after a lost connection. That is a failed attempt; our task goes on.
     cancelled = ModelError(ErrorKind.NETWORK, "The model library has cancelled the call.", retryable=True)
     with cancelled_by_us_only(cancelled):
         await _receive(request, answer, buffer)
@@ -168,9 +172,9 @@ async def _after_failed_attempt(
     models: Sequence[str] = (),
     usage: ModelUsage | None = None,
 ) -> None:
-    """Schedule another attempt after a wait, with the next of the models where there is one, or fail the run.
+    """Schedule another attempt after a delay, with the next of the models if there is one, or fail the run.
 
-    Without models none was called: a function of the agent failed.
+    If ``models`` is empty, no model was called, because a function of the agent failed.
     """
     decision: RetryIn | Fail | None = None
     if agent.retry.classify is not None and error.kind is not ErrorKind.MAX_STEPS:
@@ -203,24 +207,24 @@ async def _after_failed_attempt(
 
 @dataclass(frozen=True, kw_only=True)
 class _StepJob:
-    """The rows that a model step needs from the database."""
+    """The data that a model step needs from the database."""
 
     agent: Agent
     thread: Thread | None
-    """None unless the agent has a function that needs it."""
+    """The thread if a function of the agent needs it, or None."""
     message: str
     number: int
     turns: Sequence[Turn]
     attachments: Mapping[UUID, Attachment]
-    """The attachments that the turns name."""
+    """The attachments that the turns refer to."""
     continued_text: list[Chunk]
-    """The text of a crashed attempt that this one continues; browsers have it already."""
+    """The text of a crashed attempt that this attempt continues. Browsers have the text already."""
 
     rev: int
     message_id: UUID
 
     def history(self) -> RunHistory:
-        """Return the history that the next step of the run goes on with."""
+        """Return the history for the next step of the run."""
         return RunHistory(
             rev=self.rev,
             message_id=self.message_id,
@@ -249,12 +253,14 @@ def _known_job(env: Environment, claim: Claim, handed: Handed | None) -> _StepJo
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
-    """Load steps by row id; rows that were claimed by others meanwhile, or deleted, are left out. Four queries, and one
-    more each for files, for threads that functions of agents need, and for texts to continue, however many rows.
+    """Load steps by row id. Rows that were deleted, or claimed by others meanwhile, are left out.
+
+    This takes four queries, however many rows there are, and one more query each if there are files, texts to continue,
+    or threads that functions of agents need.
     """
     claim_of = {claim.row_id: claim for claim in claims}
     using = lifecycle.database()  # a replica may not have the last messages
-    # The rev comes with the first query: what changes while the others run is seen by its later rev.
+    # The first query reads the rev, so that a change during the other queries shows in a later rev.
     held = Stream.objects.using(using).filter(pk__in=claim_of).select_related("message__thread").order_by()
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
     streams = [row for row in held.only(*columns) if row.message is not None and row.fence == claim_of[row.pk].fence]
@@ -285,8 +291,8 @@ def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
 
 
 def estimate_spent(stream: Stream) -> lifecycle.Spent:
-    """Estimate the usage of a model call whose worker is dead: from its input, where that can be known, and from the
-    stored part of its answer.
+    """Estimate the usage of a model call whose worker is dead, from the stored part of the answer and from the input.
+    Instructions that a function returns are not known and are left out.
     """
     agent = registry.find(stream.agent)
     using = lifecycle.database()
@@ -312,7 +318,9 @@ def estimate_spent(stream: Stream) -> lifecycle.Spent:
 def _step_delay_seconds(
     agent: Agent, attempt: int, error: ModelError, decision: RetryIn | Fail | None, *, models: int
 ) -> float | None:
-    """Return the seconds until the next attempt, given the number of ``models`` to try; None if there is none."""
+    """Return the seconds until the next attempt, or None if there is no next attempt. ``models`` is the number of
+    models to try.
+    """
     if isinstance(decision, Fail):
         return None
     if not error.retryable and attempt < models and decision is None:
@@ -325,7 +333,9 @@ def _step_delay_seconds(
 
 
 def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:
-    """Return the estimate. Raises TimeoutError if it takes longer; its thread is left behind then."""
+    """Return the result of ``estimate``. Raises TimeoutError if it takes longer than ``seconds``; its thread is left
+    behind.
+    """
     results: queue.SimpleQueue[ModelUsage | Exception] = queue.SimpleQueue()
 
     def run() -> None:

@@ -17,10 +17,10 @@ STORE_SECONDS = 10.0
 
 
 class Attempts:
-    """The health of one operation that this process repeats: claims, or reaping.
+    """The health of one operation that this process repeats, such as claiming or reaping.
 
-    The thread that does it calls ``begin``, ``succeed`` and ``fail``; other threads call ``publish`` and ``store``
-    every second or two, since an attempt may hang.
+    The thread that runs the operation calls ``begin``, ``succeed`` and ``fail``. Other threads call ``publish`` and
+    ``store`` every second or two, since an attempt may hang.
     """
 
     def __init__(self, kind: str, cluster: str) -> None:
@@ -51,7 +51,9 @@ class Attempts:
         self._detail = error if isinstance(error, str) else described(error)
 
     def publish(self) -> None:
-        """Report what has failed for ten seconds, once in the log and as a notice; report its end, too."""
+        """Report an operation that has failed for ten seconds, once in the log and as a notice. Report the end of the
+        problem, too.
+        """
         since = self._failing_since
         if since is not None and time.time() - since >= PATIENCE_SECONDS:
             notice = Notice(
@@ -81,7 +83,9 @@ class Attempts:
                 worker_notices.remove(self.kind, project=lifecycle.project())
 
     def store(self) -> None:
-        """Store what was published as a row too, and its end: as soon as the database accepts it."""
+        """Store a published problem as a row, and later the end of the problem. If the database does not accept the
+        row, a later call tries again.
+        """
         notice, is_over = self._unstored, self._published is None
         if notice is None or (not is_over and time.monotonic() - self._stored_at < STORE_SECONDS):
             return

@@ -1,4 +1,4 @@
-"""Manage one worker process from start to exit, between django-q2's tasks and beside them."""
+"""Manage a worker process from start to exit, both during django-q2's tasks and between them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 FAILED_START_SECONDS = 5.0
-"""How long a worker that cannot start a thread waits before it exits: django-q2 replaces it at once."""
+"""How long a worker that cannot start a thread waits before it exits. django-q2 replaces it at once."""
 FIRST_REAP_SECONDS = 2.0
-"""How long the start of a cluster's workers is delayed at most, until rows of dead processes are due again."""
+"""How long the start of a cluster's workers is delayed at most while the rows of dead processes are reaped."""
 
 _workers: dict[tuple[int, str], Worker] = {}
 
 
 def work(cluster: str) -> None:
-    """Run what is due in the pools of ``cluster`` until a claim finds nothing. Returns at once if enough processes of
-    the cluster are working already.
+    """Run the rows that are due in the pools of ``cluster`` until a claim finds none. Return at once if enough
+    processes of the cluster are working already.
     """
     with _slot(cluster) as slot:
         if slot is None:
@@ -44,7 +44,7 @@ def work(cluster: str) -> None:
         try:
             if key not in _workers:
                 worker = Worker(cluster)
-                worker.start()  # it may get no thread: then there is no worker either
+                worker.start()  # this may raise WorkerLimitError, and then there is no worker either
                 watch(worker)
                 _workers[key] = worker
         except WorkerLimitError:
@@ -57,7 +57,8 @@ def sweep() -> None:
     """Reap the rows of dead workers, settle rows whose agent or tool no worker knows, notify workers of due rows, and
     delete old data. This is the last resort.
     """
-    with contextlib.ExitStack() as stages:  # the last one first; one that fails does not prevent the others
+    # The stages run from last to first, and a stage that fails does not prevent the others.
+    with contextlib.ExitStack() as stages:
         stages.enter_context(discarding())
         stages.callback(_notify_for_due)
         stages.callback(lifecycle.prune)
@@ -73,8 +74,9 @@ def _notify_for_due() -> None:
 
 
 def reap_first() -> None:
-    """Reap the rows of dead processes before a cluster's workers start, so that these find the rows due. Runs in a
-    separate process: nothing that a database, a queue or a callback opens may be left when the workers fork.
+    """Reap the rows of dead processes before a cluster's workers start, so that the workers find these rows due.
+    Reaping runs in a separate process, because nothing that a database, a queue or a callback opens may be left open
+    when the workers fork.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(
@@ -116,8 +118,8 @@ def on_spawn() -> None:
 
 @contextlib.contextmanager
 def _slot(cluster: str) -> Iterator[int | None]:
-    """Take one of a cluster's slots in ``work`` and yield its number, or None if all are taken. The kernel frees the
-    slot when its holder dies.
+    """Take one of a cluster's slots in ``work`` and yield the slot's number, or None if all are taken. The kernel frees
+    the slot when its holder dies.
     """
     slots = config().processes or max(1, QConf.WORKERS - 1)
     for number in range(slots):
@@ -141,8 +143,8 @@ def _lock_file(name: str) -> int | None:
 
 
 def _reap_for_ever(parent: int) -> None:
-    """Reap the rows of dead processes of this machine every two seconds, and notify workers. One process of a cluster
-    does this; the others take over when it dies. An idle worker exits if its cluster has died.
+    """Reap the rows of dead processes of this machine every two seconds, and notify workers. One process of each
+    cluster does this; when it dies, another process continues. An idle worker exits if its cluster has died.
     """
     descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:
@@ -170,14 +172,14 @@ def _reap_and_notify() -> None:
 
 
 def _log_problems(reaping: Attempts) -> None:
-    """Report what this process fails at. A worker that has left ``work`` without a claim tests whether it could
-    write.
+    """Report the operations that fail in this process. A worker that has left ``work`` while its claims were failing
+    tests whether it can write to the database again.
     """
     reaping.publish()
     reaping.store()
     for worker in list(_workers.values()):
         if not worker.is_working:
-            worker.lease_health.succeed()  # it holds nothing
+            worker.lease_health.succeed()  # it holds no rows, so no lease can fail
         if not worker.is_working and worker.claim_health.are_failing:
             try:
                 lifecycle.try_to_write()

@@ -6,9 +6,7 @@ import threading
 import time
 
 NO_THREAD = "can't start new thread"
-"""Python's message where the system refuses a thread (``RLIMIT_NPROC``, a cgroup's ``pids.max``, no memory for a
-stack).
-"""
+"""Python's message if the system refuses a thread (``RLIMIT_NPROC``, a cgroup's ``pids.max``, too little memory)."""
 
 
 LIMITED_EXIT_CODE = 71
@@ -18,13 +16,13 @@ PAUSE_SECONDS = 1.0
 
 
 class WorkerLimitError(BaseException):
-    """This process lacks the threads or memory that a row needs; another process may have them. It is not an
+    """This process lacks the threads or memory that a row needs; another process may have them. This error is not an
     ``Exception``, so that code that handles errors of user functions does not catch it.
     """
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises WorkerLimitError if the system refuses it; its function has not been called then."""
+    """Start a thread. Raises WorkerLimitError if the system refuses the thread; its function has not run then."""
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
@@ -32,13 +30,14 @@ def start(thread: threading.Thread) -> None:
 
 
 def is_limit(error: BaseException) -> bool:
-    """Whether an error, or its cause, is this process's limit. Libraries wrap such errors: a host name look-up takes a
-    thread.
+    """Return whether an error, or one of its causes, means that this process lacks threads or memory. Libraries wrap
+    such errors, for example when the look-up of a host name needs a thread.
     """
     seen: set[int] = set()
-    cause: BaseException | None = error  # the error itself, then what is behind it
+    cause: BaseException | None = error  # the error itself, then its causes
     while cause is not None and id(cause) not in seen:
-        is_refusal = isinstance(cause, RuntimeError) and NO_THREAD in str(cause)  # never a provider's own words
+        # Only Python's own error counts, not a provider's message with the same words.
+        is_refusal = isinstance(cause, RuntimeError) and NO_THREAD in str(cause)
         if is_refusal or isinstance(cause, WorkerLimitError | MemoryError):
             return True
         seen.add(id(cause))
@@ -47,7 +46,7 @@ def is_limit(error: BaseException) -> bool:
 
 
 class Shortage:
-    """Counts the successive rows for which this process had no thread or no memory."""
+    """A counter of successive rows for which this process had no thread or no memory."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -69,5 +68,5 @@ class Shortage:
         return becomes_final
 
     def end(self) -> None:
-        """Count from the beginning: a thread has started."""
+        """Reset the counter, because a thread has started."""
         self._rows = 0

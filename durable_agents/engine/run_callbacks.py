@@ -1,6 +1,7 @@
-"""Run the project's after-commit callbacks in a worker, concurrently with its rows, so that no row waits for them.
+"""Run the project's after-commit callbacks in a worker, concurrently with its rows, so that no row waits for a
+callback.
 
-Callbacks of one thread run one after the other, each for a minute at most.
+The callbacks of one thread run one after the other. Each may take a minute at most.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ class CallbackRunner:
         return not self._tasks
 
     def schedule(self, callback: DueCallback) -> None:
-        """Schedule a callback; may be called from any thread."""
+        """Schedule a callback. Any thread may call this."""
         self._runtime.loop.call_soon_threadsafe(self._start, callback)
 
     async def wait(self, *, seconds: float | None = None) -> bool:
-        """Wait for running callbacks, at most this long, then cancel the rest. Returns whether any ran since the last
-        call.
+        """Wait for running callbacks, but at most ``seconds``, then cancel the rest. Return whether any callback ran
+        since the last call.
         """
-        await asyncio.sleep(0)  # callbacks that were scheduled just before have their tasks
+        await asyncio.sleep(0)  # let the event loop create the tasks of callbacks that were scheduled just before
         if tasks := set(self._tasks):
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
@@ -76,8 +77,8 @@ class CallbackRunner:
     # ------------------------------------------------------------------------------------- the callbacks of an agent
 
     def dispatch_step(self, claim: Claim, agent: Agent, outcome: StepOutcome) -> None:
-        """Schedule the callbacks for a committed step: its message is complete and, if the step made no calls and was
-        no pause, so is the turn.
+        """Schedule the callbacks for a committed step: ``on_message_complete`` and, if the step made no calls and was
+        no pause, ``on_turn_complete`` and ``title``.
         """
         metadata: dict[str, object] = {}
         for part in outcome.parts:
@@ -101,7 +102,7 @@ class CallbackRunner:
             self._schedule("title", partial(self._name_thread, agent.title), thread_id)
 
     def dispatch_retry(self, agent: Agent, *, thread_id: UUID, **arguments: object) -> None:
-        """Schedule the callback for an attempt that failed and is retried."""
+        """Schedule the callback for a failed attempt that will be retried."""
         if agent.on_retry is not None:
             self._schedule("on_retry", agent.on_retry, thread_id, **arguments)
 
@@ -123,7 +124,7 @@ class CallbackRunner:
 
 
 def _message_of(stream_id: UUID) -> tuple[object, object] | None:
-    """Return the message as clients see it, up to this step, and the usage of the step, or None if the thread is
+    """Return the message up to this step, as clients see it, and the usage of the step. Return None if the thread is
     deleted.
     """
     streams = Stream.objects.using(lifecycle.database()).select_related("message")

@@ -25,9 +25,9 @@ class RunHistory:
     turns: Sequence[Turn]
     attachments: Mapping[UUID, Attachment]
     step: Stream | None = None
-    """The committed step that is not in ``turns`` yet, since its calls may not have ended."""
+    """The committed step that is not in ``turns`` yet, because some of its calls may have no outcome."""
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
-    """The calls of that step."""
+    """The calls of that step with their outcomes so far, by tool call id."""
 
     def close_step(self) -> None:
         """Add the committed step, with the outcomes of its calls, to the last turn."""
@@ -43,12 +43,12 @@ class RunHistory:
 
 
 class RunHistories:
-    """The histories that are known, by thread."""
+    """The histories that this process knows, by thread."""
 
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
         self._unheld: dict[UUID, None] = {}
-        """The threads of which this process holds no row at the moment, the oldest first."""
+        """The threads of which this process holds no row at the moment. The oldest comes first."""
 
     def keep(self, thread_id: UUID, history: RunHistory) -> None:
         """Keep a history that was read from the database."""
@@ -56,8 +56,8 @@ class RunHistories:
         self._unheld.pop(thread_id, None)
 
     def release(self, thread_id: UUID) -> None:
-        """Keep the history of a thread, of which this process holds no row any more, only among the last few: its next
-        row may come back here.
+        """Note that this process holds no row of the thread any more. Only the last few histories of such threads are
+        kept, because the next row of the thread may be claimed here again.
         """
         if thread_id in self._known:
             self._unheld[thread_id] = None
@@ -65,12 +65,14 @@ class RunHistories:
                 self.forget(next(iter(self._unheld)))
 
     def forget(self, thread_id: UUID) -> None:
-        """Drop what is known of a thread."""
+        """Drop the history of a thread."""
         self._known.pop(thread_id, None)
         self._unheld.pop(thread_id, None)
 
     def note(self, ending: Ending, ended: Ended) -> None:
-        """Add what this process has committed; drop the history if somebody else has changed the thread since."""
+        """Add a committed step or tool call to the history of its thread. Drop the history if another process has
+        changed the thread since.
+        """
         thread_id, (before, after) = ending.claim.thread_id, ended.revs
         known = self._known.get(thread_id)
         if known is None:
@@ -88,7 +90,9 @@ class RunHistories:
             known.outcomes[ended.row.tool_call_id] = ended.row.outcome()
 
     def of(self, handed: Handed) -> RunHistory | None:
-        """Return the history for an attempt that this process has taken over, or None if it has to be read."""
+        """Return the history for an attempt that was handed over to this process. Return None if the history has to be
+        read from the database.
+        """
         known = self._known.get(handed.claim.thread_id)
         if known is None or not isinstance(handed.row, Stream):
             return None

@@ -1,4 +1,6 @@
-"""Run a worker's code where it belongs: on the event loop, on a database connection of its own, or in a thread."""
+"""Run a worker's code where it belongs: on the event loop, on a thread for database work, or on a thread for a
+synchronous function.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,13 @@ Loader = Callable[[Sequence[Claim]], Mapping[UUID, R]]
 
 
 class Runtime(ABC):
-    """Where the code of model steps and tools runs. ``in_thread`` and the database methods depend on the process: a
-    worker has threads for them, a test has only its own.
+    """The place where the code of model steps and tools runs. ``in_thread`` and the database methods depend on the
+    process: a worker has threads for them, and a test has only its own thread.
     """
 
     loop: asyncio.AbstractEventLoop
     failed_at = 0.0
-    """When the database failed last, by the monotonic clock."""
+    """The time of the last failure of the database, by the monotonic clock."""
 
     def __init__(self) -> None:
         self._requested: dict[Loader[Any], dict[Claim, asyncio.Future[Any]]] = {}
@@ -59,8 +61,8 @@ class Runtime(ABC):
 
     @abstractmethod
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that keeps leases alive, on a connection of its own, so that a transition that waits for a
-        thread's lock cannot let all other leases expire.
+        """Call a function that keeps leases alive. It has a separate connection. Otherwise all leases could expire
+        while a transition waits for a thread's lock.
         """
 
     @abstractmethod
@@ -72,14 +74,15 @@ class Runtime(ABC):
         return 0
 
     async def call_user(self, function: Callback, *args: object, **kwargs: object) -> Any:
-        """Call a developer's function: a coroutine function here, any other one in a thread."""
+        """Call a developer's function: a coroutine function on the event loop, any other function in a thread."""
         call = partial(function, *args, **kwargs)
         with cancelled_by_us_only(RuntimeError(f"A CancelledError came out of {function!r}.")):
             return await (call() if is_async(function) else self.in_thread(call))
 
     async def load(self, function: Loader[R], claim: Claim) -> R:
-        """Return what ``function`` reads for this row, by row id; rows that are requested at the same time are read
-        together. Raises LeaseLostError for a row that it leaves out.
+        """Return the value that ``function`` reads for this claim. Claims that are requested at the same time are read
+        together: ``function`` gets all of them, and returns the values by row id. Raises LeaseLostError if ``function``
+        leaves this row out.
         """
         requested = self._requested.setdefault(function, {})
         if not requested:
@@ -106,13 +109,13 @@ class Runtime(ABC):
 
 
 class WorkerRuntime(Runtime):
-    """The runtime of a worker process: a loop that is kept for the life of the process, since the model library's
-    connections are bound to it; two threads with a database connection each; and a new thread for each call of a
-    developer's function, so that one that hangs delays no other.
+    """The runtime of a worker process. Its event loop is kept for the life of the process, because the model library's
+    connections are bound to the loop. Two threads have a database connection each. Each call of a developer's function
+    gets a new thread, so that a function that hangs does not delay the others.
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
-        """Run database work by the ``urgent`` functions first. Reset ``shortage`` whenever a thread starts."""
+        """Run the database work of the ``urgent`` functions first. Reset ``shortage`` whenever a thread starts."""
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self._urgent = urgent
@@ -131,8 +134,8 @@ class WorkerRuntime(Runtime):
         return await self._submit(partial(function, *args, **kwargs), urgent=function in self._urgent)
 
     async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
-        """See Runtime. A transition whose thread is locked, for example by a long transaction of a view, is tried again
-        later, so that the database work of other rows goes on meanwhile.
+        """See Runtime. If the thread's row is locked, for example by a long transaction of a view, the transition is
+        tried again later. The database work of other rows goes on meanwhile.
         """
         call = partial(function, *args, **kwargs, nowait=True)
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
@@ -148,7 +151,7 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._leases.submit(call))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. The thread is left behind, and counted, when the caller gives up."""
+        """See Runtime. If the caller gives up, the thread keeps running, and ``hung_threads`` counts it."""
         ended: asyncio.Future[R] = self.loop.create_future()
         call = partial(function, *args, **kwargs)
         thread = threading.Thread(target=self._run, args=(call, ended), daemon=True, name="durable-agents-tool")
@@ -169,8 +172,8 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._database.submit(partial(self._with_connection, call), urgent=urgent))
 
     def _with_connection(self, call: Callable[[], R]) -> R:
-        """Call a function and return its result; if the database fails, retry with a fresh connection. Transitions are
-        fenced, so none takes effect twice.
+        """Call a function and return its result. If the database fails, try again with a fresh connection. Transitions
+        are fenced, so none of them takes effect twice.
         """
         reset_queries()  # with DEBUG, Django keeps every statement until the next request, and a worker has no requests
         for wait_seconds in DATABASE_WAITS_SECONDS:
@@ -181,7 +184,7 @@ class WorkerRuntime(Runtime):
                 if not is_outage(error):
                     raise
                 self.failed_at = time.monotonic()
-                log(logging.WARNING, "the database failed: once more", action="database", problem=type(error).__name__)
+                log(logging.WARNING, "the database failed: retrying", action="database", problem=type(error).__name__)
                 time.sleep(wait_seconds)
         with discarding():
             return call()
@@ -193,7 +196,7 @@ class WorkerRuntime(Runtime):
             settle = partial(_set_exception, ended, error)
             discard()
         close_all()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the result is no longer awaited
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing awaits the result
             self.loop.call_soon_threadsafe(settle)
 
 
@@ -203,8 +206,8 @@ def _set_result(future: asyncio.Future[R], value: R) -> None:
 
 
 def _set_exception(future: asyncio.Future[R], error: BaseException) -> None:
-    """Set an exception on a future; one that only ends interpreters or iterations must not end the loop and becomes an
-    ordinary error.
+    """Set an exception on a future. SystemExit and similar exceptions would end the event loop, and a future refuses
+    StopIteration, so these become a RuntimeError.
     """
     if future.done():
         return

@@ -1,4 +1,6 @@
-"""Build a step from a model's stream events: chunks for browsers while they arrive, the step to commit at the end."""
+"""Build a step from a model's stream events: chunks for browsers while the events arrive, and the step to commit at the
+end.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ class _Call:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether its arguments are empty, or the placeholder that servers send before the real ones."""
+        """Whether the call's arguments are empty, or only the placeholder that servers send at first."""
         return says_nothing(self.raw)
 
 
@@ -52,10 +54,12 @@ _CUT = frozenset({"length", "content_filter"})
 
 @dataclass(kw_only=True)
 class Answer:
-    """Turns the events of one model call into chunks for browsers and, at its end, into the step to commit.
+    """The answer of one model call. It turns the model's events into chunks for browsers and, at the end, into the step
+    to commit.
 
-    With ``seed``, the text and reasoning of an earlier attempt that the model continues, the step begins with these
-    chunks: browsers have them already, and more text is added to the text part that they leave open, under its id.
+    ``seed`` holds the text and reasoning chunks of an earlier attempt that the model continues. The step then begins
+    with these chunks, which browsers already have. If they leave a text part open, further text is added to that part,
+    under the same id.
     """
 
     number: int
@@ -68,20 +72,20 @@ class Answer:
     open_part: tuple[str, str] | None = None
     parts_begun: int = 0
     signature: Mapping[str, object] | None = None
-    """The provider's signature of the open text; it is sent with the end of that text."""
+    """The provider's signature of the open text. The chunk that ends the text carries it."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
-    """For each text that comes in pieces, by kind and number of the call: half of a character, until the other half
-    comes.
+    """Half characters that wait for their other half, by the kind of text and the number of the call. A text that
+    arrives in pieces may be cut within a character.
     """
     finished: Finished | None = None
     own_text: str = ""
     """The text of this attempt, without the seed's."""
     saying: _Call | None = None
-    """The call whose arguments are being written, or were written last; None once text follows."""
+    """The call whose arguments arrive now, or arrived last. It is None once text has followed."""
     takes_turns: bool = False
-    """Whether the arguments of several calls are interleaved, so that none is known to be complete before the end."""
+    """Whether the arguments of several calls are interleaved, so that no call is known to be complete until the end."""
     gap: str = ""
-    """White space at the end of the seed. The model was not shown it, and so may repeat it."""
+    """White space at the end of the seed. The model has not seen this white space and may repeat it."""
 
     def __post_init__(self, seed: Iterable[Chunk]) -> None:
         for chunk in seed:
@@ -97,7 +101,7 @@ class Answer:
             self.gap = begun[len(begun.rstrip()) :]
 
     def take(self, event: ModelEvent) -> list[Chunk]:
-        """Return the chunks of an event, and fold them into the step."""
+        """Fold an event into the step, and return the event's chunks for browsers."""
         chunks: list[Chunk] = [] if self.fold.parts else [{"type": "start-step"}]
         match event:
             case TextDelta():
@@ -122,11 +126,13 @@ class Answer:
         return chunks
 
     def _joined(self, kind: str, text: str, *, index: int = 0) -> str:
-        """Return the text with whole characters; half a character at its end is kept for the next text of the kind."""
+        """Return the text with whole characters only. Half a character at the end is kept for the next text of this
+        kind.
+        """
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Return the text without what it repeats of the gap."""
+        """Return the text without the white space that repeats the ``gap``."""
         self.own_text += text
         if not self.gap:
             return text
@@ -197,7 +203,7 @@ class Answer:
         calls = [_new_call(tools, call, is_cut=self._is_cut(call, finished.finish_reason)) for call in made]
         inputs = {call.tool_call_id: call.arguments for call in calls}
         reason = finished.finish_reason
-        # In the AI SDK's words; that the answer was cut takes precedence over its calls.
+        # Use the AI SDK's finish reasons. A cut answer keeps its reason even if it made calls.
         if calls and reason not in _CUT:
             reason = "tool-calls"
         elif reason in {"tool_calls", "other"}:
@@ -217,17 +223,18 @@ class Answer:
         )
 
     def _is_cut(self, call: _Call, reason: str) -> bool:
-        """Whether this call may have been cut off.
+        """Return whether this call may have been cut off.
 
-        In a cut answer that is the last call, whatever its arguments: some servers close what the model left open, and
-        defaults would replace what is missing. A call that another call or a text follows is complete.
+        In a cut answer, the last call counts as cut off, whatever its arguments are. Some servers close the JSON that
+        the model left open, and the tool's defaults would replace the missing arguments. A call is complete if another
+        call or a text follows it.
         """
         is_last = call is self.saying or (self.takes_turns and self.saying is not None)
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))
 
 
 def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool = False) -> NewCall:
-    """Return the call as a row: arguments parsed and checked against the tool."""
+    """Return the call for the step, with its arguments parsed and checked against the tool."""
     arguments = parse_arguments(call.raw)
     tool = tools.get(call.tool_name)
     return NewCall(

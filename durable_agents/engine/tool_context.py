@@ -1,4 +1,4 @@
-"""The context of a tool call, as tools and the functions that decide about their calls receive it."""
+"""Build the context of a tool call, which tools and functions such as ``needs_approval`` receive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from durable_agents.models import Thread, ToolCall
 def context_of(
     thread: Thread, call: ToolCall | NewCall, *, message_id: UUID, attempt: int, idempotency_key: str
 ) -> ToolContext:
-    """Return the context of a call of this thread; the keywords are what a call that is not stored yet lacks."""
+    """Return the context of a tool call of this thread. The keyword arguments are the values that a call does not have
+    before it is stored.
+    """
     return ToolContext(
         thread_id=thread.pk,
         tool_call_id=call.tool_call_id,

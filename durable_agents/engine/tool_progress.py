@@ -1,4 +1,4 @@
-"""Store the progress that tools report, some times a second."""
+"""Store the progress that tools report, a few times a second."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from durable_agents.exceptions import DurableAgentsError
 from durable_agents.lifecycle import Claim
 
 PROGRESS_SECONDS = 0.25
-"""How long the newest value waits after one was stored."""
+"""How long the newest value waits after an earlier value was stored."""
 
 
 class ProgressReports:
@@ -24,7 +24,7 @@ class ProgressReports:
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
 
     def report(self, claim: Claim, value: object) -> None:
-        """Store a value for a call that this process holds; may be called from any thread."""
+        """Store a value for a call that this process holds. Any thread may call this."""
         self._runtime.loop.call_soon_threadsafe(self._take, claim, value)
 
     def _take(self, claim: Claim, value: object) -> None:
@@ -39,7 +39,7 @@ class ProgressReports:
             while claim in self._newest:
                 await self._runtime.in_transition(lifecycle.report_progress, claim, self._newest.pop(claim))
                 await asyncio.sleep(PROGRESS_SECONDS)
-        except DurableAgentsError:  # the call has its outcome: its progress is no longer shown
+        except DurableAgentsError:  # the call has its outcome, so its progress is no longer shown
             self._newest.pop(claim, None)
         finally:
             del self._tasks[claim]

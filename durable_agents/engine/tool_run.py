@@ -1,4 +1,4 @@
-"""One tool call: load, check, run the developer's function, report its outcome."""
+"""Run one tool call: load it, check it, call the developer's function, and commit the outcome."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _NOT_AVAILABLE = CallResult(
 )
 _NOT_APPROVED = CallResult(
     status=ToolCallStatus.FAILED,
-    error="The approval of this call is not valid, so it did not run. Make the call again where it is still wanted.",
+    error="The approval of this call is not valid, so it did not run. Make the call again if it is still wanted.",
     error_code="approval_invalid",
 )
 
 
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
-    """Run one attempt at a tool call to its end, whatever its outcome. The row of one that was ``handed`` over by a
-    transaction of this process is known.
+    """Run one attempt at a tool call to its end, whatever its outcome. If a transaction of this process ``handed`` the
+    call over, its row is not read again.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
@@ -51,14 +51,14 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     if job is None or refusal is not None:
         await env.endings.end(claim, refusal or _NOT_AVAILABLE)
         return
-    if call.kind == ToolKind.CLIENT:  # approved: from now on the browser may run it
+    if call.kind == ToolKind.CLIENT:  # the call is approved, so from now on the browser may run it
         await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
         return
     try:
         ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # It was rolled back, so it runs again as after a crash; if the COMMIT did arrive after all, the fence no longer
-        # matches and nothing is released.
+        # The transaction was rolled back, so the call runs again as after a crash. If the COMMIT took effect after all,
+        # the fence no longer matches and nothing is released.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -91,10 +91,10 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
 
 
 async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResult | None:
-    """Return the outcome of a call that must not run, or None. It must not run if its arguments were not approved, or
-    if ``configure`` has removed its tool since the model made the call.
+    """Return the outcome of a call that must not run, or None. A call must not run if its arguments were not approved,
+    or if ``configure`` has removed its tool since the model made the call.
 
-    If ``configure`` fails, it is unknown whether the tool may run, so it does not.
+    If ``configure`` fails, it is unknown whether the tool may run, so the call does not run.
     """
     if not await may_run(runtime, job.tool, call, job.arguments, job.context):
         return _NOT_APPROVED
@@ -106,7 +106,9 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
 
 
 async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
-    """Run the tool to its end or its timeout. Raises only our own cancellation, and LeaseLostError."""
+    """Run the tool until it ends or times out. An error of the tool is returned, not raised. Raises CancelledError if
+    the engine cancels this task, LeaseLostError, and AtomicInterruptedError.
+    """
     began, left = time.monotonic(), job.timeout_seconds
     if job.tool.is_async:
         function = _run_async_tool(job)
@@ -124,7 +126,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
                 return run.result()
             if overdue.done():
                 overdue = asyncio.ensure_future(env.held.overdue(claim))
-            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # it may have been changed meanwhile
+            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline may have changed
     finally:
         overdue.cancel()
         run.cancel()  # not awaited: a function that ignores the cancellation is left behind
@@ -139,7 +141,7 @@ def _consume_error(run: asyncio.Future[_Ended]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _ToolJob:
-    """The rows that a tool call needs from the database."""
+    """The data that a tool call needs from the database."""
 
     tool: Tool
     stream_id: UUID
@@ -155,22 +157,22 @@ class _Ended:
     result: object = None
     error: BaseException | None = None
     settled: bool = False
-    """The outcome is stored already, in the tool's own transaction."""
+    """Whether the outcome is stored already, in the tool's own transaction."""
 
 
 class _ToolChangedError(Exception):
-    """The arguments fitted when the call was stored, and do not fit the tool as it is now."""
+    """The arguments fitted the tool when the call was stored, but do not fit the tool as it is now."""
 
 
 def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
-    """Load calls by row id; rows that were claimed by others meanwhile are left out. One query, however many rows."""
+    """Load calls by row id, in one query. Rows that were claimed by others meanwhile are left out."""
     fences = {claim.row_id: claim.fence for claim in claims}
     rows = ToolCall.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("thread__owner").order_by()
     return {row.pk: row for row in rows if row.fence == fences[row.pk]}
 
 
 def _tool_job(env: Environment, claim: Claim, call: ToolCall) -> _ToolJob | None:
-    """Return the job of a call, or None if its tool no longer exists, or has changed its kind."""
+    """Return the job of a call. Return None if the tool no longer exists, or has changed its kind."""
     thread = call.thread
     agent = registry.find(thread.agent)
     tool = agent.find_tool(call.tool_name) if agent else None
@@ -192,12 +194,14 @@ def _tool_job(env: Environment, claim: Claim, call: ToolCall) -> _ToolJob | None
 
 
 def _report(progress: ProgressReports, claim: Claim, value: object) -> None:
-    """Store a copy of a tool's progress. Raises at once, inside the tool, if the value is not JSON."""
+    """Store a copy of a tool's progress. If the value is not JSON, raise an error at once, inside the tool."""
     progress.report(claim, clean(value))
 
 
 def _keywords(job: _ToolJob) -> dict[str, object]:
-    """Return the arguments of the function. Raises _ToolChangedError, before anything runs."""
+    """Return the keyword arguments for the tool's function. Raises _ToolChangedError if the arguments do not fit the
+    tool; the function has not run then.
+    """
     try:
         values = job.tool.validate(job.arguments)
     except ValueError as error:
@@ -207,7 +211,7 @@ def _keywords(job: _ToolJob) -> dict[str, object]:
 
 
 def _run_sync_tool(job: _ToolJob) -> _Ended:
-    """Run a sync tool in a pool thread. Exceptions such as SystemExit end the call, never the worker."""
+    """Run a synchronous tool, in a thread. Exceptions such as SystemExit end only the call, never the worker."""
     try:
         return _Ended(result=job.tool.to_json(job.tool.function(**_keywords(job))))
     except BaseException as error:
@@ -215,8 +219,8 @@ def _run_sync_tool(job: _ToolJob) -> _Ended:
 
 
 def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
-    """Run the function and store its outcome in one transaction, in a pool thread; an error of the function rolls it
-    back.
+    """Run the function and store its outcome in one transaction, in a thread. An error of the function rolls the
+    transaction back.
     """
     began = time.monotonic()
     try:
@@ -227,7 +231,7 @@ def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
         return _Ended(error=error)
     finally:
         seconds = time.monotonic() - began
-        if seconds > config().atomic_warn_seconds:  # on SQLite it prevents every other write meanwhile
+        if seconds > config().atomic_warn_seconds:  # on SQLite, the transaction prevents all other writes
             log(
                 logging.WARNING,
                 "an atomic tool held its transaction for long",
@@ -249,7 +253,7 @@ async def _run_async_tool(job: _ToolJob) -> _Ended:
 
 
 async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> bool:
-    """Whether the call is retried; a ``retry_if`` that fails means no."""
+    """Return whether to retry the call. If ``retry_if`` fails, the call is not retried."""
     if job.context.attempt >= job.context.max_attempts or not isinstance(error, Exception):
         return False
     if isinstance(error, _ToolChangedError):
@@ -264,7 +268,7 @@ async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> b
         return job.tool.after_crash == "retry"
     except (Exception, SystemExit, KeyboardInterrupt):
         log_error(
-            "retry_if failed: the call is not tried again",
+            "retry_if failed: the call is not retried",
             action="retry_if",
             thread=job.context.thread_id,
             tool_call=job.context.tool_call_id,
@@ -273,7 +277,7 @@ async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> b
 
 
 def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:
-    """Return the outcome: a ToolError's text goes to the model, any other error is masked and logged once."""
+    """Return the outcome. The text of a ToolError goes to the model. Any other error is masked, and logged once."""
     error = ended.error
     if error is None:
         return CallResult(result=ended.result)

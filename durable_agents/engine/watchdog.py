@@ -1,4 +1,4 @@
-"""End a worker process whose event loop stands still: it can no longer extend its leases."""
+"""End a worker process whose event loop is blocked, because the process can no longer extend its leases."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ LOOK_SECONDS = 1.0
 
 
 def watch(worker: Worker) -> None:
-    """Watch this worker's loop from a thread, for the life of the process."""
+    """Watch this worker's event loop from a thread, for the life of the process."""
     start(threading.Thread(target=_watch, args=(worker,), daemon=True, name="durable-agents-watchdog"))
 
 
 def _watch(worker: Worker) -> None:
-    """End the process if the loop stands still at two looks in a row: a process that was itself stopped and continued
-    gets the time to turn once. The row that blocks it is recorded long before, while this process still has its lease.
+    """End the process if two checks in a row find that its event loop is blocked. The second check gives the loop of a
+    process that was itself suspended the time to run again. The row that blocks the loop is recorded much earlier,
+    while this process still has its leases.
     """
     stood, blamed = 0, None
     while True:
@@ -45,11 +46,14 @@ def _watch(worker: Worker) -> None:
                 row = {"thread": blamed.thread_id, "row": blamed.row_id, "fence": blamed.fence}
             standstill = "the event loop stands still: this worker ends itself"
             log(logging.CRITICAL, standstill, action="watchdog", error=None, **row)
-            os._exit(EXIT_CODE)  # the loop would not see an exception, nor would a normal exit return from it
+            # An exception in this thread, or sys.exit(), would end only this thread and not the blocked process.
+            os._exit(EXIT_CODE)
 
 
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
-    """Record which row blocks the loop, once, so that only that row pays for it."""
+    """Record, once, which row blocks the loop, so that only that row becomes a suspect when this process ends. Return
+    the claim of the row, or ``blamed`` if no row is found.
+    """
     claim = None
     try:
         claim = worker.held.claim_of(asyncio.current_task(worker.runtime.loop))

@@ -1,4 +1,4 @@
-"""The worker: claim due rows, run many at once on one event loop, and leave without losing any."""
+"""The worker: claim due rows, run many of them at once on one event loop, and leave without losing any row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""How long a leaving worker waits for a locked thread; after that its row waits for the end of its lease."""
+"""How long a leaving worker waits for a locked thread. After that, the row is recovered when its lease expires."""
 SWITCH_SECONDS = 0.0005
 URGENT: frozenset[Callable[..., object]] = frozenset(
     {
@@ -57,7 +57,9 @@ URGENT: frozenset[Callable[..., object]] = frozenset(
         load_calls,
     }
 )
-"""Database work that goes first: tools have few slots, and one that waits for the database wastes its slot."""
+"""Functions whose database work takes precedence. Tools have few slots, and a tool that waits for the database wastes
+its slot.
+"""
 
 
 class Worker:
@@ -67,7 +69,7 @@ class Worker:
         self.cluster = cluster
         self.is_working = False
         self.turned_at = time.monotonic()
-        """When the event loop last turned; the watchdog compares it with the clock."""
+        """When the event loop last ran. The watchdog compares this time with the clock."""
         self.claim_health, self.lease_health = Attempts("claims", cluster), Attempts("leases", cluster)
         self.shortage = Shortage()
         self.runtime = WorkerRuntime(shortage=self.shortage, urgent=URGENT)
@@ -131,7 +133,7 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """End this process where django-q2 would not, and pass on the signal that was meant for django-q2."""
+        """End this process if django-q2 would not end it, and pass on a signal that was meant for django-q2."""
         if self.shortage.is_final:
             os._exit(LIMITED_EXIT_CODE)  # a new process may get threads and memory; the other held rows are released
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
@@ -166,7 +168,7 @@ class Worker:
                 loop.remove_signal_handler(signal.SIGTERM)
 
     async def _serve_until_idle(self) -> bool:
-        """Claim and run until nothing is left. Returns whether work came in while leaving."""
+        """Claim and run rows until none are left. Return whether this process claimed more rows while leaving."""
         notifications.receive_notifications_here(self.cluster, self._wake_up)
         try:
             began = time.monotonic()
@@ -183,33 +185,37 @@ class Worker:
             notifications.receive_notifications_here(self.cluster, None)
         self._is_leaving = True
         self._leaves_early = self._must_leave() or self._has_sat_long_enough(began)
-        # A notification that was received here after the last claim is in no queue: look once more.
+        # A notification that arrived here after the last claim is in no queue, so claim once more.
         return not self._leaves_early and await self._claim() > 0
 
     def _must_leave(self) -> bool:
-        """Whether this process has to exit: on SIGTERM, if its cluster stops or has died, or if it lacks resources."""
+        """Return whether this process has to exit: after SIGTERM, if its cluster stops or has died, or if it lacks
+        resources.
+        """
         cluster_is_gone = os.getppid() != self._parent
         return self._terminated or self.shortage.is_final or cluster_is_gone or task_queue.cluster_is_stopping()
 
     def _is_clogged(self) -> bool:
-        """Whether hung tools have used up all threads, so that a fresh process should take over."""
+        """Return whether hung tools have used up all threads, so that a fresh process should take over."""
         return self.runtime.hung_threads() >= config().tool_threads
 
     def _has_sat_long_enough(self, began: float) -> bool:
-        """Whether to finish the held rows and leave ``work``: so that a new process takes over, or, in the cluster's
-        only worker, so that the project's own tasks get their turn. If the held rows take as long again, claim once
-        more rather than idle.
+        """Return whether to finish the held rows and leave ``work``. A clogged process leaves so that a new process
+        takes over. The only worker of a cluster leaves from time to time so that the project's own tasks get their
+        turn; if the held rows then take as long again, it claims once more rather than idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
 
     def _put_off(self, seconds: float) -> None:
-        """Stay in ``work`` until a row that falls due soon is due, so that it needs no notification."""
+        """Stay in ``work`` until a row that is due soon can be claimed, so that the row needs no notification."""
         if seconds <= config().linger_seconds:
             self._put_off_until = max(self._put_off_until, time.monotonic() + seconds + CLAIM_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until the claims are woken; where much is held, rows that come shortly after are claimed with them."""
+        """Wait for at most ``seconds`` until there is a reason to claim. If this process holds many rows, wait a moment
+        longer, so that rows that become due shortly after are claimed in the same batch.
+        """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
         if len(self.held) > CLAIM_BATCH:
@@ -217,13 +223,17 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Claim again if the last claim may have left rows because of its free slots, or if nothing else is held."""
+        """Claim again if the last claim may have left rows for want of a free slot, or if this process holds no row any
+        more.
+        """
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
 
     def _offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Return what this process takes over of what these endings make due; nothing while it leaves."""
+        """Choose how many of the rows that become due when these steps and tool calls are committed this process takes
+        over. Return None while the process leaves.
+        """
         return None if self._is_leaving or self.shortage.forbids_claims else self.claimer.offer(endings)
 
     def _wake_up(self) -> None:
@@ -234,13 +244,15 @@ class Worker:
         self._wake.set()
 
     async def _turn(self) -> None:
-        """Record regularly that the event loop is running; the watchdog checks this."""
+        """Record regularly that the event loop is running. The watchdog checks this record."""
         while True:
             self.turned_at = time.monotonic()
             await asyncio.sleep(TURN_SECONDS)
 
     async def _claim(self) -> int:
-        """Claim; if the database fails, try again later without losing what is held."""
+        """Claim due rows and return their number. If the database fails, return 0 and try again later; the held rows
+        are kept.
+        """
         if self.shortage.forbids_claims:
             return 0
         self.claim_health.begin()
@@ -268,13 +280,13 @@ class Worker:
             await self.runtime.in_database(notifications.notify_cluster, self.cluster)
 
     async def _drain(self) -> None:
-        """Stop claiming; let the held rows finish within ``drain_seconds``, then release the rest and notify workers of
-        them.
+        """Stop claiming and let the held rows finish within ``drain_seconds``. Then release the other rows, and notify
+        workers of them.
         """
         deadline = time.monotonic() + config().drain_seconds
         while self.held and (seconds := deadline - time.monotonic()) > 0:  # the last transaction may hand over rows
             await asyncio.wait([row.task for row in self.held], timeout=seconds)
-        # A transaction under way may still hand over rows, also if the row that it ends was lost meanwhile.
+        # A transaction that is still running may hand over rows, even if the row that it commits was lost meanwhile.
         not_begun = await self.env.endings.settle(seconds=UNWIND_SECONDS)
         for handed in not_begun:
             await self._release(handed.claim, has_begun=False)
@@ -292,7 +304,9 @@ class Worker:
                 log_error("other workers were not notified of what is left", action="ring")
 
     async def _release(self, claim: Claim, *, has_begun: bool = True) -> None:
-        """Give a row back before its task is ended: what the task still records is added to the closed row."""
+        """Release a row before its task is cancelled. Usage that the task still records is then added to the closed
+        row.
+        """
         release = self.runtime.in_transition(lifecycle.release, claim, has_begun=has_begun)
         try:
             await asyncio.wait_for(release, RELEASE_SECONDS)
@@ -303,7 +317,7 @@ class Worker:
 
 
 class RowRunner:
-    """Runs claimed rows, each in a task of its own; an error of one does not affect any other."""
+    """Runs each claimed row in a task of its own. An error of one row does not affect any other row."""
 
     def __init__(self, env: Environment, *, cluster: str, holder: str, shortage: Shortage) -> None:
         self._env = env
@@ -349,12 +363,12 @@ class RowRunner:
                 self._env.histories.release(claim.thread_id)
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
-        """Release a row that this process has no thread or memory for, and let other processes claim first; after
-        ``MAX_LIMITS`` such rows in succession the process exits. A lack of memory may be caused by the row, so it
-        counts as a crash: in the end the row runs alone.
+        """Release a row for which this process has no thread or memory, and let other processes claim first. After
+        ``MAX_LIMITS`` such rows in succession, the process exits. A lack of memory may be caused by the row, so it
+        counts as a crash; after several crashes, the row runs alone.
         """
         has_begun = not isinstance(error, WorkerLimitError)
-        self._env.held.keep(claim)  # once it is released, the check of leases would cancel this task
+        self._env.held.keep(claim)  # after the release, the check of leases would otherwise cancel this task
         leaves = self._shortage.note_row()
         reason = described(error)
         log(logging.WARNING, "a row was left to others", action="worker_limit", thread=claim.thread_id, reason=reason)
@@ -375,7 +389,9 @@ class RowRunner:
                 await runtime.in_database(lifecycle.note_problem, notice, is_over=True)
 
     async def _give_up(self, claim: Claim) -> None:
-        """Fail the row after an internal error, not one of the model or the tool, instead of retrying for ever."""
+        """Fail the row after an internal error, which is neither the model's nor the tool's, instead of retrying for
+        ever.
+        """
         with contextlib.suppress(DurableAgentsError):
             if claim.kind == "stream":
                 failed = lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN.value, detail="internal error")
@@ -388,7 +404,7 @@ class RowRunner:
 
 
 def work_is_due(cluster: str) -> bool:
-    """Whether a worker of this cluster, with this code, could claim a row now."""
+    """Return whether a worker of this cluster, with this code, could claim a row now."""
     return lifecycle.has_open_work(config().pools_of(cluster), code=registry.code())
 
 

@@ -18,7 +18,7 @@ from tests.tools.outcomes import Done, told
 
 pytestmark = pytest.mark.django_db
 
-TEXT = "Error: The approval of this call is not valid, so it did not run. Make the call again where it is still wanted."
+TEXT = "Error: The approval of this call is not valid, so it did not run. Make the call again if it is still wanted."
 OLD, NEW = "an old key of a project", "a new key of a project"
 
 Asked = Callable[..., tuple[Any, ToolCall]]
