@@ -1,4 +1,4 @@
-"""Checks of the doctor, one function per area: each problem comes with what to do about it."""
+"""The checks of ``agents_doctor``, one function per area. Each problem comes with a hint on how to solve it."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
     "xai": "XAI_API_KEY",
 }
-"""Environment variables in which litellm looks for the keys of well-known providers."""
+"""The environment variables from which litellm takes the keys of well-known providers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of one check: its level and text, and for a problem what to do."""
+    """The result of one check. ``hint`` says how to solve a problem."""
 
     area: str
     level: Level
@@ -63,12 +63,12 @@ class Finding:
 
 
 Said = tuple[Level, str, str]
-"""A finding without its area: level, text, hint."""
+"""A finding without the area: level, text and hint."""
 
 
 def examine(*, models: bool = False) -> list[Finding]:
-    """Run all checks; with ``models`` also those of litellm, which takes seconds to import. An error in one area does
-    not stop the others.
+    """Run all checks. With ``models``, ask litellm about the models; to import it takes seconds. An exception in one
+    check does not stop the others.
     """
     areas: list[tuple[str, Callable[[], Iterator[Said]]]] = [
         ("package", check_package),
@@ -76,7 +76,7 @@ def examine(*, models: bool = False) -> list[Finding]:
         ("database", check_database),
     ]
     found = [finding for area, look in areas for finding in _looked(area, look)]
-    # Without the database most checks could only repeat its error; but workers leave notices in files as well.
+    # Without the database most checks would only repeat its error. But workers write their problems to files too.
     if any(finding.area == "database" and finding.level == "error" for finding in found):
         areas = [("channel layer", check_channel_layer), ("workers", check_stuck_workers)]
     else:
@@ -97,7 +97,7 @@ def _looked(area: str, look: Callable[[], Iterator[Said]]) -> list[Finding]:
         for level, text, hint in look():
             found.append(Finding(area=area, level=level, text=text, hint=hint))
     except Exception as error:
-        text = f"could not be looked at: {type(error).__name__}: {error}"
+        text = f"The check failed: {type(error).__name__}: {error}"
         found.append(Finding(area=area, level="error", text=text))
     return found
 
@@ -106,16 +106,16 @@ def _looked(area: str, look: Callable[[], Iterator[Said]]) -> list[Finding]:
 
 
 def check_package() -> Iterator[Said]:
-    """Check that the package under our import name is ours."""
+    """Check that no other distribution with the import name ``durable_agents`` is installed."""
     try:
         other = version("durable-agents")
     except PackageNotFoundError:
-        own = "(not installed: run from its sources)"
+        own = "(not installed: imported from its source tree)"
         with suppress(PackageNotFoundError):
             own = version("django-durable-agents")
         yield "ok", f"django-durable-agents {own}", ""
         return
-    text = f'The distribution "durable-agents" ({other}) is installed: another project, which imports under our name.'
+    text = f'The distribution "durable-agents" ({other}) is installed. It is another project with the same import name.'
     yield "error", text, "pip uninstall durable-agents && pip install --force-reinstall django-durable-agents"
 
 
@@ -123,7 +123,7 @@ def check_package() -> Iterator[Said]:
 
 
 def check_settings() -> Iterator[Said]:
-    """Run the package's own system checks, and check what in the settings of the queue and of Redis does harm."""
+    """Run this package's system checks, and check the settings of the queue and of Redis for harmful values."""
     problems = 0
     for check in check_registry.get_checks():
         if not check.__module__.startswith("durable_agents."):
@@ -140,19 +140,19 @@ def check_settings() -> Iterator[Said]:
         problems += 1
         yield said
     if not problems:
-        yield "ok", "The system checks find nothing.", ""
+        yield "ok", "The system checks found no problem.", ""
 
 
 def check_queue_limits() -> Iterator[Said]:
-    """Check limits of the queue that harm the project's own tasks."""
-    # django-q2 gives a task to another worker after ``retry``, whether the first one is still at it or not.
+    """Check that the queue's limits do not make the project's own tasks run twice."""
+    # After ``retry`` seconds django-q2 gives a task to another worker, even if the first is still running it.
     retry, timeout = q_cluster().get("retry", 60), q_cluster().get("timeout")
     if timeout is not None and retry <= timeout:
-        text = f"Q_CLUSTER has retry {retry} and timeout {timeout}: tasks of your own may run twice at once."
+        text = f"Q_CLUSTER has retry {retry} and timeout {timeout}, so two workers may run the same task at once."
         yield "warning", text, f'Set Q_CLUSTER["retry"] above the timeout, for example {timeout + 60}.'
     if timeout is None:
-        text = "Q_CLUSTER has no timeout: a task of your own that takes longer than its retry runs twice at once."
-        yield "warning", text, 'Set "timeout" in Q_CLUSTER, and "retry" above it. Agents are not bound by either.'
+        text = "Q_CLUSTER has no timeout, so two workers run a task at once that takes longer than its retry."
+        yield "warning", text, 'Set "timeout" in Q_CLUSTER, and a longer "retry". Neither limits agents.'
 
 
 def check_redis_passwords() -> Iterator[Said]:
@@ -162,8 +162,8 @@ def check_redis_passwords() -> Iterator[Said]:
             continue
         text = f"{server.setting} names a Redis on {server.host!r} without a password."
         hint = (
-            f'Use a URL such as "rediss://user:password@{server.host}:6379/0" and a user with few rights: whoever '
-            "writes to the broker and knows SECRET_KEY runs code in the workers (docs/howto/deployment.md#redis)."
+            f'Use a URL such as "rediss://user:password@{server.host}:6379/0" and a user with few rights. Whoever can '
+            "write to the broker and knows SECRET_KEY can run code in the workers (docs/howto/deployment.md#redis)."
         )
         yield "warning", text, hint
 
@@ -172,13 +172,13 @@ def check_redis_passwords() -> Iterator[Said]:
 
 
 def check_database() -> Iterator[Said]:
-    """Check that the database answers, is recent, has its tables, and knows the pools."""
+    """Check that the database answers, is recent enough, has all migrations, and knows the pools."""
     connection = connections[database()]
     try:
         connection.ensure_connection()
     except DatabaseError as error:
         text = f"The database {connection.alias!r} does not answer: {error}"
-        yield "error", text.strip(), f'Start it, or mend DATABASES["{connection.alias}"].'
+        yield "error", text.strip(), f'Start it, or correct DATABASES["{connection.alias}"].'
         return
     if connection.vendor == "postgresql":
         yield from check_postgresql(connection)
@@ -200,20 +200,20 @@ def check_database() -> Iterator[Said]:
 
 
 def check_writes() -> Iterator[Said]:
-    """Whether the database accepts a row: it may be read-only, full or locked while it can still be read."""
+    """Check that the database accepts writes. A database that is read-only, full or locked can still be read."""
     try:
         try_to_write()
     except Error as error:
-        text = f"The database {database()!r} takes no writes: {error}".strip()
+        text = f"The database {database()!r} does not accept writes: {error}".strip()
         yield (
             "error",
             text,
-            "Free what keeps it from writing: a full disk, a lock, a failover. Workers go on by themselves.",
+            "Remove the cause, such as a full disk, a lock or a failover. Workers then continue by themselves.",
         )
 
 
 def check_postgresql(connection: Any) -> Iterator[Said]:
-    """Check PostgreSQL's version, that cursors keep their session, and its clock."""
+    """Check PostgreSQL's version and clock, and that a pooler does not break cursors."""
     major = connection.pg_version // 10_000
     if major < OLDEST_POSTGRESQL:
         yield "error", f"PostgreSQL {major} is too old.", f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
@@ -222,16 +222,16 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
         theirs, session = cursor.fetchone()
-    # A pooler gives its clients numbers of its own.
+    # A pooler reports other process ids to its clients than PostgreSQL itself.
     info = connection.connection.info
     if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
-        text = "PostgreSQL is behind a pooler such as PgBouncer: in transaction mode a cursor loses its session."
+        text = "PostgreSQL is behind a pooler such as PgBouncer. In transaction mode a cursor would lose its session."
         hint = f"At the end of the settings:\n    DATABASES[{connection.alias!r}]['DISABLE_SERVER_SIDE_CURSORS'] = True"
         yield "error", text, hint
     apart = abs((instant(theirs) - instant(timezone.now())).total_seconds())
     if apart > CLOCK_SECONDS:
         text = f"The clocks of the database and of this host are {apart:.0f} s apart."
-        yield "warning", text, "Leases go by the database's clock, django-q2 by each host's: run NTP on both."
+        yield "warning", text, "Leases use the database's clock, django-q2 uses each host's clock. Run NTP on both."
 
 
 def check_sqlite(connection: Any) -> Iterator[Said]:
@@ -243,20 +243,20 @@ def check_sqlite(connection: Any) -> Iterator[Said]:
     if found < OLDEST_SQLITE:
         oldest = ".".join(map(str, OLDEST_SQLITE))
         yield "error", f"{name} is too old.", f"Use a Python with SQLite {oldest} or newer."
-    elif journal not in {"wal", "memory"}:  # a database in memory, as tests have it, takes no WAL
-        text = f"{name} keeps its journal as {journal!r}, so readers and writers wait for each other."
+    elif journal not in {"wal", "memory"}:  # an in-memory database, as in tests, has no WAL
+        text = f"{name} uses the journal mode {journal!r}, so readers and writers wait for each other."
         yield "warning", text, 'Put "PRAGMA journal_mode=WAL;" into the init_command of its OPTIONS.'
     else:
-        yield "ok", f"{name}, journal {journal}", ""
+        yield "ok", f"{name}, journal mode {journal}", ""
 
 
 def check_pool_rows() -> Iterator[Said]:
-    """Check that the limits of pools are the same in the database, where claims count, and in the settings."""
+    """Check that the pools have the same limits in the settings and in the database, from which claims read them."""
     rows = dict(Pool.objects.using(database()).values_list("name", "limit"))
     stale = sorted(name for name, pool in config().pools.items() if rows.get(name) != (pool.limit or Pool.NO_LIMIT))
     if stale:
-        text = f"The pools {', '.join(stale)} do not stand in the database as in the settings."
-        yield "warning", text, "They are brought in line when a worker starts, and by manage.py migrate."
+        text = f"The limits of the pools {', '.join(stale)} differ between the database and the settings."
+        yield "warning", text, "The database is updated when a worker starts, and by manage.py migrate."
 
 
 # ------------------------------------------------------------------------------------------------------------- queue
@@ -273,7 +273,7 @@ def check_brokers() -> Iterator[Said]:
             size = queue_size(cluster)
         except Exception as error:
             text = f"The broker of cluster {cluster!r} does not answer: {type(error).__name__}: {error}"
-            hint = "Start it, or mend Q_CLUSTER. Until then only the sweep and busy workers find what is due."
+            hint = "Start it, or correct Q_CLUSTER. Until then only the sweep and busy workers find due rows."
             yield "error", text, hint
         else:
             yield "ok", f"Cluster {cluster!r}: {size} tasks wait in the queue.", ""
@@ -283,16 +283,16 @@ def check_sweep() -> Iterator[Said]:
     """Check that the sweep is scheduled and runs."""
     facts = sweep_facts()
     if facts is None:
-        text = "The sweep is not scheduled: a thread whose worker died may wait until somebody looks at it."
+        text = "The sweep is not scheduled: a thread whose worker died may wait until somebody opens it."
         yield "error", text, "Run: manage.py migrate (or start a worker, which schedules it)."
     elif facts.is_switched_off:
         text = "The schedule of the sweep has used up its repeats: it never runs again."
         yield "error", text, 'Delete the schedule "durable_agents sweep" in the admin and run: manage.py migrate'
     elif not facts.cluster_is_right:
-        text = f"The sweep is scheduled on another cluster than that of agents, {cluster_of('agents')!r}."
+        text = f"The sweep is not scheduled on {cluster_of('agents')!r}, the cluster that serves agents."
         yield "warning", text, "Run: manage.py migrate"
     elif facts.is_late:
-        text = f"The sweep should have run {facts.late_by.total_seconds():.0f} s ago, and nobody runs it."
+        text = f"The sweep should have run {facts.late_by.total_seconds():.0f} s ago, but no cluster runs it."
         yield "warning", text, f"Run: {_start(cluster_of('agents'))}"
     else:
         yield "ok", "The sweep runs on schedule." if facts.has_run else "The sweep is scheduled.", ""
@@ -304,18 +304,26 @@ def _start(cluster: str) -> str:
 
 
 def check_channel_layer() -> Iterator[Said]:
-    """Check that the channel layer carries a message."""
+    """Check that the channel layer delivers a message."""
     if not layer_crosses_processes():
-        yield "ok", "The channel layer stays in its process: web processes ask the database for their browsers.", ""
+        yield (
+            "ok",
+            "The channel layer does not reach other processes: web processes poll the database instead.",
+            "",
+        )
         return
     try:
         async_to_sync(layer_round_trip)(ROUND_TRIP_SECONDS)
     except Exception as error:
-        text = f"The channel layer does not carry a message: {type(error).__name__}: {error}"
+        text = f"The channel layer does not deliver messages: {type(error).__name__}: {error}"
         # A TimeoutError has no text of its own.
-        yield "error", text.rstrip(": "), "Start its server, or mend CHANNEL_LAYERS. Browsers see news late without it."
+        yield (
+            "error",
+            text.rstrip(": "),
+            "Start its server, or correct CHANNEL_LAYERS. Browsers see changes late.",
+        )
     else:
-        yield "ok", "The channel layer carries messages.", ""
+        yield "ok", "The channel layer delivers messages.", ""
 
 
 # ----------------------------------------------------------------------------------------------------------- workers
@@ -323,14 +331,14 @@ def check_channel_layer() -> Iterator[Said]:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """The load of one pool, by its rows."""
+    """The load of one pool, counted from its rows."""
 
     held: int
     """Rows under a live lease."""
     waiting: int
-    """Rows that a worker with this code should have claimed long ago."""
+    """Overdue rows that workers with this code can run."""
     unknown: Sequence[str]
-    """Agents and tools that such rows want and that this code does not have."""
+    """The agents and tools of other overdue rows, which this code does not have."""
 
     @classmethod
     def of(cls, pool: str) -> Load:
@@ -349,7 +357,7 @@ class Load:
 
 
 PROBLEM_SECONDS = 60.0
-"""A worker repeats every ten seconds what keeps it from working."""
+"""A problem that a worker has not reported for so long is over. Workers report every ten seconds."""
 LEFT_SECONDS = 600.0
 TRIES = {
     "claims": "claim rows",
@@ -359,8 +367,8 @@ TRIES = {
 
 
 def _notices() -> list[Notice]:
-    """Return what living workers fail at: those of this machine by their files, all others by their rows."""
-    # What a worker fails at may be the database itself: then its row cannot be written or read.
+    """Return the problems of living workers, from the files of this machine and from the rows."""
+    # Workers also write files because the problem may be the database, which then has no row or cannot be read.
     found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
     with suppress(Error):
         for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
@@ -377,37 +385,37 @@ def _notices() -> list[Notice]:
 
 
 def check_stuck_workers() -> Iterator[Said]:
-    """Check for workers that are alive and cannot work, and for those that have left because of it."""
+    """Check for workers that are alive but cannot work, and for workers that have exited for this reason."""
     for notice in _notices():
         pid = notice.holder.split(":")[-2:-1]
         text = (
             f"A worker of cluster {notice.cluster!r} (process {''.join(pid)}) is alive and has not been able to "
             f"{TRIES.get(notice.kind, 'work')} for {notice.seconds:.0f} s: {notice.detail}"
         )
-        yield "error", text, "Remove the reason; a restart is not needed. Its log says more (action worker_stuck)."
+        yield "error", text, "Remove the cause; no restart is needed. The worker's log says more (action worker_stuck)."
     with suppress(Error):
         rows = WorkerProblem.objects.using(database()).filter(kind="threads").ended_within(LEFT_SECONDS)
         left = list(rows.values_list("cluster", "detail"))
         if left:
             cluster, detail = left[0]
-            text = f"{len(left)} workers (cluster {cluster!r}) have left: they could not start threads: {detail}"
+            text = f"{len(left)} workers (cluster {cluster!r}) have exited: they could not start threads: {detail}"
             yield (
                 "warning",
                 text,
-                "Raise the limits of memory and processes (ulimit -u, pids.max, MemoryMax) of workers.",
+                "Raise the workers' limits of memory and processes (ulimit -u, pids.max, MemoryMax).",
             )
 
 
 def check_workers() -> Iterator[Said]:
-    """Check that each cluster has workers, and that they keep up."""
+    """Check that each cluster has workers, and that they claim due rows in time."""
     yield from check_stuck_workers()
     stuck = {notice.cluster for notice in _notices()}
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
     seen = 0
-    # django-q2 counts clusters of any name, so the number says something only if there is no other name.
+    # django-q2 counts the clusters of all names together, so the number is useful only if there is one name.
     if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
-        with suppress(Exception):  # the broker's own finding says why
+        with suppress(Exception):  # check_brokers reports the error
             seen = clusters_seen()
     for cluster in _clusters():
         loads = {pool: Load.of(pool) for pool in config().pools_of(cluster)}
@@ -422,22 +430,22 @@ def check_workers() -> Iterator[Said]:
             held = sum(load.held for load in loads.values())
             yield "ok", f"Cluster {cluster!r} is alive; its workers hold {held} rows.", ""
         elif not any(level == "error" for level, _, _ in problems):
-            text = f"There is no sign of a worker of cluster {cluster!r}, which serves {', '.join(loads)}."
+            text = f"No worker of cluster {cluster!r}, which serves {', '.join(loads)}, seems to be running."
             yield "warning", text, f"Run: {_start(cluster)}"
 
 
 def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[Said]:
-    """Check whether the rows of a pool wait, and for what."""
+    """Check whether rows of a pool have been waiting for too long, and why."""
     limit = config().pool(pool).limit
     if load.unknown:
-        text = f"In pool {pool!r} rows wait for code that is not here: {', '.join(load.unknown)}."
-        yield "warning", text, "Deploy it, or leave them: after UNKNOWN_CODE_GRACE_SECONDS they are settled as failed."
+        text = f"In pool {pool!r} rows wait for agents or tools that are not in this code: {', '.join(load.unknown)}."
+        yield "warning", text, "Deploy them, or do nothing: after UNKNOWN_CODE_GRACE_SECONDS these rows fail."
     if load.waiting and limit is not None and load.held >= limit:
         text = f"The pool {pool!r} is full: {load.held} rows are held, {load.waiting} have waited for over a minute."
         yield "warning", text, f'Raise its limit in DURABLE_AGENTS["POOLS"] (now {limit}), and add workers.'
     elif load.waiting:
-        text = f"In pool {pool!r} {load.waiting} rows have been due for over a minute and nobody takes them."
-        hint = "Its workers are alive and cannot: see the reasons above." if stuck else f"Run: {_start(cluster)}"
+        text = f"In pool {pool!r} {load.waiting} rows have been due for over a minute, and no worker claims them."
+        hint = "The workers are alive but cannot work: see above." if stuck else f"Run: {_start(cluster)}"
         yield "error", text, hint
 
 
@@ -445,19 +453,19 @@ def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[
 
 
 def check_models() -> Iterator[Said]:
-    """Check by the environment alone whether the usual keys are set."""
+    """Check that the environment has the keys of well-known providers."""
 
     def missing_key(model: str) -> str:
         key = KEYS.get(model.partition("/")[0])
         return f"the environment has no {key}" if key is not None and not os.environ.get(key) else ""
 
-    yield from _for_each_model(missing_key, "Every model's key is there, as far as can be told (ask with --models).")
+    yield from _for_each_model(missing_key, "The environment has the keys of well-known providers (--models: all).")
 
 
 def check_models_by_litellm() -> Iterator[Said]:
-    """Check by litellm's data, without a call."""
+    """Check with litellm's own data that it knows the models and finds their keys. No model is called."""
     problem_with = importlib.import_module("durable_agents.llm.litellm.loading").problem_with
-    yield from _for_each_model(problem_with, "litellm knows every model, and every key is there.")
+    yield from _for_each_model(problem_with, "litellm knows every model and finds every key.")
 
 
 def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[Said]:
@@ -470,7 +478,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
         return
     if config().model_door != "litellm":
         yield from _doors(agents)
-    # A server that the agent names by itself may take any key, or none.
+    # An agent's own server may accept any key, or need none.
     with_own_key = {"api_key", "api_base", "base_url"}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)
@@ -485,7 +493,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
 
 
 def _doors(agents: Sequence[Agent]) -> Iterator[Said]:
-    """Say which agents the direct door serves, and why it does not serve the others."""
+    """Report which agents call their provider's API directly, and why the others need litellm."""
     direct: list[str] = []
     for agent in agents:
         for model in agent.models:
@@ -495,7 +503,7 @@ def _doors(agents: Sequence[Agent]) -> Iterator[Said]:
             elif config().model_door == "auto":
                 yield "ok", f"litellm calls model {model!r} of agent {agent.name!r}: {reason}.", ""
             else:
-                text = f"The direct model door does not call model {model!r} of agent {agent.name!r}: {reason}."
+                text = f"Model {model!r} of agent {agent.name!r} cannot be called without litellm: {reason}."
                 yield "error", text, 'Set DURABLE_AGENTS["MODEL_DOOR"] to "auto" or "litellm".'
     if direct:
-        yield "ok", f"The direct door calls the models of {', '.join(dict.fromkeys(direct))}.", ""
+        yield "ok", f"These agents call their models directly, without litellm: {', '.join(dict.fromkeys(direct))}.", ""

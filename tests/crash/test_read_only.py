@@ -78,7 +78,7 @@ def test_worker_that_cannot_claim_for_ten_seconds_says_so_to_the_doctor_and_the_
     connection.close()
     assert code == 2
     texts = " ".join(problem["text"] for problem in problems)
-    assert "takes no writes" in texts
+    assert "does not accept writes" in texts
     assert "is alive and has not been able to claim rows for" in texts
     assert REFUSED in texts
     assert "qcluster" not in " ".join(problem["hint"] for problem in problems)

@@ -94,8 +94,8 @@ def test_write_lock_held_by_others_the_doctor_fails_with_the_reason(worker_env):
     with write_lock():
         code, errors = doctor(worker_env)
     assert code == 2
-    assert any("takes no writes" in text and "database is locked" in text for text in errors)
-    assert not any("takes no writes" in text for text in doctor(worker_env)[1])
+    assert any("does not accept writes" in text and "database is locked" in text for text in errors)
+    assert not any("does not accept writes" in text for text in doctor(worker_env)[1])
     assert Thread.objects.count() == before
 
 
@@ -124,7 +124,7 @@ def test_disk_full_a_post_is_told_and_goes_through_when_there_is_room_again(work
 def test_disk_full_the_doctor_fails_with_the_reason(worker_env):
     code, errors = doctor(worker_env, "prlimit", "--fsize=40000:40000")
     assert code == 2
-    assert any("takes no writes" in text for text in errors), errors
+    assert any("does not accept writes" in text for text in errors), errors
 
 
 @contextmanager
@@ -242,7 +242,7 @@ def test_real_disk_full_everything_goes_on_when_there_is_room_again(
             assert_unavailable(answer)
             assert seconds < BUSY_SECONDS + SLACK_SECONDS
         assert code == 2
-        assert any("takes no writes" in text and "full" in text for text in errors), errors
+        assert any("does not accept writes" in text and "full" in text for text in errors), errors
         answer, _ = post(server, headers, "after")
         assert answer.status_code == 201, answer.text
         threads["after"] = Thread.objects.get(pk=answer.json()["id"])
@@ -253,5 +253,5 @@ def test_real_disk_full_everything_goes_on_when_there_is_room_again(
     for name, thread in threads.items():
         assert said(thread) == [("user", [name]), ("assistant", [words(80, name)])]
     assert Thread.objects.count() == len(threads)
-    assert not any("takes no writes" in text for text in doctor(disk_env)[1])
+    assert not any("does not accept writes" in text for text in doctor(disk_env)[1])
     prove(f"{refusals} errors of a full disk in the log of the workers; both answers are complete")

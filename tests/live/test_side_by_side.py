@@ -103,7 +103,7 @@ def test_a_doctor_beside_a_live_web_process_takes_no_messages_away(
             number += 1
         assert doctor.stdout is not None
         with doctor.stdout:
-            assert "The channel layer carries messages." in doctor.stdout.read()
+            assert "The channel layer delivers messages." in doctor.stdout.read()
     assert number > 10
 
 

@@ -101,7 +101,7 @@ def test_an_area_that_breaks_does_not_hide_the_others(monkeypatch):
     monkeypatch.setattr(diagnosis, "sweep_facts", broken)
     told = examine()
     assert told.code == 2
-    assert told.by_area["sweep"][0]["text"] == "could not be looked at: RuntimeError: unforeseen"
+    assert told.by_area["sweep"][0]["text"] == "The check failed: RuntimeError: unforeseen"
     assert told.by_area["models"][0]["level"] == "ok"
 
 
@@ -187,7 +187,7 @@ def test_a_journal_that_is_not_wal_is_told(tmp_path, child_env):
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has this host's clock")
 def test_clocks_that_are_apart_are_told(monkeypatch):
-    """Leases go by the database's."""
+    """Leases use the database's."""
     ahead = SimpleNamespace(now=lambda: timezone.now() + timedelta(minutes=5))
     monkeypatch.setattr(diagnosis, "timezone", ahead)
     assert "300 s apart" in problem("database").text
@@ -269,7 +269,7 @@ def test_a_sweep_that_is_switched_off_or_elsewhere_is_told():
     Schedule.objects.update(repeats=0)
     assert problem("sweep").level == "error"
     Schedule.objects.update(repeats=-1, cluster="elsewhere")
-    assert "another cluster" in problem("sweep").text
+    assert "is not scheduled on" in problem("sweep").text
 
 
 def test_a_channel_layer_that_is_not_there_is_an_error(settings):
@@ -277,7 +277,7 @@ def test_a_channel_layer_that_is_not_there_is_an_error(settings):
     layer = {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": [NOWHERE]}}
     settings.CHANNEL_LAYERS = {"default": layer}
     found = [item for item in examine().by_area["channel layer"] if item["level"] == "error"]
-    assert "does not carry a message" in found[0]["text"]
+    assert "does not deliver messages" in found[0]["text"]
 
 
 def test_no_sign_of_a_worker_is_told():
@@ -330,7 +330,7 @@ def test_rows_that_nobody_takes_are_an_error():
     late(120)
     found = problem("workers")
     assert (found.code, found.level) == (2, "error")
-    assert "nobody takes them" in found.text
+    assert "no worker claims them" in found.text
 
 
 def test_a_full_pool_is_told_apart(worker, settings):
@@ -382,7 +382,7 @@ def test_the_door_of_each_agent_is_told_with_the_reason(settings):
     settings.DURABLE_AGENTS = {"MODEL_DOOR": "auto"}
     with opened(name="odd", model="bedrock/x"):
         texts = [finding["text"] for finding in examine().by_area["models"]]
-    assert any(text.startswith("The direct door calls the models of ") and "tested" in text for text in texts)
+    assert any(text.startswith("These agents call their models directly") and "tested" in text for text in texts)
     reason = "provider 'bedrock' is not in the direct door's table."
     assert f"litellm calls model 'bedrock/x' of agent 'odd': {reason}" in texts
 
@@ -392,7 +392,7 @@ def test_an_agent_that_the_direct_door_cannot_serve_is_an_error(settings):
     with opened(name="odd", model="bedrock/x"):
         levels = {finding["text"]: finding["level"] for finding in examine().by_area["models"]}
     reason = "provider 'bedrock' is not in the direct door's table."
-    assert levels[f"The direct model door does not call model 'bedrock/x' of agent 'odd': {reason}"] == "error"
+    assert levels[f"Model 'bedrock/x' of agent 'odd' cannot be called without litellm: {reason}"] == "error"
 
 
 def test_a_project_without_agents_is_told(monkeypatch):
@@ -407,7 +407,7 @@ def test_rows_due_at_once_that_nobody_takes_are_an_error():
     Stream.objects.update(pending_since=Now() - timedelta(seconds=30))
     assert examine().status == "ok"
     Stream.objects.update(pending_since=Now() - timedelta(seconds=120))
-    assert "nobody takes them" in problem("workers").text
+    assert "no worker claims them" in problem("workers").text
 
 
 def test_a_broker_on_another_host_without_a_password_is_warned_of(settings):

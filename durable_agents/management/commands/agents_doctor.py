@@ -1,4 +1,4 @@
-"""``manage.py agents_doctor``: report what keeps agents from running here, and what to do about it."""
+"""``manage.py agents_doctor``: report problems that keep agents from running, with a hint for each."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ EXIT_CODES: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 
 
 class Command(BaseCommand):
-    """Looks at the package, settings, database, broker, sweep, channel layer, workers and models. It
-    stores one row and deletes it, to see that the database takes writes, and changes nothing else.
+    """Checks the package, settings, database, broker, sweep, channel layer, workers and models. To check that the
+    database accepts writes, the command stores one row and deletes it again. It changes nothing else.
 
-    As a probe: the exit code is 0 if nothing keeps agents from running, 2 for an error, and with ``--fail-level
-    warning`` 1 for warnings. It asks no model and imports litellm only with ``--models``.
+    The exit code is 2 if there is an error. It is 1 if there are only warnings and ``--fail-level warning`` is given.
+    Otherwise it is 0. The command calls no model, and imports litellm only with ``--models``.
     """
 
     help = "Check what agents need to run: database, broker, schedule, channel layer, workers, models."
-    requires_system_checks = ()  # it says itself what they find
+    requires_system_checks = ()  # the command reports their messages itself
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options of this command."""
@@ -33,11 +33,11 @@ class Command(BaseCommand):
             "--fail-level",
             choices=["error", "warning"],
             default="error",
-            help="From which level on the exit code is not 0: error (2, the default) or warning (1).",
+            help="The lowest level for which the exit code is not 0: error (2, the default) or warning (1).",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Examine, print, and exit with the code for the worst finding."""
+        """Run the checks, print the findings, and exit with the code for the worst finding."""
         findings = examine(models=options["models"])
         status = max((finding.level for finding in findings), key=EXIT_CODES.__getitem__)
         if options["json"]:

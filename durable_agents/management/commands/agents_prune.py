@@ -1,4 +1,4 @@
-"""``manage.py agents_prune``: delete threads that have not changed for long (retention)."""
+"""``manage.py agents_prune``: delete threads that have not changed for a given number of days (retention)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ BATCH = 200
 
 
 class Command(BaseCommand):
-    """Deletes threads at rest that have not changed for so many days, with all that belongs to them, and files that
-    were uploaded more than a day ago and not sent.
+    """Deletes threads at rest that have not changed for the given number of days, and everything that belongs to them.
+    It also deletes files that were uploaded more than a day ago but not sent in a message.
 
-    Running threads stay, however old. The cost of their model calls stays as well unless ``USAGE_ON_DELETE`` is "drop".
-    Deltas and answers to commands that are no longer needed are deleted too, and equally old entries of the audit log
-    whose threads are deleted. May be interrupted and run again.
+    Running threads are kept, however old they are. The usage of a deleted thread's model calls is kept unless
+    ``USAGE_ON_DELETE`` is "drop". The command also deletes deltas and stored answers to commands that are no longer
+    needed, and audit entries of this age whose thread was deleted. It may be interrupted and run again.
     """
 
-    help = "Delete threads at rest that have not changed for so many days, and what nobody needs any more."
+    help = "Delete threads at rest that have not changed for some days, and data that is no longer needed."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options of this command."""
@@ -34,13 +34,13 @@ class Command(BaseCommand):
         parser.add_argument(
             "--leftover-files",
             action="store_true",
-            help="Delete files too that have been in the storage for a day without a row: whoever stored them died. "
-            "Only where no other project or database keeps attachments in the same place.",
+            help="Also delete files that have been in the storage for a day without a row, because their process died. "
+            "Do not use this if another project or database keeps attachments in the same place.",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Only say how many threads would go.")
+        parser.add_argument("--dry-run", action="store_true", help="Only print how many threads would be deleted.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Delete in batches, one short transaction a thread, and print what was deleted."""
+        """Delete threads in batches, with a short transaction for each thread, and print what was deleted."""
         days = options["older_than"]
         threads = Thread.objects.using(lifecycle.database()).idle(days)
         others = [Delta.objects.using(lifecycle.database()), StoredCommand.objects.using(lifecycle.database())]
@@ -52,7 +52,7 @@ class Command(BaseCommand):
         for thread_id in _ids(threads):
             try:
                 deleted += lifecycle.delete_if_idle(thread_id, days=days)
-            except (ProtectedError, RestrictedError):  # by foreign keys of the project's own models
+            except (ProtectedError, RestrictedError):  # foreign keys of the project's own models
                 protected += 1
         lifecycle.prune()
         lifecycle.prune_audit(days)
@@ -64,11 +64,11 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # Runs that go on meanwhile add rows, maybe more than were deleted.
+        # Other runs may have added more rows in the meantime than were deleted.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
-            text = f"{protected} threads were kept: rows of yours refer to them and protect them."
+            text = f"{protected} threads were kept, because rows of your models refer to them and protect them."
             self.stdout.write(self.style.WARNING(text))
 
 
@@ -84,9 +84,9 @@ def _days(text: str) -> float:
 
 
 def _ids(threads: ThreadQuerySet) -> Iterator[UUID]:
-    """Yield the ids of threads, the lowest id first, a batch at a time."""
-    # Not ``iterator()``: its cursor would stay open during all deletions, on SQLite with a read transaction, and a
-    # pooler in front of PostgreSQL loses it.
+    """Yield the ids of threads in ascending order, read in batches."""
+    # The cursor of ``iterator()`` would stay open during all deletions. On SQLite it would keep a read transaction
+    # open, and behind a pooler PostgreSQL would lose it.
     rows = threads.order_by("pk").values_list("pk", flat=True)
     batch = list(rows[:BATCH])
     while batch:

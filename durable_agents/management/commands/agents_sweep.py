@@ -1,4 +1,4 @@
-"""``manage.py agents_sweep``: run now the sweep that the workers' schedule runs."""
+"""``manage.py agents_sweep``: run the sweep now, which the workers otherwise run on a schedule."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from durable_agents import engine
 
 
 class Command(BaseCommand):
-    """Gives back what dead workers held and notifies workers of due rows. Running it at any time, or twice, does no
-    harm.
+    """Releases the rows that dead workers held, and notifies workers of due rows. It is safe to run the command at any
+    time, and more than once.
     """
 
-    help = "Reap what dead workers held, and ring the workers for what is due."
+    help = "Reap the rows that dead workers held, and notify workers of due rows."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Sweep once."""
+        """Run the sweep once."""
         engine.sweep()
         if options["verbosity"] > 0:
             self.stdout.write(self.style.SUCCESS("Swept."))
