@@ -1,7 +1,7 @@
 """Notify workers and clients that rows have changed.
 
-Every notification is a hint. One that cannot be sent is logged and never raised: the rows are due all the same, and
-the next claim or the sweep finds them.
+Every notification is only a hint. A failure to send one is logged and never raised, because the next claim or the
+sweep finds the due rows anyway.
 """
 
 from durable_agents.notifications.client_sender import flush_notifications

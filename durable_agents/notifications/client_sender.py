@@ -1,7 +1,7 @@
-"""Send hints to browsers on a thread of its own, so that no request and no worker waits for the channel layer.
+"""Send hints to browsers in a separate thread, so that neither requests nor workers wait for the channel layer.
 
-One sender per process. It holds a bounded number of hints and a handful of connections, whatever there is to send. A
-hint that cannot be sent is dropped: browsers look at the rows every few seconds without one.
+Each process has one sender, with a limited number of queued hints and connections. A hint that cannot be sent is
+dropped, because web processes also poll the rows every few seconds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from durable_agents.logs import Repeated
 Message = dict[str, Any]
 
 LANES = 4
-"""Number of queues and connections. Hints of one group keep their order; different groups may be sent concurrently."""
+"""The number of queues and connections. Hints to the same group are sent in order, hints to different groups may be
+sent concurrently.
+"""
 LANE_SIZE = 250
 SEND_SECONDS = 1.0
 """How long the channel layer may take for one hint."""
 STALE_SECONDS = 5.0
-"""Older hints are dropped: by then the rows were polled anyway."""
+"""Hints that are older are dropped, because the rows have been polled by then."""
 EXIT_SECONDS = 1.0
-"""How long a process that ends waits for its last hints."""
+"""How long a process waits at its end until the last hints are sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,9 @@ class Hint:
     made_at: float = field(default_factory=time.monotonic)
 
     async def send(self) -> None:
-        """Send it over the project's channel layer, if there is one. Raises TimeoutError, and what the layer raises."""
+        """Send the hint over the project's channel layer, if there is one. Raises TimeoutError, or an error of the
+        layer.
+        """
         from channels.layers import get_channel_layer  # noqa: PLC0415 - workers may do without
 
         layer = get_channel_layer()
@@ -72,12 +76,12 @@ class Lane:
         return self.hints.popleft()
 
     async def send_all(self, trouble: Repeated) -> None:
-        """Send the hints as they come, in an endless loop. What fails is reported as trouble, and dropped."""
+        """Send the hints as they are added, in an endless loop. A hint that fails is reported and dropped."""
         while True:
             hint = await self.next()
             try:
                 await hint.send()
-            except (Exception, asyncio.CancelledError) as error:  # this task is never cancelled: a layer's own
+            except (Exception, asyncio.CancelledError) as error:  # raised by the layer: nobody cancels this task
                 trouble.note(error)
             else:
                 trouble.tell()
@@ -90,18 +94,20 @@ class ClientSender:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: a forked child has neither its parent's thread nor its connections."""
+        """Reset the sender, in a forked child too: the child has neither its parent's thread nor its connections."""
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in range(LANES)]
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._dropped = Repeated("browsers were not told", action="ring_browsers")
+        self._dropped = Repeated("browsers were not notified", action="ring_browsers")
 
     def put(self, group: str, message: Message) -> None:
-        """Send a message soon, from any thread, without waiting. Where there is no room the oldest hint is dropped."""
+        """Queue a message to be sent soon. This method can be called from any thread and never waits. If the queue is
+        full, its oldest hint is dropped.
+        """
         lane = self._lanes[hash(group) % LANES]
         with self._lock:
             if self._loop is None:
-                # Not at import: Python threads do not survive a fork, and a qcluster forks its workers after imports.
+                # Do not start the thread at import: threads do not survive a fork, and qcluster forks after imports.
                 self._loop = asyncio.new_event_loop()
                 run = threading.Thread(target=self._run, args=(self._loop,), name="durable_agents hints", daemon=True)
                 run.start()
@@ -115,15 +121,15 @@ class ClientSender:
         loop.call_soon_threadsafe(lane.wake)
 
     def settle(self, seconds: float) -> None:
-        """Wait until everything is sent or dropped, at most for this long."""
+        """Wait until all hints are sent or dropped, for at most this many seconds."""
         deadline = time.monotonic() + seconds
         while any(lane.hints or lane.is_sending for lane in self._lanes) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        # A task for each lane, not for each hint: a hundred answers at once would need more connections than redis-py's
-        # pool has.
+        # There is a task for each lane and not for each hint, because hints of a hundred concurrent answers would need
+        # more connections than redis-py's pool has.
         loop.run_until_complete(asyncio.wait([loop.create_task(lane.send_all(self._dropped)) for lane in self._lanes]))
 
 
@@ -136,7 +142,7 @@ def sender() -> ClientSender:
 
 
 def flush_notifications(seconds: float) -> None:
-    """Wait until this process has sent or dropped all its hints, at most for this long."""
+    """Wait until this process has sent or dropped all its hints, for at most this many seconds."""
     _sender.settle(seconds)
 
 

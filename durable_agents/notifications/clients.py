@@ -19,32 +19,32 @@ _publisher: Callable[[str, Message], None] | None = None
 
 
 def group_of(thread_id: UUID) -> str:
-    """Return the name of the channel-layer group of a thread; made from the primary key, never from client text."""
+    """Return the name of a thread's channel-layer group. It is made from the primary key, never from client text."""
     return f"durable_agents.{thread_id.hex}"
 
 
 def layer_crosses_processes() -> bool:
-    """Whether the project's channel layer carries messages from workers to web processes."""
-    from channels.layers import InMemoryChannelLayer, get_channel_layer  # noqa: PLC0415 - workers may do without
+    """Return whether the project's channel layer carries messages from workers to web processes."""
+    from channels.layers import InMemoryChannelLayer, get_channel_layer  # noqa: PLC0415 - not every worker needs it
 
     layer = get_channel_layer()
     return layer is not None and not isinstance(layer, InMemoryChannelLayer)
 
 
 def notify_clients(thread_id: UUID, *, using: str) -> None:
-    """Notify, after commit, the browsers that follow the thread to look past their cursor."""
+    """After the commit, notify the browsers that follow the thread that there is something after their cursor."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
     transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 
 
 def publish(thread_id: UUID, message: Message) -> None:
-    """Send a message to the browsers that follow the thread, soon. Never raises and never waits."""
+    """Queue a message to the browsers that follow the thread. This function never raises and never waits."""
     if not layer_crosses_processes():
-        return  # the poller of each web process sees the rows
+        return  # each web process polls the rows instead
     try:
         (_publisher or sender().put)(group_of(thread_id), message)
     except Exception:
-        log(logging.WARNING, "browsers were not told", action="ring_browsers", thread=thread_id)
+        log(logging.WARNING, "browsers were not notified", action="ring_browsers", thread=thread_id)
 
 
 def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
@@ -56,9 +56,9 @@ def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
 def layer_to_receive_from() -> Any:
     """Return a channel layer for one receiver.
 
-    A layer of ``channels_redis`` has one lock for all its readers, and a buffer whose size they share, so the receiver
-    gets a layer object of its own, separate from that of the project's consumers. Other layers may keep their messages
-    in the object: for those, the receiver shares the project's.
+    All readers of a ``channels_redis`` layer object share one lock and one limited buffer. So the receiver gets its own
+    layer object, separate from that of the project's consumers. Other layers may keep their messages in the object, so
+    the receiver uses the project's layer object.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415
@@ -68,10 +68,13 @@ def layer_to_receive_from() -> Any:
 
 
 async def close_layer(layer: Any) -> None:
-    """Close the connections of a layer that ``layer_to_receive_from`` made. Takes a second at most; never raises."""
+    """Close the connections of a layer that ``layer_to_receive_from`` made. This function takes at most a second and
+    never raises.
+    """
     if not _is_of_channels_redis(layer):
         return
-    # ``flush`` of the layer with queues in Redis would delete everybody's messages; that of the other only disconnects.
+    # In the layer that stores queues in Redis, ``flush`` would delete all messages. In the pub/sub layer, which has no
+    # ``close_pools``, it only disconnects.
     close = layer.close_pools if hasattr(type(layer), "close_pools") else layer.flush
     try:
         async with asyncio.timeout(CLOSE_SECONDS):

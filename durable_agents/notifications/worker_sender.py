@@ -1,7 +1,7 @@
-"""Notify clusters, on a thread of its own, over a broker that is reached through a socket.
+"""Notify clusters in a separate thread, over a broker that is reached through a socket.
 
-A broker that hangs must delay neither a request nor a worker. What the broker has not yet accepted is remembered as the
-names of the clusters that are still to be notified, nothing more.
+A broker that hangs must delay neither requests nor workers. Until the broker accepts the notifications, only the names
+of the clusters to notify are stored.
 """
 
 from __future__ import annotations
@@ -16,37 +16,39 @@ from django.db import connections
 from durable_agents.logs import Repeated
 
 PATIENCE_SECONDS = 1.0
-"""How long a caller waits for the broker, once: not at all while the broker is known to fail."""
+"""How long a caller waits for the broker. While the broker is known to fail, callers do not wait."""
 PAUSE_SECONDS = 0.5
 """Delay between two attempts."""
 KEEP_SECONDS = 60.0
-"""How long notifications are kept; after that the sweep has found what is due."""
+"""How long notifications are kept. By then the sweep has notified the workers of due rows."""
 
 
 class WorkerSender:
-    """A daemon thread, started with the first notification; one for each process."""
+    """The daemon thread that notifies clusters. Each process has one, which starts with the first notification."""
 
     def __init__(self, enqueue: Callable[[str], None]) -> None:
         self._enqueue = enqueue
-        self._trouble = Repeated("workers were not told: the broker does not answer", action="ring_workers")
+        self._trouble = Repeated("workers were not notified: the broker does not answer", action="ring_workers")
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: a forked child does not have its parent's thread, and tells nobody for its parent."""
+        """Reset the sender, in a forked child too: the child does not have its parent's thread, and must not send its
+        parent's notifications.
+        """
         self._news = threading.Condition()
         self._asked: defaultdict[str, int] = defaultdict(int)
-        """How often each cluster was to be notified; a task that is already on its way may be too early for the
-        next.
+        """How often ``tell`` was called for each cluster. A task that is being sent may be too early for a call that
+        comes meanwhile.
         """
         self._told: defaultdict[str, int] = defaultdict(int)
         self._since: dict[str, float] = {}
-        """The clusters that are still to be notified, each with the time of the first request."""
+        """The clusters that still have to be notified, each with the time of the first call that waits."""
         self._fails = False
         self._thread: threading.Thread | None = None
 
     def tell(self, cluster: str) -> bool:
-        """Put a task into the cluster's queue, now or as soon as the broker accepts it. Return whether the broker has
-        accepted it already.
+        """Put a task into the cluster's queue, at once or as soon as the broker accepts it. Return whether the broker
+        has already accepted it.
         """
         with self._news:
             self._asked[cluster] += 1
@@ -79,7 +81,7 @@ class WorkerSender:
             with self._news:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
-                # Asked again while the task was on its way: its worker may have looked before the new rows came.
+                # If ``tell`` was called while the task was being sent, its worker may miss the latest rows.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

@@ -1,4 +1,4 @@
-"""Notify workers with django-q2 tasks that say "there may be work" and name a cluster, nothing else."""
+"""Notify workers that there may be work, with django-q2 tasks that contain only the name of a cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _answered_here: dict[str, Callable[[], None]] = {}
 
 
 def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) -> None:
-    """Wake a worker of ``cluster`` that is in ``work`` within its own process, without the queue."""
+    """Notify ``cluster`` by calling ``wake`` in this process from now on, and not over the queue. None ends that."""
     if wake is None:
         _answered_here.pop(cluster, None)
     else:
@@ -33,9 +33,9 @@ def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) ->
 
 
 def notify_workers(pools: Iterable[str], *, using: str) -> None:
-    """Notify, after commit, the clusters that serve these pools that there may be work."""
+    """After the commit, notify the clusters that serve these pools that there may be work."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
-        # Not a partial: Django names a robust callback that failed in its log, and a partial has no name.
+        # This is not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
         def notify(cluster: str = cluster) -> None:
             _notify(cluster)
 
@@ -51,13 +51,14 @@ def _notify(cluster: str) -> None:
 
 
 def notify_cluster(cluster: str) -> bool:
-    """Put a notification into the cluster's queue. Returns whether one is in it; never raises.
+    """Put a notification into the cluster's queue. Return whether the queue contains one. This function never raises.
 
-    A broker that is reached through a socket may take a second, once; while it fails, the notification comes later.
+    For a broker that is reached through a socket, the call may take a second. If the broker fails, the notification is
+    sent later, and further calls do not wait until the broker has recovered.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 
-    # With django-q2's own broker on the ORM the queue is a table; all others are reached through a socket.
+    # The queue of django-q2's ORM broker is a table. All other brokers are reached through a socket.
     is_table = bool(Conf.ORM) and not (Conf.BROKER_CLASS or Conf.IRON_MQ or isinstance(Conf.SQS, dict))
     if not is_table:
         return _worker_sender.tell(cluster)
@@ -65,7 +66,7 @@ def notify_cluster(cluster: str) -> bool:
         _enqueue(cluster)
     except Exception as error:
         discard_after(error)
-        message = "workers were not told: the broker does not answer"
+        message = "workers were not notified: the broker does not answer"
         log(logging.WARNING, message, action="ring_workers", cluster=cluster, problem=type(error).__name__)
         return False
     return True
@@ -76,7 +77,7 @@ def _enqueue(cluster: str) -> None:
 
     options: dict[str, Any] = {"cluster": cluster, "save": False, "ack_failure": True, "timeout": -1, "sync": False}
     broker = _broker(cluster, os.getpid())
-    # The receiver of a notification that has not been taken yet will find everything.
+    # If the last notification is still in the queue, its receiver will find the new rows as well.
     if not (isinstance(broker, _TableBroker) and broker.is_still_queued()):
         async_task(WORK, cluster, q_options=options | {"broker": broker})
 
@@ -89,7 +90,7 @@ os.register_at_fork(after_in_child=_worker_sender.reset)
 
 @cache
 def _broker(cluster: str, pid: int) -> Any:
-    """Return one broker per process and cluster, which times out after a second where it uses a socket."""
+    """Return the broker for a process and a cluster. If it uses a socket, its timeouts are one second."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
     from django_q.brokers.orm import ORM  # noqa: PLC0415
 
@@ -107,12 +108,14 @@ def _broker(cluster: str, pid: int) -> Any:
 
 
 class _TableBroker:
-    """Puts tasks into django-q2's table on the current connection; django-q2's own broker closes that one each time."""
+    """Puts tasks into django-q2's table over the current connection. django-q2's own broker would close the connection
+    on every call.
+    """
 
     def __init__(self, list_key: str) -> None:
         self.list_key = list_key
         self.last: int | None = None
-        # A worker's clock may be behind this one, and it takes no task whose lock time is still to come.
+        # A worker takes no task whose lock time is in the future, and the worker's clock may be behind this one.
         self.lock = timezone.now() - CLOCKS_APART
 
     @property
@@ -123,11 +126,11 @@ class _TableBroker:
         return OrmQ.objects.using(Conf.ORM)
 
     def enqueue(self, payload: str) -> int:
-        """Store a task, due now; returns its key."""
+        """Store a task that is due at once. Return the primary key of its row."""
         row = self._rows.create(key=self.list_key, payload=payload, lock=self.lock)
         self.last = row.pk
         return int(row.pk)
 
     def is_still_queued(self) -> bool:
-        """Whether the last notification of this process has not been taken yet."""
+        """Return whether the last notification of this process is still in the queue."""
         return self.last is not None and self._rows.filter(pk=self.last, lock=self.lock).exists()

@@ -1,4 +1,4 @@
-"""What django-q2 does not do for us: locks that die with their holder, the schedule of the sweep, inspection."""
+"""Extends django-q2: locks that are freed when their process dies, the schedule of the sweep, and inspection."""
 
 from durable_agents.task_queue.qcluster_hooks import cluster_is_stopping, harden
 from durable_agents.task_queue.schedule import schedule_sweep

@@ -1,4 +1,4 @@
-"""Inspect django-q2 and the channel layer from outside, for the doctor, without changing anything."""
+"""Inspect django-q2 and the channel layer for ``agents_doctor``, without changing anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from durable_agents.notifications.workers import SOCKET_TIMEOUT_SECONDS
 from durable_agents.task_queue.schedule import SCHEDULE, SWEEP
 
 LATE_SECONDS = 180.0
-"""The sweep runs every minute, and django-q2 looks at its schedules about every thirty seconds."""
+"""A sweep that is overdue for longer is late. It is scheduled every minute, and django-q2 checks its schedules about
+every thirty seconds.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +26,26 @@ class SweepFacts:
 
     has_run: bool
     late_by: timedelta
-    """How long ago it should have run; zero if it is not due yet."""
+    """How long ago the sweep should have run; zero if it is not due yet."""
     cluster_is_right: bool
     is_switched_off: bool
 
     @property
     def is_late(self) -> bool:
-        """Whether no cluster runs it."""
+        """Whether the sweep is so late that no cluster seems to run it."""
         return self.late_by > timedelta(seconds=LATE_SECONDS)
 
 
 def queue_size(cluster: str) -> int:
-    """Return the number of waiting tasks in the queue of a cluster. Raises what the broker's library raises."""
+    """Return the number of waiting tasks in the queue of a cluster. Errors of the broker's library are raised."""
     broker = _broker(cluster)
     broker.ping()
     return int(broker.queue_size())
 
 
 def clusters_seen() -> int:
-    """Return the number of clusters that django-q2 reports as running. Zero may also mean that its cache is local to a
-    process.
+    """Return the number of clusters that django-q2 reports as running. It reports them through the cache, so the number
+    is also zero if processes do not share a cache.
     """
     from django_q.status import Stat  # noqa: PLC0415 - django-q2 reads its settings at import
 
@@ -67,7 +69,9 @@ def sweep_facts(now: datetime | None = None) -> SweepFacts | None:
 
 
 async def layer_round_trip(seconds: float) -> None:
-    """Send a message through the channel layer and wait for it. Raises TimeoutError, or what the layer raises."""
+    """Send a message through the channel layer and wait until it arrives. Raises TimeoutError, or an error of the
+    layer.
+    """
     layer = layer_to_receive_from()
     sent = {"type": "durable_agents.doctor"}
     try:
@@ -80,7 +84,7 @@ async def layer_round_trip(seconds: float) -> None:
 
 
 def _broker(cluster: str) -> Any:
-    """Return the cluster's broker as django-q2 makes it, with short timeouts where it uses a socket."""
+    """Return django-q2's broker for a cluster. If it uses a socket, its timeouts are short."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
 
     broker: Any = get_broker(cluster)

@@ -1,9 +1,9 @@
-"""Make a qcluster process safe: a killed worker cannot block the others, and workers see a drain.
+"""Make a qcluster process safe: a killed worker cannot block the others, and workers see that the cluster stops.
 
-django-q2 shares semaphores between its processes. One that is killed while it holds a semaphore holds it for ever:
-an idle worker sits inside the task queue's read lock, so its death can stop the whole cluster; a sentinel killed
-while it waits for the stop event keeps the main process from ever setting it. Here those locks become kernel locks on
-a file, which end with their holder, and the events a byte of shared memory.
+django-q2 shares semaphores between its processes. If a process is killed while it holds a semaphore, the semaphore is
+never released. An idle worker holds the read lock of the task queue, so its death can stop the whole cluster. If a
+sentinel is killed while it waits for the stop event, the main process can never set the event. This module replaces the
+locks by kernel locks on a file, which are released when their process dies, and the events by a byte of shared memory.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ os.register_at_fork(after_in_child=_reset_locks)
 
 
 class KernelLock:
-    """A lock between processes, and between threads of one, that the kernel frees when its holder dies.
+    """A lock between processes, and between the threads of one process. The kernel releases it when its process dies.
 
-    Takes the place of ``multiprocessing.Lock`` in queues and shared values; made before the processes fork.
+    It replaces ``multiprocessing.Lock`` in queues and shared values. Create it before the processes fork.
     """
 
     def __init__(self) -> None:
@@ -52,17 +52,19 @@ class KernelLock:
         os.close(self._descriptor)
 
     def reset(self) -> None:
-        """Reset the lock in a forked child, which owns none of its parent's POSIX locks: its thread lock begins free as
-        well.
+        """Reset the lock in a forked child. A child inherits no POSIX lock from its parent, so its thread lock must be
+        free too.
         """
         self._threads = threading.RLock()
         self._depth = 0
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
-        """Take the lock; the signature is ``multiprocessing.Lock``'s. A timeout is only honoured between threads."""
+        """Acquire the lock. The signature is that of ``multiprocessing.Lock``, but while another process holds the
+        lock, a call with a timeout returns False at once: the timeout only applies between threads.
+        """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
-        # POSIX locks belong to the process: its threads exclude each other by the lock above.
+        # A POSIX lock belongs to the whole process, so the lock above excludes its threads from each other.
         if self._depth == 0:
             waits = block and timeout is None
             try:
@@ -89,9 +91,9 @@ class KernelLock:
 
 
 class SharedFlag:
-    """An event between processes that forked from one: set once, seen by all; no process waits for another.
+    """An event that is shared by processes forked from the one that created it. Once set, it stays set.
 
-    Takes the place of ``multiprocessing.Event``, whose ``set`` waits for ever for a waiter that was killed.
+    It replaces ``multiprocessing.Event``, whose ``set`` waits for ever for a waiting process that was killed.
     """
 
     LOOK_SECONDS = 0.05
@@ -99,29 +101,29 @@ class SharedFlag:
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)
         self.parent: int | None = None
-        """In a waiting process: the process whose death counts as the event too."""
+        """The pid of the process's parent. When the parent dies, ``wait`` sets the flag."""
 
     def set(self) -> None:
-        """Raise the flag."""
+        """Set the flag."""
         self._byte[0] = 1
 
     def is_set(self) -> bool:
-        """Whether the flag was raised."""
+        """Return whether the flag is set."""
         return bool(self._byte[0])
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the flag is raised, at most ``timeout`` seconds; return whether it is."""
+        """Wait until the flag is set, for at most ``timeout`` seconds. Return whether it is set."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_set() and (deadline is None or time.monotonic() < deadline):
             if self.parent and os.getppid() != self.parent:
-                self.set()  # the main process was killed: no stop will ever come
+                self.set()  # the main process was killed, so nobody else will set the flag
             time.sleep(self.LOOK_SECONDS)
         return self.is_set()
 
 
 def harden(prepare: Callable[[], None]) -> None:
-    """Install, in the process of ``manage.py qcluster``, kernel locks in its queues and timers, and a stop event that
-    workers can see. ``prepare`` runs once in the sentinel before its workers fork.
+    """Patch django-q2 in the process of ``manage.py qcluster``. Its queues and timers get kernel locks, and its workers
+    can see the stop event. ``prepare`` runs once in the sentinel, before the workers fork.
     """
     import django_q.cluster as django_q_cluster  # noqa: PLC0415 - only a qcluster process needs it
 
@@ -137,7 +139,7 @@ def harden(prepare: Callable[[], None]) -> None:
             super().__init__(*args, **kwargs)
             self._rlock, self._wlock = KernelLock(), KernelLock()
             self.size.count = original_value("i", 0, lock=KernelLock())
-            self._reset()  # makes the queue's methods see the locks
+            self._reset()  # makes the queue's methods use the new locks
 
     class SeenSentinel(original_sentinel):  # type: ignore[misc,valid-type]
         def __init__(self, stop_event: SharedFlag, *args: object, **kwargs: object) -> None:
@@ -145,7 +147,7 @@ def harden(prepare: Callable[[], None]) -> None:
             _stop_events.append(stop_event)
 
             def leave(*_: object) -> None:
-                stop_event.set()  # so that the main process knows that nothing failed
+                stop_event.set()  # tells the main process that this is no failure
                 os._exit(0)
 
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -156,9 +158,9 @@ def harden(prepare: Callable[[], None]) -> None:
             super().__init__(stop_event, *args, **kwargs)
 
         def spawn_process(self, target: object, *args: object) -> object:
-            """See Sentinel; the child inherits no connection."""
-            # Between two forks the sentinel looks at the schedules, and a child cannot use a pool that it inherits: it
-            # shares the sockets, and waits for threads that a fork does not copy.
+            """See Sentinel. The child inherits no connection."""
+            # The sentinel opens connections when it checks the schedules between two forks. A child cannot use an
+            # inherited pool: it would share the parent's sockets and wait for threads that a fork does not copy.
             close_pools()
             return super().spawn_process(target, *args)
 
@@ -167,7 +169,7 @@ def harden(prepare: Callable[[], None]) -> None:
 
     def hard_scheduler(*args: object, **kwargs: object) -> None:
         original_scheduler(*args, **kwargs)
-        discard()  # it logs every error: a connection that is read-only since a failover would stay for ever
+        discard()  # the scheduler swallows errors, so a connection broken by a failover would be kept
 
     django_q_cluster.scheduler = hard_scheduler
     django_q_cluster.Queue = HardQueue
@@ -177,5 +179,5 @@ def harden(prepare: Callable[[], None]) -> None:
 
 
 def cluster_is_stopping() -> bool:
-    """Whether the cluster that this worker belongs to is stopping."""
+    """Return whether the cluster of this worker is stopping."""
     return any(event.is_set() for event in _stop_events)

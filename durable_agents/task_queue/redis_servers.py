@@ -1,4 +1,4 @@
-"""List the Redis servers that the settings name for the broker and the channel layers; opens no connection."""
+"""List the Redis servers in the settings of the broker, the channel layers and caches. No connection is opened."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from urllib.parse import parse_qs, urlsplit
 from durable_agents.conf import caches, channel_layers, q_cluster
 
 OTHER_BROKERS = frozenset({"orm", "sqs", "iron_mq", "mongo", "disque_nodes", "broker_class"})
-"""Keys of ``Q_CLUSTER`` that choose another broker than Redis."""
+"""Keys of ``Q_CLUSTER`` that select another broker than Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisServer:
-    """A Redis server as a setting names it."""
+    """A Redis server as configured by a setting."""
 
     setting: str
-    """Where it is named, such as ``Q_CLUSTER["redis"]``."""
+    """The setting, such as ``Q_CLUSTER["redis"]``."""
     host: str
-    """Empty for a socket file."""
+    """The host name or address; empty for a socket file."""
     has_password: bool
     socket_timeout: float | None
-    """How many seconds redis-py waits for an answer, by the setting or by its own default; None means no limit."""
+    """How many seconds redis-py waits for an answer, by the setting or by redis-py's default. None means no limit."""
 
     @property
     def is_on_this_host(self) -> bool:
-        """Whether the server can only be reached from this machine, judging by its name."""
+        """Whether the host name or address shows that only this machine can reach the server."""
         if self.host in {"", "localhost"}:
             return True
         try:
@@ -44,7 +44,7 @@ def redis_servers() -> Iterator[RedisServer]:
     cluster = q_cluster()
     if not any(cluster.get(key) for key in OTHER_BROKERS):
         if alias := cluster.get("django_redis"):
-            yield from _servers_of(alias)  # whatever its backend is called, django-q2 takes it for django-redis
+            yield from _servers_of(alias)  # django-q2 treats any backend as django-redis
         else:
             yield from _servers('Q_CLUSTER["redis"]', cluster.get("redis") or {})
     for alias, layer in channel_layers().items():
@@ -55,7 +55,7 @@ def redis_servers() -> Iterator[RedisServer]:
 
 
 def cache_servers(alias: str) -> Iterator[RedisServer]:
-    """Yield the servers of a cache, where it is on Redis."""
+    """Yield the servers of a cache if its backend is Redis."""
     if "redis" in str(caches().get(alias, {}).get("BACKEND", "redis")).lower():
         yield from _servers_of(alias)
 
@@ -63,7 +63,7 @@ def cache_servers(alias: str) -> Iterator[RedisServer]:
 def _servers_of(alias: str) -> Iterator[RedisServer]:
     cache = caches().get(alias, {})
     locations = cache.get("LOCATION", "")
-    # Django's cache has redis-py's names for its options, django-redis the same in capitals.
+    # Django's cache names its options as redis-py does. django-redis uses the same names in capital letters.
     options = {name.lower(): value for name, value in cache.get("OPTIONS", {}).items()}
     known = {name: options[name] for name in ("password", "socket_timeout") if name in options}
     for location in [locations] if isinstance(locations, str) else locations:
@@ -74,7 +74,7 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
     """Yield the servers of one entry: a URL, a host with its port, or a dict of redis-py's arguments."""
     arguments: Mapping[str, Any] = given if isinstance(given, Mapping) else {"address": given}
     has_password = bool(arguments.get("password"))
-    is_file = "unix_socket_path" in arguments or "path" in arguments  # which has no host
+    is_file = "unix_socket_path" in arguments or "path" in arguments  # a socket file has no host
     pair = ("" if is_file else arguments.get("host", "localhost"), arguments.get("port", 6379))
     for address in arguments.get("sentinels") or [arguments.get("address") or pair]:
         url = urlsplit(address) if isinstance(address, str) else None
@@ -88,9 +88,11 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
 
 
 def _socket_timeout(address: object, arguments: Mapping[str, Any]) -> float | None:
-    """Return the timeout of a URL, which goes first in redis-py, else that of the arguments, else the default."""
+    """Return the timeout in the URL, to which redis-py gives precedence, else the one in the arguments, else
+    redis-py's default.
+    """
     default = None
-    with suppress(PackageNotFoundError, ValueError):  # redis-py's own: none before its version 8
+    with suppress(PackageNotFoundError, ValueError):  # before version 8 redis-py has no default
         default = 5.0 if int(version("redis").partition(".")[0]) >= 8 else None
     in_url = parse_qs(urlsplit(address).query).get("socket_timeout") if isinstance(address, str) else None
     given = in_url[0] if in_url else arguments.get("socket_timeout", default)

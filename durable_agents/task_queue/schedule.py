@@ -1,4 +1,4 @@
-"""Keep the schedule of the sweep in django-q2."""
+"""Schedule the sweep in django-q2."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def schedule_sweep() -> None:
     if first is None:
         Schedule.objects.create(name=SCHEDULE, **wanted)
         first = known[0]
-    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two workers started at once
+    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes may have created it at once
     if first.cluster != wanted["cluster"]:
         Schedule.objects.filter(pk=first.pk).update(**wanted)

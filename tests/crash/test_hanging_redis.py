@@ -26,7 +26,7 @@ POSTS = 5
 SECONDS = 2.0
 """A second at most for hints, and time to do the work on a busy machine."""
 QUEUE = "django_q:tests:q"
-NOT_TOLD = ["browsers were not told", "workers were not told"]
+NOT_TOLD = ["browsers were not notified", "workers were not notified"]
 
 
 @contextmanager
@@ -146,4 +146,4 @@ def test_a_worker_goes_on_while_redis_hangs(
             gate.set()
             [rested] = at_rest(thread, seconds=10)
         assert rested.status == "completed"
-        assert cluster.log.count("browsers were not told") == 1
+        assert cluster.log.count("browsers were not notified") == 1

@@ -43,7 +43,7 @@ def test_more_deltas_at_once_than_redis_has_connections_are_all_sent(
         gate.set()
         rested = at_rest(*threads, seconds=90)
         assert {thread.status for thread in rested} == {"completed"}
-        assert "browsers were not told" not in cluster.log
+        assert "browsers were not notified" not in cluster.log
 
 
 class SlowLayer:
@@ -79,7 +79,7 @@ def test_hints_that_do_not_fit_are_dropped_oldest_first_and_logged_once(slow_lay
     sender.settle(10)
     assert slow_layer.sent[-LANE_SIZE:] == list(range(2 * LANE_SIZE, 3 * LANE_SIZE))
     assert len(slow_layer.sent) <= LANE_SIZE + 2
-    [record] = [record for record in caplog.records if record.getMessage() == "browsers were not told"]
+    [record] = [record for record in caplog.records if record.getMessage() == "browsers were not notified"]
     assert (record.levelno, record.action) == (logging.WARNING, "ring_browsers")
 
 
