@@ -160,7 +160,7 @@ def _mistake(name: str, sentence: str) -> ModelError:
 
 
 def _overridden(plan: Plan, overrides: object, declared: Mapping[str, Tool]) -> Plan:
-    """Return the plan with the overrides. Raises ModelError with a sentence that says what is wrong."""
+    """Return the plan with the overrides. Raises ModelError with a sentence that describes the mistake."""
     if overrides is None:
         return plan
     if not isinstance(overrides, Mapping):

@@ -50,11 +50,9 @@ class Claimer:
         of each cluster does this.
         """
         self.left_some = True
-        """Whether rows may be due for which there was no free slot at the last claim, or when a transaction made them
-        due.
-        """
+        """Whether rows may be due that got no slot, at the last claim or when a transaction made them due."""
         self._left_meanwhile = False
-        """Whether, since the last claim began, a transaction made rows due for which there was no free slot."""
+        """Whether a transaction has made rows due that got no slot since the last claim began."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime

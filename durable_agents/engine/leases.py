@@ -20,7 +20,7 @@ GIVE_BACK_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Sends heartbeats for held rows and drops those that were lost."""
+    """Sends heartbeats for the held rows, and drops the rows whose lease was lost."""
 
     def __init__(self, runtime: Runtime, held: HeldRows, *, holder: str, health: Attempts) -> None:
         self._runtime = runtime

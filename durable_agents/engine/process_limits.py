@@ -52,7 +52,7 @@ class Shortage:
         self._rows = 0
         self._claims_again_at = 0.0
         self.is_final = False
-        """Whether this process has to exit: a new one may have enough threads and memory."""
+        """Whether this process has to exit, because a new process may have enough threads and memory."""
 
     @property
     def forbids_claims(self) -> bool:

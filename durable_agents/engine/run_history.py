@@ -1,4 +1,4 @@
-"""The histories of the runs that this process works on, kept in memory while nobody else changes the thread."""
+"""The histories of the runs that this process works on, kept in memory until another process changes the thread."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Answer:
         return [*begun, {"type": f"{kind}-delta", "id": part_id, "delta": text}]
 
     def _signed(self, metadata: Mapping[str, object]) -> list[Chunk]:
-        """End the reasoning; it becomes a part even if the provider withheld its text."""
+        """End the reasoning. The reasoning becomes a part even if the provider withheld its text."""
         begun, _ = self._in_part("reasoning")
         return [*begun, *self._end_open(metadata)]
 

@@ -129,7 +129,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
             left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline may have changed
     finally:
         overdue.cancel()
-        run.cancel()  # not awaited: a function that ignores the cancellation is left behind
+        run.cancel()  # not awaited, because a function may ignore the cancellation
     return _Ended(error=ToolError(f"The tool took longer than {time.monotonic() - began:.3g} seconds."))
 
 

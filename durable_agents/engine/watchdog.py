@@ -27,9 +27,9 @@ def watch(worker: Worker) -> None:
 
 
 def _watch(worker: Worker) -> None:
-    """End the process if two checks in a row find that its event loop is blocked. The second check gives the loop of a
-    process that was itself suspended the time to run again. The row that blocks the loop is recorded much earlier,
-    while this process still has its leases.
+    """End the process if two checks in a row find that its event loop is blocked. A process that was itself suspended
+    can run its loop again between the two checks. The row that blocks the loop is recorded much earlier, while this
+    process still has its leases.
     """
     stood, blamed = 0, None
     while True:

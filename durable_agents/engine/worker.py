@@ -202,7 +202,7 @@ class Worker:
     def _has_sat_long_enough(self, began: float) -> bool:
         """Return whether to finish the held rows and leave ``work``. A clogged process leaves so that a new process
         takes over. The only worker of a cluster leaves from time to time so that the project's own tasks get their
-        turn; if the held rows then take as long again, it claims once more rather than idle.
+        turn. If the held rows then take as long again, the worker claims again, so that it is not idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)

@@ -38,11 +38,11 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     """Decide from the thread's rows what a running thread does next. Call this function under the thread's lock. A
     second call changes nothing.
 
-    If a stream is open, do nothing. If tool calls are awaited, wait for them. But if no awaited call needs a worker,
-    only a person, a browser or a service, and the user has sent a message since, go on without these calls. If a user
-    message is unanswered, begin an answer. If the last step made calls, or if the run is resumed, begin the next step
-    of the same message. If a message is queued, start its run. Otherwise, complete the thread, unless late results are
-    still expected.
+    If a stream is open, do nothing. If tool calls are awaited, wait for them. But if all of them wait for a person, a
+    browser or a service, and the user has sent a message since, go on without these calls. If a user message is
+    unanswered, begin an answer. If the last step made calls, or if the run is resumed, begin the next step of the same
+    message. If a message is queued, start its run. Otherwise, complete the thread, unless late results are still
+    expected.
     """
     if not locked.thread.is_running:
         return

@@ -112,8 +112,8 @@ def _supersede(
 
 
 def _may_go_on(row: HeldRow) -> bool:
-    """Return whether the next attempt at this model call can continue the stored text. Only if there is such text is
-    the model library asked, because it may have to be loaded first.
+    """Return whether the next attempt at this model call can continue the stored text. The model library, which may
+    have to be loaded first, is asked only if there is such text.
     """
     if not isinstance(row, Stream):
         return False

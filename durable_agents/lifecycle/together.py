@@ -149,9 +149,7 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
 
 
 def _add_owners(rows: Sequence[Handed]) -> None:
-    """Load the owners of the threads. Tools and functions of agents get the owner, and they run where no query may be
-    made.
-    """
+    """Load the owners of the threads. Tools and functions of agents get the owner, and cannot run queries."""
     owners = {handed.thread.owner_id for handed in rows} - {None}
     if owners:
         # The default manager is not used, because it may leave rows out.
