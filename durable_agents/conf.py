@@ -63,6 +63,7 @@ class Config:
     max_chat_body_bytes: int = 10 * 1024 * 1024
     max_text_chars: int = 32_000
     max_tool_result_bytes: int = 64 * 1024
+    max_history_bytes: int = 10 * 1024 * 1024
     max_attachment_bytes: int = 10 * 1024 * 1024
     max_frame_bytes: int = 256 * 1024
     max_json_depth: int = 32

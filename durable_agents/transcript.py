@@ -6,6 +6,7 @@ from their rows. Each message has two forms: a UI message for clients and a turn
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
@@ -13,10 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q
+from django.db.models import Q, TextField, Value
+from django.db.models.functions import Cast, Coalesce, Least, Length
 
+from durable_agents.conf import config
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import Step, Turn
+from durable_agents.logs import log
 from durable_agents.models import (
     OPEN_STREAM_STATES,
     Attachment,
@@ -92,20 +96,88 @@ def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None)
     return histories({thread_id: upto}, using=using)[thread_id]
 
 
+MANY_MESSAGES = 500
+"""A history with more messages is long: workers read and convert it where no other thread has to wait for it."""
+
+
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
     """Return the histories of several threads, each up to a position, or complete for None. This function makes three
-    queries, however many threads there are.
+    queries, however many threads there are. A long history needs more queries, and begins with a note if its earlier
+    messages are left out (``MAX_HISTORY_BYTES``).
     """
-    shown = Message.objects.using(using).shown().filter(thread_id__in=upto, position__isnull=False)
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
-    rows = [row for row in shown if (row.position or 0) <= ends[row.thread_id]]
-    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), using=using)
-    found: dict[UUID, list[Turn]] = {thread_id: [] for thread_id in upto}
-    for row in rows:
-        is_answer = row.role == Role.ASSISTANT
-        turn = Turn(role=row.role, steps=steps.of(row.pk)) if is_answer else Turn(role=row.role, parts=row.parts)
+    short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]
+    shown = Message.objects.using(using).shown().filter(thread_id__in=short, position__isnull=False)
+    rows = [row for row in shown if (row.position or 0) <= ends[row.thread_id]] if short else []
+    found: dict[UUID, list[Turn]] = {
+        thread_id: [] if end is None or thread_id in short else _long_history(thread_id, end, using=using)
+        for thread_id, end in upto.items()
+    }
+    for row, turn in zip(rows, _turns_of(rows, using=using), strict=True):
         found[row.thread_id].append(turn)
     return found
+
+
+def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
+    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), using=using)
+    return [
+        Turn(role=row.role, steps=steps.of(row.pk))
+        if row.role == Role.ASSISTANT
+        else Turn(role=row.role, parts=row.parts)
+        for row in rows
+    ]
+
+
+def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
+    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. They are read in portions, since one large query
+    would keep the interpreter from running other threads.
+    """
+    messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
+    start, left_out = _newest_that_fit(messages, end, using=using)
+    read: list[Turn] = []
+    if left_out:
+        log(logging.WARNING, "messages were left out", action="history_cut", thread=thread_id, left_out=left_out)
+        text = f"[{left_out} earlier messages are left out here, because the conversation is too long.]"
+        read.append(Turn(role=Role.USER, parts=[{"type": "text", "text": text}]))
+    for first in range(start, end + 1, MANY_MESSAGES):
+        portion = messages.filter(position__gte=first, position__lt=first + MANY_MESSAGES)
+        read += _turns_of(list(portion.only("role", "parts")), using=using)
+    return read
+
+
+def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) -> tuple[int, int]:
+    """Return the first position of the newest messages that together fit into ``MAX_HISTORY_BYTES``, and the number of
+    messages before it. The last message always fits.
+    """
+    room, first = config().max_history_bytes, end
+    for last in range(end, -1, -MANY_MESSAGES):
+        portion = messages.filter(position__gt=last - MANY_MESSAGES, position__lte=last)
+        for position, size in sorted(_sizes(portion, using=using).items(), reverse=True):
+            room -= size
+            if room < 0 and position < end:
+                return first, messages.filter(position__lt=first).count()
+            first = position
+    return first, 0
+
+
+def _sizes(messages: MessageQuerySet, *, using: str | None) -> Mapping[int, int]:
+    """Return how long the texts of these messages are for the model, by position."""
+    keys, sizes = messages.order_by().values("pk"), defaultdict[int, int](int)
+    streams = Stream.objects.using(using).in_transcript().filter(message__in=keys).order_by()
+    calls = ToolCall.objects.using(using).filter(message__in=keys).order_by()
+    result_size = Least(_size("result"), Value(config().max_tool_result_bytes))
+    for position, size in (
+        *messages.values_list("position", _size("parts")),
+        *streams.values_list("message__position", _size("parts")),
+        *calls.values_list("message__position", _size("arguments") + result_size),
+    ):
+        sizes[position or 0] += size
+    return sizes
+
+
+def _size(field: str) -> Coalesce:
+    """Return the length of a JSON field's text, in characters."""
+    return Coalesce(Length(Cast(field, TextField())), 0)
 
 
 def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | None = None) -> dict[UUID, Attachment]:

@@ -40,7 +40,7 @@ from durable_agents.logs import log_error
 from durable_agents.models import Attachment, Delta, Stream, Thread
 from durable_agents.parts import Chunk, fold, text_of
 from durable_agents.retry import Fail, RetryIn
-from durable_agents.transcript import attachments_of, histories, turns
+from durable_agents.transcript import MANY_MESSAGES, attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
 """How long a commit or a recovery waits for an estimate of the usage. The estimates of this package take milliseconds,
@@ -52,10 +52,7 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
     """Run one attempt at a model call to its end, whatever its outcome. If a transaction of this process ``handed`` the
     attempt over and the history of its run is known, nothing has to be read from the database.
     """
-    job = _known_job(env, claim, handed)
-    if job is None:
-        job = await env.runtime.load(_load_steps, claim)
-        env.histories.keep(claim.thread_id, job.history())
+    job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
         plan = await plan_for(env.runtime, job.agent, job.thread)
         request = await _request(env, job, plan, model=model_of_attempt(plan.models, claim.attempt))
@@ -134,13 +131,15 @@ async def _receive(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -
 async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
     # An answer without text is acceptable if the model has acted or spoken since the user's last message.
     last = next((turn for turn in reversed(job.turns) if turn.role != "assistant" or turn.steps), None)
-    messages = openai_messages(
+    convert = partial(
+        openai_messages,
         await instructions_of(env.runtime, plan, job.thread),
         await with_contents(env.runtime, job.turns, job.attachments),
         model=model,
         max_result_bytes=config().max_tool_result_bytes,
         prefill=text_of(fold(job.continued_text)),
     )
+    messages = await env.runtime.in_thread(convert) if len(job.turns) > MANY_MESSAGES else convert()
     return ModelRequest(
         model=model,
         messages=await transformed(env.runtime, job.agent, job.thread, messages),
@@ -252,18 +251,48 @@ def _known_job(env: Environment, claim: Claim, handed: Handed | None) -> _StepJo
     )
 
 
-def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob]:
-    """Load steps by row id. Rows that were deleted, or claimed by others meanwhile, are left out.
+async def _loaded_job(env: Environment, claim: Claim) -> _StepJob:
+    job = await env.runtime.load(_load_steps, claim)
+    if job is None:
+        job = await env.runtime.in_history_lane(_load_long_step, claim)
+    env.histories.keep(claim.thread_id, job.history())
+    return job
+
+
+def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob | None]:
+    """Load steps by row id; a step with a long history is None. Rows that were deleted, or claimed by others meanwhile,
+    are left out.
 
     This takes four queries, however many rows there are, and one more query each if there are files, texts to continue,
     or threads that functions of agents need.
     """
-    claim_of = {claim.row_id: claim for claim in claims}
-    using = lifecycle.database()  # a replica may not have the last messages
+    streams = _held_streams(claims)
+    long = [row.pk for row in streams if (row.answer.position or 0) > MANY_MESSAGES]
+    return {**dict.fromkeys(long), **_jobs(claims, [row for row in streams if row.pk not in long])}
+
+
+def _load_long_step(claim: Claim) -> _StepJob:
+    """Load a step with a long history. Raises LeaseLostError."""
+    jobs = _jobs([claim], _held_streams([claim]))
+    if claim.row_id not in jobs:
+        raise LeaseLostError(f"{claim.kind} {claim.row_id}")
+    return jobs[claim.row_id]
+
+
+def _held_streams(claims: Sequence[Claim]) -> list[Stream]:
+    fences = {claim.row_id: claim.fence for claim in claims}
+    # A replica may not have the last messages.
+    rows = Stream.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("message__thread")
     # The first query reads the rev, so that a change during the other queries shows in a later rev.
-    held = Stream.objects.using(using).filter(pk__in=claim_of).select_related("message__thread").order_by()
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
-    streams = [row for row in held.only(*columns) if row.message is not None and row.fence == claim_of[row.pk].fence]
+    held = rows.order_by().only(*columns)
+    return [row for row in held if row.message is not None and row.fence == fences[row.pk]]
+
+
+def _jobs(claims: Sequence[Claim], streams: Sequence[Stream]) -> dict[UUID, _StepJob]:
+    if not streams:
+        return {}
+    claim_of, using = {claim.row_id: claim for claim in claims}, lifecycle.database()
     history = histories({claim_of[row.pk].thread_id: row.answer.position for row in streams}, using=using)
     attachments = attachments_of(history, using=using)
     agents = {row.pk: registry.get(claim_of[row.pk].agent) for row in streams}

@@ -66,6 +66,12 @@ class Runtime(ABC):
         """
 
     @abstractmethod
+    async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function that reads a long history, on a connection of its own: the transitions of other threads would
+        wait behind it.
+        """
+
+    @abstractmethod
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a developer's function in a thread where the ORM may be used."""
 
@@ -122,6 +128,7 @@ class WorkerRuntime(Runtime):
         self._shortage = shortage
         self._database = DatabaseLane("durable-agents-database")
         self._leases = DatabaseLane("durable-agents-leases")
+        self._histories = DatabaseLane("durable-agents-histories")
         self._left_behind: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -149,6 +156,17 @@ class WorkerRuntime(Runtime):
         """See Runtime."""
         call = partial(self._with_connection, partial(function, *args, **kwargs))
         return await asyncio.wrap_future(self._leases.submit(call))
+
+    async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime. Long histories are rare, so the connection is closed after each."""
+
+        def read() -> R:
+            try:
+                return self._with_connection(partial(function, *args, **kwargs))
+            finally:
+                close_all()
+
+        return await asyncio.wrap_future(self._histories.submit(read))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See Runtime. If the caller gives up, the thread keeps running, and ``hung_threads`` counts it."""

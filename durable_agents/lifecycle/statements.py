@@ -18,7 +18,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.db import connections, models
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Expression
 
 from durable_agents.models import Message, Stream, StreamState, Thread, ToolCall, ToolCallStatus
@@ -45,9 +44,13 @@ def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
     each statement has written.
     """
     connection = connections[using]
-    if not statements:
-        return []
-    if len(statements) == 1 or not _takes_several(connection):
+    # With psycopg 3, unless the server binds the parameters.
+    takes_several = (
+        connection.vendor == "postgresql"
+        and not connection.settings_dict["OPTIONS"].get("server_side_binding")
+        and import_module("django.db.backends.postgresql.psycopg_any").is_psycopg3
+    )
+    if len(statements) <= 1 or not takes_several:
         return [_execute(item.sql, item.parameters, using=using) for item in statements]
     parameters = [value for item in statements for value in item.parameters]
     with connection.cursor() as cursor:
@@ -56,15 +59,6 @@ def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
         while cursor.nextset():
             counts.append(int(cursor.rowcount))
     return counts
-
-
-def _takes_several(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether one message to the database may contain several statements. With psycopg 3 it may, unless the
-    server binds the parameters.
-    """
-    if connection.vendor != "postgresql" or connection.settings_dict["OPTIONS"].get("server_side_binding"):
-        return False
-    return bool(import_module("django.db.backends.postgresql.psycopg_any").is_psycopg3)
 
 
 def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from durable_agents.agents import registry
-from durable_agents.llm.direct.calls import NotDirectError, call_of, check
+from durable_agents.llm.direct.calls import NotDirectError, built, check
 from durable_agents.llm.direct.door import DirectDoor, answered
 from durable_agents.llm.litellm.door import LiteLLMDoor
 from durable_agents.llm.litellm.loading import library
@@ -72,7 +72,7 @@ class AutoDoor:
         """See ModelDoor."""
         remember(request.settings)
         try:
-            call = None if how_litellm_is_set_up() else call_of(request)
+            call = None if how_litellm_is_set_up() else await built(request)
         except NotDirectError:
             call = None
         if call is None and not library.cache_info().currsize:

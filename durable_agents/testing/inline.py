@@ -170,6 +170,10 @@ class _InlineRuntime(Runtime):
         """See Runtime."""
         return await self._call(partial(function, *args, **kwargs))
 
+    async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See Runtime."""
+        return await self._call(partial(function, *args, **kwargs))
+
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """See Runtime; here it is the thread of the test. If a transaction of the test is open, it stays usable after a
         database error.

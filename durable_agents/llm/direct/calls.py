@@ -5,6 +5,8 @@ The table in ``providers`` lists the providers, settings and message parts that 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,10 @@ from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest
 CONNECT_SECONDS = 10.0
 
 
+MANY_MESSAGES = 500
+"""A request with more messages is built in a thread, so that the other calls of the event loop go on meanwhile."""
+
+
 class NotDirectError(Exception):
     """The call needs litellm; the text gives the reason."""
 
@@ -51,7 +57,8 @@ class Call:
     target: Target
     url: str
     headers: Mapping[str, str]
-    body: Mapping[str, Any]
+    data: bytes
+    """Its body."""
     connect_seconds: float
     read_seconds: float | None
     """How long the server may be silent; None for no limit."""
@@ -99,6 +106,13 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
     return target
 
 
+async def built(request: ModelRequest) -> Call:
+    """Return what ``call_of`` returns, without keeping the event loop from other calls."""
+    if len(request.messages) > MANY_MESSAGES:
+        return await asyncio.to_thread(call_of, request)
+    return call_of(request)
+
+
 def call_of(request: ModelRequest) -> Call:
     """Return the HTTP request for a model call. Raise NotDirectError as ``check`` does, and also if a part of a message
     is not in the table. Raise ModelError if the key or the address is missing.
@@ -133,10 +147,19 @@ def call_of(request: ModelRequest) -> Call:
         target=target,
         url=_url(target, settings, path),
         headers=_headers(target, settings),
-        body=body | dict(settings.get("extra_body") or {}),
+        data=_encoded(body | dict(settings.get("extra_body") or {})),
         connect_seconds=CONNECT_SECONDS if connect is None else float(connect),
         read_seconds=None if read is None else float(read),
     )
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """Return the body as JSON, made of one message after the other: a single call would keep the interpreter from
+    running other threads while it encodes a long history.
+    """
+    messages = ", ".join(json.dumps(message, ensure_ascii=False) for message in body["messages"])
+    rest = json.dumps({name: value for name, value in body.items() if name != "messages"}, ensure_ascii=False)
+    return f'{{"messages": [{messages}], {rest[1:]}'.encode("utf-8", "surrogatepass")
 
 
 def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:

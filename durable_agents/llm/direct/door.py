@@ -13,7 +13,7 @@ from durable_agents.exceptions import ErrorKind, ModelError
 from durable_agents.llm.claude_thinking import THINKING
 from durable_agents.llm.direct import http
 from durable_agents.llm.direct.anthropic_format import MessagesReader
-from durable_agents.llm.direct.calls import Call, NotDirectError, call_of
+from durable_agents.llm.direct.calls import Call, NotDirectError, built
 from durable_agents.llm.direct.openai_format import ChatReader
 from durable_agents.llm.direct.sse_reader import EventStream
 from durable_agents.llm.errors import is_of_connection, model_error
@@ -41,7 +41,7 @@ class DirectDoor:
         """See ModelDoor. The connection is closed when the iteration ends, even if it ends early."""
         remember(request.settings)
         try:
-            call = call_of(request)
+            call = await built(request)
         except NotDirectError as error:
             text = f"The direct model door does not make this call: {error}. Set MODEL_DOOR to auto or litellm."
             raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False) from error

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
-import json
 import os
 import ssl
 import urllib.request
@@ -53,7 +52,7 @@ async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
 
     response = await _session().post(
         call.url,
-        data=json.dumps(call.body, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        data=call.data,
         headers=call.headers,
         proxy=proxy_for(call.url),
         timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_seconds),
