@@ -1,4 +1,4 @@
-"""Test kit for projects: a scripted model, and a worker that runs inside the test.
+"""Test kit for projects: a scripted model, and a worker that runs in the test's process.
 
     from durable_agents.testing import ScriptedModel, calls, run_until_idle
 
@@ -9,8 +9,8 @@
                 run_until_idle()
             self.assertEqual(get_thread(thread.pk).status, "completed")
 
-It works in a ``TestCase``, inside its transaction, and with pytest's ``db``: no broker, no network, no litellm, and
-no sleeping. How to: docs/howto/testing.md.
+It works in a ``TestCase``, inside the test's transaction, and with pytest's ``db``. It needs no broker, no network and
+no litellm, and it does not sleep. See docs/howto/testing.md.
 """
 
 from durable_agents.llm import ModelUsage

@@ -1,4 +1,4 @@
-"""Simulate a worker's death within a test: the run ends on the spot, and the rows that it held are reaped."""
+"""Simulate a worker's death in a test: ``run_until_idle`` ends at once, and its next call reaps the held rows."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import NoReturn
 from durable_agents import crashpoints
 
 POINTS = crashpoints.POINTS
-"""Names of the points where a worker can be made to die (``crash_at``).
+"""The points at which ``crash_at`` can let a worker die.
 
-- ``claimed``: a row is won, nothing is done with it.
-- ``answered``: the model's answer is whole, its step is not committed.
-- ``step_committed``: the step is committed, with the tool calls it made.
-- ``tool_ended``: a tool that is not atomic has had its effect, its outcome is not stored.
-- ``tool_committed``: the outcome of such a tool is stored.
-- ``atomic_begun``: inside the transaction of an atomic tool, before its function.
-- ``atomic_ran``: its function has returned, its outcome is not written.
-- ``atomic_settled``: its outcome is written, not committed.
-- ``atomic_committed``: function and outcome are committed.
+- ``claimed``: the worker has claimed a row, and has not begun to run it.
+- ``answered``: the model's answer is complete, but its step is not committed.
+- ``step_committed``: the step is committed, together with its tool calls.
+- ``tool_ended``: a tool that is not atomic has returned, but its outcome is not stored.
+- ``tool_committed``: the outcome of a tool that is not atomic is stored.
+- ``atomic_begun``: the transaction of an atomic tool is open, but its function was not called.
+- ``atomic_ran``: the function of an atomic tool has returned, but its outcome is not written.
+- ``atomic_settled``: the outcome of an atomic tool is written, but not committed.
+- ``atomic_committed``: the changes and the outcome of an atomic tool are committed.
 """
 
 
 class SimulatedCrash(BaseException):
-    """The simulated death of the worker. No ``except Exception`` catches it, as none catches SIGKILL."""
+    """The simulated death of the worker. Like SIGKILL, it is not caught by ``except Exception``."""
 
     def __init__(self, point: str = "") -> None:
         super().__init__(point)
@@ -32,7 +32,7 @@ class SimulatedCrash(BaseException):
 
 
 _dying: list[Callable[[SimulatedCrash], None]] = []
-"""The functions that end the current runs."""
+"""Functions to call when a crash is simulated. Each ends a ``run_until_idle``."""
 
 
 @contextmanager
@@ -46,9 +46,9 @@ def mortal(die: Callable[[SimulatedCrash], None]) -> Iterator[None]:
 
 
 def crash(point: str = "") -> NoReturn:
-    """Kill the simulated worker here: for tools, and in a script as ``does(crash)``."""
+    """Simulate a worker's death here. Call this function in a tool, or write ``does(crash)`` in a script."""
     error = SimulatedCrash(point)
-    # Said before it is raised: a ``finally`` or a bare ``except`` of user code may swallow the exception.
+    # Report the crash before raising it: a ``finally`` or a bare ``except`` of the project may swallow the exception.
     for die in _dying:
         die(error)
     raise error
@@ -56,11 +56,11 @@ def crash(point: str = "") -> NoReturn:
 
 @contextmanager
 def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
-    """Kill the simulated worker within the block when it reaches a point (see ``POINTS``) for the ``nth`` time.
+    """Simulate a worker's death when the block reaches a point (see ``POINTS``) for the ``nth`` time.
 
-    The block ends there: ``run_until_idle`` raises SimulatedCrash, which does not leave this block. What was committed
-    before stays; the next ``run_until_idle`` recovers as a new worker does. Raises AssertionError if the point was
-    not reached.
+    ``run_until_idle`` then raises SimulatedCrash, which ends the block but is not raised outside it. Changes that were
+    committed before are kept, and the next ``run_until_idle`` recovers as a new worker does. Raises AssertionError if
+    the block does not reach the point ``nth`` times.
     """
     passed = 0
 
@@ -80,5 +80,5 @@ def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
         crashpoints.rehearse(None)
     if passed < nth:
         raise AssertionError(
-            f"The worker came to {point!r} {passed} times, not {nth} times. Points: {', '.join(POINTS)}."
+            f"The worker reached {point!r} {passed} times, not {nth} times. Points: {', '.join(POINTS)}."
         )

@@ -1,7 +1,8 @@
-"""Run what a worker runs inside a test, on the test's thread and connection.
+"""Run due steps, tool calls and callbacks inside a test, as a worker does, on the test's thread and connection.
 
-The event loop runs in a thread of asgiref's; whatever may use the ORM is called back into the thread that called
-``run_until_idle``, where no loop runs. So it works on a ``TestCase``'s transaction and on a database in memory.
+The event loop runs in another thread, which asgiref starts. Code that may use the ORM is called in the thread that
+called ``run_until_idle``, which has no event loop. So it works inside a ``TestCase``'s transaction, and with an
+in-memory database.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ R = TypeVar("R")
 
 HOLDER = "run_until_idle"
 HORIZON_SECONDS = 10 * 365 * 86_400.0
-"""Rows that are due in more than ten years are not brought forward."""
+"""Rows that are due in more than ten years are left alone."""
 _numbers = itertools.count(1)
 _running: list[InlineEngine] = []
 
 
 class NotIdleError(AssertionError):
-    """After ``max_steps`` rows there was still something to do."""
+    """After ``max_steps`` model and tool calls there was still something to do."""
 
 
 class NoScriptedModelError(AssertionError):
@@ -67,36 +68,39 @@ class Ran:
     """The result of ``run_until_idle``."""
 
     trace: Sequence[str]
-    """In order of beginning: ``model support`` for a model call of that agent, ``tool refund`` for a tool."""
+    """The calls in the order in which they began: ``model support`` is a model call of the agent ``support``, ``tool
+    refund`` a call of the tool ``refund``.
+    """
     skipped_seconds: float
-    """The waits of retries that were skipped."""
+    """How many seconds a worker would have waited for retries."""
 
     @property
     def model_calls(self) -> int:
-        """Number of model calls, failed attempts included."""
+        """The number of model calls, including failed attempts."""
         return sum(1 for entry in self.trace if entry.startswith("model "))
 
     @property
     def tool_calls(self) -> int:
-        """Number of tool calls that were run, failed attempts included."""
+        """The number of tool calls that were run, including failed attempts."""
         return len(self.trace) - self.model_calls
 
 
 def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
     """Run everything that is due, as a worker does, until nothing is left, and return what was run.
 
-    Runs in this thread and on its database connection, inside its transaction if there is one. Delayed retries are
-    brought forward; leases of an earlier ``run_until_idle`` that crashed are reaped. Sync and atomic tools and other
-    sync functions run in this thread, coroutines on an event loop.
+    This function uses the thread's database connection, inside its transaction if there is one. Delayed retries run
+    without waiting. Rows that were held by an earlier ``run_until_idle`` that crashed are reaped. Sync functions,
+    including tools, run in this thread, and coroutines on an event loop.
 
-    Raises NotIdleError when ``max_steps`` model and tool calls were not enough, NoScriptedModelError before litellm
-    would be called without ``real_models``, SimulatedCrash at a crash point, and what functions of a script raise.
+    Raises NotIdleError if there is more to do after ``max_steps`` model and tool calls. Raises NoScriptedModelError
+    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash at a crash point, and any
+    error of a script's function.
     """
     with suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise TypeError("An event loop runs in this thread: await arun_until_idle() instead.")
+        raise TypeError("An event loop is running in this thread: await arun_until_idle() instead.")
     if _running:
-        raise RuntimeError("run_until_idle is running already: a tool or a script cannot run it again.")
+        raise RuntimeError("run_until_idle is already running: tools and scripts cannot call it.")
     engine = InlineEngine(max_steps=max_steps, real_models=real_models)
     _running.append(engine)
     try:
@@ -110,16 +114,18 @@ def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
 
 
 async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
-    """Do the same from a coroutine, such as an ``async def`` test of a ``TestCase``."""
+    """Call ``run_until_idle`` from a coroutine, such as an ``async def`` test of a ``TestCase``."""
     return await sync_to_async(run_until_idle)(max_steps=max_steps, real_models=real_models)
 
 
 class _Over(BaseException):
-    """The run has ended: nothing more is written. No ``except Exception`` of a tool or of the engine catches it."""
+    """The run has ended, and nothing more may be written. It is not caught by ``except Exception`` in tools or in the
+    engine.
+    """
 
 
 class _EagerWriter(DeltaWriter):
-    """Stores everything at each flush, without a throttle."""
+    """Stores all chunks at each flush, without throttling."""
 
     def open(self, buffer: DeltaBuffer) -> None:
         """See DeltaWriter."""
@@ -133,15 +139,15 @@ class _Outcome:
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.wake: Callable[[], object] = lambda: None
-        """Called when the run has ended, from any thread."""
+        """Called when the run has ended. It may be called from any thread."""
 
     def note(self, error: BaseException) -> None:
-        """End the run for this reason; the first reason counts."""
+        """End the run because of this error. Only the first error is kept."""
         self.error = self.error or error
         self.wake()
 
     def end(self, error: BaseException) -> NoReturn:
-        """End the run for this reason by raising ``_Over``."""
+        """End the run because of this error, by raising ``_Over``."""
         self.note(error)
         raise _Over from error
 
@@ -152,18 +158,18 @@ class _Outcome:
 
 
 class _InlineRuntime(Runtime):
-    """Runs everything but coroutines in the thread that called ``run_until_idle``, until the run has ended."""
+    """Calls sync functions in the thread that called ``run_until_idle``, until the run has ended."""
 
     def __init__(self, outcome: _Outcome) -> None:
         super().__init__()
         self._outcome = outcome
 
     async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. An error of the database ends the run."""
+        """See Runtime. A database outage ends the run."""
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """See Runtime. It waits for a locked thread: there is nothing else to do."""
+        """See Runtime. Here the call may wait for a locked thread, because there is nothing else to do meanwhile."""
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -175,16 +181,16 @@ class _InlineRuntime(Runtime):
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime; here it is the thread of the test. If a transaction of the test is open, it stays usable after a
-        database error.
+        """See Runtime. Here the function runs in the test's thread. An open transaction of the test stays usable
+        after a database error.
         """
 
         def guarded() -> R:
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production such functions run outside a transaction, where a failed statement does not prevent later
-            # ones. So only a failed statement is rolled back, whether the function has caught its error or not.
+            # In production such functions run outside a transaction, where statements after a failed one still work.
+            # So roll back to the savepoint after a failed statement, even if the function has caught the error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -215,7 +221,7 @@ class _InlineRuntime(Runtime):
 
 
 class InlineEngine:
-    """Runs the rows of all pools as a worker does, without threads, timers, heartbeats or notifications of its own."""
+    """Runs the rows of all pools as a worker does, but without threads, timers, heartbeats and notifications."""
 
     def __init__(self, *, max_steps: int, real_models: bool) -> None:
         self.outcome = _Outcome()
@@ -247,7 +253,7 @@ class InlineEngine:
             pools=list(config().pools),
             holder=holder,
             start=self._start,
-            notify_others=lambda: asyncio.sleep(0),  # there are no others: this run claims from every pool
+            notify_others=lambda: asyncio.sleep(0),  # there are no other workers: this run claims from every pool
         )
 
     async def run(self) -> None:
@@ -257,7 +263,7 @@ class InlineEngine:
         previous_runner = callbacks.run_through(self._env.callbacks.schedule)
         watching = loop.create_task(self._leases.watch())
         try:
-            # As a new worker does: what an earlier run in this process held when it crashed is reaped.
+            # Do what a new worker does when it starts: reap the rows that earlier runs in this process still hold.
             await self.runtime.in_database(lifecycle.ensure_pools)
             reap = partial(lifecycle.reap, lambda holder: holder.startswith(f"{HOLDER}:"), estimate_spent)
             await self.runtime.in_database(reap)
@@ -284,11 +290,11 @@ class InlineEngine:
             await asyncio.gather(*left, return_exceptions=True)
             await self._env.callbacks.wait(seconds=0)
             if any(claim.kind == "stream" for claim in self._begun):
-                await llm.door().aclose()  # its clients are bound to this loop
+                await llm.door().aclose()  # the door's HTTP clients are bound to this loop
             self.outcome.wake = lambda: None  # the loop ends here
 
     def summary(self) -> Ran:
-        """Return what was run, after the run."""
+        """Return the result. Call this method after the run."""
         ids = [claim.row_id for claim in self._begun]
         names = dict(ToolCall.objects.using(database()).filter(pk__in=ids).values_list("pk", "tool_name"))
         trace = [
@@ -307,7 +313,7 @@ class InlineEngine:
         """See Host."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
-        await asyncio.sleep(0)  # where a lost row's task is cancelled
+        await asyncio.sleep(0)  # lets the task of a lost row be cancelled
 
     def end(self, error: BaseException) -> NoReturn:
         """See Host."""
@@ -316,7 +322,7 @@ class InlineEngine:
     # ----------------------------------------------------------------------------------------------------- claiming
 
     async def _claim_due(self) -> int:
-        """Claim what is due, and remember when by the database's clock."""
+        """Claim due rows, and remember the time of the database's clock."""
         clock = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)
         self._looked_at = await self.runtime.in_database(clock.first)
         return await self._claimer.claim_due()
@@ -327,14 +333,14 @@ class InlineEngine:
             text = (
                 f"After {self._max_steps} model and tool calls there is still something to do in thread "
                 f"{claim.thread_id} of agent {claim.agent!r} (the last: {last}). Does the script call tools for ever? "
-                "Else raise max_steps."
+                "If not, raise max_steps."
             )
             self.outcome.end(NotIdleError(text))
         may_be_real = self._real_models or claim.kind != "stream" or is_scripted(claim.agent)
         if not may_be_real and llm.calls_for_real():
             text = (
-                f"Agent {claim.agent!r} would call its model for real. Put a ScriptedModel in its place: "
-                'with ScriptedModel("Hello."): run_until_idle(). Or ask for it: run_until_idle(real_models=True).'
+                f"Agent {claim.agent!r} would call its real model. Replace the model by a ScriptedModel: "
+                'with ScriptedModel("Hello."): run_until_idle(). Or allow it: run_until_idle(real_models=True).'
             )
             self.outcome.end(NoScriptedModelError(text))
         self._begun.append(claim)
@@ -346,9 +352,7 @@ class InlineEngine:
             self.outcome.note(error)
 
     def _bring_forward(self) -> bool:
-        """Make the next row due now that was not yet due at the last look, instead of waiting for it. Return whether
-        there was one.
-        """
+        """Instead of waiting, make the row due now that would become due next. Return whether there was such a row."""
         code = registry.code()
         streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
         calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
@@ -360,29 +364,30 @@ class InlineEngine:
             return False
         first = min(waiting, key=lambda row: row.available_at)
         type(first)._default_manager.using(database()).filter(pk=first.pk).update(available_at=None)
-        # Not less than nothing: the row may have become due since the look.
+        # The row may have become due since the last claim, so the time saved may be negative.
         saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
         self._skipped_seconds += max(0.0, saved)
         return True
 
 
 def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
-    """Return value and error of a call, and run its after-commit callbacks."""
-    # Within a transaction of the test's own they would never run.
+    """Call the function and then its after-commit callbacks. Return its value and its error."""
+    # Inside a transaction of the test Django would never run these callbacks.
     connection = connections[database()]
     if not connection.in_atomic_block:
         return _caught(function)
     waiting = len(connection.run_on_commit)
     with TestCase.captureOnCommitCallbacks(using=database(), execute=True):
         result = _caught(function)
-    # They have run; Django leaves them in the list, so that a test that captures callbacks would run them again.
+    # Django leaves the callbacks in the list, so a test that captures callbacks would run them again.
     del connection.run_on_commit[waiting:]
     return result
 
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
-    """Return value and error of a call. What only ends interpreters or iterations becomes an ordinary error."""
-    # A value, since an exception would have to cross from one thread to another: a future takes no StopIteration.
+    """Call the function. Return its value and its error; StopIteration and SystemExit become a RuntimeError."""
+    # The error is returned, because the exception would be raised in another thread through a future, which does not
+    # accept StopIteration.
     try:
         return function(), None
     except SimulatedCrash as error:

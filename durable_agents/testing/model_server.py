@@ -1,7 +1,8 @@
 """Serve scripted answers over HTTP: a server on loopback that streams OpenAI's chat completions.
 
-Requests made through the door name the answer that was taken for them in their path. Those of other processes, at
-plain ``/v1``, get the next answer of the script. Format: OpenAI's API reference, "Chat completions", streamed.
+The path of a request from this process contains the key of the answer that was chosen for the request. Requests from
+other processes use the path ``/v1`` and get the next answer of the script. The format is that of streamed responses in
+OpenAI's API reference, "Chat completions".
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from durable_agents.testing.pieces import (
 )
 
 SILENCE_SECONDS = 0.3
-"""How long litellm waits for an answer that hangs: a short read timeout for tests."""
+"""The short read timeout of litellm for answers that hang."""
 JSON = {"Content-Type": "application/json"}
 JSONBody: TypeAlias = dict[str, Any]
 """The body of a request, as a client sends it."""
@@ -52,17 +53,17 @@ _REFUSALS = {
     ErrorKind.AUTH: (401, "invalid_api_key"),
     ErrorKind.CONTENT_POLICY: (400, "content_policy_violation"),
 }
-"""HTTP status and OpenAI's code. Other kinds tear the connection down."""
+"""The HTTP status and OpenAI's code for each kind of error. For other kinds the server resets the connection."""
 _WORDS = {
     ErrorKind.CONTEXT_WINDOW_EXCEEDED: "This model's maximum context length is 8192 tokens. ",
     ErrorKind.INSUFFICIENT_CREDITS: "You exceeded your current quota (insufficient_quota). ",
     ErrorKind.CONTENT_POLICY: "invalid_request_error, content_policy_violation. ",
 }
-"""The words by which litellm distinguishes them."""
+"""The words by which litellm recognises these kinds."""
 
 
 class ModelServer:
-    """A context manager: serves on a free port of loopback, each request in a thread."""
+    """A context manager that runs a server on a free port of loopback, with a thread for each request."""
 
     def __init__(self, take: Callable[[ModelRequest], object]) -> None:
         self._take = take
@@ -71,12 +72,12 @@ class ModelServer:
         self.closing = threading.Event()
 
     def __enter__(self) -> Self:
-        self._quiet.__enter__()  # projects that make errors of warnings would make failed calls of litellm's
+        self._quiet.__enter__()  # or projects that turn warnings into errors would break calls of litellm
         warnings.filterwarnings("ignore", module=r"litellm|openai|pydantic|aiohttp")
         handler = type("Handler", (_Handler,), {"model": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True  # or a request that hangs would keep the test process from ending
-        # At its end the server waits for one more look at its socket: half a second by default.
+        self._http.daemon_threads = True  # a request that hangs must not keep the test process from ending
+        # The server only notices its shutdown at the next poll, by default after half a second.
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -97,10 +98,10 @@ class ModelServer:
         self._held[key] = pieces
         base = self.url.removesuffix("/v1") + f"/{key}/v1"
         hurry = {"timeout": SILENCE_SECONDS} if any(isinstance(piece, Silence) for piece in pieces) else {}
-        # An agent's own base_url would go before api_base in litellm, to a real server.
+        # In litellm an agent's base_url takes precedence over api_base, so the call would reach a real server.
         kept = {name: value for name, value in request.settings.items() if name != "base_url"}
         settings = {**kept, **hurry, "api_base": base, "api_key": "scripted"}
-        # litellm chooses the format by the provider in the model's name, and the server speaks OpenAI's.
+        # litellm chooses the format by the provider in the model's name, and this server uses OpenAI's format.
         is_openai = request.model.startswith("openai/")
         model = request.model if is_openai else f"openai/{request.model.rpartition('/')[2]}"
         own_request = replace(request, model=model, settings=settings)
@@ -112,7 +113,7 @@ class ModelServer:
             self._held.pop(key, None)
 
     def pieces_for(self, path: str, body: JSONBody) -> list[Piece]:
-        """Return the pieces held for this path, else the next of the script."""
+        """Return the pieces stored for this path, or else the pieces of the script's next answer."""
         held = self._held.get(path.strip("/").partition("/")[0])
         if held is not None:
             return held
@@ -162,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(chunk, Silence):
                 self.model.closing.wait()
             if isinstance(chunk, Silence | Failure):
-                # A reset, not an orderly end: litellm takes a stream that ends in order for a whole answer.
+                # Reset the connection: litellm takes a stream that ends normally for a complete answer.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 return
@@ -189,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _chunks(request: ModelRequest, pieces: Sequence[Piece]) -> Iterator[dict[str, object] | Silence | Failure]:
-    """Yield the chunks of an answer; a silence or a failure is the last thing in it."""
+    """Yield the chunks of an answer. A silence or a failure ends the answer."""
     head = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion.chunk", "created": 0, "model": request.model}
     end, text, calls = End("", None), "", 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Keep notifications inside the process during tests: no broker and no channel layer is used."""
+"""Suppress notifications during tests, so that neither a broker nor a channel layer is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _depth = 0
 
 @contextmanager
 def notifications_muted() -> Iterator[None]:
-    """Send no notifications within the block. Rows are due all the same."""
+    """Send no notifications within the block. Rows become due nevertheless."""
     global _depth  # noqa: PLW0603 - blocks nest, in one thread at a time
     _depth += 1
     clusters = {cluster_of(pool) for pool in config().pools}

@@ -1,4 +1,4 @@
-"""The pieces of a scripted answer: texts, calls, failures and what else a model may do, in order."""
+"""The pieces of a scripted answer: texts, reasoning, tool calls, failures and other events, in order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """A tool call, with arguments or with the raw text of them."""
+    """A tool call, with its arguments as a mapping or as raw text."""
 
     tool_name: str
     arguments: Mapping[str, object] | str
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def raw(self) -> str:
-        """The arguments as the model writes them."""
+        """The arguments as the text that the model writes."""
         return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
 
 
@@ -55,7 +55,7 @@ class Failure:
     retry_after_seconds: float | None
 
     def error(self) -> ModelError:
-        """Return the same error as the engine gets it."""
+        """Return the failure as the error that the engine gets."""
         wish = self.retry_after_seconds
         return ModelError(self.kind, self.detail, retryable=self.retryable, retry_after_seconds=wish)
 
@@ -74,7 +74,7 @@ class Action:
 
 @dataclass(frozen=True)
 class End:
-    """The end of an answer, where it is not the usual one."""
+    """An end of the answer with another reason or other usage than the default."""
 
     reason: str
     usage: ModelUsage | None
@@ -82,11 +82,11 @@ class End:
 
 Piece = Text | Thought | Call | Failure | Silence | Action | End
 Answer = str | Piece | ModelError | Sequence["str | Piece | ModelError"] | Callable[[ModelRequest], object]
-"""One piece, several in order, or a function (sync or async) of the request that returns such an answer."""
+"""One piece, several in order, or a sync or async function that takes the request and returns such an answer."""
 
 
 def says(text: str) -> Text:
-    """Answer with this text; a plain string in a script means the same."""
+    """Answer with this text. A plain string in a script means the same."""
     return Text(text)
 
 
@@ -96,9 +96,10 @@ def thinks(text: str) -> Thought:
 
 
 def calls(tool_name: str, arguments: Mapping[str, object] | str | None = None, /, **named: object) -> Call:
-    """Call a tool: ``calls("add", a=1, b=2)``. Several in one answer run in parallel.
+    """Call a tool: ``calls("add", a=1, b=2)``. Several calls in one answer run in parallel.
 
-    A mapping takes arguments whose names are not valid in Python; a string is sent as it is, valid JSON or not.
+    Use a mapping for arguments whose names are not valid in Python. A string is sent unchanged, even if it is not valid
+    JSON.
     """
     return Call(tool_name, arguments if isinstance(arguments, str) else {**(arguments or {}), **named})
 
@@ -110,39 +111,40 @@ def fails(
     retryable: bool | None = None,
     retry_after_seconds: float | None = None,
 ) -> Failure:
-    """Fail the model call, with what came before as a partial answer. Whether it is retried follows from the kind,
-    unless ``retryable`` says it.
+    """Fail the model call. Earlier pieces of the answer are a partial answer. By default the kind decides whether the
+    call is retried; ``retryable`` overrides that.
     """
     known = ErrorKind(kind)
     return Failure(known, detail, known.retryable if retryable is None else retryable, retry_after_seconds)
 
 
 def hangs() -> Silence:
-    """Fall silent for longer than the read timeout. ``run_until_idle`` does not wait for that: the attempt fails as it
-    does after the timeout (``network``, retryable), or ends by what a ``does`` before it has done.
+    """Send nothing more, so that the read timeout passes. ``run_until_idle`` does not wait for the timeout. The attempt
+    fails at once with the error of the timeout (``network``, retryable), unless an earlier ``does`` has ended it, for
+    example by stopping the run.
     """
     return Silence()
 
 
 def does(function: Callable[[], object]) -> Action:
-    """Call this during the answer: ``does(lambda: stop_thread(thread))``, ``does(crash)``.
+    """Call this function during the answer: ``does(lambda: stop_thread(thread))``, ``does(crash)``.
 
-    The text so far is stored first. The function may be sync (ORM allowed) or async; what it raises ends
-    ``run_until_idle``.
+    The text so far is stored before the call. A sync function may use the ORM; the function may also be async. If it
+    raises, ``run_until_idle`` ends with the error.
     """
     return Action(function)
 
 
 def ends(reason: str = "stop", *, usage: ModelUsage | None = None) -> End:
-    """End the answer in another way than the usual one: ``ends("length")``, ``ends(usage=ModelUsage(...))``.
+    """Set how the answer ends: ``ends("length")``, ``ends(usage=ModelUsage(...))``.
 
-    Without ``usage`` words are counted as tokens.
+    Without ``usage``, each word is counted as a token.
     """
     return End(reason, usage)
 
 
 def pieces_of(answer: object) -> list[Piece]:
-    """Return the pieces of an answer. Raises TypeError for a value that is no answer."""
+    """Return the pieces of an answer. Raises TypeError for a value that is not an answer."""
     if isinstance(answer, str):
         return [Text(answer)]
     if isinstance(answer, ModelError):
@@ -155,15 +157,15 @@ def pieces_of(answer: object) -> list[Piece]:
 
 
 def sendable_over_http(pieces: list[Piece]) -> list[Piece]:
-    """Return the pieces, where a server can send them. Raises TypeError for one that it cannot."""
-    # The server has a thread for each request, where a function of the test would not have the test's transaction.
+    """Return the pieces. Raises TypeError if they contain a piece that a server cannot send."""
+    # The server runs each request in a thread, where a function of the test could not use the test's transaction.
     if any(isinstance(piece, Action) for piece in pieces):
-        raise TypeError("does(...) cannot be sent over HTTP: leave http=True away in this test.")
+        raise TypeError("does(...) cannot be sent over HTTP: remove http=True in this test.")
     return pieces
 
 
 def words_of(text: str) -> list[str]:
-    """Return the text cut before each word; joined again it is the same text."""
+    """Split the text before each word. The pieces joined together are the same text."""
     return _WORD.findall(text)
 
 
@@ -174,20 +176,20 @@ def usage_of(request: ModelRequest, answer: str) -> ModelUsage:
 
 
 class Host(Protocol):
-    """What a scripted model needs from the code that runs its step."""
+    """The methods that a scripted model needs from the code that runs its step."""
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
-        """Call a function of the test where it may use the ORM."""
+        """Call a function of the test in a thread in which it may use the ORM."""
 
     async def settle(self) -> None:
-        """Store the text so far, and end this step here if its row was lost meanwhile."""
+        """Store the text so far. If the row of this step was lost meanwhile, end the step here."""
 
     def end(self, error: BaseException) -> NoReturn:
         """End the whole run with this error."""
 
 
 async def call_test_function(function: Callable[..., object], *args: object, host: Host | None) -> object:
-    """Call a function of the test, where it may use the ORM if it is sync."""
+    """Call a function of the test. A sync function is called in a thread in which it may use the ORM."""
     if host is not None:
         return await host.call_user(function, *args)
     if inspect.iscoroutinefunction(function):

@@ -1,4 +1,4 @@
-"""A scripted model that replaces the real one: an answer is a list of pieces, returned in order."""
+"""A scripted model that replaces a real one. Each answer is a list of pieces, which are streamed in order."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ from durable_agents.testing.pieces import (
 
 
 class OutOfAnswersError(AssertionError):
-    """A scripted model was called once more than it has answers."""
+    """A scripted model was called more often than it has answers."""
 
 
 class ScriptedModel(ContextDecorator):
     """A model that returns these answers, one for each request, in order: ``with ScriptedModel(...) as model:``.
 
     Use it as a context manager, as a decorator of a test or through ``enterContext`` in a ``TestCase``. It replaces the
-    model of all agents or, if ``agents`` is given, of those agents only. No network requests are made and litellm is
-    not imported; with ``http=True`` each request goes through litellm to a real HTTP server on loopback, which returns
-    the same answers, except ``does``. ``repeat_last`` repeats the last answer as often as needed. ``continues`` says
-    whether the model can continue its own text, as after a crash.
+    model of all agents or, if ``agents`` is given, of these agents only. Normally no network requests are made, and
+    litellm is not imported. With ``http=True`` each request goes through litellm to a real HTTP server on loopback,
+    which returns the same answers, except that ``does`` is not supported. ``repeat_last`` repeats the last answer as
+    often as needed. ``continues`` says whether the model can continue its own text, for example after a crash.
 
-    ``requests`` lists the requests so far (``ModelRequest``: agent, model, messages and tools in the OpenAI format,
-    settings).
+    ``requests`` lists the requests so far. Each is a ``ModelRequest`` with the agent, the model, messages and tools in
+    the OpenAI format, and the settings.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ScriptedModel(ContextDecorator):
 
     def __enter__(self) -> Self:
         if self._entered is not None:
-            raise RuntimeError("This ScriptedModel is in place already: use another one.")
+            raise RuntimeError("This ScriptedModel is already in use: create another one.")
         self.requests, self._used = [], 0
         with ExitStack() as stack:
             if self._http:
@@ -103,13 +103,13 @@ class ScriptedModel(ContextDecorator):
             entered.close()
 
     def __call__(self, test: Any) -> Any:
-        """Decorate a test, a function or a coroutine function."""
+        """Decorate a test, which may be a function or a coroutine function."""
         if isinstance(test, type):
             raise TypeError("A ScriptedModel decorates a test, not a class: use self.enterContext(...) in setUp.")
         if not inspect.iscoroutinefunction(test):
             return super().__call__(test)
 
-        # ContextDecorator would leave its block as soon as the coroutine is made, before it runs.
+        # ContextDecorator would leave its block when the coroutine is created, before the test runs.
         @functools.wraps(test)
         async def scripted(*args: Any, **kwargs: Any) -> Any:
             with self:
@@ -118,30 +118,30 @@ class ScriptedModel(ContextDecorator):
         return scripted
 
     def script(self, *answers: Answer) -> Self:
-        """Add answers after those that are left."""
+        """Add answers at the end of the script. Return the model."""
         self._script.extend(answers)
         return self
 
     @property
     def left(self) -> int:
-        """Number of answers that were not used yet; a repeated one counts until it was used once."""
+        """The number of answers that were not used yet. A repeated answer counts until its first use."""
         return max(len(self._script) - self._used, 0)
 
     def assert_done(self) -> None:
-        """Raise AssertionError if any answers were not requested."""
+        """Raise AssertionError if any answers were not used."""
         if self.left:
             left = ", ".join(repr(answer) for answer in self._script[self._used :])
-            raise AssertionError(f"{self.left} answers were not asked for: {left}")
+            raise AssertionError(f"{self.left} answers were not used: {left}")
 
     @property
     def url(self) -> str:
-        """With ``http=True``: the base URL (``api_base``) of the server, for workers in other processes."""
+        """The base URL (``api_base``) of the server, for workers in other processes. Requires ``http=True``."""
         if self._server is None:
             raise RuntimeError("Only ScriptedModel(..., http=True) has a URL, and only inside its block.")
         return self._server.url
 
     def covers(self, agent: str) -> bool:
-        """Whether this model replaces that of the agent of this name."""
+        """Return whether this model replaces the model of the agent of this name."""
         return self._agents is None or agent in self._agents
 
     def take(self, request: ModelRequest) -> Answer:
@@ -166,7 +166,7 @@ _hosts: list[Host] = []
 
 @contextmanager
 def hosted_by(host: Host) -> Iterator[None]:
-    """Let ``run_until_idle`` call the functions of scripts, and end when a script fails."""
+    """Within the block, let ``host`` call the functions of scripts, and end its run when a script fails."""
     _hosts.append(host)
     try:
         yield
@@ -180,12 +180,12 @@ def _host() -> Host | None:
 
 
 def is_scripted(agent: str) -> bool:
-    """Whether a scripted model is in place for the agent of this name."""
+    """Return whether a scripted model replaces the model of the agent of this name."""
     return any(model.covers(agent) for model in _active)
 
 
 class _ScriptedDoor:
-    """The door to one scripted model, and to the models of all other agents."""
+    """The ModelDoor that answers for one scripted model, and passes requests of other agents to the previous door."""
 
     def __init__(self, model: ScriptedModel, beside: ModelDoor, server: ModelServer | None) -> None:
         self._model = model
@@ -207,11 +207,11 @@ class _ScriptedDoor:
             async for event in source:
                 yield event
         finally:
-            # A stream that is only left, not closed, keeps its connection open and the server writing.
+            # A stream that is not closed would keep its connection open, and the server would go on writing.
             await source.aclose()
 
     async def _pieces(self, request: ModelRequest) -> list[Piece]:
-        """Return the pieces of the next answer; a mistake of the test ends the run."""
+        """Return the pieces of the next answer. An error in the test's script ends the run."""
         try:
             answer: object = self._model.take(request)
             while callable(answer):
@@ -224,7 +224,7 @@ class _ScriptedDoor:
             _end(error)
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """Count words."""
+        """Count each word as a token."""
         return usage_of(request, answered)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
@@ -232,13 +232,13 @@ class _ScriptedDoor:
         return self._model.continues
 
     async def aclose(self) -> None:
-        """Close what litellm has opened."""
+        """Close litellm's connections, if any requests were made through litellm."""
         if self._server is not None and self._model.requests:
             await llm.LiteLLMDoor().aclose()
 
 
 def _end(error: Exception) -> NoReturn:
-    """Report a mistake in the test: end ``run_until_idle`` or, in a real worker, fail the attempt."""
+    """Report an error in the test's script: end ``run_until_idle`` or, in a real worker, fail the attempt."""
     if (host := _host()) is not None:
         host.end(error)
     raise ModelError(ErrorKind.UNKNOWN, f"{type(error).__name__}: {error}", retryable=False) from error
@@ -253,7 +253,7 @@ class _PieceStream:
         self._calls = 0
 
     async def events(self, pieces: Sequence[Piece]) -> AsyncGenerator[ModelEvent]:
-        """Yield the events of the pieces, and their end."""
+        """Yield the events of the pieces, and then ``Finished``."""
         end = End("", None)
         for piece in pieces:
             if isinstance(piece, End):

@@ -187,7 +187,7 @@ def test_a_run_within_a_run_is_refused(shop):
     """A script or a tool cannot start another worker here."""
     with ScriptedModel(does(run_until_idle)):
         create_thread("shop", prompt="Go.")
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             run_until_idle()
 
 

@@ -145,7 +145,7 @@ def test_answers_that_are_left_over_can_be_asserted(shop):
     """The message shows them."""
     _, model = run("Hello.", "Never said.")
     assert model.left == 1
-    with pytest.raises(AssertionError, match=r"1 answers were not asked for: 'Never said\.'"):
+    with pytest.raises(AssertionError, match=r"1 answers were not used: 'Never said\.'"):
         model.assert_done()
     _, model = run("Hello.")
     model.assert_done()
@@ -165,7 +165,7 @@ def test_an_agent_without_a_script_is_not_asked_for_real(shop):
     """Unless the test asks for that: no key is used by mistake."""
     with opened(name="other"), ScriptedModel("Hi.", agents=[shop]):
         create_thread("other", prompt="Who?")
-        with pytest.raises(NoScriptedModelError, match=r"'other' would call its model for real.*real_models=True"):
+        with pytest.raises(NoScriptedModelError, match=r"'other' would call its real model.*real_models=True"):
             run_until_idle()
 
 
@@ -196,7 +196,7 @@ def test_a_script_begins_anew_with_each_block_and_is_in_place_once():
     model, real = ScriptedModel("Hello."), llm.door()
     with model:
         assert llm.door() is not real
-        with pytest.raises(RuntimeError, match="in place already"), model:
+        with pytest.raises(RuntimeError, match="already in use"), model:
             pass
         assert model.left == 1
     assert llm.door() is real
