@@ -149,7 +149,9 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
 
 
 def _add_owners(rows: Sequence[Handed]) -> None:
-    """Load the owners of the threads. Tools and functions of agents get the owner, and cannot run queries."""
+    """Load the owners of the threads. Tools and functions of agents get the owner, and may run on the event loop, where
+    queries are not allowed.
+    """
     owners = {handed.thread.owner_id for handed in rows} - {None}
     if owners:
         # The default manager is not used, because it may leave rows out.
