@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import Error, IntegrityError
 
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.lifecycle import Append, Claim, append_deltas
 from durable_agents.logs import log_error
 from durable_agents.parts import Chunk, joined

@@ -5,7 +5,7 @@ To add a function, import it here, make its async version, and add its name to `
 
 from __future__ import annotations
 
-from durable_agents.async_wrapper import async_version
+from durable_agents.async_api import async_version
 from durable_agents.lifecycle import add_message as add_message
 from durable_agents.lifecycle import add_tool_error as add_tool_error
 from durable_agents.lifecycle import add_tool_result as add_tool_result

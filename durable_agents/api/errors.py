@@ -15,7 +15,7 @@ from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from durable_agents.databases import discard_after, is_outage
+from durable_agents.database_connections import discard_after, is_outage
 from durable_agents.exceptions import DatabaseUnavailableError, DurableAgentsError, TooLargeError
 from durable_agents.logs import log_error
 from durable_agents.strictjson import clean

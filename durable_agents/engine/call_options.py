@@ -12,7 +12,7 @@ from django.db import Error
 from django.utils.functional import Promise
 
 from durable_agents.agents import Agent, Callback, Tool, registry
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.engine.runtime import Runtime
 from durable_agents.exceptions import ErrorKind, ModelError
 from durable_agents.llm.history_repair import repaired

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
-from durable_agents.engine.process_limits import start
+from durable_agents.engine.resource_errors import start
 
 R = TypeVar("R")
 Task = tuple[bool, int, Callable[[], None]]

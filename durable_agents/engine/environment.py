@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from durable_agents.delta_writer import DeltaWriter
-from durable_agents.engine.endings import Endings
+from durable_agents.engine.group_commit import Endings
 from durable_agents.engine.held import HeldRows
+from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.run_callbacks import CallbackRunner
-from durable_agents.engine.run_history import RunHistories
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_progress import ProgressReports
 

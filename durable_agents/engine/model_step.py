@@ -21,10 +21,10 @@ from durable_agents.delta_writer import DeltaBuffer
 from durable_agents.engine.approvals import with_approvals
 from durable_agents.engine.call_options import Plan, instructions_of, needs_thread, plan_for, transformed
 from durable_agents.engine.environment import Environment
+from durable_agents.engine.history_cache import RunHistory
 from durable_agents.engine.inline_files import with_contents
 from durable_agents.engine.own_cancellation import cancelled_by_us_only
-from durable_agents.engine.process_limits import WorkerLimitError, is_limit
-from durable_agents.engine.run_history import RunHistory
+from durable_agents.engine.resource_errors import WorkerLimitError, is_limit
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.step_from_events import Answer
 from durable_agents.exceptions import ErrorKind, LeaseLostError, ModelError

@@ -6,11 +6,11 @@ import logging
 import time
 from contextlib import suppress
 
-from durable_agents import lifecycle, worker_identity, worker_notices
-from durable_agents.databases import close_all, discard
+from durable_agents import lifecycle, worker_identity, worker_problem_files
+from durable_agents.database_connections import close_all, discard
 from durable_agents.logs import log
 from durable_agents.redaction import described
-from durable_agents.worker_notices import Notice
+from durable_agents.worker_problem_files import Notice
 
 PATIENCE_SECONDS = 10.0
 STORE_SECONDS = 10.0
@@ -74,13 +74,13 @@ class Attempts:
                 )
             if self._published != notice:
                 with suppress(OSError):
-                    worker_notices.post(notice, project=lifecycle.project())
+                    worker_problem_files.post(notice, project=lifecycle.project())
             self._published = self._unstored = notice
         elif self._published is not None and since is None:
             log(logging.INFO, "this worker can go on", action="worker_recovered", kind=self.kind)
             self._published = None
             with suppress(OSError):
-                worker_notices.remove(self.kind, project=lifecycle.project())
+                worker_problem_files.remove(self.kind, project=lifecycle.project())
 
     def store(self) -> None:
         """Store a published problem as a row, and later the end of the problem. If the database does not accept the

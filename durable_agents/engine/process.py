@@ -15,10 +15,10 @@ from django_q.conf import Conf as QConf
 
 from durable_agents import callbacks, lifecycle, lockfiles, notifications, task_queue, worker_identity
 from durable_agents.conf import cluster_of, config
-from durable_agents.databases import close_pools, discard, discarding
+from durable_agents.database_connections import close_pools, discard, discarding
 from durable_agents.engine.model_step import estimate_spent
 from durable_agents.engine.problem_reports import Attempts
-from durable_agents.engine.process_limits import LIMITED_EXIT_CODE, WorkerLimitError, start
+from durable_agents.engine.resource_errors import LIMITED_EXIT_CODE, WorkerLimitError, start
 from durable_agents.engine.watchdog import watch
 from durable_agents.engine.worker import Worker, work_is_due
 from durable_agents.llm import door

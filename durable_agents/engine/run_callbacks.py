@@ -13,7 +13,7 @@ from uuid import UUID
 from durable_agents import lifecycle
 from durable_agents.agents import Agent, Callback
 from durable_agents.callbacks import DueCallback
-from durable_agents.engine.process_limits import WorkerLimitError
+from durable_agents.engine.resource_errors import WorkerLimitError
 from durable_agents.engine.runtime import Runtime
 from durable_agents.lifecycle import Claim, StepOutcome
 from durable_agents.models import Stream, Thread

@@ -20,10 +20,10 @@ from django.db import Error, reset_queries
 
 from durable_agents import lifecycle
 from durable_agents.agents import Callback, is_async
-from durable_agents.databases import close_all, discard, discard_after, discarding, is_outage
+from durable_agents.database_connections import close_all, discard, discard_after, discarding, is_outage
 from durable_agents.engine.database_lane import DatabaseLane
 from durable_agents.engine.own_cancellation import cancelled_by_us_only
-from durable_agents.engine.process_limits import Shortage, start
+from durable_agents.engine.resource_errors import Shortage, start
 from durable_agents.exceptions import LeaseLostError
 from durable_agents.lifecycle import Claim
 from durable_agents.logs import log

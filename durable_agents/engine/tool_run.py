@@ -18,7 +18,7 @@ from durable_agents.engine.approvals import may_run
 from durable_agents.engine.call_options import tools_for
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.own_cancellation import is_cancelled
-from durable_agents.engine.process_limits import WorkerLimitError
+from durable_agents.engine.resource_errors import WorkerLimitError
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_context import context_of
 from durable_agents.engine.tool_progress import ProgressReports

@@ -12,7 +12,7 @@ from django.db import connections
 
 from durable_agents import lifecycle
 from durable_agents.conf import config
-from durable_agents.engine.process_limits import start
+from durable_agents.engine.resource_errors import start
 from durable_agents.engine.worker import Worker
 from durable_agents.lifecycle import Claim
 from durable_agents.logs import log, log_error

@@ -19,19 +19,19 @@ from durable_agents import callbacks, lifecycle, notifications, task_queue, work
 from durable_agents.agents import registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.delta_writer import DeltaWriter, Frame
 from durable_agents.engine.claiming import CLAIM_BATCH, Claimer
-from durable_agents.engine.endings import Endings
 from durable_agents.engine.environment import Environment
+from durable_agents.engine.group_commit import Endings
 from durable_agents.engine.held import HeldRows
+from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.leases import LeaseKeeper
 from durable_agents.engine.model_step import run_step
 from durable_agents.engine.own_cancellation import is_cancelled
 from durable_agents.engine.problem_reports import Attempts
-from durable_agents.engine.process_limits import LIMITED_EXIT_CODE, Shortage, WorkerLimitError, is_limit
+from durable_agents.engine.resource_errors import LIMITED_EXIT_CODE, Shortage, WorkerLimitError, is_limit
 from durable_agents.engine.run_callbacks import CallbackRunner
-from durable_agents.engine.run_history import RunHistories
 from durable_agents.engine.runtime import WorkerRuntime
 from durable_agents.engine.tool_progress import ProgressReports
 from durable_agents.engine.tool_run import load_calls, run_tool
@@ -40,7 +40,7 @@ from durable_agents.lifecycle import CallResult, Claim, Ending, Handed, HandOver
 from durable_agents.logs import log, log_error
 from durable_agents.models import ToolCallStatus
 from durable_agents.redaction import described
-from durable_agents.worker_notices import Notice
+from durable_agents.worker_problem_files import Notice
 
 CLAIM_SECONDS = 0.25
 BUSY_SECONDS = 0.05

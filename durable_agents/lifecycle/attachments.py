@@ -19,7 +19,7 @@ from django.dispatch import receiver
 
 from durable_agents import attachment_storage
 from durable_agents.actors import User
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.exceptions import InvalidPartsError, ThrottledError, UnsupportedMediaTypeError
 from durable_agents.lifecycle.quotas import take_turn
 from durable_agents.lifecycle.transaction import Locked, database, log_transition, transact, transition

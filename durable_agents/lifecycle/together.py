@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import Error, connections
 
 from durable_agents.agents import registry
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import statements
 from durable_agents.lifecycle.claims import Claim

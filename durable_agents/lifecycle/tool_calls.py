@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import Error, connections
 
 from durable_agents.crashpoints import crashpoint
-from durable_agents.databases import discard, is_outage, is_passing, sqlstate
+from durable_agents.database_connections import discard, is_outage, is_passing, sqlstate
 from durable_agents.exceptions import (
     LeaseLostError,
     ThreadNotFoundError,

@@ -18,7 +18,7 @@ from django.db import Error, connections, router, transaction
 from django.db.models import Model, QuerySet
 
 from durable_agents.agents import Agent, Code, registry
-from durable_agents.databases import discard_after, discarding, is_passing
+from durable_agents.database_connections import discard_after, discarding, is_passing
 from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import statements
 from durable_agents.lifecycle.callback_events import dispatch_status, dispatch_step

@@ -10,7 +10,7 @@ from django.db.models.functions import Now
 from durable_agents.lifecycle.transaction import database, transition
 from durable_agents.models import WorkerProblem, seconds_from_now
 from durable_agents.strictjson import clean
-from durable_agents.worker_notices import Notice
+from durable_agents.worker_problem_files import Notice
 
 PROBE = "probe"
 PROBE_CHARS = 20_000

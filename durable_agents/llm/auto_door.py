@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from durable_agents.agents import registry
-from durable_agents.llm.direct.calls import NotDirectError, built, check
 from durable_agents.llm.direct.door import DirectDoor, answered
+from durable_agents.llm.direct.request import NotDirectError, built, check
 from durable_agents.llm.litellm.door import LiteLLMDoor
 from durable_agents.llm.litellm.loading import library
 from durable_agents.llm.types import ModelEvent, ModelRequest, ModelUsage

@@ -29,7 +29,7 @@ from durable_agents.task_queue.inspection import clusters_seen, layer_round_trip
 from durable_agents.task_queue.redis_servers import redis_servers
 from durable_agents.times import instant
 from durable_agents.worker_identity import is_gone
-from durable_agents.worker_notices import Notice, posted
+from durable_agents.worker_problem_files import Notice, posted
 
 Level = Literal["ok", "warning", "error"]
 

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from durable_agents.conf import cluster_of
-from durable_agents.databases import discard_after
+from durable_agents.database_connections import discard_after
 from durable_agents.logs import log
 from durable_agents.notifications.worker_sender import WorkerSender
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from durable_agents.databases import close_pools, discard
+from durable_agents.database_connections import close_pools, discard
 
 _stop_events: list[SharedFlag] = []
 _locks: weakref.WeakSet[KernelLock] = weakref.WeakSet()

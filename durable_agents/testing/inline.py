@@ -23,18 +23,18 @@ from django.test import TestCase
 from durable_agents import callbacks, lifecycle, llm
 from durable_agents.agents import registry
 from durable_agents.conf import config, default_cluster
-from durable_agents.databases import is_outage
+from durable_agents.database_connections import is_outage
 from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
 from durable_agents.engine.claiming import Claimer
-from durable_agents.engine.endings import Endings
 from durable_agents.engine.environment import Environment
+from durable_agents.engine.group_commit import Endings
 from durable_agents.engine.held import HeldRows
+from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.leases import LeaseKeeper
 from durable_agents.engine.model_step import estimate_spent
 from durable_agents.engine.problem_reports import Attempts
-from durable_agents.engine.process_limits import Shortage
+from durable_agents.engine.resource_errors import Shortage
 from durable_agents.engine.run_callbacks import CallbackRunner
-from durable_agents.engine.run_history import RunHistories
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_progress import ProgressReports
 from durable_agents.engine.worker import RowRunner

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from demo_project import agents as demo_agents
-from demo_project import listening
+from demo_project import listening_socket
 from demo_project.agents import add, get_time, get_weather, setup
 from demo_project.logs import FactsFormatter
 from demo_project.management.commands.demo import child_environment
@@ -174,19 +174,19 @@ def test_sqlite_is_set_up_for_many_writers():
 @pytest.mark.parametrize(("host", "own"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False)])
 def test_loopback_is_recognised(host, own):
     """By address or by its usual name."""
-    assert listening.is_loopback(host) is own
+    assert listening_socket.is_loopback(host) is own
 
 
 def test_a_wildcard_address_is_shown_as_one_that_can_be_opened():
     """Browsers do not like 0.0.0.0."""
-    with listening.listen("0.0.0.0", 0) as listener:
-        assert listening.site_url(listener) == f"http://127.0.0.1:{listening.port_of(listener)}/"
+    with listening_socket.listen("0.0.0.0", 0) as listener:
+        assert listening_socket.site_url(listener) == f"http://127.0.0.1:{listening_socket.port_of(listener)}/"
 
 
 def test_an_address_of_another_machine_is_an_error():
     """Not a search for the next port."""
     with pytest.raises(OSError, match=r"(?i)assign"):
-        listening.listen("192.0.2.1", 0)
+        listening_socket.listen("192.0.2.1", 0)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_site_answers_at_the_url_that_is_printed(monkeypatch, settings, host
     """Whatever the address, and whatever names the environment gives it."""
     monkeypatch.setenv("ALLOWED_HOSTS", given)
     settings.ALLOWED_HOSTS = given.split(",") if given else ["localhost", "127.0.0.1", "[::1]"]
-    with listening.listen(host, 0) as listener:
+    with listening_socket.listen(host, 0) as listener:
         assert set(child_environment(listener)["ALLOWED_HOSTS"].split(",")) == answers_to
 
 
@@ -220,7 +220,7 @@ def test_a_server_that_answers_by_an_error_is_not_ready(status, is_ready):
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         answering = threading.Thread(target=server.handle_request)
         answering.start()
-        assert listening.is_answering("127.0.0.1", server.server_port, "/") is is_ready
+        assert listening_socket.is_answering("127.0.0.1", server.server_port, "/") is is_ready
         answering.join()
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from demo_project import listening
+from demo_project import listening_socket
 from demo_project.supervisor import ROOT, Program, Supervisor
 
 HOST = "127.0.0.1"
@@ -37,7 +37,7 @@ def running_site(log: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The URL of a running demo, and the tokens of its users by name; everything is gone after, but what it wrote into
     ``log``."""
     with tempfile.TemporaryDirectory() as folder, empty_database(Path(folder)) as database:
-        ports = [listening.free_port() for _ in range(2)]
+        ports = [listening_socket.free_port() for _ in range(2)]
         env = environment(database, model_port=ports[1])
         for command in (["migrate", "--verbosity", "0"], ["shell", "--verbosity", "0", "--command", CREATE_USERS]):
             subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=env, check=True)
@@ -94,7 +94,7 @@ def programs(env: Mapping[str, str], web_port: int, model_port: int, *, log: Pat
 def wait_for(port: int) -> None:
     """Return once the site answers; raises `TimeoutError`."""
     deadline = time.monotonic() + READY_SECONDS
-    while not listening.is_answering(HOST, port, "/"):
+    while not listening_socket.is_answering(HOST, port, "/"):
         if time.monotonic() > deadline:
             raise TimeoutError(f"The site did not answer within {READY_SECONDS} seconds.")
         time.sleep(0.2)

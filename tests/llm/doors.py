@@ -3,7 +3,7 @@
 import pytest
 
 from durable_agents.llm import DirectDoor, LiteLLMDoor, ModelDoor
-from durable_agents.llm.direct.calls import NotDirectError, target_of
+from durable_agents.llm.direct.request import NotDirectError, target_of
 
 DOORS: dict[str, ModelDoor] = {"litellm": LiteLLMDoor(), "direct": DirectDoor()}
 

@@ -10,7 +10,7 @@ import pytest
 
 from durable_agents.exceptions import ModelError
 from durable_agents.llm import ModelRequest, Step, Turn, openai_messages
-from durable_agents.llm.direct.calls import NotDirectError, check
+from durable_agents.llm.direct.request import NotDirectError, check
 from durable_agents.parts import CallOutcome
 from tests.llm.doors import DOORS
 

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from durable_agents import Agent, Retry, ToolError, create_thread, tool
 from durable_agents.agents import registry
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.errors import model_error
+from durable_agents.llm.error_mapping import model_error
 from durable_agents.llm.litellm.loading import library
 from durable_agents.logs import log
 from durable_agents.models import Message, Stream, ToolCall

@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from demo_project import listening, local_model
+from demo_project import listening_socket, local_model
 from demo_project.supervisor import ProcessFailedError, Program, Supervisor
 
 MODEL_HOST = "127.0.0.1"
@@ -76,10 +76,10 @@ class Command(BaseCommand):
     def listen(self, host: str, port: int) -> socket.socket:
         """Return the site's socket; print its port if the requested one is taken."""
         try:
-            listener = listening.listen(host, port)
+            listener = listening_socket.listen(host, port)
         except (OSError, OverflowError) as error:
             raise CommandError(f"Cannot listen on {host} port {port}: {error}.") from error
-        if port not in (0, got := listening.port_of(listener)):
+        if port not in (0, got := listening_socket.port_of(listener)):
             self.say(f"Port {port} is taken; using {got}.")
         return listener
 
@@ -101,22 +101,22 @@ class Command(BaseCommand):
 
     def start(self, supervisor: Supervisor, listener: socket.socket, model: OwnModel | None, stopping: Event) -> None:
         """Start the processes and wait until site and model answer; raises `CommandError` if they do not in time."""
-        model_port = listening.free_port()
+        model_port = listening_socket.free_port()
         for program in programs(listener, model, model_port):
             supervisor.start(program)
         self.say("Starting the web server and the workers ...")
-        servers = [(listening.reachable_host(listener), listening.port_of(listener), "/")]
+        servers = [(listening_socket.reachable_host(listener), listening_socket.port_of(listener), "/")]
         if model:
             servers.append((MODEL_HOST, model_port, "/v1/models"))
         deadline = time.monotonic() + READY_SECONDS
-        while not (stopping.is_set() or all(listening.is_answering(*server) for server in servers)):
+        while not (stopping.is_set() or all(listening_socket.is_answering(*server) for server in servers)):
             supervisor.watch(stopping, seconds=0.2)
             if time.monotonic() > deadline:
                 raise CommandError(f"The demo did not answer within {READY_SECONDS} seconds.")
 
     def announce(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
         """Print the demo's address and how to sign in, and open a browser if there is a display."""
-        url = listening.site_url(listener)
+        url = listening_socket.site_url(listener)
         self.say(f"\n  The demo is at  {url}")
         self.say("  Sign in as      demo / demo (administrator) or guest / guest")
         self.say(f"  Model           {model.description if model else os.environ['DEMO_MODEL']}")
@@ -132,7 +132,7 @@ class Command(BaseCommand):
 
 def refuse_open_doors(host: str, *, insecure: bool) -> None:
     """Raise `CommandError` if `host` would let others sign in with the demo's well-known passwords."""
-    if not (insecure or listening.is_loopback(host)):
+    if not (insecure or listening_socket.is_loopback(host)):
         raise CommandError(
             f"{host} can be reached from other machines, and the demo's passwords are well known. "
             "Add --insecure if that is what you want."
@@ -180,9 +180,9 @@ def child_environment(listener: socket.socket) -> dict[str, str]:
     env = dict(os.environ)
     for own in (SCRIPTED, LOCAL):
         env.pop(own.variable, None)
-    is_open = not listening.is_loopback(str(listener.getsockname()[0]))
+    is_open = not listening_socket.is_loopback(str(listener.getsockname()[0]))
     hosts = ["*"] if is_open and not env.get("ALLOWED_HOSTS") else settings.ALLOWED_HOSTS
-    return env | {"ALLOWED_HOSTS": ",".join([*hosts, listening.name_in_urls(listener)])}
+    return env | {"ALLOWED_HOSTS": ",".join([*hosts, listening_socket.name_in_urls(listener)])}
 
 
 def python(*arguments: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from durable_agents.llm.direct.calls import Call
+from durable_agents.llm.direct.request import Call
 from durable_agents.version import VERSION
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from durable_agents.conf import config
 from durable_agents.exceptions import ModelError
 from durable_agents.llm.claude_thinking import THINKING
-from durable_agents.llm.errors import is_of_connection, model_error
+from durable_agents.llm.error_mapping import is_of_connection, model_error
 from durable_agents.llm.litellm.loading import is_known_to, library
 from durable_agents.llm.litellm.request import arguments_of
 from durable_agents.llm.litellm.response import Reading, Response

@@ -8,7 +8,7 @@ from typing import Protocol
 from durable_agents.llm.answer_builder import AnswerEvents
 from durable_agents.llm.litellm.deltas import Chunk, call_deltas, thoughts_and_text
 from durable_agents.llm.litellm.loading import cost_of, library
-from durable_agents.llm.litellm.raw_response import Stream, Wire
+from durable_agents.llm.litellm.raw_chunks import Stream, Wire
 from durable_agents.llm.types import ModelEvent, ModelRequest, ModelUsage
 
 

@@ -8,7 +8,7 @@ from django.db import connections
 from durable_agents import create_thread, lifecycle, notifications
 from durable_agents.conf import default_cluster
 from durable_agents.engine import worker
-from durable_agents.engine.process_limits import MAX_LIMITS, NO_THREAD, WorkerLimitError, is_limit
+from durable_agents.engine.resource_errors import MAX_LIMITS, NO_THREAD, WorkerLimitError, is_limit
 from durable_agents.engine.worker import Worker
 from durable_agents.exceptions import ErrorKind, ModelError
 from durable_agents.models import Stream, WorkerProblem

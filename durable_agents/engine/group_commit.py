@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 
 from durable_agents import lifecycle
-from durable_agents.engine.run_history import RunHistories
+from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.runtime import LOCKED_WAITS_SECONDS, Runtime
 from durable_agents.lifecycle import CallResult, Claim, Ended, Ending, Handed, HandOver, StepOutcome
 
