@@ -161,7 +161,9 @@ def number(word: str) -> int:
 
 
 def place_in(clause: str) -> str:
-    """Return the place in a clause: the words after "in" or a similar word, or a whole clause of one or two words."""
+    """Return the location, such as a city, that a clause names: the words after "in" or a similar word. A clause of one
+    or two words that names no topic is itself a location. Return "" if the clause names no location.
+    """
     if found := PLACE.search(clause):
         return re.sub(r"\b(the|now|today|right|please)\b", "", found[1]).strip()
     is_topic = any(pattern.search(clause) for pattern in TOPICS.values())

@@ -78,7 +78,7 @@ class ToolContext:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the run was stopped or the call abandoned, so that the result is no longer needed."""
+        """Whether the result is no longer needed, because the run was stopped or the call was abandoned."""
         return self.is_stopped()
 
     def progress(self, value: object) -> None:
@@ -484,7 +484,7 @@ class Registry:
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
-        """Register an agent; raise ImproperlyConfigured for a second one of the same name."""
+        """Register an agent. Raises ImproperlyConfigured if another agent has the same name."""
         if agent.name in self._agents:
             raise ImproperlyConfigured(f"Two agents are called {agent.name!r}. Names must be unique in a project.")
         self._agents[agent.name] = agent
@@ -513,7 +513,9 @@ class Registry:
         return [agent for agent in self.all() if agent.public]
 
     def add_tool(self, tool: Tool) -> None:
-        """Register a tool for agents whose ``configure`` chooses tools, instead of an earlier one of the same name."""
+        """Register a tool for agents whose ``configure`` chooses tools. The tool replaces any earlier
+        tool of the same name.
+        """
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:

@@ -138,7 +138,7 @@ def is_text(media_type: str) -> bool:
 
 
 def is_shown(media_type: str) -> bool:
-    """Return whether a browser may display files of this type, because it executes nothing in them."""
+    """Return whether a browser may display files of this type. These are only types in which browsers run no code."""
     return _SHOWN.fullmatch(media_type) is not None
 
 

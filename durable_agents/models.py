@@ -88,7 +88,7 @@ class ToolCallStatus(models.TextChoices):
     DENIED = "denied"  # outcome: a person refused
     EXPIRED = "expired"  # outcome: no answer in time
     CANCELLED = "cancelled"  # outcome: the run was stopped or continued without it
-    UNKNOWN = "unknown"  # the worker died and the tool may have run: an outcome, or a question to a person
+    UNKNOWN = "unknown"  # the tool may have run before its worker died: the outcome, unless a person is asked for it
 
 
 TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
@@ -773,7 +773,7 @@ class ToolCall(Held):
 
     @property
     def waits_for_worker(self) -> bool:
-        """Whether a worker is running the call or still has to run it."""
+        """Whether the call depends on a worker: a worker is running it now, or still has to run it."""
         return self.status == ToolCallStatus.RUNNING or (self.status == ToolCallStatus.PENDING and self.needs_worker)
 
 

@@ -120,8 +120,8 @@ class SignIn:
     def user_now(self) -> User | None:
         """Return the user, reloaded from the database, or None if the user may not continue.
 
-        That is the case if the user is inactive or deleted, the session has ended or belongs to another user, the
-        password was changed, or the token was deleted.
+        The user may not continue if the account is inactive or deleted, the session has ended or belongs to another
+        user, the password was changed, or the token was deleted.
         """
         if self._credential is not None:
             return self._credential.user_now()

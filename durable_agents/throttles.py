@@ -1,8 +1,10 @@
-"""Throttle callers: count the rates of ``THROTTLES`` in the project's default cache.
+"""Throttle callers: count their requests in the project's default cache, and reject those above a rate of
+``THROTTLES``.
 
-Every view of the API counts ``requests``. Views, websocket frames and the chat endpoint count ``sends`` for everything
-that starts or steers a run. Signed-in callers are identified by their user id, others by their address. That is the
-address of the connection or, behind ``NUM_PROXIES`` proxies, the address that the outermost proxy saw.
+The rate ``requests`` limits all requests to the views of the API. The rate ``sends`` limits everything that starts or
+steers a run, whether it arrives at a view, at the chat endpoint or in a websocket frame. Signed-in callers are
+identified by their user id, others by their address: the address of the connection or, behind ``NUM_PROXIES`` proxies,
+the address that the outermost proxy saw.
 
 A period begins with a caller's first request. It has one counter, which the cache increments atomically, so concurrent
 requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.

@@ -101,9 +101,12 @@ MANY_MESSAGES = 500
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
-    """Return the histories of several threads, each up to a position, or complete for None. This function makes three
-    queries, however many threads there are. A long history needs more queries, and begins with a note if its earlier
-    messages are left out (``MAX_HISTORY_BYTES``).
+    """Return the histories of several threads. ``upto`` maps each thread to the last position to include, or to None
+    for the complete history.
+
+    This function makes three queries for all threads together, and further queries for each position above
+    ``MANY_MESSAGES``. A history up to such a position may exceed ``MAX_HISTORY_BYTES``. The history then begins with a
+    note, and its earliest messages are left out.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]

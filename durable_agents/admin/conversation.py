@@ -87,7 +87,7 @@ class ShownAttempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether the attempt is due or in progress."""
+        """Whether the attempt is open, which means that it is due or in progress."""
         return self.row.state in OPEN_STREAM_STATES
 
 

@@ -138,7 +138,7 @@ def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
         if not isinstance(value, dict):
             raise InvalidPartsError("The arguments must be a JSON object, in curly brackets.")
         arguments = value
-    # The form contains the model's arguments. If they are unchanged, nobody has replaced them.
+    # The form shows the arguments that the AI model chose. Unchanged arguments do not count as a person's replacement.
     if arguments == call.arguments:
         arguments = None
     return lifecycle.approve_tool_call(

@@ -71,11 +71,11 @@ class Id(serializers.CharField):
 
 
 class ShownMessages(serializers.ListField):
-    """The messages that the client shows. Only the last one is read; see ``ChatMessage``."""
+    """The messages of the chat on the client's screen. Only the last one is read; see ``ChatMessage``."""
 
 
 class ShownParts(serializers.ListField):
-    """The parts of the message that the client shows; each part is an object."""
+    """All parts of a ``ChatMessage``. Each part is a JSON object."""
 
     child = serializers.DictField()
 
@@ -92,7 +92,7 @@ class ShownParts(serializers.ListField):
 
 
 class ChatMessage(Body):
-    """The last message that the client shows."""
+    """The last message of the chat on the client's screen."""
 
     id = Id()
     role = serializers.ChoiceField([Role.USER.value, Role.ASSISTANT.value])
@@ -275,8 +275,8 @@ class Chat:
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
         if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
-            # AI SDK clients send a request without a person when all calls of a step have an outcome. Such a request
-            # must not undo a person's stop.
+            # When all calls of a step have an outcome, AI SDK clients send a request by themselves, without any action
+            # by a person. Such a request must not undo a person's stop.
             last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
             is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
         if is_retry:

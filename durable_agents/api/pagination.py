@@ -95,7 +95,8 @@ class Order:
     def page(self, rows: QuerySet[Row], request: Request) -> Page[Row]:
         """Return the page for ``?cursor=`` and ``?limit=``. Raises ParseError for a cursor that is not one of ours."""
         cursor = PageCursor.of(request, self.keys.values())
-        # Ten digits and more are refused before ``int``, which takes quadratic time; an invalid number is ignored.
+        # An invalid limit is ignored. So is a limit of ten or more digits, because ``int`` takes time quadratic in the
+        # number of digits.
         text = request.query_params.get("limit", "")
         given = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
         limit = min(given, _MAX_ROWS) or _ROWS

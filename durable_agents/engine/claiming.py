@@ -50,7 +50,9 @@ class Claimer:
         of each cluster does this.
         """
         self.left_some = True
-        """Whether rows may be due that got no slot, at the last claim or when a transaction made them due."""
+        """Whether rows may still be due because no slot was free for them. The slot may have been lacking at the last
+        claim, or when a transaction made the rows due.
+        """
         self._left_meanwhile = False
         """Whether a transaction has made rows due that got no slot since the last claim began."""
         self._reserved_streams = 0
@@ -102,9 +104,9 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Choose how many of the rows that become due when these steps and tool calls are committed this process takes
-        over at once. Reserve slots for these rows. Return None while a suspect is on trial (runs alone, to see whether
-        it crashes its worker).
+        """Choose how many rows this process may take over at once, among the rows that become due when these steps and
+        tool calls are committed. Reserve slots for them. Return None while a suspect is on trial (runs alone, to see
+        whether it crashes its worker).
         """
         if any(row.is_on_trial for row in self._held):
             return None
@@ -132,7 +134,9 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free the slots that ``offer`` reserved. The rows that were taken over occupy slots of their own."""
+        """Free all slots that ``offer`` reserved. Rows that this process took over are held from now on, and held rows
+        occupy slots of their own.
+        """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
@@ -165,7 +169,7 @@ class Claimer:
         return 0
 
     async def _claim(self, *, streams: int, tools: int, suspects: Suspects | None = None) -> int:
-        # A transaction that this process commits meanwhile must not take over rows for the same slots.
+        # Reserve the slots, so that no transaction of this process takes over rows for the same slots meanwhile.
         self._reserved_streams += streams
         self._reserved_tools += tools
         try:

@@ -26,8 +26,8 @@ class Endings:
         self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.offer: Callable[[Sequence[Ending]], HandOver | None] = lambda _: None
-        """Choose which rows that become due this process takes over. Slots are reserved for them until ``take_back`` is
-        called.
+        """Choose how many rows this process may take over, among the rows that a commit makes due. Slots are reserved
+        for them until ``take_back`` is called.
         """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
@@ -52,7 +52,7 @@ class Endings:
                 await asyncio.sleep(next(waits))
 
     async def settle(self, *, seconds: float) -> list[Handed]:
-        """Wait until nothing is being committed, but at most ``seconds``. Return the rows that were handed over
+        """Wait until nothing is being committed, but for at most ``seconds``. Return the rows that were handed over
         meanwhile; they were not started.
         """
         left: list[Handed] = []

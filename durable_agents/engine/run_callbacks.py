@@ -41,7 +41,7 @@ class CallbackRunner:
         self._runtime.loop.call_soon_threadsafe(self._start, callback)
 
     async def wait(self, *, seconds: float | None = None) -> bool:
-        """Wait for running callbacks, but at most ``seconds``, then cancel the rest. Return whether any callback ran
+        """Wait for running callbacks for at most ``seconds``, then cancel the rest. Return whether any callback ran
         since the last call.
         """
         await asyncio.sleep(0)  # let the event loop create the tasks of callbacks that were scheduled just before

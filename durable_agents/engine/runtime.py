@@ -115,9 +115,12 @@ class Runtime(ABC):
 
 
 class WorkerRuntime(Runtime):
-    """The runtime of a worker process. Its event loop is kept for the life of the process, because the model library's
-    connections are bound to the loop. Two threads have a database connection each. Each call of a developer's function
-    gets a new thread, so that a function that hangs does not delay the others.
+    """The runtime of a worker process. The event loop is kept for the life of the process, because the model library's
+    connections are bound to the loop.
+
+    Two operating-system threads live as long as the process and have a database connection each: one for general
+    database work, one for leases. A third thread starts when the first long history is read. Each call of a developer's
+    function gets a new thread, so that a function that hangs does not delay the others.
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:

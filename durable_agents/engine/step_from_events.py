@@ -44,7 +44,7 @@ class _Call:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether the call's arguments are empty, or only the placeholder that servers send at first."""
+        """Whether no arguments have arrived yet, apart from a placeholder that some servers send first."""
         return says_nothing(self.raw)
 
 
@@ -132,7 +132,7 @@ class Answer:
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Return the text without the white space that repeats the ``gap``."""
+        """Return the text without leading white space that repeats ``gap``, the white space at the end of the seed."""
         self.own_text += text
         if not self.gap:
             return text

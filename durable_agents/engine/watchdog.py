@@ -51,8 +51,11 @@ def _watch(worker: Worker) -> None:
 
 
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
-    """Record, once, which row blocks the loop, so that only that row becomes a suspect when this process ends. Return
-    the claim of the row, or ``blamed`` if no row is found.
+    """Record which row blocks the event loop, so that only this row becomes a suspect (a row that may have crashed
+    its worker) when this process ends.
+
+    ``blamed`` is the claim that was recorded last, or None; the same claim is not recorded again. Return the claim of
+    the blocking row, or ``blamed`` if no row is found.
     """
     claim = None
     try:

@@ -196,12 +196,12 @@ class Worker:
         return self._terminated or self.shortage.is_final or cluster_is_gone or task_queue.cluster_is_stopping()
 
     def _is_clogged(self) -> bool:
-        """Return whether hung tools have used up all threads, so that a fresh process should take over."""
+        """Return whether hung tools have used up all threads, so that a fresh process should replace this one."""
         return self.runtime.hung_threads() >= config().tool_threads
 
     def _has_sat_long_enough(self, began: float) -> bool:
         """Return whether to finish the held rows and leave ``work``. A clogged process leaves so that a new process
-        takes over. The only worker of a cluster leaves from time to time so that the project's own tasks get their
+        replaces it. The only worker of a cluster leaves from time to time so that the project's own tasks get their
         turn. If the held rows then take as long again, the worker claims again, so that it is not idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
@@ -231,8 +231,8 @@ class Worker:
             self._wake.set()
 
     def _offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Choose how many of the rows that become due when these steps and tool calls are committed this process takes
-        over. Return None while the process leaves.
+        """Choose how many rows this process may take over, among the rows that become due when these steps and tool
+        calls are committed. Return None while the process leaves.
         """
         return None if self._is_leaving or self.shortage.forbids_claims else self.claimer.offer(endings)
 

@@ -65,7 +65,7 @@ def stop_answer(
     """Stop the thread and return it.
 
     The client may name what it wants to stop: an answer by ``message_id`` (the shown id of a message), or an attempt by
-    ``stream_id``. If that is no longer the last one of the thread, the stop comes too late and changes nothing.
+    ``stream_id``. If the thread has a newer answer or attempt, the stop comes too late and changes nothing.
     """
     # Compare under the lock: otherwise the next answer might begin between the comparison and the stop.
     with hold_thread(id_of(thread)) as locked:

@@ -105,7 +105,8 @@ def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
     for call in outcome.calls:
         _add_call(locked, stream, call)
     if any(call.is_due for call in outcome.calls):
-        # A worker still has to run some calls, so the thread waits. ``advance`` would decide the same, with queries.
+        # A worker still has to run some calls, so the thread waits. ``advance`` would come to the same decision, but
+        # would need queries for it.
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
     else:
         advance(locked, resumed=outcome.goes_on)

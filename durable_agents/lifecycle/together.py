@@ -95,7 +95,7 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
     """Commit these finished steps and tool calls, and advance their threads. Use one transaction for all; if that
     fails, use one transaction for each. Return one result for each of them, in order.
 
-    ``hand_over`` limits which of the rows that become due the worker takes over. Raises the error of a database that
+    ``hand_over`` limits which newly due rows the worker takes over. Raises the error of a database that
     does not answer. If the database stops answering only during the single transactions, each row that was not written
     gets a ThreadHeldError as its result instead.
     """

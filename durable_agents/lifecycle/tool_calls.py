@@ -154,10 +154,11 @@ def _has_outcome(claim: Claim) -> bool:
 
 @transition
 def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
-    """Record that a result may be added from outside from now on: the function of a deferred tool has run, or the
-    browser may run an approved client tool.
+    """End the worker's lease of a call that now waits for a result from outside, and start the call's time limit. Call
+    this when the function of a deferred tool has run, or when the browser may run an approved client tool.
 
-    Raises LeaseLostError if the claim was lost, for example because the result was added already.
+    Raises LeaseLostError if the claim was lost, for example because the result of a deferred call was added while its
+    function was still running.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
@@ -175,7 +176,10 @@ def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
 
 @transition
 def report_progress(claim: Claim, value: object, *, nowait: bool = False) -> None:
-    """Store the progress of a running tool call, which clients see until its outcome. Raises LeaseLostError."""
+    """Store the progress of a running tool call. Clients see the progress until the call has an outcome.
+
+    Raises LeaseLostError if the claim was lost.
+    """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
         call.progress, call.rev = clean(value), locked.thread.next_rev()

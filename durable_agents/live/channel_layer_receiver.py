@@ -54,9 +54,10 @@ class Receiver:
     # ------------------------------------------------------------------------------------------- called by the hub
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report this thread from now on. Wait until its group is joined, but at most a second.
+        """Report the changes of this thread from now on. Wait until the channel has joined the thread's group, but for
+        at most one second.
 
-        While the layer is known to fail, return at once; the group is joined when the layer works again.
+        While the layer is known to fail, return at once. The channel then joins the group when the layer works again.
         """
         self._to_leave.pop(thread_id, None)
         if thread_id in self._joined:
@@ -70,7 +71,7 @@ class Receiver:
             await asyncio.wait([arrival], timeout=ANSWER_SECONDS)
 
     def forget(self, thread_id: UUID) -> None:
-        """Stop reporting this thread."""
+        """Stop reporting the changes of this thread."""
         self._to_join.pop(thread_id, None)
         self._arrivals.pop(thread_id, None)
         if thread_id in self._joined:

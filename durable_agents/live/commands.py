@@ -38,7 +38,7 @@ ThreadName = str | UUID
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
 STARTS_RUN = frozenset({"send", "resume", "edit", "regenerate"})
-"""The commands that start or steer a run; the throttle ``sends`` counts them."""
+"""The commands that start or steer a run. The rate ``sends`` of ``THROTTLES`` limits them."""
 
 
 def run_command(frame: ClientCommand, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:

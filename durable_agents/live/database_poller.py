@@ -25,12 +25,12 @@ class Poller:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report this thread from now on."""
+        """Report the changes of this thread from now on."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def forget(self, thread_id: UUID) -> None:
-        """Stop reporting this thread."""
+        """Stop reporting the changes of this thread."""
         self._signs.pop(thread_id, None)
 
     async def _run(self) -> None:

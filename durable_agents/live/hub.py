@@ -37,10 +37,12 @@ class ChangeSource(Protocol):
     """Reports changes of threads to a hub; the source is the channel layer or the database."""
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report this thread from now on. Return within a second; a source that fails catches up later."""
+        """Report the changes of this thread from now on. Return within a second, even if the source fails: reporting
+        then begins when the source works again.
+        """
 
     def forget(self, thread_id: UUID) -> None:
-        """Stop reporting this thread."""
+        """Stop reporting the changes of this thread."""
 
 
 class Hub:
@@ -56,7 +58,7 @@ class Hub:
         return self._watchers.keys()
 
     async def watch(self, thread_id: UUID, watcher: Watcher) -> None:
-        """Report the thread to this watcher from now on. A second call changes nothing."""
+        """Report the changes of the thread to this watcher from now on. A second call changes nothing."""
         self._watchers.setdefault(thread_id, set()).add(watcher)
         try:
             await self._source.follow(thread_id)
@@ -65,7 +67,7 @@ class Hub:
             raise
 
     def unwatch(self, thread_id: UUID, watcher: Watcher) -> None:
-        """Stop reporting the thread to this watcher."""
+        """Stop reporting the changes of the thread to this watcher."""
         watchers = self._watchers.get(thread_id)
         if watchers is None:
             return

@@ -32,8 +32,8 @@ class Signals:
         """The responses that were read with httpx. They are closed at the end."""
 
     def note_error(self, data: bytes) -> None:
-        """Keep the data if it is an error in any provider's format, because client libraries drop its code or all of
-        it.
+        """Keep the data if it is an error in any provider's format. Client libraries may drop the error's code, or the
+        whole error.
         """
         if not self.error and is_error(data):
             self.error = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")

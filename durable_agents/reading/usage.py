@@ -40,14 +40,14 @@ class UsageByModel:
 
 
 def attempts(thread: Thread) -> StreamQuerySet:
-    """Return the attempts of a thread that a worker has started, without loading their content."""
+    """Return those attempts of a thread that workers have begun, without loading the content of the attempts."""
     streams = Stream.objects.filter(thread=thread, started_at__isnull=False).select_related("message")
     return streams.defer("parts", "text", "error_detail", "message__parts", "message__text", "message__metadata")
 
 
 def usage_by_model(thread: Thread) -> list[UsageByModel]:
     """Return one entry for each model with usage, the most expensive first. This takes one query, however many
-    attempts.
+    attempts there are.
     """
     spent = Stream.objects.filter(thread=thread, started_at__isnull=False).exclude(model="").order_by()
     sums = {f"sum_of_{name}": Sum(name) for name in _SUMMED}  # an annotation cannot have the name of a field

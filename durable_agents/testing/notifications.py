@@ -14,7 +14,7 @@ _depth = 0
 @contextmanager
 def notifications_muted() -> Iterator[None]:
     """Send no notifications within the block. Rows become due nevertheless."""
-    global _depth  # noqa: PLW0603 - blocks nest, in one thread at a time
+    global _depth  # noqa: PLW0603 - it counts nested blocks, and only one thread at a time enters them
     _depth += 1
     clusters = {cluster_of(pool) for pool in config().pools}
     for cluster in clusters:

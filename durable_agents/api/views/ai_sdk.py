@@ -145,7 +145,9 @@ class ChatStreamView(StreamingView):
 
     @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
-        """Stream the current answer from its start, and continue with it. The response is 204 if there is none."""
+        """Stream the current answer: first the part that exists already, then the rest as it arrives. The response is
+        204 if the thread is not running, or if its run waits only for people, browsers or services.
+        """
         self.check_server(request)
         # useChat with ``resume`` sends this request when it is mounted, also for a chat without messages, and shows any
         # error to the user.
@@ -165,8 +167,8 @@ class ChatStopView(AgentsView):
 
     @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
-        """Stop the run, and end the responses that stream it. Nothing is stopped if the request names another answer
-        than the last one, because that answer is over.
+        """Stop the run, and end the responses that stream its answer. If the request names an answer or an attempt, and
+        the thread has a newer one, the stop comes too late and changes nothing.
         """
         thread = self.thread(request, thread_id)
         body = StopQuery.of(request)
@@ -190,8 +192,8 @@ class EventsView(StreamingView):
         raises=[AsgiRequiredError],
     )
     def get(self, request: Request, thread_id: str) -> HttpResponseBase:
-        """Stream the frames of the websocket: first a snapshot, or what is new since the cursor, and then every
-        change.
+        """Stream the frames that a websocket would receive. The first frames are a snapshot or, with a cursor, the
+        changes since that cursor. Every later change follows.
         """
         thread = self.thread(request, thread_id)
         self.check_server(request)
@@ -211,8 +213,8 @@ class EventsView(StreamingView):
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Return whether the stream may go on. It must stop once its user is signed out, or may no longer see the
-    thread.
+    """Return whether the stream may go on. The stream must stop once the user has signed out, or is no longer allowed
+    to see the thread.
     """
     user = sign_in.user_now()
     if user is None:
