@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.conf import settings
 
 from durable_agents import create_thread
 from durable_agents.models import Stream, Thread
@@ -25,7 +26,7 @@ PAUSE_SECONDS = 15
 POSTS = 5
 SECONDS = 2.0
 """A second at most for hints, and time to do the work on a busy machine."""
-QUEUE = "django_q:tests:q"
+QUEUE = f"django_q:{settings.Q_CLUSTER['name']}:q"
 NOT_TOLD = ["browsers were not notified", "workers were not notified"]
 
 
