@@ -547,8 +547,16 @@ class Stream(Usage, Held):
     thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     agent = models.CharField(max_length=100, blank=True, default="")
+    # Without a constraint of the database: its check of a new attempt would wait for whoever has locked the user's row,
+    # and all threads of the same transaction with it.
     owner = models.ForeignKey(
-        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        db_constraint=False,
     )
     scope = models.CharField(max_length=200, blank=True, default="")
     number = models.BigIntegerField(help_text="Rises per thread.")

@@ -2,7 +2,9 @@
 
 import time
 
+import psycopg
 import pytest
+from django.contrib.auth import get_user_model
 from django.db import OperationalError
 
 from durable_agents import create_thread, lifecycle, send_message, tool
@@ -108,6 +110,20 @@ def test_calls_get_the_one_slot_in_order_and_one_at_a_time(worker, settings, dja
     assert len(own) == 8
     assert max(overtakers) <= 2, overtakers
     assert max(running) == 1, running
+
+
+def test_a_user_whose_row_is_locked_delays_no_thread(own_postgres, worker_on_own_postgres):
+    """Not that user's either: a project may hold such a lock for as long as a request takes."""
+    own_postgres.execute("ALTER SYSTEM SET lock_timeout = '3s'")  # what waits for the lock fails
+    own_postgres.execute("SELECT pg_reload_conf()")
+    ann, bob = (get_user_model().objects.create_user(username=name) for name in ("ann", "bob"))
+    with opened(name="owned", tools=[plain]), ScriptedModel(*[calls("plain")] * 2, "Done.", repeat_last=True):
+        for user in (ann, bob):
+            create_thread("owned", owner=user, prompt="Go.")
+        with psycopg.connect(own_postgres.conninfo()) as session:
+            session.execute("SELECT 1 FROM auth_user WHERE id = %s FOR UPDATE", [ann.pk])
+            worker_on_own_postgres.work(slot=0)
+    assert list(Thread.objects.values_list("status", flat=True)) == ["completed", "completed"]
 
 
 def test_looking_for_work_does_not_take_the_slots_of_a_run_that_goes_on(worker, monkeypatch):
