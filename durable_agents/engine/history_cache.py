@@ -9,7 +9,8 @@ from uuid import UUID
 from durable_agents.lifecycle import Ended, Ending, Handed
 from durable_agents.llm import Step, Turn
 from durable_agents.models import Attachment, Stream, ToolCall
-from durable_agents.parts import CallOutcome
+from durable_agents.parts import PART_STATES, CallOutcome
+from durable_agents.transcript import MANY_MESSAGES
 
 MOST_UNHELD = 32
 
@@ -28,6 +29,11 @@ class RunHistory:
     """The committed step that is not in ``turns`` yet, because some of its calls may have no outcome."""
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
     """The calls of that step with their outcomes so far, by tool call id."""
+
+    @property
+    def waits_for_calls(self) -> bool:
+        """Whether a worker is going to run, or runs, a call of the last step."""
+        return any(PART_STATES[outcome.status] == "input-available" for outcome in self.outcomes.values())
 
     def close_step(self) -> None:
         """Add the committed step, with the outcomes of its calls, to the last turn."""
@@ -50,19 +56,27 @@ class RunHistories:
         self._unheld: dict[UUID, None] = {}
         """The threads of which this process holds no row at the moment. The oldest comes first."""
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def keep(self, thread_id: UUID, history: RunHistory) -> None:
         """Keep a history that was read from the database."""
         self._known[thread_id] = history
         self._unheld.pop(thread_id, None)
 
     def release(self, thread_id: UUID) -> None:
-        """Note that this process holds no row of the thread any more. Only the last few histories of such threads are
-        kept, because the next row of the thread may be claimed here again.
+        """Note that this process holds no row of the thread any more. Its history is dropped, unless calls of the
+        thread are due that this process may claim: then it is kept among the last few, except if it is long.
         """
-        if thread_id in self._known:
-            self._unheld[thread_id] = None
-            if len(self._unheld) > MOST_UNHELD:
-                self.forget(next(iter(self._unheld)))
+        known = self._known.get(thread_id)
+        if known is None:
+            return
+        if not known.waits_for_calls or len(known.turns) > MANY_MESSAGES:
+            self.forget(thread_id)
+            return
+        self._unheld[thread_id] = None
+        if len(self._unheld) > MOST_UNHELD:
+            self.forget(next(iter(self._unheld)))
 
     def forget(self, thread_id: UUID) -> None:
         """Drop the history of a thread."""

@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.db import OperationalError
 
 from durable_agents import create_thread, lifecycle, send_message, tool
+from durable_agents.engine import model_step
 from durable_agents.engine import worker as worker_module
 from durable_agents.models import Thread, ToolCall
 from durable_agents.testing import ScriptedModel, calls
@@ -145,3 +146,24 @@ def test_looking_for_work_does_not_take_the_slots_of_a_run_that_goes_on(worker, 
         worker.work(slot=0)
     assert Thread.objects.get(pk=thread.pk).status == "completed"
     assert [item.kind for item in won] == ["stream"]
+    assert len(worker.env.histories) == 0, "the history of a run that has ended is kept"
+
+
+def test_a_history_is_kept_while_calls_that_were_not_handed_over_are_due(worker, monkeypatch):
+    """Here all are left to the next claim, as where no slot is free; what they end is handed over, and known."""
+    offer, loaded = worker.claimer.offer, []
+
+    def without_tools(endings):
+        offered = offer(endings)
+        if offered is not None:
+            offered.tools = 0
+        return offered
+
+    load = model_step._load_steps
+    monkeypatch.setattr(worker.claimer, "offer", without_tools)
+    monkeypatch.setattr(model_step, "_load_steps", lambda claims: loaded.extend(claims) or load(claims))
+    with opened(name="waiting", tools=[plain]), ScriptedModel(*[calls("plain")] * 3, "Done."):
+        thread = create_thread("waiting", prompt="Go.")
+        worker.work(slot=0)
+    assert Thread.objects.get(pk=thread.pk).status == "completed"
+    assert len(loaded) == 1
