@@ -20,9 +20,15 @@ def layer_env(request: pytest.FixtureRequest, worker_env: dict[str, str], own_re
 
 
 @pytest.fixture
-def site(layer_env: dict[str, str]) -> Iterator[Server]:
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """Return which web server runs: daphne, unless a test asks for another one."""
+    return str(getattr(request, "param", "daphne"))
+
+
+@pytest.fixture
+def site(layer_env: dict[str, str], server_kind: str) -> Iterator[Server]:
     """Return a running web server."""
-    with Server(layer_env, application="tests.live.asgi:application") as server:
+    with Server(layer_env, kind=server_kind, application="tests.live.asgi:application") as server:
         yield server
 
 

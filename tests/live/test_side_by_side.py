@@ -47,6 +47,7 @@ def test_a_stream_of_a_quiet_thread_keeps_no_websocket_from_its_text(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server_kind", ["daphne", "uvicorn"], indirect=True)
 def test_all_edges_of_one_process_are_told_live_when_they_are_open_at_once(
     follower: People, workers: None, model_server: ModelUnderTest
 ):
