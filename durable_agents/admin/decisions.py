@@ -235,7 +235,7 @@ DECISIONS = (
         label=_("It failed"),
         run=post_error,
         entry="Posted an error",
-        done=_("The model is told that it failed."),
+        done=_("The model gets the error as the result."),
         question=Question.ANSWER,
         is_refusal=True,
     ),
@@ -260,7 +260,7 @@ DECISIONS = (
         label=_("It failed"),
         run=settle_as_failed,
         entry="Settled as failed",
-        done=_("The call was settled; the model is told that it failed."),
+        done=_("The call was settled as failed; the model gets an error as its result."),
         question=Question.OUTCOME,
         is_refusal=True,
     ),
@@ -287,5 +287,5 @@ def _error_text(form: FormData) -> str:
     """Return the error for the model. Raises InvalidPartsError for an empty text."""
     text = _text(form, "result")
     if not text:
-        raise InvalidPartsError("Say what went wrong: the model is told.")
+        raise InvalidPartsError("Say what went wrong. The model gets this text as the error.")
     return text

@@ -32,7 +32,7 @@ def function_with(parameters: str, **known: Any) -> Callable[..., Any]:
 
 
 def properties(item: Tool) -> dict[str, Any]:
-    """Return what the model is told of the parameters."""
+    """Return the description of the parameters that the model gets."""
     found: dict[str, Any] = item.schema["function"]["parameters"]["properties"]
     return found
 

@@ -56,7 +56,7 @@ def texts(thread):
 
 
 def told(thread):
-    """Return what the model is told of the thread."""
+    """Return the messages of the thread that the model gets."""
     history = openai_messages("", turns(thread.pk), max_result_bytes=1000)
     return [message["content"] for message in history]
 
