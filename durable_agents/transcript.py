@@ -19,7 +19,7 @@ from django.db.models.functions import Cast, Coalesce, Least, Length
 
 from durable_agents.conf import config
 from durable_agents.exceptions import ThreadNotFoundError
-from durable_agents.llm import Step, Turn
+from durable_agents.llm import MANY_MESSAGES, Step, Turn
 from durable_agents.logs import log
 from durable_agents.models import (
     OPEN_STREAM_STATES,
@@ -94,10 +94,6 @@ def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None)
     function makes three queries.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
-
-
-MANY_MESSAGES = 500
-"""A history with more messages is long: workers read and convert it where no other thread has to wait for it."""
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
@@ -216,12 +212,14 @@ class _StepsOf:
 
     def of(self, message_id: UUID) -> list[Step]:
         """Return the steps of the message in the form for the model."""
-        steps: list[Step] = []
-        for row in self._streams[message_id]:
-            outcomes, ids = self._outcomes[row.pk], [part.get("toolCallId") for part in row.parts]
-            calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
-            steps.append(Step(parts=row.parts, calls=calls, model=row.model))
-        return steps
+        return [step_of(row, self._outcomes[row.pk]) for row in self._streams[message_id]]
+
+
+def step_of(stream: Stream, outcomes: Mapping[str, CallOutcome]) -> Step:
+    """Return a closed stream as the model gets it, with the outcomes of its calls in the order of its parts."""
+    ids = [part.get("toolCallId") for part in stream.parts]
+    calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
+    return Step(parts=stream.parts, calls=calls, model=stream.model)
 
 
 def get_thread(thread_id: UUID | str) -> Thread:

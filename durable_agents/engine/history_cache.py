@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from durable_agents.lifecycle import Ended, Ending, Handed
-from durable_agents.llm import Step, Turn
+from durable_agents.llm import MANY_MESSAGES, Turn
 from durable_agents.models import Attachment, Stream, ToolCall
 from durable_agents.parts import PART_STATES, CallOutcome
-from durable_agents.transcript import MANY_MESSAGES
+from durable_agents.transcript import step_of
 
 MOST_UNHELD = 32
 
@@ -40,11 +40,8 @@ class RunHistory:
         if self.step is None:
             return
         if self.step.parts:
-            ids = (part.get("toolCallId") for part in self.step.parts)
-            calls = [self.outcomes[call_id] for call_id in ids if call_id in self.outcomes]
-            step = Step(parts=self.step.parts, calls=calls, model=self.step.model)
             last = self.turns[-1]
-            self.turns = [*self.turns[:-1], replace(last, steps=[*last.steps, step])]
+            self.turns = [*self.turns[:-1], replace(last, steps=[*last.steps, step_of(self.step, self.outcomes)])]
         self.step, self.outcomes = None, {}
 
 

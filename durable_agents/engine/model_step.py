@@ -30,6 +30,7 @@ from durable_agents.engine.step_from_events import Answer
 from durable_agents.exceptions import ErrorKind, LeaseLostError, ModelError
 from durable_agents.lifecycle import Claim, Handed, StepOutcome
 from durable_agents.llm import (
+    MANY_MESSAGES,
     ModelRequest,
     ModelUsage,
     Turn,
@@ -40,7 +41,7 @@ from durable_agents.logs import log_error
 from durable_agents.models import Attachment, Delta, Stream, Thread
 from durable_agents.parts import Chunk, fold, text_of
 from durable_agents.retry import Fail, RetryIn
-from durable_agents.transcript import MANY_MESSAGES, attachments_of, histories, turns
+from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
 """How long a commit or a recovery waits for an estimate of the usage. The estimates of this package take milliseconds,

@@ -22,6 +22,7 @@ from durable_agents.llm.direct.door import DirectDoor
 from durable_agents.llm.litellm.door import LiteLLMDoor
 from durable_agents.llm.provider_messages import CONTINUE_PROMPT, Step, Turn, openai_messages
 from durable_agents.llm.types import (
+    MANY_MESSAGES,
     CallArguments,
     CallStarted,
     Finished,
@@ -38,6 +39,7 @@ from durable_agents.llm.types import (
 
 __all__ = [
     "CONTINUE_PROMPT",
+    "MANY_MESSAGES",
     "AutoDoor",
     "CallArguments",
     "CallStarted",

@@ -182,5 +182,10 @@ def provider_of(model: str) -> str:
     return model.partition("/")[0]
 
 
+MANY_MESSAGES = 500
+"""A history or a request with more messages is long: workers read, convert and encode it where no other thread has to
+wait for it.
+"""
+
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
 """Providers that continue a message only if the message is marked with ``prefix``. Claude needs no such mark."""

@@ -4,9 +4,9 @@ import pytest
 
 from durable_agents import create_thread, send_message
 from durable_agents.engine import model_step
+from durable_agents.llm import MANY_MESSAGES
 from durable_agents.models import Thread
 from durable_agents.testing import ScriptedModel
-from durable_agents.transcript import MANY_MESSAGES
 from tests.testing.shop import opened
 from tests.workers import until
 

@@ -26,13 +26,9 @@ from durable_agents.llm.direct.providers import (
     openai_settings,
 )
 from durable_agents.llm.price_list import listed
-from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest
+from durable_agents.llm.types import MANY_MESSAGES, TOLD_TO_CONTINUE, ModelRequest
 
 CONNECT_SECONDS = 10.0
-
-
-MANY_MESSAGES = 500
-"""A request with more messages is built in a thread, so that the other calls of the event loop go on meanwhile."""
 
 
 class NotDirectError(Exception):
