@@ -16,7 +16,7 @@ from durable_agents.models import Stream, Thread, ToolCall
 
 
 async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
-    """Return the calls of a step. Calls for which the tool's ``needs_approval`` function returns true are marked."""
+    """Return the calls of a step. Mark those for which the tool's ``needs_approval`` function returns true."""
     if not any(_tool_that_decides(agent, call) for call in calls):
         return calls
     thread, message_id = await runtime.in_database(_thread_of, claim)
@@ -32,7 +32,7 @@ async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Se
 
 
 def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
-    """Return the tool of a call if ``needs_approval`` is a function, or None."""
+    """Return the tool of a call if its ``needs_approval`` is a function, or None."""
     tool = None if call.error else agent.find_tool(call.tool_name)
     return tool if tool is not None and callable(tool.needs_approval) else None
 
@@ -40,11 +40,11 @@ def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
 async def may_run(
     runtime: Runtime, tool: Tool, call: ToolCall, arguments: Mapping[str, object], context: ToolContext
 ) -> bool:
-    """Return whether a held call may run: it is exactly what a person approved, or it needs no approval. Log an error
-    if the call may not run. ``arguments`` are the arguments that the call would run with.
+    """Return whether a call may run: either a person approved exactly these arguments, or the call needs no approval.
+    Log an error if the call may not run.
 
-    An approval counts only if the row has a valid signature. A row without a signature, written by a release that did
-    not sign rows, runs only if the tool's function now says that no approval is needed.
+    An approval counts only if the row has a valid signature. An unsigned row, written by an older release, runs only if
+    no approval was requested and none is needed now.
     """
     was_requested = call.approval_requested_at is not None
     if not (was_requested or tool.needs_approval) or is_signed(call):

@@ -22,7 +22,9 @@ from durable_agents.models import Thread
 from durable_agents.redaction import described
 
 _CONFIGURE_WAITS_SECONDS = (0.2, 1.0)
-"""Waits before ``configure`` is called again for a tool call. A passing error must not cost the call an attempt."""
+"""Delays before ``configure`` is called again for a tool call. A temporary error must not use up an attempt of the
+call.
+"""
 
 
 OVERRIDES = ("model", "instructions", "tools", "model_settings", "max_steps")
@@ -42,13 +44,13 @@ class Plan:
 
     @property
     def provider_tool_names(self) -> set[str]:
-        """Return the names under which a call of a vendor's tool may appear in an answer."""
+        """The names that calls of the provider's own tools may have in an answer."""
         names: set[str] = set()
         for tool in self.provider_tools:
             names.update(str(tool[key]) for key in ("name", "type") if key in tool)
             if isinstance(function := tool.get("function"), Mapping):
                 names.add(str(function.get("name")))
-            if "type" not in tool:  # Google's definitions have one key, the name
+            if "type" not in tool:  # Google's tool definitions have a single key, which is the name
                 names.update(tool)
         return names - self.tools.keys()
 
@@ -76,7 +78,8 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
     """Return the tools that this thread has now: the tools that ``configure`` chooses or, without ``configure``, the
     agent's own tools.
 
-    Calls ``configure`` again after an error that may pass. Raises ModelError if ``configure`` fails for good.
+    If ``configure`` fails with a temporary error, call it again. Raises ModelError if the error is permanent or does
+    not go away.
     """
     if agent.configure is None:
         return agent.tools
@@ -91,7 +94,7 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
 
 
 async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
-    # Tools that ``configure`` creates itself are not known, because no other worker has them.
+    # Reject tools that ``configure`` creates on the fly, because other workers do not have them.
     known = registry.known_tools() | agent.tools
     overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
     return _overridden(_declared(agent), overrides, known)
@@ -111,15 +114,15 @@ def _declared(agent: Agent) -> Plan:
 async def instructions_of(runtime: Runtime, plan: Plan, thread: Thread | None) -> str:
     """Return the instructions for this thread. Raises ModelError if a function of the agent fails."""
     if not callable(plan.instructions):
-        return str(plan.instructions)  # the instructions may be a lazy translation
+        return str(plan.instructions)  # str(), because the instructions may be a lazy translation
     return str(await _call_agent_function(runtime, thread, "instructions", plan.instructions, thread))
 
 
 async def transformed(
     runtime: Runtime, agent: Agent, thread: Thread | None, messages: list[Message]
 ) -> Sequence[Message]:
-    """Apply ``transform_messages`` to the history and repair the result. The text of an earlier attempt, which the
-    model is to continue, is added afterwards. Raises ModelError if ``transform_messages`` fails.
+    """Apply ``transform_messages`` to the history and repair the result. If the model continues an earlier attempt, the
+    text of that attempt is added afterwards. Raises ModelError if ``transform_messages`` fails.
     """
     if agent.transform_messages is None:
         return messages
@@ -150,7 +153,7 @@ async def _call_agent_function(
         extra = {} if thread is None else {"thread": thread.pk}
         log_error("a function of the agent failed", action="agent_function", function=name, **extra)
         detail = f"{name} raised {described(error)}"
-        # These errors may be gone in the next attempt.
+        # Errors of a network or a database outage may be gone in the next attempt.
         passes = isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, Error) and is_outage(error))
         raise ModelError(ErrorKind.UNKNOWN, detail, retryable=passes) from error
 

@@ -18,15 +18,17 @@ from durable_agents.engine.runtime import Runtime
 from durable_agents.lifecycle import Claim, Ending, HandOver, Suspects
 
 CLAIM_BATCH = 8
-"""How many rows of each kind a claim wins at most. The number is small, so that workers that start together share the
-due rows.
+"""The maximum number of rows of each kind in one claim. The number is small, so that workers that start together share
+the due rows.
 """
 SUSPECTS_SECONDS = 0.5
-"""How long a process remembers whether suspects are due before it asks the database again."""
+"""How long a process remembers whether suspects (rows whose earlier workers died) are due before it asks the database
+again.
+"""
 
 
 class _Batch(TypedDict):
-    """How many rows of each kind to claim at most."""
+    """The maximum number of rows of each kind to claim."""
 
     streams: int
     tools: int
@@ -46,15 +48,15 @@ class Claimer:
         notify_others: Callable[[], Awaitable[None]],
     ) -> None:
         self.makes_room = False
-        """Whether this process finishes its rows while suspects are due, in order to try a suspect alone. One process
-        of each cluster does this.
+        """Whether this process claims no other rows while a suspect (a row whose earlier workers died) is due, so that
+        the suspect can run alone. One process of each cluster does this.
         """
         self.left_some = True
-        """Whether rows may still be due because no slot was free for them. The slot may have been lacking at the last
-        claim, or when a transaction made the rows due.
+        """Whether rows may be due for which this process had no free slot, at the last claim or when a transaction made
+        the rows due.
         """
         self._left_meanwhile = False
-        """Whether a transaction has made rows due that got no slot since the last claim began."""
+        """Whether a transaction has made rows due for which no slot was free, since the last claim began."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -68,15 +70,15 @@ class Claimer:
         self._suspects_read_at = 0.0
 
     async def claim_due(self) -> int:
-        """Claim due rows and start working on them: as many as there are free slots, but at most a batch. Return the
-        number of rows claimed.
+        """Claim as many due rows as there are free slots, but at most one batch, and start them. Return the number of
+        rows claimed.
 
-        A suspect (a row whose earlier workers died) is on trial at first: until it has run for a while, this process
-        claims nothing else.
+        A suspect (a row whose earlier workers died) is on trial until it has run for a while. During the trial, this
+        process claims nothing else.
         """
         streams, tools = self.free_slots()
-        # Clear the suspects that have survived their trial. Most suspects did not crash their workers: they were only
-        # held beside a row that did, or their workers were killed from outside.
+        # End the trial of suspects that have run for long enough. Most suspects did not crash their workers: another
+        # row did, or the workers were killed from outside.
         for row in self._held:
             if row.has_outlived_its_trial:
                 await self._runtime.in_database(lifecycle.clear, row.claim)
@@ -85,11 +87,12 @@ class Claimer:
             await self._notify_others()
             return 0
         self._left_meanwhile = False
-        # If this process holds rows, the claim leaves one slot free. Otherwise a row that a transaction makes due while
-        # the claim runs would find all slots reserved, and would have to wait for the next claim.
+        # If this process holds rows, leave one slot free. Otherwise the claim would reserve all slots, and a row that a
+        # transaction makes due meanwhile would have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
-        # Alternate between suspects and other rows, so that neither group starves when many of both are due.
+        # Alternate between suspects, whose earlier workers died, and other rows. Otherwise one group could starve when
+        # many of both are due.
         won = 0 if self._tried_suspects_last else await self._try_suspects(**batch)
         self._tried_suspects_last = won > 0
         if not won and not (self.makes_room and await self._suspects_are_waiting()):
@@ -104,16 +107,17 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Choose how many rows this process may take over at once, among the rows that become due when these steps and
-        tool calls are committed. Reserve slots for them. Return None while a suspect is on trial (runs alone, to see
-        whether it crashes its worker).
+        """Decide how many rows this process claims when these steps and tool calls are committed. It may claim only
+        rows that the commit makes due. Reserve slots for them.
+
+        Return None while a suspect (a row whose earlier workers died) is on trial, because it has to run alone.
         """
         if any(row.is_on_trial for row in self._held):
             return None
         free_streams, free_tools = self.free_slots()
         if self.left_some:
-            # New rows must not overtake rows that wait for a slot and may belong to other owners. Only a share of the
-            # slots is kept for the waiting rows, because a kept slot is idle until the next claim.
+            # Keep some slots free for rows that already wait and may belong to other owners. Keep only a share, because
+            # these slots stay idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(config().tool_threads)
         due_calls = sum(ending.due_calls for ending in endings)
@@ -134,26 +138,29 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free all slots that ``offer`` reserved. Rows that this process took over are held from now on, and held rows
-        occupy slots of their own.
+        """Free all slots that ``offer`` reserved. The rows that this process has claimed count as held rows from now
+        on.
         """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
 
     def free_slots(self) -> tuple[int, int]:
-        """Return how many more model steps and tool calls this process has room for. A hung thread keeps its slot."""
+        """Return how many more model steps and tool calls this process has room for. A tool that hangs in a thread
+        keeps its slot.
+        """
         streams = self._held.streams + self._reserved_streams
         tools = self._held.running_tools + self._reserved_tools + self._runtime.hung_threads()
         return max(0, config().streams_per_process - streams), max(0, config().tool_threads - tools)
 
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
-        """Claim suspects, and return the number of rows claimed. A process that holds nothing claims suspects alone. A
-        process whose rows have all run for a while claims suspects beside them, if many suspects are due or one has
-        waited too long.
+        """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        After workers were killed, this clears their many suspects within seconds. A suspect waits for a process without
-        other work if its workers died several times while they held nothing else.
+        A process that holds no rows claims suspects and nothing else. A process whose rows have all run for a while
+        claims suspects as well, if many are due or one has waited too long.
+
+        So the rows of many workers that were killed at once run again within seconds. Only a process without other work
+        claims a suspect whose workers died several times while they held nothing else.
         """
         if not await self._suspects_are_waiting():
             return 0
@@ -169,7 +176,7 @@ class Claimer:
         return 0
 
     async def _claim(self, *, streams: int, tools: int, suspects: Suspects | None = None) -> int:
-        # Reserve the slots, so that no transaction of this process takes over rows for the same slots meanwhile.
+        # Reserve the slots, so that a concurrent commit of this process does not claim rows for the same slots.
         self._reserved_streams += streams
         self._reserved_tools += tools
         try:
@@ -191,7 +198,9 @@ class Claimer:
         return len(won)
 
     async def _suspects_are_waiting(self) -> bool:
-        """Return whether any suspect is due. The database is asked at most every ``SUSPECTS_SECONDS``."""
+        """Return whether any suspect (a row whose earlier workers died) is due. Ask the database at most once every
+        ``SUSPECTS_SECONDS``.
+        """
         if time.monotonic() - self._suspects_read_at > SUSPECTS_SECONDS:
             self._suspects_read_at = time.monotonic()
             self._suspects_wait = await self._runtime.in_database(
@@ -201,5 +210,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return how many of these slots are kept for claims while other rows may be waiting."""
+    """Return how many of ``slots`` to keep free for the next claim while due rows may be waiting."""
     return min(CLAIM_BATCH, ceil(slots / 2))

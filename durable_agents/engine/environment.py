@@ -26,4 +26,6 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """A function that is called with the seconds until a row that this process has put off is due again."""
+    """A function to call with the delay in seconds when a row is scheduled for a retry. It keeps this process running
+    until the row is due.
+    """

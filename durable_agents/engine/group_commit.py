@@ -1,5 +1,7 @@
-"""Commit finished steps and tool calls, and start the rows that their commits hand over to this process. One
-transaction commits everything that has finished while the last transaction ran.
+"""Commit finished steps and tool calls in groups. One transaction commits everything that finished while the previous
+transaction ran.
+
+A commit may make further rows due. This process starts those rows that it claims in the same transaction.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from durable_agents.engine.runtime import LOCKED_WAITS_SECONDS, Runtime
 from durable_agents.lifecycle import CallResult, Claim, Ended, Ending, Handed, HandOver, StepOutcome
 
 MOST_TOGETHER = 64
-"""How many rows one transaction commits at most. With more, the first rows would wait longer without much gain."""
+"""How many rows one transaction commits at most. With more rows, the first ones would wait longer for little gain."""
 
 
 class Endings:
-    """The finished steps and tool calls that wait to be committed."""
+    """A queue of finished steps and tool calls. Many of them are committed in one transaction."""
 
     def __init__(self, runtime: Runtime, histories: RunHistories) -> None:
         self._runtime = runtime
@@ -26,18 +28,18 @@ class Endings:
         self._waiting: list[tuple[Ending, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.offer: Callable[[Sequence[Ending]], HandOver | None] = lambda _: None
-        """Choose how many rows this process may take over, among the rows that a commit makes due. Slots are reserved
-        for them until ``take_back`` is called.
+        """A function that decides how many newly due rows this process claims in a commit. It reserves slots for these
+        rows until ``take_back`` is called.
         """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
-        """Begin to work on a row that was handed over to this process."""
+        """A function that starts work on a row that this process claimed in the commit that made the row due."""
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
-        """Commit the outcome of a held row. If another transaction has locked the thread, try again later, while other
-        rows are committed.
+        """Commit the outcome of a row that this process holds. While another transaction locks the thread, try again at
+        intervals; other rows are committed meanwhile.
 
-        Raises LeaseLostError, ThreadNotFoundError or a database error; nothing has been written then.
+        Raises LeaseLostError, ThreadNotFoundError or a database error. In each case, nothing has been written.
         """
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
         ending = Ending(claim=claim, outcome=outcome)
@@ -52,8 +54,8 @@ class Endings:
                 await asyncio.sleep(next(waits))
 
     async def settle(self, *, seconds: float) -> list[Handed]:
-        """Wait until nothing is being committed, but for at most ``seconds``. Return the rows that were handed over
-        meanwhile; they were not started.
+        """Wait at most ``seconds`` for a commit that is running. Return the rows that this process claimed in such a
+        commit, without starting them.
         """
         left: list[Handed] = []
         if self._task is not None and not self._task.done():
@@ -79,8 +81,8 @@ class Endings:
                 self._finish(ending, committed, result)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
-        """Remove and return the steps and tool calls to commit next. If callbacks of the project run in the transaction
-        of one of them, it is committed alone; the others are committed together.
+        """Remove and return the steps and tool calls to commit next. If callbacks of the project run inside the
+        transaction of a row, that row is committed alone. All other rows are committed together.
         """
         self._waiting = [item for item in self._waiting if not item[1].cancelled()]
         alone = [item for item in self._waiting if lifecycle.has_callbacks_inside(item[0].claim)]

@@ -12,10 +12,12 @@ from uuid import UUID
 from durable_agents.lifecycle import Claim
 
 TRIAL_SECONDS = 1.0
-"""How long a suspect has to run in its first trial."""
+"""How long the first trial of a suspect takes. A suspect is a row whose earlier workers died; it runs alone during its
+trial.
+"""
 MOST_DOUBLINGS = 12
-"""How often the length of a trial is doubled at most. A suspect may crash its worker after its trial, so each further
-trial takes twice as long, up to about an hour.
+"""How many times the length of a row's trial is doubled at most. Each further trial takes twice as long, up to about an
+hour, because the row may crash its worker only after a while.
 """
 
 MOST_ABANDONED = 1000
@@ -31,13 +33,15 @@ class HeldRow:
     is_dropped: bool = False
     began_at: float = field(default_factory=time.monotonic)
     is_cleared: bool = False
-    """Whether the row was a suspect and has survived its trial."""
+    """Whether the row was a suspect (its earlier workers died) and has since run for long enough without a crash."""
     has_ended: bool = False
     """Whether the tool's function has ended, so that the row needs no thread any more."""
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether the row is a suspect that has not survived its trial. The process claims nothing else meanwhile."""
+        """Whether the row is a suspect (its earlier workers died) and has not run for long enough yet. During this
+        trial, the process claims nothing else.
+        """
         return self.claim.is_suspect and not self.is_cleared
 
     @property
@@ -47,16 +51,18 @@ class HeldRow:
 
     @property
     def has_outlived_its_trial(self) -> bool:
-        """Whether the row is on trial and has run for long enough. Each earlier clearance doubles the length of the
-        trial.
+        """Whether the row is on trial and has run for long enough. The trial is twice as long for each earlier trial
+        that the row survived.
         """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial
 
 
 class HeldRows:
-    """The rows that this process holds, by row id. A process that has lost a row may claim it again. Most methods
-    therefore have the claim as a parameter, and do nothing if it is not the row's current claim.
+    """The rows that this process holds, by row id.
+
+    A process may lose a row and claim it again. Most methods therefore have the claim as a parameter, and do nothing if
+    the row has a newer claim.
     """
 
     def __init__(self, *, on_slot_freed: Callable[[], None]) -> None:
@@ -94,11 +100,11 @@ class HeldRows:
         return row if row is not None and row.claim is claim else None
 
     def drop(self, row_ids: Collection[UUID]) -> None:
-        """Cancel the tasks of rows that have another holder or are settled. This closes the connections to their
-        models.
+        """Cancel the tasks of rows that another process holds now, or that already have their outcome. This also closes
+        their connections to model providers.
         """
         for row in self:
-            # A row is dropped only once, because its cancelled task may be recording its usage.
+            # Cancel a task only once: after the first cancellation, it may be recording the usage of its model call.
             if row.claim.row_id in row_ids and not row.is_dropped:
                 row.is_dropped = True
                 row.task.cancel()
@@ -109,14 +115,14 @@ class HeldRows:
             self.drop({claim.row_id})
 
     def keep(self, claim: Claim) -> None:
-        """Let the task of this row continue even if the row is lost, because the task releases the row itself."""
+        """Do not cancel the task of this row when its lease is lost, because the task releases the row itself."""
         row = self.find(claim)
         if row is not None:
             row.is_dropped = True
 
     def abandon(self, claim: Claim) -> None:
-        """Remember that this process began the row and abandoned it after an error. The row may still be leased to this
-        process.
+        """Remember that this process began the row and gave it up after an error. The database may still show the row
+        as leased to this process.
         """
         self._abandoned.append((claim.row_id, claim.fence))
 
@@ -132,7 +138,9 @@ class HeldRows:
         return row is None or row.is_dropped
 
     def end_function(self, claim: Claim) -> None:
-        """Record that the function of this call has ended. Another function may run while the outcome is stored."""
+        """Record that the tool's function has ended. Its slot is free from now on, although the outcome is not stored
+        yet.
+        """
         row = self.find(claim)
         if row is not None:
             row.has_ended = True
@@ -145,8 +153,8 @@ class HeldRows:
                 row.overdue.set()
 
     async def overdue(self, claim: Claim) -> None:
-        """Wait until the deadline of this tool call has passed, which ``mark_overdue`` reports. The deadline may change
-        later, so this method may be called again.
+        """Wait until ``mark_overdue`` reports that the deadline of this tool call has passed. The deadline may be
+        changed later; call this method again to wait for the new one.
         """
         row = self.find(claim)
         if row is not None:
@@ -154,8 +162,8 @@ class HeldRows:
             row.overdue.clear()
 
     def claim_of(self, task: asyncio.Task[object] | None) -> Claim | None:
-        """Return the claim of the row that a task works on, or None. The task is the row's own task, or is named after
-        the row's id.
+        """Return the claim of the row that a task works on, or None. A task belongs to a row if it was added with the
+        row, or if its name is the row's id.
         """
         name = task.get_name() if task else ""
         return next((row.claim for row in self if row.task is task or str(row.claim.row_id) == name), None)
@@ -166,7 +174,7 @@ class HeldRows:
 
     @property
     def streams(self) -> int:
-        """The number of model steps."""
+        """The number of model steps that this process holds."""
         return sum(1 for row in self if row.claim.kind == "stream")
 
     @property

@@ -17,7 +17,7 @@ MOST_UNHELD = 32
 
 @dataclass(kw_only=True)
 class RunHistory:
-    """The history of a thread as of one rev. Its last turn is the answer that the run is writing."""
+    """The history of a thread at one value of ``Thread.rev``. Its last turn is the answer of the current run."""
 
     rev: int
     message_id: UUID
@@ -28,11 +28,11 @@ class RunHistory:
     step: Stream | None = None
     """The committed step that is not in ``turns`` yet, because some of its calls may have no outcome."""
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
-    """The calls of that step with their outcomes so far, by tool call id."""
+    """The tool calls of ``step`` with their outcomes so far, by tool call id."""
 
     @property
     def waits_for_calls(self) -> bool:
-        """Whether a worker is going to run, or runs, a call of the last step."""
+        """Whether a tool call of the last step is running on a worker or is due to run there."""
         return any(PART_STATES[outcome.status] == "input-available" for outcome in self.outcomes.values())
 
     def close_step(self) -> None:
@@ -51,7 +51,7 @@ class RunHistories:
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
         self._unheld: dict[UUID, None] = {}
-        """The threads of which this process holds no row at the moment. The oldest comes first."""
+        """Threads with a cached history of which this process holds no row at present. The oldest entry comes first."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -62,8 +62,10 @@ class RunHistories:
         self._unheld.pop(thread_id, None)
 
     def release(self, thread_id: UUID) -> None:
-        """Note that this process holds no row of the thread any more. Its history is dropped, unless calls of the
-        thread are due that this process may claim: then it is kept among the last few, except if it is long.
+        """Record that this process no longer holds a row of the thread, and drop the thread's history.
+
+        The history is kept if it is short and this process may soon claim a tool call of the thread. At most
+        ``MOST_UNHELD`` histories are kept in this way.
         """
         known = self._known.get(thread_id)
         if known is None:
@@ -101,8 +103,8 @@ class RunHistories:
             known.outcomes[ended.row.tool_call_id] = ended.row.outcome()
 
     def of(self, handed: Handed) -> RunHistory | None:
-        """Return the history for an attempt that was handed over to this process. Return None if the history has to be
-        read from the database.
+        """Return the cached history for a model step that this process has just claimed. Return None if the history
+        must be read from the database.
         """
         known = self._known.get(handed.claim.thread_id)
         if known is None or not isinstance(handed.row, Stream):

@@ -20,8 +20,8 @@ from durable_agents.parts import Part, attachment_id, file_part
 
 
 async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Return the turns with their attachments inlined. An attachment that is deleted, or for which newer files leave no
-    room, is replaced by a note to the model. Raises a retryable ModelError if the storage does not answer.
+    """Return the turns with the contents of their attachments. A note to the model replaces an attachment that is
+    deleted, or for which newer files leave no room. Raises a retryable ModelError if the storage does not answer.
     """
     if not any(attachment_id(part) for turn in turns for part in turn.parts):
         return list(turns)
@@ -50,7 +50,7 @@ def _filled(turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> li
 
 
 def _part(part: Part, row: Attachment | None, *, room: int) -> Part:
-    """Return the part with its file inlined, or a note."""
+    """Return the part with its file inlined, or a text part that says why the file is missing."""
     name = part.get("filename", "a file")
     if row is not None and row.size > room:
         return {"type": "text", "text": f"[{name}: left out here, because newer files fill the request.]"}

@@ -20,7 +20,7 @@ GIVE_BACK_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Sends heartbeats for the held rows, and drops the rows whose lease was lost."""
+    """Sends heartbeats for the rows that this process holds, and stops work on rows whose lease was lost."""
 
     def __init__(self, runtime: Runtime, held: HeldRows, *, holder: str, health: Attempts) -> None:
         self._runtime = runtime
@@ -52,7 +52,9 @@ class LeaseKeeper:
             self._health.succeed()
 
     async def watch(self) -> None:
-        """Look for lost rows, and for tool calls whose deadline has passed, until this task is cancelled."""
+        """Look for rows that this process has lost, and for tool calls whose deadline has passed, until this task is
+        cancelled.
+        """
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self._held:
@@ -62,22 +64,22 @@ class LeaseKeeper:
             await self._give_back_unknown()
 
     async def drop_lost(self) -> None:
-        """Stop working on rows that were stopped, or that have another holder."""
+        """Stop working on rows that were stopped, or that another process holds now."""
         self._held.drop(await self._read(lifecycle.lost_claims))
 
     async def _give_back_unknown(self) -> None:
-        """After the database has failed, give back rows that are leased to this process without its knowledge, because
-        the answer to the COMMIT of a claim was lost. No work on these rows has begun.
+        """After a database failure, release rows that are leased to this process without its knowledge. This happens if
+        the response to the COMMIT of a claim was lost. No work on these rows has begun.
         """
         if not self.is_unsure:
             return
         began = time.monotonic()
         try:
-            async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked thread must not delay the checks of other rows
+            async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked thread row must not delay the other checks
                 leased = await self._runtime.in_database(lifecycle.leased_to, self._holder)
                 unknown = {claim for claim in leased if not self._held.knows(claim)}
-                # Release only rows that two checks have found. The answer to the COMMIT of any other row may still be
-                # on its way.
+                # Release only rows that two checks in a row have found. A row that only one check has found may belong
+                # to a claim whose COMMIT is not answered yet.
                 for claim in unknown & self._unknown:
                     await self._runtime.in_transition(lifecycle.release, claim, has_begun=False)
         except Exception:

@@ -1,5 +1,5 @@
 """Run one model step: load the history, call the model, buffer the output for browsers, and commit the step. If the
-attempt fails, decide what follows.
+attempt fails, decide whether to retry it.
 """
 
 from __future__ import annotations
@@ -45,13 +45,15 @@ from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
 """How long a commit or a recovery waits for an estimate of the usage. The estimates of this package take milliseconds,
-but a project may have a ``ModelDoor`` (the class that calls providers) of its own.
+but a project may replace the class that calls providers (``ModelDoor``).
 """
 
 
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
-    """Run one attempt at a model call to its end, whatever its outcome. If a transaction of this process ``handed`` the
-    attempt over and the history of its run is known, nothing has to be read from the database.
+    """Run one attempt at a model call and store its outcome.
+
+    ``handed`` contains the row if this process claimed the step in the transaction that made it due. If the history of
+    the run is also in memory, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
@@ -97,7 +99,7 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
 async def _commit(env: Environment, claim: Claim, outcome: StepOutcome) -> None:
     try:
         await env.endings.end(claim, outcome)
-    except LeaseLostError:  # the run was stopped just before: the answer is not wanted, but it was paid for
+    except LeaseLostError:  # the run was stopped, but its model call costs money, so record the usage
         if outcome.usage is not None:
             await env.runtime.in_transition(lifecycle.record_usage, claim, model=outcome.model, usage=outcome.usage)
         raise
@@ -115,7 +117,8 @@ async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelR
     )
     if streaming:
         env.writer.open(buffer)
-    # A model library cancels its own tasks after a lost connection. That is a failed attempt; our task goes on.
+    # A model library cancels its own tasks after a lost connection. Treat this as a failed attempt, not as a
+    # cancellation by the engine.
     cancelled = ModelError(ErrorKind.NETWORK, "The model library has cancelled the call.", retryable=True)
     with cancelled_by_us_only(cancelled):
         await _receive(request, answer, buffer)
@@ -130,7 +133,7 @@ async def _receive(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -
 
 
 async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
-    # An answer without text is acceptable if the model has acted or spoken since the user's last message.
+    # The model may answer without text if it has made a call or written text since the user's last message.
     last = next((turn for turn in reversed(job.turns) if turn.role != "assistant" or turn.steps), None)
     convert = partial(
         openai_messages,
@@ -172,9 +175,10 @@ async def _after_failed_attempt(
     models: Sequence[str] = (),
     usage: ModelUsage | None = None,
 ) -> None:
-    """Schedule another attempt after a delay, with the next of the models if there is one, or fail the run.
+    """Schedule another attempt after a delay, or fail the run. The next attempt uses the next of ``models``, if there
+    is one.
 
-    If ``models`` is empty, no model was called, because a function of the agent failed.
+    ``models`` is empty if a function of the agent failed before any model was called.
     """
     decision: RetryIn | Fail | None = None
     if agent.retry.classify is not None and error.kind is not ErrorKind.MAX_STEPS:
@@ -261,11 +265,11 @@ async def _loaded_job(env: Environment, claim: Claim) -> _StepJob:
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob | None]:
-    """Load steps by row id; a step with a long history is None. Rows that were deleted, or claimed by others meanwhile,
-    are left out.
+    """Load steps by row id. A step with a long history is None; the caller loads it separately. Rows that were deleted,
+    or claimed by others meanwhile, are left out.
 
-    This takes four queries, however many rows there are, and one more query each if there are files, texts to continue,
-    or threads that functions of agents need.
+    This takes four queries, however many rows there are. Files, texts to continue, and threads that functions of agents
+    need take one more query each.
     """
     streams = _held_streams(claims)
     long = [row.pk for row in streams if (row.answer.position or 0) > MANY_MESSAGES]
@@ -282,9 +286,10 @@ def _load_long_step(claim: Claim) -> _StepJob:
 
 def _held_streams(claims: Sequence[Claim]) -> list[Stream]:
     fences = {claim.row_id: claim.fence for claim in claims}
-    # A replica may not have the last messages.
+    # Do not read from a replica: it may not have the newest messages yet.
     rows = Stream.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("message__thread")
-    # The first query reads the rev, so that a change during the other queries shows in a later rev.
+    # Read the thread's ``rev`` in the first query. If the thread changes during the other queries, its ``rev`` no
+    # longer matches, and the history is not used again.
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
     held = rows.order_by().only(*columns)
     return [row for row in held if row.message is not None and row.fence == fences[row.pk]]
@@ -363,8 +368,8 @@ def _step_delay_seconds(
 
 
 def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:
-    """Return the result of ``estimate``. Raises TimeoutError if it takes longer than ``seconds``; its thread is left
-    behind.
+    """Return the result of ``estimate``. Raises TimeoutError if it takes longer than ``seconds``; its thread keeps
+    running then.
     """
     results: queue.SimpleQueue[ModelUsage | Exception] = queue.SimpleQueue()
 

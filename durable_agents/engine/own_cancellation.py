@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 def is_cancelled() -> bool:
-    """Return whether cancellation of the current task was requested. If it was, a ``CancelledError`` comes from the
-    engine.
+    """Return whether the engine has requested the cancellation of the current task. Any other ``CancelledError`` comes
+    from user code or a library.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -15,7 +15,7 @@ def is_cancelled() -> bool:
 
 @contextmanager
 def cancelled_by_us_only(error: Exception) -> Iterator[None]:
-    """Raise ``error`` in place of a ``CancelledError`` that the engine did not request."""
+    """Replace a ``CancelledError`` that the engine did not request with ``error``."""
     try:
         yield
     except asyncio.CancelledError as cancelled:

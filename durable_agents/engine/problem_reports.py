@@ -51,8 +51,8 @@ class Attempts:
         self._detail = error if isinstance(error, str) else described(error)
 
     def publish(self) -> None:
-        """Report an operation that has failed for ten seconds, once in the log and as a notice. Report the end of the
-        problem, too.
+        """Report an operation that has failed for ten seconds: log it once, and write a notice file. When the operation
+        works again, log this and delete the file.
         """
         since = self._failing_since
         if since is not None and time.time() - since >= PATIENCE_SECONDS:
@@ -83,8 +83,8 @@ class Attempts:
                 worker_problem_files.remove(self.kind, project=lifecycle.project())
 
     def store(self) -> None:
-        """Store a published problem as a row, and later the end of the problem. If the database does not accept the
-        row, a later call tries again.
+        """Store a published problem in the database, and later record that it is over. If the database fails, a later
+        call tries again.
         """
         notice, is_over = self._unstored, self._published is None
         if notice is None or (not is_over and time.monotonic() - self._stored_at < STORE_SECONDS):

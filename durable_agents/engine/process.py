@@ -26,25 +26,27 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 FAILED_START_SECONDS = 5.0
-"""How long a worker that cannot start a thread waits before it exits. django-q2 replaces it at once."""
+"""How long a worker waits before it exits because it cannot start a thread. Without the wait, django-q2 would start new
+workers in quick succession.
+"""
 FIRST_REAP_SECONDS = 2.0
-"""How long the start of a cluster's workers is delayed at most while the rows of dead processes are reaped."""
+"""How long the start of a cluster's workers is delayed, at most, while the rows of dead processes are reaped."""
 
 _workers: dict[tuple[int, str], Worker] = {}
 
 
 def work(cluster: str) -> None:
-    """Run the rows that are due in the pools of ``cluster`` until a claim finds none. Return at once if enough
-    processes of the cluster are working already.
+    """Claim and run rows of the pools of ``cluster`` until none are due. Return at once if enough processes of the
+    cluster are working already.
     """
     with _slot(cluster) as slot:
         if slot is None:
             return
-        key = (os.getpid(), cluster)  # a forked child does not use its parent's worker
+        key = (os.getpid(), cluster)  # with the pid, so that a forked child does not use its parent's worker
         try:
             if key not in _workers:
                 worker = Worker(cluster)
-                worker.start()  # this may raise WorkerLimitError, and then there is no worker either
+                worker.start()  # may raise WorkerLimitError, and then the worker is not registered
                 watch(worker)
                 _workers[key] = worker
         except WorkerLimitError:
@@ -55,7 +57,7 @@ def work(cluster: str) -> None:
 
 def sweep() -> None:
     """Reap the rows of dead workers, settle rows whose agent or tool no worker knows, notify workers of due rows, and
-    delete old data. This is the last resort.
+    delete old data. This runs on a schedule, in case faster mechanisms have failed.
     """
     # The stages run from last to first, and a stage that fails does not prevent the others.
     with contextlib.ExitStack() as stages:
@@ -74,9 +76,10 @@ def _notify_for_due() -> None:
 
 
 def reap_first() -> None:
-    """Reap the rows of dead processes before a cluster's workers start, so that the workers find these rows due.
-    Reaping runs in a separate process, because nothing that a database, a queue or a callback opens may be left open
-    when the workers fork.
+    """Reap the rows of dead processes before the workers of a cluster start, so that these workers can claim the rows.
+
+    Reaping runs in a separate process. Otherwise the workers would inherit open connections of the database, the queue
+    or a callback when they are forked.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(
@@ -118,8 +121,8 @@ def on_spawn() -> None:
 
 @contextlib.contextmanager
 def _slot(cluster: str) -> Iterator[int | None]:
-    """Take one of a cluster's slots in ``work`` and yield the slot's number, or None if all are taken. The kernel frees
-    the slot when its holder dies.
+    """Reserve one of the slots for working processes of a cluster, and yield its number. Yield None if all slots are
+    taken. The operating system frees the slot when the process dies.
     """
     slots = config().processes or max(1, QConf.WORKERS - 1)
     for number in range(slots):
@@ -143,8 +146,10 @@ def _lock_file(name: str) -> int | None:
 
 
 def _reap_for_ever(parent: int) -> None:
-    """Reap the rows of dead processes of this machine every two seconds, and notify workers. One process of each
-    cluster does this; when it dies, another process continues. An idle worker exits if its cluster has died.
+    """Reap the rows of this machine's dead processes every two seconds, and notify workers. Only one process of each
+    cluster does this; when it dies, another takes over.
+
+    If the parent process of the cluster has died, exit this process unless it is working.
     """
     descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:
@@ -172,14 +177,14 @@ def _reap_and_notify() -> None:
 
 
 def _log_problems(reaping: Attempts) -> None:
-    """Report the operations that fail in this process. A worker that has left ``work`` while its claims were failing
-    tests whether it can write to the database again.
+    """Report the failing operations of this process. If a worker stopped working while its claims failed, test whether
+    the database accepts writes again.
     """
     reaping.publish()
     reaping.store()
     for worker in list(_workers.values()):
         if not worker.is_working:
-            worker.lease_health.succeed()  # it holds no rows, so no lease can fail
+            worker.lease_health.succeed()  # an idle worker holds no rows, so it has no lease that could fail
         if not worker.is_working and worker.claim_health.are_failing:
             try:
                 lifecycle.try_to_write()

@@ -1,4 +1,6 @@
-"""Recognise errors of the worker process (it can start no thread, has no memory), as opposed to errors of a row."""
+"""Recognise errors that mean that the worker process lacks threads or memory. Such an error says nothing about the
+model step or tool call in which it occurred.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,19 @@ NO_THREAD = "can't start new thread"
 
 LIMITED_EXIT_CODE = 71
 MAX_LIMITS = 3
-"""A worker that lacked threads or memory for this many rows in succession exits."""
+"""A worker exits after it has lacked threads or memory for this many rows in succession."""
 PAUSE_SECONDS = 1.0
 
 
 class WorkerLimitError(BaseException):
-    """This process lacks the threads or memory that a row needs; another process may have them. This error is not an
-    ``Exception``, so that code that handles errors of user functions does not catch it.
+    """The process lacks the threads or memory to run a row. Another process may have them.
+
+    This is not a subclass of ``Exception``, so that code that handles errors of user functions does not catch it.
     """
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises WorkerLimitError if the system refuses the thread; its function has not run then."""
+    """Start a thread. Raises WorkerLimitError if the system refuses the thread; its function is not called then."""
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
@@ -52,7 +55,7 @@ class Shortage:
         self._rows = 0
         self._claims_again_at = 0.0
         self.is_final = False
-        """Whether this process has to exit, because a new process may have enough threads and memory."""
+        """Whether this process has to exit. A new process may get enough threads and memory."""
 
     @property
     def forbids_claims(self) -> bool:
@@ -60,7 +63,9 @@ class Shortage:
         return time.monotonic() < self._claims_again_at
 
     def note_row(self) -> bool:
-        """Count one more row, and claim nothing for some seconds. Return whether this row reached ``MAX_LIMITS``."""
+        """Count one more row that lacked threads or memory, and stop claiming for some seconds. Return whether the
+        count has reached ``MAX_LIMITS``.
+        """
         self._rows += 1
         self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS
         becomes_final = self._rows >= MAX_LIMITS and not self.is_final

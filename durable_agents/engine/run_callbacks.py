@@ -1,5 +1,5 @@
-"""Run the project's after-commit callbacks in a worker, concurrently with its rows, so that no row waits for a
-callback.
+"""Run the project's after-commit callbacks in a worker. Model steps and tool calls run at the same time and never wait
+for a callback.
 
 The callbacks of one thread run one after the other. Each may take a minute at most.
 """
@@ -77,12 +77,13 @@ class CallbackRunner:
     # ------------------------------------------------------------------------------------- the callbacks of an agent
 
     def dispatch_step(self, claim: Claim, agent: Agent, outcome: StepOutcome) -> None:
-        """Schedule the callbacks for a committed step: ``on_message_complete`` and, if the step made no calls and was
-        no pause, ``on_turn_complete`` and ``title``.
+        """Schedule the callbacks for a committed step: ``on_message_complete``, and at the end of a turn also
+        ``on_turn_complete`` and ``title``. A step that made tool calls, or that the provider paused, does not end the
+        turn.
         """
         metadata: dict[str, object] = {}
         for part in outcome.parts:
-            metadata |= part.get("providerMetadata") or {}  # the last value of each provider wins
+            metadata |= part.get("providerMetadata") or {}  # a later part overrides an earlier one of the same provider
         thread_id, stream_id = claim.thread_id, claim.row_id
         if agent.on_message_complete is not None:
             call = partial(self._call_with_message, agent.on_message_complete)

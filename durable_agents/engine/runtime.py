@@ -33,19 +33,19 @@ R = TypeVar("R")
 
 DATABASE_WAITS_SECONDS = (0.2, 1, 3)
 LOCKED_WAITS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Waits before a locked thread is tried again; the last one repeats."""
+"""Delays in seconds between attempts to lock a thread; the last one repeats."""
 
 Loader = Callable[[Sequence[Claim]], Mapping[UUID, R]]
 
 
 class Runtime(ABC):
-    """The place where the code of model steps and tools runs. ``in_thread`` and the database methods depend on the
-    process: a worker has threads for them, and a test has only its own thread.
+    """An interface for running the code of model steps and tools. A worker uses threads for synchronous code and for
+    the database; a test runs everything in its own thread.
     """
 
     loop: asyncio.AbstractEventLoop
     failed_at = 0.0
-    """The time of the last failure of the database, by the monotonic clock."""
+    """When the database last failed, as a value of ``time.monotonic()``."""
 
     def __init__(self) -> None:
         self._requested: dict[Loader[Any], dict[Claim, asyncio.Future[Any]]] = {}
@@ -57,18 +57,18 @@ class Runtime(ABC):
 
     @abstractmethod
     async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
-        """Run a transition that locks a thread, as ``in_database`` does."""
+        """Run a transition that locks a thread, on the connection for database work."""
 
     @abstractmethod
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that keeps leases alive. It has a separate connection. Otherwise all leases could expire
-        while a transition waits for a thread's lock.
+        """Call a function that keeps leases alive. It has a separate connection. On a shared connection, all leases
+        could expire while a transition waits for a thread's lock.
         """
 
     @abstractmethod
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that reads a long history, on a connection of its own: the transitions of other threads would
-        wait behind it.
+        """Call a function that reads a long history. It has a separate connection. On a shared connection, the
+        transitions of other threads would have to wait for it.
         """
 
     @abstractmethod
@@ -86,14 +86,14 @@ class Runtime(ABC):
             return await (call() if is_async(function) else self.in_thread(call))
 
     async def load(self, function: Loader[R], claim: Claim) -> R:
-        """Return the value that ``function`` reads for this claim. Claims that are requested at the same time are read
-        together: ``function`` gets all of them, and returns the values by row id. Raises LeaseLostError if ``function``
-        leaves this row out.
+        """Return the value that ``function`` reads for this claim. Concurrent calls with the same function are
+        combined: ``function`` gets all their claims, and returns the values by row id. Raises LeaseLostError if the
+        result does not contain this row.
         """
         requested = self._requested.setdefault(function, {})
         if not requested:
             task = asyncio.create_task(self._load_together(function))
-            self._loading.add(task)  # the loop itself keeps no reference to it
+            self._loading.add(task)  # the event loop keeps only a weak reference to the task
             task.add_done_callback(self._loading.discard)
         requested[claim] = asyncio.get_running_loop().create_future()
         row: R = await requested[claim]
@@ -124,7 +124,9 @@ class WorkerRuntime(Runtime):
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
-        """Run the database work of the ``urgent`` functions first. Reset ``shortage`` whenever a thread starts."""
+        """``urgent`` contains the functions whose database work runs first. ``shortage`` is reset whenever a thread
+        starts.
+        """
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self._urgent = urgent
@@ -161,7 +163,7 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._leases.submit(call))
 
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. Long histories are rare, so the connection is closed after each."""
+        """See Runtime. Long histories are rare, so the connection is closed after each read."""
 
         def read() -> R:
             try:
@@ -172,7 +174,7 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._histories.submit(read))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. If the caller gives up, the thread keeps running, and ``hung_threads`` counts it."""
+        """See Runtime. If the awaiting task is cancelled, the thread keeps running, and ``hung_threads`` counts it."""
         ended: asyncio.Future[R] = self.loop.create_future()
         call = partial(function, *args, **kwargs)
         thread = threading.Thread(target=self._run, args=(call, ended), daemon=True, name="durable-agents-tool")
@@ -193,8 +195,8 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._database.submit(partial(self._with_connection, call), urgent=urgent))
 
     def _with_connection(self, call: Callable[[], R]) -> R:
-        """Call a function and return its result. If the database fails, try again with a fresh connection. Transitions
-        are fenced, so none of them takes effect twice.
+        """Call a function and return its result. If the database fails, call the function again on a fresh connection.
+        This is safe because a transition that was already committed does nothing the second time.
         """
         reset_queries()  # with DEBUG, Django keeps every statement until the next request, and a worker has no requests
         for wait_seconds in DATABASE_WAITS_SECONDS:

@@ -1,5 +1,5 @@
-"""Build a step from a model's stream events: chunks for browsers while the events arrive, and the step to commit at the
-end.
+"""Build a step from the events of a model's stream. Each event is turned into chunks for browsers at once; the step to
+commit is ready at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CUT_CALL = (
     "Your answer was cut before it came to its end, so this call may be incomplete and did not run. "
     "Make the call again if it is still needed, with shorter arguments or fewer calls at once."
 )
-"""The outcome of a call that may have been cut off before its end."""
+"""The error of a tool call that may be incomplete because the answer was cut off."""
 
 
 @dataclass(kw_only=True)
@@ -57,9 +57,9 @@ class Answer:
     """The answer of one model call. It turns the model's events into chunks for browsers and, at the end, into the step
     to commit.
 
-    ``seed`` holds the text and reasoning chunks of an earlier attempt that the model continues. The step then begins
-    with these chunks, which browsers already have. If they leave a text part open, further text is added to that part,
-    under the same id.
+    ``seed`` contains the text and reasoning chunks of an earlier attempt that the model continues. The step then begins
+    with these chunks, which browsers already have. If the last text part of the seed is open, further text is added to
+    that part, under the same id.
     """
 
     number: int
@@ -72,20 +72,24 @@ class Answer:
     open_part: tuple[str, str] | None = None
     parts_begun: int = 0
     signature: Mapping[str, object] | None = None
-    """The provider's signature of the open text. The chunk that ends the text carries it."""
+    """The provider's signature of the text that is open now. It is sent with the chunk that ends the text."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
-    """Half characters that wait for their other half, by the kind of text and the number of the call. A text that
-    arrives in pieces may be cut within a character.
+    """Incomplete characters at the end of a text, by the kind of text and the number of the call. A text that arrives
+    in pieces may be cut within a character.
     """
     finished: Finished | None = None
     own_text: str = ""
-    """The text of this attempt, without the seed's."""
+    """The text of this attempt, without the text of the earlier attempt that it continues."""
     saying: _Call | None = None
-    """The call whose arguments arrive now, or arrived last. It is None once text has followed."""
+    """The tool call whose arguments arrived last. It is None after text has followed the call."""
     takes_turns: bool = False
-    """Whether the arguments of several calls are interleaved, so that no call is known to be complete until the end."""
+    """Whether the arguments of several calls arrive interleaved. No call is known to be complete then until the answer
+    ends.
+    """
     gap: str = ""
-    """White space at the end of the seed. The model has not seen this white space and may repeat it."""
+    """White space at the end of the seed, the text of an earlier attempt. The model does not get this white space and
+    may repeat it.
+    """
 
     def __post_init__(self, seed: Iterable[Chunk]) -> None:
         for chunk in seed:
@@ -126,8 +130,8 @@ class Answer:
         return chunks
 
     def _joined(self, kind: str, text: str, *, index: int = 0) -> str:
-        """Return the text with whole characters only. Half a character at the end is kept for the next text of this
-        kind.
+        """Return the text without an incomplete character at its end. The incomplete character is added to the next
+        text of this kind.
         """
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
@@ -148,12 +152,14 @@ class Answer:
         return [*begun, {"type": f"{kind}-delta", "id": part_id, "delta": text}]
 
     def _signed(self, metadata: Mapping[str, object]) -> list[Chunk]:
-        """End the reasoning. The reasoning becomes a part even if the provider withheld its text."""
+        """End the reasoning part. If the provider withheld the text, add an empty part that has the metadata."""
         begun, _ = self._in_part("reasoning")
         return [*begun, *self._end_open(metadata)]
 
     def _in_part(self, kind: str) -> tuple[list[Chunk], str]:
-        """Return the chunks that open a part of this kind (empty if one is open already), and the id of the part."""
+        """Return the chunks that open a part of this kind, and the part's id. If such a part is open already, return no
+        chunks and the id of the open part.
+        """
         if self.open_part is not None and self.open_part[0] == kind:
             return [], self.open_part[1]
         ended = self._end_open()
@@ -203,7 +209,8 @@ class Answer:
         calls = [_new_call(tools, call, is_cut=self._is_cut(call, finished.finish_reason)) for call in made]
         inputs = {call.tool_call_id: call.arguments for call in calls}
         reason = finished.finish_reason
-        # Use the AI SDK's finish reasons. A cut answer keeps its reason even if it made calls.
+        # Use the finish reasons of the AI SDK. An answer that was cut off keeps its reason even if it contains tool
+        # calls.
         if calls and reason not in _CUT:
             reason = "tool-calls"
         elif reason in {"tool_calls", "other"}:
@@ -225,9 +232,9 @@ class Answer:
     def _is_cut(self, call: _Call, reason: str) -> bool:
         """Return whether this call may have been cut off.
 
-        In a cut answer, the last call counts as cut off, whatever its arguments are. Some servers close the JSON that
-        the model left open, and the tool's defaults would replace the missing arguments. A call is complete if another
-        call or a text follows it.
+        If the answer was cut off, its last call counts as cut off even if the arguments are valid JSON. Some servers
+        close the JSON that the model left open, and the tool's defaults would replace the missing arguments. A call is
+        complete if another call or a text follows it.
         """
         is_last = call is self.saying or (self.takes_turns and self.saying is not None)
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))

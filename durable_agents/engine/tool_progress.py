@@ -11,7 +11,7 @@ from durable_agents.exceptions import DurableAgentsError
 from durable_agents.lifecycle import Claim
 
 PROGRESS_SECONDS = 0.25
-"""How long the newest value waits after an earlier value was stored."""
+"""The minimum time between two stored progress values of a call."""
 
 
 class ProgressReports:
@@ -39,7 +39,7 @@ class ProgressReports:
             while claim in self._newest:
                 await self._runtime.in_transition(lifecycle.report_progress, claim, self._newest.pop(claim))
                 await asyncio.sleep(PROGRESS_SECONDS)
-        except DurableAgentsError:  # the call has its outcome, so its progress is no longer shown
+        except DurableAgentsError:  # the call has ended, so its progress is not shown any more
             self._newest.pop(claim, None)
         finally:
             del self._tasks[claim]

@@ -41,8 +41,10 @@ _NOT_APPROVED = CallResult(
 
 
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
-    """Run one attempt at a tool call to its end, whatever its outcome. If a transaction of this process ``handed`` the
-    call over, its row is not read again.
+    """Run one attempt at a tool call and store its outcome.
+
+    ``handed`` contains the row if this process claimed the call in the transaction that made it due. Otherwise the row
+    is read from the database.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
@@ -57,8 +59,8 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     try:
         ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # The transaction was rolled back, so the call runs again as after a crash. If the COMMIT took effect after all,
-        # the fence no longer matches and nothing is released.
+        # The transaction was rolled back, so release the call; it runs again, as after a crash. If the COMMIT did take
+        # effect, the fencing token no longer matches, and nothing is released.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -106,8 +108,10 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
 
 
 async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
-    """Run the tool until it ends or times out. An error of the tool is returned, not raised. Raises CancelledError if
-    the engine cancels this task, LeaseLostError, and AtomicInterruptedError.
+    """Run the tool until it ends or times out. Return its error instead of raising it.
+
+    Raises CancelledError if the engine cancels this task, LeaseLostError if this process has lost the call, and
+    AtomicInterruptedError if the transaction of an atomic tool was cut off.
     """
     began, left = time.monotonic(), job.timeout_seconds
     if job.tool.is_async:
@@ -134,7 +138,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
 
 
 def _consume_error(run: asyncio.Future[_Ended]) -> None:
-    """Consume the error of a run that is no longer awaited, so that asyncio does not report it."""
+    """Retrieve the error of a tool run that is no longer awaited, so that asyncio does not log it."""
     if not run.cancelled():
         run.exception()
 
@@ -161,7 +165,7 @@ class _Ended:
 
 
 class _ToolChangedError(Exception):
-    """The arguments fitted the tool when the call was stored, but do not fit the tool as it is now."""
+    """The tool has changed: the arguments were valid when the call was stored, but are not valid now."""
 
 
 def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
@@ -200,7 +204,7 @@ def _report(progress: ProgressReports, claim: Claim, value: object) -> None:
 
 def _keywords(job: _ToolJob) -> dict[str, object]:
     """Return the keyword arguments for the tool's function. Raises _ToolChangedError if the arguments do not fit the
-    tool; the function has not run then.
+    tool.
     """
     try:
         values = job.tool.validate(job.arguments)

@@ -1,4 +1,4 @@
-"""End a worker process whose event loop is blocked, because the process can no longer extend its leases."""
+"""End a worker process whose event loop is blocked. Such a process can no longer extend its leases."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def watch(worker: Worker) -> None:
 
 
 def _watch(worker: Worker) -> None:
-    """End the process if two checks in a row find that its event loop is blocked. A process that was itself suspended
-    can run its loop again between the two checks. The row that blocks the loop is recorded much earlier, while this
-    process still has its leases.
+    """End the process if two checks in a row find that its event loop is blocked. One check is not enough, because a
+    process that was suspended needs some time to run its loop again.
+
+    The row that blocks the loop is recorded much earlier, while this process still has its leases.
     """
     stood, blamed = 0, None
     while True:
@@ -51,10 +52,10 @@ def _watch(worker: Worker) -> None:
 
 
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
-    """Record which row blocks the event loop, so that only this row becomes a suspect (a row that may have crashed
-    its worker) when this process ends.
+    """Record which row blocks the event loop, so that only this row becomes a suspect when the process ends. A suspect
+    is a row that may have crashed its worker.
 
-    ``blamed`` is the claim that was recorded last, or None; the same claim is not recorded again. Return the claim of
+    ``blamed`` is the claim that was recorded last, or None. The same claim is not recorded again. Return the claim of
     the blocking row, or ``blamed`` if no row is found.
     """
     claim = None

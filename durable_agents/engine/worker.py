@@ -49,7 +49,9 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""How long a leaving worker waits for a locked thread. After that, the row is recovered when its lease expires."""
+"""How long an exiting worker waits for a locked thread when it releases a row. If the wait is too short, the row is
+recovered when its lease expires.
+"""
 SWITCH_SECONDS = 0.0005
 URGENT: frozenset[Callable[..., object]] = frozenset(
     {
@@ -57,8 +59,8 @@ URGENT: frozenset[Callable[..., object]] = frozenset(
         load_calls,
     }
 )
-"""Functions whose database work takes precedence. Tools have few slots, and a tool that waits for the database wastes
-its slot.
+"""Functions whose database work runs before other database work. A tool that waits for the database wastes one of the
+few tool slots.
 """
 
 
@@ -118,11 +120,11 @@ class Worker:
 
     def work(self, *, slot: int) -> None:
         """Claim and run rows until nothing is due or this process has to exit. ``slot`` is the number of this process
-        among those of its cluster that are in ``work``.
+        among the processes of its cluster that are working.
         """
         self.claimer.makes_room = slot == 0
-        # The database thread releases the GIL at every statement. Since the event loop is always busy, the thread would
-        # get it back only after five milliseconds, Python's default: with a hundred streams, a commit of twenty
+        # The database thread releases the GIL at every statement. With Python's default, it gets the GIL back only
+        # after five milliseconds, because the event loop is always busy. With a hundred streams, a commit of twenty
         # statements would take a tenth of a second.
         before = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -133,9 +135,11 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """End this process if django-q2 would not end it, and pass on a signal that was meant for django-q2."""
+        """Exit if django-q2 would not end this process. If SIGTERM arrived during ``work``, end the process with that
+        signal.
+        """
         if self.shortage.is_final:
-            os._exit(LIMITED_EXIT_CODE)  # a new process may get threads and memory; the other held rows are released
+            os._exit(LIMITED_EXIT_CODE)  # its rows have been released, and a new process may get threads and memory
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # django-q2 would not end this process, or hung threads would keep it from exiting
@@ -148,7 +152,7 @@ class Worker:
         self._wake.clear()
         loop = self.runtime.loop
         previous_runner = callbacks.run_through(self.env.callbacks.schedule)
-        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: no signal arrives here
+        with contextlib.suppress(ValueError, RuntimeError):  # no signal arrives outside the main thread
             loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         jobs = (self.env.writer.run, self._leases.extend, self._leases.watch, self._turn)
         background = [loop.create_task(job()) for job in jobs]
@@ -168,7 +172,7 @@ class Worker:
                 loop.remove_signal_handler(signal.SIGTERM)
 
     async def _serve_until_idle(self) -> bool:
-        """Claim and run rows until none are left. Return whether this process claimed more rows while leaving."""
+        """Claim and run rows until none are left. Then claim once more, and return whether that claimed any row."""
         notifications.receive_notifications_here(self.cluster, self._wake_up)
         try:
             began = time.monotonic()
@@ -185,7 +189,7 @@ class Worker:
             notifications.receive_notifications_here(self.cluster, None)
         self._is_leaving = True
         self._leaves_early = self._must_leave() or self._has_sat_long_enough(began)
-        # A notification that arrived here after the last claim is in no queue, so claim once more.
+        # Claim once more: no other worker gets a notification that this process received after its last claim.
         return not self._leaves_early and await self._claim() > 0
 
     def _must_leave(self) -> bool:
@@ -196,25 +200,29 @@ class Worker:
         return self._terminated or self.shortage.is_final or cluster_is_gone or task_queue.cluster_is_stopping()
 
     def _is_clogged(self) -> bool:
-        """Return whether hung tools have used up all threads, so that a fresh process should replace this one."""
+        """Return whether hung tools occupy all tool threads. A new process should then replace this one."""
         return self.runtime.hung_threads() >= config().tool_threads
 
     def _has_sat_long_enough(self, began: float) -> bool:
-        """Return whether to finish the held rows and leave ``work``. A clogged process leaves so that a new process
-        replaces it. The only worker of a cluster leaves from time to time so that the project's own tasks get their
-        turn. If the held rows then take as long again, the worker claims again, so that it is not idle.
+        """Return whether to finish the held rows and leave ``work``.
+
+        A process whose tool threads all hang leaves, so that a new process replaces it. The only worker of a cluster
+        leaves from time to time, so that the project's own tasks get their turn. If its held rows take another
+        ``work_seconds`` to finish, the worker claims again, so that it is not idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
 
     def _put_off(self, seconds: float) -> None:
-        """Stay in ``work`` until a row that is due soon can be claimed, so that the row needs no notification."""
+        """Keep ``work`` running until a row that is due in ``seconds`` can be claimed, so that the row needs no
+        notification. Do nothing if ``seconds`` is more than ``linger_seconds``.
+        """
         if seconds <= config().linger_seconds:
             self._put_off_until = max(self._put_off_until, time.monotonic() + seconds + CLAIM_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait for at most ``seconds`` until there is a reason to claim. If this process holds many rows, wait a moment
-        longer, so that rows that become due shortly after are claimed in the same batch.
+        """Wait until there is a reason to claim, but for at most ``seconds``. If this process holds many rows, wait
+        slightly longer, so that rows that become due shortly afterwards are claimed in the same batch.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
@@ -223,16 +231,14 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Claim again if the last claim may have left rows for want of a free slot, or if this process holds no row any
-        more.
-        """
+        """Claim again if rows may be due for which there was no free slot, or if this process holds no row any more."""
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
 
     def _offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Choose how many rows this process may take over, among the rows that become due when these steps and tool
-        calls are committed. Return None while the process leaves.
+        """Decide how many newly due rows this process claims when these steps and tool calls are committed. Return None
+        if the process must not claim rows now.
         """
         return None if self._is_leaving or self.shortage.forbids_claims else self.claimer.offer(endings)
 
@@ -250,8 +256,8 @@ class Worker:
             await asyncio.sleep(TURN_SECONDS)
 
     async def _claim(self) -> int:
-        """Claim due rows and return their number. If the database fails, return 0 and try again later; the held rows
-        are kept.
+        """Claim due rows and return their number. If the database fails, return 0 after a short pause. The rows that
+        this process already holds are not affected.
         """
         if self.shortage.forbids_claims:
             return 0
@@ -280,13 +286,13 @@ class Worker:
             await self.runtime.in_database(notifications.notify_cluster, self.cluster)
 
     async def _drain(self) -> None:
-        """Stop claiming and let the held rows finish within ``drain_seconds``. Then release the other rows, and notify
-        workers of them.
+        """Stop claiming and let the held rows finish within ``drain_seconds``. Then release the rows that did not
+        finish, and notify other workers.
         """
         deadline = time.monotonic() + config().drain_seconds
-        while self.held and (seconds := deadline - time.monotonic()) > 0:  # the last transaction may hand over rows
+        while self.held and (seconds := deadline - time.monotonic()) > 0:  # a running commit may add rows to ``held``
             await asyncio.wait([row.task for row in self.held], timeout=seconds)
-        # A transaction that is still running may hand over rows, even if the row that it commits was lost meanwhile.
+        # A commit that is still running may claim new rows for this process, even if the committed row itself was lost.
         not_begun = await self.env.endings.settle(seconds=UNWIND_SECONDS)
         for handed in not_begun:
             await self._release(handed.claim, has_begun=False)
@@ -304,8 +310,8 @@ class Worker:
                 log_error("other workers were not notified of what is left", action="ring")
 
     async def _release(self, claim: Claim, *, has_begun: bool = True) -> None:
-        """Release a row before its task is cancelled. Usage that the task still records is then added to the closed
-        row.
+        """Release a row before its task is cancelled. If the task then records the usage of its model call, this usage
+        is added to the row, which is closed by then.
         """
         release = self.runtime.in_transition(lifecycle.release, claim, has_begun=has_begun)
         try:
@@ -332,7 +338,7 @@ class RowRunner:
         return task
 
     def start_handed(self, handed: Handed) -> asyncio.Task[None]:
-        """Begin to work on a row that a transaction of this process has handed over."""
+        """Start work on a row that this process claimed in the transaction that made the row due."""
         crashpoint("claimed")
         return self.start(handed.claim, handed)
 
@@ -350,8 +356,8 @@ class RowRunner:
                 await self._leave_to_others(claim, error)
                 return
             if isinstance(error, Error) and is_outage(error):
-                # The call may have had its effect although its outcome is not stored: once the lease expires, the row
-                # is recovered as after the death of a worker.
+                # The call may have had an effect, but its outcome is not stored. Keep the lease: when it expires, the
+                # row is recovered as after a crash of the worker.
                 log_error("the database does not answer", action="run", thread=claim.thread_id)
                 return
             log_error("a row failed", action="run", thread=claim.thread_id)
@@ -364,8 +370,10 @@ class RowRunner:
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
         """Release a row for which this process has no thread or memory, and let other processes claim first. After
-        ``MAX_LIMITS`` such rows in succession, the process exits. A lack of memory may be caused by the row, so it
-        counts as a crash; after several crashes, the row runs alone.
+        ``MAX_LIMITS`` such rows in succession, the process exits.
+
+        The row itself may have used up the memory. A lack of memory therefore counts as a crash, and after several
+        crashes the row runs alone.
         """
         has_begun = not isinstance(error, WorkerLimitError)
         self._env.held.keep(claim)  # after the release, the check of leases would otherwise cancel this task
@@ -389,9 +397,7 @@ class RowRunner:
                 await runtime.in_database(lifecycle.note_problem, notice, is_over=True)
 
     async def _give_up(self, claim: Claim) -> None:
-        """Fail the row after an internal error, which is neither the model's nor the tool's, instead of retrying for
-        ever.
-        """
+        """Fail a step or tool call after an error in the engine itself, so that it is not retried for ever."""
         with contextlib.suppress(DurableAgentsError):
             if claim.kind == "stream":
                 failed = lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN.value, detail="internal error")
@@ -404,7 +410,9 @@ class RowRunner:
 
 
 def work_is_due(cluster: str) -> bool:
-    """Return whether a worker of this cluster, with this code, could claim a row now."""
+    """Return whether a worker of this cluster could claim a row now. Rows of agents or tools that this code does not
+    define do not count.
+    """
     return lifecycle.has_open_work(config().pools_of(cluster), code=registry.code())
 
 
