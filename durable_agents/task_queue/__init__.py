@@ -1,4 +1,4 @@
-"""Extends django-q2: locks that are freed when their process dies, the schedule of the sweep, and inspection."""
+"""Extensions of django-q2: locks that are released when their process dies, the sweep's schedule, and inspection."""
 
 from durable_agents.task_queue.qcluster_hooks import cluster_is_stopping, harden
 from durable_agents.task_queue.schedule import schedule_sweep

@@ -15,8 +15,8 @@ from durable_agents.notifications.workers import SOCKET_TIMEOUT_SECONDS
 from durable_agents.task_queue.schedule import SCHEDULE, SWEEP
 
 LATE_SECONDS = 180.0
-"""A sweep that is overdue for longer is late. It is scheduled every minute, and django-q2 checks its schedules about
-every thirty seconds.
+"""How many seconds the sweep may be overdue before it counts as late. It is scheduled every minute, and django-q2
+checks its schedules about every thirty seconds.
 """
 
 
@@ -84,7 +84,7 @@ async def layer_round_trip(seconds: float) -> None:
 
 
 def _broker(cluster: str) -> Any:
-    """Return django-q2's broker for a cluster. If it uses a socket, its timeouts are short."""
+    """Return django-q2's broker for a cluster. A broker that is reached through a socket gets short timeouts."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
 
     broker: Any = get_broker(cluster)

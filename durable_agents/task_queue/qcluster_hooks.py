@@ -2,8 +2,10 @@
 
 django-q2 shares semaphores between its processes. If a process is killed while it holds a semaphore, the semaphore is
 never released. An idle worker holds the read lock of the task queue, so its death can stop the whole cluster. If a
-sentinel is killed while it waits for the stop event, the main process can never set the event. This module replaces the
-locks by kernel locks on a file, which are released when their process dies, and the events by a byte of shared memory.
+sentinel is killed while it waits for the stop event, the main process can never set the event.
+
+This module replaces the locks with kernel locks on a file, which are released when their process dies. It replaces the
+events with a byte of shared memory.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ os.register_at_fork(after_in_child=_reset_locks)
 
 
 class KernelLock:
-    """A lock between processes, and between the threads of one process. The kernel releases it when its process dies.
+    """A lock between processes, and between the threads of one process. The kernel releases it when the process that
+    holds it dies.
 
     It replaces ``multiprocessing.Lock`` in queues and shared values. Create it before the processes fork.
     """
@@ -59,12 +62,14 @@ class KernelLock:
         self._depth = 0
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
-        """Acquire the lock. The signature is that of ``multiprocessing.Lock``, but while another process holds the
-        lock, a call with a timeout returns False at once: the timeout only applies between threads.
+        """Acquire the lock, and return whether this succeeded. The signature is that of ``multiprocessing.Lock``.
+
+        The timeout applies only between threads of this process. While another process holds the lock, a call with a
+        timeout returns False at once.
         """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
-        # A POSIX lock belongs to the whole process, so the lock above excludes its threads from each other.
+        # A POSIX lock belongs to the whole process. The ``RLock`` above keeps the threads of this process apart.
         if self._depth == 0:
             waits = block and timeout is None
             try:
@@ -93,7 +98,8 @@ class KernelLock:
 class SharedFlag:
     """An event that is shared by processes forked from the one that created it. Once set, it stays set.
 
-    It replaces ``multiprocessing.Event``, whose ``set`` waits for ever for a waiting process that was killed.
+    It replaces ``multiprocessing.Event``. The ``set`` of that class blocks for ever if a process was killed while it
+    waited.
     """
 
     LOOK_SECONDS = 0.05
@@ -101,7 +107,7 @@ class SharedFlag:
     def __init__(self) -> None:
         self._byte = mmap.mmap(-1, 1)
         self.parent: int | None = None
-        """The pid of the process's parent. When the parent dies, ``wait`` sets the flag."""
+        """The pid of the sentinel's parent. ``wait`` sets the flag when this parent dies."""
 
     def set(self) -> None:
         """Set the flag."""
@@ -116,14 +122,16 @@ class SharedFlag:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not self.is_set() and (deadline is None or time.monotonic() < deadline):
             if self.parent and os.getppid() != self.parent:
-                self.set()  # the main process was killed, so nobody else will set the flag
+                self.set()  # the main process was killed, so it will not set the flag
             time.sleep(self.LOOK_SECONDS)
         return self.is_set()
 
 
 def harden(prepare: Callable[[], None]) -> None:
-    """Patch django-q2 in the process of ``manage.py qcluster``. Its queues and timers get kernel locks, and its workers
-    can see the stop event. ``prepare`` runs once in the sentinel, before the workers fork.
+    """Patch django-q2 in the process of ``manage.py qcluster``. Its queues and timers get locks that the kernel
+    releases when a process dies, and its workers can see that the cluster stops.
+
+    ``prepare`` runs once in django-q2's sentinel process, before the workers fork.
     """
     import django_q.cluster as django_q_cluster  # noqa: PLC0415 - only a qcluster process needs it
 
@@ -158,7 +166,7 @@ def harden(prepare: Callable[[], None]) -> None:
             super().__init__(stop_event, *args, **kwargs)
 
         def spawn_process(self, target: object, *args: object) -> object:
-            """See Sentinel. The child inherits no connection."""
+            """See Sentinel. The child process inherits no database connection."""
             # The sentinel opens connections when it checks the schedules between two forks. A child cannot use an
             # inherited pool: it would share the parent's sockets and wait for threads that a fork does not copy.
             close_pools()
@@ -169,7 +177,7 @@ def harden(prepare: Callable[[], None]) -> None:
 
     def hard_scheduler(*args: object, **kwargs: object) -> None:
         original_scheduler(*args, **kwargs)
-        discard()  # the scheduler swallows errors, so a connection broken by a failover would be kept
+        discard()  # the scheduler swallows errors, so discard a connection that a failover may have broken
 
     django_q_cluster.scheduler = hard_scheduler
     django_q_cluster.Queue = HardQueue

@@ -88,11 +88,11 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
 
 
 def _socket_timeout(address: object, arguments: Mapping[str, Any]) -> float | None:
-    """Return the timeout in the URL, to which redis-py gives precedence, else the one in the arguments, else
-    redis-py's default.
+    """Return the socket timeout in seconds, or None. As in redis-py, the URL takes precedence over the arguments.
+    Without either, return redis-py's default.
     """
     default = None
-    with suppress(PackageNotFoundError, ValueError):  # before version 8 redis-py has no default
+    with suppress(PackageNotFoundError, ValueError):  # redis-py has a default timeout since version 8
         default = 5.0 if int(version("redis").partition(".")[0]) >= 8 else None
     in_url = parse_qs(urlsplit(address).query).get("socket_timeout") if isinstance(address, str) else None
     given = in_url[0] if in_url else arguments.get("socket_timeout", default)

@@ -1,4 +1,4 @@
-"""Schedule the sweep in django-q2."""
+"""Schedule the sweep in django-q2. The sweep is a periodic task that recovers lost rows and deletes old data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SCHEDULE = "durable_agents sweep"
 
 
 def schedule_sweep() -> None:
-    """Make sure that django-q2 runs the sweep every minute, on the cluster that serves agents."""
+    """Make sure that django-q2 runs the sweep every minute, on the cluster that serves the pool ``agents``."""
     from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
 
     cluster = cluster_of("agents")
@@ -27,6 +27,6 @@ def schedule_sweep() -> None:
     if first is None:
         Schedule.objects.create(name=SCHEDULE, **wanted)
         first = known[0]
-    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes may have created it at once
+    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes may each have created one
     if first.cluster != wanted["cluster"]:
         Schedule.objects.filter(pk=first.pk).update(**wanted)
