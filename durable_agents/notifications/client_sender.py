@@ -20,14 +20,14 @@ from durable_agents.logs import Repeated
 Message = dict[str, Any]
 
 LANES = 4
-"""The number of queues and connections. Hints to the same group are sent in order, hints to different groups may be
-sent concurrently.
+"""The number of queues, each with a connection of its own. Hints to the same group are sent in order. Hints to
+different groups may be sent concurrently.
 """
 LANE_SIZE = 250
 SEND_SECONDS = 1.0
 """How long the channel layer may take for one hint."""
 STALE_SECONDS = 5.0
-"""Hints that are older are dropped, because the rows have been polled by then."""
+"""Older hints are dropped, because web processes have polled the rows by then."""
 EXIT_SECONDS = 1.0
 """How long a process waits at its end until the last hints are sent."""
 
@@ -81,7 +81,7 @@ class Lane:
             hint = await self.next()
             try:
                 await hint.send()
-            except (Exception, asyncio.CancelledError) as error:  # raised by the layer: nobody cancels this task
+            except (Exception, asyncio.CancelledError) as error:  # only the layer raises CancelledError here
                 trouble.note(error)
             else:
                 trouble.tell()
@@ -94,7 +94,9 @@ class ClientSender:
         self.reset()
 
     def reset(self) -> None:
-        """Reset the sender, in a forked child too: the child has neither its parent's thread nor its connections."""
+        """Reset the sender. This is also called in a forked child, which has neither its parent's thread nor its
+        connections.
+        """
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in range(LANES)]
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,8 +130,8 @@ class ClientSender:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        # There is a task for each lane and not for each hint, because hints of a hundred concurrent answers would need
-        # more connections than redis-py's pool has.
+        # Use one task for each lane and not for each hint. Otherwise the hints of a hundred concurrent answers would
+        # need more connections than redis-py's pool has.
         loop.run_until_complete(asyncio.wait([loop.create_task(lane.send_all(self._dropped)) for lane in self._lanes]))
 
 

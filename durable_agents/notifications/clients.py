@@ -32,13 +32,13 @@ def layer_crosses_processes() -> bool:
 
 
 def notify_clients(thread_id: UUID, *, using: str) -> None:
-    """After the commit, notify the browsers that follow the thread that there is something after their cursor."""
+    """After the commit, notify the browsers that follow the thread that it has changed."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
     transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 
 
 def publish(thread_id: UUID, message: Message) -> None:
-    """Queue a message to the browsers that follow the thread. This function never raises and never waits."""
+    """Queue a message for the browsers that follow the thread. This function never raises and never waits."""
     if not layer_crosses_processes():
         return  # each web process polls the rows instead
     try:
@@ -48,7 +48,7 @@ def publish(thread_id: UUID, message: Message) -> None:
 
 
 def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
-    """Pass messages to this function instead of the sender; None restores the sender."""
+    """Pass messages to ``publisher`` instead of the channel layer, for tests. None restores the channel layer."""
     global _publisher  # noqa: PLW0603 - for the tests of a project, one at a time
     _publisher = publisher
 
@@ -56,9 +56,9 @@ def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
 def layer_to_receive_from() -> Any:
     """Return a channel layer for one receiver.
 
-    All readers of a ``channels_redis`` layer object share one lock and one limited buffer. So the receiver gets its own
-    layer object, separate from that of the project's consumers. Other layers may keep their messages in the object, so
-    the receiver uses the project's layer object.
+    All readers of a ``channels_redis`` layer object share one lock and one limited buffer. For this layer, return a new
+    object, separate from that of the project's consumers. Other layers may keep their messages in the object, so for
+    them return the project's own object.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415

@@ -18,9 +18,9 @@ from durable_agents.logs import Repeated
 PATIENCE_SECONDS = 1.0
 """How long a caller waits for the broker. While the broker is known to fail, callers do not wait."""
 PAUSE_SECONDS = 0.5
-"""Delay between two attempts."""
+"""Delay in seconds between two attempts to reach the broker."""
 KEEP_SECONDS = 60.0
-"""How long notifications are kept. By then the sweep has notified the workers of due rows."""
+"""How long unsent notifications are kept. By then, the periodic sweep has notified the workers."""
 
 
 class WorkerSender:
@@ -32,17 +32,19 @@ class WorkerSender:
         self.reset()
 
     def reset(self) -> None:
-        """Reset the sender, in a forked child too: the child does not have its parent's thread, and must not send its
-        parent's notifications.
+        """Reset the sender. This is also called in a forked child, which does not have its parent's thread and must not
+        send its parent's notifications.
         """
         self._news = threading.Condition()
         self._asked: defaultdict[str, int] = defaultdict(int)
-        """How often ``tell`` was called for each cluster. A task that is being sent may be too early for a call that
-        comes meanwhile.
+        """How often ``tell`` was called for each cluster. If the number changes while a task is being sent, another
+        task is sent.
         """
         self._told: defaultdict[str, int] = defaultdict(int)
         self._since: dict[str, float] = {}
-        """The clusters that still have to be notified, each with the time of the first call that waits."""
+        """The clusters that still have to be notified, each with the time of the first call of ``tell`` since the last
+        notification.
+        """
         self._fails = False
         self._thread: threading.Thread | None = None
 
@@ -81,7 +83,8 @@ class WorkerSender:
             with self._news:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
-                # If ``tell`` was called while the task was being sent, its worker may miss the latest rows.
+                # If ``tell`` was called while this task was being sent, the task may run before the latest rows are
+                # visible. Send another task then.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

@@ -25,7 +25,9 @@ _answered_here: dict[str, Callable[[], None]] = {}
 
 
 def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) -> None:
-    """Notify ``cluster`` by calling ``wake`` in this process from now on, and not over the queue. None ends that."""
+    """From now on, notify ``cluster`` by calling ``wake`` in this process instead of using the queue. If ``wake`` is
+    None, use the queue again.
+    """
     if wake is None:
         _answered_here.pop(cluster, None)
     else:
@@ -35,7 +37,7 @@ def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) ->
 def notify_workers(pools: Iterable[str], *, using: str) -> None:
     """After the commit, notify the clusters that serve these pools that there may be work."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
-        # This is not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
+        # Not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
         def notify(cluster: str = cluster) -> None:
             _notify(cluster)
 
@@ -54,7 +56,7 @@ def notify_cluster(cluster: str) -> bool:
     """Put a notification into the cluster's queue. Return whether the queue contains one. This function never raises.
 
     For a broker that is reached through a socket, the call may take a second. If the broker fails, the notification is
-    sent later, and further calls do not wait until the broker has recovered.
+    sent later. Until the broker has recovered, further calls return at once.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 
@@ -108,14 +110,15 @@ def _broker(cluster: str, pid: int) -> Any:
 
 
 class _TableBroker:
-    """Puts tasks into django-q2's table over the current connection. django-q2's own broker would close the connection
-    on every call.
+    """A broker that puts tasks into django-q2's table over the current database connection. django-q2's own broker
+    would close the connection on every call.
     """
 
     def __init__(self, list_key: str) -> None:
         self.list_key = list_key
         self.last: int | None = None
-        # A worker takes no task whose lock time is in the future, and the worker's clock may be behind this one.
+        # Use a lock time far in the past. A worker skips tasks with a lock time in the future, and its clock may be
+        # slow.
         self.lock = timezone.now() - CLOCKS_APART
 
     @property
