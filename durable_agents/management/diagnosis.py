@@ -67,8 +67,8 @@ Said = tuple[Level, str, str]
 
 
 def examine(*, models: bool = False) -> list[Finding]:
-    """Run all checks. With ``models``, ask litellm about the models; to import it takes seconds. An exception in one
-    check does not stop the others.
+    """Run all checks and return their findings. With ``models``, import litellm, which takes seconds, and ask it about
+    the models. An exception in one check does not stop the others.
     """
     areas: list[tuple[str, Callable[[], Iterator[Said]]]] = [
         ("package", check_package),
@@ -76,7 +76,8 @@ def examine(*, models: bool = False) -> list[Finding]:
         ("database", check_database),
     ]
     found = [finding for area, look in areas for finding in _looked(area, look)]
-    # Without the database most checks would only repeat its error. But workers write their problems to files too.
+    # Without the database, most checks would only repeat its error. The problems of workers can also be read from
+    # files.
     if any(finding.area == "database" and finding.level == "error" for finding in found):
         areas = [("channel layer", check_channel_layer), ("workers", check_stuck_workers)]
     else:
@@ -222,7 +223,7 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
         theirs, session = cursor.fetchone()
-    # A pooler reports other process ids to its clients than PostgreSQL itself.
+    # A connection pooler gives the client a process id of its own, not PostgreSQL's.
     info = connection.connection.info
     if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
         text = "PostgreSQL is behind a pooler such as PgBouncer. In transaction mode a cursor would lose its session."
@@ -251,7 +252,7 @@ def check_sqlite(connection: Any) -> Iterator[Said]:
 
 
 def check_pool_rows() -> Iterator[Said]:
-    """Check that the pools have the same limits in the settings and in the database, from which claims read them."""
+    """Check that the database has the same pool limits as the settings. Workers use the limits in the database."""
     rows = dict(Pool.objects.using(database()).values_list("name", "limit"))
     stale = sorted(name for name, pool in config().pools.items() if rows.get(name) != (pool.limit or Pool.NO_LIMIT))
     if stale:
@@ -280,7 +281,7 @@ def check_brokers() -> Iterator[Said]:
 
 
 def check_sweep() -> Iterator[Said]:
-    """Check that the sweep is scheduled and runs."""
+    """Check that the sweep, a periodic task that recovers lost rows, is scheduled and runs."""
     facts = sweep_facts()
     if facts is None:
         text = "The sweep is not scheduled: a thread whose worker died may wait until somebody opens it."
@@ -316,7 +317,7 @@ def check_channel_layer() -> Iterator[Said]:
         async_to_sync(layer_round_trip)(ROUND_TRIP_SECONDS)
     except Exception as error:
         text = f"The channel layer does not deliver messages: {type(error).__name__}: {error}"
-        # A TimeoutError has no text of its own.
+        # A TimeoutError has no message, so the text would end with a colon.
         yield (
             "error",
             text.rstrip(": "),
@@ -334,11 +335,11 @@ class Load:
     """The load of one pool, counted from its rows."""
 
     held: int
-    """Rows under a live lease."""
+    """The number of rows with a lease that has not expired."""
     waiting: int
-    """Overdue rows that workers with this code can run."""
+    """The number of overdue rows that this version of the code can run."""
     unknown: Sequence[str]
-    """The agents and tools of other overdue rows, which this code does not have."""
+    """The names of agents and tools that overdue rows need and this code does not define."""
 
     @classmethod
     def of(cls, pool: str) -> Load:
@@ -357,7 +358,7 @@ class Load:
 
 
 PROBLEM_SECONDS = 60.0
-"""A problem that a worker has not reported for so long is over. Workers report every ten seconds."""
+"""A problem is over if its worker has not reported it for this long. Workers report every ten seconds."""
 LEFT_SECONDS = 600.0
 TRIES = {
     "claims": "claim rows",
@@ -367,8 +368,8 @@ TRIES = {
 
 
 def _notices() -> list[Notice]:
-    """Return the problems of living workers, from the files of this machine and from the rows."""
-    # Workers also write files because the problem may be the database, which then has no row or cannot be read.
+    """Return the problems of living workers, from files on this machine and from the database."""
+    # Read files too. If the database is the problem, it may not contain the workers' reports, or may not be readable.
     found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
     with suppress(Error):
         for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
@@ -478,7 +479,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
         return
     if config().model_door != "litellm":
         yield from _doors(agents)
-    # An agent's own server may accept any key, or need none.
+    # Skip agents that set a key or server of their own. Their server may accept any key, or need none.
     with_own_key = {"api_key", "api_base", "base_url"}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)

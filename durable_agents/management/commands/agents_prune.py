@@ -18,12 +18,14 @@ BATCH = 200
 
 
 class Command(BaseCommand):
-    """Deletes threads at rest that have not changed for the given number of days, and everything that belongs to them.
-    It also deletes files that were uploaded more than a day ago but not sent in a message.
+    """Deletes threads that have no unfinished run and have not changed for the given number of days, and everything
+    that belongs to them. It also deletes files that were uploaded more than a day ago but not sent in a message.
 
     Running threads are kept, however old they are. The usage of a deleted thread's model calls is kept unless
-    ``USAGE_ON_DELETE`` is "drop". The command also deletes deltas and stored answers to commands that are no longer
-    needed, and audit entries of this age whose thread was deleted. It may be interrupted and run again.
+    ``USAGE_ON_DELETE`` is "drop".
+
+    The command also deletes deltas and stored answers to commands that are no longer needed. It deletes audit entries
+    of this age if their thread was deleted. It may be interrupted and run again.
     """
 
     help = "Delete threads at rest that have not changed for some days, and data that is no longer needed."
@@ -52,7 +54,7 @@ class Command(BaseCommand):
         for thread_id in _ids(threads):
             try:
                 deleted += lifecycle.delete_if_idle(thread_id, days=days)
-            except (ProtectedError, RestrictedError):  # foreign keys of the project's own models
+            except (ProtectedError, RestrictedError):  # rows of the project's own models protect it
                 protected += 1
         lifecycle.prune()
         lifecycle.prune_audit(days)
@@ -64,7 +66,7 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # Other runs may have added more rows in the meantime than were deleted.
+        # Not below 0: running threads may have added more rows in the meantime than were deleted.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
@@ -85,8 +87,8 @@ def _days(text: str) -> float:
 
 def _ids(threads: ThreadQuerySet) -> Iterator[UUID]:
     """Yield the ids of threads in ascending order, read in batches."""
-    # The cursor of ``iterator()`` would stay open during all deletions. On SQLite it would keep a read transaction
-    # open, and behind a pooler PostgreSQL would lose it.
+    # Do not use ``iterator()``, because its cursor would stay open during all deletions. On SQLite, the cursor would
+    # keep a read transaction open. Behind a connection pooler, PostgreSQL would lose the cursor.
     rows = threads.order_by("pk").values_list("pk", flat=True)
     batch = list(rows[:BATCH])
     while batch:

@@ -1,4 +1,4 @@
-"""``manage.py agents_sweep``: run the sweep now, which the workers otherwise run on a schedule."""
+"""``manage.py agents_sweep``: recover the rows of dead workers now, instead of on the workers' schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Command(BaseCommand):
     help = "Reap the rows that dead workers held, and notify workers of due rows."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run the sweep once."""
+        """Run ``engine.sweep`` once."""
         engine.sweep()
         if options["verbosity"] > 0:
             self.stdout.write(self.style.SUCCESS("Swept."))
