@@ -1,1 +1,1 @@
-"""Live connections of browsers: frames in both directions, and the hub that says when to read rows."""
+"""Websockets and server-sent events: parse the frames of browsers, and send them what changes in their threads."""

@@ -14,12 +14,15 @@ Scope = Mapping[str, Any]
 
 
 class SocketAsker:
-    """The caller of a websocket in the form that policies expect: user, session, headers, and in ``META`` the address,
-    where REST framework reads it.
+    """The caller of a websocket, with the attributes of a request that policies read: user, session and headers.
+
+    ``META`` contains the client's address, because Django REST framework looks for the address there.
     """
 
     def __init__(self, scope: Scope) -> None:
-        """Use the session's user, or otherwise the user whom the headers authenticate. This reads the database."""
+        """Take the user from the session. If nobody is signed in, authenticate with the headers. This reads the
+        database.
+        """
         self.headers = headers_of(scope)
         self.session = scope.get("session")
         self.user = scope.get("user") or AnonymousUser()
@@ -34,8 +37,8 @@ class SocketAsker:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Return the headers by lower-case name. The values of a repeated header are joined by a comma, as in a Django
-    request.
+    """Return the headers as a dict with lower-case names. Values of a repeated header are joined by a comma, as in a
+    Django request.
     """
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -1,12 +1,13 @@
-"""Receive the hints of the channel layer for all followed threads of one event loop, on one channel.
+"""Receive notifications from the channel layer for all threads that the clients of one event loop follow.
 
-The channel is a member of the group of every followed thread. ``channels_redis`` lets only one coroutine at a time read
-for all channels with the same prefix, so several readers would starve each other. Therefore there is one reader, on a
-layer object that nothing else reads from.
+One channel joins the groups of all followed threads. ``channels_redis`` lets only one coroutine at a time read from
+channels with the same prefix, so several readers would starve each other. Therefore there is only one reader, with a
+layer object of its own.
 
-Group memberships can end without notice: after a day, when Redis restarts or is flushed, or when a connection breaks in
-one direction. Therefore the receiver sends itself a probe through a group of its own every few seconds. When one probe
-is lost, all memberships are renewed; when two are lost, the layer object is replaced.
+Group memberships can end without an error: after a day, or when Redis is restarted or flushed. A connection can also
+break in one direction. Therefore the receiver sends a test message (a probe) to itself every few seconds, through a
+group of its own. If one probe is lost, the receiver joins all groups again. If two in a row are lost, it replaces the
+layer object.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from durable_agents.live.listener import Listener
 from durable_agents.logs import Repeated, log_error
 
 ANSWER_SECONDS = 1.0
-"""How long the channel layer may take for one request."""
+"""Timeout of one request to the channel layer."""
 PAUSE_SECONDS = 1.0
-"""How long to wait before trying again after a failure."""
+"""Delay before another attempt after a failure."""
 PROBE_SECONDS = 5.0
 PROBES_TO_LOSE = 2
 
 
 class Receiver:
-    """One channel for all followed threads of an event loop. It is opened for the first followed thread, and closed
-    shortly after no thread is followed any more.
+    """A listener on one channel, for all followed threads of an event loop.
+
+    The channel is opened when the first thread is followed. It is closed shortly after the last thread is forgotten.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -41,9 +43,9 @@ class Receiver:
         self._probe_group = f"durable_agents.hub.{uuid4().hex}"
         self._probe_is_joined = False
         self._hears = False
-        """Whether any message has arrived since the last probe was sent."""
+        """Whether any message has arrived since the last probe (test message) was sent."""
         self._joined: set[UUID] = set()
-        # Dicts keep the order of insertion, so that every thread gets its turn.
+        # Dicts instead of sets, because they keep the order of insertion: the oldest request is handled first.
         self._to_join: dict[UUID, None] = {}
         self._to_leave: dict[UUID, None] = {}
         self._changed = asyncio.Event()
@@ -54,10 +56,11 @@ class Receiver:
     # ------------------------------------------------------------------------------------------- called by the hub
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report the changes of this thread from now on. Wait until the channel has joined the thread's group, but for
-        at most one second.
+        """Start to report changes of this thread. Wait up to one second until the channel has joined the thread's
+        group.
 
-        While the layer is known to fail, return at once. The channel then joins the group when the layer works again.
+        Return at once if the last request to the layer has failed. The channel joins the group when the layer works
+        again.
         """
         self._to_leave.pop(thread_id, None)
         if thread_id in self._joined:
@@ -93,7 +96,9 @@ class Receiver:
             await notifications.close_layer(self._layer)
 
     async def _serve(self) -> None:
-        """Receive until no thread is followed any more, or ``PROBES_TO_LOSE`` probes in a row are lost."""
+        """Receive messages until no thread is followed, or until ``PROBES_TO_LOSE`` probes (test messages) in a row are
+        lost.
+        """
         self._to_leave.clear()
         self._begin_anew()
         loop = asyncio.get_running_loop()
@@ -106,7 +111,7 @@ class Receiver:
             await asyncio.wait(tasks, timeout=ANSWER_SECONDS)
 
     def _begin_anew(self) -> None:
-        """Forget all memberships of the channel, so that every wanted group is joined again."""
+        """Treat all groups as not joined, so that the channel joins the groups of all followed threads again."""
         self._probe_is_joined = False
         self._joined.clear()
         self._to_join = dict.fromkeys(self._listener.followed)
@@ -121,13 +126,14 @@ class Receiver:
             if self._hears:
                 lost = 0
                 continue
-            lost += has_sent  # a probe that was not sent says nothing about this channel
+            lost += has_sent  # count a probe as lost only if it was sent
             self._begin_anew()
 
     async def _sends_probe(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                if not self._probe_is_joined:  # join only once, because the probes test whether memberships last
+                # Join only once: joining again would repair the membership that the probes test.
+                if not self._probe_is_joined:
                     await self._layer.group_add(self._probe_group, self._channel)
                     self._probe_is_joined = True
                 await self._layer.group_send(self._probe_group, {"type": "hub.probe"})
@@ -139,7 +145,7 @@ class Receiver:
     # ---------------------------------------------------------------------------------------------------- memberships
 
     async def _keep_memberships(self) -> None:
-        """Join and leave groups one after the other, so that even many browsers at once need only one connection."""
+        """Join and leave groups one at a time, in an endless loop. Requests in parallel would need many connections."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -156,7 +162,8 @@ class Receiver:
                     await self._join_next()
                 else:
                     thread_id = next(iter(self._to_leave))
-                    self._joined.discard(thread_id)  # before the await: a thread followed again meanwhile is joined
+                    # Do this before the await, so that a call of ``follow`` meanwhile joins the group again.
+                    self._joined.discard(thread_id)
                     del self._to_leave[thread_id]
                     await self._layer.group_discard(notifications.group_of(thread_id), self._channel)
             self._fails = False
@@ -167,7 +174,7 @@ class Receiver:
         await self._layer.group_add(notifications.group_of(thread_id), self._channel)
         self._to_join.pop(thread_id, None)
         self._joined.add(thread_id)
-        if thread_id not in self._listener.followed:  # the last follower has left in the meantime
+        if thread_id not in self._listener.followed:  # no longer followed since the request began
             self._to_leave[thread_id] = None
         if (arrival := self._arrivals.pop(thread_id, None)) is not None and not arrival.done():
             arrival.set_result(None)
@@ -177,7 +184,7 @@ class Receiver:
         self._fails = True
         for arrival in self._arrivals.values():
             if not arrival.done():
-                arrival.set_result(None)  # end the wait: the layer may fail for long
+                arrival.set_result(None)  # do not let ``follow`` wait while the layer fails
         self._arrivals.clear()
         await asyncio.sleep(PAUSE_SECONDS)
 

@@ -6,11 +6,11 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why the server closes a websocket.
+    """The reason why the server closes a websocket.
 
-    Every ASGI server can send these codes. autobahn, on which daphne is built, refuses all codes except 1000 and
-    3000-4999: the standard codes 1001 (going away) and 1009 (too big) would cause an error in daphne's log, and
-    browsers would see 1011 or 1006 instead.
+    Every ASGI server can send these codes. Daphne's websocket library, autobahn, accepts only 1000 and 3000-4999. With
+    a standard code, such as 1001 (going away) or 1009 (too big), daphne would log an error. Browsers would then get
+    1011 or 1006 instead.
     """
 
     MALFORMED = 4400
@@ -24,7 +24,7 @@ class CloseCode(IntEnum):
 
     @property
     def message(self) -> str:
-        """The reason as a sentence of at most 123 bytes, which is the most that a close frame can contain."""
+        """The reason as a sentence of at most 123 bytes, the most that a close frame can contain."""
         return _MESSAGES[self]
 
 

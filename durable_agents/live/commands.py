@@ -34,15 +34,20 @@ from durable_agents.policies import actor, public_thread, public_tool_call, send
 from durable_agents.transcript import ui_message
 
 ThreadName = str | UUID
-"""A thread in a command: the id that the client sent, or the primary key if the websocket follows the thread."""
+"""The thread of a command: its primary key if the websocket follows the thread, otherwise the id that the client sent.
+"""
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
 STARTS_RUN = frozenset({"send", "resume", "edit", "regenerate"})
-"""The commands that start or steer a run. The rate ``sends`` of ``THROTTLES`` limits them."""
+"""Commands that start a run or send a message to a running one. They are limited by the rate ``sends`` of the setting
+``THROTTLES``.
+"""
 
 
 def run_command(frame: ClientCommand, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Run a command once per idempotency key; return the key of its thread and the fields of the ``ok`` frame.
+    """Run a command. Return the primary key of its thread and the fields of the ``ok`` frame.
+
+    A command that the client repeats with the same idempotency key runs only once and returns the same fields.
 
     The function is synchronous. It raises ThrottledError, PermissionDeniedError, ThreadNotFoundError, and the errors of
     the ``lifecycle`` function that it calls.
@@ -73,7 +78,7 @@ def send(frame: Send, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
 
 
 def edit(frame: Edit, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Replace a user message; all later messages are superseded."""
+    """Replace a user message, and mark all later messages as superseded."""
     thread = public_thread(asker, thread_name, "edit")
 
     def run(parts: list[Part] | None, new_files: NewFiles, by: Actor) -> CommandResult:
@@ -99,7 +104,7 @@ def stop(frame: Stop, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
 
 
 def resume(frame: Resume, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Resume a thread at rest."""
+    """Continue a thread that is not running: retry what stopped or failed, or send a new message."""
     thread = public_thread(asker, thread_name, "resume")
 
     def run(by: Actor) -> CommandResult:
@@ -119,7 +124,7 @@ def regenerate(frame: Regenerate, asker: SocketAsker, thread_name: ThreadName) -
 
 
 def add_tool_result(frame: AddToolResult, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Add the result of a deferred or client call."""
+    """Store the result of a tool call that a person or the browser answers (a deferred or client tool)."""
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "add_tool_result")
 
     def run(by: Actor) -> CommandResult:
@@ -129,7 +134,7 @@ def add_tool_result(frame: AddToolResult, asker: SocketAsker, thread_name: Threa
 
 
 def add_tool_error(frame: AddToolError, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Add the error of a deferred or client call."""
+    """Store the error of a tool call that a person or the browser answers (a deferred or client tool)."""
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "add_tool_result")
 
     def run(by: Actor) -> CommandResult:
@@ -139,7 +144,7 @@ def add_tool_error(frame: AddToolError, asker: SocketAsker, thread_name: ThreadN
 
 
 def approve(frame: Approve, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Let a call run; with ``approved`` false, refuse it."""
+    """Approve a tool call, so that it runs. If ``frame.approved`` is false, refuse the call instead."""
     if not frame.approved:
         return reject(frame, asker, thread_name)
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "approve")
@@ -154,7 +159,7 @@ def approve(frame: Approve, asker: SocketAsker, thread_name: ThreadName) -> tupl
 
 
 def reject(frame: Approve | Reject, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Refuse a call."""
+    """Refuse a tool call that needs approval."""
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "approve")
 
     def run(by: Actor) -> CommandResult:
@@ -207,8 +212,8 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # These errors settle the call as expired or failed. If the command has a key, they also rolled back the
-        # transaction in which that happened, so the call is settled again outside of it.
+        # Before these errors are raised, the call is marked as expired or failed. But a command with an idempotency key
+        # runs in a transaction, which the error has rolled back. Therefore run again outside a transaction.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

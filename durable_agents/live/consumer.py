@@ -1,4 +1,4 @@
-"""The websocket: a client says hello, subscribes to threads, and sends commands on the same connection.
+"""The websocket consumer: a client sends ``hello``, subscribes to threads, and sends commands on the same connection.
 
 Frames are JSON objects of the subprotocol ``durable-agents.v1``, described in
 ``static/durable_agents/websocket.schema.json``. ``frames`` parses them, ``commands`` executes those that change
@@ -55,34 +55,36 @@ SUBPROTOCOL = "durable-agents.v1"
 VERSION = 1
 HEARTBEAT_SECONDS = 25
 HELLO_SECONDS = 10
-"""How long an unauthenticated socket has to say hello with a ticket."""
+"""How long the server waits for a client that is not signed in to send a ``hello`` frame with a ticket."""
 RECHECK_SECONDS = 60
-"""How long a socket may stay open after its user was locked out or signed out, or lost access to a thread."""
+"""Interval of the check whether an open socket's user is still signed in and may still view the threads."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
-"""How long a client may send nothing; a live client sends a ping at each heartbeat."""
+"""A socket is closed if its client sends nothing for this long. A working client sends a ping at each heartbeat."""
 FRAMES_PER_SECOND = 50
 FRAMES_AT_ONCE = 500
-"""How many frames a client may send at once before ``FRAMES_PER_SECOND`` limits it."""
+"""How many frames a client may send in one burst. Apart from bursts, ``FRAMES_PER_SECOND`` is the limit."""
 MAX_FRAME_VALUES = 15_000
-"""How many JSON values one frame may contain: as many per byte as the body of a chat request. More values would block
-the event loop, and with it every other socket of the process.
+"""Maximum number of JSON values in one frame. Parsing more values would block the event loop, and thus every other
+socket of the process. The number of values per byte is the same as for the body of a chat request.
 """
 MAX_SUBSCRIPTIONS = 50
 MAX_INFLIGHT = 16
 MAX_PAGE = 200
-"""The maximum number of messages that ``older`` returns."""
+"""Maximum number of messages in the reply to an ``older`` frame."""
 
 
 class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """One websocket, which may follow many threads. A frame without an ``on_`` method here is a command."""
+    """The consumer of one websocket, which may follow many threads. Frames that change something are handled in
+    ``commands``, all others by an ``on_`` method.
+    """
 
-    # No channel layer has this name, so Channels uses none. The socket gets its notifications from the hub, and it
-    # stays open when the layer's server fails.
+    # With an empty alias, Channels uses no channel layer. Notifications come from the hub instead, so the socket stays
+    # open when the layer's server (Redis) fails.
     channel_layer_alias = ""
 
     async def connect(self) -> None:
-        """Accept the connection, then close it with a code if the socket may not stay. Browsers do not see the code of
-        a connection that was not accepted.
+        """Accept the connection, and then close it with a code if the client may not connect. Browsers do not see the
+        close code of a connection that was never accepted.
         """
         self.subscriptions = Subscriptions(self.send_frame)
         self.rate_limit = TokenBucket(burst=FRAMES_AT_ONCE, per_second=FRAMES_PER_SECOND)
@@ -94,8 +96,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.sign_in: SignIn | None = None
         self.credential: Credential | None = None
         offered = self.scope.get("subprotocols") or []
-        # If the server accepts none of the offered subprotocols, browsers drop the connection and do not see the close
-        # code.
+        # Accept any of the offered subprotocols, even if the server does not support it. Otherwise browsers drop the
+        # connection and do not see the close code.
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else next(iter(offered), None))
         if offered and SUBPROTOCOL not in offered:
             await self.close_with(CloseCode.WRONG_VERSION)
@@ -123,7 +125,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.subscriptions.clear()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Parse one frame from the client, handle it, and answer every error with its code."""
+        """Parse and handle one frame from the client. For any error, send an ``error`` frame with a code."""
         if not (self.is_admitted or self.hello_timeout):
             return
         self.received_at = time.monotonic()
@@ -137,7 +139,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 run = database_sync_to_async(commands.run_command)
                 thread_id, result = await run(frame, self.asker, self._thread_name(frame))
                 await self.send_frame({"type": "ok", "id": frame.id, "thread": frame.thread, **result})
-                await self.subscriptions.catch_up(thread_id)  # show the effect without waiting for a hint
+                await self.subscriptions.catch_up(thread_id)  # send the effect without waiting for a notification
             else:
                 await getattr(self, f"on_{frame.type}")(frame)
         except DurableAgentsError as error:
@@ -156,11 +158,11 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame, unless the socket is closing."""
-        if self.is_closing:  # uvicorn raises an error for a frame after a close
+        if self.is_closing:  # uvicorn raises an error for a frame that is sent after a close
             return
         try:
             await self.send(text_data=_encode(frame))
-        except OSError:  # by the ASGI specification, the client has gone; ``disconnect`` follows
+        except OSError:  # the client has disconnected; ``disconnect`` will be called
             self.is_closing = True
 
     async def close_with(self, code: CloseCode, message: str = "") -> None:
@@ -173,16 +175,18 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._cancel_hello_timeout()
         self.is_admitted = False
         closing: Frame = {"type": "closing", "code": int(code), "message": message or code.message}
-        if code is CloseCode.TOO_MANY:  # by then, the client may send a full burst again
+        if code is CloseCode.TOO_MANY:  # after this time, a full burst of frames is allowed
             closing["retryAfter"] = FRAMES_AT_ONCE // FRAMES_PER_SECOND
-        with contextlib.suppress(OSError):  # the client has gone already
+        with contextlib.suppress(OSError):  # the client may have disconnected already
             await self.send(text_data=_encode(closing))
             await self.close(int(code), closing["message"])
 
     # ------------------------------------------------------------------------------------------------------- frames
 
     async def on_hello(self, frame: Hello) -> None:
-        """Welcome the user of the ticket or, without a ticket, the user who is already signed in."""
+        """Send a ``welcome`` frame to the user of the ticket or, without a ticket, to the user who is already signed
+        in.
+        """
         if frame.version != VERSION:
             await self.close_with(CloseCode.WRONG_VERSION)
             return
@@ -214,14 +218,16 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.subscriptions.add(frame.thread, reader, tail=frame.tail, request_id=frame.id)
 
     async def on_unsubscribe(self, frame: Unsubscribe) -> None:
-        """End the subscription under this name. A subscription under the thread's other name continues."""
+        """End the subscription with this name. A thread has two names, its own id and the client's id. A subscription
+        with the other name continues.
+        """
         await self._thread(frame)
         self.subscriptions.remove(frame.thread)
         await self.send_frame({"type": "ok", "id": frame.id})
 
     async def on_fill(self, frame: Fill) -> None:
-        """Send the deltas that the client lacks. If they are pruned already, send ``reset``; the client then has to
-        subscribe again without a cursor.
+        """Send the deltas that the client lacks. If they have been deleted already, send ``reset``: the client must
+        then subscribe again without a cursor.
         """
         thread = await self._thread(frame)
         read = database_sync_to_async(ThreadReader(thread.pk).deltas)
@@ -239,10 +245,10 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         page: Frame = {"type": "page", "id": frame.id, "thread": frame.thread}
         await self.send_frame(page | {"messages": messages, "hasOlder": has_older})
 
-    # ------------------------------------------------------------------------------------------------ who may stay
+    # ------------------------------------------------------------------------------------------------- permissions
 
     async def _admit(self) -> bool:
-        """Start handling frames if the policy shows the caller anything at all. Return whether it does."""
+        """Return whether the policy lets the caller connect. If so, start to handle frames."""
         if not await database_sync_to_async(may_connect)(self.asker):
             return False
         self.sign_in = await database_sync_to_async(SignIn)(self.asker, self.credential)
@@ -254,19 +260,19 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return True
 
     async def _redeem(self, ticket: object) -> bool:
-        """Redeem the ticket and make its user the caller of this socket. Return whether the socket may stay open; if
-        not, it is closed.
+        """Redeem the ticket, and make its user the caller of this socket. Return True on success. Otherwise close the
+        socket and return False.
         """
         self._cancel_hello_timeout()
-        # A socket that already follows threads cannot be given to another user.
+        # Reject a ticket once the socket follows threads: the ticket's user might not be allowed to view them.
         usable = isinstance(ticket, str) and not self.subscriptions
         self.credential = await database_sync_to_async(lifecycle.redeem_ticket)(ticket) if usable else None
         user = await database_sync_to_async(self.credential.user_now)() if self.credential else None
         if user is None:
             await self.close_with(CloseCode.UNAUTHORIZED)
             return False
-        # The ticket must not contradict a user whom the client itself named, in a header or with an earlier ticket. But
-        # it replaces a session's user, because browsers send the session cookie unasked.
+        # A client that has authenticated with a header or an earlier ticket cannot switch to another user. A session's
+        # user can be replaced, because browsers send the session cookie automatically.
         known, sign_in = self.asker.user, self.sign_in
         is_named = sign_in is not None and known.is_authenticated and not sign_in.is_by_session
         if is_named and known.pk != user.pk:
@@ -289,15 +295,15 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.hello_timeout = None
 
     async def _recheck(self) -> None:
-        """Check regularly whether the user may still see the followed threads; a socket may stay open for days after
-        its session has ended.
+        """Check at intervals whether the user may still see the followed threads. Without this check, a socket could
+        stay open for days after its session has ended.
         """
         while True:
             await asyncio.sleep(RECHECK_SECONDS)
             try:
                 sign_in = self.sign_in
                 user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
-                # If a ticket was redeemed while the database was read, this user is out of date.
+                # If a ticket was redeemed during the database query, the queried user is out of date.
                 is_current = sign_in is not None and sign_in is self.sign_in
                 if is_current and user is None:
                     await self.close_with(CloseCode.UNAUTHORIZED)
@@ -308,8 +314,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 log_error("a websocket could not check what may be seen", action="recheck")
 
     async def _heal(self) -> None:
-        """Read regularly without a hint, because the client cannot notice that the last hint was lost. Also close the
-        socket if the client is silent.
+        """Read the followed threads at intervals, because the client cannot notice that a notification was lost. Also
+        close the socket if the client has sent nothing for ``SILENT_SECONDS``.
         """
         while True:
             await asyncio.sleep(HEAL_SECONDS)
@@ -326,8 +332,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------ helpers
 
     def _payload(self, text: str) -> Frame | CloseCode:
-        """Return the JSON object that the client sent, or the code to close the websocket with if it cannot be
-        accepted.
+        """Return the JSON object that the client sent. If the text cannot be accepted, return the code to close the
+        websocket with.
         """
         if not self.rate_limit.take():
             return CloseCode.TOO_MANY
@@ -337,22 +343,23 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             payload = strictjson.read(text, max_depth=config().max_json_depth, max_values=MAX_FRAME_VALUES)
         except strictjson.TooManyValuesError:
             return CloseCode.TOO_BIG
-        except ValueError:  # no JSON, or too deep, or with NaN or an infinity
+        except ValueError:  # not JSON, nested too deeply, or with NaN or Infinity
             return CloseCode.MALFORMED
         if not isinstance(payload, dict):
             return CloseCode.MALFORMED
         return CloseCode.UNAUTHORIZED if self.hello_timeout and payload.get("type") != Hello.type else payload
 
     def _thread_name(self, frame: ThreadFrame) -> str | UUID:
-        """Return the primary key of the thread that is followed under this name; if there is none, return the name.
+        """Return the primary key of the thread that the client follows under this name. If it follows none, return the
+        name.
 
-        A lookup by the name could find another thread: a caller who lost access to the followed thread may have created
-        a new thread with the same name.
+        The name could lead to another thread: a caller who lost access to the followed thread may have created a new
+        thread with the same name.
         """
         return self.subscriptions.thread_id(frame.thread) or frame.thread
 
     async def _thread(self, frame: ThreadFrame) -> Thread:
-        """Return the frame's thread, if the caller may view it."""
+        """Return the thread that the frame names. Raises an error if the caller may not view it."""
         name = frame.thread if isinstance(frame, Subscribe) else self._thread_name(frame)
         thread: Thread = await database_sync_to_async(public_thread)(self.asker, name, "view")
         return thread
@@ -362,8 +369,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send_frame(error | frames.address(payload))
 
     def _start(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run a task until the socket closes. The set ``tasks`` refers to the task, because the event loop keeps no
-        reference to it.
+        """Start a task that runs until the socket closes. Store it in ``tasks``, because the event loop itself keeps no
+        strong reference to a task.
         """
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
@@ -372,6 +379,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
 
 def _encode(frame: Frame) -> str:
-    """Return the frame as text. A lone surrogate in an id of the client's is escaped, so that it returns unchanged."""
+    """Return the frame as JSON text. A lone surrogate in an id that the client sent is escaped, because it cannot be
+    encoded as UTF-8.
+    """
     text = json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
     return text if strictjson.is_storable(text) else json.dumps(frame, separators=(",", ":"))

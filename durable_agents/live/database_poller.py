@@ -1,4 +1,4 @@
-"""Poll the database for changes to followed threads, for projects whose channel layer works within one process only."""
+"""Poll the database for changes to followed threads. Used if the channel layer works within one process only."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ POLL_SECONDS = 0.1
 
 
 class Poller:
-    """Polls the database in one task for all followed threads of an event loop. Each round takes two queries; the task
-    ends when no thread is followed.
+    """A task that polls the database for changes to all followed threads of an event loop. Each poll takes two queries.
+    The task ends when no thread is followed.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -25,7 +25,7 @@ class Poller:
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report the changes of this thread from now on."""
+        """Start to report changes of this thread."""
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 

@@ -1,4 +1,4 @@
-"""Parse the frames of a client into frozen values. Only this module answers ``invalid_frame``.
+"""Parse the frames that a client sends into frozen dataclasses. All ``invalid_frame`` errors come from this module.
 
 The frames are described in ``static/durable_agents/websocket.schema.json``.
 """
@@ -36,7 +36,7 @@ class FieldRule:
         )
 
     def named(self, wire_name: str) -> FieldRule:
-        """Return the rule for a field that has this name in the JSON."""
+        """Return a copy of the rule for a field that has this name in the JSON."""
         return replace(self, wire_name=wire_name)
 
 
@@ -85,12 +85,12 @@ OptionalObject = Annotated[JSONObject | None, _OBJECT.or_null()]
 
 
 _ADDRESS = frozenset({"id", "thread", "key"})
-"""The fields that name the thread and the answer of a command, but do not say what the command does."""
+"""Fields that identify a command, its thread and its reply. They do not say what the command does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientFrame:
-    """The base class of the frames that a client sends, with the field that every frame may have."""
+    """The base class of the frames that a client sends. Every frame may have an ``id``, which the reply repeats."""
 
     type: ClassVar[str]
 
@@ -108,8 +108,8 @@ class ClientFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(ClientFrame):
-    """The first frame of a client. Any version and ticket is accepted here, because a wrong value is refused with a
-    close code of its own.
+    """The first frame of a client. The parser accepts any version and ticket. The consumer checks them later, because
+    it closes the websocket with a specific code if one of them is wrong.
     """
 
     type = "hello"
@@ -129,14 +129,16 @@ class Ping(ClientFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadFrame(ClientFrame):
-    """A frame about one thread; ``thread`` is the thread's own id or the client's id."""
+    """A frame about one thread. ``thread`` is the thread's own id or the id that the client gave to the thread."""
 
     thread: Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribe(ThreadFrame):
-    """Follows a thread, from a cursor or beginning with a snapshot of the last ``tail`` messages."""
+    """Subscribes to a thread. With a cursor, the server sends what has changed since then; without one, a snapshot of
+    the last ``tail`` messages.
+    """
 
     type = "subscribe"
 
@@ -146,14 +148,14 @@ class Subscribe(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Unsubscribe(ThreadFrame):
-    """Stops following a thread under this name."""
+    """Ends the subscription to a thread under this name, which is the thread's own id or the client's id."""
 
     type = "unsubscribe"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fill(ThreadFrame):
-    """Requests missing deltas; ``first`` and ``last`` are included."""
+    """Requests missing deltas of a streamed answer, from number ``first`` to number ``last`` inclusive."""
 
     type = "fill"
 
@@ -164,7 +166,7 @@ class Fill(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Older(ThreadFrame):
-    """Requests messages before a position."""
+    """Requests messages from before a position in the thread."""
 
     type = "older"
 
@@ -175,23 +177,25 @@ class Older(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCommand(ThreadFrame):
-    """A frame that changes something; it is run once per idempotency key."""
+    """The base class of frames that change something. A command that is repeated with the same idempotency ``key`` runs
+    only once.
+    """
 
     key: OptionalText = None
 
     @property
     def content(self) -> JSONObject:
-        """Every field except the address. The content must be the same when the command is sent again."""
+        """The fields that say what the command does. They must be the same when the client repeats the command."""
         content = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ADDRESS}
-        # A field with its default value counts as left out, because a client may send or omit it when it repeats the
-        # command.
+        # Leave out default values: when a client repeats a command, it may send a field with its default value, or omit
+        # the field.
         defaults = {item.name: item.default for item in fields(self)}
         return {name: value for name, value in content.items() if value != defaults[name]}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MessageCommand(ClientCommand):
-    """A command with the content of a user's message."""
+    """The base class of commands that contain a user message."""
 
     prompt: OptionalText = None
     parts: Annotated[list[Part] | None, _PARTS.or_null()] = None
@@ -225,7 +229,7 @@ class Stop(ClientCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Resume(ClientCommand):
-    """Resumes a thread at rest."""
+    """Continues a thread that is not running: retries what stopped or failed, or sends ``prompt`` as a new message."""
 
     type = "resume"
 
@@ -243,14 +247,14 @@ class Regenerate(ClientCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCallCommand(ClientCommand):
-    """A command about one tool call."""
+    """The base class of commands about one tool call."""
 
     tool_call_id: Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddToolResult(ToolCallCommand):
-    """Adds the result of a call, any JSON value."""
+    """Adds the result of a tool call. The result may be any JSON value."""
 
     type = "tool_result"
 
@@ -259,7 +263,7 @@ class AddToolResult(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class AddToolError(ToolCallCommand):
-    """Adds the error of a call."""
+    """Adds the error of a tool call."""
 
     type = "tool_error"
 
@@ -268,7 +272,7 @@ class AddToolError(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Reject(ToolCallCommand):
-    """Refuses a call."""
+    """Refuses a tool call that needs approval."""
 
     type = "reject"
 
@@ -277,7 +281,7 @@ class Reject(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Approve(ToolCallCommand):
-    """Lets a call run, with other arguments if ``arguments`` is set. With ``approved`` false, the call is refused."""
+    """Approves a tool call, with other arguments if ``arguments`` is set. With ``approved`` false, refuses the call."""
 
     type = "approve"
 
@@ -295,9 +299,9 @@ FRAMES = {frame_type.type: frame_type for frame_type in _ALL}
 
 
 def parse(payload: Mapping[str, object]) -> ClientFrame:
-    """Return the frame of a JSON object. Unknown fields are ignored.
+    """Parse a JSON object that a client sent, and return its frame. Unknown fields are ignored.
 
-    Raises UnknownFrameTypeError and InvalidFrameError.
+    Raises UnknownFrameTypeError, InvalidFrameError and InvalidPartsError.
     """
     name = payload.get("type")
     frame_type = FRAMES.get(name) if isinstance(name, str) else None
@@ -317,7 +321,9 @@ def parse(payload: Mapping[str, object]) -> ClientFrame:
 
 
 def address(payload: Mapping[str, object]) -> JSONObject:
-    """Return those fields of a received frame that the reply to it repeats; an invalid value is replaced by None."""
+    """Return the ``id`` and ``thread`` of a received frame, which the reply repeats. Invalid values are replaced by
+    None.
+    """
     request_id, thread = payload.get("id"), payload.get("thread")
     return {
         "id": request_id if _is_request_id(request_id) else None,

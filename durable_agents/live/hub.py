@@ -1,7 +1,7 @@
 """Notify the websockets and event streams of one event loop about threads that may have changed.
 
-A notification is only a hint to read the rows. A hub has one source of changes: the channel layer if it carries
-messages between processes (``channel_layer_receiver``), otherwise the database (``database_poller``).
+A notification only says that reading the rows may be worthwhile. Notifications come from the channel layer if it sends
+messages between processes (``channel_layer_receiver``), otherwise from polling the database (``database_poller``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from durable_agents.live.channel_layer_receiver import Receiver
 from durable_agents.live.database_poller import Poller
 
 HEAL_SECONDS = 5
-"""How long a lost hint may go unnoticed: every follower of a thread reads the rows this often even without a hint."""
+"""Interval at which every subscriber reads its thread even without a notification, because notifications can be lost.
+"""
 INBOX_SIZE = 100
 
 
@@ -27,18 +28,18 @@ class Watcher(Protocol):
     """A subscriber to threads. Both methods are called on the event loop and must not block."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a possible change of the thread; its rows show whether it has changed."""
+        """Handle a notification that the thread may have changed. Only its rows show whether it has."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Handle a published delta of the thread."""
+        """Handle a delta, a new piece of the answer that the model is streaming in this thread."""
 
 
 class ChangeSource(Protocol):
     """Reports changes of threads to a hub; the source is the channel layer or the database."""
 
     async def follow(self, thread_id: UUID) -> None:
-        """Report the changes of this thread from now on. Return within a second, even if the source fails: reporting
-        then begins when the source works again.
+        """Start to report changes of this thread. Return within a second, even if the source is down. Reports then
+        begin when the source works again.
         """
 
     def forget(self, thread_id: UUID) -> None:
@@ -46,7 +47,9 @@ class ChangeSource(Protocol):
 
 
 class Hub:
-    """The subscriptions of one event loop."""
+    """The registry of all subscribers of one event loop. It passes each notification on to the subscribers of the
+    thread.
+    """
 
     def __init__(self) -> None:
         self._watchers: dict[UUID, set[Watcher]] = {}
@@ -58,11 +61,11 @@ class Hub:
         return self._watchers.keys()
 
     async def watch(self, thread_id: UUID, watcher: Watcher) -> None:
-        """Report the changes of the thread to this watcher from now on. A second call changes nothing."""
+        """Start to report changes of the thread to this watcher. A second call changes nothing."""
         self._watchers.setdefault(thread_id, set()).add(watcher)
         try:
             await self._source.follow(thread_id)
-        except BaseException:  # after a cancellation, the caller does not call ``unwatch``
+        except BaseException:  # a caller that is cancelled does not call ``unwatch`` itself
             self.unwatch(thread_id, watcher)
             raise
 
@@ -77,12 +80,12 @@ class Hub:
             self._source.forget(thread_id)
 
     def on_change(self, thread_id: UUID) -> None:
-        """Report that the thread may have changed."""
+        """Notify the thread's watchers that the thread may have changed."""
         for watcher in list(self._watchers.get(thread_id, ())):
             watcher.on_change(thread_id)
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Pass on a published delta."""
+        """Pass a delta of a streamed answer on to the thread's watchers."""
         for watcher in list(self._watchers.get(thread_id, ())):
             watcher.on_delta(thread_id, delta)
 
@@ -99,10 +102,10 @@ def hub() -> Hub:
 
 
 class Inbox:
-    """A watcher that queues notifications in order, at most ``INBOX_SIZE``, until its owner takes them.
+    """A watcher with a queue of at most ``INBOX_SIZE`` notifications, in order.
 
-    A client that reads slowly gets fewer notifications, not later and later ones: when the queue is full, it is reduced
-    to one hint per thread to read the rows.
+    When the queue is full, it is reduced to one entry per thread, which says that the rows must be read. A slow client
+    therefore gets fewer notifications, instead of an ever longer delay.
     """
 
     def __init__(self) -> None:
@@ -110,12 +113,12 @@ class Inbox:
         self._arrived = asyncio.Event()
 
     def on_change(self, thread_id: UUID) -> None:
-        """See Watcher. Adjacent notifications of the same thread are merged."""
+        """Queue the notification. Drop it if the newest notification in the queue is the same."""
         if not self._news or self._news[-1] != (thread_id, None):
             self._put(thread_id, None)
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """See Watcher."""
+        """Queue the delta."""
         self._put(thread_id, delta)
 
     def _put(self, thread_id: UUID, delta: Frame | None) -> None:
@@ -125,7 +128,9 @@ class Inbox:
         self._arrived.set()
 
     async def next(self) -> tuple[UUID, Frame | None]:
-        """Wait for a notification, and return the oldest: the thread's id, and a delta or None."""
+        """Return the oldest notification, or wait for one. It is the thread's id with a delta, or with None if rows
+        changed.
+        """
         while not self._news:
             self._arrived.clear()
             await self._arrived.wait()
@@ -133,9 +138,10 @@ class Inbox:
 
 
 class News:
-    """An event that is set whenever one thread may have changed: ``async with News(thread_id) as news``.
+    """An event that is set whenever a thread may have changed: ``async with News(thread_id) as news``.
 
-    Hints may be lost, and a channel layer that fails sends none. Therefore also read the thread regularly without one.
+    Notifications can be lost, for example while the channel layer is down. Therefore, callers must also read the thread
+    at intervals.
     """
 
     def __init__(self, thread_id: UUID) -> None:
@@ -143,15 +149,15 @@ class News:
         self._event = asyncio.Event()
 
     def on_change(self, thread_id: UUID) -> None:
-        """See Watcher."""
+        """Set the event."""
         self._event.set()
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """See Watcher. The waiting task reads the delta from its row."""
+        """Set the event. The waiting task reads the delta from the database."""
         self._event.set()
 
-    # This is not a generator of ``contextlib``, because an event loop that shuts down would close the generator before
-    # the task inside the block ends.
+    # Do not use ``asynccontextmanager`` here: when the event loop shuts down, it would close the generator before the
+    # task inside the block ends.
 
     async def __aenter__(self) -> asyncio.Event:
         await hub().watch(self._thread_id, self)

@@ -1,4 +1,4 @@
-"""Define the interface through which the sources of a hub report changes."""
+"""The interface through which changes of threads are reported to the hub."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from durable_agents.delta_writer import Frame
 
 
 class Listener(Protocol):
-    """Receives the changes of followed threads. The methods are called on the event loop and must not block."""
+    """A receiver of the changes of followed threads. Its methods are called on the event loop and must not block."""
 
     @property
     def followed(self) -> Collection[UUID]:
         """The threads whose changes must be reported."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a possible change of the thread."""
+        """Handle a notification that the thread may have changed."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Handle a published delta of the thread."""
+        """Handle a delta, a new piece of the answer that the model is streaming in this thread."""

@@ -15,7 +15,7 @@ class TokenBucket:
         self._refilled_at = time.monotonic()
 
     def take(self) -> bool:
-        """Use up one token; return whether there was one."""
+        """Take one token. Return False if none is left."""
         now = time.monotonic()
         self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._per_second)
         self._refilled_at = now

@@ -1,6 +1,6 @@
-"""Read what is new to a client since its cursor, as frames of the websocket protocol.
+"""Read what has changed in a thread since a client's cursor, as frames of the websocket protocol.
 
-A cursor (rev, stream, seq) says what the client has seen. Notifications only say when to read.
+A cursor (rev, stream, seq) says what the client has seen. Notifications only decide when to read.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ SNAPSHOT_BYTES = 1_000_000
 """Maximum size in bytes, as JSON, of the messages in one snapshot or in one page of older messages."""
 MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
-"""If more rows than this have changed since the cursor, the client gets a snapshot, which is cheaper than every single
-change.
-"""
+"""Maximum number of changes that are sent one by one after a reconnect. After more changes, a snapshot is cheaper."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """What a client has seen: durable changes up to ``rev``, and deltas of ``stream`` up to ``seq`` (-1: none)."""
+    """What a client has seen of a thread: all changes up to revision ``rev``, and the deltas of the streamed answer
+    ``stream`` up to number ``seq`` (-1 for none).
+    """
 
     rev: int = 0
     stream: str = ""
@@ -38,10 +38,10 @@ class Cursor:
 
 
 class ThreadReader:
-    """Reads one thread for one client: first a snapshot if one is needed, then at each call exactly what is new.
+    """A reader of one thread for one client. It returns a snapshot first if one is needed, and after that only what is
+    new.
 
-    The methods are synchronous: call them where the ORM may be used. They raise ThreadNotFoundError once the thread is
-    deleted.
+    The methods are synchronous and use the ORM. They raise ThreadNotFoundError once the thread is deleted.
     """
 
     def __init__(self, thread_id: UUID, cursor: Cursor | None = None) -> None:
@@ -56,8 +56,10 @@ class ThreadReader:
         return thread.rev - self.cursor.rev <= MAX_CATCH_UP_ROWS
 
     def begin(self, *, tail: int = 50) -> list[Frame]:
-        """Return the first frames. If the client can resume from its cursor, these are ``resumed``, what is new, and
-        the thread's own state; otherwise they are a snapshot of at most 200 messages.
+        """Return the first frames for the client.
+
+        If the client can resume from its cursor, the frames are ``resumed``, the changes since the cursor, and the
+        thread's status. Otherwise there is one frame, a snapshot of at most 200 messages.
         """
         if not self.can_resume():
             return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
@@ -66,12 +68,12 @@ class ThreadReader:
         return [resumed, *self._news(thread), self.thread_frame(thread)]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
-        """Return the snapshot of the thread: the last ``tail`` committed messages and the queued ones, with the open
-        stream folded in.
+        """Return a snapshot of the thread: its last ``tail`` messages, the queued messages, and the answer that is
+        being streamed.
 
-        The messages take at most a megabyte, unless the last step of the last answer and the queued messages after it
-        take more. The first message may lack its earliest steps: ``omitted`` is their number, and ``older`` returns
-        them.
+        The messages take at most a megabyte. Only the last step of the last answer and the queued messages after it may
+        exceed this limit. The first message may lack its earliest steps: ``omitted`` is their number, and ``older``
+        returns them.
         """
         thread = self._thread()
         shown = Message.objects.shown().for_clients().filter(thread_id=thread.pk, rev__lte=thread.rev)
@@ -99,16 +101,16 @@ class ThreadReader:
         }
 
     def news(self) -> list[Frame]:
-        """Return the frames of everything that happened since the cursor, and move the cursor past them. If an error is
+        """Return frames with everything that happened since the cursor, and move the cursor past them. If an error is
         raised, the cursor does not move.
         """
         return self._news(self._thread())
 
     def _news(self, thread: Thread) -> list[Frame]:
         changes = self._durable_changes(thread) if thread.rev > self.cursor.rev else []
-        rev = max(thread.rev, self.cursor.rev)  # a replica may be behind
+        rev = max(thread.rev, self.cursor.rev)  # a read replica may return an older ``rev``
         stream = stream_open_at(thread)
-        if stream is None:  # a late delta of a closed stream is not sent
+        if stream is None:  # do not send deltas of a stream that is closed
             self.cursor = Cursor(rev=rev)
             return changes
         seq = self.cursor.seq if str(stream.pk) == self.cursor.stream else -1
@@ -118,19 +120,21 @@ class ThreadReader:
         return [*changes, *({"type": "delta", **address, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
     def deltas(self, stream_id: str, *, first: int, last: int | None) -> list[Frame]:
-        """Return stored deltas of one stream of this thread, to fill a gap. The list is empty once they are pruned."""
+        """Return the stored deltas of one stream from number ``first`` to ``last``, to fill a gap. The list is empty
+        once they have been deleted.
+        """
         rows = Delta.objects.after(UUID(stream_id), first - 1).filter(stream__thread_id=self.thread_id)
         if last is not None:
             rows = rows.filter(seq__lte=last)
         return [{"seq": row.seq, "chunks": row.chunks} for row in rows]
 
     def older(self, before: int, *, limit: int, steps: int = 0) -> tuple[list[UIMessage], bool]:
-        """Return up to ``limit`` messages before a position, oldest first, and whether there are more. The messages
-        take at most a megabyte.
+        """Return up to ``limit`` messages before a position, oldest first, and whether there are more messages. The
+        messages take at most a megabyte.
 
-        ``steps`` is the number of earliest steps that the client lacks of the message at that position. If it is not 0,
-        the page ends with that message, which then contains only those steps. The first message of the page may itself
-        lack steps, as in a snapshot.
+        The client may lack the earliest steps of the message at that position; ``steps`` is their number. If ``steps``
+        is not 0, the page ends with that message, reduced to those steps. The first message of the page may lack steps
+        as well, as in a snapshot.
         """
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
         rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]
@@ -141,7 +145,7 @@ class ThreadReader:
         return kept, len(kept) < len(messages) or _is_cut(kept)
 
     def thread_frame(self, thread: Thread | None = None) -> Frame:
-        """Return the thread's own state as a frame."""
+        """Return a frame with the thread's own fields, such as its status and title."""
         thread = thread or self._thread()
         error = {"code": thread.error_code, "message": thread.error_message} if thread.error_code else None
         return {
@@ -161,8 +165,8 @@ class ThreadReader:
         return thread
 
     def _durable_changes(self, thread: Thread) -> list[Frame]:
-        """Return frames for the rows that changed, in the order of the changes. The thread's own state is the last
-        frame.
+        """Return frames for the rows that changed since the cursor, in the order of the changes. The last frame
+        describes the thread itself.
         """
         changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
@@ -184,12 +188,14 @@ class ThreadReader:
                 status = _CLOSED_AS.get(stream.finish_reason, "aborted")
                 frames.append(self._frame("stream", stream.rev, status=status) | address)
         frames += self._tool_frames(changed, streams)
-        # The thread's own state has the highest rev and is sent last. A client whose connection breaks earlier resumes
-        # after the highest rev that it has seen, and misses nothing.
+        # Send the thread's frame last, because it has the highest ``rev``. If the connection breaks earlier, the client
+        # resumes from a lower ``rev`` and misses nothing.
         return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
-        """Yield a frame for each changed call, except calls of these streams, whose own frames contain them already."""
+        """Yield a frame for each tool call that changed. Skip the calls of ``streams``, because other frames contain
+        them already.
+        """
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
@@ -205,8 +211,8 @@ class ThreadReader:
             yield frame
 
     def accept(self, frame: Frame) -> bool:
-        """Return whether a published delta is the next in order. If so, the cursor moves past the delta, which may then
-        be sent unchanged.
+        """Return whether this delta directly follows the cursor. If so, move the cursor past it; the caller may send
+        the delta unchanged.
         """
         if frame["stream"] != self.cursor.stream or frame["seq"] != self.cursor.seq + 1:
             return False
@@ -225,10 +231,11 @@ _CLOSED_AS = {
 
 
 def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
-    """Return the newest messages whose size is within the limit. The first of them may lack its earliest steps.
+    """Return the newest messages that fit into ``SNAPSHOT_BYTES``. The first of them may lack its earliest steps.
 
-    One message is included whatever its size, at least with its last step, and so is everything after it: the message
-    ``answer`` or, without it, the last message that has a position. From there, a client can request older messages.
+    The message with the id ``answer`` is always included, at least with its last step, together with all later
+    messages. Without ``answer``, this applies to the last message that has a position. From its position, a client can
+    request older messages.
     """
     places = range(len(messages))
     named = [place for place in places if messages[place]["id"] == answer]
@@ -247,8 +254,8 @@ def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None
 
 
 def _cut(message: UIMessage, *, room: int, is_needed: bool) -> UIMessage | None:
-    """Return the message with as many of its newest steps as fit, or None if none fits. With ``is_needed``, the last
-    step is kept in any case.
+    """Return the message with as many of its newest steps as fit into ``room`` bytes, or None if none fits. With
+    ``is_needed``, always keep the last step.
     """
     steps = _steps_of(message)
     room -= _bytes(message | {"parts": [], "omitted": len(steps)})
@@ -268,8 +275,8 @@ def _is_cut(messages: Sequence[UIMessage]) -> bool:
 
 
 def _steps_of(message: UIMessage) -> list[list[Part]]:
-    """Return the parts of each step; there is at least one step. Parts before the first ``step-start`` belong to the
-    first step.
+    """Split the parts of a message into steps. There is at least one step, and each ``step-start`` part begins a new
+    one.
     """
     steps: list[list[Part]] = [[]]
     for part in message["parts"]:
@@ -284,14 +291,14 @@ def _joined(steps: Sequence[Sequence[Part]]) -> list[Part]:
 
 
 def _bytes(value: object) -> int:
-    """Return the size of a JSON value as it is sent."""
+    """Return the size of a value in bytes when it is sent as JSON."""
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A value that differs once a thread has changed: the ``rev``, and the last ``seq`` of the open stream (-1:
-    none).
+    """A fingerprint of a thread: it differs after every change. ``rev`` is the thread's revision, and ``seq`` the
+    number of the last delta of the answer that is being streamed (-1 for none).
     """
 
     rev: int
@@ -299,7 +306,7 @@ class Sign:
 
 
 def signs_of(thread_ids: Sequence[UUID]) -> dict[UUID, Sign]:
-    """Return the sign of each of these threads that still exists. This takes two queries."""
+    """Return the fingerprints of these threads, by thread id. Deleted threads are left out. This takes two queries."""
     newest = Delta.objects.filter(stream__thread_id__in=thread_ids, stream__state=StreamState.STREAMING)
     seqs: dict[UUID, int] = dict(newest.values_list("stream__thread_id").annotate(newest=Max("seq")))
     revs = Thread.objects.filter(pk__in=thread_ids).values_list("pk", "rev")

@@ -1,6 +1,7 @@
-"""Serve a thread as server-sent events: subscribe, then read, then read again at each notification and at intervals.
+"""Serve a thread as server-sent events. A response subscribes to the thread and reads it. It reads again after each
+notification, and at intervals.
 
-Closing the response does not affect the run. The HTML standard defines the format in "Server-sent events".
+Closing the response does not affect the run. The section "Server-sent events" of the HTML standard defines the format.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from durable_agents.logs import log_error
 from durable_agents.reading import AnswerStream
 
 HEARTBEAT_SECONDS = 14
-"""The interval is short enough for proxies that time out after a minute, and for clients that expect a sign of life
-every 15 s.
+"""Interval of keep-alive comments. Some proxies time out after a minute, and some clients expect a sign of life every
+15 s.
 """
 RECHECK_SECONDS = 60
-"""How long a response may continue after its user lost access to the thread."""
+"""How long a response may continue after its user has lost access to the thread."""
 UI_MESSAGE_STREAM = {"x-vercel-ai-ui-message-stream": "v1"}
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",
-    "Content-Encoding": "identity",  # otherwise compressing middleware would hold events back
+    "Content-Encoding": "identity",  # otherwise compressing middleware would delay events
     "X-Accel-Buffering": "no",
 }
 _TYPE = "text/event-stream"
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 
 class EventSource(Protocol):
-    """A source of events about one thread. ``read`` is synchronous; it is called where the ORM may be used."""
+    """A source of server-sent events about one thread. ``read`` is synchronous and may use the ORM."""
 
     is_over: bool
 
@@ -57,18 +58,20 @@ class EventSource(Protocol):
 def event_stream(
     thread_id: UUID, source: EventSource, *, may_stay: Callable[[], bool], headers: Mapping[str, str] | None = None
 ) -> StreamingHttpResponse:
-    """Return a response that continues until its source is over, its client is gone, or ``may_stay`` returns False.
+    """Return a streaming response. It ends when its source is over, the client disconnects, or ``may_stay`` returns
+    False.
 
-    ``may_stay`` is called every minute. Only a view under ASGI can return this response.
+    ``may_stay`` is called every minute. The view must run under ASGI.
     """
-    close_old_connections()  # otherwise the view's thread would hold its connections as long as the response lasts
+    # Otherwise the view's thread would keep its database connections until the response ends.
+    close_old_connections()
     body = _body(thread_id, source, may_stay)
     return StreamingHttpResponse(body, content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
 
 
 def head_of_stream(headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the response to a HEAD request. It has no stream, because daphne would send the events of a stream even
-    after a HEAD, and the client would take them for its next response.
+    """Return the response to a HEAD request, without a body. Daphne would send the events of a streaming response even
+    after HEAD, and the client would mistake them for its next response.
     """
     return HttpResponse(content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
 
@@ -83,7 +86,7 @@ async def _body(thread_id: UUID, source: EventSource, may_stay: Callable[[], boo
 
 
 class _Reads:
-    """Decides when to read a source, and returns its events."""
+    """A reader that decides when to read an event source, and returns its events."""
 
     def __init__(self, thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> None:
         self._thread_id = thread_id
@@ -93,16 +96,17 @@ class _Reads:
         self._sent_at = self._checked_at = time.monotonic()
 
     async def next(self, news: asyncio.Event) -> list[str] | None:
-        """Wait until there may be news, except the first time; then read and return the events. Return None at the end.
-        If nothing was sent for ``HEARTBEAT_SECONDS``, return a keep-alive comment.
+        """Wait until there may be news, and return the new events. The first call does not wait. Return None at the end
+        of the stream. Return a keep-alive comment if nothing was sent for ``HEARTBEAT_SECONDS``.
 
-        An error ends the stream and is logged, because servers fail on exceptions in the middle of a body.
+        An error is logged and ends the stream. It is not raised, because servers fail on exceptions in the middle of a
+        body.
         """
         try:
             if self._has_begun and not await self._wait(news):
                 return None
             self._has_begun = True
-            news.clear()  # clear before the read, so that a hint during the read causes another
+            news.clear()  # clear before the read, so that a notification during the read causes another read
             events = await _in_database(self._source.read)
         except Exception:
             log_error("a stream of events broke off", action="events", thread=self._thread_id)
@@ -114,8 +118,8 @@ class _Reads:
         return events
 
     async def _wait(self, news: asyncio.Event) -> bool:
-        """Wait for a hint. Wait at most ``HEAL_SECONDS``, in case a hint was lost, and at most until the next
-        heartbeat. Return whether to read again.
+        """Wait for a notification, and return whether to read again. Wait no longer than until the next heartbeat, and
+        at most ``HEAL_SECONDS`` in case a notification was lost.
         """
         if self._source.is_over:
             return False
@@ -131,22 +135,24 @@ class _Reads:
 
 
 async def _in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread of the event loop's pool. A response that waits then occupies neither a thread nor a
-    connection.
+    """Call a function that uses the database, in a thread of the event loop's pool. Between such calls, a waiting
+    response occupies neither a thread nor a connection.
     """
     result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
     return result
 
 
 class AnswerSource:
-    """One answer as the AI SDK's UI message stream."""
+    """A source that sends one answer of the agent in the AI SDK's UI message stream format."""
 
     def __init__(self, answer_stream: AnswerStream) -> None:
         self._answer_stream = answer_stream
         self.is_over = False
 
     def read(self) -> list[str]:
-        """See EventSource. An answer that was cut has no end marker; its client requests the answer again."""
+        """Return the new events. If the answer was cut off, the final ``[DONE]`` is missing, so the client requests the
+        answer again.
+        """
         try:
             chunks = self._answer_stream.read()
         except ThreadNotFoundError:
@@ -162,19 +168,23 @@ def _event(value: Mapping[str, object]) -> str:
 
 
 class FrameSource:
-    """One thread in the frames of the websocket. The id of each event is the cursor after its frame."""
+    """A source that sends one thread in the same frames as the websocket. The id of each event is the cursor after its
+    frame.
+    """
 
     is_over = False
 
     def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
         self._reader = reader
         self._name = name
-        """The thread's id as the client wrote it: the thread's own or the client's. Every frame repeats this id."""
+        """The id by which the client requested the thread: the thread's own id or the client's id. Every frame repeats
+        it.
+        """
         self._tail = tail
         self._has_begun = False
 
     def read(self) -> list[str]:
-        """See EventSource."""
+        """Return the new frames as events."""
         at = self._reader.cursor
         try:
             frames = self._reader.news() if self._has_begun else self._reader.begin(tail=self._tail)
@@ -182,7 +192,8 @@ class FrameSource:
             self.is_over = True
             gone = {"type": "error", "code": "thread_not_found", "message": "The thread is gone.", "retryable": False}
             return [_event(gone | {"thread": self._name})]
-        if not self._has_begun:  # the first frame has the form of a websocket's answer to a request without an id
+        if not self._has_begun:
+            # On a websocket, the first frame repeats the id of the client's request. Here there is no such id.
             frames[0] |= {"id": None}
         self._has_begun = True
         events = []
@@ -198,7 +209,7 @@ class FrameSource:
 
 
 def cursor_of(text: str) -> Cursor:
-    """Return the cursor that an event's id contains. Raises InvalidCursorError."""
+    """Parse the id of an event, and return the cursor that it contains. Raises InvalidCursorError."""
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise InvalidCursorError(text)

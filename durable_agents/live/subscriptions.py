@@ -1,4 +1,6 @@
-"""The subscriptions of one websocket: send a snapshot of each thread if one is needed, then exactly what is new."""
+"""The subscriptions of one websocket. Each sends a snapshot of its thread if one is needed, and after that only what is
+new.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,12 @@ from durable_agents.policies import Asker, public_thread
 
 @dataclass(kw_only=True)
 class Subscription:
-    """One thread that this websocket follows."""
+    """The subscription of a websocket to one thread."""
 
     reader: ThreadReader
     name: str
-    """The thread's id as the client wrote it: the thread's own or the client's. Every frame repeats this id."""
+    """The id by which the client requested the thread: the thread's own id or the client's id. Every frame repeats it.
+    """
     is_reading: bool = False
     must_read_again: bool = False
     """Whether a notification has arrived during the current read, so that another read is needed."""
@@ -47,17 +50,18 @@ class Subscriptions:
 
     @property
     def thread_ids(self) -> set[UUID]:
-        """The threads that are followed."""
+        """The primary keys of the followed threads."""
         return {subscription.reader.thread_id for subscription in self._by_name.values()}
 
     def thread_id(self, name: str) -> UUID | None:
-        """Return the thread that is followed under this name, or None."""
+        """Return the primary key of the thread that is followed under this name, or None."""
         subscription = self._by_name.get(name)
         return subscription.reader.thread_id if subscription else None
 
     async def add(self, name: str, reader: ThreadReader, *, tail: int, request_id: str | float | None) -> None:
-        """Follow a thread under this name, and no longer the thread that was followed under it before. Send the first
-        frames; the first of them answers ``request_id``.
+        """Follow a thread under this name, and send its first frames. The first frame is the reply to ``request_id``.
+
+        If another thread was followed under the same name before, that subscription ends.
         """
         subscription = Subscription(reader=reader, name=name, is_reading=True)
         try:
@@ -65,7 +69,7 @@ class Subscriptions:
             self._by_name[name] = subscription
             if replaced is not None:
                 self._unwatch(replaced.reader.thread_id)
-            # Watch before reading: a change in between is then reported, not lost.
+            # Watch the thread before reading it, so that a change in between is not lost.
             await hub().watch(reader.thread_id, self._inbox)
             answer, *others = await database_sync_to_async(reader.begin)(tail=tail)
             await self._show(subscription, [answer | {"id": request_id}, *others])
@@ -96,7 +100,7 @@ class Subscriptions:
                 log_error("a websocket could not pass on news", action="listen", thread=thread_id)
 
     async def catch_up(self, thread_id: UUID | None = None) -> None:
-        """Send what is new in this thread, or in all followed threads."""
+        """Send the client what is new in this thread or, without ``thread_id``, in all followed threads."""
         subscriptions = list(self._by_name.values()) if thread_id is None else self._of(thread_id)
         for subscription in subscriptions:
             await self._catch_up(subscription)
@@ -110,7 +114,7 @@ class Subscriptions:
                 await self._end(subscription)
 
     async def _pass_on(self, subscription: Subscription, delta: Frame | None) -> None:
-        # A delta that is next in order is sent unchanged; after anything else, the rows are read.
+        # Send a delta unchanged if it directly follows the cursor. In all other cases, read the rows.
         if delta is not None and not subscription.is_reading and subscription.reader.accept(delta):
             await self._show(subscription, [delta])
         else:
@@ -120,7 +124,7 @@ class Subscriptions:
         return [subscription for subscription in self._by_name.values() if subscription.reader.thread_id == thread_id]
 
     def _remove(self, subscription: Subscription) -> None:
-        """Stop following a thread, unless the client has subscribed again meanwhile."""
+        """Remove a subscription, unless a newer subscription has replaced it."""
         if self._by_name.get(subscription.name) is subscription:
             del self._by_name[subscription.name]
             self._unwatch(subscription.reader.thread_id)
@@ -131,7 +135,7 @@ class Subscriptions:
             hub().unwatch(thread_id, self._inbox)
 
     async def _catch_up(self, subscription: Subscription) -> None:
-        """Send what is new. Only one read runs at a time, because two would move the same cursor twice."""
+        """Send what is new. Only one read runs at a time, because two reads would move the same cursor twice."""
         subscription.must_read_again = True
         if subscription.is_reading:
             return
@@ -147,7 +151,7 @@ class Subscriptions:
 
     async def _show(self, subscription: Subscription, frames: Iterable[Frame]) -> None:
         for frame in frames:
-            # Once the client has subscribed again under this name, the new subscription sends everything.
+            # If the client has subscribed again under this name, only the new subscription sends frames.
             if self._by_name.get(subscription.name) is subscription:
                 await self._send(frame | {"thread": subscription.name})
 
