@@ -174,7 +174,7 @@ class Receiver:
         await self._layer.group_add(notifications.group_of(thread_id), self._channel)
         self._to_join.pop(thread_id, None)
         self._joined.add(thread_id)
-        if thread_id not in self._listener.followed:  # no longer followed since the request began
+        if thread_id not in self._listener.followed:  # unfollowed during the await
             self._to_leave[thread_id] = None
         if (arrival := self._arrivals.pop(thread_id, None)) is not None and not arrival.done():
             arrival.set_result(None)

@@ -128,9 +128,7 @@ class Inbox:
         self._arrived.set()
 
     async def next(self) -> tuple[UUID, Frame | None]:
-        """Return the oldest notification, or wait for one. It is the thread's id with a delta, or with None if rows
-        changed.
-        """
+        """Wait for a notification, and return the oldest: the thread's id, and the delta or None if rows changed."""
         while not self._news:
             self._arrived.clear()
             await self._arrived.wait()

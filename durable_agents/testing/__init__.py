@@ -9,8 +9,8 @@
                 run_until_idle()
             self.assertEqual(get_thread(thread.pk).status, "completed")
 
-It works in a ``TestCase``, inside the test's transaction, and with pytest's ``db``. It needs no broker, no network and
-no litellm, and it does not sleep. See docs/howto/testing.md.
+The test kit works inside the transaction of a ``TestCase`` or of pytest's ``db`` fixture. It needs no broker, no
+network and no litellm, and it does not sleep. See docs/howto/testing.md.
 """
 
 from durable_agents.llm import ModelUsage

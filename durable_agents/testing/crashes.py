@@ -1,4 +1,6 @@
-"""Simulate a worker's death in a test: ``run_until_idle`` ends at once, and its next call reaps the held rows."""
+"""Simulate a worker's crash in a test. ``run_until_idle`` ends at once; its next call recovers the rows of the crashed
+worker.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import NoReturn
 from durable_agents import crashpoints
 
 POINTS = crashpoints.POINTS
-"""The points at which ``crash_at`` can let a worker die.
+"""The points in a worker's code at which ``crash_at`` can simulate a crash.
 
 - ``claimed``: the worker has claimed a row, and has not begun to run it.
 - ``answered``: the model's answer is complete, but its step is not committed.
@@ -20,11 +22,15 @@ POINTS = crashpoints.POINTS
 - ``atomic_ran``: the function of an atomic tool has returned, but its outcome is not written.
 - ``atomic_settled``: the outcome of an atomic tool is written, but not committed.
 - ``atomic_committed``: the changes and the outcome of an atomic tool are committed.
+
+An atomic tool runs in the transaction that also stores its outcome.
 """
 
 
 class SimulatedCrash(BaseException):
-    """The simulated death of the worker. Like SIGKILL, it is not caught by ``except Exception``."""
+    """The exception that simulates a worker's crash. It derives from BaseException, so that ``except Exception`` does
+    not catch it.
+    """
 
     def __init__(self, point: str = "") -> None:
         super().__init__(point)
@@ -32,7 +38,7 @@ class SimulatedCrash(BaseException):
 
 
 _dying: list[Callable[[SimulatedCrash], None]] = []
-"""Functions to call when a crash is simulated. Each ends a ``run_until_idle``."""
+"""Functions to call when a crash is simulated. Each of them ends a running ``run_until_idle``."""
 
 
 @contextmanager
@@ -46,7 +52,9 @@ def mortal(die: Callable[[SimulatedCrash], None]) -> Iterator[None]:
 
 
 def crash(point: str = "") -> NoReturn:
-    """Simulate a worker's death here. Call this function in a tool, or write ``does(crash)`` in a script."""
+    """Simulate a worker's crash at this line. Call this function in a tool, or write ``does(crash)`` in a scripted
+    answer.
+    """
     error = SimulatedCrash(point)
     # Report the crash before raising it: a ``finally`` or a bare ``except`` of the project may swallow the exception.
     for die in _dying:
@@ -56,11 +64,12 @@ def crash(point: str = "") -> NoReturn:
 
 @contextmanager
 def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
-    """Simulate a worker's death when the block reaches a point (see ``POINTS``) for the ``nth`` time.
+    """Simulate a worker's crash when it reaches a point in its code (see ``POINTS``) for the ``nth`` time within the
+    block.
 
-    ``run_until_idle`` then raises SimulatedCrash, which ends the block but is not raised outside it. Changes that were
-    committed before are kept, and the next ``run_until_idle`` recovers as a new worker does. Raises AssertionError if
-    the block does not reach the point ``nth`` times.
+    ``run_until_idle`` then raises SimulatedCrash. The exception ends the block, and ``crash_at`` catches it. Changes
+    that were committed before are kept. The next ``run_until_idle`` recovers as a new worker does. Raises
+    AssertionError if the block does not reach the point ``nth`` times.
     """
     passed = 0
 

@@ -1,8 +1,8 @@
-"""Run due steps, tool calls and callbacks inside a test, as a worker does, on the test's thread and connection.
+"""Run due model calls, tool calls and callbacks inside a test, as a worker does.
 
-The event loop runs in another thread, which asgiref starts. Code that may use the ORM is called in the thread that
-called ``run_until_idle``, which has no event loop. So it works inside a ``TestCase``'s transaction, and with an
-in-memory database.
+Code that may use the ORM runs in the thread that called ``run_until_idle``, on that thread's database connection.
+Therefore it works inside a ``TestCase``'s transaction, and with an in-memory database. The event loop runs in another
+thread, which asgiref starts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ R = TypeVar("R")
 
 HOLDER = "run_until_idle"
 HORIZON_SECONDS = 10 * 365 * 86_400.0
-"""Rows that are due in more than ten years are left alone."""
+"""Rows that become due in more than ten years are not run."""
 _numbers = itertools.count(1)
 _running: list[InlineEngine] = []
 
@@ -60,7 +60,7 @@ class NotIdleError(AssertionError):
 
 
 class NoScriptedModelError(AssertionError):
-    """A real model would have been called."""
+    """An agent without a scripted model would have called its real model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,11 @@ class Ran:
     """The result of ``run_until_idle``."""
 
     trace: Sequence[str]
-    """The calls in the order in which they began: ``model support`` is a model call of the agent ``support``, ``tool
-    refund`` a call of the tool ``refund``.
+    """The calls in the order in which they began. For example, ``model support`` is a model call of the agent
+    ``support``, and ``tool refund`` is a call of the tool ``refund``.
     """
     skipped_seconds: float
-    """How many seconds a worker would have waited for retries."""
+    """How many seconds a real worker would have waited before retries."""
 
     @property
     def model_calls(self) -> int:
@@ -86,15 +86,15 @@ class Ran:
 
 
 def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
-    """Run everything that is due, as a worker does, until nothing is left, and return what was run.
+    """Run everything that is due, as a worker does, until nothing is left. Return what was run.
 
-    This function uses the thread's database connection, inside its transaction if there is one. Delayed retries run
-    without waiting. Rows that were held by an earlier ``run_until_idle`` that crashed are reaped. Sync functions,
-    including tools, run in this thread, and coroutines on an event loop.
+    The function uses this thread's database connection, inside its transaction if there is one. Delayed retries run
+    without waiting. If an earlier ``run_until_idle`` crashed, the rows that it held are recovered first. Sync
+    functions, including sync tools, run in this thread. Coroutines run on an event loop in another thread.
 
     Raises NotIdleError if there is more to do after ``max_steps`` model and tool calls. Raises NoScriptedModelError
-    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash at a crash point, and any
-    error of a script's function.
+    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash if a crash is simulated. Any
+    error that a function of a scripted answer raises is raised as well.
     """
     with suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -119,27 +119,27 @@ async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) ->
 
 
 class _Over(BaseException):
-    """The run has ended, and nothing more may be written. It is not caught by ``except Exception`` in tools or in the
-    engine.
+    """The exception that ends a run early; nothing more may be written. It derives from BaseException, so that ``except
+    Exception`` in tools or in the engine does not catch it.
     """
 
 
 class _EagerWriter(DeltaWriter):
-    """Stores all chunks at each flush, without throttling."""
+    """A writer that stores all streamed chunks at each flush, without throttling."""
 
     def open(self, buffer: DeltaBuffer) -> None:
-        """See DeltaWriter."""
+        """Open the buffer without throttling."""
         buffer.throttle_seconds = 0
         super().open(buffer)
 
 
 class _Outcome:
-    """Whether a run has ended early, and why."""
+    """The record of whether a run has ended early, and with which error."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.wake: Callable[[], object] = lambda: None
-        """Called when the run has ended. It may be called from any thread."""
+        """Wakes the event loop of the run, so that it notices the end. It may be called from any thread."""
 
     def note(self, error: BaseException) -> None:
         """End the run because of this error. Only the first error is kept."""
@@ -152,45 +152,49 @@ class _Outcome:
         raise _Over from error
 
     def check(self) -> None:
-        """Raise _Over if the run has ended."""
+        """Raise _Over if the run has ended early."""
         if self.error is not None:
             raise _Over
 
 
 class _InlineRuntime(Runtime):
-    """Calls sync functions in the thread that called ``run_until_idle``, until the run has ended."""
+    """A runtime that calls sync functions in the test's thread. After the run has ended early, it raises ``_Over``
+    instead.
+    """
 
     def __init__(self, outcome: _Outcome) -> None:
         super().__init__()
         self._outcome = outcome
 
     async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. A database outage ends the run."""
+        """Call a database function in the test's thread. A database outage ends the run."""
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """See Runtime. Here the call may wait for a locked thread, because there is nothing else to do meanwhile."""
+        """Call a database function that locks a thread's row. It may wait for the lock, because a test has no other
+        work meanwhile.
+        """
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime."""
+        """Call the function in the test's thread. Only a worker uses a separate connection for leases."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime."""
+        """Call the function in the test's thread. Only a worker uses a separate connection for long histories."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. Here the function runs in the test's thread. An open transaction of the test stays usable
-        after a database error.
+        """Call a developer's function in the test's thread. After a database error, the test's transaction stays
+        usable.
         """
 
         def guarded() -> R:
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production such functions run outside a transaction, where statements after a failed one still work.
-            # So roll back to the savepoint after a failed statement, even if the function has caught the error.
+            # In production, such functions run outside a transaction, where other statements still work after one has
+            # failed. Here that needs a rollback to a savepoint, even if the function has caught the error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -221,7 +225,7 @@ class _InlineRuntime(Runtime):
 
 
 class InlineEngine:
-    """Runs the rows of all pools as a worker does, but without threads, timers, heartbeats and notifications."""
+    """A worker for tests, which runs the rows of all pools. It has no threads, timers, heartbeats or notifications."""
 
     def __init__(self, *, max_steps: int, real_models: bool) -> None:
         self.outcome = _Outcome()
@@ -242,7 +246,7 @@ class InlineEngine:
             writer=_EagerWriter(run=self.runtime.in_lease_lane, publish=lambda *_: None, flush_seconds=0),
             callbacks=CallbackRunner(self.runtime),
             progress=ProgressReports(self.runtime, held),
-            put_off=lambda seconds: None,  # waits are skipped
+            put_off=lambda seconds: None,  # tests do not wait for delayed rows
         )
         cluster, holder = default_cluster(), f"{HOLDER}:{next(_numbers)}"
         self._runner = RowRunner(self._env, cluster=cluster, holder=holder, shortage=Shortage())
@@ -253,17 +257,17 @@ class InlineEngine:
             pools=list(config().pools),
             holder=holder,
             start=self._start,
-            notify_others=lambda: asyncio.sleep(0),  # there are no other workers: this run claims from every pool
+            notify_others=lambda: asyncio.sleep(0),  # there are no other workers to notify
         )
 
     async def run(self) -> None:
-        """Claim and run until nothing is due; an error that ends the run early is stored in ``outcome``."""
+        """Claim rows and run them until none is due. An error that ends the run early is stored in ``outcome``."""
         loop = self.runtime.loop = asyncio.get_running_loop()
         self.outcome.wake = partial(loop.call_soon_threadsafe, self._wake.set)
         previous_runner = callbacks.run_through(self._env.callbacks.schedule)
         watching = loop.create_task(self._leases.watch())
         try:
-            # Do what a new worker does when it starts: reap the rows that earlier runs in this process still hold.
+            # Like a worker that starts, recover the rows that earlier runs in this process still hold.
             await self.runtime.in_database(lifecycle.ensure_pools)
             reap = partial(lifecycle.reap, lambda holder: holder.startswith(f"{HOLDER}:"), estimate_spent)
             await self.runtime.in_database(reap)
@@ -283,15 +287,17 @@ class InlineEngine:
             self.outcome.note(error)
         finally:
             callbacks.run_through(previous_runner)
-            # Without database access: the run may have ended early.
+            # Clean up without using the database, because the run may have ended early.
             left = [watching, *(row.task for row in self._env.held)]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
             await self._env.callbacks.wait(seconds=0)
             if any(claim.kind == "stream" for claim in self._begun):
-                await llm.door().aclose()  # the door's HTTP clients are bound to this loop
-            self.outcome.wake = lambda: None  # the loop ends here
+                # The HTTP clients for models cannot be used on another event loop.
+                await llm.door().aclose()
+            # The event loop ends now, so it can no longer be woken.
+            self.outcome.wake = lambda: None
 
     def summary(self) -> Ran:
         """Return the result. Call this method after the run."""
@@ -306,23 +312,23 @@ class InlineEngine:
     # ------------------------------------------------------------------------------- used by scripts and tests
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
-        """See Host."""
+        """Call a function of the test. A sync function may use the ORM."""
         return await self.runtime.call_user(function, *args)
 
     async def settle(self) -> None:
-        """See Host."""
+        """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
-        await asyncio.sleep(0)  # lets the task of a lost row be cancelled
+        await asyncio.sleep(0)  # the event loop now cancels the task of a lost row
 
     def end(self, error: BaseException) -> NoReturn:
-        """See Host."""
+        """End the run with this error."""
         self.outcome.end(error)
 
     # ----------------------------------------------------------------------------------------------------- claiming
 
     async def _claim_due(self) -> int:
-        """Claim due rows, and remember the time of the database's clock."""
+        """Claim due rows, and return their number. Remember the time of the database's clock before the claim."""
         clock = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)
         self._looked_at = await self.runtime.in_database(clock.first)
         return await self._claimer.claim_due()
@@ -352,7 +358,9 @@ class InlineEngine:
             self.outcome.note(error)
 
     def _bring_forward(self) -> bool:
-        """Instead of waiting, make the row due now that would become due next. Return whether there was such a row."""
+        """Find the row that becomes due next, and make it due now instead of waiting. Return False if there is no such
+        row.
+        """
         code = registry.code()
         streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
         calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
@@ -371,8 +379,8 @@ class InlineEngine:
 
 
 def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
-    """Call the function and then its after-commit callbacks. Return its value and its error."""
-    # Inside a transaction of the test Django would never run these callbacks.
+    """Call the function, and then the ``on_commit`` callbacks that it registered. Return its value and its error."""
+    # A test's transaction is never committed, so Django would not run these callbacks.
     connection = connections[database()]
     if not connection.in_atomic_block:
         return _caught(function)
@@ -385,8 +393,8 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
 
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
-    """Call the function. Return its value and its error; StopIteration and SystemExit become a RuntimeError."""
-    # The error is returned, because the exception would be raised in another thread through a future, which does not
+    """Call the function, and return its value and its error. StopIteration and SystemExit become a RuntimeError."""
+    # Return the error instead of raising it. It would pass through a future to another thread, and a future does not
     # accept StopIteration.
     try:
         return function(), None

@@ -1,8 +1,8 @@
 """Serve scripted answers over HTTP: a server on loopback that streams OpenAI's chat completions.
 
-The path of a request from this process contains the key of the answer that was chosen for the request. Requests from
-other processes use the path ``/v1`` and get the next answer of the script. The format is that of streamed responses in
-OpenAI's API reference, "Chat completions".
+For a request from this process, the answer is chosen before the request is sent, and the request's path contains the
+answer's key. Requests from other processes use the path ``/v1`` and get the next answer of the script. OpenAI's API
+reference describes the format under "Chat completions".
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from durable_agents.testing.pieces import (
 )
 
 SILENCE_SECONDS = 0.3
-"""The short read timeout of litellm for answers that hang."""
+"""Timeout of litellm's requests for answers that hang. It is short, so that the test does not wait long."""
 JSON = {"Content-Type": "application/json"}
 JSONBody: TypeAlias = dict[str, Any]
-"""The body of a request, as a client sends it."""
+"""The JSON body of a client's request, after parsing."""
 
 _REFUSALS = {
     ErrorKind.RATE_LIMITED: (429, "rate_limit_exceeded"),
@@ -59,7 +59,7 @@ _WORDS = {
     ErrorKind.INSUFFICIENT_CREDITS: "You exceeded your current quota (insufficient_quota). ",
     ErrorKind.CONTENT_POLICY: "invalid_request_error, content_policy_violation. ",
 }
-"""The words by which litellm recognises these kinds."""
+"""Phrases by which litellm recognises these kinds of error in an error message."""
 
 
 class ModelServer:
@@ -72,12 +72,14 @@ class ModelServer:
         self.closing = threading.Event()
 
     def __enter__(self) -> Self:
-        self._quiet.__enter__()  # or projects that turn warnings into errors would break calls of litellm
+        # Otherwise litellm's warnings would fail its calls in projects that turn warnings into errors.
+        self._quiet.__enter__()
         warnings.filterwarnings("ignore", module=r"litellm|openai|pydantic|aiohttp")
         handler = type("Handler", (_Handler,), {"model": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._http.daemon_threads = True  # a request that hangs must not keep the test process from ending
-        # The server only notices its shutdown at the next poll, by default after half a second.
+        # The test process must be able to exit while a request hangs.
+        self._http.daemon_threads = True
+        # Poll every 0.02 s for the shutdown. The default of half a second would slow down every test.
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -93,12 +95,12 @@ class ModelServer:
         return f"http://127.0.0.1:{self._http.server_port}/v1"
 
     async def stream(self, request: ModelRequest, pieces: list[Piece]) -> AsyncGenerator[ModelEvent]:
-        """Request these pieces through litellm."""
+        """Send a request through litellm to this server, which answers it with these pieces. Yield the events."""
         key = uuid4().hex
         self._held[key] = pieces
         base = self.url.removesuffix("/v1") + f"/{key}/v1"
         hurry = {"timeout": SILENCE_SECONDS} if any(isinstance(piece, Silence) for piece in pieces) else {}
-        # In litellm an agent's base_url takes precedence over api_base, so the call would reach a real server.
+        # Leave out ``base_url``: litellm prefers it to ``api_base``, so the call would reach a real server.
         kept = {name: value for name, value in request.settings.items() if name != "base_url"}
         settings = {**kept, **hurry, "api_base": base, "api_key": "scripted"}
         # litellm chooses the format by the provider in the model's name, and this server uses OpenAI's format.
@@ -130,7 +132,7 @@ def _request_of(body: JSONBody) -> ModelRequest:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers one request per connection."""
+    """The handler of HTTP requests. Each connection carries one request."""
 
     model: ClassVar[ModelServer]
     protocol_version = "HTTP/1.1"
@@ -190,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _chunks(request: ModelRequest, pieces: Sequence[Piece]) -> Iterator[dict[str, object] | Silence | Failure]:
-    """Yield the chunks of an answer. A silence or a failure ends the answer."""
+    """Yield the chunks of an answer. A silence or a failure is yielded as it is, and ends the answer."""
     head = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion.chunk", "created": 0, "model": request.model}
     end, text, calls = End("", None), "", 0
     for piece in pieces:

@@ -13,7 +13,7 @@ _depth = 0
 
 @contextmanager
 def notifications_muted() -> Iterator[None]:
-    """Send no notifications within the block. Rows become due nevertheless."""
+    """Send no notifications to workers and clients within the block. Rows are written as usual, and become due."""
     global _depth  # noqa: PLW0603 - it counts nested blocks, and only one thread at a time enters them
     _depth += 1
     clusters = {cluster_of(pool) for pool in config().pools}

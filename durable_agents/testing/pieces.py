@@ -1,4 +1,4 @@
-"""The pieces of a scripted answer: texts, reasoning, tool calls, failures and other events, in order."""
+"""The pieces of a scripted answer, such as texts, reasoning, tool calls and failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def raw(self) -> str:
-        """The arguments as the text that the model writes."""
+        """The arguments as text, as the model sends them."""
         return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
 
 
@@ -55,14 +55,14 @@ class Failure:
     retry_after_seconds: float | None
 
     def error(self) -> ModelError:
-        """Return the failure as the error that the engine gets."""
+        """Return the failure as the exception that the model call raises."""
         wish = self.retry_after_seconds
         return ModelError(self.kind, self.detail, retryable=self.retryable, retry_after_seconds=wish)
 
 
 @dataclass(frozen=True)
 class Silence:
-    """The model sends nothing more."""
+    """The model stops sending in the middle of the answer, but keeps the connection open."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Action:
 
 @dataclass(frozen=True)
 class End:
-    """An end of the answer with another reason or other usage than the default."""
+    """A finish reason and a token usage of the answer that replace the defaults."""
 
     reason: str
     usage: ModelUsage | None
@@ -82,7 +82,9 @@ class End:
 
 Piece = Text | Thought | Call | Failure | Silence | Action | End
 Answer = str | Piece | ModelError | Sequence["str | Piece | ModelError"] | Callable[[ModelRequest], object]
-"""One piece, several in order, or a sync or async function that takes the request and returns such an answer."""
+"""A scripted answer: one piece, several pieces in order, or a function that gets the request and returns a scripted
+answer. The function may be async.
+"""
 
 
 def says(text: str) -> Text:
@@ -91,7 +93,7 @@ def says(text: str) -> Text:
 
 
 def thinks(text: str) -> Thought:
-    """Show this reasoning."""
+    """Stream this text as the model's reasoning."""
     return Thought(text)
 
 
@@ -111,17 +113,19 @@ def fails(
     retryable: bool | None = None,
     retry_after_seconds: float | None = None,
 ) -> Failure:
-    """Fail the model call. Earlier pieces of the answer are a partial answer. By default the kind decides whether the
-    call is retried; ``retryable`` overrides that.
+    """Fail the model call. The pieces before this one are streamed as a partial answer. By default, the kind of error
+    decides whether the call is retried; ``retryable`` overrides this.
     """
     known = ErrorKind(kind)
     return Failure(known, detail, known.retryable if retryable is None else retryable, retry_after_seconds)
 
 
 def hangs() -> Silence:
-    """Send nothing more, so that the read timeout passes. ``run_until_idle`` does not wait for the timeout. The attempt
-    fails at once with the error of the timeout (``network``, retryable), unless an earlier ``does`` has ended it, for
-    example by stopping the run.
+    """Send nothing more, so that the model call times out.
+
+    ``run_until_idle`` does not wait for the timeout. Instead, the attempt fails at once with the error of a timeout
+    (``network``, retryable). This does not happen if an earlier ``does`` has ended the attempt, for example by stopping
+    the run.
     """
     return Silence()
 
@@ -129,8 +133,8 @@ def hangs() -> Silence:
 def does(function: Callable[[], object]) -> Action:
     """Call this function during the answer: ``does(lambda: stop_thread(thread))``, ``does(crash)``.
 
-    The text so far is stored before the call. A sync function may use the ORM; the function may also be async. If it
-    raises, ``run_until_idle`` ends with the error.
+    The text so far is stored before the call. The function may be sync or async; a sync function may use the ORM. If
+    the function raises an error, ``run_until_idle`` raises the same error.
     """
     return Action(function)
 
@@ -157,35 +161,35 @@ def pieces_of(answer: object) -> list[Piece]:
 
 
 def sendable_over_http(pieces: list[Piece]) -> list[Piece]:
-    """Return the pieces. Raises TypeError if they contain a piece that a server cannot send."""
-    # The server runs each request in a thread, where a function of the test could not use the test's transaction.
+    """Return the pieces unchanged. Raises TypeError if one of them, such as ``does(...)``, cannot be sent over HTTP."""
+    # The server handles each request in another thread, where the test's function cannot use the test's transaction.
     if any(isinstance(piece, Action) for piece in pieces):
         raise TypeError("does(...) cannot be sent over HTTP: remove http=True in this test.")
     return pieces
 
 
 def words_of(text: str) -> list[str]:
-    """Split the text before each word. The pieces joined together are the same text."""
+    """Split the text into words, each with the white space before it. Joined together, the words are the same text."""
     return _WORD.findall(text)
 
 
 def usage_of(request: ModelRequest, answer: str) -> ModelUsage:
-    """Return the usage of a call, counting each word as a token."""
+    """Return the token usage of a model call, counting each word as a token."""
     input_tokens = sum(len(words_of(str(message.get("content") or ""))) for message in request.messages)
     return ModelUsage(input_tokens=input_tokens, output_tokens=len(words_of(answer)))
 
 
 class Host(Protocol):
-    """The methods that a scripted model needs from the code that runs its step."""
+    """The interface through which a scripted model uses the ``run_until_idle`` that is running it."""
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
         """Call a function of the test in a thread in which it may use the ORM."""
 
     async def settle(self) -> None:
-        """Store the text so far. If the row of this step was lost meanwhile, end the step here."""
+        """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
 
     def end(self, error: BaseException) -> NoReturn:
-        """End the whole run with this error."""
+        """End ``run_until_idle`` with this error."""
 
 
 async def call_test_function(function: Callable[..., object], *args: object, host: Host | None) -> object:

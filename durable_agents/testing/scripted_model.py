@@ -1,4 +1,4 @@
-"""A scripted model that replaces a real one. Each answer is a list of pieces, which are streamed in order."""
+"""A scripted model that replaces a real model in tests. Each answer is a list of pieces that are streamed in order."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ class OutOfAnswersError(AssertionError):
 class ScriptedModel(ContextDecorator):
     """A model that returns these answers, one for each request, in order: ``with ScriptedModel(...) as model:``.
 
-    Use it as a context manager, as a decorator of a test or through ``enterContext`` in a ``TestCase``. It replaces the
-    model of all agents or, if ``agents`` is given, of these agents only. Normally no network requests are made, and
-    litellm is not imported. With ``http=True`` each request goes through litellm to a real HTTP server on loopback,
-    which returns the same answers, except that ``does`` is not supported. ``repeat_last`` repeats the last answer as
-    often as needed. ``continues`` says whether the model can continue its own text, for example after a crash.
+    Use it as a context manager, as a decorator of a test, or with ``enterContext`` in a ``TestCase``. It replaces the
+    models of all agents, or only of those in ``agents``. Normally it makes no network requests and does not import
+    litellm.
+
+    With ``http=True``, each request goes through litellm to a real HTTP server on loopback. The answers are the same,
+    but ``does`` is not supported. With ``repeat_last``, the last answer is repeated as often as needed. ``continues``
+    says whether the model can continue its own text, for example after a crash.
 
     ``requests`` lists the requests so far. Each is a ``ModelRequest`` with the agent, the model, messages and tools in
     the OpenAI format, and the settings.
@@ -109,7 +111,7 @@ class ScriptedModel(ContextDecorator):
         if not inspect.iscoroutinefunction(test):
             return super().__call__(test)
 
-        # ContextDecorator would leave its block when the coroutine is created, before the test runs.
+        # ContextDecorator would exit the context when the coroutine is created, before the test runs.
         @functools.wraps(test)
         async def scripted(*args: Any, **kwargs: Any) -> Any:
             with self:
@@ -141,7 +143,7 @@ class ScriptedModel(ContextDecorator):
         return self._server.url
 
     def covers(self, agent: str) -> bool:
-        """Return whether this model replaces the model of the agent of this name."""
+        """Return whether this model replaces the model of the agent with this name."""
         return self._agents is None or agent in self._agents
 
     def take(self, request: ModelRequest) -> Answer:
@@ -166,7 +168,9 @@ _hosts: list[Host] = []
 
 @contextmanager
 def hosted_by(host: Host) -> Iterator[None]:
-    """Within the block, let ``host`` call the functions of scripts, and end its run when a script fails."""
+    """Within the block, let ``host`` call the functions in scripted answers. If such a function fails, the host's run
+    ends.
+    """
     _hosts.append(host)
     try:
         yield
@@ -175,17 +179,17 @@ def hosted_by(host: Host) -> Iterator[None]:
 
 
 def _host() -> Host | None:
-    """Return the ``run_until_idle`` that is running; there is at most one in a process."""
+    """Return the ``run_until_idle`` that is running, or None. There is at most one in a process."""
     return _hosts[-1] if _hosts else None
 
 
 def is_scripted(agent: str) -> bool:
-    """Return whether a scripted model replaces the model of the agent of this name."""
+    """Return whether a scripted model replaces the model of the agent with this name."""
     return any(model.covers(agent) for model in _active)
 
 
 class _ScriptedDoor:
-    """The ModelDoor that answers for one scripted model, and passes requests of other agents to the previous door."""
+    """The model client while a scripted model is active. Requests of other agents go to the previous client."""
 
     def __init__(self, model: ScriptedModel, beside: ModelDoor, server: ModelServer | None) -> None:
         self._model = model
@@ -193,10 +197,10 @@ class _ScriptedDoor:
         self._server = server
 
     def prepare(self) -> None:
-        """Load nothing."""
+        """Do nothing, because a scripted model has nothing to load."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """Stream the next answer of the script."""
+        """Stream the next scripted answer, or pass the request on if its agent is not scripted."""
         if not self._model.covers(request.agent):
             source = self._beside.stream(request)
         elif self._server is None:
@@ -228,7 +232,7 @@ class _ScriptedDoor:
         return usage_of(request, answered)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
-        """Return ``ScriptedModel.continues``, whatever the model and the settings."""
+        """Return ``ScriptedModel.continues``, regardless of the arguments."""
         return self._model.continues
 
     async def aclose(self) -> None:
@@ -238,14 +242,14 @@ class _ScriptedDoor:
 
 
 def _end(error: Exception) -> NoReturn:
-    """Report an error in the test's script: end ``run_until_idle`` or, in a real worker, fail the attempt."""
+    """Handle an error in a scripted answer: end ``run_until_idle`` or, in a real worker, fail the attempt."""
     if (host := _host()) is not None:
         host.end(error)
     raise ModelError(ErrorKind.UNKNOWN, f"{type(error).__name__}: {error}", retryable=False) from error
 
 
 class _PieceStream:
-    """Streams one answer, piece by piece."""
+    """A stream of one scripted answer, piece by piece."""
 
     def __init__(self, request: ModelRequest) -> None:
         self._request = request
@@ -253,7 +257,7 @@ class _PieceStream:
         self._calls = 0
 
     async def events(self, pieces: Sequence[Piece]) -> AsyncGenerator[ModelEvent]:
-        """Yield the events of the pieces, and then ``Finished``."""
+        """Yield the events of all pieces, and finally ``Finished``."""
         end = End("", None)
         for piece in pieces:
             if isinstance(piece, End):
