@@ -52,11 +52,11 @@ class Claimer:
         the suspect can run alone. One process of each cluster does this.
         """
         self.left_some = True
-        """Whether rows may be due for which this process had no free slot, at the last claim or when a transaction made
-        the rows due.
+        """Whether rows may be due for which this process had no free slot. The slot may have been lacking at the last
+        claim, or when a commit made the rows due.
         """
         self._left_meanwhile = False
-        """Whether a transaction has made rows due for which no slot was free, since the last claim began."""
+        """Whether a commit has made more rows due than there were free slots, since the last claim began."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -138,9 +138,7 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free all slots that ``offer`` reserved. The rows that this process has claimed count as held rows from now
-        on.
-        """
+        """Free all slots that ``offer`` reserved. Rows that this process has claimed count as held rows from now on."""
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
@@ -156,11 +154,11 @@ class Claimer:
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        A process that holds no rows claims suspects and nothing else. A process whose rows have all run for a while
-        claims suspects as well, if many are due or one has waited too long.
+        In a process that holds no rows, the suspects then run alone. A process whose rows have all run for a while runs
+        suspects beside these rows, if many are due or one has waited too long.
 
-        So the rows of many workers that were killed at once run again within seconds. Only a process without other work
-        claims a suspect whose workers died several times while they held nothing else.
+        So the rows of many workers that were killed at once run again within seconds. A suspect whose workers died
+        several times while they held nothing else runs only in a process without other work.
         """
         if not await self._suspects_are_waiting():
             return 0

@@ -54,8 +54,8 @@ class Endings:
                 await asyncio.sleep(next(waits))
 
     async def settle(self, *, seconds: float) -> list[Handed]:
-        """Wait at most ``seconds`` for a commit that is running. Return the rows that this process claimed in such a
-        commit, without starting them.
+        """Wait at most ``seconds`` until no commit is running. Return the rows that this process claimed in these
+        commits, without starting them.
         """
         left: list[Handed] = []
         if self._task is not None and not self._task.done():

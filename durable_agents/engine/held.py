@@ -51,8 +51,8 @@ class HeldRow:
 
     @property
     def has_outlived_its_trial(self) -> bool:
-        """Whether the row is on trial and has run for long enough. The trial is twice as long for each earlier trial
-        that the row survived.
+        """Whether the row is on trial and has run for long enough. Each earlier trial that the row survived doubles the
+        length of this one.
         """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial

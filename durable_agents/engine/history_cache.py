@@ -51,7 +51,8 @@ class RunHistories:
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
         self._unheld: dict[UUID, None] = {}
-        """Threads with a cached history of which this process holds no row at present. The oldest entry comes first."""
+        """Threads of which this process holds no row, although their history is cached. The oldest entry comes first.
+        """
 
     def __len__(self) -> int:
         return len(self._known)

@@ -42,7 +42,7 @@ def work(cluster: str) -> None:
     with _slot(cluster) as slot:
         if slot is None:
             return
-        key = (os.getpid(), cluster)  # with the pid, so that a forked child does not use its parent's worker
+        key = (os.getpid(), cluster)  # the key has the pid, so that a forked child does not use its parent's worker
         try:
             if key not in _workers:
                 worker = Worker(cluster)
@@ -56,7 +56,7 @@ def work(cluster: str) -> None:
 
 
 def sweep() -> None:
-    """Reap the rows of dead workers, settle rows whose agent or tool no worker knows, notify workers of due rows, and
+    """Reap the rows of dead workers, fail rows whose agent or tool no worker knows, notify workers of due rows, and
     delete old data. This runs on a schedule, in case faster mechanisms have failed.
     """
     # The stages run from last to first, and a stage that fails does not prevent the others.

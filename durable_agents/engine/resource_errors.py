@@ -1,5 +1,5 @@
-"""Recognise errors that mean that the worker process lacks threads or memory. Such an error says nothing about the
-model step or tool call in which it occurred.
+"""Recognise errors of a process that lacks threads or memory. The model step or tool call in which such an error occurs
+is not necessarily its cause.
 """
 
 from __future__ import annotations

@@ -61,14 +61,14 @@ class Runtime(ABC):
 
     @abstractmethod
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that keeps leases alive. It has a separate connection. On a shared connection, all leases
-        could expire while a transition waits for a thread's lock.
+        """Call a function that keeps leases alive, on a separate connection. On a shared connection, all leases could
+        expire while a transition waits for a thread's lock.
         """
 
     @abstractmethod
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that reads a long history. It has a separate connection. On a shared connection, the
-        transitions of other threads would have to wait for it.
+        """Call a function that reads a long history, on a separate connection. On a shared connection, the transitions
+        of other threads would have to wait for it.
         """
 
     @abstractmethod

@@ -72,7 +72,7 @@ class Answer:
     open_part: tuple[str, str] | None = None
     parts_begun: int = 0
     signature: Mapping[str, object] | None = None
-    """The provider's signature of the text that is open now. It is sent with the chunk that ends the text."""
+    """The provider's signature of the text part that is open now. It is sent with the chunk that ends the part."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
     """Incomplete characters at the end of a text, by the kind of text and the number of the call. A text that arrives
     in pieces may be cut within a character.
@@ -83,8 +83,8 @@ class Answer:
     saying: _Call | None = None
     """The tool call whose arguments arrived last. It is None after text has followed the call."""
     takes_turns: bool = False
-    """Whether the arguments of several calls arrive interleaved. No call is known to be complete then until the answer
-    ends.
+    """Whether the arguments of several calls arrive interleaved. If so, no call is known to be complete before the
+    answer ends.
     """
     gap: str = ""
     """White space at the end of the seed, the text of an earlier attempt. The model does not get this white space and

@@ -12,8 +12,8 @@ from durable_agents.models import Thread, ToolCall
 def context_of(
     thread: Thread, call: ToolCall | NewCall, *, message_id: UUID, attempt: int, idempotency_key: str
 ) -> ToolContext:
-    """Return the context of a tool call of this thread. The keyword arguments are values that a call lacks until it is
-    stored.
+    """Return the context of a tool call of this thread. The keyword arguments are values that a new call does not have
+    before it is stored.
     """
     return ToolContext(
         thread_id=thread.pk,

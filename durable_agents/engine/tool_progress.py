@@ -15,7 +15,7 @@ PROGRESS_SECONDS = 0.25
 
 
 class ProgressReports:
-    """The newest progress of each running call that is not stored yet. The last value is always stored."""
+    """The newest progress value of each running tool call, until it is stored. The last value is always stored."""
 
     def __init__(self, runtime: Runtime, held: HeldRows) -> None:
         self._runtime = runtime

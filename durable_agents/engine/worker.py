@@ -49,7 +49,7 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""How long an exiting worker waits for a locked thread when it releases a row. If the wait is too short, the row is
+"""How long an exiting worker waits for a locked thread when it releases a row. If the thread stays locked, the row is
 recovered when its lease expires.
 """
 SWITCH_SECONDS = 0.0005
@@ -119,8 +119,8 @@ class Worker:
         self.runtime.start()
 
     def work(self, *, slot: int) -> None:
-        """Claim and run rows until nothing is due or this process has to exit. ``slot`` is the number of this process
-        among the processes of its cluster that are working.
+        """Claim and run rows until nothing is due or this process has to exit. ``slot`` is this process's number among
+        the working processes of its cluster.
         """
         self.claimer.makes_room = slot == 0
         # The database thread releases the GIL at every statement. With Python's default, it gets the GIL back only
@@ -139,7 +139,7 @@ class Worker:
         signal.
         """
         if self.shortage.is_final:
-            os._exit(LIMITED_EXIT_CODE)  # its rows have been released, and a new process may get threads and memory
+            os._exit(LIMITED_EXIT_CODE)  # this process has released its rows; a new one may get threads and memory
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # django-q2 would not end this process, or hung threads would keep it from exiting
@@ -172,7 +172,9 @@ class Worker:
                 loop.remove_signal_handler(signal.SIGTERM)
 
     async def _serve_until_idle(self) -> bool:
-        """Claim and run rows until none are left. Then claim once more, and return whether that claimed any row."""
+        """Claim and run rows until none are left. Then claim once more, unless this process has to leave. Return
+        whether this last claim won any rows.
+        """
         notifications.receive_notifications_here(self.cluster, self._wake_up)
         try:
             began = time.monotonic()
@@ -267,7 +269,7 @@ class Worker:
             won = await self.claimer.claim_due()
         except Exception as error:
             self.claim_health.fail(error)
-            log_error("nothing was claimed", action="claim")
+            log_error("claiming rows failed", action="claim")
             await asyncio.sleep(FAILED_CLAIM_SECONDS)
             return 0
         self.claim_health.succeed()
@@ -307,11 +309,11 @@ class Worker:
             try:
                 await self._notify_others()
             except Exception:
-                log_error("other workers were not notified of what is left", action="ring")
+                log_error("other workers were not notified of due rows", action="ring")
 
     async def _release(self, claim: Claim, *, has_begun: bool = True) -> None:
-        """Release a row before its task is cancelled. If the task then records the usage of its model call, this usage
-        is added to the row, which is closed by then.
+        """Release a row before its task is cancelled. The cancelled task may record the usage of its model call, and
+        that works only after the release.
         """
         release = self.runtime.in_transition(lifecycle.release, claim, has_begun=has_begun)
         try:
@@ -319,7 +321,7 @@ class Worker:
         except ThreadNotFoundError:
             return
         except Exception:
-            log_error("a row was not given back", action="release", thread=claim.thread_id)
+            log_error("a row was not released", action="release", thread=claim.thread_id)
 
 
 class RowRunner:
@@ -387,7 +389,7 @@ class RowRunner:
         except ThreadNotFoundError:
             pass
         except Exception:
-            log_error("a row was not given back", action="release", thread=claim.thread_id)
+            log_error("a row was not released", action="release", thread=claim.thread_id)
         if leaves:
             log(logging.ERROR, "this worker leaves: no threads, no memory", action="worker_limit", reason=reason)
             notice = Notice(

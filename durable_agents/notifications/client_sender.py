@@ -27,7 +27,7 @@ LANE_SIZE = 250
 SEND_SECONDS = 1.0
 """How long the channel layer may take for one hint."""
 STALE_SECONDS = 5.0
-"""Older hints are dropped, because web processes have polled the rows by then."""
+"""Hints that are older than this are dropped, because web processes have polled the rows by then."""
 EXIT_SECONDS = 1.0
 """How long a process waits at its end until the last hints are sent."""
 

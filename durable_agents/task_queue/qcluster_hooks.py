@@ -69,7 +69,7 @@ class KernelLock:
         """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
-        # A POSIX lock belongs to the whole process. The ``RLock`` above keeps the threads of this process apart.
+        # A POSIX lock belongs to the whole process. The ``RLock`` above is needed between the threads of this process.
         if self._depth == 0:
             waits = block and timeout is None
             try:

@@ -1,4 +1,4 @@
-"""``manage.py agents_sweep``: recover the rows of dead workers now, instead of on the workers' schedule."""
+"""``manage.py agents_sweep``: recover the rows of dead workers now, instead of waiting for the scheduled sweep."""
 
 from __future__ import annotations
 
