@@ -1,4 +1,4 @@
-"""Admin for the bookings, where a newcomer can see what was approved."""
+"""Admin of the bookings that the demo's agent has made."""
 
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,6 @@ else:
 
 @admin.register(Booking)
 class BookingAdmin(BookingBase):
-    """All bookings, newest first."""
+    """The list of all bookings, newest first."""
 
     list_display = ("restaurant", "people", "time", "booked_for", "made_at")

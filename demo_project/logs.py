@@ -1,4 +1,4 @@
-"""Format log records for the demo's terminal: one line each, with the facts that `durable_agents` attaches."""
+"""Format log records for the demo's terminal: one line each, with the extra fields that `durable_agents` attaches."""
 
 import logging
 from collections.abc import Iterator
@@ -8,20 +8,20 @@ WIDTH = 8
 
 
 class FactsFormatter(logging.Formatter):
-    """Formats time, level, message, and each fact of the record as `name=value`, cut to `WIDTH` characters."""
+    """A formatter that appends the record's extra fields as `name=value`, cut to `WIDTH` characters per value."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
-        """Return the line for `record`, including its facts if the record is from `durable_agents`."""
+        """Return the line for `record`. Append the extra fields if the record comes from `durable_agents`."""
         shown = [f" {name}={value[:WIDTH]}" for name, value in facts_of(record)] if hasattr(record, "action") else []
         return super().formatMessage(record) + "".join(shown)
 
 
 def facts_of(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
-    """Yield the facts of `record`. If `thread` is a number, it is no fact: the standard library sets it to the
-    operating system's thread id in records that belong to no conversation.
+    """Yield the name and value of each extra field of `record`. Skip `thread` if it is a number: then it is the
+    operating system's thread id, set by the standard library, and not the id of a conversation.
     """
     for name in FACTS:
         value = getattr(record, name, None)

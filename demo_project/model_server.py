@@ -1,7 +1,7 @@
 """Serve OpenAI's chat completions over HTTP, streamed or whole.
 
-A function turns a request's JSON body into a `Reply`; the server sends it. Format of requests, chunks and errors:
-OpenAI's API reference, "Chat completions".
+A function turns a request's JSON body into a `Reply`, and the server sends the reply. OpenAI's API reference describes
+requests, chunks and errors under "Chat completions".
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Reply:
 
 
 class RequestError(Exception):
-    """The request cannot be answered. The client gets an error object with this status."""
+    """The request cannot be answered. The client gets a JSON error with this HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class RequestError(Exception):
 
 
 def tokens(text: str) -> list[str]:
-    """Split `text` before each word; the pieces joined are `text` again."""
+    """Split `text` into words, each with the white space before it. Joined together, the words are `text` again."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
@@ -75,7 +75,7 @@ def call_deltas(index: int, call: Call) -> Iterator[Body]:
 
 
 def finish_reason(reply: Reply) -> str:
-    """Return why the model stopped, in OpenAI's terms."""
+    """Return OpenAI's name for the reason why the model stopped."""
     return "tool_calls" if reply.calls else "stop"
 
 
@@ -92,8 +92,8 @@ def new_id(prefix: str) -> str:
 
 
 async def chunks(request: Body, reply: Reply) -> AsyncIterator[Body]:
-    """Yield the chunks of a streamed answer at the pace of `reply`. The last chunk has the usage if the request asks
-    for it.
+    """Yield the chunks of a streamed answer, with a pause of `reply.delay_seconds` after each token. The last chunk
+    contains the token usage if the request asks for it.
     """
     head = {
         "id": new_id("chatcmpl"),
@@ -133,19 +133,21 @@ def whole_call(call: Call) -> Body:
 
 
 class ModelServer:
-    """Serves `answer` at `/v1/chat/completions`; one request per connection, many connections at once."""
+    """An HTTP server that answers `/v1/chat/completions` with the function `answer`. Each connection carries one
+    request.
+    """
 
     def __init__(self, answer: Callable[[Body], Reply], *, model: str = "scripted") -> None:
         self.answer = answer
         self.model = model
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
-        """Listen on `host` and `port` (0: a free one) and return the server, which the caller closes."""
+        """Listen on `host` and `port` (0 for a free one). Return the server, which the caller must close."""
         return await asyncio.start_server(self.handle, host, port)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the one request of a connection; stop answering if the client disconnects."""
-        # A handler is cancelled when the server closes, which is no error either.
+        """Answer the only request of a connection. Stop if the client disconnects."""
+        # A cancellation is no error either: it happens when the server closes.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 await while_connected(reader, self.route(await read_request(reader), writer))
@@ -157,8 +159,8 @@ class ModelServer:
                 await writer.wait_closed()
 
     async def route(self, request: tuple[str, str, Body], writer: asyncio.StreamWriter) -> None:
-        """Send the answer for the method and path of `request`; raises `RequestError` if the server does not
-        have them.
+        """Send the answer for the method and path of `request`. Raises `RequestError` if the path or its method is
+        unknown.
         """
         method, path, body = request
         if (method, path) == ("GET", "/v1/models"):
@@ -174,7 +176,7 @@ class ModelServer:
 
 
 async def while_connected(reader: asyncio.StreamReader, answering: Coroutine[Any, Any, None]) -> None:
-    """Run `answering` to its end, or until the client closes the connection; then raise `ConnectionAbortedError`."""
+    """Run `answering` to its end. If the client disconnects first, cancel it and raise `ConnectionAbortedError`."""
     answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(reader.read(1))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -188,7 +190,7 @@ async def while_connected(reader: asyncio.StreamReader, answering: Coroutine[Any
 
 
 async def send(reply: Reply, request: Body, writer: asyncio.StreamWriter) -> None:
-    """Send `reply`, streamed if the request says so."""
+    """Send `reply`, as a stream if the request asks for one."""
     if request.get("stream"):
         await write_events(writer, chunks(request, reply))
     else:
@@ -196,7 +198,7 @@ async def send(reply: Reply, request: Body, writer: asyncio.StreamWriter) -> Non
 
 
 async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, Body]:
-    """Return method, path and JSON body of the next request; raises `RequestError` when it cannot be read."""
+    """Return the method, path and JSON body of the next request. Raises `RequestError` if the request is invalid."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         first, *lines = head.split("\r\n")
@@ -211,7 +213,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, Body]:
 
 
 def parse_body(raw: bytes) -> Body:
-    """Return the JSON object in `raw`, empty for no body; raises `RequestError` for anything else."""
+    """Return the JSON object in `raw`, or an empty dict if `raw` is empty. Raises `RequestError` for anything else."""
     try:
         body = json.loads(raw or b"{}")
     except ValueError as error:
@@ -222,7 +224,7 @@ def parse_body(raw: bytes) -> Body:
 
 
 async def write_head(writer: asyncio.StreamWriter, status: int, headers: Headers) -> None:
-    """Send the status line and `headers` of an answer; the connection is closed after the answer."""
+    """Send the status line and `headers` of an answer, with `Connection: close`."""
     lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -244,7 +246,7 @@ async def write_json(writer: asyncio.StreamWriter, body: Body, *, status: int = 
 async def write_events(writer: asyncio.StreamWriter, events: AsyncIterator[Body]) -> None:
     """Send each of `events` as a server-sent event as soon as it arrives, and finally `[DONE]`.
 
-    The body is chunked, so that a client can distinguish an answer that broke off from a complete one.
+    The body has chunked encoding, so that a client can tell a complete answer from one that broke off.
     """
     await write_head(writer, HTTPStatus.OK, EVENT_HEADERS)
     async for event in events:

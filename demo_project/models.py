@@ -1,4 +1,4 @@
-"""The table that the demo's tools write to; it shows the effect of an approval."""
+"""The table of bookings, which the demo's tool `book_table` writes after an approval."""
 
 from django.conf import settings
 from django.db import models

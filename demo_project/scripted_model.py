@@ -1,4 +1,4 @@
-"""A scripted model that understands a few phrases. It shows the product without a key or a network.
+"""A scripted model that understands a few phrases. It shows the demo without an API key or a network.
 
 `python -m demo_project.scripted_model --port 8765` runs it as an HTTP server, which litellm uses like any other
 provider.
@@ -69,8 +69,8 @@ ENDINGS = ("before the tide came back", "while the harbour slept", "and told nob
 
 
 def answer(request: Body) -> Reply:
-    """Return the reply to a chat completion request. If the request ends with tool results, the reply is about these
-    results; otherwise it answers the user's last message.
+    """Return the reply to a chat completion request. If the request ends with tool results, the reply reports these
+    results. Otherwise it answers the user's last message.
     """
     messages = request.get("messages", [])
     if messages and messages[-1].get("role") == "tool":
@@ -79,7 +79,7 @@ def answer(request: Body) -> Reply:
 
 
 def reply_to_user(said: str, tools: set[str]) -> Reply:
-    """Return the reply to the user's message; it calls only `tools` that are offered."""
+    """Return the reply to the user's message. It calls only tools whose names are in `tools`."""
     if late := LATE_RESULT.search(said):
         return Reply(text=sentence({"name": late[1]}, {"content": late[2]}) + NOTICE)
     if (call := errand(said)) and call.name in tools:
@@ -108,7 +108,7 @@ def offered_tools(request: Body) -> set[str]:
 
 
 def wanted_calls(words: str) -> list[Call]:
-    """Return the tool calls that `words` ask for, in order."""
+    """Return the tool calls that the user's `words` ask for: a sum, weather, or the time."""
     calls = []
     if re.search(r"\b(add|sum|plus)\b|\d\s*\+", words) and (numbers := SUM.search(words)):
         calls.append(Call(name="add", arguments={"a": float(numbers[1]), "b": float(numbers[2])}))
@@ -122,7 +122,7 @@ def wanted_calls(words: str) -> list[Call]:
 
 
 def errand(said: str) -> Call | None:
-    """Return the call of a slow tool, or of a tool that waits for somebody, if the user asks for one."""
+    """Return the call of a slow tool, or of a tool that needs a person, if the user's message asks for one."""
     if counted := re.search(rf"\bcount to {NUMBER}", said, re.IGNORECASE):
         return Call(name="count_to", arguments={"number": number(counted[1])})
     if re.search(r"\bcolleague\b", said, re.IGNORECASE):
@@ -143,7 +143,7 @@ def question_in(said: str) -> str:
 
 
 def booking(said: str) -> Call:
-    """Return the call that books the table; the defaults are two people at 19:30."""
+    """Return the tool call that books the table in the user's message, by default for two people at 19:30."""
     people = re.search(rf"\bfor\s+{NUMBER}", said, re.IGNORECASE)
     time = re.search(r"\b([01]?\d|2[0-3])[:.]([0-5]\d)\b", said)
     place = re.search(r"\b(?:at|in)\s+(?!\d)(.+?)(?=\s+(?:at|for|on|in)\b|[,.?!]|$)", said, re.IGNORECASE)
@@ -161,8 +161,10 @@ def number(word: str) -> int:
 
 
 def place_in(clause: str) -> str:
-    """Return the location, such as a city, that a clause names: the words after "in" or a similar word. A clause of one
-    or two words that names no topic is itself a location. Return "" if the clause names no location.
+    """Return the place, such as a city, that a clause names, or "" if it names none.
+
+    The place is what follows "in" or a similar word. A clause of one or two words, such as "Tokyo", is itself a place
+    unless it contains a topic, such as "weather".
     """
     if found := PLACE.search(clause):
         return re.sub(r"\b(the|now|today|right|please)\b", "", found[1]).strip()
@@ -171,7 +173,7 @@ def place_in(clause: str) -> str:
 
 
 def place_call(topic: str, place: str) -> Call:
-    """Return the call of the tool `topic` for `place`."""
+    """Return a call of the tool `topic` (weather or time) for `place`."""
     if topic == "get_time":
         return Call(name=topic, arguments={"tz": zone(place)})
     return Call(name=topic, arguments={"city": place.title()})
@@ -179,14 +181,14 @@ def place_call(topic: str, place: str) -> Call:
 
 @cache
 def zones() -> dict[str, str]:
-    """Return the time zones by their lower-case names, and also by the lower-case names of their cities."""
+    """Return all time zones by name and by city. The keys are in lower case."""
     names = sorted(available_timezones())
     cities = {name.rpartition("/")[2].lower().replace("_", " "): name for name in reversed(names)}
     return cities | {name.lower(): name for name in names}
 
 
 def zone(place: str) -> str:
-    """Return the time zone of `place`, or `place` itself, which the tool then refuses."""
+    """Return the time zone of `place`. Return an unknown place unchanged, for which the tool then reports an error."""
     return zones().get(place, place)
 
 
@@ -201,7 +203,7 @@ def report(messages: list[Body]) -> str:
 
 
 def sentence(function: Body, result: Body) -> str:
-    """Return the model's sentence about one tool's `result`."""
+    """Return a sentence about the `result` of one tool call. `function` contains the tool's name and arguments."""
     name, told = function.get("name", ""), str(result.get("content"))
     if refused := REFUSED.match(told):
         return "All right, I'll leave it." + (f" You said: {refused[1]}" if refused[1] else "")
@@ -237,7 +239,7 @@ SENTENCES: dict[str, Callable[[Any, Any], str]] = {
 
 
 def spelled(day: Any) -> str:
-    """Return an ISO date in words, and any other value as text."""
+    """Return an ISO date written out, such as Monday, 3 March 2025. Return any other value as text."""
     try:
         found = date.fromisoformat(day)
     except (TypeError, ValueError):

@@ -37,8 +37,8 @@ def checkout_secret(path: Path) -> str:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name) as file:
             file.write(secrets.token_urlsafe(50))
             file.flush()
-            # The file is hard-linked into place only when it is complete, so that two processes that start at the same
-            # time use the same, complete key.
+            # Create the key file by a hard link to the complete temporary file. If two processes start at the same
+            # time, the second link fails, and both use the first key.
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, path)
     return path.read_text(encoding="ascii")
@@ -58,17 +58,17 @@ def database(url: str) -> Any:
 
 
 def channel_layer(redis_url: str) -> dict[str, Any]:
-    """Return the channel layer on `redis_url`, or the in-memory layer if `redis_url` is empty."""
+    """Return the settings of a channel layer on `redis_url`, or of the in-memory layer if `redis_url` is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # The layer blocks for five seconds at a time to receive a message. A shorter socket timeout would interrupt that;
-    # without a timeout, a dead connection would block for ever.
+    # The layer waits for a message for five seconds at a time, so the socket timeout must be longer. Without a timeout,
+    # a dead connection would block for ever.
     hosts = [{"address": redis_url, "socket_timeout": 10, "socket_connect_timeout": 2}]
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
 
 
 def broker(redis_url: str) -> dict[str, Any]:
-    """Return the settings of the queue's broker: `redis_url`, or the default database if `redis_url` is empty."""
+    """Return the settings of the queue's broker: Redis at `redis_url`, or the default database if the URL is empty."""
     timeouts = "" if "?" in redis_url else "?socket_timeout=10&socket_connect_timeout=2"
     return {"redis": redis_url + timeouts} if redis_url else {"orm": "default"}
 
@@ -138,8 +138,8 @@ Q_CLUSTER = {
     "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
-# The demo stops within 10 seconds. An answer that is unfinished after 3 seconds is released and continues at the next
-# start.
+# The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. An unfinished answer
+# continues at the next start.
 DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
 
 REST_FRAMEWORK = {

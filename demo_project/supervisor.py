@@ -1,7 +1,7 @@
 """Keep the demo's processes running and stop them together.
 
-Each process leads a process group, so that stopping it also reaches its child processes. A guard process (see
-`orphan_reaper`) stops them if the supervisor is killed.
+Each process leads a process group, so that its child processes can be killed as well. A guard process (see
+`orphan_reaper`) stops all groups if the supervisor is killed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ DEATHS_WINDOW_SECONDS = 60
 
 
 class ProcessFailedError(Exception):
-    """A process keeps dying, so that starting it again does not help."""
+    """A process stops again and again, so starting it once more would not help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Program:
 
 
 class Child:
-    """A running program, and the times of its recent deaths."""
+    """A program that is kept running, and the times at which it stopped recently."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -63,11 +63,11 @@ class Child:
         return self.process.pid
 
     def is_dead(self) -> bool:
-        """Return whether the child's process has ended, and collect the process if so."""
+        """Return whether the child's process has ended. If so, collect its exit status."""
         return self.process.poll() is not None
 
     def revive(self) -> None:
-        """Start the program again; raises `ProcessFailedError` at the fifth death within a minute."""
+        """Start the program again. Raises `ProcessFailedError` if it has stopped for the fifth time within a minute."""
         orphan_reaper.kill([self.group])
         self.deaths.append(time.monotonic())
         if len(self.deaths) == MAX_DEATHS and self.deaths[-1] - self.deaths[0] < DEATHS_WINDOW_SECONDS:
@@ -97,8 +97,8 @@ class Supervisor:
         self.tell_guard()
 
     def watch(self, stopping: Event, *, seconds: float = float("inf")) -> None:
-        """Restart programs that die, until `stopping` is set or `seconds` have passed. Raises `ProcessFailedError` if a
-        program keeps dying.
+        """Restart programs that stop, until `stopping` is set or `seconds` have passed. Raises `ProcessFailedError` if
+        a program keeps stopping.
         """
         deadline = time.monotonic() + seconds
         while not stopping.wait(0.2) and time.monotonic() < deadline:
@@ -111,13 +111,13 @@ class Supervisor:
                 self.tell_guard()
 
     def revive(self, child: Child) -> None:
-        """Restart a dead child, and report the restart."""
+        """Restart a child that has stopped, and report this."""
         self.report(f"The {child.program.name} stopped (exit code {child.process.returncode}); starting it again.")
         child.revive()
         self.tell_guard()
 
     def stop(self) -> None:
-        """Stop every process; returns when all are gone, after about nine seconds at most."""
+        """Stop every process, and wait until all have ended. This takes at most about nine seconds."""
         orphan_reaper.end([child.group for child in self.children], reap=self.reap)
         for child in self.children:
             child.process.wait()
@@ -127,19 +127,21 @@ class Supervisor:
         self.guard.wait()
 
     def reap(self) -> None:
-        """Collect the children that have ended."""
+        """Collect the exit status of each child that has ended."""
         for child in self.children:
             child.is_dead()
 
     def tell_guard(self) -> None:
-        """Send the current process groups to the guard; `watch` does so again when it has replaced a dead guard."""
+        """Send the current process groups to the guard process. If the guard is dead, do nothing: `watch` replaces it
+        and sends them again.
+        """
         with contextlib.suppress(BrokenPipeError):
             os.write(self.leash, " ".join(str(child.group) for child in self.children).encode() + b"\n")
 
 
 def start_guard() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the guard. Return the guard and the write end of a pipe. The pipe closes however this process ends, and the
-    guard waits for that.
+    """Start the guard process. Return it, and the write end of a pipe to it. The operating system closes the pipe when
+    this process ends, even after a crash. The guard then stops the demo.
     """
     theirs, ours = os.pipe()
     command = [sys.executable, "-m", "demo_project.orphan_reaper"]

@@ -1,4 +1,4 @@
-"""The demo's pages; all their data comes from the API and the websocket."""
+"""The demo's pages. All their data comes from the API and the websocket."""
 
 from contextlib import suppress
 from uuid import UUID
@@ -20,18 +20,19 @@ PROMPTS = [
     "Ask a colleague: do we ship on Friday?",
     "Let me pick a date for the launch",
 ]
-"""The last three prompts wait for somebody: for an approval, a colleague's answer, a date."""
+"""Suggested prompts for the chat page. The last three need an approval, a colleague's answer, or a date from the user.
+"""
 
 
 @login_required
 def chat(request: HttpRequest) -> HttpResponse:
-    """Show the chat page; `?thread=` names the thread."""
+    """Show the chat page with the thread whose id is in `?thread=`."""
     return render(request, "demo/chat.html", {"thread": _own_thread(request), "prompts": PROMPTS})
 
 
 @login_required
 def examples(request: HttpRequest) -> HttpResponse:
-    """Show the ways to put a chat on a page, each in a few lines."""
+    """Show a page with several ways to embed a chat, each in a few lines of code."""
     return render(request, "demo/examples.html", {"prompts": PROMPTS[:2]})
 
 
@@ -43,7 +44,9 @@ def react(request: HttpRequest) -> HttpResponse:
 
 
 def _own_thread(request: HttpRequest) -> Thread | None:
-    """Return the user's thread that the URL names, or None. The page shows its messages if scripts do not run."""
+    """Return the thread in `?thread=` if it belongs to the user, or None. The page shows its messages even without
+    JavaScript.
+    """
     with suppress(ValueError):
         return Thread.objects.filter(owner=request.user.pk, pk=UUID(request.GET.get("thread", ""))).first()
     return None

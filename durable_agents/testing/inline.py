@@ -158,8 +158,8 @@ class _Outcome:
 
 
 class _InlineRuntime(Runtime):
-    """A runtime that calls sync functions in the test's thread. After the run has ended early, it raises ``_Over``
-    instead.
+    """A runtime that calls sync functions in the test's thread. Once the run has ended early, such calls raise
+    ``_Over``.
     """
 
     def __init__(self, outcome: _Outcome) -> None:
@@ -193,8 +193,8 @@ class _InlineRuntime(Runtime):
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production, such functions run outside a transaction, where other statements still work after one has
-            # failed. Here that needs a rollback to a savepoint, even if the function has caught the error.
+            # In production, such functions run outside a transaction, so they can go on after a failed statement. In a
+            # test's transaction that needs a rollback to a savepoint, even if the function has caught the error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -319,7 +319,7 @@ class InlineEngine:
         """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
-        await asyncio.sleep(0)  # the event loop now cancels the task of a lost row
+        await asyncio.sleep(0)  # let the event loop cancel the task of a lost row
 
     def end(self, error: BaseException) -> NoReturn:
         """End the run with this error."""

@@ -72,7 +72,7 @@ class ModelServer:
         self.closing = threading.Event()
 
     def __enter__(self) -> Self:
-        # Otherwise litellm's warnings would fail its calls in projects that turn warnings into errors.
+        # In projects that turn warnings into errors, litellm's warnings would make its calls fail.
         self._quiet.__enter__()
         warnings.filterwarnings("ignore", module=r"litellm|openai|pydantic|aiohttp")
         handler = type("Handler", (_Handler,), {"model": self})

@@ -27,7 +27,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel:
-    """A model server that the demo starts, and the environment variable that contains the server's address."""
+    """A model server that the demo starts. `variable` is the environment variable for the server's address."""
 
     module: str
     variable: str
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """Run until a signal stops the demo; raises `CommandError` if the demo cannot start or continue."""
+        """Run until a signal stops the demo. Raises `CommandError` if the demo cannot start or continue."""
         refuse_open_doors(options["host"], insecure=options["insecure"])
         model = chosen_model(os.environ, local=options["local_model"])
         with self.listen(options["host"], options["port"]) as listener:
@@ -74,7 +74,7 @@ class Command(BaseCommand):
             self.run(listener, model, browser=not options["no_browser"])
 
     def listen(self, host: str, port: int) -> socket.socket:
-        """Return the site's socket; print its port if the requested one is taken."""
+        """Open the site's socket. If the requested port is taken, print the port that is used instead."""
         try:
             listener = listening_socket.listen(host, port)
         except (OSError, OverflowError) as error:
@@ -84,7 +84,7 @@ class Command(BaseCommand):
         return listener
 
     def run(self, listener: socket.socket, model: OwnModel | None, *, browser: bool) -> None:
-        """Keep everything running until a signal arrives or a process keeps failing."""
+        """Keep the processes running until a signal arrives. Raises `CommandError` if a process keeps failing."""
         stopping = Event()
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: stopping.set())
@@ -100,7 +100,9 @@ class Command(BaseCommand):
                 self.say("Stopping ...")
 
     def start(self, supervisor: Supervisor, listener: socket.socket, model: OwnModel | None, stopping: Event) -> None:
-        """Start the processes and wait until site and model answer; raises `CommandError` if they do not in time."""
+        """Start the processes, and wait until the site and the model answer. Raises `CommandError` if they take too
+        long.
+        """
         model_port = listening_socket.free_port()
         for program in programs(listener, model, model_port):
             supervisor.start(program)
@@ -140,7 +142,7 @@ def refuse_open_doors(host: str, *, insecure: bool) -> None:
 
 
 def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
-    """Return the model server to start, or None if `DEMO_MODEL` names a model elsewhere."""
+    """Return the model server to start, or None if `DEMO_MODEL` selects a model that runs elsewhere."""
     if not local:
         return None if environ.get("DEMO_MODEL") else SCRIPTED
     if missing := local_model.missing_packages():
@@ -159,7 +161,7 @@ def create_users() -> None:
 
 
 def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -> list[Program]:
-    """Return the programs that the demo runs, the model first, because the others need it."""
+    """Return the programs to start. The model comes first, because the others need it."""
     env = child_environment(listener)
     first = []
     if model:
@@ -175,8 +177,9 @@ def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -
 
 
 def child_environment(listener: socket.socket) -> dict[str, str]:
-    """Return the environment of the demo's processes. `ALLOWED_HOSTS` includes the host of the printed URL; if the site
-    is not on loopback and the variable is not set, it allows every host."""
+    """Return the environment for the demo's processes, with the site's host added to `ALLOWED_HOSTS`. If the site is
+    not on loopback and `ALLOWED_HOSTS` is not set, allow every host.
+    """
     env = dict(os.environ)
     for own in (SCRIPTED, LOCAL):
         env.pop(own.variable, None)
@@ -191,5 +194,5 @@ def python(*arguments: str) -> list[str]:
 
 
 def has_display() -> bool:
-    """Return whether a browser would open in a window, and not as a text browser in this terminal."""
+    """Return whether a browser would open in a window. Otherwise it might open as a text browser in this terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
