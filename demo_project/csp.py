@@ -18,8 +18,10 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self'",  # includes uploaded images, which the app itself serves
-    "connect-src": "'self'",  # allows the API and the websocket
+    # This includes uploaded images, because the app itself serves them.
+    "img-src": "'self'",
+    # This allows requests to the API, and the websocket on the same host and port.
+    "connect-src": "'self'",
     "form-action": "'self'",
     "frame-ancestors": "'none'",
     "base-uri": "'none'",

@@ -126,7 +126,8 @@ class Receiver:
             if self._hears:
                 lost = 0
                 continue
-            lost += has_sent  # count a probe as lost only if it was sent
+            # Count a probe as lost only if it was sent.
+            lost += has_sent
             self._begin_anew()
 
     async def _sends_probe(self) -> bool:
@@ -174,7 +175,7 @@ class Receiver:
         await self._layer.group_add(notifications.group_of(thread_id), self._channel)
         self._to_join.pop(thread_id, None)
         self._joined.add(thread_id)
-        if thread_id not in self._listener.followed:  # unfollowed during the await
+        if thread_id not in self._listener.followed:  # nobody follows it any more: leave the group again
             self._to_leave[thread_id] = None
         if (arrival := self._arrivals.pop(thread_id, None)) is not None and not arrival.done():
             arrival.set_result(None)

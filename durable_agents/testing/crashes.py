@@ -23,7 +23,7 @@ POINTS = crashpoints.POINTS
 - ``atomic_settled``: the outcome of an atomic tool is written, but not committed.
 - ``atomic_committed``: the changes and the outcome of an atomic tool are committed.
 
-An atomic tool runs in the transaction that also stores its outcome.
+A step is one model call. An atomic tool runs in the transaction that also stores its outcome.
 """
 
 

@@ -119,8 +119,8 @@ async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) ->
 
 
 class _Over(BaseException):
-    """The exception that ends a run early; nothing more may be written. It derives from BaseException, so that ``except
-    Exception`` in tools or in the engine does not catch it.
+    """The exception that ends a run early, after which nothing more may be written. It derives from BaseException, so
+    that ``except Exception`` in tools or in the engine does not catch it.
     """
 
 

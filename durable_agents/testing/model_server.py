@@ -59,7 +59,7 @@ _WORDS = {
     ErrorKind.INSUFFICIENT_CREDITS: "You exceeded your current quota (insufficient_quota). ",
     ErrorKind.CONTENT_POLICY: "invalid_request_error, content_policy_violation. ",
 }
-"""Phrases by which litellm recognises these kinds of error in an error message."""
+"""For some kinds of error, a phrase in the error message by which litellm recognises the kind."""
 
 
 class ModelServer:

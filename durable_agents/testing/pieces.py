@@ -180,7 +180,7 @@ def usage_of(request: ModelRequest, answer: str) -> ModelUsage:
 
 
 class Host(Protocol):
-    """The interface through which a scripted model uses the ``run_until_idle`` that is running it."""
+    """The methods of ``run_until_idle`` that a scripted model calls while it streams an answer."""
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
         """Call a function of the test in a thread in which it may use the ORM."""
