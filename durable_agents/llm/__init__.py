@@ -1,9 +1,9 @@
-"""Model calls. Other packages call models only through a model door, the class that calls the providers.
+"""Model calls. Other packages call models only through the interface ``ModelDoor``.
 
-A model door takes a history, and yields this package's own events and errors for every provider. ``types`` has the
-interface (``ModelDoor``) and the other types; ``provider_messages`` builds the messages that a provider reads. The door
-in ``litellm`` calls every provider through that library, which it imports late. The door in ``direct`` calls the HTTP
-APIs of some providers itself. ``auto_door`` chooses between the two for each call.
+An implementation takes a history, and yields the same types of events and errors for every provider. ``types`` has the
+interface and the other types. ``provider_messages`` builds the messages that a provider reads. ``litellm`` calls any
+provider through that library, which is imported late. ``direct`` calls the HTTP APIs of some providers without litellm.
+``auto_door`` chooses between the two for each call.
 """
 
 from __future__ import annotations
@@ -69,32 +69,34 @@ DOORS: dict[str, type[AutoDoor | DirectDoor | LiteLLMDoor]] = {
     "direct": DirectDoor,
     "litellm": LiteLLMDoor,
 }
-"""The model doors of this package, by their short names."""
+"""The implementations of ``ModelDoor`` in this package, by the short names that the setting ``MODEL_DOOR`` accepts."""
 
 _replacements: list[ModelDoor] = []
 
 
 def door() -> ModelDoor:
-    """Return the model door in use. This is the configured door, unless ``door_replaced`` is active."""
+    """Return the ModelDoor in use: the configured one or, within a ``door_replaced`` block, the replacement."""
     return _replacements[-1] if _replacements else configured_door()
 
 
 @cache
 def configured_door() -> ModelDoor:
-    """Return the model door that ``DURABLE_AGENTS["MODEL_DOOR"]`` names, by a short name or the path of a class."""
+    """Return an instance of the class that ``DURABLE_AGENTS["MODEL_DOOR"]`` names. The setting is a short name from
+    ``DOORS`` or the import path of a class.
+    """
     name = config().model_door
     made: ModelDoor = DOORS[name]() if name in DOORS else import_string(name)()
     return made
 
 
 def calls_for_real() -> bool:
-    """Return whether the configured model door belongs to this package, and therefore calls real providers."""
+    """Return whether ``MODEL_DOOR`` names a class of this package. Only these are known to call real providers."""
     return isinstance(configured_door(), tuple(DOORS.values()))
 
 
 @contextmanager
 def door_replaced(by: ModelDoor) -> Iterator[None]:
-    """Replace the configured model door within the block, in this process. This is meant for tests."""
+    """Use ``by`` instead of the configured ModelDoor within the block, in this process. This is meant for tests."""
     _replacements.append(by)
     try:
         yield

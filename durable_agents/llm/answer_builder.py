@@ -31,7 +31,7 @@ _REPORTED = {
     Ending.PAUSE: "pause",
     None: "other",
 }
-"""The finish reason to report for each ending; None stands for an unknown ending."""
+"""The ``finish_reason`` to report for each member of ``Ending``. The key None is for unknown finish reasons."""
 
 
 MAX_REPEATS = 100
@@ -47,7 +47,7 @@ class AnswerEvents:
         self.request = request
         self.says_something = False
         self.refused = False
-        """Whether the model sent a refusal, for which OpenAI's format has a separate field."""
+        """Whether the model refused to answer. OpenAI's format has a separate field for the text of a refusal."""
         self._repeated = ""
         self._repeats = 0
         functions = [tool.get("function") or tool for tool in request.tools]

@@ -37,8 +37,8 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""The names in ``_LISTS`` and ``_VALUES`` are globals of litellm that are empty, None or False unless a project has set
-them.
+"""Names of litellm's module-level settings, like the names in ``_LISTS``. Each is empty, None or False unless the
+project has set it.
 """
 _OWN_VARIABLES = frozenset(
     {
@@ -53,7 +53,7 @@ _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFOR
 
 
 class AutoDoor:
-    """The model door that calls providers directly where it can, and through litellm otherwise."""
+    """An implementation of ModelDoor that calls providers directly where it can, and through litellm otherwise."""
 
     def __init__(self) -> None:
         self._direct, self._litellm = DirectDoor(), LiteLLMDoor()
@@ -105,7 +105,7 @@ def _load() -> None:
 
 
 def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return why calls of this model go through litellm; an empty text if they are direct calls."""
+    """Return the reason why calls of this model go through litellm, or an empty string if they are direct calls."""
     if reason := how_litellm_is_set_up():
         return reason
     try:
@@ -121,10 +121,11 @@ def how_litellm_is_set_up() -> str:
     """
     prefixed = {name for name in os.environ if name.startswith(_VARIABLE_PREFIXES)} - _OWN_VARIABLES
     found = [name for name in os.environ if name in _VARIABLES or name in prefixed]
-    litellm = sys.modules.get("litellm")  # None if litellm is not imported, and thus not configured
+    litellm = sys.modules.get("litellm")  # a project that has configured litellm has also imported it
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
-        # litellm itself adds "cache" to a list at its first call of Gemini. A project's cache is in ``litellm.cache``.
+        # At its first Gemini call, litellm itself adds "cache" to a list of callbacks, so this value is not the
+        # project's. A cache that the project has configured is in ``litellm.cache``.
         if value and value != ["cache"]:
             found.append(f"litellm.{name}")
     if getattr(litellm, "ssl_verify", True) is not True:

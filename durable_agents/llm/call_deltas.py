@@ -18,7 +18,9 @@ from durable_agents.parts import parse_arguments, says_nothing
 
 @dataclass(frozen=True, kw_only=True)
 class CallDelta:
-    """The fields of one delta of a call. A missing index is below 0; any other missing field is an empty text."""
+    """The fields of one delta of a tool call. If the server sent no index, ``index`` is negative. Any other missing
+    field is an empty string.
+    """
 
     index: int
     call_id: str = ""
@@ -28,7 +30,7 @@ class CallDelta:
 
 @dataclass(frozen=True)
 class ToolNames:
-    """The names of the tools that the model was given. They show whether two pieces of text are one name or two."""
+    """The names of the tools in the request. They show whether two pieces of text are one tool name or two."""
 
     known: Collection[str] = ()
 
@@ -40,8 +42,9 @@ class ToolNames:
         return any(name.startswith(text) for name in self.known)
 
     def joined(self, name: str, more: str) -> str:
-        """Return the name of a call so far, updated by one more delta. A delta that repeats the name, alone or with
-        more characters after it, replaces the name. Any other delta is the next piece, and is appended.
+        """Return the tool name of a call after one more delta. Some servers repeat the name in later deltas, alone or
+        with more characters after it. In these cases, ``more`` replaces ``name``. Otherwise ``more`` is the next piece
+        of the name, and is appended.
         """
         if more == name and not (name not in self and self.has_beginning(name + more)):
             return name
@@ -85,7 +88,7 @@ class Call:
 
 
 class CallDeltas:
-    """A converter from deltas to events. The events number the calls of a step in order."""
+    """A converter from deltas of tool calls to events. The events number the calls of one answer from 0."""
 
     def __init__(self, known_names: Collection[str] = ()) -> None:
         self.names = ToolNames(known_names)
@@ -93,8 +96,9 @@ class CallDeltas:
         self.latest: dict[int, Call] = {}
         """The latest call at each index."""
         self.named: dict[int, Call] = {}
-        """Names that arrived at an index after the arguments of its call were complete. Such a name either repeats the
-        name of that call or starts a new call."""
+        """Calls that so far have only a name, by index. Each name arrived after the arguments of the call at that index
+        were complete. The name either repeats the name of that call or begins a new call.
+        """
 
     def take(self, deltas: list[CallDelta]) -> list[CallStarted | CallArguments]:
         """Return the events for the deltas of one chunk."""
@@ -135,9 +139,9 @@ class CallDeltas:
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call that this delta belongs to, unless the delta begins a new call. A delta that has an id, but
-        no index and no name, belongs to the call with the same id, because several calls may be interleaved. Any other
-        delta belongs to the latest call at its index.
+        """Return the call that the delta would continue, or None if there is none. A delta with an id, but without an
+        index and a name, continues the call with the same id. Any other delta continues the latest call at its index.
+        The caller decides whether the delta begins a new call instead.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -151,8 +155,8 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add the calls in ``named``, because no arguments follow them. A name that equals the name of the latest call
-        at its index is a repetition, and adds no call.
+        """Add the calls in ``named``, because no arguments will follow for them. Skip a call whose name only repeats
+        the name of the latest call at its index.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -166,8 +170,8 @@ class CallDeltas:
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
             closed = is_closed or number < len(self.calls) - 1
-            # A name is complete if another call or a text follows. The name of a tool is also complete if arguments
-            # follow.
+            # The name of a call is complete once another call or a text follows. A known tool's name is complete as
+            # soon as arguments follow.
             has_name = bool(call.name) if closed else bool(call.raw) and call.name in self.names
             if not (call.is_begun or is_over or has_name):
                 break
@@ -181,9 +185,9 @@ class CallDeltas:
 
 
 def only_names(delta: CallDelta, call: Call) -> bool:
-    """Return whether the delta has only a name, although the arguments of the call are already complete. If arguments
-    follow, the name began a new call. Otherwise the name is a repetition: some servers repeat the name with every piece
-    of the arguments, including an empty last piece.
+    """Return whether the delta has only a name, and arrives after the complete arguments of ``call``. If arguments
+    follow this delta, its name began a new call. Otherwise the server has merely repeated the name. Some servers do so
+    with every piece of the arguments, including an empty last piece.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
@@ -195,7 +199,8 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
     """
     is_other = call.has_other_id(delta)
     if not delta.name:
-        # Some servers give each piece a new id. Such a piece still continues the arguments of the same call.
+        # Some servers send each piece of the arguments with a new id and without a name. Such a piece continues the
+        # call.
         return is_other and (not delta.arguments or call.is_over)
     if is_other:
         return bool(call.name) or call.is_whole
@@ -210,9 +215,9 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether the delta has the real arguments of a call that began with a placeholder, although the delta
-    repeats the call's id and name. A complete JSON object begins a new call instead, because some servers give all
-    calls the same id.
+    """Return whether the delta has the real arguments of ``call``, for which the server first sent an empty
+    placeholder. Such a delta may repeat the id and name of the call. If its arguments are a complete JSON object, the
+    delta begins a new call instead, because some servers give all calls the same id.
     """
     if not call.is_placeholder:
         return False
@@ -222,21 +227,20 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta's name begins a new call. Otherwise that name is a further piece of the call's name, or
-    repeats the call's name. The call must have a name, and either the call or the delta must have no arguments.
+    """Return whether the delta's name begins a new call. If not, it is a further piece, or a repetition, of the name of
+    ``call``. Pass only a call that has a name. At most one of the call and the delta may have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # The second delta for an index in one chunk continues the call in two cases only. In the first, the delta
-        # extends a name that is not a tool's name yet or becomes another tool's name, and the call has no arguments.
-        # In the second, the delta repeats the name, and either the call or the delta has arguments, but not both. If
-        # the call has arguments, the delta must also have an id.
+        # A second delta for the same index in one chunk usually begins a new call. It continues the call if the delta
+        # extends the name and the call has no arguments yet. It also continues the call if it repeats the name and only
+        # one of the two has arguments. If the delta has none, it must also have an id.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True
     if delta.name == call.name:
-        # Without an index, only a name marks the beginning of a call.
+        # Without an index and an id, a repeated name is a second call of the same tool.
         return delta.index < 0 and not delta.call_id and not argues
     return delta.name in names and not (delta.name.startswith(call.name) or is_piece)

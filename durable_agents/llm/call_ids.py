@@ -20,9 +20,9 @@ LENGTH = 9
 
 _ALPHABET = string.ascii_letters + string.digits
 _FORMS = (
-    # mistral, ministral, codestral, devstral, magistral, mathstral; mixtral, pixtral, voxtral
+    # Mistral's models: mistral, ministral, codestral, devstral, magistral, mathstral, mixtral, pixtral, voxtral
     (re.compile(r"[a-z](?:s|x)tral", re.IGNORECASE), re.compile(rf"[a-zA-Z0-9]{{{LENGTH}}}")),
-    # litellm puts Google's signatures of tool calls into the ids of the calls.
+    # litellm stores Google's signatures in the ids of tool calls, so an id for Gemini may have any form.
     (re.compile(r"gemini", re.IGNORECASE), re.compile(r".+", re.DOTALL)),
     # Anthropic: tool_use.id matches ^[a-zA-Z0-9_-]+$. Bedrock: toolUseId also has at most 64 characters.
     (re.compile(r"claude|^bedrock/", re.IGNORECASE), re.compile(r"[a-zA-Z0-9_-]{1,64}")),
@@ -39,8 +39,8 @@ def fits(call_id: str, model: str) -> bool:
 
 
 def short_id(seed: str, taken: Collection[str] = ()) -> str:
-    """Return an id of nine letters and digits. The id depends only on the seed and on which ids are taken, so it is the
-    same in every process.
+    """Return an id of nine letters and digits that is not in ``taken``. The same arguments give the same id in every
+    process.
     """
     for number in count():
         digest = hashlib.sha256(f"{seed}\n{number}".encode("utf-8", "surrogatepass")).digest()
@@ -54,7 +54,7 @@ def short_id(seed: str, taken: Collection[str] = ()) -> str:
 
 
 class CallIds:
-    """The ids of the calls of one history for one model. They are assigned in order, and no id is assigned twice.
+    """The ids of the tool calls in one history, for one model. Ids are assigned in order, and no id is assigned twice.
 
     The ids of earlier calls do not change when more calls follow.
     """
@@ -64,8 +64,8 @@ class CallIds:
         self._taken: set[str] = set()
 
     def give(self, tool_call_id: str, *, own: str = "") -> str:
-        """Return the id of the next call. This is the provider's id ``own`` if the vendor accepts it and it is not
-        taken. Otherwise the id is derived from ``tool_call_id``.
+        """Return an id for the next call, and mark the id as taken. Use the provider's id ``own`` if it is not taken
+        and the vendor of the model accepts it. Otherwise derive the id from ``tool_call_id``.
         """
         fresh = bool(own) and own not in self._taken and fits(own, self.model)
         given = own if fresh else short_id(tool_call_id, self._taken)

@@ -1,4 +1,6 @@
-"""Read the parts of a chunk in the various shapes that servers send. A chunk is a dict or a client library's object."""
+"""Read the fields of streamed chunks, which servers send in various forms. A chunk is a dict or an object of a client
+library.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,9 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return OpenRouter's finish reason ``word``. If ``word`` is ``stop``, but the finish reason ``native`` of the
-    model's provider shows that the answer did not end normally, return ``native``.
+    """Return the finish reason of an answer for which OpenRouter may send two. ``word`` is OpenRouter's own, and
+    ``native`` is that of the model's provider. Return ``native`` if ``word`` is ``stop`` but ``native`` shows that the
+    answer did not end normally. Otherwise return ``word``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word
@@ -61,8 +64,8 @@ def told_word(word: str, native: object) -> str:
 
 
 def repaired_call(call: object) -> object:
-    """Change the delta of a call so that it has an index, a function, an id that is a string or None, and arguments as
-    a string. Some servers leave these out or send other types. Return the delta.
+    """Complete the delta of a tool call in place, and return the delta. Some servers omit the index or the function, or
+    send an id or arguments that are not strings.
     """
     index = get(call, "index")
     if not isinstance(index, int) or index < 0:
@@ -84,7 +87,9 @@ def repaired_call(call: object) -> object:
 
 
 def texts(content: object) -> str | None:
-    """Return the text of a content, which may be a string or a list of typed blocks; None if there is no content."""
+    """Return the text of a message's content, which is a string or a list of typed blocks. Return None if there is no
+    content.
+    """
     if content is None or isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else [content]
@@ -103,8 +108,8 @@ def block_text(block: object) -> str:
 
 
 def thoughts_of(content: object) -> str:
-    """Return the text of the reasoning blocks in a content. Mistral has blocks of type ``thinking``, which contain a
-    list of texts; other providers have blocks of type ``reasoning``.
+    """Return the text of the reasoning blocks in a message's content. Mistral has blocks of type ``thinking``, which
+    contain a list of texts. Other providers have blocks of type ``reasoning``.
     """
     if content is None or isinstance(content, str):
         return ""

@@ -47,28 +47,30 @@ _KIND_BY_STATUS = {
     409: ErrorKind.PROVIDER_5XX,
     413: ErrorKind.CONTEXT_WINDOW_EXCEEDED,
     422: ErrorKind.INVALID_REQUEST,
-    424: ErrorKind.PROVIDER_5XX,  # Bedrock: the model has failed
+    424: ErrorKind.PROVIDER_5XX,  # 424 is Bedrock's status for a failure of the model
     429: ErrorKind.RATE_LIMITED,
 }
 _CODE = re.compile(r"""['"](?:code|vendor_code|type|__type|status|reason)\\?['"]\s*:\s*\\?['"]?([A-Za-z0-9_.-]+)""")
 _IN_BODY = re.compile(r"""['"](x-ratelimit-[\w-]+|retry-after)['"]\s*:\s*['"]?([^'",}]+)""", re.IGNORECASE)
-"""OpenRouter sends such headers within the error, in ``metadata.headers``."""
+"""Matches rate-limit headers in the body of an error. OpenRouter sends them there, in ``metadata.headers``."""
 _FINAL_ANYWAY = frozenset({ErrorKind.AUTH, ErrorKind.INVALID_REQUEST})
 _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError"})
 """Names of classes of httpx and aiohttp. Neither library is imported here, because a process may use only one."""
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
-"""Kinds that are not specific. litellm's class for an error within a stream is one of these, because litellm invents
-the status of such an error.
+"""Kinds that say little about the cause of an error. litellm's errors within a stream have such a kind, because litellm
+makes up their status. The provider's own data is then examined, too.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-"""A character of another script. litellm passes on the JSON of an error without decoding it."""
+"""Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which other scripts may be
+escaped.
+"""
 MAX_TEXT_CHARS = 20_000
 """At most this many characters of an error are read. Only HTML pages and errors that repeat the request are longer."""
 
 
 def model_error(error: Exception, *, sent: str = "") -> ModelError:
-    """Return the failure as an error of this package. ``sent`` is the text of an error that the provider sent after it
-    had begun its answer with status 200.
+    """Return a ModelError for an error of a provider or of an HTTP client. ``sent`` is the text of an error that the
+    provider sent after it had begun its answer with status 200.
     """
     report = Report(errors=tuple(chain_of(error)), sent=sent)
     kind = report.kind()
@@ -78,8 +80,8 @@ def model_error(error: Exception, *, sent: str = "") -> ModelError:
 
 
 def is_of_connection(error: Exception) -> bool:
-    """Return whether the connection failed: the server fell silent, took too long, or closed the connection. In these
-    cases nothing is wrong with the data that the server sent.
+    """Return whether the error is a connection failure: a timeout, or a connection that was closed. The data that
+    arrived before such a failure is valid.
     """
     for cause in chain_of(error):
         names = {base.__name__ for base in type(cause).__mro__}
@@ -89,8 +91,8 @@ def is_of_connection(error: Exception) -> bool:
 
 
 def chain_of(error: Exception) -> Iterator[Exception]:
-    """Yield the error and its causes. The causes matter because litellm wraps the error of an answer that broke off in
-    another error, and loses the provider's code when it converts openai's error to its own.
+    """Yield the error and its causes. litellm wraps the original error, or converts it and loses the provider's code.
+    The causes still have this code.
     """
     waiting: list[BaseException | None] = [error]
     seen: list[BaseException] = []
@@ -104,10 +106,10 @@ def chain_of(error: Exception) -> Iterator[Exception]:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The facts about a failure that can be read from its errors."""
+    """The codes, statuses, headers and texts of a failed call, collected from an exception and its causes."""
 
     errors: tuple[Exception, ...]
-    """The chain of causes: litellm's error first, the connection's last."""
+    """The exception and its causes. litellm's exception comes first, the HTTP client's comes last."""
     sent: str = ""
 
     @cached_property
@@ -126,7 +128,7 @@ class Report:
 
     @cached_property
     def statuses(self) -> frozenset[int]:
-        """The HTTP statuses of the errors, and the codes that are the number of an HTTP error status."""
+        """The HTTP statuses of the errors, including provider codes that look like one: 400 to 599."""
         given = {status for error in self.errors if isinstance(status := getattr(error, "status_code", None), int)}
         return frozenset(given | {int(code) for code in self.codes if re.fullmatch("[45]\\d\\d", code)})
 
@@ -158,7 +160,7 @@ class Report:
         return self.kind_of_invalid() if kind is ErrorKind.INVALID_REQUEST else kind
 
     def kind_of_invalid(self) -> ErrorKind:
-        """Return the kind of a request that the provider refused as invalid."""
+        """Return the kind of error for a request that the provider refused as invalid."""
         if self.codes & POLICY_CODES or POLICY_TEXTS.search(self.text):
             return ErrorKind.CONTENT_POLICY
         if SUSPECTED_CONTEXT_TEXTS.search(self.text):
@@ -166,8 +168,8 @@ class Report:
         return ErrorKind.INVALID_REQUEST
 
     def kind_within_answer(self) -> ErrorKind | None:
-        """Return the kind of an error without its own status, from the data that the provider sent. Return None if the
-        data is not specific.
+        """Return the kind of an error that has no HTTP status of its own, judged by the provider's codes and text.
+        Return None if these do not show the kind.
         """
         if self.codes & RATE_CODES or 429 in self.statuses:
             return ErrorKind.RATE_LIMITED
@@ -180,8 +182,8 @@ class Report:
 
 
 def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
-    """Return the kind of the first error whose class or status is known. The error that litellm wrapped comes first,
-    because the wrapper may only say that the answer had begun.
+    """Return the kind of the first error whose class or status is known. An exception that litellm has wrapped is
+    examined before its wrapper. The wrapper may only say that the stream broke off.
     """
     first = getattr(errors[0], "original_exception", None)
     ordered = [first, *errors] if isinstance(first, Exception) else [*errors]

@@ -1,8 +1,8 @@
-"""Recognise, by code or text, errors that mean a history that is too long, an exhausted balance, or a rate limit.
+"""Recognise errors which mean that the history is too long, the balance is exhausted, or a rate limit is reached.
 
-The HTTP status alone is not enough. A 429 may end after seconds or never. A history that is too long is reported with
-400, 413, 422, 429 or 500, or within a stream. The codes are those that the providers document; the texts are for errors
-without a code.
+The HTTP status alone is not enough. Status 429 may mean a short wait or an exhausted balance. A history that is too
+long is reported with 400, 413, 422, 429 or 500, or within a stream. The codes are those that the providers document.
+The texts are for errors without a code.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ import re
 
 CONTEXT_CODES = frozenset(
     {
-        "context_length_exceeded",  # OpenAI, Azure, Groq, Cerebras, xAI: platform.openai.com/docs/guides/error-codes
-        "exceed_context_size_error",  # llama.cpp: tools/server/README.md
+        # Sent by OpenAI, Azure, Groq, Cerebras, xAI: platform.openai.com/docs/guides/error-codes
+        "context_length_exceeded",
+        "exceed_context_size_error",  # sent by llama.cpp: tools/server/README.md
         "model_max_prompt_tokens_exceeded",  # GitHub Copilot
         "model_context_window_exceeded",  # Anthropic: docs.anthropic.com, handling stop reasons
         "request_too_large",  # Anthropic, 413: docs.anthropic.com/en/api/errors
         "context_window_exceeded",
         "prompt_too_long",
         "invalid_request_prompt_too_long",
-        "3051",  # Mistral
+        "3051",  # sent by Mistral
         "1261",  # Zhipu: docs.bigmodel.cn/cn/faq/api-code
         "tokens_limit_reached",  # GitHub Models, 413
     }
 )
 _CONTEXT_TEXTS = (
-    r"maximum context (?:length|limit|size)",  # OpenAI, OpenRouter, DeepSeek, vLLM, Together, Ollama
+    r"maximum context (?:length|limit|size)",  # sent by OpenAI, OpenRouter, DeepSeek, vLLM, Together, Ollama
     r"exceeds? the (?:model'?s )?context (?:window|length)",  # GPT-5, Responses API
     r"context[_ ](?:window|length) (?:is |has been |was )?exceed",
     r"context[_ ]length[_ ]exceeded",
-    r"context window (?:size )?exceeds",  # MiniMax
+    r"context window (?:size )?exceeds",  # sent by MiniMax
     r"exceeds? (?:the )?context limit",  # Anthropic: input length and `max_tokens` exceed context limit
     r"input tokens exceed the configured limit",  # OpenAI, GPT-5
     r"request too large for",  # OpenAI, Groq: one request has more tokens than a minute allows
@@ -42,7 +43,7 @@ _CONTEXT_TEXTS = (
     r"context the overflows|context overflow|overflows? the context",  # LM Studio, verbatim
     r"context length of only \d+",  # LM Studio
     r"(?:greater|longer|larger) than the (?:model'?s |maximum )?(?:context|model) ?(?:length|window|size)",
-    # LM Studio, SGLang, and vLLM's decoder prompt
+    # sent by LM Studio, SGLang, and vLLM's decoder prompt
     r"exceeds? (?:the )?(?:available|configured) context size",  # llama.cpp
     r"max_tokens must be at least 1, got -\d",  # vLLM: the prompt leaves no tokens for the answer
     r"`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",  # TGI, Together
@@ -74,13 +75,13 @@ _SUSPECTED_CONTEXT_TEXTS = (
     r"コンテキスト|컨텍스트|kontext(?:fenster|länge|größe)|contexte|contexto|контекст",
 )
 SUSPECTED_CONTEXT_TEXTS = re.compile("|".join(_SUSPECTED_CONTEXT_TEXTS), re.IGNORECASE)
-"""Texts that also mean that the history is too long, but only if a server refused the request as invalid. They are too
-general to override a rate limit or a transient failure.
+"""Texts that suggest that the history is too long. They are used only if the server refused the request as invalid,
+because they also occur in rate limits and temporary failures.
 """
 
 CREDIT_CODES = frozenset(
     {
-        "insufficient_quota",  # OpenAI, 429: platform.openai.com/docs/guides/error-codes
+        "insufficient_quota",  # sent by OpenAI, 429: platform.openai.com/docs/guides/error-codes
         "billing_hard_limit_reached",  # OpenAI
         "billing_not_active",  # OpenAI
         "billing_error",  # Anthropic, 402: docs.anthropic.com/en/api/errors
@@ -88,10 +89,10 @@ CREDIT_CODES = frozenset(
         "insufficient_balance",
         "insufficient_credits",
         "insufficient_funds",
-        "insufficient_user_quota",  # one-api and its forks
+        "insufficient_user_quota",  # sent by one-api and its forks
         "payment_required",
         "spend_limit_exceeded",
-        "arrearage",  # DashScope, 400: help.aliyun.com, error codes of Model Studio
+        "arrearage",  # sent by DashScope, 400: help.aliyun.com, error codes of Model Studio
         "billing_disabled",  # Google Cloud, 403
         "1113",  # Zhipu, 429: docs.bigmodel.cn/cn/faq/api-code
         "accountoverdueerror",  # Volcengine, 403
@@ -99,7 +100,7 @@ CREDIT_CODES = frozenset(
     }
 )
 _CREDIT_TEXTS = (
-    r"credit balance is too low",  # Anthropic, 400
+    r"credit balance is too low",  # sent by Anthropic, 400
     r"reached your specified (?:workspace )?api usage limits",  # Anthropic, 400
     r"insufficient (?:account )?(?:balance|credits?|funds)",  # DeepSeek, OpenRouter, Zhipu, MiniMax
     r"requires more credits|can only afford",  # OpenRouter, 402
@@ -120,13 +121,13 @@ SUSPECTED_CREDIT_TEXTS = re.compile(
     r"|out of credit|credit limit|key limit exceeded|billing to be enabled|enable billing",
     re.IGNORECASE,
 )
-"""Words about money. They count only in an error that is not retried anyway: 400, 401, 403. OpenRouter's key limit is a
-spending limit.
+"""Words that suggest an exhausted balance. They are used only for errors that are not retried in any case, such as
+those with status 400, 401 or 403. OpenRouter calls its spending limit "key limit".
 """
 
-POLICY_CODES = frozenset({"content_policy_violation"})  # OpenAI, Azure
+POLICY_CODES = frozenset({"content_policy_violation"})  # sent by OpenAI, Azure
 POLICY_TEXTS = re.compile(
-    r"rejected as a result of (?:our|the) safety system"  # OpenAI
+    r"rejected as a result of (?:our|the) safety system"  # sent by OpenAI
     r"|content management policy"  # Azure
     r"|blocked by content filtering policy",  # Anthropic
     re.IGNORECASE,
@@ -134,7 +135,7 @@ POLICY_TEXTS = re.compile(
 
 RATE_CODES = frozenset(
     {
-        "rate_limit_exceeded",  # OpenAI, Groq
+        "rate_limit_exceeded",  # sent by OpenAI, Groq
         "rate_limit_error",  # Anthropic
         "resource_exhausted",  # Google
         "rate_limit_reached_error",  # Moonshot
@@ -146,10 +147,12 @@ RATE_CODES = frozenset(
     }
 )
 RATE_TEXTS = re.compile(r"too many (?:tokens|requests), please wait", re.IGNORECASE)
-"""Bedrock's text for too many tokens per minute. litellm mistakes such an error for a history that is too long."""
+"""Matches Bedrock's error for too many tokens per minute. litellm mistakes this error for a history that is too long.
+"""
 SUSPECTED_RATE_TEXTS = re.compile(
     r"rate[- _]?limit|too many requests|(?:request|qps|rpm|tpm) limit reached|throttl|速率限制|限流|并发",
     re.IGNORECASE,
 )
-"""Words about a rate limit. They count only in an error without a status, within an answer that began with status 200.
+"""Words that suggest a rate limit. They are used only for an error that has no status and arrives after the answer
+began with status 200.
 """

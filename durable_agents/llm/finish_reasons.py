@@ -1,6 +1,6 @@
 """Translate each provider's finish reason.
 
-litellm knows few of these words and treats any other word as ``stop``, so an incomplete answer would look complete.
+litellm knows few finish reasons, and treats all others as ``stop``. An incomplete answer would then look complete.
 """
 
 from __future__ import annotations
@@ -34,40 +34,41 @@ class Ending(StrEnum):
 
 _WORDS = {
     Ending.STOP: (
-        "stop end end_turn stop_sequence"  # OpenAI; xAI; Anthropic, Bedrock, Cohere, TGI
+        "stop end end_turn stop_sequence"  # sent by OpenAI; xAI; Anthropic, Bedrock, Cohere, TGI
         " complete"  # Cohere
         " eos eos_token"  # Together; Hugging Face TGI, watsonx
         " finish finished stop_criteria_met"  # Bedrock: Titan
         " completed normal"  # OpenAI's Responses API; Qianfan
     ),
     Ending.TOOL_CALLS: (
-        "tool_calls function_call"  # OpenAI
+        "tool_calls function_call"  # sent by OpenAI
         " tool_use"  # Anthropic, Bedrock
         " tool_call"  # Cohere
     ),
     Ending.LENGTH: (
-        "length max_tokens"  # OpenAI, DeepSeek, Groq, vLLM, llama.cpp, Ollama; Anthropic, Bedrock, Gemini, Cohere
-        " max_output_tokens"  # OpenAI's Responses API
+        # Sent by OpenAI, DeepSeek, Groq, vLLM, llama.cpp, Ollama; Anthropic, Bedrock, Gemini, Cohere.
+        "length max_tokens"
+        " max_output_tokens"  # sent by OpenAI's Responses API
         " max_len limit"  # xAI's gRPC names; llama.cpp's own endpoint
         " token_limit time_limit"  # watsonx, xAI
         " compaction"  # Anthropic, beta: only with the setting pause_after_compaction
     ),
     Ending.CONTEXT_WINDOW: (
-        "model_context_window_exceeded"  # Anthropic, Bedrock, Zhipu
+        "model_context_window_exceeded"  # sent by Anthropic, Bedrock, Zhipu
         " model_length"  # Mistral
         " max_context context_length_exceeded context_window_exceeded error_limit"  # xAI's gRPC names; Cohere v1
     ),
     Ending.CONTENT_FILTER: (
-        "content_filter refusal"  # OpenAI, Azure, DeepSeek; Anthropic
+        "content_filter refusal"  # sent by OpenAI, Azure, DeepSeek; Anthropic
         " content_filtered guardrail_intervened"  # Bedrock
         " safety recitation language blocklist prohibited_content spii other model_armor escalation"  # Gemini, Vertex
         " image_safety image_prohibited_content image_recitation image_other no_image"  # Gemini
         " error_toxic"  # Cohere v1
         " sensitive blacklist"  # Zhipu; GigaChat
     ),
-    Ending.PAUSE: "pause_turn",  # Anthropic, after many calls of its own tools
+    Ending.PAUSE: "pause_turn",  # sent by Anthropic after many calls of its own tools
     Ending.FAILED: (
-        "error"  # Mistral, OpenRouter, Cohere, vLLM, watsonx
+        "error"  # sent by Mistral, OpenRouter, Cohere, vLLM, watsonx
         " insufficient_system_resource"  # DeepSeek
         " abort aborted cancelled canceled user_cancel timeout"  # vLLM, SGLang; watsonx; Cohere
         " network_error repetition unload"  # Zhipu; vLLM; Ollama
@@ -75,37 +76,38 @@ _WORDS = {
         " malformed_model_output malformed_tool_use"  # Bedrock
         " failed"  # OpenAI's Responses API
     ),
-    Ending.REFUSED: "missing_thought_signature",  # Gemini
+    Ending.REFUSED: "missing_thought_signature",  # sent by Gemini
 }
-"""The words of providers for each ending, in the form that ``normalized`` returns. Sources, in November 2026:
+"""The finish reasons of providers for each member of ``Ending``, in the form that ``normalized`` returns. Sources, in
+November 2026:
 
 OpenAI platform.openai.com/docs/api-reference/chat · Anthropic platform.claude.com/docs/en/api/handling-stop-reasons ·
 Gemini ai.google.dev/api/generate-content#FinishReason, and Vertex's · Bedrock API_runtime_ConverseStream, StopReason in
 botocore · Mistral docs.mistral.ai/api · DeepSeek api-docs.deepseek.com · Cohere docs.cohere.com/reference/chat ·
 OpenRouter openrouter.ai/docs/api-reference/overview, and errors-and-debugging · xAI docs.x.ai, and its proto files ·
-Groq console.groq.com/docs/api-reference · Zhipu docs.z.ai · watsonx cloud.ibm.com/apidocs/watsonx-ai · vLLM
-v1/engine FinishReason · SGLang schedule_batch · TGI FinishReason · llama.cpp tools/server · Ollama docs/api.md.
+Groq console.groq.com/docs/api-reference · Zhipu docs.z.ai · watsonx cloud.ibm.com/apidocs/watsonx-ai · vLLM v1/engine
+FinishReason · SGLang schedule_batch · TGI FinishReason · llama.cpp tools/server · Ollama docs/api.md.
 """
 _MEANING = {word: ending for ending, words in _WORDS.items() for word in words.split()}
 _PREFIXES = ("finishreason.", "finish_reason_", "reason_")
-"""Prefixes of enumeration names, for servers that send the name instead of the value."""
+"""Prefixes that some servers add, because they send the name of an enumeration member instead of its value."""
 
 _NOT_ENDED = frozenset({"", "null", "none", "not_finished", "unspecified"})
 MAX_NOTED = 100
-"""At most this many different unknown words are logged."""
+"""The maximum number of different unknown finish reasons that are logged per process."""
 _noted: set[str] = set()
 _noting = Lock()
 
 
 def ending_of(word: str) -> Ending | None:
-    """Return the meaning of a provider's word, or None if the word is unknown. Each unknown word is logged once per
-    process.
+    """Return the meaning of a provider's finish reason, or None if it is unknown. Each unknown finish reason is logged
+    once per process.
     """
     plain = normalized(word)
     if plain in _MEANING:
         return _MEANING[plain]
     with _noting:
-        # The number is limited, because a server may send a new word with every answer.
+        # The number of logged values is limited, because a server may send a new value with every answer.
         is_new = plain not in _noted and len(_noted) < MAX_NOTED
         if is_new:
             _noted.add(plain)

@@ -8,12 +8,12 @@ from durable_agents.llm.provider_messages import CONTINUE_PROMPT
 from durable_agents.llm.types import Message
 
 LEFT_OUT = "[The result is not shown any more.]"
-"""Sent to the model in place of a result that the project removed from the history without removing the call."""
+"""The text that replaces the result of a tool call if the project has removed the result, but not the call."""
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages, changed so that each tool call is followed by exactly one result, in the order of the calls.
-    Results without a call are removed. If the last message is the model's own, ``CONTINUE_PROMPT`` is added after it.
+    """Return a history in which each tool call is followed by exactly one result, in the order of the calls. Results
+    without a call are removed. If the last message is an assistant message, ``CONTINUE_PROMPT`` is added after it.
     """
     # The messages are reversed so that the first of several results of a call overwrites the others.
     results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_ERROR_BYTES = 20_000
 MAX_EMPTY_BYTES = 1000
-"""The maximum size of a chunk without content. Longer chunks are not parsed here, so that they are not parsed twice."""
+"""The maximum size of an event that only keeps the connection alive. Larger events have content and are not parsed
+here.
+"""
 
 _SIGN = rb"\W*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\W*"
 _NAMES_SIGN = re.compile(rb"event:" + _SIGN, re.IGNORECASE)
@@ -23,9 +25,8 @@ _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 
 
 class EventFilter:
-    """A filter that drops server-sent events that only keep the connection alive. Any other line is passed on as soon
-    as the line is complete. It then ends with a line feed, whichever of the format's three line ends the server sent.
-    Bodies in another format pass through unchanged.
+    """A filter that drops server-sent events that only keep the connection alive. Every other line is passed on once it
+    is complete, and its line ending is replaced by a line feed. Bodies in another format pass through unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -41,12 +42,15 @@ class EventFilter:
         self._name: bytes | None = None
         self._is_kept = False
         self._other = b""
-        """The beginning of a body without events. Such a body may be an error that was sent as JSON with status 200."""
+        """The beginning of a response body that has no events. The body may be an error, sent as JSON with status 200.
+        """
         self._may_halve = False
-        """Whether the last byte was a carriage return, so that a line feed would belong to the same line end."""
+        """Whether the last byte was a carriage return. A line feed that follows belongs to the same line ending."""
 
     def kept(self, received: bytes) -> bytes:
-        """Return the bytes that the reader should get now. An incomplete line is held back."""
+        """Return the received bytes without keep-alive events. An incomplete line is held back until the rest of it
+        arrives.
+        """
         if self._is_binary is None:
             self._is_binary = received.startswith(b"\0")
         if self._is_binary:
@@ -67,8 +71,8 @@ class EventFilter:
         return kept
 
     def _lines(self, line: bytes) -> Iterator[bytes]:
-        """Yield the line, preceded by the name of its event if that name was held back. Yield nothing if the line is to
-        be dropped.
+        """Yield the line. If the name of its event was held back, yield the name first. Yield nothing if the line is
+        dropped.
         """
         if self._is_first:
             line, self._is_first = line.removeprefix(BYTE_ORDER_MARK), False
@@ -78,7 +82,7 @@ class EventFilter:
                 yield line
             self._name, self._is_kept = None, False
         elif field == b"event":
-            self._name = line  # held back until the event turns out to have content
+            self._name = line  # the name is held back until the event turns out to have content
         elif field == b"data" and (is_empty(value) or names_sign(self._name)):
             self._name = None
         elif field not in {b"", b"id", b"retry"}:
@@ -94,23 +98,24 @@ class EventFilter:
 
 
 def names_sign(event: bytes | None) -> bool:
-    """Return whether this line, with an event's name, belongs to an event that only keeps the connection alive."""
+    """Return whether this line is the name of an event that only keeps the connection alive."""
     return event is not None and _NAMES_SIGN.fullmatch(event) is not None
 
 
 def is_error(data: bytes) -> bool:
     """Return whether the data of an event is an error in any provider's format."""
-    if not any(word in data for word in (b"error", b"base_resp")):  # so that most chunks are not parsed twice
+    # A cheap test, so that most chunks are not parsed twice.
+    if not any(word in data for word in (b"error", b"base_resp")):
         return False
     try:
         value = json.loads(data)
     except ValueError:
         return False
-    error = value[0] if isinstance(value, list) and value else value  # Google sends a list of one error
+    error = value[0] if isinstance(value, list) and value else value  # Google sends the error in a list
     if not isinstance(error, dict):
         return False
     choices = error.get("choices")
-    reply = error.get("base_resp")  # MiniMax
+    reply = error.get("base_resp")  # the field for errors in MiniMax's format
     return bool(
         any(error.get(name) for name in ("error", "error_code", "error_msg", "errors"))
         or "error" in (error.get("type"), error.get("object"))
@@ -133,7 +138,9 @@ def is_empty(data: bytes) -> bool:
 
 
 def has_empty_choices(chunk: Mapping[str, object]) -> bool:
-    """Return whether a chunk in OpenAI's format has null choices, or choices without content and finish reason."""
+    """Return whether a chunk in OpenAI's format is empty. Its ``choices`` are then null, or have neither content nor a
+    finish reason.
+    """
     if "choices" not in chunk or chunk.get("usage") or chunk.get("error"):
         return False
     choices = chunk["choices"]

@@ -1,4 +1,4 @@
-"""Convert a history to provider messages: put them in order, and add call ids and the provider's signatures."""
+"""Convert a stored history to the messages that a provider reads, with call ids and the provider's signatures."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from durable_agents.llm.user_content import user_content
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
-"""Sent if the history ends with the model's own message, because most models refuse to continue such a message."""
+"""The user message that is added to a history that ends with an assistant message. Most models refuse such a history.
+"""
 
 PAUSED_CONTENT = "pausedContent"
-"""The metadata key for the whole content of a step that Anthropic has paused: a list of Anthropic's blocks, including
-the calls and results of Anthropic's own tools. The content is sent back unchanged, and nothing is added after it, as
-the documentation of ``pause_turn`` requires.
+"""The metadata key for the content of an answer that Anthropic has paused. The content is a list of Anthropic's blocks,
+including the calls and results of Anthropic's own tools. The content must be sent back unchanged, and nothing may be
+added after it (Anthropic's documentation of ``pause_turn``).
 """
 
 _WANTS_REASONING_BACK = frozenset({"deepseek", "moonshot", "zai", "hosted_vllm", "openai"})
-"""Providers to which ``reasoning_content`` is sent back with the calls that followed the reasoning. DeepSeek and Kimi
-refuse a history without this field, while others (Groq, Cerebras, Mistral) refuse a history with it. ``openai`` stands
-for any server that speaks OpenAI's format. OpenAI itself returns no reasoning, so none is sent back to OpenAI.
+"""Providers that get their ``reasoning_content`` back together with the tool calls. DeepSeek and Kimi refuse a history
+without this field. Groq, Cerebras and Mistral refuse a history with it. ``openai`` stands for any server that speaks
+OpenAI's format. OpenAI itself never sends this field, and therefore never gets it back.
 """
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
-"""Characters that a tool name must not contain. Providers refuse a history with such a name, even if their own model
-invented the name.
+"""Characters that must not occur in a tool name. Providers refuse a history with such a name, even if their own model
+made the name up.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One message of the history: a user's parts, or the steps of an assistant message."""
+    """One message of the history: a user's parts, or the model calls (steps) of an assistant message."""
 
     role: str
     parts: Sequence[Part] = ()
@@ -44,15 +45,15 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One committed step: the text and reasoning of ``model``, and the tool calls of ``model`` with their outcomes."""
+    """One stored model call: the text and reasoning of ``model``, and its tool calls with their results."""
 
     parts: Sequence[Part]
     """The text and reasoning parts, in order. Parts of other types are ignored here."""
     calls: Sequence[CallOutcome] = ()
     model: str = ""
     rendered: dict[tuple[str, int], list[Message]] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """The step's messages, by model and ``max_result_bytes``. They are kept so that a long history is converted only
-    once and not again at each step.
+    """A cache of the step's messages, by model and ``max_result_bytes``. Without the cache, every model call would
+    convert the whole history again.
     """
 
 
@@ -62,10 +63,9 @@ def openai_messages(
     """Return the history for ``model`` in the OpenAI format. Every tool call is followed by exactly one result, in the
     order of the calls.
 
-    A provider's signatures and call ids are sent back only to the same provider. ``prefill`` is the text of an earlier
-    attempt at the next answer. It becomes the last message, and the model continues that text; white space at the end
-    is removed, because Anthropic refuses it. Pass ``prefill`` only for a model for which ``ModelDoor.continues`` is
-    true.
+    A provider's signatures and call ids are sent back only to the same provider. ``prefill`` is the partial answer of
+    an earlier attempt. It becomes the last message, and the model continues it. White space at its end is removed,
+    because Anthropic refuses it. Pass ``prefill`` only for a model for which ``ModelDoor.continues`` is true.
     """
     ids = CallIds(model)
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
@@ -84,18 +84,23 @@ def openai_messages(
 
 
 def late_result(turn: Turn) -> Message | None:
-    """Return the late result of a call as a user message, or None if the turn is not a late result."""
+    """Return a user message with the result of a tool call that was still running at the previous model call. Return
+    None if the turn has no such result.
+    """
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # No provider takes a second result for a call, and the first result said that the call was still running.
+    # The call already has a result, which said that the call was still running. Providers accept only one result for a
+    # call.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
     return {"role": "user", "content": f"[The call of {late['toolName']} that was still running {what}: {outcome}]"}
 
 
 def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int) -> list[Message]:
-    """Return one step as messages: the model's message with the tool calls, followed by the result of each call."""
+    """Return one model call (step) as messages: the assistant message with its tool calls, then the result of each
+    call.
+    """
     rendered = step.rendered.get((model, max_result_bytes))
     if rendered is not None and ids.take([message["tool_call_id"] for message in rendered[1:]]):
         return [_copy(message) for message in rendered]
@@ -116,13 +121,14 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
     alone = CallIds(model)
     own_ids = [alone.give(call.tool_call_id, own=call.provider_call_id if is_own else "") for call in step.calls]
     is_plain = message.keys() == {"role", "content", "tool_calls"} and isinstance(message["content"], str | None)
-    if is_plain and own_ids == [call["id"] for call in calls]:  # ids that depend on earlier steps are not kept
+    # The result is cached only if its call ids do not depend on earlier steps.
+    if is_plain and own_ids == [call["id"] for call in calls]:
         step.rendered[model, max_result_bytes] = [_copy(item) for item in (message, *results)]
     return [message, *results]
 
 
 def _copy(message: Message) -> Message:
-    """Return a copy of the message that the project or litellm may change."""
+    """Return a copy of the message. The project or litellm may change the copy, but not the cached message."""
     calls = message.get("tool_calls")
     if not calls:
         return {**message}
@@ -130,8 +136,9 @@ def _copy(message: Message) -> Message:
 
 
 def answer_message(step: Step, *, is_own: bool) -> Message:
-    """Return the model's message without its tool calls. ``is_own`` means that the same family of models wrote the
-    message. The message then has the data that its provider wants back, in the fields where litellm looks for the data.
+    """Return the assistant message of a step without its tool calls. ``is_own`` means that the message is sent back to
+    the family of models that wrote it. The message then includes the provider's own data, such as signatures, in the
+    fields that litellm reads.
     """
     message: Message = {"role": "assistant", "content": text_of(step.parts) or None}
     if not is_own:
@@ -142,7 +149,7 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     thoughts = [block for block in blocks if block["type"] != "text"]
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
-        # Reasoning after text keeps its place only in a list of blocks, but litellm drops hidden reasoning from lists.
+        # A list of blocks keeps the order of text and reasoning. litellm drops redacted reasoning from such a list.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _UNITS = {
-    0.000_001: "us µs μs",  # Go's durations contain the micro sign or the letter mu
+    0.000_001: "us µs μs",  # Go writes the micro sign (U+00B5) or the letter mu (U+03BC)
     0.001: "ms msec msecs millisecond milliseconds 毫秒",
     1.0: "s sec secs second seconds 秒 秒钟",
     60.0: "m min mins minute minutes 分 分钟",
@@ -31,14 +31,14 @@ _IN_TEXT = (
         re.IGNORECASE,
     ),
     re.compile(rf"(?P<wait>{_DURATION.pattern})\s?钟?[之以]?后"),
-    re.compile(rf"retryDelay\W+(?P<wait>{_ONE})", re.IGNORECASE),  # Google's RetryInfo
-    re.compile(r"retryDelay\W+seconds\W+(?P<wait>\d+)", re.IGNORECASE),  # the same as an object
+    re.compile(rf"retryDelay\W+(?P<wait>{_ONE})", re.IGNORECASE),  # Google's RetryInfo with a text
+    re.compile(r"retryDelay\W+seconds\W+(?P<wait>\d+)", re.IGNORECASE),  # Google's RetryInfo with an object
 )
 _IETF = re.compile(r";\s*t=(\d+)")
 """Seconds until the reset in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
 FROM_EPOCH = 1e9
-"""A larger number of seconds is a point in time, counted from the epoch. A number that is a thousand times larger is a
-point in time in milliseconds (OpenRouter).
+"""A number above this value is a Unix time in seconds, not a duration. A number above a thousand times this value is a
+Unix time in milliseconds (OpenRouter).
 """
 
 
@@ -48,7 +48,7 @@ def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | Non
     The names in ``headers`` are in lower case. For a time in the past, the result is 0.
     """
     now = now or datetime.now(UTC)
-    for name, value in headers.items():  # OpenAI, Azure
+    for name, value in headers.items():  # sent by OpenAI and Azure
         if name.endswith("retry-after-ms") and (milliseconds := _number(value)) is not None:
             return milliseconds / 1000
     waits = [value for name, value in headers.items() if name.endswith("retry-after")]
@@ -64,9 +64,9 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
     The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the IETF's draft. Each vendor
-    has several limits, some of them per day. If limits are exhausted, the result is the time until all of these are
-    reset. Otherwise it is the time until the reset of the most general limit (the one with the shortest header name)
-    whose remaining amount is unknown.
+    has several limits, some of them per day. If some limits are exhausted, return the time until all of these are
+    reset. Otherwise use only the limits without a header for the remaining amount. Of these, return the reset time of
+    the limit with the shortest header name, which is the most general one.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}

@@ -1,9 +1,9 @@
-"""Limit how long a call may take, and how long its server may be silent.
+"""Limit how long a call may take, and how long its server may send nothing.
 
-Any received byte ends the silence, even if litellm parses no chunk from it. While a model thinks, its server may send
-only comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data. These keep the call alive.
-They are dropped before the parsers of litellm and openai see them, because some parsers mistake them for the end of the
-answer or for garbled JSON.
+Every received byte shows that the server is alive, even if litellm parses no chunk from it. While a model thinks, its
+server may send only comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data. These events
+keep the call alive, but are dropped before litellm and openai parse the stream. Some parsers mistake them for the end
+of the answer or for garbled JSON.
 """
 
 from __future__ import annotations
@@ -21,15 +21,19 @@ from durable_agents.llm.keep_alive_filter import MAX_ERROR_BYTES, EventFilter, i
 
 
 class Signals:
-    """What the bytes of an answer show apart from its content: whether the server is alive, and whether it failed."""
+    """The state of a connection, apart from the content of the answer: whether the server is alive, and whether it
+    failed.
+    """
 
     def __init__(self) -> None:
         self.error = ""
         """The text of an error that the provider sent after it had begun the answer with status 200."""
         self.alive: Callable[[], None] = _do_nothing
-        """Restarts the limit of silence. Call this at every chunk, because not all answers are read with httpx."""
+        """Restarts the timeout for a server that sends nothing. Call this for every chunk, because not all answers are
+        read with httpx.
+        """
         self.responses: list[Response] = []
-        """The responses that were read with httpx. They are closed at the end."""
+        """The responses that are read with httpx. They are closed at the end of the call."""
 
     def note_error(self, data: bytes) -> None:
         """Keep the data if it is an error in any provider's format. Client libraries may drop the error's code, or the
@@ -48,7 +52,7 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""The limit of silence may be shorter than its setting by this fraction of the setting."""
+"""The fraction by which the timeout for a silent server may be too short. The timer is not moved for every chunk."""
 
 
 def _do_nothing(*_: object) -> None:
@@ -64,17 +68,17 @@ class Response(Protocol):
 
 
 _signals: WeakKeyDictionary[asyncio.Task[object], Signals] = WeakKeyDictionary()
-"""The signals of each task that makes a call. Tasks are the keys because only the task is known where httpx reads.
-Other uses of httpx in the process are not affected.
+"""The ``Signals`` object of each asyncio task that makes a model call. The patched method of httpx finds the object by
+the current task. Other uses of httpx in the process are not affected.
 """
 
 
 @contextlib.asynccontextmanager
 async def bounded(*, read_seconds: float | None, call_seconds: float, signals: Signals) -> AsyncGenerator[None]:
-    """Limit the time of a call that is made and read within the block, in one task. Raise TimeoutError after
-    ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in all.
+    """Limit the time of a model call, which must be made and read within the block, in one task. Raise TimeoutError
+    after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total.
 
-    The consumer of the chunks must not wait between them, because that time counts too.
+    Do not wait for anything else within the block, because that time counts too.
     """
     now = asyncio.get_running_loop().time
     task = asyncio.current_task()
@@ -107,8 +111,8 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
 
 @cache
 def listen() -> None:
-    """Let ``bounded`` see the bytes that httpx reads. The read timeout of httpx is not enough, because litellm ignores
-    that timeout with some providers (Google, Bedrock).
+    """Patch ``httpx.Response`` so that ``bounded`` notices every byte that arrives. The read timeout of httpx is not
+    enough, because litellm ignores that timeout with some providers (Google, Bedrock).
     """
     response_class = importlib.import_module("httpx").Response
     read_bytes = response_class.aiter_bytes

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Literal, Protocol, Required, TypeAlias, TypedDict
 
 Block: TypeAlias = Mapping[str, object]
-"""A block of a message's content: a text, a file, or data in a vendor's own format that the vendor wants back."""
+"""A block of a message's content: a text, a file, or a vendor's own data that must be sent back to the vendor."""
 
 
 class FunctionCall(TypedDict):
@@ -35,11 +35,13 @@ class Message(TypedDict, total=False):
     tool_calls: Sequence[MessageCall]
     tool_call_id: str
     thinking_blocks: Sequence[Block]
-    """litellm looks in this field and the next two for data that a vendor wants back with its own message."""
+    """This field and the next two contain a vendor's own data. litellm sends the data back to the vendor with the
+    message.
+    """
     provider_specific_fields: Mapping[str, object]
     reasoning_content: str
     prefix: bool
-    """Whether the model should continue this message, which is the model's own (DeepSeek, Mistral)."""
+    """Whether the model should continue this assistant message instead of starting a new one (DeepSeek, Mistral)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,9 @@ class ModelRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelUsage:
-    """The token counts and the price in US dollars of one model call. An unknown count is 0, an unknown price None."""
+    """The token counts and the price in US dollars of one model call. An unknown count is 0, and an unknown price is
+    None.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -72,23 +76,24 @@ class ModelUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class TextDelta:
-    """More text of the answer."""
+    """A piece of the answer's text."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningDelta:
-    """More of the model's reasoning."""
+    """A piece of the model's reasoning."""
 
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningSigned:
-    """The end of the reasoning so far. The provider wants ``metadata`` back with that reasoning.
+    """A signature of the reasoning so far, which is now complete. ``metadata`` must be sent back to the provider with
+    that reasoning.
 
-    ``metadata`` is what the AI SDK calls providerMetadata: ``{"anthropic": {"signature": ...}}``.
+    ``metadata`` has the form of the AI SDK's ``providerMetadata``: ``{"anthropic": {"signature": ...}}``.
     """
 
     metadata: Mapping[str, object]
@@ -96,15 +101,17 @@ class ReasoningSigned:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningHidden:
-    """Reasoning without a text. The provider wants ``metadata`` back: ``{"anthropic": {"redactedData": ...}}``."""
+    """Reasoning without readable text. ``metadata`` must be sent back to the provider. An example:
+    ``{"anthropic": {"redactedData": ...}}``.
+    """
 
     metadata: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextSigned:
-    """A signature of the text so far, which may continue. The provider wants ``metadata`` back with the text:
-    ``{"google": {"thoughtSignature": ...}}``.
+    """A signature of the text so far. More text may follow. ``metadata`` must be sent back to the provider with the
+    text. An example: ``{"google": {"thoughtSignature": ...}}``.
     """
 
     metadata: Mapping[str, object]
@@ -121,7 +128,7 @@ class CallStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class CallArguments:
-    """More of the arguments of call number ``index``, as raw text."""
+    """A piece of the arguments of tool call number ``index``, as raw text."""
 
     index: int
     text: str
@@ -132,8 +139,8 @@ class Finished:
     """The end of a complete answer."""
 
     finish_reason: str
-    """``stop``, ``tool_calls``, ``length``, ``content_filter``, ``pause`` (the provider continues the answer when the
-    answer is sent back) or ``other`` (an unknown word).
+    """One of ``stop``, ``tool_calls``, ``length``, ``content_filter``, ``pause`` and ``other``. After ``pause``, the
+    provider continues the answer when the answer is sent back. ``other`` stands for an unknown finish reason.
     """
     usage: ModelUsage | None
     """The usage that the provider reported, or None."""
@@ -146,9 +153,9 @@ ModelEvent = (
 
 
 class ModelDoor(Protocol):
-    """The interface of a model door, the class through which the engine calls models.
+    """The interface through which the engine calls models.
 
-    ``DURABLE_AGENTS["MODEL_DOOR"]`` names the class to use.
+    ``DURABLE_AGENTS["MODEL_DOOR"]`` names the class that implements the interface.
     """
 
     def prepare(self) -> None:
@@ -165,7 +172,8 @@ class ModelDoor(Protocol):
         """
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """Return whether the model, called with these settings, continues its own answer if the history ends with one.
+        """Return whether the model, with these settings, continues a partial answer that is the last message of the
+        history.
 
         Return False if this is not known. This must not raise and must not make a request.
         """
@@ -183,9 +191,10 @@ def provider_of(model: str) -> str:
 
 
 MANY_MESSAGES = 500
-"""A history or a request with more messages is long: workers read, convert and encode it where no other thread has to
-wait for it.
+"""A history with more messages than this is long. Workers read, convert and encode a long history in a separate thread,
+so that it does not delay other runs.
 """
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
-"""Providers that continue a message only if the message is marked with ``prefix``. Claude needs no such mark."""
+"""Providers that continue a partial answer only if ``prefix`` is set in its message. Claude does not need ``prefix``.
+"""

@@ -1,8 +1,7 @@
 """Estimate the tokens of a model call from the length of its texts.
 
-No tokenizer is used. litellm chooses a tokenizer by the model's name and may download it. Other tokenizers take half a
-second to load, even in a process that only recovers the rows of a dead worker. The provider's own count always takes
-precedence over an estimate.
+No tokenizer is used, because it would be slow. litellm may download one, and others take half a second to load. The
+provider's own count always takes precedence over an estimate.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from durable_agents.llm.types import ModelRequest
 ASCII_PER_TOKEN = 4
 """Characters of English text per token (OpenAI: "one token generally corresponds to ~4 characters of text")."""
 BYTES_PER_TOKEN = 3
-"""UTF-8 bytes of any other text per token: one Chinese character, or one and a half Cyrillic characters."""
+"""UTF-8 bytes per token of text that is not ASCII: one Chinese character, or one and a half Cyrillic characters."""
 MESSAGE_TOKENS = 4
-"""Tokens that each message and each call has in addition to its texts (OpenAI's cookbook: three or four)."""
+"""Tokens that each message and each tool call costs in addition to its text (OpenAI's cookbook: three or four)."""
 IMAGE_TOKENS = 1000
 """Tokens of an image of about a megapixel. OpenAI counts 85 to 1,105, Anthropic up to 1,600, and Google 258 per tile.
 """

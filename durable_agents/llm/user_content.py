@@ -24,8 +24,9 @@ def user_content(parts: Sequence[Part], *, model: str) -> str | list[Block]:
 
 
 def file_block(part: Part, *, model: str) -> Block:
-    """Return a file in the form that litellm takes. A file that the provider would refuse or lose becomes a text or a
-    note to the model. A file that is not embedded in the part is never fetched, and its URL is never sent.
+    """Return a file as a content block in litellm's format. A text file becomes a text block. A file that the provider
+    does not support is replaced by a note to the model. So is a file that is not embedded in the part: it is not
+    fetched, and its URL is not sent.
     """
     media_type: str = part["mediaType"]
     kind, _, subtype = media_type.partition("/")
@@ -45,5 +46,5 @@ def file_block(part: Part, *, model: str) -> Block:
 
 
 def text_block(text: str) -> Block:
-    """Return the text as a block."""
+    """Return the text as a text block."""
     return {"type": "text", "text": text}

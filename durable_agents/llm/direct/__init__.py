@@ -1,4 +1,4 @@
-"""The direct model door: it calls the HTTP API of a provider itself, without litellm.
+"""Calls to the HTTP APIs of providers without litellm.
 
-It supports Anthropic, and the providers that speak OpenAI's chat-completions format.
+This package supports Anthropic, and the providers that use OpenAI's chat-completions format.
 """

@@ -30,13 +30,13 @@ PATH = "/v1/messages"
 VERSION = "2023-06-01"
 """Value of the header ``anthropic-version``, which every request must have."""
 DEFAULT_MAX_TOKENS = 4096
-"""The ``max_tokens`` for a model that is not in litellm's list. With a thinking budget, this many tokens are added to
-the budget.
+"""The ``max_tokens`` for a model that is not in litellm's list. For a call with a thinking budget, ``max_tokens`` is
+the budget plus this value.
 """
 BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
 """The thinking budget in tokens for each ``reasoning_effort``, for models that take a budget."""
 _HOSTED = ("web_search_",)
-"""Prefixes of the types of tools that Anthropic runs itself and that need no extra header."""
+"""Prefixes of the types of tools that Anthropic runs on its own servers. These tools need no extra HTTP header."""
 
 
 def is_hosted(tool: Mapping[str, Any]) -> bool:
@@ -72,7 +72,7 @@ def body(
         made["system"] = system
     if tools:
         made["tools"] = [dict(tool) if is_hosted(tool) else _tool(tool["function"]) for tool in tools]
-    elif any(message.get("tool_calls") for message in later):  # Anthropic refuses calls if there are no tools
+    elif any(message.get("tool_calls") for message in later):  # Anthropic refuses tool calls without a list of tools
         made["tools"] = [_tool(_NO_TOOL)]
     return made | _settings(model, settings)
 
@@ -85,8 +85,8 @@ _NO_TOOL = {
 
 
 def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in Anthropic's form. Anthropic requires ``max_tokens``: if that setting is missing, the value
-    is the model's limit, or the thinking budget plus ``DEFAULT_MAX_TOKENS``.
+    """Return the settings in Anthropic's form. Anthropic requires ``max_tokens``. If this setting is missing, the value
+    is the thinking budget plus ``DEFAULT_MAX_TOKENS`` or, without a budget, the model's limit.
     """
     made = {name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in given}
     if stop := given.get("stop"):
@@ -162,7 +162,7 @@ def _model_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 EMPTY = "[System: Empty message content sanitised to satisfy protocol]"
-"""Replaces a text that is empty or only white space, which Anthropic refuses. litellm uses the same words."""
+"""The text that replaces an empty or blank text, which Anthropic refuses. litellm uses the same words."""
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -185,7 +185,9 @@ class MessagesReader:
         self._content = ContentBlocks()
         self._signatures: dict[int, str] = {}
         self._inputs: dict[int, str] = {}
-        """Complete arguments that arrived at the start of a call. They are dropped if pieces of arguments follow."""
+        """Arguments that arrived complete at the start of a tool call, by index. They are dropped if pieces of the
+        arguments follow.
+        """
 
     def events(self, event: Mapping[str, Any]) -> list[ModelEvent]:
         """Return the model events for one of the provider's events."""

@@ -24,13 +24,13 @@ from durable_agents.llm.usage_estimate import estimated_tokens
 from durable_agents.redaction import remember
 
 SENT_STATUS = 500
-"""The status that stands for an error within an answer that began with status 200. The error's own code may be more
-specific.
+"""The HTTP status that is assumed for an error that arrives after the answer began with status 200. The code within the
+error may be more specific.
 """
 
 
 class DirectDoor:
-    """The model door that calls the HTTP APIs of the providers in ``providers`` itself, without litellm."""
+    """An implementation of ModelDoor that calls the HTTP APIs of the providers in ``providers`` without litellm."""
 
     def prepare(self) -> None:
         """See ModelDoor. Imports the HTTP client and reads litellm's list of models."""
@@ -56,8 +56,8 @@ class DirectDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings let the model
-        think, because a model that thinks first starts its answer again.
+        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings turn on thinking,
+        because the model then begins its answer afresh.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
@@ -80,7 +80,8 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
             async for event in events:
                 yield event
     except Exception as error:
-        # The provider had already marked the end of the answer. Only later data, such as the usage, may be missing.
+        # If the connection fails after the finish reason, the answer is complete. Only later data, such as the usage,
+        # may be missing.
         if not (reader.word and not signals.error and is_of_connection(error)):
             raise _told(error, signals) from error
     if signals.error:
@@ -90,7 +91,9 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
 
 
 async def _events(call: Call, reader: _Reader, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the answer, without those of ``reader.end()``. Stop early if the provider sends an error."""
+    """Yield the events of the answer, except the last ones, which ``reader.end()`` returns. Stop early if the provider
+    sends an error.
+    """
     stream = EventStream(signals.note_error)
     limits = bounded(read_seconds=call.read_seconds, call_seconds=config().model_call_seconds, signals=signals)
     async with limits, http.answer_to(call) as response:

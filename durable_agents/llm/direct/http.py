@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 MAX_ERROR_BYTES = 100_000
 """At most this many bytes of the body of an error response are used."""
 MAX_HEADER_BYTES = 65_536
-"""The longest header that is accepted. Providers behind several gateways send long headers."""
+"""The maximum size of a response header. Providers behind several gateways send long headers."""
 DRAIN_SECONDS = 0.05
-"""How long to wait for the end of the response when the answer is complete. The connection can be used again only if
-the response was read to its end.
+"""How long to wait for the end of the response after the end of the answer. The connection can be reused only if the
+whole response was read.
 """
 
 
@@ -56,18 +56,18 @@ async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers=call.headers,
         proxy=proxy_for(call.url),
         timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_seconds),
-        allow_redirects=False,  # an API key must only be sent to the configured host
+        allow_redirects=False,  # no redirects, because an API key must only be sent to the configured host
     )
     try:
         if not 200 <= response.status < 300:
             raise await _refusal(response)
         yield response
     finally:
-        response.close()  # has no effect if the connection is already back in the pool
+        response.close()  # closing has no effect once the connection is back in the pool
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
-    """Read the rest of a response whose answer is complete, for at most ``DRAIN_SECONDS``."""
+    """Read the rest of a response after the end of its answer, for at most ``DRAIN_SECONDS``."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in response.content.iter_any():
@@ -123,7 +123,9 @@ def _certificates() -> ssl.SSLContext:
 
 @functools.cache
 def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Return an SSL context. It is cached, because parsing the usual 140 certificates takes tens of milliseconds."""
+    """Return an SSL context that trusts these certificates. The result is cached, because parsing the usual 140
+    certificates takes tens of milliseconds.
+    """
     return ssl.create_default_context(cafile=file or None, capath=folder or None)
 
 

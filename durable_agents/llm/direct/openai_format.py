@@ -51,7 +51,7 @@ class ChatReader:
         self.word = ""
         """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.is_done = False
-        """Always False, because this format ends with ``[DONE]``, which ``EventStream`` recognises."""
+        """Always False. In this format, ``[DONE]`` marks the end of the stream, and ``EventStream`` recognises it."""
         self._answer = AnswerEvents(request)
         self._model = request.model
         self._usage: Mapping[str, Any] | None = None
@@ -71,11 +71,11 @@ class ChatReader:
             return []
         content = delta.get("content")
         if content and isinstance(content, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-            return self._answer.of_text(content)  # a shortcut for most chunks of most answers
+            return self._answer.of_text(content)  # most chunks of most answers take this shortcut
         said = self._said(delta)
         listed, only = delta.get("tool_calls"), delta.get("function_call")
         calls = [_call_delta(call) for call in listed if call] if isinstance(listed, list) else []
-        if isinstance(only, dict):  # an older field of the format, for a single call
+        if isinstance(only, dict):  # an older field of the format, which holds a single tool call
             calls.append(_call_delta({"index": 0, "function": only}))
         return self._answer.of(said, calls) if said or calls else []
 
@@ -93,7 +93,8 @@ class ChatReader:
         tokens = Tokens(
             input=read,
             output=written,
-            cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,  # the latter is DeepSeek's
+            # DeepSeek has its own field for the cached tokens.
+            cached=inputs.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0,
             cache_write=inputs.get("cache_write_tokens") or usage.get("cache_creation_input_tokens") or 0,
             reasoning=reasoning,
         )

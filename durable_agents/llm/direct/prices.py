@@ -17,8 +17,8 @@ _TIERS = (
     (200_000, "_above_200k_tokens"),
     (128_000, "_above_128k_tokens"),
 )
-"""Each number of input tokens above which all tokens of a call cost more, and the suffix in the names of the higher
-prices.
+"""The price tiers of long requests: a number of input tokens, and the suffix of price names in litellm's list. Above
+this number, all tokens of the call cost more.
 """
 
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 NO_KEY = "fake-api-key"
-"""The key that is sent to servers that need none, because some of them refuse a request without the header."""
+"""A placeholder for servers that need no API key. Some of them refuse a request without the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,8 @@ class Provider:
     """The address, keys, settings and format of one provider."""
 
     base_url: str = ""
-    """The address that is used if neither a setting nor an environment variable gives one. If this is empty, the
-    project must give an address.
+    """The default address. It is used if neither a setting nor an environment variable has one. If it is empty, the
+    project must configure an address.
     """
     base_variables: tuple[str, ...]
     key_variables: tuple[str, ...]
@@ -35,12 +35,14 @@ class Provider:
     format: Literal["openai", "anthropic"] = "openai"
     needs_key: bool = True
     parts: frozenset[str] = frozenset()
-    """The types of parts that the provider takes in a user's message, if the message is a list of parts."""
+    """The part types that a user message for this provider may contain. If this is empty, the message must be a plain
+    string.
+    """
     body: Mapping[str, Any] = field(default_factory=dict)
     """Fields that every request contains."""
     headers: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
-    """Headers of every request. For each header: the environment variables that may contain its value, and the default.
-    A header without a value is not sent.
+    """The headers of every request. Each name is mapped to the environment variables that may contain the value, and to
+    a default value. A header without a value is not sent.
     """
     refused_schema_keys: frozenset[str] = frozenset()
     """Keys of a tool's JSON schema that the provider refuses; they are left out of the request."""
@@ -173,7 +175,7 @@ TRANSPORT_SETTINGS = frozenset(
 )
 """Settings that every provider takes and that are not fields of the request's body."""
 OVERRIDDEN_SETTINGS = frozenset({"stream", "stream_options", "max_retries", "num_retries"})
-"""Settings whose values this package chooses itself."""
+"""Settings of the project that are ignored, because this package chooses their values itself."""
 
 _REASONS = re.compile(r"gpt-5(?![0-9])")
 _OF_RESPONSES_API = re.compile(r"^responses/|gpt-5\.[4-9]|gpt-[6-9]|codex|-pro\b|deep-research")
@@ -187,10 +189,11 @@ _REASONING_SETTINGS = _names(
 
 
 def openai_settings(name: str, *, is_listed: bool) -> Mapping[str, str] | None:
-    """Return the settings that this model of the provider ``openai`` takes; None if its calls are left to litellm.
+    """Return the settings that this model of the provider ``openai`` takes, or None if calls of the model must go
+    through litellm.
 
     ``is_listed`` says whether the model is in litellm's list. A model that is not in the list belongs to another server
-    that speaks OpenAI's format.
+    that uses OpenAI's format.
     """
     if _OF_RESPONSES_API.search(name) or _OF_OTHER_RULES.search(name):
         return None

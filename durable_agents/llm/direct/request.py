@@ -32,7 +32,7 @@ CONNECT_SECONDS = 10.0
 
 
 class NotDirectError(Exception):
-    """The call needs litellm; the text gives the reason."""
+    """The call cannot be made directly and must go through litellm. The message gives the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +54,15 @@ class Call:
     url: str
     headers: Mapping[str, str]
     data: bytes
-    """Its body."""
+    """The body of the request, encoded as JSON."""
     connect_seconds: float
     read_seconds: float | None
     """How long the server may be silent; None for no limit."""
 
 
 def target_of(model: str) -> Target:
-    """Return the provider of the model and the settings that the model takes. Raise NotDirectError if the provider or
-    the model is not in the table.
+    """Return the provider of the model, and the settings that the model takes. Raise NotDirectError if direct calls do
+    not support the provider or the model.
     """
     name, _, rest = model.partition("/")
     if not rest:
@@ -80,15 +80,16 @@ def target_of(model: str) -> Target:
 
 
 def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Target:
-    """Return the provider of the model and the settings that the model takes. Raise NotDirectError if the provider, the
-    model, a setting or a tool is not in the table.
+    """Return the provider of the model, and the settings that the model takes. Raise NotDirectError if direct calls do
+    not support the provider, the model, a setting or a tool.
     """
     target = target_of(model)
     given = {name for name, value in settings.items() if value is not None}
     unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
     unknown |= set(_refused_values(target, model, settings))
     headers = {name.lower() for given in _given_headers(settings) for name in given}
-    if "authorization" in headers:  # with some providers litellm prefers the header to the key, with others the key
+    # litellm prefers this header to the API key for some providers, and the API key for others.
+    if "authorization" in headers:
         raise NotDirectError("the direct door does not take an Authorization header")
     if unknown:
         names = ", ".join(sorted(unknown))
@@ -103,15 +104,15 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
 
 
 async def built(request: ModelRequest) -> Call:
-    """Return what ``call_of`` returns, without keeping the event loop from other calls."""
+    """Return what ``call_of`` returns. A long request is built in a thread, so as not to block the event loop."""
     if len(request.messages) > MANY_MESSAGES:
         return await asyncio.to_thread(call_of, request)
     return call_of(request)
 
 
 def call_of(request: ModelRequest) -> Call:
-    """Return the HTTP request for a model call. Raise NotDirectError as ``check`` does, and also if a part of a message
-    is not in the table. Raise ModelError if the key or the address is missing.
+    """Return the HTTP request for a model call. Raise NotDirectError if the call must go through litellm. Raise
+    ModelError if the API key or the provider's address is missing.
     """
     settings: dict[str, Any] = {name: value for name, value in request.settings.items() if value is not None}
     target = check(request.model, settings, request.tools)
@@ -135,7 +136,7 @@ def call_of(request: ModelRequest) -> Call:
     else:
         path = openai_format.PATH
         body = openai_format.body(target.provider, target.model, messages, request.tools) | fields
-    timeout = settings.get("timeout")  # a number, or an ``httpx.Timeout``
+    timeout = settings.get("timeout")  # this setting is a number or an ``httpx.Timeout``
     connect, read = getattr(timeout, "connect", timeout), getattr(timeout, "read", timeout)
     if timeout is None:
         read = config().model_read_seconds
@@ -150,8 +151,8 @@ def call_of(request: ModelRequest) -> Call:
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the body as JSON, made of one message after the other: a single call would keep the interpreter from
-    running other threads while it encodes a long history.
+    """Return the body as JSON. The messages are encoded one by one, because encoding a long history in a single call
+    would block all other threads.
     """
     messages = ", ".join(json.dumps(message, ensure_ascii=False) for message in body["messages"])
     rest = json.dumps({name: value for name, value in body.items() if name != "messages"}, ensure_ascii=False)
@@ -159,7 +160,9 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the settings whose values litellm translates in a way that this package does not implement."""
+    """Yield the names of settings that cannot be sent directly with these values. litellm translates such values in
+    ways that this package does not implement.
+    """
     if target.provider.format != "anthropic":
         if target.name == "mistral" and settings.get("tool_choice") not in (None, "auto", "none"):
             yield "tool_choice"
@@ -178,18 +181,20 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
         yield "reasoning_effort"
     if is_adaptive:
         yield from {"temperature", "top_p", "top_k"} & settings.keys()
-    if "extra_body" in settings:  # litellm sends Anthropic a field named extra_body
+    if "extra_body" in settings:  # litellm sends Anthropic a literal field named extra_body
         yield "extra_body"
 
 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "prefix"})
 _OWN_FIELDS = {"openai": frozenset({"reasoning_content"}), "anthropic": frozenset({"thinking_blocks"})}
-"""Fields with a model's reasoning, which its provider wants back, for each format."""
+"""For each API format, the message fields with reasoning, which is sent back to its provider."""
 
 
 def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
-    """Return a description of something in the message that is not in the table; None if there is nothing."""
+    """Return a description of a role, field or part in the message that direct calls to the provider do not support.
+    Return None if the whole message is supported.
+    """
     role, content = message["role"], message.get("content")
     if role not in _ROLES:
         return f"the role {role!r}"

@@ -19,8 +19,8 @@ of one token.
 class EventStream:
     """A parser that turns bytes into the JSON objects of events, and drops events that only keep the connection alive.
 
-    Some servers end an event with each line of data, others only with a blank line. A line that is complete JSON is
-    therefore one event.
+    Some servers leave out the blank line between events. Every data line that is complete JSON therefore counts as an
+    event.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -30,12 +30,13 @@ class EventStream:
         self._begun = b""
         self._is_first = True
         self._may_halve = False
-        """Whether the last byte was a carriage return, so that a line feed would belong to the same line end."""
+        """Whether the last byte was a carriage return. A line feed that follows belongs to the same line ending."""
         self._name = b""
         self._pending = b""
-        """Data that is not complete JSON; the next line may complete it."""
+        """Event data that is not complete JSON yet. The next line may complete it."""
         self._other = b""
-        """The beginning of a body without events. Such a body may be an error that was sent as JSON with status 200."""
+        """The beginning of a response body that has no events. The body may be an error, sent as JSON with status 200.
+        """
 
     def feed(self, received: bytes) -> list[dict[str, Any]]:
         """Return the objects that these bytes complete. Raise ModelError if the data of an event is not JSON."""
@@ -61,8 +62,9 @@ class EventStream:
         return found
 
     def close(self) -> list[dict[str, Any]]:
-        """Return the object in the last line, if that line has no line end. Pass a body without events to
-        ``note_error``. Raise ModelError if the last event is not JSON.
+        """Return the object in the last line, if no line ending follows it. Call this at the end of the response. If
+        the response has no events, its body is passed to ``note_error``. Raise ModelError if the last event is not
+        JSON.
         """
         found = self.feed(b"\n\n") if self._begun else []
         if self._pending:
@@ -71,7 +73,7 @@ class EventStream:
         return found
 
     def _value(self, data: bytes) -> dict[str, Any] | None:
-        if b"error" in data or b"base_resp" in data:  # so that other chunks are not parsed twice
+        if b"error" in data or b"base_resp" in data:  # only data that may be an error is parsed a second time
             self._note_error(data)
         try:
             text = (self._pending + data if self._pending else data).decode().strip()

@@ -1,4 +1,4 @@
-"""The model door that calls providers through litellm, and the repairs that litellm needs.
+"""Model calls through litellm, and workarounds for litellm's defects.
 
 Only this package imports litellm.
 """

@@ -24,7 +24,7 @@ class Source(Protocol):
 
 
 def repair_source(source: Source) -> None:
-    """Make litellm read lines and events with the functions of this module."""
+    """Make litellm parse Cohere's lines and events with the functions of this module."""
     source.chunk_parser = chunk_of
     # The lambda looks up the parser for each line, because ``Wire`` replaces the parser later. litellm passes the line
     # as the keyword argument ``chunk``.
@@ -32,7 +32,7 @@ def repair_source(source: Source) -> None:
 
 
 def event_of(line: str | bytes) -> Event:
-    """Return the event in a line. The event is empty for a line with an event's name, a blank line and ``[DONE]``."""
+    """Return the event in a line. A blank line, ``[DONE]`` and a line with only an event's name give an empty event."""
     text = line.decode() if isinstance(line, bytes) else line
     data = text.removeprefix("data:").strip()
     if not data or data == "[DONE]" or data.startswith("event:"):

@@ -45,12 +45,13 @@ class Chunk(Protocol):
 
 
 def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
-    """Return the events for the reasoning, the text and their signatures."""
+    """Return the events for the delta's reasoning and text, and for the signatures of both."""
     events: list[ModelEvent] = []
     google = (getattr(delta, "provider_specific_fields", None) or {}).get("thought_signatures")
     if reasoning := getattr(delta, "reasoning_content", None):
         events.append(ReasoningDelta(text=reasoning))
-    # Anthropic: litellm sends a signature together with its complete block, and redacted reasoning as it arrives.
+    # litellm sends Anthropic's signatures together with the complete reasoning block. It sends redacted reasoning at
+    # once.
     for block in () if google else getattr(delta, "thinking_blocks", None) or ():
         if block["type"] == "redacted_thinking":
             events.append(ReasoningHidden(metadata={"anthropic": {"redactedData": block["data"]}}))
@@ -58,7 +59,8 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
             events.append(ReasoningSigned(metadata={"anthropic": {"signature": block["signature"]}}))
     if delta.content:
         events.append(TextDelta(text=delta.content))
-    # This is Google's signature of a text. litellm puts the signatures of tool calls into the ids of the calls.
+    # This signature belongs to a text. litellm stores Google's signatures of tool calls in the ids of the calls
+    # instead.
     if google and not delta.tool_calls:
         events.append(TextSigned(metadata={"google": {"thoughtSignature": google[-1]}}))
     return events

@@ -1,4 +1,4 @@
-"""Stream model calls through litellm, close its connections, and avoid the CPU time that it spends on its own logs."""
+"""Stream model calls through litellm, close the connections, and skip the work that litellm does for its own logs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from durable_agents.llm.usage_estimate import estimated_tokens
 from durable_agents.redaction import remember
 
 DISCARD_PORT = 9
-"""A port on which no server listens, so that a connection is refused at once (RFC 863's service is no longer used)."""
+"""The port of an obsolete service (RFC 863). No server listens on it, so a connection is refused at once."""
 
 
 class LiteLLMDoor:
-    """The model door that calls providers through litellm's asynchronous streaming."""
+    """An implementation of ModelDoor that calls providers through litellm's asynchronous streaming."""
 
     def prepare(self) -> None:
         """Import litellm without letting it contact its vendor, and load the modules that its first call would load."""
@@ -54,16 +54,16 @@ class LiteLLMDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings let the model
-        think, because a model that thinks first starts its answer again.
+        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings turn on thinking,
+        because the model then begins its answer afresh.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
         return is_known_to(model, "supports_assistant_prefill")
 
     async def aclose(self) -> None:
-        """See ModelDoor. litellm's cache of clients is emptied too, because a later event loop with the same memory
-        address would otherwise get a closed client.
+        """See ModelDoor. This also empties litellm's cache of HTTP clients. Otherwise, a later event loop at the same
+        memory address would get a closed client.
         """
         if not library.cache_info().currsize:
             # There is nothing to close. Importing litellm here, without the flags that ``library`` sets, would make
@@ -79,8 +79,8 @@ class LiteLLMDoor:
 
 @cache
 def _warm() -> None:
-    """Make one call that is refused at once, on a separate event loop. litellm and the openai package import a fifth of
-    their modules, and detect the platform, only at the first call. No thread is left behind.
+    """Make a model call that fails at once, on a separate event loop. litellm and the openai package import a fifth of
+    their modules, and detect the platform, only at their first call. No thread is left behind.
     """
     settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
     request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
@@ -108,7 +108,8 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
             async for event in events:
                 yield event
     except Exception as error:
-        # The provider had already marked the end of the answer. Only later data, such as the usage, may be missing.
+        # If the connection fails after the finish reason, the answer is complete. Only later data, such as the usage,
+        # may be missing.
         if not (reading.wire.word and not signals.error and is_of_connection(error)):
             raise
     for event in reading.end():
@@ -116,8 +117,8 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
 
 
 async def _received(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the response without those of ``reading.end()``. Close the connection at the end, even after
-    an error.
+    """Yield the events of the response, except the last ones, which ``reading.end()`` returns. Close the connection at
+    the end, even after an error.
     """
     response = reading.response = await library().acompletion(**arguments)
     reading.wire.watch(response)
@@ -135,17 +136,17 @@ async def _received(arguments: Mapping[str, object], reading: Reading, signals: 
 
 
 class _SourceEnded(BaseException):
-    """The provider has sent everything. litellm does not catch this exception, and therefore skips the work for its own
-    logs.
+    """Raised when the provider has sent its whole answer. litellm does not catch this exception, and therefore skips
+    the work for its own logs.
     """
 
 
 class _Source:
-    """A wrapper of the source from which litellm reads a provider's chunks. It avoids two costs that take a third of
-    the CPU time of a call.
+    """A wrapper of the iterator from which litellm reads a provider's chunks. It saves a third of the CPU time of a
+    call.
 
-    litellm asks the source for a new iterator at every chunk, and openai's response then creates a generator each time.
-    At the end, litellm builds the whole answer again, in threads, for callbacks that are not registered.
+    Without the wrapper, litellm asks for a new iterator at every chunk, and openai's response then creates a generator.
+    At the end, litellm would build the whole answer again, in threads, for callbacks that are not registered.
     """
 
     def __init__(self, source: AsyncIterator[object]) -> None:
@@ -165,8 +166,9 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Make litellm read the remaining chunks through ``_Source``, once the first chunk has arrived. Do nothing if the
-    project uses litellm's logs, because their callbacks get whole answers.
+    """Make litellm read the remaining chunks through ``_Source``. Do nothing before the first chunk has arrived. Do
+    nothing either if the project has registered log callbacks with litellm, because these callbacks get the whole
+    answer.
     """
     source = getattr(response, "completion_stream", None)
     if not isinstance(source, AsyncIterator) or isinstance(source, _Source):

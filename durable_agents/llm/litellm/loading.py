@@ -34,11 +34,12 @@ def library() -> Any:
     """Return litellm, configured so that it opens no connection at import, prints nothing, and looks up no models over
     the network.
     """
-    # These override the environment, because litellm must not contact any server but the provider.
+    # These override the environment, because litellm must not contact any server except the provider's.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     litellm: Any = importlib.import_module("litellm")
-    litellm.disable_hf_tokenizer_download = True  # for llama-2, llama-3, command-r, replicate
+    # By default, litellm downloads the tokenizers of llama-2, llama-3, command-r and replicate.
+    litellm.disable_hf_tokenizer_download = True
     avoid_look_ups()
     listen()
     litellm.suppress_debug_info = True
@@ -51,9 +52,9 @@ def library() -> Any:
 def avoid_look_ups() -> None:
     """Replace the functions with which litellm looks up a model's data and prompt template.
 
-    For some providers, litellm does this before and after every call. It makes blocking requests to huggingface.co, or
-    to the default address of a local server even if the call has another address. Each replacement returns the value
-    that litellm uses when such a request fails.
+    For some providers, litellm calls these functions before and after every model call. They make blocking requests to
+    huggingface.co, or to the default address of a local server instead of the configured one. Each replacement returns
+    the value that litellm uses when such a request fails.
     """
 
     def no_template(hf_model_name: str) -> dict[str, str]:
@@ -63,7 +64,7 @@ def avoid_look_ups() -> None:
         return {"status": "failure"}
 
     def some_size(data: str) -> tuple[int, int]:
-        # After a call without usage, litellm would download an image to count its tokens.
+        # litellm would download an image to count its tokens if the provider reports no usage.
         return 1024, 1024
 
     def no_limit(model_name: str) -> None:

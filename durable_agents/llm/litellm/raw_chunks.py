@@ -21,24 +21,29 @@ from durable_agents.llm.litellm import cohere_stream
 
 
 class Stream(Protocol):
-    """The fields of litellm's response that this module replaces. A response may have one of them, both or none."""
+    """The fields of litellm's response that this module replaces. A response may have one of the fields, both or
+    neither.
+    """
 
     completion_stream: object
     make_call: Callable[..., Awaitable[object]] | None
 
 
 class Wire:
-    """The facts that the chunks of one response have shown so far."""
+    """What the chunks of one response have shown so far: finish reason, refusal, and Anthropic's content blocks."""
 
     def __init__(self) -> None:
         self.word = ""
         """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.has_ends = False
-        """Whether the response's format always marks the end of an answer, so that an unmarked answer was cut off."""
+        """Whether the format of the response always includes a finish reason. An answer without one was then cut off.
+        """
         self.refused = False
         """Whether the model sent a refusal."""
         self.content = ContentBlocks()
-        """The content of an answer from Anthropic. After a pause, this content is sent back unchanged."""
+        """The content blocks of an answer from Anthropic. If Anthropic pauses the answer, these blocks are sent back
+        unchanged.
+        """
 
     def watch(self, response: Stream) -> None:
         """Inspect every chunk of litellm's response. Call this before the first chunk is read."""
@@ -55,8 +60,8 @@ class Wire:
         response.make_call = watched
 
     def _watched(self, source: object) -> object:
-        """Make ``see`` inspect every chunk of the source before litellm uses the chunk. If litellm has a parser for the
-        chunks of this source, replace the parser and return the source. Otherwise return a wrapper of the source.
+        """Make ``see`` inspect every chunk before litellm uses the chunk. If litellm has a parser for the chunks of
+        this source, wrap the parser and return the source. Otherwise return a wrapper of the source.
         """
         if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
@@ -64,7 +69,8 @@ class Wire:
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:
-            # Bedrock's source is a generator, and only the frame of the generator refers to the decoder that parses.
+            # For Bedrock, the source is a generator. Only the generator's frame has a reference to the decoder of the
+            # chunks.
             owner, name = frame.f_locals.get("self"), "_chunk_parser"
         parse = getattr(owner, name, None)
         if not callable(parse):
@@ -124,7 +130,8 @@ def words_in(chunk: object) -> Iterator[str]:
         word, native = get(choice, "finish_reason"), get(choice, "native_finish_reason")
         if is_word(word):
             yield told_word(word, native)
-    yield from filter(is_word, (get(candidate, "finishReason") for candidate in items(chunk, "candidates")))  # Gemini
+    # Gemini has candidates in place of choices.
+    yield from filter(is_word, (get(candidate, "finishReason") for candidate in items(chunk, "candidates")))
     if get(get(chunk, "promptFeedback"), "blockReason"):  # Gemini refused the prompt and sends nothing else
         yield Ending.CONTENT_FILTER
     kind = get(chunk, "type")
@@ -138,8 +145,8 @@ def words_in(chunk: object) -> Iterator[str]:
 
 
 _NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
-"""Names of the field with the finish reason. They belong, in this order, to Anthropic (in ``delta``); Bedrock; Cohere
-(in ``delta``) and TGI (in ``details``); Ollama; Titan.
+"""Names of the field with the finish reason: Anthropic's (in ``delta``), Bedrock's, the one of Cohere (in ``delta``)
+and TGI (in ``details``), Ollama's, and Titan's.
 """
 
 
@@ -158,7 +165,7 @@ _STATUS = {"rate_limit_exceeded": 429, "insufficient_quota": 402, "context_lengt
 
 
 class _Seen:
-    """A source of chunks that inspects each chunk before passing the chunk on."""
+    """A wrapper of an iterator of chunks. It inspects each chunk before it passes the chunk on."""
 
     def __init__(self, source: AsyncIterator[object], see: Callable[[object], None]) -> None:
         self._source = source

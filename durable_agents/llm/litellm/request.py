@@ -11,8 +11,8 @@ from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
 
 
 def arguments_of(request: ModelRequest) -> dict[str, object]:
-    """Return the keyword arguments of ``litellm.acompletion``. The request's settings can override the timeout, but no
-    other argument that is set here.
+    """Return the keyword arguments of ``litellm.acompletion``. The request's settings can override the timeout, but not
+    the other arguments that this function sets.
     """
     messages = [fitted(message, request.model) for message in request.messages]
     settings = request.settings
@@ -29,7 +29,7 @@ def arguments_of(request: ModelRequest) -> dict[str, object]:
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # The engine retries instead of litellm: each attempt is a row, and waits as long as the provider asks.
+        # Only the engine retries failed calls. It stores each attempt in a row, and waits as long as the provider asks.
         "max_retries": 0,
         "num_retries": 0,
         **({"tools": [dict(tool) for tool in request.tools]} if request.tools else {}),

@@ -61,8 +61,8 @@ class Reading:
         return self.answer.end(word, usage=counted, content=self.wire.content.whole())
 
     def _reported_usage(self) -> Usage | None:
-        """Return the usage that the provider sent, or None. The usage is read from the chunks that litellm keeps,
-        because litellm counts the tokens itself if the provider sent no usage, and does not mark such a count.
+        """Return the usage that the provider sent, or None. If the provider sent none, litellm counts the tokens
+        itself, and does not mark such a count. The usage is therefore read from the chunks that litellm keeps.
         """
         chunks = getattr(self.response, "chunks", None)
         if not chunks:
