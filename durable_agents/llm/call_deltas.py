@@ -1,4 +1,4 @@
-"""Assemble the tool calls of a step from the deltas of servers that follow OpenAI's format more or less closely.
+"""Assemble the tool calls of an answer from the deltas of servers that follow OpenAI's format more or less closely.
 
 In OpenAI's own streams, each call has its own index. The first delta of a call has the id and the name; the arguments
 follow in pieces at the same index. Other servers deviate from this. They send no index, or the same index for all
@@ -227,8 +227,8 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta's name begins a new call. If not, it is a further piece, or a repetition, of the name of
-    ``call``. Pass only a call that has a name. At most one of the call and the delta may have arguments.
+    """Return whether the name in the delta begins a new call. Otherwise the name continues or repeats the name of
+    ``call``. The call must have a name, and only one of the call and the delta may have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)

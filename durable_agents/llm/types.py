@@ -119,7 +119,7 @@ class TextSigned:
 
 @dataclass(frozen=True, kw_only=True)
 class CallStarted:
-    """The beginning of tool call number ``index`` of this step."""
+    """The beginning of tool call number ``index`` of this answer."""
 
     index: int
     provider_call_id: str

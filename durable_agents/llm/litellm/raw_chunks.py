@@ -145,8 +145,8 @@ def words_in(chunk: object) -> Iterator[str]:
 
 
 _NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
-"""Names of the field with the finish reason: Anthropic's (in ``delta``), Bedrock's, the one of Cohere (in ``delta``)
-and TGI (in ``details``), Ollama's, and Titan's.
+"""The names that providers use for the finish reason. In this order: Anthropic (in ``delta``), Bedrock, Cohere (in
+``delta``) and TGI (in ``details``), Ollama, Titan.
 """
 
 
