@@ -41,12 +41,13 @@ NO_FILES: NewFiles = MappingProxyType({})
 
 @contextmanager
 def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
-    """Store every file that is embedded in the parts of messages (``data:`` URLs). Yield the parts with URLs in place
-    of the files, and the files for the transition that stores the messages.
+    """Store the files that are embedded in message parts as ``data:`` URLs. Yield the lists of parts, in which the URLs
+    of the stored files replace the ``data:`` URLs. Also yield the unsaved attachments of these files. The transition
+    that stores the messages has to save them.
 
-    A file that no message carries at the end of the block is deleted: immediately if its row was not inserted, or when
-    the caller's transaction is rolled back. A value that is not a list is yielded unchanged. Raises InvalidPartsError
-    and TooLargeError.
+    When the block ends, each file whose attachment was not saved is deleted. If the caller's transaction is rolled
+    back, its files are deleted then. A value in ``lists`` that is not a list is yielded unchanged. Raises
+    InvalidPartsError and TooLargeError.
     """
     embedded = [embedded_files(parts) if isinstance(parts, list) else {} for parts in lists]
     if not any(embedded):
@@ -99,7 +100,8 @@ def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = Non
     Raises UnsupportedMediaTypeError. Raises ThrottledError if the sender has ``MAX_UNSENT`` files that no message
     carries; concurrent uploads are counted too.
     """
-    _check_unsent(owner, scope)  # fails before the file is stored; ``_insert`` checks again, under a lock
+    # Check before the file is stored. ``_insert`` checks again, under a lock.
+    _check_unsent(owner, scope)
     row = attachment_storage.store(data, claimed=claimed, filename=filename, owner=owner, scope=scope)
     with _kept_if_committed({row.pk: row}):
         _insert(row)
@@ -126,12 +128,12 @@ def _check_unsent(owner: User | None, scope: str) -> None:
 
 
 def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files: NewFiles = NO_FILES) -> list[Part]:
-    """Move the attachments of a user's message to this thread. Return the parts of the message, with each attachment
-    described as in its row.
+    """Move the attachments of a user's message to this thread. Return the parts of the message, with the URL, type and
+    filename of each attachment taken from its row.
 
-    A message may carry files that were embedded in it, files that its sender has uploaded and that no message carries
-    yet, and files of its thread. ``sender`` defaults to the owner and scope of the thread. Raises InvalidPartsError for
-    any other attachment.
+    A message may carry files that were embedded in it, files of its thread, and files that its sender has uploaded and
+    not sent yet. ``sender`` defaults to the owner and scope of the thread. Raises InvalidPartsError for any other
+    attachment.
     """
     keys = [key for part in parts if (key := attachment_id(part))]
     if not keys:
@@ -198,7 +200,8 @@ def prune_unsent() -> int:
     using = database()
     with transact():
         forgotten = Attachment.objects.using(using).forgotten(attachment_storage.FORGOTTEN_SECONDS)
-        # A message may be taking one of these files at this moment. The row of that file is locked, so it is skipped.
+        # A transaction may be attaching one of these files to a message now. It has locked the row of the file, so that
+        # row is skipped.
         keys = list(forgotten.select_for_update(skip_locked=True).order_by("pk").values_list("pk", flat=True))
         Attachment.objects.using(using).filter(pk__in=keys).delete()
     return len(keys)

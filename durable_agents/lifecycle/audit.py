@@ -72,7 +72,8 @@ def forget(*, owner: User | None, scope: str | None, threads: list[UUID]) -> Non
     scope from all other entries.
     """
     entries = AuditEntry.objects.using(database())
-    for start in range(0, len(threads), 500):  # SQLite limits the parameters of a statement
+    # SQLite limits the number of parameters of a statement.
+    for start in range(0, len(threads), 500):
         entries.filter(thread_id__in=threads[start : start + 500]).delete()
     if owner is None:
         entries.filter(user=None, scope=scope).update(scope="")

@@ -18,8 +18,8 @@ from durable_agents.models import ToolCall
 
 
 def sign_call(call: ToolCall) -> None:
-    """Set ``approval_digest`` of the call to the digest of its thread, id, tool and arguments, and of whether approval
-    was requested. The caller has to save the row.
+    """Sign the call: set its ``approval_digest`` to a keyed digest of its thread, id, tool and arguments, and of
+    whether approval was requested. The caller has to save the row.
     """
     call.approval_digest = _digest(call, approval_keys()[0])
 
@@ -42,8 +42,8 @@ def _digest(call: ToolCall, key: str | bytes) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Return the JSON value with whole floats as integers. PostgreSQL returns 1e22 as an integer, so the digest of the
-    row as it is read would otherwise differ.
+    """Return the JSON value with whole floats, such as 2.0, as integers. PostgreSQL stores 1e22 and returns an integer,
+    so the digest would otherwise change when the row is read again.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

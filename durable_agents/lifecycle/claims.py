@@ -56,7 +56,7 @@ class Claim:
     @property
     def is_suspect(self) -> bool:
         """Whether the row is a suspect: several workers died while they held it, so the row may be the cause. A suspect
-        is on trial at first, which means that its worker claims nothing else until the row has run for a while.
+        first has a trial run, in which its worker claims nothing else for a while.
         """
         return self.crashes >= SUSPECT_CRASHES
 
@@ -64,25 +64,28 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""After this many crashes of workers that held it alone, a suspect no longer takes precedence over other rows. After
-this many clearances, a suspect is tried alone, however many suspects are due.
+"""How many trial runs a suspect (a row that may have crashed its workers) gets early. After this many crashes of
+workers that held no other row, a suspect no longer takes precedence over other rows. After it has survived this many
+trial runs, a suspect is always tried alone.
 """
 PATIENCE_SECONDS = 3
-"""How long a suspect waits for a process that holds no other row."""
+"""How many seconds a suspect (a row that may have crashed its workers) waits for a process that holds no other row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspects:
-    """Which suspects (rows that may have crashed their earlier workers) to claim, and how many."""
+    """A rule for claiming suspects (rows that may have crashed their workers): which of them, and how many."""
 
     wanted: Q
     """The condition that selects the suspects."""
     is_alone: bool = True
-    """Whether the process holds no other row. Only then does its death count towards ``CRASH_LIMIT``."""
+    """Whether the process that claims the suspects holds no other row. Its death counts towards ``CRASH_LIMIT`` only in
+    that case.
+    """
     of_few: int = 1
     """How many rows to claim if at most ``FEW_SUSPECTS`` are due."""
     of_many: int = 1
-    """How many rows to claim if more are due."""
+    """How many rows to claim if more than ``FEW_SUSPECTS`` are due."""
 
     def take(self, waiting: int) -> int:
         """Return how many suspects to claim when ``waiting`` suspects are due."""
@@ -90,9 +93,9 @@ class Suspects:
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return the primary keys of due rows. The rows with the fewest crashes while held alone come first. The list
-        has at most ``FEW_SUSPECTS`` + 1 keys, which is enough to tell whether many rows are due. It is empty if
-        ``limit`` is 0.
+        """Return the primary keys of due suspects (rows that may have crashed their workers). Rows whose workers never
+        died while they held no other row come first. Return at most ``FEW_SUSPECTS`` + 1 keys, which is enough to tell
+        whether many suspects are due. Return an empty list if ``limit`` is 0.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -102,19 +105,24 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Suspects that were tried before: their worker died during the trial, or they were cleared several times."""
+"""Suspects (rows that may have crashed their workers) that have had a trial run. Either that worker died too, or the
+row has survived several trial runs.
+"""
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
-"""Suspects whose workers died twice and that were not tried since. If many are due, most of them are harmless: they
-were only held beside other rows when their workers were killed. Several of them are therefore tried together. If that
-process dies too, each is tried alone.
+"""Suspects (rows whose workers died twice, so that the rows may be the cause) that have not had a trial run since. If
+many are due, most of them are probably harmless: their workers also held the row that was the cause. Several of them
+are therefore tried together. If that process dies too, each is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
-"""The same suspects, for a process that holds other rows. Such a process claims them only if many are due."""
+"""The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. Such a process claims suspects (rows
+that may have crashed their workers) only if more than ``FEW_SUSPECTS`` are due.
+"""
 
 
 def impatient() -> Suspects:
-    """Return the selection for a process that holds other rows: suspects that have waited too long for an idle process.
-    A row is left out if a worker died while it held that row alone.
+    """Return which suspects a process should claim although it holds other rows: those that have waited too long for an
+    idle process. Suspects are rows that may have crashed their workers. A suspect is left out if a worker died while it
+    held no other row.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -131,7 +139,7 @@ class Append:
 
 
 def ensure_pools() -> None:
-    """Create or update the pool rows from the settings. A claim locks the rows of limited pools."""
+    """Create or update one row for each pool in the settings. A claim locks these rows to enforce the limits."""
     # "No limit" is stored as the largest number, which workers of earlier releases understand too.
     pools = [Pool(name=name, limit=pool.limit or Pool.NO_LIMIT) for name, pool in sorted(config().pools.items())]
     Pool.objects.using(database()).bulk_create(
@@ -149,12 +157,13 @@ def claim(
     code: Code,
     suspects: Suspects | bool = False,
 ) -> list[Claim]:
-    """Claim due rows of these pools, round-robin over scopes and owners: at most ``streams`` model steps and ``tools``
-    tool calls. Only rows of agents and tools in ``code``, which this worker knows, are claimed. No pool ever has more
-    held rows than its limit. Return the claims, or an empty list.
+    """Claim due rows of these pools and return the claims: at most ``streams`` model steps and ``tools`` tool calls.
+    Scopes and owners take turns. Only rows of agents and tools in ``code`` are claimed, because this worker does not
+    know any others. No pool ever has more held rows than its limit.
 
-    Suspects (rows whose earlier workers died) are left out. If ``suspects`` is given, the suspects that it selects are
-    claimed and no other rows. True selects one suspect of any kind; the caller must hold no other row then.
+    Suspects (rows that may have crashed their earlier workers) are left out. If ``suspects`` is given, only the
+    suspects that it selects are claimed. True selects one suspect of any kind; the caller must not hold other rows in
+    that case.
     """
     which = ANY_SUSPECT if suspects is True else suspects or None
     due = _Due(code=code, wanted=which.wanted if which else Q(crashes__lt=SUSPECT_CRASHES))
@@ -166,8 +175,8 @@ def claim(
     # Choose without locks, because idle workers must not take any. ``_win`` checks the rows again, under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
-    # If a process dies while it tries several suspects, its death says nothing about any one of them and does not
-    # count.
+    # Only the death of a process that tries a single suspect counts. With several suspects, the death does
+    # not show which of them was the cause.
     is_alone = which is not None and which.is_alone and most == 1
     if not most:
         return []
@@ -202,8 +211,8 @@ class _Due:
         return Stream.objects.using(using).due(pool, self.code).filter(self.wanted)
 
     def queues(self, pools: Collection[str]) -> list[tuple[str, RowKind, bool]]:
-        """Return the pool, the kind, and whether the pool has a limit, for each pool and kind that has due rows. This
-        takes one query and no locks, so that idle workers write nothing.
+        """Return one tuple for each pool and kind of row that has due rows: the pool, the kind, and whether the pool
+        has a limit. This takes one query and no locks, so that idle workers write nothing.
         """
         connection = connections[database()]
         sql, parameters = _queues_statement(
@@ -231,12 +240,12 @@ class _Frozen(dict[str, Collection[str]]):
 
 @lru_cache(maxsize=64)
 def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str, vendor: str) -> tuple[str, Values]:
-    """Return the statement of ``_Due.queues`` from a cache. Every worker runs it several times a second, and Django
-    would build it anew each time.
+    """Return the SQL statement of ``_Due.queues``. The statement is cached, because every worker runs it several times
+    a second, and Django would build it anew each time.
     """
     due = _Due(code=code, wanted=wanted)
     known = Pool.objects.using(using).filter(name__in=pools).order_by("name").values_list("name", "limit")
-    # The annotations have the order of _KINDS.
+    # The result is read by position, so the annotations must have the order of ``_KINDS``.
     queues = known.annotate(tool=Exists(due.rows("tool", OuterRef("name")))).annotate(
         stream=Exists(due.rows("stream", OuterRef("name")))
     )
@@ -245,9 +254,9 @@ def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str
 
 
 def _free_of(pools: Collection[str], *, limited: Collection[str], most: int) -> dict[str, int]:
-    """Return how many more rows of each pool may be held, or ``most`` for a pool without a limit. Lock the rows of the
-    ``limited`` pools first, and count their held rows in a separate statement. A single statement that waited for the
-    lock would count the rows that were held before the wait.
+    """Return how many more rows of each pool workers may hold. For a pool without a limit, this is ``most``. Lock the
+    rows of the ``limited`` pools first, and count their held rows in a separate statement. A single statement would
+    have to wait for the lock, and would count the rows that were held before the wait.
     """
     free = dict.fromkeys(pools, most)
     if not limited:
@@ -376,8 +385,8 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect survived its trial, so that it can run beside other rows again. After its second clearance,
-    a single crash makes the row a suspect again.
+    """Record that a suspect (a row that may have crashed its workers) survived its trial run, so that its worker may
+    hold other rows too. From the second time on, a single crash makes the row a suspect again.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
@@ -391,19 +400,19 @@ def _model_of(claim: Claim) -> type[Stream | ToolCall]:
 
 
 def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
-    """Return whether suspects are due in these pools."""
+    """Return whether suspects (rows that may have crashed their workers) are due in these pools."""
     suspect = Q(crashes__gte=SUSPECT_CRASHES)
     return bool(_Due(code=code, wanted=suspect).queues(pools))
 
 
 def blame(claim: Claim) -> None:
-    """Record that this row blocks the event loop of its worker, which is about to end. The death of the worker then
-    makes the row a suspect.
+    """Record that this row blocks the event loop of its worker. The worker is about to end, and its death then makes
+    the row a suspect, which is a row that may have crashed its workers.
     """
     rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))
 
 
 def has_open_work(pools: Sequence[str], *, code: Code) -> bool:
-    """Return whether rows are due now that a worker of these pools could claim."""
+    """Return whether any row is due that a worker of these pools could claim now."""
     return bool(_Due(code=code).queues(pools))

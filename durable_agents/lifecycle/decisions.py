@@ -176,7 +176,11 @@ def _reject(thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User 
 
 
 def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | None) -> ToolCall:
-    """Return the call if this person may decide it. If its deadline has passed, settle it as expired first."""
+    """Return the tool call that ``by`` wants to approve or reject. If its deadline has passed, mark it as expired
+    first.
+
+    Raises ToolCallNotPendingError if no decision is pending, and PermissionDeniedError if another person has to decide.
+    """
     call = _call(locked, tool_call_id)
     if call.status == ToolCallStatus.EXPIRED and call.approval_requested_at and not call.approval_decided_at:
         return call
@@ -191,9 +195,9 @@ def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | Non
 
 
 def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
-    """Return whether ``by`` may decide this call. The project itself always may. If the tool's ``approved_by`` is a
-    permission, "other" or a function, it decides alone. Otherwise staff may decide and, if ``approved_by`` is "owner",
-    the thread's owner. For a thread without an owner, anybody in its scope may decide.
+    """Return whether ``by`` may approve or reject this call. The project's own code always may. If the tool's
+    ``approved_by`` is a permission, "other" or a function, only this rule applies. Otherwise staff may decide. If
+    ``approved_by`` is "owner", the thread's owner may decide too; if the thread has no owner, anybody in its scope may.
     """
     if not by.is_person:
         return True
@@ -210,8 +214,8 @@ def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
 
 
 def _as_decided(call: ToolCall) -> ToolCall:
-    """Return the call, after the commit. Raise ApprovalExpiredError if the decision came too late, and ToolChangedError
-    if the arguments no longer fit the tool.
+    """Return the call. Raise ApprovalExpiredError if the decision came too late, and ToolChangedError if the arguments
+    no longer fit the tool. Call this after the commit, so that an error does not roll the outcome back.
     """
     if call.status == ToolCallStatus.EXPIRED:
         raise ApprovalExpiredError(call.tool_call_id)
@@ -246,7 +250,8 @@ def set_tool_call_timeout(
     """Change how many seconds an open call may take, and return the call. The time counts from now if the call is
     running or waits for an answer. Otherwise, the time counts from the start of the next attempt. None means no limit.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call has its outcome, and ValueError.
+    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call has its outcome, and ValueError if ``seconds`` is
+    out of range.
     """
     if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise ValueError(f"A timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, or None.")
@@ -273,12 +278,11 @@ def settle_tool_call(
     by: Actor | User | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Settle a call that may or may not have run before its worker died, and whose tool leaves the decision to a person
-    (``after_crash="ask"``). Pass the ``result`` of the call, an ``error`` for the model, or ``run_again``. Return the
-    call.
+    """Decide the outcome of an interrupted tool call, and return the call. Such a call may or may not have run before
+    its worker died, and its tool leaves the decision to a person (``after_crash="ask"``).
 
-    ``by`` and ``reason`` are kept with the call. Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the
-    call does not wait, or no longer waits, for such a decision.
+    Pass the ``result`` of the call, an ``error`` for the model, or ``run_again=True``. ``by`` and ``reason`` are kept
+    with the call. Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if no such decision is pending.
     """
     with hold_thread(id_of(thread)) as locked:
         call = _open_call(locked, tool_call_id)

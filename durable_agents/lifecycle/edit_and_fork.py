@@ -233,9 +233,9 @@ def _current(locked: Locked) -> MessageQuerySet:
 
 
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
-    """Supersede these messages with one rev, so that clients see the whole change at the same time. Cancel their open
-    calls. If one of the messages carries the late result of an earlier call, the history shows the result at the call
-    itself again.
+    """Mark these messages as superseded, and cancel their open tool calls. All messages get the same revision, so that
+    clients see the whole change at the same time. If one of the messages reports the late result of an earlier call,
+    the history shows the result at the call itself again.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
@@ -253,9 +253,6 @@ def _answer_anew(locked: Locked) -> None:
         raise AgentNotFoundError(locked.thread.agent)
     begin_run(locked)
     decide(locked)
-
-
-# ----------------------------------------------------------------------------------------------------------- copying
 
 
 def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) -> None:
@@ -281,7 +278,8 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
         **free,
     )
     for call in calls:
-        if call.finished_at is None:  # changed in memory only: the original row stays open
+        # Only the copy in memory changes; the original row stays open.
+        if call.finished_at is None:
             call.status = next_state(call.status, ToolCallStatus.CANCELLED)
             call.error_code, call.error, call.finished_at = "forked", _FORKED, locked.now
             call.end_lease()
@@ -290,9 +288,9 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
 
 
 def _copy(rows: QuerySet[Row], copies: dict[UUID, UUID], *, thread: Thread, **changes: object) -> None:
-    """Insert copies of these rows into another thread, and note the id of each copy in ``copies``, by the id of the
-    original. References between the rows lead to the copies. Revs, positions and numbers continue those of the other
-    thread.
+    """Insert copies of these rows into another thread. Add the id of each copy to ``copies``, with the id of the
+    original as the key. Foreign keys of the copies point to copies. Revisions, positions and numbers continue those of
+    the other thread.
     """
     made: list[Row] = []
     for row in rows:

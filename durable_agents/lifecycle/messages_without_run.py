@@ -1,4 +1,4 @@
-"""Transitions that add messages to a thread, or delete messages from the database, without a run."""
+"""Transitions that add messages to a thread without starting a run, and that delete threads with all their data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _add_message(
 def write_message(
     locked: Locked, role: str, parts: list[Part] | str | Promise, *, new_files: NewFiles, by: Actor | User | None = None
 ) -> Message:
-    """Store a message and send its signal, under the thread's lock."""
+    """Store a message and send its signal. Call this under the thread's lock."""
     if role not in Role.values:
         raise InvalidPartsError(f"A message has no role {role!r}; roles: {', '.join(Role.values)}.")
     if isinstance(parts, str | Promise):  # the text may be a lazy translation
@@ -84,8 +84,8 @@ def content_of(message: Mapping[str, object]) -> object:
 def write_history(
     locked: Locked, messages: Iterable[Mapping[str, object]], contents: Iterable[object], *, new_files: NewFiles
 ) -> None:
-    """Store messages from another system. ``contents`` are their contents (``content_of``), in which stored files are
-    replaced by URLs.
+    """Store messages that come from another system. ``contents`` has the result of ``content_of`` for each message, in
+    which URLs have replaced the embedded files.
     """
     for message, content in zip(messages, contents, strict=True):
         if not isinstance(content, list | str | Promise):
@@ -119,7 +119,7 @@ def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | Us
     if owner is None and not scope:
         raise ValueError("erase() needs an owner, a scope or both.")
     whose = (Q() if owner is None else Q(owner=owner)) & (Q() if scope is None else Q(scope=scope))
-    # Read all ids first. On SQLite, reading on while rows are deleted would fail.
+    # Read all ids first. On SQLite, deleting rows while a query is still being read would make the query fail.
     threads = list(Thread.objects.using(database()).filter(whose).order_by("pk").values_list("pk", flat=True))
     erased = sum(map(remove_thread, threads))
     _remove_rest(whose, owner=owner, scope=scope, threads=threads, by=by)
@@ -131,7 +131,9 @@ def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | Us
 def _remove_rest(
     whose: Q, *, owner: User | None, scope: str | None, threads: list[UUID], by: Actor | User | None
 ) -> None:
-    """Delete the rows of the erased person that belong to no thread, and the person's part of the audit log."""
+    """Delete those rows of an erased owner or scope that belong to no thread, and erase the owner or scope from the
+    audit log.
+    """
     with transact():
         Stream.objects.using(database()).filter(whose, thread=None).delete()
         Attachment.objects.using(database()).unsent().filter(whose).delete()

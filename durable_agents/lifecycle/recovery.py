@@ -55,9 +55,9 @@ def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: b
     """Give a held row back, for example when its worker drains. The row is due again at once, and the attempt is not
     counted. Do nothing if the claim is lost.
 
-    A tool call that has begun (``has_begun``) may have had its effect. It is therefore treated as after a crash, in the
-    way that its tool declares. A tool call that has not begun simply runs elsewhere. With ``crashes``, a crash is added
-    to the row's counters, because the row may be the cause of its worker's trouble.
+    A tool call that has begun (``has_begun``) may have had its effect, so the tool's ``after_crash`` option applies. A
+    tool call that has not begun is simply run by another worker. If ``crashes`` is not 0, one crash is added to the
+    row's counters, because the row may be the cause of its worker's trouble.
     """
     # Decide before taking the lock: the model library may have to be loaded, and the thread's other writers would wait.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
@@ -84,7 +84,9 @@ def _deaths_of(row: HeldRow, *, crashes: int) -> Deaths:
 
 @transition
 def begin_again(claim: Claim, *, nowait: bool = False) -> None:
-    """Restart an attempt from the beginning, because the model does not continue the text of an earlier attempt."""
+    """Replace an attempt by one that starts from the beginning. Call this if the model cannot continue the text of an
+    earlier attempt.
+    """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
         _supersede(locked, stream, deaths=Deaths.of(stream), reason="released")
@@ -112,8 +114,8 @@ def _supersede(
 
 
 def _may_go_on(row: HeldRow) -> bool:
-    """Return whether the next attempt at this model call can continue the stored text. The model library, which may
-    have to be loaded first, is asked only if there is such text.
+    """Return whether the next attempt at this model call can continue the stored text. The model library is
+    asked last, because loading it takes time.
     """
     if not isinstance(row, Stream):
         return False
@@ -135,7 +137,7 @@ def _text_to_continue(stream: Stream) -> list[Chunk]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """The usage of an attempt whose worker can no longer report the usage itself."""
+    """The model usage of an attempt whose worker has died and can no longer report it."""
 
     model: str = ""
     usage: ModelUsage | None = None
@@ -155,8 +157,8 @@ def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lamb
     held: list[HeldRow] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or vars(row)["expired"]]
-    # Reap the earliest expiry first. A reaping process may die halfway, and with another order the next process might
-    # begin with the same rows again.
+    # Begin with the lease that expired first. Otherwise, if one process after another dies halfway, the same row might
+    # be left over each time.
     dead.sort(key=lambda row: row.lease_expires_at)
     return _run_for_each(
         dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, in_company=len(gone) > 1, spent=spent)
@@ -184,7 +186,8 @@ def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
             held = type(row).objects.using(database())
-            # Check again under the lock: since the row was read, its holder may have sent a heartbeat or ended the row.
+            # Check again under the lock. Since the row was read, its holder may have sent a heartbeat or finished its
+            # work.
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
             current = rows.first()
@@ -201,8 +204,8 @@ def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[
 
 
 def _thread_of(row: HeldRow) -> UUID:
-    """Return the id of the row's thread. Raise ThreadNotFoundError if there is none, which can only be true of closed
-    streams.
+    """Return the id of the row's thread. Raise ThreadNotFoundError if the thread was deleted. Only closed streams can
+    outlive their thread.
     """
     if row.thread_id is None:
         raise ThreadNotFoundError(row.pk)
@@ -222,12 +225,13 @@ def _reap_stream(locked: Locked, stream: Stream, *, in_company: bool, goes_on: b
 
 
 def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
-    """Handle a tool call whose worker died, in the way that the tool declares: run the call again, fail it, or mark it
-    as unknown.
+    """Handle a tool call whose worker died. The tool's ``after_crash`` option says whether to run the call again, fail
+    it, or mark it as unknown.
     """
     declared = locked.agent.find_tool(call.tool_name) if locked.agent else None
     after_crash = "unknown" if declared is None else declared.after_crash
-    # An interrupted atomic tool has left nothing behind. A tool that only announces its call may announce it again.
+    # An atomic tool that was interrupted was rolled back, so it can run again. A client or deferred tool only asks
+    # others for a result, and may ask twice.
     if declared is not None and (
         declared.atomic or declared.kind == "client" or (declared.kind == "deferred" and after_crash == "unknown")
     ):
@@ -242,11 +246,11 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
 
 
 def settle_unknown_code() -> int:
-    """Settle rows that have been due for the whole grace period because no worker knows their agent or tool. Their run
-    or tool call fails, which users see. Rows in a pool that the settings no longer name move to the default pool.
+    """Fail rows that have been due for the whole grace period because no worker knows their agent or tool. Users see
+    that their run or tool call failed. Rows in a pool that the settings no longer name move to the default pool.
 
-    Return the number of rows settled. Call this in a process that has the newest code: rows whose agent and tool this
-    process knows are left alone.
+    Return the number of rows that failed. Call this in a process that has the newest code: rows whose agent and tool
+    this process knows are left alone.
     """
     grace = config().unknown_code_grace_seconds
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")
@@ -283,8 +287,8 @@ def _fail_unknown(locked: Locked, stream: Stream) -> None:
 
 
 def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
-    """Notify workers if rows of these threads have been due for more than ``seconds`` without being claimed. Clients
-    are watching these threads.
+    """Notify workers if rows of these threads have been due for more than ``seconds`` without being claimed. This is
+    called for threads that clients are watching.
     """
     using = database()
     streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
@@ -295,8 +299,10 @@ def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 
 
 def prune() -> int:
-    """Delete the deltas of closed streams, and expired tickets. After a day, also delete stored answers to commands,
-    problems that workers reported, and files that no message carries. Return the number of deltas deleted.
+    """Delete rows that are no longer needed, and return how many deltas were deleted.
+
+    The deltas of closed streams are deleted after a minute, and tickets when they expire. Stored answers to commands,
+    reported problems of workers, and uploaded files that no message carries are deleted after a day.
     """
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()

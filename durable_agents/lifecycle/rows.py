@@ -60,7 +60,7 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""How many deaths of its workers a row is excused for, because other workers died at the same time. The number is
+"""How often a row is excused for the death of its worker because other workers died at the same time. The number is
 limited, because calls of one bad tool may kill several workers at the same time, again and again.
 """
 
@@ -81,8 +81,9 @@ class Deaths:
 
     @classmethod
     def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
-        """Return the counters after one more death. ``in_company`` says that other workers died at the same time, so
-        the row is probably not the cause. Up to ``MOST_EXCUSES`` such deaths do not make the row a suspect.
+        """Return the counters after one more worker died while it held the row. ``in_company`` means that other workers
+        died at the same time, so the row is probably not the cause. The first ``MOST_EXCUSES`` such deaths do not make
+        the row a suspect, which is a row that may have crashed its workers.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES:
@@ -92,15 +93,16 @@ class Deaths:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held no other row count, so that a
-        row that was held beside the cause of the crashes never reaches the limit.
+        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held no other row are counted. A
+        harmless row that was held together with the cause of the crashes therefore never reaches the limit.
         """
         return self.lonely_crashes >= config().crash_limit
 
 
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
-    """Return the id of the assistant message for the next attempt. If a user has sent a message since, that is a new
-    assistant message, and the old one is removed if it never got any parts.
+    """Return the id of the assistant message that the next attempt belongs to. This is ``message_id``, unless a user
+    has sent a message since. In that case, create a new assistant message after the user's message. The old assistant
+    message is superseded if it has no parts.
     """
     last = last_message(locked)
     if last is None or not last.asks:
@@ -124,7 +126,7 @@ def put_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | None = None,
 ) -> Message:
-    """Store a message and move its files to the thread. Raises InvalidPartsError."""
+    """Store a message, and attach its files to the thread. Raises InvalidPartsError."""
     thread, parts = locked.thread, bound(locked, parts, sender=sender, new_files=new_files)
     message = Message(
         thread=thread,
@@ -159,7 +161,7 @@ def next_position(thread: Thread) -> int:
 
 
 def add_finished_stream(locked: Locked, message: Message, parts: Sequence[Part]) -> None:
-    """Store the parts of an assistant message that no model call produced."""
+    """Store parts that did not come from a model call as the content of an assistant message."""
     stream = Stream(
         message_id=message.pk,
         state=StreamState.FINISHED,
@@ -185,8 +187,8 @@ def streams_of(locked: Locked) -> StreamQuerySet:
 
 
 def last_message(locked: Locked) -> Message | None:
-    """Return the last message that the model has to answer or has written, or None. The project's own system messages
-    are skipped.
+    """Return the last message of the thread's history, or None. The project's own system messages are skipped, because
+    the model does not answer them.
     """
     locked.writes.flush()
     messages = Message.objects.using(database()).filter(thread=locked.thread).in_history()
@@ -194,7 +196,8 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    if ThreadStatus(locked.previous_status).is_running:  # otherwise no answer has ended
+    # If a run is active, ``dispatch_answer`` queries its answer, so the pending rows are written first.
+    if ThreadStatus(locked.previous_status).is_running:
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
     return put_message(locked, Role.ASSISTANT, [], parent=question)
@@ -209,8 +212,8 @@ def add_stream(
     delay_seconds: float = 0,
     continued_text: Sequence[Chunk] = (),
 ) -> Stream:
-    """Add a pending attempt. With ``continued_text``, the attempt continues that text, which browsers get as the first
-    delta.
+    """Add a pending attempt. With ``continued_text``, the model continues that text, which is stored as the attempt's
+    first delta so that browsers show it.
     """
     stream = Stream(
         message_id=message_id,
@@ -229,8 +232,9 @@ def add_stream(
 
 
 def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
-    """Insert a stream with the thread's next number and rev, and with the columns of the thread that the usage ledger
-    needs. If the stream ``is_due`` at once, the worker that runs this transaction may hold it from the beginning.
+    """Insert a stream with the thread's next number and revision, and with the thread's agent, owner and scope, which
+    are needed to report usage. If the stream ``is_due`` at once, it may be leased to the worker that runs this
+    transaction.
     """
     thread = locked.thread
     thread.last_number += 1
@@ -246,7 +250,7 @@ def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> N
 
 def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
     """Lease a new row to the worker that runs this transaction, so that no claim is needed."""
-    # The row looks as after a first claim: no worker can have held it before it was inserted.
+    # A first claim of the row would set the fence to 1 as well.
     row.fence, row.lease_owner = 1, hand_over.holder
     row.lease_expires_at = later(locked.now, timedelta(seconds=config().lease_seconds))
     locked.handed.append(row)
@@ -255,12 +259,13 @@ def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
 def close_stream(
     locked: Locked, stream: Stream, state: StreamState, *, model: str = "", usage: ModelUsage | None = None
 ) -> None:
-    """End an attempt in this state, and add its usage to the thread's totals."""
+    """End an attempt, give it this state, and add its usage to the thread's totals."""
     stream.state = next_state(stream.state, state)
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    fence = stream.fence  # the row still has this fence in the database
+    # ``end_lease`` raises the fence, but the row still has this one in the database.
+    fence = stream.fence
     stream.end_lease()
     if usage is not None:
         add_usage(locked.thread, stream, usage)
@@ -314,7 +319,8 @@ def settle(
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    fence = call.fence  # the row still has this fence in the database
+    # ``end_lease`` raises the fence, but the row still has this one in the database.
+    fence = call.fence
     call.end_lease()
     call.rev = locked.thread.next_rev()
     locked.writes.update(call, _SETTLED, fence=fence)
@@ -327,9 +333,9 @@ def settle(
 
 
 def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
-    """Make a row due after ``delay_seconds``, and set the counters of its workers' deaths."""
-    # A row that is due at once has no ``available_at``, so that no clock is needed: SQLite uses the clock of the
-    # querying process.
+    """Make a row due after ``delay_seconds``, and set its counters of workers' deaths, by default to 0."""
+    # A row that is due at once has no ``available_at``, so that no clocks are compared. SQLite uses the clock of the
+    # process that queries.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
     row.pending_since = locked.now
     for name, value in vars(deaths or Deaths()).items():
@@ -339,7 +345,9 @@ def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, de
 def give_back(
     locked: Locked, call: ToolCall, *, delay_seconds: float = 0, attempt: int, deaths: Deaths | None = None
 ) -> None:
-    """Make a held call due again. Clients are not notified, since the call is unfinished for them before and after."""
+    """End the lease of a tool call, and make the call due again. Clients are not notified, because for them the call is
+    unfinished both before and after.
+    """
     call.status, call.attempt = next_state(call.status, ToolCallStatus.PENDING), attempt
     _put_off(locked, call, delay_seconds=delay_seconds, deaths=deaths)
     call.end_lease()

@@ -40,8 +40,7 @@ def turn(connection: Any) -> Iterator[None]:
         gates[key] = _Gate(name)
     descriptor = gates[key].descriptor
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # If a stopped process holds the lock, each write of the other processes is delayed by ``PATIENCE_SECONDS``, but no
-    # longer.
+    # Give up after ``PATIENCE_SECONDS``: the process that holds the lock may be suspended.
     while not (has_turn := lockfiles.take(descriptor)) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     try:

@@ -44,7 +44,7 @@ def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
     each statement has written.
     """
     connection = connections[using]
-    # With psycopg 3, unless the server binds the parameters.
+    # Only psycopg 3 can send several statements at once, and only if parameters are not bound on the server.
     takes_several = (
         connection.vendor == "postgresql"
         and not connection.settings_dict["OPTIONS"].get("server_side_binding")
@@ -70,7 +70,8 @@ def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
     values = [
         [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in texts.fields] for row in rows
     ]
-    if any(hasattr(value, "as_sql") for row in values for value in row):  # a default that the database computes
+    # The row has a default that the database computes.
+    if any(hasattr(value, "as_sql") for row in values for value in row):
         return None
     for row in rows:
         row._state.adding, row._state.db = False, using
@@ -172,8 +173,8 @@ def _change(
 
 
 def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datetime]]:
-    """Lock those of these threads that no other transaction has locked, in the order of their ids. Return each locked
-    thread with the database's time.
+    """Lock these threads in the order of their ids, and skip those that another transaction has locked. Return each
+    locked thread with the database's time.
     """
     connection = connections[using]
     select = _select(Thread, using)
@@ -237,7 +238,9 @@ class _Select(Generic[Row]):
     using: str
 
     def load(self, results: Iterable[Values]) -> Iterator[tuple[Row, Values]]:
-        """Yield a row for each result, with the values of any columns after the columns of the model."""
+        """Yield a model instance for each result, together with the values of the columns that follow the model's
+        columns.
+        """
         for result in results:
             values = list(result)
             for index, convert in self.converters:

@@ -62,7 +62,8 @@ class StepOutcome:
     model: str
     usage: ModelUsage | None
     goes_on: bool = False
-    """Whether the model has only paused. The next step of the same message then follows, even without tool calls."""
+    """Whether the model has only paused its answer. If so, another step continues the answer, even without tool calls.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,9 @@ def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> 
 
 
 def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
-    """Store the step of an attempt that is held, and advance the thread. Call this under the thread's lock."""
+    """Store the step of the attempt that a worker holds, and decide what the thread does next. Call this under the
+    thread's lock.
+    """
     thread = locked.thread
     stream.parts = clean(list(outcome.parts))
     stream.text = text_of(stream.parts)
@@ -186,7 +189,7 @@ def retry_step(
 
 @transition
 def fail_step(claim: Claim, failed: FailedAttempt, *, nowait: bool = False) -> None:
-    """Abort an attempt that failed for good, and fail the thread. ``resume_thread`` tries again."""
+    """Abort an attempt that failed for good, and fail the thread. ``resume_thread`` can run it again."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         _abort_failed(locked, held_stream(claim), failed)
         fail_run(locked, failed.kind)
@@ -200,7 +203,7 @@ def _abort_failed(locked: Locked, stream: Stream, failed: FailedAttempt) -> None
 
 @transition
 def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
-    """Set the title of a thread that has none, and cut it to 200 characters. A title that was set meanwhile stays."""
+    """Set the title of a thread, cut to 200 characters, unless the thread already has a title."""
     with hold_thread(thread_id, nowait=nowait) as locked:
         thread = locked.thread
         if not thread.title and (cleaned := clean(title.strip())[:200]):

@@ -135,7 +135,7 @@ def get_or_create_thread(
     """Do what ``create_thread`` does. Return the thread, and whether it was created."""
     name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
     check_id(client_id)
-    # The id becomes part of a URL's path, where a slash, "." or ".." would lead elsewhere.
+    # The id becomes part of a URL's path, where a slash, "." or ".." would change the path.
     if client_id is not None and ("/" in client_id or client_id in {".", ".."}):
         raise InvalidPartsError(
             f"The id {client_id!r} cannot be part of a URL. Use an id without '/', other than '.' and '..'."
@@ -172,7 +172,7 @@ class _Beginning:
 
     @property
     def asks(self) -> bool:
-        """Whether there is a first message to answer."""
+        """Whether the new thread has a first message for the model to answer."""
         return self.prompt is not None or self.parts is not None
 
 
@@ -203,8 +203,8 @@ def _create_thread(
             context=clean(context or {}),
         )
         try:
-            # Only a client id can exist already. The savepoint is needed because, after an error outside a savepoint,
-            # PostgreSQL refuses every further statement of the transaction.
+            # Only an existing client id can make the insert fail. PostgreSQL then refuses every further statement of
+            # the transaction, unless the error happened inside a savepoint.
             with transact(savepoint=client_id is not None):
                 thread.save(using=database(), force_insert=True)
         except IntegrityError:  # another transaction has just created the thread
@@ -259,13 +259,13 @@ def send_message(
     ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, and ``reject`` raises ThreadBusyError.
 
     If the thread already shows a user's message under this ``client_id``, that message is returned and nothing changes,
-    whatever the new content is. If another user sent that message, IdempotencyKeyReusedError is raised. ``by`` is the
-    user who sends, and is kept as the ``sender`` of the message. None means the project itself.
+    even if the new content differs. If another user sent that message, IdempotencyKeyReusedError is raised. ``by`` is
+    the user who sends, and is kept as the ``sender`` of the message. None means the project itself.
 
-    A file among the ``parts`` is a ``data:`` URL, which is stored and replaced by its URL, or the URL of an attachment.
-    The attachment must belong to this thread, or ``sender`` must have uploaded it and not sent it yet. ``sender`` is an
-    owner and a scope, by default those of the thread. Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError
-    and TooLargeError.
+    A file among the ``parts`` has either a ``data:`` URL or the URL of an attachment. A file in a ``data:`` URL is
+    stored, and its part gets the URL of the stored file. An attachment must belong to this thread, or ``sender`` must
+    have uploaded it and not sent it yet. ``sender`` is a pair of an owner and a scope, by default those of the thread.
+    Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
     """
     message, _ = get_or_create_message(
         thread,
@@ -321,8 +321,8 @@ def _send_message(
     with hold_thread(thread_id, together=True) as locked:
         shown = Message.objects.using(database()).shown().filter(thread=locked.thread)
         known = None if client_id is None else shown.find(client_id)
-        # ``find`` also knows the ids that this package gave to messages, because no two messages may be shown under one
-        # id.
+        # ``find`` also searches ids that this package gave to messages, because two messages must not have the same
+        # visible id.
         if known is not None and known.role != Role.USER:
             raise InvalidPartsError("The message with this id is not a user's. Give the user's message another id.")
         if known is not None:
@@ -346,7 +346,9 @@ def _checked_parts(prompt: str | None, parts: list[Part] | None) -> list[Part]:
 def _take_message(
     locked: Locked, parts: list[Part], content: _Content, *, client_id: str | None = None, by: Actor
 ) -> Message:
-    """Add a user's message with these checked parts, and treat a running thread as the agent's ``when_busy`` says."""
+    """Add a user's message with these validated parts. If the thread is running, the agent's ``when_busy`` option says
+    what happens.
+    """
     agent = locked.agent
     if agent is None:
         raise AgentNotFoundError(locked.thread.agent)
@@ -377,9 +379,10 @@ def _take_message(
 
 
 def _steer_pending(locked: Locked) -> None:
-    """Make an attempt that no worker has begun answer the new message too. The answer then follows the new message."""
+    """If an attempt is pending, make it answer the new message too. Its answer then follows the new message."""
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
-    if pending is not None and pending.goes_on:  # the text stored so far stays before the new message
+    # The attempt continues the text of an earlier attempt, and that text stays before the new message.
+    if pending is not None and pending.goes_on:
         abort(locked, pending, reason="steered", kept=text_so_far(pending))
         answer_id = answer_of_next_attempt(locked, pending.answer_id)
         add_stream(locked, answer_id, attempt=pending.attempt, deaths=Deaths.of(pending))
@@ -403,7 +406,7 @@ def _checked_title(title: str) -> str:
 
 
 def _start_run(locked: Locked) -> None:
-    """Begin a run. If one is running already, let ``advance`` decide about the new message."""
+    """Begin a run. If the thread is already running, let ``advance`` decide what to do about the new message."""
     if locked.thread.is_running:
         advance(locked)
         return
@@ -413,9 +416,10 @@ def _start_run(locked: Locked) -> None:
 
 @transition
 def stop_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> Thread:
-    """Stop the run within this transaction, and return the thread. The worker of the current attempt can no longer
-    write to the thread. The text stored so far is kept, open calls are cancelled, and queued messages wait for a
-    resume. A thread at rest does not change. ``by`` is the user who stops the run, for the audit log.
+    """Stop the run in one transaction, and return the thread. The worker of the current attempt can no longer write to
+    the thread. The text stored so far is kept, and open calls are cancelled. Queued messages are kept until
+    ``resume_thread`` is called. Do nothing if no run is active. ``by`` is the user who stops the run, for the audit
+    log.
     """
     with hold_thread(id_of(thread)) as locked:
         if locked.thread.is_running:
@@ -446,8 +450,8 @@ def _settle_stop(locked: Locked) -> None:
 def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by: Actor | User | None = None) -> Thread:
     """Continue a thread at rest, with a new message or by retrying what stopped or failed. Return the thread.
 
-    A run that has used up its ``max_steps`` gets the same number again. Without ``prompt``, nothing changes if the
-    thread is running, or if it is completed and every message is answered.
+    A run that has used up its ``max_steps`` may make the same number of steps again. Without ``prompt``, nothing
+    changes if the thread is running, or if it is completed and every message is answered.
     """
     parts = None if prompt is None else _checked_parts(prompt, None)
     with hold_thread(id_of(thread)) as locked:
@@ -465,7 +469,7 @@ def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by:
 
 def _go_on(locked: Locked) -> None:
     """Start a thread at rest that has unfinished work: a stopped or failed run, an unanswered message, or messages that
-    a stop held back.
+    were queued when the run was stopped.
     """
     is_halted = locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}
     if not is_halted:
@@ -489,9 +493,9 @@ def run_command(
     by: Actor | User | None = None,
     content: Mapping[str, object] | None = None,
 ) -> Mapping[str, object]:
-    """Run a live client's command and store its answer under the caller's idempotency ``key``. If the client sends the
-    same command again, for example after a lost connection, it gets the same answer and nothing changes. Without a key,
-    just run the command.
+    """Run a command that a client sent over its websocket, and store the answer under the caller's idempotency ``key``.
+    If the client sends the same command again, for example after a lost connection, it gets the same answer and nothing
+    changes. Without a key, just run the command.
 
     A key belongs to its caller, ``by``; other callers may use the same key. Raises IdempotencyKeyReusedError if the
     caller has used the key for another command or other ``content``. A stop runs even if the key was used for another
@@ -546,12 +550,13 @@ def _empty_thread(instance: Thread, using: str, origin: object = None, **_: obje
     Django collects the rows to delete before it calls this function. Rows that were added since would make the deletion
     fail, so they are deleted here.
     """
-    # If another transaction has deleted the row meanwhile, it has also added the entry.
+    # If the row is gone, another transaction has deleted it and has also added the entry.
     if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
         record_deletion(instance, origin=origin, using=using)
     streams = Stream.objects.using(using).filter(thread=instance)
     calls = ToolCall.objects.using(using).filter(thread=instance)
-    for rows in (streams, calls):  # no delta is added to a locked row
+    # Lock the rows, so that no worker adds deltas or outcomes meanwhile.
+    for rows in (streams, calls):
         list(rows.select_for_update().order_by("pk").values_list("pk"))
     Delta.objects.using(using).filter(stream__thread=instance).delete()
     calls.delete()

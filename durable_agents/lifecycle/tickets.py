@@ -1,5 +1,5 @@
-"""Websocket tickets. A ticket authenticates, once and within a short time, the websocket of a caller who signed in over
-HTTP.
+"""Websocket tickets. A ticket authenticates one websocket of a user who signed in over HTTP. It can be used once, and
+only within a short time.
 
 A ticket is bound to the credential with which it was fetched. The database keeps the SHA-256 hash of the ticket, and
 the credential encrypted with the ticket. Somebody who reads the row can therefore neither use the ticket nor learn a

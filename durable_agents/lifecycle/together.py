@@ -50,7 +50,9 @@ class Ending:
 
     @property
     def may_complete(self) -> bool:
-        """Whether the thread may be completed by this step, unless messages are queued."""
+        """Whether this step may end the run. If so, the thread's queued messages are read, because one of them may
+        start the next run.
+        """
         return isinstance(self.outcome, StepOutcome) and not (self.outcome.calls or self.outcome.goes_on)
 
     @property
@@ -61,7 +63,7 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """A row that was handed over: a transaction of the worker made the row due, and this worker holds it already."""
+    """A new row that was leased to the worker by the same transaction that made it due, without a separate claim."""
 
     claim: Claim
     row: Stream | ToolCall
@@ -70,7 +72,7 @@ class Handed:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The result of committing an ``Ending``."""
+    """The result of committing one finished step or tool call."""
 
     error: Exception | None = None
     """Why nothing was written: LeaseLostError, ThreadNotFoundError, ThreadHeldError or any other error of the
@@ -82,7 +84,7 @@ class Ended:
     new_calls: Sequence[ToolCall] = ()
     """The tool calls that the step made."""
     revs: tuple[int, int] = (0, 0)
-    """The thread's rev before the transaction and after it."""
+    """The thread's revision counter (``rev``) before and after this row was finished."""
 
 
 def has_callbacks_inside(claim: Claim) -> bool:
@@ -92,12 +94,12 @@ def has_callbacks_inside(claim: Claim) -> bool:
 
 
 def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None) -> list[Ended]:
-    """Commit these finished steps and tool calls, and advance their threads. Use one transaction for all; if that
-    fails, use one transaction for each. Return one result for each of them, in order.
+    """Commit these finished steps and tool calls, and decide what their threads do next. Use one transaction for all;
+    if that fails, use one transaction for each. Return one result for each of them, in order.
 
-    ``hand_over`` limits which newly due rows the worker takes over. Raises the error of a database that
-    does not answer. If the database stops answering only during the single transactions, each row that was not written
-    gets a ThreadHeldError as its result instead.
+    ``hand_over`` limits which newly due rows the worker keeps for itself. Raises the database error if the database
+    does not answer. If the database stops answering only during the single transactions, nothing is raised. Each row
+    that was not written then has a ThreadHeldError as its result.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -111,8 +113,8 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
         try:
             results += _end_in_one([ending], hand_over)
         except Exception as error:
-            # Raising the outage here would lose the results of the other rows. With this error, the row is tried again
-            # later.
+            # Raising the outage here would lose the results of the other rows. ThreadHeldError makes the caller try the
+            # row again later.
             is_down = isinstance(error, Error) and is_outage(error)
             results.append(Ended(error=ThreadHeldError(ending.claim.thread_id) if is_down else error))
     return results
@@ -120,7 +122,7 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
 
 @transition
 def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[Ended]:
-    # Count the free slots down on a copy, because a transaction that is rolled back hands nothing over.
+    # Count the free slots down on a copy. If the transaction is rolled back, no slot has been used.
     left = None if hand_over is None else replace(hand_over)
     with transact():
         ids, writes = sorted({ending.claim.thread_id for ending in endings}), Writes(together=True)
@@ -133,7 +135,8 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
         for locked in threads.values():
             locked.save()
         for locked in threads.values():
-            locked.writes.flush()  # all threads share these writes: the first call writes everything
+            # All threads share one ``Writes`` object, so the first ``flush`` writes the rows of all of them.
+            locked.writes.flush()
             locked.dispatch_callbacks()
         _add_owners([handed for result in results for handed in result.handed])
         _read_as_stored([row for result in results for row in (result.row, *result.new_calls)])
@@ -149,8 +152,8 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
 
 
 def _add_owners(rows: Sequence[Handed]) -> None:
-    """Load the owners of the threads. Tools and functions of agents get the owner, and may run on the event loop, where
-    queries are not allowed.
+    """Load the owners of the threads. Tools and functions of agents read ``thread.owner``, possibly on the event loop,
+    where queries are not allowed.
     """
     owners = {handed.thread.owner_id for handed in rows} - {None}
     if owners:
@@ -163,9 +166,9 @@ def _add_owners(rows: Sequence[Handed]) -> None:
 
 
 def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
-    """Give the written rows the values that a query would return. The next model request is built from these rows, and
-    later requests are built from the database. If the two had different texts, a provider would not find its cached
-    prompt.
+    """Replace the JSON values of written rows by what PostgreSQL would return for them. The next model request is built
+    from these rows, and later requests are built from the database. Both must have the same text; otherwise the
+    provider's prompt cache is not used.
     """
     if connections[database()].vendor != "postgresql":
         return
@@ -177,8 +180,8 @@ def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
 
 
 def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUID, Placed[Stream] | Placed[ToolCall]]:
-    """Return the finished attempts, and all open calls of the threads whose calls decide what follows, by row id. Also
-    set the open calls and the queued messages of the locked threads that need them.
+    """Load what is needed to finish these rows, and return the attempts and open tool calls by row id. Also set
+    ``open_calls`` and ``queued`` of those locked threads that need them to decide what comes next.
     """
     using = database()
     present = [ending for ending in endings if ending.claim.thread_id in threads]
@@ -219,7 +222,8 @@ def _end(ending: Ending, locked: Locked | None, rows: Mapping[UUID, Placed[Strea
         add_outcome(locked, row, outcome)
     else:
         raise TypeError(f"A {claim.kind} does not end with a {type(outcome).__name__}.")
-    # Move the lists from ``locked`` to the result: the next ending of the same thread must not report their rows again.
+    # Move the lists from ``locked`` to the result. If another row of the same thread follows, its result must not
+    # contain these rows again.
     handed, locked.handed = locked.handed, []
     new_calls, locked.new_calls = locked.new_calls, []
     return Ended(

@@ -39,7 +39,9 @@ from durable_agents.times import Now, instant, later
 _TOOK_TOO_LONG = "The tool call took too long."
 
 EXPIRY_GRACE_SECONDS = 5
-"""How long after its deadline a running call is left to its worker, which can still time it out and retry it."""
+"""For how many seconds after its deadline a running call is left to its worker. Within this time, the worker can still
+time the call out and retry it. After that, ``expire`` fails the call.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,9 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
 
 
 def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
-    """Store the outcome of a tool call that is held, and advance the thread. Call this under the thread's lock."""
+    """Store the outcome of the tool call that a worker holds, and decide what the thread does next. Call this under the
+    thread's lock.
+    """
     call.result = clean(outcome.result)
     call.error_detail = clean(outcome.error_detail)
     settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
@@ -94,8 +98,8 @@ def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
     is_inside, session = False, None
     try:
         with transact(atomic_tool_call=claim.row_id):
-            # If the connection has another session at the end, the first session was cut off, whatever error the
-            # function raised because of that.
+            # Remember the database session. If the connection has another session afterwards, the transaction was cut
+            # off, no matter what error the function raised.
             session = connections[database()].connection
             crashpoint("atomic_begun")
             is_inside = True
@@ -120,15 +124,16 @@ class AtomicInterruptedError(Exception):
 
 
 def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
-    """Return whether the database session has ended or become read-only, even if the function has turned that into
-    another error. Outside the function, every outage counts, except errors after which the transaction is simply
-    retried.
+    """Return whether the transaction was cut off because the database session ended or became read-only. The tool's
+    function may have turned that into another error. ``is_inside`` says whether the error came out of the function.
+    Outside the function, every outage counts. Errors that only require a retry never count.
     """
     connection = connections[database()]
     if connection.in_atomic_block:
         return False  # the transaction belongs to the caller, who handles the error
     if session is not None and connection.connection is not session:
-        return True  # even the rollback failed, so Django has dropped the connection
+        # The rollback failed too, and Django has closed the connection.
+        return True
     if not isinstance(error, Error) or is_passing(error):
         return False
     return is_outage(error) and (not is_inside or sqlstate(error) in SESSION_LOST)
@@ -226,7 +231,8 @@ def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:
 
 def expire() -> int:
     """Settle the calls whose deadline has passed. A call that waits for an answer becomes ``expired``. A call that a
-    worker runs and has not timed out itself becomes ``failed``. Return the number of calls settled.
+    worker still runs becomes ``failed``, ``EXPIRY_GRACE_SECONDS`` after its deadline. Return the number of calls
+    settled.
     """
     overdue = ToolCall.objects.using(database()).expired(EXPIRY_GRACE_SECONDS)
     return sum(_expire_one(row) for row in overdue)

@@ -1,5 +1,5 @@
-"""Run a transition in one transaction that locks the thread's row. The transaction is retried if the database asks for
-a retry, and notifications are sent after the commit.
+"""Run a transition in one transaction that locks the thread's row. If a concurrent transaction makes it fail, run it
+again. Send notifications after the commit.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def database() -> str:
 
 
 def transition(function: Callable[P, R]) -> Callable[P, R]:
-    """Run the function again if the database refuses it because of a concurrent transaction; run it three times at
-    most. After any other database error, close the database connections of this Python thread.
+    """Make a function a transition. If a concurrent transaction makes it fail, call it again, at most three times in
+    all. After any other database error, close the database connections of this Python thread.
 
-    Neither happens inside a caller's transaction: only the owner of the outermost transaction may do so, and therefore
-    gets the error.
+    Inside a caller's transaction, a database error is only raised. The code that opened the outermost transaction has
+    to handle it.
     """
 
     @functools.wraps(function)
@@ -82,7 +82,7 @@ class ThreadHeldError(Exception):
 
 
 class Writes:
-    """The rows that the transitions of one transaction insert and update. By default, each row is written immediately.
+    """A collection of the rows that one transaction inserts and updates. By default, each row is written immediately.
     With ``together``, all rows are written when ``flush`` is called, in as few statements as possible. Call ``flush``
     before any query that must see the rows.
     """
@@ -108,8 +108,8 @@ class Writes:
             update.names.update(names)
 
     def flush(self, *, for_query_of: type[Model] | None = None) -> None:
-        """Write all rows that are not written yet. With ``for_query_of``, write them only if rows of that model are
-        among them. Raises LeaseLostError if a fence has changed.
+        """Write all pending rows. ``for_query_of`` is a model that the caller is about to query; if no row of that
+        model is pending, nothing is written. Raises LeaseLostError if the fence of an updated row has changed.
         """
         if for_query_of is not None and not (self._inserts.get(for_query_of) or self._updates.get(for_query_of)):
             return
@@ -155,8 +155,8 @@ class _Update:
 
 @dataclass(kw_only=True)
 class HandOver:
-    """The limits for rows that a worker takes over when its own transaction makes them due, instead of claiming them
-    afterwards.
+    """The limits within which a worker keeps new rows. If the worker's own transaction makes a row due, the row can be
+    leased to that worker at once, without a separate claim.
     """
 
     holder: str
@@ -167,16 +167,16 @@ class HandOver:
     tools: int
     """``streams`` and ``tools`` are the numbers of free slots that are left."""
     offered: tuple[int, int] = (0, 0)
-    """The free slots for model steps and for tool calls at the beginning."""
+    """The numbers of free slots for model steps and for tool calls before any slot was used."""
 
     def takes_stream(self, stream: Stream) -> bool:
-        """Return whether the worker takes over this new attempt, and use a free slot if so."""
+        """Return whether this worker may run this new attempt at once. If so, count one free slot as used."""
         takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
         self.streams -= takes
         return takes
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
-        """Return whether the worker takes over this new tool call, and use a free slot if so."""
+        """Return whether this worker may run this new tool call at once. If so, count one free slot as used."""
         takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
         self.tools -= takes
         return takes
@@ -189,14 +189,14 @@ class Position:
     message_id: UUID
     position: int
     number: int
-    """The number of the attempt whose step was committed last."""
+    """The number of the attempt that was committed last."""
     made_calls: bool
-    """Whether that step made calls."""
+    """Whether the step that was committed last made tool calls."""
 
 
 @dataclass(kw_only=True)
 class Locked:
-    """A thread under its lock, with the notifications that its transition has to send."""
+    """A thread whose row is locked, with the data and the pending changes of the transition that holds the lock."""
 
     thread: Thread
     now: datetime
@@ -207,27 +207,28 @@ class Locked:
     writes: Writes = field(default_factory=Writes)
     hand_over: HandOver | None = None
     handed: list[Stream | ToolCall] = field(default_factory=list)
-    """The rows that this transition makes due and that the worker holds already."""
+    """The new rows that are due and that this transition has leased to its own worker."""
     position: Position | None = None
     last: Message | None = None
-    """The last message to answer, if the transition has just written it."""
+    """The last message of the thread, if this transition has just added it and the model has to answer it."""
     open_calls: list[ToolCall] | None = None
-    """The thread's calls that had no outcome when the transaction began, and the calls made since. None means not read.
+    """The thread's calls that had no outcome when the transaction began, and the calls made since. None if they were
+    not read.
     """
     new_calls: list[ToolCall] = field(default_factory=list)
-    """The calls that the step made."""
+    """The tool calls made by the step that this transition commits."""
     queued: Sequence[Message] | None = None
-    """The thread's queued messages when the transaction began, in order. None means not read."""
+    """The thread's queued messages when the transaction began, in order. None if they were not read."""
     has_no_open_stream: bool = False
-    """Whether the transition knows that the thread has no open attempt. A thread never has more than one."""
+    """True if the transition knows that the thread has no open attempt. A thread never has more than one."""
 
     @property
     def agent(self) -> Agent | None:
         return registry.find(self.thread.agent)
 
     def set_status(self, status: ThreadStatus) -> None:
-        """Change the thread's status; the change gets a rev of its own. Raises TooManyRunningError if a run begins that
-        exceeds the owner's quota.
+        """Change the thread's status and increase its revision number. Raises TooManyRunningError if this would begin
+        more runs than the owner may have.
         """
         if status.is_running and not self.thread.is_running:
             admit(self.thread, using=database())
@@ -250,8 +251,8 @@ class Locked:
         using = database()
         if self.has_changed:
             changed = [name for name, value in self.before.items() if getattr(self.thread, name) != value]
-            # ``updated_at`` does not change with each step of a run, because it is in the indexes of all lists of
-            # threads, whose entries would have to be written anew.
+            # Do not change ``updated_at`` with each step of a run. The lists of threads have indexes on it, and each
+            # change would add an entry to all of them.
             goes_on = self.thread.is_running and ThreadStatus(self.previous_status).is_running
             if not goes_on or instant(self.now) - instant(self.thread.updated_at) >= UPDATED_EVERY:
                 self.thread.updated_at = self.now
@@ -268,8 +269,8 @@ class Locked:
         self.dispatch_callbacks()
 
     def dispatch_callbacks(self) -> None:
-        """Call the project's callbacks for what this transition changed. Everything is written before, so that the
-        callbacks may call transitions themselves.
+        """Call the project's callbacks for what this transition changed. Write everything first, because the callbacks
+        may call transitions themselves.
         """
         for stream in self.committed_steps:
             dispatch_step(self.thread, stream, using=database())
@@ -301,8 +302,8 @@ def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) ->
 
 
 def atomic_tool_call() -> UUID | None:
-    """Return the id of the tool call whose function runs in this transaction, or None. A transition that this function
-    calls must not end the call itself.
+    """Return the id of the tool call whose function runs in this transaction, or None. A transition that the function
+    calls must not end this tool call.
     """
     # Django keeps the open atomic blocks of the current transaction in a list on the connection.
     blocks = connections[database()].atomic_blocks
@@ -320,9 +321,10 @@ def hold_thread(
 ) -> Iterator[Locked]:
     """Open a transaction that locks the thread's row. When the block ends, write what changed. Notify after the commit.
 
-    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked the row, wait; or raise
-    ThreadNotFoundError with ``skip_locked``, ThreadHeldError with ``nowait``. SQLite locks no rows and always waits.
-    With ``together``, rows that the transition writes through ``Locked.writes`` are written when the block ends.
+    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked the row, wait. With
+    ``skip_locked``, raise ThreadNotFoundError instead; with ``nowait``, raise ThreadHeldError. SQLite locks no rows and
+    always waits. With ``together``, rows that the transition writes through ``Locked.writes`` are written when the
+    block ends.
     """
     using = database()
     with transact():

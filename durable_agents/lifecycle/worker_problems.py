@@ -1,4 +1,4 @@
-"""Record the problems that keep worker processes from running rows."""
+"""Record the problems that keep worker processes from working."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from durable_agents.worker_problem_files import Notice
 
 PROBE = "probe"
 PROBE_CHARS = 20_000
-"""The length of the test row: more than may still fit into the last page on a full disk."""
+"""The number of characters in the test row. A shorter row might still fit into the last page of the database when the
+disk is full.
+"""
 
 
 def project() -> str:
@@ -42,7 +44,9 @@ def note_problem(notice: Notice, *, is_over: bool = False) -> None:
 
 
 def try_to_write() -> None:
-    """Store a row and delete it, each in a separate transaction. Raises database errors."""
+    """Check that the database accepts writes: store a row and delete it, each in a separate transaction. Raises the
+    database error if it does not.
+    """
     holder = f"{PROBE}:{uuid.uuid4()}"
     row = WorkerProblem(holder=holder, kind=PROBE, detail="-" * PROBE_CHARS, since=Now(), ended_at=Now())
     row.save(using=database(), force_insert=True)
