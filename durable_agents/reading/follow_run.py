@@ -38,11 +38,11 @@ from durable_agents.transcript import stream_open_at
 POLL_SECONDS = 0.1
 MAX_POLL_SECONDS = 0.5
 HEAL_SECONDS = 5
-"""If a row of a followed thread has been due for this long, workers are notified again."""
+"""If a row of a followed thread has been due for this many seconds, workers are notified again."""
 
 T = TypeVar("T")
 Reads: TypeAlias = Iterator[list[T] | float]
-"""Yields the results of each read as a list, and between two reads the seconds to wait."""
+"""An iterator that yields a list for each read (the results), and a float between two reads (the seconds to wait)."""
 
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.([0-3])\.([0-9a-f]{32}|)", re.ASCII)
 FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
@@ -97,18 +97,19 @@ async def await_for_thread(thread: Thread | UUID | str, timeout_seconds: float |
 
 
 class Phase(IntEnum):
-    """Where in a run a position is; the phase decides which chunks may follow."""
+    """The part of a run that a position is in. The phase decides which chunks may follow."""
 
     BETWEEN_STEPS = 0
     IN_STEP = 1
-    IN_CALLS = 2  # in a step that is not committed yet and in which a tool call has begun
+    # In a step that is not committed yet and in which a tool call has begun.
+    IN_CALLS = 2
     AT_REST = 3
 
 
 @dataclass(kw_only=True)
 class Position:
-    """How much of a thread was sent. Within one answer, these are the durable changes up to ``rev``, and the step of
-    stream ``number`` up to ``place``.
+    """A client's position in a thread. The client was sent all committed changes up to ``rev``, and the step of stream
+    ``number`` up to ``place``.
     """
 
     rev: int
@@ -142,7 +143,9 @@ def _position(cursor: str | None) -> Position | None:
 
 
 class Follower:
-    """Converts the changes of one thread to chunks. Call its synchronous methods where the ORM may be used."""
+    """A converter that turns the changes of one thread into chunks. Call its synchronous methods where the ORM may be
+    used.
+    """
 
     def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id
@@ -157,13 +160,13 @@ class Follower:
         """The place up to which the stored deltas of the open stream were read."""
 
     def read(self) -> Iterator[tuple[str, Chunk]]:
-        """Yield each new chunk with the cursor after it. Raises ThreadNotFoundError, and InvalidCursorError if the
-        cursor belongs to another thread.
+        """Yield each new chunk with the cursor from which a client can continue after it. Raises ThreadNotFoundError,
+        and InvalidCursorError if the cursor belongs to another thread.
         """
         self._thread = thread = row_of(self.thread_id)
         if not self._has_begun:
             self._begin(thread)
-        # Durable changes come first, because they may close the step whose deltas would come next.
+        # Yield committed changes first, because they may end the step that the deltas belong to.
         for chunks in (self._changes(thread), self._open_step(thread)):
             for chunk in chunks:
                 yield str(self._at), chunk
@@ -187,7 +190,7 @@ class Follower:
         return not self.thread.is_running
 
     def _begin(self, thread: Thread) -> None:
-        """Check the cursor; without a cursor, begin right before the latest answer."""
+        """Check the cursor. Without a cursor, begin right before the latest answer."""
         self._has_begun = True
         start = self._start
         if start is None:
@@ -202,11 +205,11 @@ class Follower:
                 raise InvalidCursorError(start)
 
     def _changes(self, thread: Thread) -> Iterator[Chunk]:
-        """Yield the chunks of closed steps and changed calls, in the order of their revs."""
+        """Yield the chunks of closed steps and changed tool calls, in the order of their revision numbers (``rev``)."""
         if thread.rev == self._at.rev:
             return
-        # Changes after the thread was read are left to the next read, because each query sees the database at its own
-        # time.
+        # Leave later changes to the next read. Each query sees the database at another time, so without this limit only
+        # some of them would see such a change.
         changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
         streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
         calls = ToolCall.objects.using(database()).filter(**changed)
@@ -215,7 +218,8 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                yield from chunks[:-1]  # a client that resumes after one of these gets all of them again
+                # Only the last chunk moves the cursor on. A client that resumes earlier gets all chunks again.
+                yield from chunks[:-1]
                 self._at.rev = row.rev
                 yield from chunks[-1:]
             self._at.rev = row.rev
@@ -223,7 +227,8 @@ class Follower:
 
     def _closed_step(self, stream: Stream) -> Iterator[Chunk]:
         if stream.answer.superseded_at is not None and stream.message_id != self._at.message_id:
-            return  # the answer was replaced before any part of it was sent
+            # The answer was superseded before any part of it was sent.
+            return
         yield from self._switch_to(stream)
         is_taken_back = not stream.parts or (self._at.phase == Phase.IN_CALLS and stream.state == StreamState.ABORTED)
         if is_taken_back and self._at.place > BEGINNING:
@@ -236,7 +241,8 @@ class Follower:
         if stream is None:
             return
         yield from self._switch_to(stream)
-        # The client's position counts content, but reading counts deltas. The two differ after a client has resumed.
+        # Read the deltas of another stream from its first delta, even if the client has resumed in the middle.
+        # ``_advance`` leaves out what the client has already.
         if stream.pk != self._deltas_of:
             self._deltas_of, self._last_seq, self._read = stream.pk, -1, BEGINNING
         deltas = list(Delta.objects.using(database()).after(stream.pk, self._last_seq).values_list("seq", "chunks"))
@@ -246,8 +252,8 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """If this is another stream than the current one, end the current step. If it belongs to another message, also
-        begin that message.
+        """If this is another stream than the current one, end the current step. If the stream belongs to another
+        message, also begin that message.
         """
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):
@@ -283,7 +289,7 @@ def row_of(thread_id: UUID) -> Thread:
 
 
 def latest_answer_of(thread: Thread) -> Message | None:
-    """Return the answer with the newest stream, not counting superseded answers; None if there is none."""
+    """Return the answer with the newest stream, or None. Superseded answers are left out."""
     streams = Stream.objects.using(database()).filter(thread=thread, message__superseded_at=None)
     last = streams.order_by("-number").select_related("message").only("message").first()
     return last.message if last else None
@@ -330,7 +336,9 @@ def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
 
 
 def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[Thread]:
-    """Yield the seconds to wait between two reads, and finally a list with the thread's row."""
+    """Poll a thread until it is at rest. Yield the seconds to wait between two reads, and finally a list with the
+    thread's row.
+    """
     pace = _Pace(thread_id)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     # The transaction that Django's TestCase wraps around each test is allowed: in it, ``run_until_idle`` may have

@@ -1,8 +1,7 @@
 """List the messages of a thread, including the answer that is being written.
 
-A result with the open stream shows the thread exactly as it was at its ``rev``. If a step is committed between two of
-the queries, the step is not listed and its stream still counts as open; otherwise, parts could be missing or appear
-twice.
+A list that includes this answer shows the thread as it was when its ``rev`` was read. If a step is committed between
+two of the queries, it still counts as unfinished. Otherwise, parts could be missing or appear twice.
 """
 
 from __future__ import annotations
@@ -67,7 +66,9 @@ class OpenStream:
 
 
 class MessagesWithStream(NamedTuple):
-    """Messages including the open answer, and the stream that writes it; ``stream`` is None if no answer is open."""
+    """The messages of a thread and the attempt in progress. The messages include what the attempt has written so far.
+    ``stream`` is None if no attempt is in progress.
+    """
 
     messages: list[Message]
     stream: OpenStream | None
@@ -101,9 +102,10 @@ def list_messages(
 
 
 def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int = 0) -> MessagesWithStream:
-    """Return all messages of a thread, including the stored part of the open answer, and the stream that writes it.
+    """Return all messages of a thread and the attempt in progress. The messages include what the attempt has written so
+    far.
 
-    A stream whose number is lower than ``from_number`` is ignored. The function makes six queries, however many
+    An attempt whose number is lower than ``from_number`` is ignored. The function makes six queries, however many
     messages and deltas there are. Raises ThreadNotFoundError.
     """
     row = _thread(thread)
@@ -123,8 +125,8 @@ def _values(messages: Iterable[UIMessage]) -> list[Message]:
 
 
 def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
-    """Return the messages of a thread that clients see, annotated with ``turn``, by which they are sorted: by position,
-    queued messages last.
+    """Return the messages of a thread that clients see, by position, with queued messages last. The annotation ``turn``
+    is a number that increases in this order.
 
     Answers without parts are left out, except for the answer ``answer_id``, whose parts are being written.
     """
@@ -147,7 +149,9 @@ def after_position(messages: MessageQuerySet, position: int | None) -> MessageQu
 
 
 def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
-    """Return the stream that was open at the thread's ``rev``, or None. A stream below ``from_number`` is ignored."""
+    """Return the attempt that was in progress at the thread's ``rev``, or None. An attempt whose number is lower than
+    ``from_number`` is ignored.
+    """
     stream = stream_open_at(thread)
     return stream if stream is not None and stream.number >= from_number else None
 

@@ -17,8 +17,8 @@ _NAMED_BY_PLACE = ("text-", "reasoning-")
 
 
 class Place(NamedTuple):
-    """How many parts of a step have begun, and how much of the last part was sent. The beginning and the end of a part
-    count 1 each, and so does each character in between.
+    """A place within a step: how many of its parts have begun, and how much of the last part was sent. In ``offset``,
+    the beginning and the end of a part count 1 each, and so does each character in between.
     """
 
     part: int = 0
@@ -31,8 +31,9 @@ PlacedChunk = tuple[Place, Chunk]
 
 
 def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> Iterator[PlacedChunk]:
-    """Yield each chunk of stream ``number`` with the place after it; ``at`` is the place before the first chunk. Text
-    and reasoning chunks get ids that depend only on the stream's number and the place.
+    """Yield each chunk of stream ``number`` with its place, which says how much of the step was sent after the chunk.
+    ``at`` is the place before the first chunk. The ids of text and reasoning chunks depend only on the stream's number
+    and the place, so that they are always the same.
     """
     for chunk in chunks:
         kind = chunk["type"]
@@ -44,7 +45,7 @@ def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> It
 
 
 def unsent(chunks: Iterable[PlacedChunk], seen: Place) -> Iterator[PlacedChunk]:
-    """Yield the chunks after the place ``seen``; a text that was sent in part is cut."""
+    """Yield the chunks after the place ``seen``. If a text was sent in part, yield only the rest of it."""
     for place, chunk in chunks:
         if place <= seen:
             continue
@@ -71,7 +72,8 @@ def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
             yield {"type": f"{kind}-end", **signed}
         elif "toolCallId" in part:
             yield {"type": "tool-input-start", **_call_fields(part)}
-        else:  # a file, a source or data: the part and its chunk look the same
+        else:
+            # For a file, a source or data, the part and its chunk look the same.
             yield dict(part)
     # The arguments come last, because in the stream of deltas they are complete only at the end of a step.
     for part in parts:

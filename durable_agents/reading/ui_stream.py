@@ -46,7 +46,7 @@ class Seen:
     """The tool parts that the client shows, by tool call id."""
 
     def shows(self, chunk: Chunk) -> bool:
-        """Whether the client already shows this chunk of a call."""
+        """Return whether the client already shows what this chunk says about a tool call."""
         part = self.calls.get(chunk.get("toolCallId") or chunk["approvalId"], {})
         approval = part.get("approval")
         if chunk["type"] == "tool-approval-response":
@@ -72,8 +72,8 @@ def waits_for_others(thread: Thread) -> bool:
 
 
 class AnswerStream:
-    """Streams one answer: ``answer``, or else the first answer to ``question``. Its methods are synchronous: call them
-    where the ORM may be used.
+    """The stream of one answer to an AI SDK client: of ``answer`` or, if that is None, of the first answer to
+    ``question``. Its methods are synchronous: call them where the ORM may be used.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class AnswerStream:
         self.is_over = False
         """Whether the stream has ended."""
         self.is_cut = False
-        """Whether the stream ended because an attempt was reset whose content the client cannot remove; the client has
-        to start again.
+        """Whether the stream ended because an attempt was discarded and the client cannot remove what it already shows
+        of that attempt. The client then has to request the answer again.
         """
         self._answer = answer
         self._question = question
@@ -155,13 +155,15 @@ class AnswerStream:
         elif self._has_parts and thread.is_running:
             # Version 6 cannot remove content. Its client sees a broken stream and requests the answer again.
             self.is_over = self.is_cut = True
-        elif self._has_parts:  # no other attempt follows, so the client keeps the content
+        elif self._has_parts:
+            # No other attempt follows, so the client keeps the content.
             self._drops_rest = True
 
     def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
         if kind == "start-step":
-            if self._is_in_step:  # the step was reset, and the client still shows it
+            # After a reset, the client still shows the beginning of this step.
+            if self._is_in_step:
                 return
             self._is_in_step, self._has_parts = True, False
         elif kind == "finish-step":
@@ -193,8 +195,8 @@ class AnswerStream:
 
 
 def first_answer_to(question: Message) -> Message | None:
-    """Return the first answer after a user's message that is not superseded; None if there is none or the message is
-    queued.
+    """Return the first answer after a user's message, or None. Superseded answers are left out. A queued message has no
+    answer.
     """
     position = Message.objects.using(database()).filter(pk=question.pk).values_list("position", flat=True).first()
     if position is None:
@@ -205,8 +207,8 @@ def first_answer_to(question: Message) -> Message | None:
 
 
 def _end_of(thread: Thread, answer: Message) -> Chunk:
-    """Return the chunk that ends an answer after which another answer has begun. If a new message steered the run to
-    the other answer, the first one has no finish reason of its own.
+    """Return the chunk that ends an answer after which another answer has begun. If a new message made the same run
+    begin the other answer, the finish reason is ``tool-calls``, because the run goes on.
     """
     reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
     reason = reasons.values_list("finish_reason", flat=True).first()

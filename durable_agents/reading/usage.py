@@ -1,4 +1,4 @@
-"""Report the usage of a thread by model. The attempts at its model calls are the ledger of usage.
+"""Report the usage of a thread by model. The usage is stored with each attempt at a model call.
 
 Every attempt that a worker has started counts, whatever its outcome. Answers that were added or copied cost nothing.
 """
@@ -21,7 +21,7 @@ _COUNTED = {
     "cachedInputTokens": "cached_input_tokens",
     "reasoningTokens": "reasoning_tokens",
 }
-"""The AI SDK's name of each token count, with the name of our field."""
+"""The AI SDK's names of token counts, mapped to the names of our model fields."""
 _SUMMED = ("input_tokens", "output_tokens", "cached_input_tokens", "cost")
 
 
@@ -50,7 +50,8 @@ def usage_by_model(thread: Thread) -> list[UsageByModel]:
     attempts there are.
     """
     spent = Stream.objects.filter(thread=thread, started_at__isnull=False).exclude(model="").order_by()
-    sums = {f"sum_of_{name}": Sum(name) for name in _SUMMED}  # an annotation cannot have the name of a field
+    # An annotation must not have the name of a model field.
+    sums = {f"sum_of_{name}": Sum(name) for name in _SUMMED}
     counts = {"attempts": Count("pk"), "estimated": Count("pk", filter=Q(usage_estimated=True))}
     rows: Iterable[Mapping[str, Any]] = spent.values("model").annotate(**counts, **sums)
     usages = [
