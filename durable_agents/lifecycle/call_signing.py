@@ -18,7 +18,7 @@ from durable_agents.models import ToolCall
 
 
 def sign_call(call: ToolCall) -> None:
-    """Sign the call: set its ``approval_digest`` to a keyed digest of its thread, id, tool and arguments, and of
+    """Sign the call: set ``approval_digest`` to a keyed digest of the call's thread, id, tool and arguments, and of
     whether approval was requested. The caller has to save the row.
     """
     call.approval_digest = _digest(call, approval_keys()[0])

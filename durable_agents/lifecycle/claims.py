@@ -93,9 +93,9 @@ class Suspects:
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return the primary keys of due suspects (rows that may have crashed their workers). Rows whose workers never
-        died while they held no other row come first. Return at most ``FEW_SUSPECTS`` + 1 keys, which is enough to tell
-        whether many suspects are due. Return an empty list if ``limit`` is 0.
+        """Return the primary keys of due suspects (rows that may have crashed their workers). Sort them by how many
+        workers died while they held only this row, lowest first. Return at most ``FEW_SUSPECTS`` + 1 keys, which
+        is enough to tell whether many suspects are due. Return an empty list if ``limit`` is 0.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -105,8 +105,8 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Suspects (rows that may have crashed their workers) that have had a trial run. Either that worker died too, or the
-row has survived several trial runs.
+"""Suspects (rows that may have crashed their workers) that have had a trial run. Either the worker of the trial
+run died too, or the row has survived several trial runs.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
 """Suspects (rows whose workers died twice, so that the rows may be the cause) that have not had a trial run since. If
@@ -175,8 +175,8 @@ def claim(
     # Choose without locks, because idle workers must not take any. ``_win`` checks the rows again, under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
-    # Only the death of a process that tries a single suspect counts. With several suspects, the death does
-    # not show which of them was the cause.
+    # If a process tries several suspects and dies, it is not clear which of them was the cause. Only the death of a
+    # process with a single suspect counts.
     is_alone = which is not None and which.is_alone and most == 1
     if not most:
         return []

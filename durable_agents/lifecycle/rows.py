@@ -264,7 +264,7 @@ def close_stream(
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    # ``end_lease`` raises the fence, but the row still has this one in the database.
+    # Remember the old fence: ``end_lease`` raises it, but the row in the database still has the old value.
     fence = stream.fence
     stream.end_lease()
     if usage is not None:
@@ -319,7 +319,7 @@ def settle(
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    # ``end_lease`` raises the fence, but the row still has this one in the database.
+    # Remember the old fence: ``end_lease`` raises it, but the row in the database still has the old value.
     fence = call.fence
     call.end_lease()
     call.rev = locked.thread.next_rev()
@@ -333,7 +333,7 @@ def settle(
 
 
 def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
-    """Make a row due after ``delay_seconds``, and set its counters of workers' deaths, by default to 0."""
+    """Make a row due after ``delay_seconds``, and set its counters of dead workers, by default to 0."""
     # A row that is due at once has no ``available_at``, so that no clocks are compared. SQLite uses the clock of the
     # process that queries.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None

@@ -36,7 +36,7 @@ _SAVED = [
 ]
 _TRANSITION_TRIES = 3
 UPDATED_EVERY = timedelta(seconds=10)
-"""How old ``updated_at`` may be during a run."""
+"""During a run, ``updated_at`` is written at most once in this time."""
 _AT_ONCE_SECONDS = 1.0
 
 P = ParamSpec("P")
@@ -53,8 +53,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function a transition. If a concurrent transaction makes it fail, call it again, at most three times in
     all. After any other database error, close the database connections of this Python thread.
 
-    Inside a caller's transaction, a database error is only raised. The code that opened the outermost transaction has
-    to handle it.
+    Inside a caller's transaction, neither happens: the error is raised, and the code that opened the outermost
+    transaction has to handle it.
     """
 
     @functools.wraps(function)

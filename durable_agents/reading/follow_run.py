@@ -108,8 +108,8 @@ class Phase(IntEnum):
 
 @dataclass(kw_only=True)
 class Position:
-    """A client's position in a thread. The client was sent all committed changes up to ``rev``, and the step of stream
-    ``number`` up to ``place``.
+    """A client's position in a thread. The client has received all committed changes up to ``rev``, and the step of
+    stream ``number`` up to ``place``.
     """
 
     rev: int

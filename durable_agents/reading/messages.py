@@ -60,7 +60,7 @@ class OpenStream:
     id: str
     number: int
     seq: int
-    """The number of the last delta that is included; -1 if none is."""
+    """The number of the last delta that is included, or -1."""
     message: str
     """The id of the message that the attempt writes."""
 
