@@ -27,7 +27,8 @@ class Actor:
         """Return the actor for a ``by`` argument, which is an actor, a user, or None for the project itself."""
         if isinstance(by, Actor):
             return by
-        user = by if getattr(by, "pk", None) is not None else None  # Django's anonymous user has no key
+        # Django's anonymous user has no primary key.
+        user = by if getattr(by, "pk", None) is not None else None
         return cls(user=user, is_person=by is not None)
 
     @property
@@ -37,7 +38,7 @@ class Actor:
 
     @property
     def digest(self) -> str:
-        """A hash of 64 characters that identifies the person, whichever interface they use; empty for the project."""
+        """A hash of 64 characters that identifies the person on every interface; empty for the project's own code."""
         if not self.is_person:
             return ""
         return scope_digest(self.scope) if self.user is None else user_digest(self.user_id)

@@ -37,7 +37,7 @@ ApproverWord = Literal["owner", "staff", "other"]
 AnswererWord = Literal["server", "owner", "staff", "other"]
 MAX_PERMISSION = 200
 LEFT_TO_FUNCTION = "function"
-"""The value stored with a call if one of the project's functions decides who may act."""
+"""The value stored with a call if one of the project's functions decides who may approve or answer the call."""
 _PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -124,7 +124,7 @@ class Tool:
         registry.add_tool(self)
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each possible mistake of a declaration: whether it was made, and how to fix it."""
+        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
         yield (
             not _TOOL_NAME.fullmatch(self.name),
             "models accept only names of 1 to 64 letters a-z, digits, _ and -. Set such a name with @tool(name=...).",
@@ -189,7 +189,7 @@ class Tool:
         from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
         try:
-            # Without an annotation the result is converted by its own type, as if the function returned ``Any``.
+            # A function without a return annotation is treated as if it returned ``Any``.
             return TypeAdapter(self.signature.hints.get("return", Any))
         except PydanticSchemaGenerationError:
             return TypeAdapter(Any)
@@ -218,7 +218,7 @@ class Tool:
         try:
             dumped: object = self.result_adapter.dump_python(value, mode="json", warnings="none")
         except (ValueError, TypeError):
-            # Pydantic rejects lazily translated texts and lone surrogates. ``clean`` converts both, so do not fail.
+            # Pydantic cannot convert lazily translated texts and lone surrogates to JSON, but ``clean`` can.
             dumped = self.result_adapter.dump_python(value, mode="python", warnings="none")
         return clean(dumped)
 
@@ -343,7 +343,7 @@ def model_of_attempt(models: Sequence[str], attempt: int) -> str:
 class Agent:
     """A model, its instructions and its tools, under a name. Creating an agent registers it.
 
-    ``model`` is a litellm model string, or a list of them: each further attempt at a model call uses the next model.
+    ``model`` is a litellm model string, or a list of them. With a list, each retry of a model call uses the next model.
     ``instructions`` is a text or a callable(thread) -> text. ``model_settings`` are passed to the model call.
     ``max_steps`` limits the model calls of one run. ``when_busy`` says what happens to a new message during a run.
     A second agent of the same name raises ImproperlyConfigured.
@@ -420,7 +420,7 @@ class Agent:
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each possible mistake of a declaration: whether it was made, and how to fix it."""
+        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
         yield (
             not _AGENT_NAME.fullmatch(self.name),
             "a name has 1 to 100 letters a-z, digits, _, - and dots, because it is part of URLs.",
@@ -453,13 +453,13 @@ class Agent:
         return model_of_attempt(self.models, attempt)
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of this name that calls of this agent run, or None. If the agent has no such tool but has
-        ``configure``, which may choose tools, the tool may be any that the project has declared.
+        """Return the tool that a call of this name runs, or None. First look among the agent's own tools. If the agent
+        has ``configure``, which may add any tool, then look among all declared tools.
         """
         return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
 
     def tool_names(self) -> frozenset[str]:
-        """Return the names of all tools that calls of this agent may run in this process."""
+        """Return the names of all tools that this process can run for this agent."""
         chosen = registry.known_tools() if self.configure is not None else {}
         return frozenset({*self.tools, *chosen})
 
@@ -480,7 +480,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
-        # Weak references, or a ``configure`` that declares tools at every call would fill the worker's memory.
+        # References are weak, because ``configure`` may declare new tools at every call and would fill the memory.
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
@@ -490,7 +490,7 @@ class Registry:
         self._agents[agent.name] = agent
 
     def remove(self, name: str) -> None:
-        """Unregister an agent (for tests)."""
+        """Unregister an agent. Only tests need this."""
         self._agents.pop(name, None)
 
     def find(self, name: str) -> Agent | None:
@@ -519,7 +519,7 @@ class Registry:
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of this name, of any agent, or None."""
+        """Return the tool of this name, or None. It may belong to any agent."""
         return self._tools.get(name)
 
     def known_tools(self) -> dict[str, Tool]:
@@ -527,7 +527,7 @@ class Registry:
         return dict(self._tools)
 
     def code(self) -> Code:
-        """Return the code that this process can run: the names of the tools of each of its agents."""
+        """Return the names of the agents that this process can run, each with the names of its tools."""
         return {agent.name: agent.tool_names() for agent in self.all()}
 
 

@@ -24,7 +24,8 @@ class DurableAgentsConfig(AppConfig):
         from durable_agents import checks  # noqa: F401, PLC0415 - registers the system checks
 
         autodiscover_modules("agents")
-        if apps.is_installed("django_q"):  # if it is missing, a system check reports that
+        # If django-q2 is not installed, a system check reports that.
+        if apps.is_installed("django_q"):
             from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
 
             post_spawn.connect(_worker_spawned, dispatch_uid="durable_agents")
@@ -55,11 +56,11 @@ def _migrated(using: str, **_: object) -> None:
 
 
 def _prepare_before_fork() -> None:
-    """Load the model library once, before the workers fork, so that they share its memory and start quickly. Then reap
-    the rows of dead workers, while no run needs the processor yet.
+    """Load the model library once, before the workers fork, so that they share its memory and start quickly. Then
+    recover the rows that dead workers hold.
 
-    This is done on Linux only, where it is safe: a forked child has none of its parent's threads, so the parent must
-    not have started any.
+    Both happen on Linux only, where it is safe to fork after that. The parent must not start any thread, because a
+    forked child has none of its parent's threads.
     """
     if sys.platform != "linux":
         return
@@ -68,5 +69,6 @@ def _prepare_before_fork() -> None:
 
     door().prepare()
     gc.collect()
-    gc.freeze()  # or a child's garbage collector would write to, and so copy, every shared page of memory
+    # The garbage collector of a child would otherwise write to every shared memory page, and so copy all of them.
+    gc.freeze()
     engine.reap_first()

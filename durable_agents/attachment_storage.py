@@ -1,7 +1,7 @@
 """Store and read the bytes of attachments in the project's storage, which may be slow and may fail.
 
-The rows are written by ``lifecycle``. A stored file never changes, so its bytes may be cached. A file has no row until
-the transaction that writes the row is committed, and no row once the last one is deleted.
+A stored file never changes, so its bytes may be cached. The rows of attachments are written by ``lifecycle``. A file
+is stored before its row is committed, and deleted after the commit that deletes its last row.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def keep_if_committed(name: str, *, using: str) -> None:
 class _Undo:
     """Deletes a file when this object is garbage-collected, unless ``call_off`` was called before.
 
-    Django has no callback for a rollback. But it then drops the callbacks that wait for the commit, and this object
-    with them.
+    Django has no callback for a rollback. Instead ``call_off`` is registered as a callback for the commit. On rollback
+    Django drops that callback, and with it the last reference to this object.
     """
 
     def __init__(self, name: str) -> None:
@@ -140,7 +140,7 @@ def read(attachment: Attachment) -> bytes | None:
     if known is None:
         try:
             with storage().open(name) as file:
-                # Only the size in the row was checked against the limit; the stored file may have grown since.
+                # The limit was checked for the size in the row. Do not read more, even if the stored file is larger.
                 known = bytes(file.read(attachment.size))
         except FileNotFoundError:
             return None
@@ -150,7 +150,7 @@ def read(attachment: Attachment) -> bytes | None:
 
 def same_content(stored: Sequence[Part], given: Sequence[Part]) -> bool:
     """Return whether the parts that a user sends have the same content as stored parts: the same texts and the same
-    files. A file may be given by any of its URLs or be embedded in its part. The parts of both lists must be checked.
+    files. A sent file may have any URL of the attachment, or be embedded. The caller must have validated both lists.
     """
     return len(stored) == len(given) and all(map(_is_same_part, stored, given))
 
@@ -173,7 +173,8 @@ def leftovers() -> Iterator[str]:
     for directory in directories:
         names = {f"{ATTACHMENTS}/{directory}/{name}" for name in _listed(f"{ATTACHMENTS}/{directory}")[1]}
         known = Attachment.objects.filter(file__in=names).values_list("file", flat=True)
-        oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)  # the row of a younger file may not be committed yet
+        # Younger files are left out, because their rows may not be committed yet.
+        oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)
         yield from (name for name in sorted(names - set(known)) if storage().get_modified_time(name) < oldest)
 
 

@@ -65,12 +65,14 @@ def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, *
     """Call one of the project's functions within this transaction, in a savepoint. The function's changes are rolled
     back if the function raises or if the transaction is rolled back later.
 
-    Raises InterfaceError if the function broke the transaction; otherwise the transaction would seem to be committed.
+    Raises InterfaceError if the function broke the transaction, for example by closing the connection. Without this
+    error Django would roll back silently.
     """
     try:
         with transaction.atomic(using=using):
             function(thread_id=thread_id, **arguments)
-    except (Exception, SystemExit):  # sys.exit() in a callback must not roll the change back either
+    except (Exception, SystemExit):
+        # A callback that raises, or calls sys.exit(), must not roll back the caller's changes.
         log_error("a callback failed", action="callback", callback=name, thread=thread_id)
     if connections[using].needs_rollback:
         raise InterfaceError(f"The transaction was lost while {name} ran. {name} must not close the connection.")
@@ -83,7 +85,7 @@ def call_after_commit(name: str, function: Callback, *, using: str, thread_id: U
     callback = DueCallback(
         name=name, thread_id=thread_id, function=function, arguments={"thread_id": thread_id, **arguments}
     )
-    # This is not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
+    # Use a lambda, not a partial: if a robust callback fails, Django logs its __qualname__, which a partial lacks.
     transaction.on_commit(lambda: deliver(callback), using=using, robust=True)
 
 
@@ -116,7 +118,7 @@ _SIGNALS = {
 
 
 def in_place(callback: DueCallback) -> None:
-    """Run the callback at once, in this thread. Processes that are not workers do so."""
+    """Run the callback at once, in this thread. This is the default, for processes that are not workers."""
     try:
         call = callback.call
         if is_async(callback.function):
@@ -128,11 +130,12 @@ def in_place(callback: DueCallback) -> None:
 
 
 def in_own_thread(callback: DueCallback) -> None:
-    """Run the callback in a new thread. Worker processes that are not in ``work`` do so."""
+    """Run the callback in a new thread. Worker processes do so while they run no agents."""
 
     def run() -> None:
         in_place(callback)
-        connections.close_all()  # nothing else would close the connections of this thread
+        # Django closes connections at the end of a request. This thread must close its own.
+        connections.close_all()
 
     # A daemon thread: a callback that hangs must not keep the process from ending.
     threading.Thread(target=run, daemon=True, name="durable-agents-callback").start()
@@ -142,7 +145,7 @@ _runners: list[Runner] = [in_place]
 
 
 def deliver(callback: DueCallback) -> None:
-    """Run the callback through the runner of this process."""
+    """Run the callback in the way that ``run_through`` has set for this process."""
     _runners[-1](callback)
 
 

@@ -111,7 +111,7 @@ Rule = tuple[Callable[[object], bool], str]
 
 
 def _number(least: float, *, optional: bool = False, whole: bool = True) -> Rule:
-    """Return the rule for a number that is not below ``least``; a bool is not accepted."""
+    """Return the rule for a number that is at least ``least``. A bool is not accepted."""
     word = "a whole number" if whole else "a number"
 
     def fits(value: object) -> bool:
@@ -184,7 +184,8 @@ RULES: dict[str, Rule] = {
     "TOOL_THREADS": _AT_LEAST_ONE,
     "WORK_SECONDS": _number(1, whole=False),
     "LINGER_SECONDS": _SECONDS,
-    "LEASE_SECONDS": _number(2, whole=False),  # three heartbeats per lease; their loop runs twice a second
+    # A worker sends three heartbeats per lease, but its loop runs only twice a second.
+    "LEASE_SECONDS": _number(2, whole=False),
     "DRAIN_SECONDS": _SECONDS,
     "CRASH_LIMIT": _AT_LEAST_ONE,
     "UNKNOWN_CODE_GRACE_SECONDS": _SECONDS,
@@ -211,7 +212,7 @@ RULES: dict[str, Rule] = {
     "APPROVAL_KEYS": (are_keys, f"a list of texts of {MIN_KEY_CHARS} characters or more, the newest first, or None"),
     "TRUSTED_ORIGINS": (are_origins, 'a list of origins such as ["https://app.example.org", "https://*.example.com"]'),
 }
-"""For each key: the condition that its value must meet, and the same condition in words."""
+"""For each key of ``DURABLE_AGENTS``: a function that checks the value, and a description of valid values."""
 
 
 @register()
@@ -239,13 +240,13 @@ def _wrong_values() -> Iterator[tuple[str, str]]:
 
 
 def _is_readable() -> bool:
-    """Return whether the settings can be read. If not, only ``check_values`` reports the problem."""
+    """Return whether the other checks can read the settings. If not, only ``check_values`` reports the problem."""
     return not any(key in {"POLICY", "POOLS"} for key, _ in _wrong_values())
 
 
 @register()
 def check_database(**_: object) -> list[CheckMessage]:
-    """Check that the threads' database supports the constraints that this package relies on."""
+    """Check that the database of the threads is PostgreSQL or SQLite, which support partial unique indexes."""
     connection = connections[router.db_for_write(Thread)]
     if connection.vendor == "postgresql":
         return []
@@ -262,7 +263,7 @@ def check_database(**_: object) -> list[CheckMessage]:
 
 
 def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    """Return a warning, with all options to paste, if the options do not let several writers take turns."""
+    """Return a warning if the options do not suit several concurrent writers. Its hint contains options to paste."""
     options: dict[str, object] = connection.settings_dict.get("OPTIONS", {})
     given, timeout = str(options.get("init_command", "")).strip().rstrip(";"), options.get("timeout", 5)
     missing: list[str] = []
@@ -286,8 +287,8 @@ def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
 
 
 OWN_CONNECTIONS = 4
-"""How many connections a worker process uses in addition to those of its tools: for rows, leases, the reaper and the
-task of the queue.
+"""How many connections a worker process uses in addition to those of its tools: one each for rows, leases, the reaper
+and the task of django-q2.
 """
 
 
@@ -303,7 +304,8 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
         return []
     given = options if isinstance(options, Mapping) else {}
     least = config().tool_threads + OWN_CONNECTIONS
-    size = given.get("max_size", given.get("min_size", 4))  # psycopg_pool's own default
+    # These are the defaults of psycopg_pool: ``max_size`` is ``min_size``, which is 4.
+    size = given.get("max_size", given.get("min_size", 4))
     if size is None or size >= least:
         return []
     line = f'DATABASES[{connection.alias!r}]["OPTIONS"]["pool"] = { ({**given, "max_size": least}) }'

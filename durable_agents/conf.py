@@ -38,15 +38,17 @@ def _default_pools() -> dict[str, PoolConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The values of ``DURABLE_AGENTS``. Fields are named like the keys, in lower case; names of durations end in the
-    unit.
+    """The values of ``DURABLE_AGENTS``. Each field has the name of its key, in lower case. Names of durations end in
+    their unit.
     """
 
     policy: str = "durable_agents.policies.OwnerPolicy"
     default_agent: str | None = None
     pools: Mapping[str, PoolConfig] = field(default_factory=_default_pools)
     processes: int | None = None
-    """How many worker processes of one cluster may be in ``work`` at once. None means all but one, but at least one."""
+    """How many worker processes of one cluster may run agents at the same time. None means all but one, and at
+    least one. The project's other tasks then find a free process.
+    """
     streams_per_process: int = 500
     tool_threads: int = 8
     work_seconds: float = 30
@@ -216,7 +218,7 @@ def _forget(*, setting: str, **_: object) -> None:
 
 
 def user_of_headers(headers: Mapping[str, str]) -> User | None:
-    """Return the user whom the project's REST authentication finds by an ``Authorization`` header, or None."""
+    """Return the user that REST framework authenticates by the ``Authorization`` header, or None."""
     if "authorization" not in headers:
         return None
     from rest_framework.exceptions import APIException  # noqa: PLC0415 - only for sockets without a session

@@ -13,14 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 POINTS = (
-    "claimed",  # the worker has claimed a row, and has not begun to run it
-    "answered",  # the model's answer is complete, but its step is not committed
+    # The worker has claimed a row, but has not begun to run it.
+    "claimed",
+    # The model's answer is complete, but its step is not committed.
+    "answered",
     "step_committed",
-    "tool_ended",  # a tool that is not atomic has returned, but its outcome is not stored
+    # A tool that is not atomic has returned, but its result is not stored.
+    "tool_ended",
     "tool_committed",
-    "atomic_begun",  # the transaction of an atomic tool is open, but its function was not called
-    "atomic_ran",  # the function of an atomic tool has returned, but its outcome is not written
-    "atomic_settled",  # the outcome of an atomic tool is written, but not committed
+    # The transaction of an atomic tool is open, but the tool's function was not called.
+    "atomic_begun",
+    # The function of an atomic tool has returned, but its result is not written.
+    "atomic_ran",
+    # The result of an atomic tool is written, but not committed.
+    "atomic_settled",
     "atomic_committed",
 )
 
@@ -35,7 +41,11 @@ def rehearse(reached: Callable[[str], None] | None) -> None:
 
 
 def crashpoint(name: str) -> None:
-    """Call the function that ``rehearse`` has set, if any. Kill this process if the file names this point."""
+    """Mark a point in the code at which a test can kill this process.
+
+    The process dies if the file named by ``DURABLE_AGENTS_CRASHPOINT`` contains this name. Before that, the function
+    set by ``rehearse``, if any, is called with the name.
+    """
     if _rehearsal is not None:
         _rehearsal(name)
     if not _armed:
@@ -44,7 +54,8 @@ def crashpoint(name: str) -> None:
     try:
         if file.read_text().strip() != name:
             return
-        file.unlink()  # if several processes reach this point, only the one that removes the file dies
+        # If several processes reach this point, only the one that removes the file dies.
+        file.unlink()
     except FileNotFoundError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

@@ -34,7 +34,7 @@ class Credential:
 
     user_id: str
     secret: str
-    """A value that changes with the user's password."""
+    """A value derived from the user's password hash. It changes with the password."""
     authenticator: str = ""
     """The REST framework class that authenticated the user; empty if the request cannot be authenticated again."""
     path: str = "/"
@@ -68,8 +68,8 @@ class Credential:
         return repeatable if repeatable.user_now() else cls.of_user(request.user)
 
     def user_now(self) -> User | None:
-        """Authenticate again. Return the user, reloaded from the database, or None if the credential is not valid any
-        more.
+        """Authenticate again. Return the user, reloaded from the database, or None if the credential is no longer
+        valid.
         """
         if self.authenticator:
             user = self._authenticated()
@@ -87,7 +87,8 @@ class Credential:
 
         try:
             authenticator = import_string(self.authenticator)()
-        except (ImportError, TypeError):  # this release has no such class, or its constructor needs arguments
+        except (ImportError, TypeError):
+            # The class no longer exists after a deploy, or its constructor needs arguments.
             return None
         try:
             user = Request(self._request(), authenticators=[authenticator]).user
@@ -134,7 +135,7 @@ def _secret_of(user: object) -> str:
 
 
 def user_of_session(session: SessionBase | None) -> User | None:
-    """Return the user whom Django's middleware would find, or None.
+    """Return the user that Django's authentication middleware would set, or None.
 
     Unlike Django's ``get_user``, this function has no side effects. ``get_user`` ends a session whose user has changed
     the password, and changes the key of a session that was signed with an old SECRET_KEY.

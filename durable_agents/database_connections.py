@@ -18,20 +18,19 @@ from django.db import (
 )
 
 _OF_OTHERS = {"40001", "40P01", "55P03"}
-"""PostgreSQL's error codes for a transaction that failed because of a concurrent transaction: serialisation failure,
-deadlock, lock not available.
-"""
+"""PostgreSQL's error codes for a serialisation failure, a deadlock and a lock that is not available."""
 
 
 def sqlstate(error: Error) -> str:
     """Return PostgreSQL's code for an error, or an empty string if the error has no code."""
     cause = error.__cause__
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, and 2
+    # The attribute is called ``sqlstate`` in psycopg 3 and ``pgcode`` in psycopg 2.
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
 
 
 def is_passing(error: Error) -> bool:
-    """Return whether a retry on this connection may succeed, because the transaction failed due to a concurrent
-    transaction or because SQLite is locked.
+    """Return whether a retry on the same connection may succeed: a concurrent transaction interfered, or SQLite was
+    locked.
     """
     return sqlstate(error) in _OF_OTHERS or (isinstance(error, OperationalError) and "locked" in str(error))
 
@@ -50,9 +49,8 @@ def is_outage(error: Error) -> bool:
 def discard_after(error: BaseException, *, using: str | None = None) -> None:
     """Close this thread's connections if they may have caused the error; with ``using``, only the one of this alias.
 
-    A session that was opened while the database was read-only stays read-only, although it still answers ``SELECT 1``.
-    A broken session therefore cannot be recognised, and a new session costs only milliseconds. A connection in a
-    transaction is left to the code that opened the transaction.
+    Testing a connection would not help: one that was opened while the database was read-only stays read-only, but
+    still answers ``SELECT 1``. Connections in a transaction are not closed.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -69,22 +67,24 @@ def discarding(*, using: str | None = None) -> Iterator[None]:
 
 
 def discard(*, using: str | None = None) -> None:
-    """Close this thread's connections so that no pool keeps them. The next statement opens a new connection."""
+    """Close this thread's connections, without returning them to a pool. The next statement opens a new connection."""
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block or using not in {None, connection.alias}:
             continue
         pooled = connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool")
         if pooled and connection.connection is not None:
             with suppress(Exception):
-                connection.connection._pool.drain()  # the other connections of the pool are as old
+                # Whatever broke this connection may have broken the other connections of the pool, too.
+                connection.connection._pool.drain()
             with suppress(Exception):
-                connection.connection.close()  # the pool does not take back a closed connection
-        with suppress(Exception):  # a broken connection may raise even here
+                # The pool discards a closed connection instead of lending it again.
+                connection.connection.close()
+        with suppress(Exception):
             connection.close()
 
 
 def close_all() -> None:
-    """Close this thread's connections at the end of the thread. If one cannot be closed, the others still are."""
+    """Close all of this thread's connections, even if closing one of them raises. Call it at the end of a thread."""
     for connection in connections.all(initialized_only=True):
         with suppress(Exception):
             connection.close()
@@ -121,13 +121,14 @@ _inherited: list[object] = []
 def _abandon_inherited() -> None:
     """In a forked child, forget the parent's connections and pools without closing them.
 
-    Closing a connection here would make the server end the parent's session. Closing a pool could wait for ever for a
-    lock, held by a thread that does not exist in the child.
+    Closing a connection here would make the server end the parent's session. Closing a pool could block for ever on a
+    lock: the thread that holds the lock exists only in the parent.
     """
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            continue  # without a pool, the code that forks closes connections, as Django requires
+            # Without a pool, the code that forks must close the connections itself, as Django requires.
+            continue
         _inherited.append((dict(pools), connection.connection))
         pools.clear()
         connection.connection = None

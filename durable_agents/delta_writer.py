@@ -90,7 +90,7 @@ class DeltaWriter:
             del self._buffers[claim.row_id]
 
     def _writes(self, claim: Claim) -> bool:
-        # The row's id is not enough: this process may have lost the row and then claimed it again.
+        # Do not compare row ids only: this process may have lost the row and claimed it again since.
         buffer = self._buffers.get(claim.row_id)
         return buffer is not None and buffer.claim is claim
 
@@ -119,18 +119,21 @@ class DeltaWriter:
             elif append.claim.row_id in lost and self._writes(append.claim):
                 self.close(append.claim)
                 buffer.on_lost()
-            else:  # retried by the next flush with the same ``seq``, so that no chunk is stored twice
+            else:
+                # The next flush uses the same ``seq``, so that the database refuses a delta that was stored after all.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-        """Store the deltas in one transaction. If that fails, store each delta alone, so that only those that fail
-        wait. Return the ids of the streams whose delta was stored, and of those that this worker has lost.
+        """Store the deltas in one transaction. If that fails, store each delta alone, so that one bad delta
+        does not block the others. Return two sets of stream ids: those with a stored delta, and those that this worker
+        has lost.
         """
         try:
             return await self._run(append_deltas, batch)
         except Exception as error:
             if len(batch) == 1 and isinstance(error, IntegrityError):
-                return {batch[0].claim.row_id}, set()  # it was stored before, and only the reply to its COMMIT was lost
+                # The delta is already stored: an earlier COMMIT succeeded, but its reply was lost.
+                return {batch[0].claim.row_id}, set()
             if len(batch) == 1 or (isinstance(error, Error) and is_outage(error)):
                 log_error("deltas were not stored", action="append_deltas")
                 return set(), set()

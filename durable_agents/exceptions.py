@@ -58,7 +58,7 @@ class ThreadNotFoundError(DurableAgentsError):
 
 
 class AgentNotFoundError(DurableAgentsError):
-    """No agent of this name is registered (or none that is public)."""
+    """No agent of this name is registered, or the agent is not public."""
 
     code = "agent_not_found"
     status_code = 400
@@ -98,8 +98,8 @@ class AsgiRequiredError(DurableAgentsError):
 
 
 class ThreadBusyError(DurableAgentsError):
-    """The thread has a run, and the operation needs a thread without one, or an agent that accepts messages during a
-    run.
+    """The thread has a current run. The operation needs a thread without one, or an agent that accepts messages during
+    a run.
     """
 
     code = "thread_busy"
@@ -163,7 +163,7 @@ class IdempotencyKeyReusedError(DurableAgentsError):
 
 
 class ToolChangedError(DurableAgentsError):
-    """The call has failed, because the tool has changed since and no longer accepts the call's arguments."""
+    """The call has failed: the tool has changed since the call was made, and no longer accepts the arguments."""
 
     code = "tool_changed"
     status_code = 409
@@ -211,7 +211,7 @@ class UnsupportedMediaTypeError(DurableAgentsError):
 
 
 class ThrottledError(DurableAgentsError):
-    """Too many requests, or too many running threads. It is worth trying again after ``retry_after_seconds``."""
+    """The caller makes too many requests or has too many running threads. Try again after ``retry_after_seconds``."""
 
     code = "throttled"
     status_code = 429
@@ -236,13 +236,13 @@ class DatabaseUnavailableError(DurableAgentsError):
 
 
 class RequestsThrottledError(ThrottledError):
-    """More requests than ``THROTTLES["requests"]`` allows."""
+    """The caller has made more requests than ``THROTTLES["requests"]`` allows."""
 
     code = "requests_throttled"
 
 
 class SendsThrottledError(ThrottledError):
-    """More messages, or other requests that start a run, than ``THROTTLES["sends"]`` allows."""
+    """The caller has started more runs, or sent more messages, than ``THROTTLES["sends"]`` allows."""
 
     code = "sends_throttled"
 
@@ -292,7 +292,7 @@ class ToolError(DurableAgentsError):
 
 
 class LeaseLostError(DurableAgentsError):
-    """Nothing was written, because this worker no longer holds the row: another worker does, or the row is settled."""
+    """Nothing was written, because this worker no longer holds the row. Another worker claimed it, or it was closed."""
 
     code = "lease_lost"
 

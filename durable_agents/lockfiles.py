@@ -1,4 +1,4 @@
-"""Lock files that processes of one machine and user share; the kernel frees a lock when its holder dies."""
+"""Lock files that processes of one machine and user share; the kernel frees a lock when its process dies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def folder() -> Path:
 
 
 def open_lock(name: str) -> int:
-    """Open the lock file of this name and return its descriptor. A lock on it excludes locks on all other descriptors
-    of the file.
+    """Open the lock file of this name and return its descriptor. Only one descriptor of a file can be locked at a
+    time.
     """
     safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
     # Close the file on exec: a program that a tool starts would otherwise keep the lock after the worker has died.

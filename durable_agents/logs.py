@@ -20,7 +20,7 @@ logger = logging.getLogger("durable_agents")
 
 
 class _ThreadId(str):
-    """A conversation's id. Formatted as a number, it is the number of the operating-system thread instead."""
+    """A string with a conversation's id. As a number (``%d``) it is the operating-system thread's number instead."""
 
     __slots__ = ("number",)
     number: int
@@ -61,7 +61,7 @@ class Repeated:
         self._facts: dict[str, object] = {}
 
     def note(self, problem: BaseException | str, **facts: object) -> None:
-        """Count one more occurrence, and log it if it is time."""
+        """Count one more occurrence. Log it unless the last record is less than a minute old."""
         with self._lock:
             self._times += 1
             text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}".rstrip(": ")
@@ -69,7 +69,10 @@ class Repeated:
         self.tell()
 
     def tell(self) -> None:
-        """Log the occurrences that were not logged yet, if it is time. Call this method also after recovery."""
+        """Log the occurrences since the last record, unless that record is less than a minute old.
+
+        Call this method also after the problem is solved, so that the last occurrences are logged.
+        """
         with self._lock:
             now = time.monotonic()
             if not self._times or (self._told_at is not None and now - self._told_at < self.SECONDS):
@@ -81,7 +84,8 @@ class Repeated:
 def _write(level: int, message: str, action: str, error: BaseException | None, facts: dict[str, object]) -> None:
     if not logger.isEnabledFor(level):
         return
-    file, line, function, _ = logger.findCaller(stacklevel=3)  # the caller of one of the functions above
+    # The record names the caller of the logging function, not this module.
+    file, line, function, _ = logger.findCaller(stacklevel=3)
     info = (type(error), error, error.__traceback__) if error is not None else None
     record = logger.makeRecord(logger.name, level, file, line, message, (), info, function)
     if "thread" in facts:
@@ -91,7 +95,8 @@ def _write(level: int, message: str, action: str, error: BaseException | None, f
     if record.exc_info:
         shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         safe = redacted(shown)
-        if safe != shown:  # pass the redacted text only: handlers would format the traceback again, with the secrets
+        if safe != shown:
+            # Remove the exception: handlers would format its traceback again, with the secrets.
             record.exc_info, record.exc_text = None, safe
     plain = {name: value if isinstance(value, int | _ThreadId) else str(value) for name, value in facts.items()}
     record.__dict__.update({"action": action, **plain})

@@ -1,8 +1,10 @@
 """Determine the media type and a safe name of an uploaded file. The client's declaration is not trusted.
 
-Images, PDF, sound, video and office documents must begin with the bytes that their format requires. A text must not
-contain control characters. It keeps the text type that the client declares, and is plain text otherwise; only models
-read it as the declared type. For source files browsers declare no type or a wrong one: video/mp2t for TypeScript.
+Images, PDF, sound, video and office documents must begin with the bytes that their format requires.
+
+A text must not contain control characters. If the client declares a text type, the text keeps it, because only models
+rely on it. Otherwise the type is ``text/plain``. For many source files browsers declare no type or a wrong one, such as
+``video/mp2t`` for TypeScript.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _MAGIC = (
     (re.compile(rb"\x00\x00..ftypM4[AB] ", re.DOTALL), "audio/mp4"),
     (re.compile(rb"\x00\x00..ftypqt  ", re.DOTALL), "video/quicktime"),
 )
-"""First bytes that identify a type. They must not match texts: notes about ID3 tags may begin with these letters."""
+"""First bytes that identify a type. They must not match ordinary text: ``ID3`` alone is not enough for an MP3 file,
+because a text about ID3 tags may begin with it.
+"""
 
 _CONTAINERS = (
     (re.compile(rb"\x00\x00..ftyp", re.DOTALL), "mp4"),
@@ -42,7 +46,7 @@ _CONTAINERS = (
     (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mpeg frames"),
     (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "aac frames"),
 )
-"""First bytes that several types share. The declared type decides among these types."""
+"""First bytes that several types share. The type is then the one that the client declares."""
 
 _OPEN_XML = "application/vnd.openxmlformats-officedocument."
 _OPEN_DOCUMENT = "application/vnd.oasis.opendocument."
@@ -115,17 +119,18 @@ _TEXT = re.compile(
     r"application/(json|xml|yaml|x-yaml|x-ndjson|toml|javascript|x-javascript|x-sh|sql|(.*\+(json|xml|yaml)))"
 )
 _NO_TEXT = re.compile(r"(image|audio|video|font)/.*|application/pdf")
-"""Types that are viewed or played. A text that is declared as such a type is refused."""
+"""Types of files that are viewed or played. A text file that is declared as one of them is refused."""
 _OFTEN_TEXT = frozenset(
     {
         *("video/mp2t", "audio/x-mod", "audio/mpegurl", "audio/x-mpegurl", "image/x-xpixmap", "image/x-xbitmap"),
         *("image/x-portable-anymap", "image/x-portable-pixmap", "image/vnd.dxf", "image/x-eps"),
     }
 )
-"""Types that systems declare for some text files: TypeScript, modules of Go, playlists, images written in C, drawings.
+"""Media types that operating systems declare for files that are text: TypeScript sources, ``go.mod``, playlists, and
+images in the formats XPM, XBM, PNM, DXF and EPS.
 """
 _SOURCES = frozenset({"ts", "tsx", "mts", "cts", "mod", "m3u", "m3u8", "xpm", "xbm", "dxf", "eps"})
-"""Extensions of text files that some systems declare as sound, video or an image."""
+"""Extensions of text files for which some operating systems declare a type of sound, video or image."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _SHOWN = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf|audio/.*|text/plain")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -138,7 +143,7 @@ def is_text(media_type: str) -> bool:
 
 
 def is_shown(media_type: str) -> bool:
-    """Return whether a browser may display files of this type. These are only types in which browsers run no code."""
+    """Return whether a browser may display files of this type. Browsers run no code in files of these types."""
     return _SHOWN.fullmatch(media_type) is not None
 
 
@@ -163,7 +168,7 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
             fits = is_text(candidate) and container is None and not _CONTROL.search(data)
         if fits:
             return candidate
-    # The file may be text, unless the declared type excludes that.
+    # A file of any declared type may be text, except images, sound, video and documents that are not in _OFTEN_TEXT.
     may_be_text = said in _UNSAID | _OFTEN_TEXT or not (_NO_TEXT.fullmatch(said) or said in _WITHIN)
     if (ending in _SOURCES or may_be_text) and not container and not _CONTROL.search(data):
         return "text/plain"

@@ -1,6 +1,6 @@
-"""The rows, their states and the legal transitions between states, which ``lifecycle`` makes.
+"""The models, with the states of their rows and the legal transitions between states.
 
-Write to these rows only through the functions of this package. Every query for many rows is a queryset method, named
+Write to the rows only through the functions of this package. Every query for many rows is a queryset method, named
 after a state or a purpose.
 """
 
@@ -30,11 +30,16 @@ from durable_agents.times import InstantField
 class ThreadStatus(models.TextChoices):
     """The status of a thread, as clients see it."""
 
-    STREAMING = "streaming"  # a model step is due, running or about to be tried again
-    AWAITING_TOOL_RESULTS = "awaiting_tool_results"  # tool calls are open
-    COMPLETED = "completed"  # at rest: answered, or new and empty
-    FAILED = "failed"  # at rest: an error ended the run; resume_thread tries again
-    STOPPED = "stopped"  # at rest: a person ended the run; resume_thread continues
+    # A model call is running, or due now or later.
+    STREAMING = "streaming"
+    # At least one tool call has no outcome yet.
+    AWAITING_TOOL_RESULTS = "awaiting_tool_results"
+    # No run: all messages are answered, or the thread is new and empty.
+    COMPLETED = "completed"
+    # No run: an error ended the last one. ``resume_thread`` tries again.
+    FAILED = "failed"
+    # No run: a person stopped the last one. ``resume_thread`` continues it.
+    STOPPED = "stopped"
 
     @property
     def is_running(self) -> bool:
@@ -55,16 +60,20 @@ THREAD_TRANSITIONS: Mapping[ThreadStatus, Collection[ThreadStatus]] = {
     ThreadStatus.FAILED: {ThreadStatus.STREAMING},
     ThreadStatus.STOPPED: {ThreadStatus.STREAMING},
 }
-"""The statuses that may follow each status. ``streaming`` follows itself when another attempt or step begins."""
+"""The statuses that may follow each status. ``streaming`` follows itself when the next attempt or step begins."""
 
 
 class StreamState(models.TextChoices):
     """The state of one attempt at a step."""
 
-    PENDING = "pending"  # due at once or at available_at; no worker holds it
-    STREAMING = "streaming"  # a worker holds it under a lease
-    FINISHED = "finished"  # its step is committed
-    ABORTED = "aborted"  # failed, stopped, crashed or superseded; its parts stay in the transcript
+    # No worker has claimed the attempt. It is due at once or, if ``available_at`` is set, from then on.
+    PENDING = "pending"
+    # A worker holds the attempt under a lease.
+    STREAMING = "streaming"
+    # The step of this attempt is committed.
+    FINISHED = "finished"
+    # The attempt failed, crashed, or was stopped or superseded. The parts that it has kept are shown.
+    ABORTED = "aborted"
 
 
 OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
@@ -74,21 +83,30 @@ STREAM_TRANSITIONS: Mapping[StreamState, Collection[StreamState]] = {
     StreamState.FINISHED: (),
     StreamState.ABORTED: (),
 }
-"""The states that may follow each state. Another attempt is another row."""
+"""The states that may follow each state. A retry is a new row, so no state leads back to ``pending``."""
 
 
 class ToolCallStatus(models.TextChoices):
     """The status of a tool call. Each call gets exactly one outcome."""
 
-    APPROVAL_REQUESTED = "approval_requested"  # waits for a person's decision
-    PENDING = "pending"  # due, or waiting for a result from outside (deferred and client tools)
-    RUNNING = "running"  # a worker holds it under a lease
-    COMPLETED = "completed"  # outcome: a result
-    FAILED = "failed"  # outcome: an error
-    DENIED = "denied"  # outcome: a person refused
-    EXPIRED = "expired"  # outcome: no answer in time
-    CANCELLED = "cancelled"  # outcome: the run was stopped or continued without it
-    UNKNOWN = "unknown"  # the tool may have run before its worker died: the outcome, unless a person is asked for it
+    # A person has to approve the call first.
+    APPROVAL_REQUESTED = "approval_requested"
+    # A worker has to run the call or, for deferred and client tools, the result has to be posted.
+    PENDING = "pending"
+    # A worker holds the call under a lease.
+    RUNNING = "running"
+    # The outcome is a result.
+    COMPLETED = "completed"
+    # The outcome is an error.
+    FAILED = "failed"
+    # A person refused to approve the call.
+    DENIED = "denied"
+    # No result, approval or refusal came in time.
+    EXPIRED = "expired"
+    # The run was stopped, or continued without the result.
+    CANCELLED = "cancelled"
+    # The worker died, and the tool may or may not have run. A person may be asked to settle the call.
+    UNKNOWN = "unknown"
 
 
 TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
@@ -127,8 +145,10 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
     ToolCallStatus.EXPIRED: (),
     ToolCallStatus.CANCELLED: (),
 }
-"""The statuses that may follow each status. ``unknown`` may be a question to a person; if the run continues without an
-answer, ``unknown`` follows itself, now as the outcome.
+"""The statuses that may follow each status.
+
+If a person is asked whether the tool has run, the call is ``unknown`` and has no outcome yet. If the run continues
+without an answer, the call becomes ``unknown`` again, now as its outcome.
 """
 
 AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
@@ -144,7 +164,7 @@ class IllegalTransitionError(RuntimeError):
 
 
 def next_state(current: str, new: AnyState) -> AnyState:
-    """Return the new state of a row. Raises IllegalTransitionError if it may not follow the current state."""
+    """Return ``new``. Raises IllegalTransitionError if a row may not change from ``current`` to ``new``."""
     states = type(new)
     if new not in _TRANSITIONS[states][states(current)]:
         raise IllegalTransitionError(f"{states.__name__}: {new.value!r} may not follow {current!r}.")
@@ -154,10 +174,14 @@ def next_state(current: str, new: AnyState) -> AnyState:
 class ToolKind(models.TextChoices):
     """Who runs a tool."""
 
-    SYNC = "sync"  # a worker runs it, and the return value is the result
-    DEFERRED = "deferred"  # a worker starts it; the result comes from outside later
-    CLIENT = "client"  # the browser runs it
-    PROVIDER = "provider"  # the model's vendor ran it
+    # A worker runs the tool, and the return value is the result.
+    SYNC = "sync"
+    # A worker runs the tool to start the work. The result is posted later.
+    DEFERRED = "deferred"
+    # The browser runs the tool and posts the result.
+    CLIENT = "client"
+    # The model's vendor runs the tool during the model call.
+    PROVIDER = "provider"
 
 
 class Role(models.TextChoices):
@@ -169,8 +193,8 @@ class Role(models.TextChoices):
 
 
 SUSPECT_CRASHES = 2
-"""A row whose worker died this often while holding it is a suspect: it may have killed them. Such a row is claimed
-alone.
+"""A row is suspected of killing its workers if this many have died while they held it. A suspected row is run by a
+worker that runs nothing else.
 """
 
 
@@ -191,14 +215,15 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
 
 
 DUE_SINCE = Coalesce("available_at", "pending_since")
-"""The time since which a pending row is due. Use it only to sort rows and to compute their age, because clocks may
-differ: a row that is due at once may be claimed whatever its ``pending_since`` is.
+"""The time since which a pending row is due. Use it only to sort rows and to compute their age.
+
+Do not use it to decide whether a row may be claimed, because ``pending_since`` may come from another clock.
 """
 
 
 def is_due() -> Q:
-    """Return the condition that a pending row is due. A row that is due at once has no ``available_at``: no comparison
-    of times can delay its claim, even if the clocks differ.
+    """Return the condition that a pending row is due. A row that is due at once has no ``available_at``, so that its
+    claim needs no comparison of times from different clocks.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
@@ -210,13 +235,15 @@ def due_for(seconds: float) -> Q:
 
 
 def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
-    """Return a constraint with which the database refuses values outside the enum."""
+    """Return a constraint that makes the database refuse values outside the enum."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": choices.values}), name=name)
 
 
 def filled(field: str, name: str) -> models.Index:
-    """Return an index of the rows in which this foreign key has a value. It finds these rows when the row that they
-    refer to is deleted. Most rows have no value, so an index of all rows would cost a write for each of them.
+    """Return an index of the rows in which this nullable foreign key is set.
+
+    Django uses the index when the referenced row is deleted. An index without a condition would also be written for
+    each row without a value, and most rows have none.
     """
     return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
 
@@ -330,7 +357,10 @@ class Thread(models.Model):
         return ThreadStatus(self.status).is_running
 
     def next_rev(self) -> int:
-        """Return the rev of the next durable change. The caller must hold the thread's lock and save the thread."""
+        """Increment ``rev``, the counter of the thread's changes, and return it.
+
+        The caller must have locked the thread's row, and must save the thread.
+        """
         self.rev += 1
         return self.rev
 
@@ -339,11 +369,11 @@ class MessageQuerySet(models.QuerySet["Message"]):
     """Named queries for messages."""
 
     def shown(self) -> MessageQuerySet:
-        """Messages that no edit or regeneration has replaced, in order; queued messages come last."""
+        """Messages that no edit or regeneration has replaced, in order, with queued messages last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
 
     def for_clients(self) -> MessageQuerySet:
-        """Messages that clients may see: not those of the role system, which the project has written for the model."""
+        """Messages that clients see. System messages are excluded: the project writes them for the model."""
         return self.exclude(role=Role.SYSTEM)
 
     def in_history(self) -> MessageQuerySet:
@@ -367,7 +397,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
 
 
 class Message(models.Model):
-    """One turn by a role. The parts of an assistant message are those of its streams."""
+    """A message of a thread. The parts of an assistant message are not stored here but in its streams."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="messages", db_index=False)
@@ -452,12 +482,12 @@ class Usage(models.Model):
 
 
 ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") + 1}
-"""The changes of ``Held.end_lease``, as the arguments of ``QuerySet.update`` for many rows."""
+"""Keyword arguments for ``QuerySet.update`` that end the leases of many rows, as ``Held.end_lease`` does for one."""
 
 
 class Held(models.Model):
-    """A row that a worker may hold under a lease. Every claim increments ``fence``, the fencing token, and every write
-    of the worker is refused unless the worker's token is the current one.
+    """A row that a worker may hold under a lease. Every claim increments ``fence``, the fencing token. A worker's write
+    is refused unless the worker's token is the current one.
     """
 
     fence = models.BigIntegerField(default=0)
@@ -547,8 +577,8 @@ class Stream(Usage, Held):
     thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     agent = models.CharField(max_length=100, blank=True, default="")
-    # Without a constraint of the database: its check of a new attempt would wait for whoever has locked the user's row,
-    # and all threads of the same transaction with it.
+    # There is no database constraint. To check it, the commit of a new attempt would have to wait while another
+    # transaction has locked the user's row.
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -620,8 +650,10 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Annotate the calls so that ``asker_id`` and ``is_asked_by`` need no query for each call: with the asker's id,
-        and with whether the audit log may name further users who caused the call.
+        """Annotate each call with who caused it, so that ``asker_id`` and ``is_asked_by`` need fewer queries.
+
+        ``asker_pk`` is the id of that user. ``is_made_again`` says whether somebody has ever regenerated an answer or
+        resumed a run in the call's thread.
         """
         said = Message.objects.filter(
             thread=OuterRef("thread"), role=Role.USER, position__lt=OuterRef("message__position")
@@ -735,7 +767,7 @@ class ToolCall(Held):
         return self.approval_reason if was_decided else None
 
     def outcome(self) -> CallOutcome:
-        """Return the call as a value from which messages and histories are assembled."""
+        """Return the fields of the call that are shown in messages, as an immutable value."""
         return CallOutcome(
             tool_call_id=self.tool_call_id,
             provider_call_id=self.provider_call_id,
@@ -755,19 +787,21 @@ class ToolCall(Held):
         The user is the sender of the message that the run answers. If the project sent that message, the user is the
         thread's owner.
         """
-        if hasattr(self, "asker_pk"):  # annotated by ``with_asker``
+        # ``with_asker`` adds this annotation.
+        if hasattr(self, "asker_pk"):
             return self.asker_pk
         question = self._question()
         sender_id = question.sender_id if question else None
         return self.thread.owner_id if sender_id is None else sender_id
 
     def is_asked_by(self, user: Any) -> bool:
-        """Return whether this user caused the call, either as its asker, or because the user regenerated the answer or
-        resumed the run before the call was made.
+        """Return whether this user caused the call: the user is the one returned by ``asker_id``, or regenerated the
+        answer or resumed the run before the call was made.
         """
         if user.pk == self.asker_id():
             return True
-        if not getattr(self, "is_made_again", True):  # annotated by ``with_asker``
+        # ``with_asker`` adds this annotation. Without it, the audit log has to be searched.
+        if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
             thread_id=self.thread_id, action__in=MAKES_AGAIN, user=user, at__lte=self.created_at
@@ -838,7 +872,7 @@ class DeltaQuerySet(models.QuerySet["Delta"]):
         return [chunk for chunks in self.after(stream_id, -1).values_list("chunks", flat=True) for chunk in chunks]
 
     def disposable(self) -> DeltaQuerySet:
-        """Deltas of closed streams. The message is shown without them, so they may be deleted."""
+        """Deltas of closed streams. They may be deleted, because the stream's row contains the parts to show."""
         return self.exclude(stream__state__in=OPEN_STREAM_STATES)
 
 
@@ -868,7 +902,7 @@ class Pool(models.Model):
     limit = models.PositiveIntegerField()
 
     NO_LIMIT = 2**31 - 1
-    """Stands for no limit. NULL would break workers of earlier releases."""
+    """The value of ``limit`` for a pool without a limit. Workers of earlier releases cannot handle NULL."""
 
     def __str__(self) -> str:
         return self.name if self.limit == self.NO_LIMIT else f"{self.name} ({self.limit})"
@@ -995,8 +1029,8 @@ class Attachment(models.Model):
 
 
 class Ticket(models.Model):
-    """A pass that opens one websocket. It is for clients that authenticate with a header, which browsers cannot send
-    with a websocket.
+    """A ticket that a client exchanges for one websocket connection. It is for clients that authenticate with a header,
+    because browsers cannot send headers of their own with a websocket.
     """
 
     digest = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the ticket, in hex.")

@@ -34,7 +34,9 @@ MAX_FILES = 20
 _NAME = r"[a-zA-Z0-9][a-zA-Z0-9!#$&^_.+-]{0,99}"
 _MEDIA_TYPE = re.compile(rf"{_NAME}/{_NAME}")
 _DATA_URL = re.compile(r"data:([^,;]{0,150}(?:;.{0,150}?)?);base64,", re.IGNORECASE)
-"""The media type may contain commas: browsers write ``data:video/webm;codecs=vp8,opus;base64,`` for a recording."""
+"""The head of a ``data:`` URL. The media type may contain commas, as in ``data:video/webm;codecs=vp8,opus;base64,``,
+which browsers write for a recording.
+"""
 _UNSAID = "application/octet-stream"
 _ATTACHMENT_URL = re.compile(
     r"(?:https?://[^/?#\\\s]+/)?(?:[^?#:\\\s]*/)?attachments/([0-9a-fA-F-]{32,36})/?", re.ASCII
@@ -83,8 +85,10 @@ def _checked(parts: list[Part], *, room: int) -> list[Part]:
 
 
 def embedded_files(parts: Sequence[object]) -> dict[int, Part]:
-    """Return the file parts with an embedded file, checked, by their index in ``parts``. Raises InvalidPartsError or
-    TooLargeError if one of these files, or all together, are not acceptable. ``user_parts`` checks the other parts.
+    """Check the file parts with an embedded file, and return them by their index in ``parts``.
+
+    Raises InvalidPartsError or TooLargeError if a file is invalid, or if there are too many or too large files. Other
+    parts are not checked here, but by ``user_parts``.
     """
     embedded = {index: part for index, part in enumerate(parts) if is_embedded(part)}
     return dict(zip(embedded, _checked(list(embedded.values()), room=_room(None)), strict=True))
@@ -136,7 +140,8 @@ def user_file(part: Part, *, room: int) -> Part:
     most ``room`` bytes.
     """
     media_type, filename = part.get("mediaType"), part.get("filename")
-    if attachment_id(part) is not None:  # the attachment's own type and name are used, not these
+    if attachment_id(part) is not None:
+        # Type and name need no check here. Those of the stored attachment are used instead.
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -160,7 +165,9 @@ def declared_type(media_type: object, url: str) -> str:
 
 
 def encoded_file(url: object, *, room: int) -> str:
-    """Return the base64 text of a ``data:`` URL. Other URLs are refused: the server fetches no client's URL."""
+    """Return the base64 text of a ``data:`` URL. The file may have at most ``room`` bytes. Other URLs are refused,
+    because the server must not fetch URLs that clients send.
+    """
     head = _DATA_URL.match(url) if isinstance(url, str) else None
     if not isinstance(url, str) or head is None:
         raise InvalidPartsError(
@@ -195,7 +202,7 @@ def file_base64(part: Part) -> str:
 
 
 def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return the chunks. Neighbouring deltas of the same part are merged into one."""
+    """Return the chunks, with neighbouring deltas of the same part merged into one."""
     found: list[Chunk] = []
     for chunk in chunks:
         last = found[-1] if found else None
@@ -263,7 +270,7 @@ STILL_RUNNING = "The call is still running. Its result will come in a later mess
 
 @dataclass(frozen=True, kw_only=True)
 class CallOutcome:
-    """What the row of a tool call adds to the call's part: the arguments, the status and the outcome."""
+    """The data of a tool call's row that its message part shows: the arguments, the status and the outcome."""
 
     tool_call_id: str
     provider_call_id: str
@@ -275,13 +282,15 @@ class CallOutcome:
     approved_arguments: JSON = None
     """The arguments as changed by a person, or None if nobody changed them."""
     is_passed: bool = False
-    """Whether the model has been answered that the call is still running, and has continued without the result."""
+    """Whether the run continued without the result. The model got a note that the call is still running."""
     decision_reason: str | None = None
     """The reason that a person gave for the decision, maybe empty. None if there was no decision."""
 
     def part(self) -> Part:
-        """Return the tool part that clients see, according to the status of the row. A decision is shown together with
-        the outcome: while an approved call runs, its part looks like that of any other running call.
+        """Return the tool part that clients see, according to the call's status.
+
+        A person's decision is shown only with the outcome. While an approved call runs, its part looks like that of any
+        other running call.
         """
         part: Part = {
             "type": f"tool-{self.tool_name}",
@@ -304,7 +313,8 @@ class CallOutcome:
         """Return the text that the model gets as the result of the call. A text of more than ``max_bytes`` is cut, and
         a note is added.
         """
-        if self.is_passed and self.status != "cancelled":  # a cancelled call gets no late result
+        # The note announces a later result, and a cancelled call will not have one.
+        if self.is_passed and self.status != "cancelled":
             text = STILL_RUNNING
         elif self.status == "completed":
             text = self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)
@@ -334,16 +344,16 @@ PART_STATES = {
 
 
 def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) -> list[Part]:
-    """Return the parts of one step as clients see them. Tool parts are completed from the rows of the calls."""
+    """Return the parts of one step as clients see them. The parts of tool calls are built from ``outcomes``."""
     return [
         outcomes[part["toolCallId"]].part() if part.get("toolCallId") in outcomes else dict(part) for part in step_parts
     ]
 
 
 MAX_QUOTED = 3
-"""How many times arguments may be encoded as a JSON string within JSON. Some servers do that."""
+"""How many times the arguments may be JSON strings that contain JSON. Some servers encode them more than once."""
 _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
-"""What servers send if there are no arguments (in PHP ``[]``, in Python ``None``)."""
+"""What servers send if there are no arguments: in PHP, for example, ``[]``, and in Python ``None``."""
 _EMPTY_FIRST = re.compile(r"(?:\{\s*\}\s*)+(?=\{)")
 """Empty objects before the actual arguments. Some servers begin a call with them."""
 _BOM = "\ufeff"

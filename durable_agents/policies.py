@@ -128,7 +128,8 @@ class SignIn:
         if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
             return None
         if not isinstance(self._user, get_user_model()):
-            return self._user  # anonymous, or not a row of the user model
+            # The user is anonymous, or an object of a stateless token. There is no row to reload.
+            return self._user
         user = get_user_model()._default_manager.filter(pk=self._user.pk).first()
         if user is None or not user.is_active:
             return None
@@ -140,9 +141,10 @@ class SignIn:
         """
         if self._request.session is None or not self._session_key:
             return False, None
-        # type() would return the lazy object that wraps a websocket's session.
+        # A websocket's session is wrapped in a lazy object. ``__class__`` returns the class of the wrapped session.
         session = self._request.session.__class__(self._session_key)
-        user_id = session.get(SESSION_KEY)  # loads the session, which clears the key of a session that is not stored
+        # This loads the session. If the session is not stored, loading it removes its key.
+        user_id = session.get(SESSION_KEY)
         return session.session_key == self._session_key, user_id
 
     def _is_named_by_headers(self) -> bool:
@@ -151,7 +153,7 @@ class SignIn:
 
 
 def _secret(user: User) -> object:
-    """Return a value that changes with the password. Django ends every session that has another value."""
+    """Return a value that changes with the password. Django ends sessions that were started with an earlier value."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
 
 
@@ -173,7 +175,7 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:
-    """Return the threads that the policy lets this caller see, of public agents that the caller may view."""
+    """Return the threads that the policy lets this caller see. Their agents are public and visible to the caller."""
     shown = policy().filter(Thread.objects.all(), request)
     return shown.filter(agent__in=[agent.name for agent in public_agents(request)])
 
@@ -181,9 +183,8 @@ def public_threads(request: Asker) -> ThreadQuerySet:
 def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
     """Return the thread with this id, or with this ``client_id`` of the caller, if the caller may do ``action`` to it.
 
-    A UUID is always a primary key, never a ``client_id``. Pass a UUID wherever the thread is already known. A string
-    could also match another thread, one of the caller's own with this ``client_id``, and a caller who has lost access
-    to the known thread would pass the check.
+    A ``UUID`` object matches only the primary key. Pass one to check access to a thread that is already loaded. With a
+    string, a caller could pass this check with a thread of their own whose ``client_id`` is the id of that thread.
 
     Raises ThreadNotFoundError if the caller can see no such thread, the agent is not public, or the caller may not view
     the thread. Raises PermissionDeniedError if the caller may view the thread but not perform ``action``.
@@ -193,7 +194,8 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
     thread = threads.filter(pk=thread_id).first() if is_key else None
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
-        if named.exists():  # do not ask the policy in vain, because it may create a session
+        if named.exists():
+            # The policy may create a session here, so it is only asked if there is a thread with this ``client_id``.
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
@@ -212,9 +214,9 @@ def public_tool_call(
     """Return the tool call of this id, with its thread, if the caller may perform ``action``, which is add_tool_result
     or approve.
 
-    ``left_to`` says who may do that: ``owner`` (and staff), ``staff``, any user ``other`` than the one who asked, users
-    with a permission, users whom the tool's function allows, or nobody over the API (``server``). None means that the
-    tool's own option decides. Raises the errors of ``public_thread``, and ToolCallNotFoundError.
+    ``left_to`` says who may do that: ``owner`` (and staff), ``staff``, ``other`` (any user but the one who asked for
+    the call), the name of a permission, ``function`` (the tool's function decides) or ``server`` (nobody may do it over
+    the API). None means the tool's own option. Raises the errors of ``public_thread``, and ToolCallNotFoundError.
     """
     thread = public_thread(request, thread_id, "view")
     rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
@@ -228,14 +230,12 @@ def public_tool_call(
 
 
 def can_decide(request: Asker, call: ToolCall) -> bool:
-    """Return whether the call waits for a decision and the caller may decide."""
+    """Return whether the call needs an approval and the caller may approve or refuse it."""
     return call.status == ToolCallStatus.APPROVAL_REQUESTED and _is_allowed(request, call, "approve")
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether the policy allows the action, and whether ``left_to`` (by default the tool's option) includes the
-    caller.
-    """
+    """Return whether both the policy and ``left_to``, by default the tool's option, allow the caller to do this."""
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
     agent, thread = registry.find(call.thread.agent), call.thread
@@ -250,7 +250,7 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
         return False
     if thread.owner_id is not None:
         return bool(request.user.pk == thread.owner_id)
-    # A thread without an owner belongs to every caller whose new threads would have no owner and the same scope.
+    # A thread without an owner belongs to every anonymous caller with the same scope.
     owner, scope = owner_and_scope(request)
     return owner is None and bool(scope == thread.scope)
 
@@ -259,7 +259,7 @@ def public_attachment(request: Asker, key: str) -> Attachment:
     """Return the attachment of this id, if the caller may view it. The caller must have uploaded it and not sent it
     yet, or be allowed to view its thread. Raises AttachmentNotFoundError.
     """
-    # This may create a session, so it is called for unknown ids too: a new session must not reveal that the id exists.
+    # This may create a session. Do it for unknown ids, too: a session cookie must not reveal that the id exists.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None:
@@ -284,16 +284,17 @@ def owner_and_scope(request: Asker) -> tuple[User | None, str]:
 
 
 def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
-    """Return the owner and the scope whose uploads the parts of the caller's message may refer to. Return None if the
-    parts refer to no upload: then the policy is not asked, because it may create a session.
+    """Return the owner and the scope of the uploads that this caller may send, or None if ``parts`` contains no upload.
+
+    In the latter case the policy is not called, because it may create a session.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None
 
 
 def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
-    """Return the caller as the actor for the audit log. A caller without a row of the user model, and a caller who acts
-    on a thread without an owner, is identified by scope.
+    """Return the caller as the actor for the audit log. The actor has a scope if the caller is not a stored user, or
+    acts on a thread without an owner.
     """
     user = _user_row(request.user)
     needs_scope = user is None or (thread is not None and thread.owner_id is None)
@@ -301,7 +302,7 @@ def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
 
 
 def _user_row(user: User) -> User | None:
-    """Return the row of the user model for a user, or None. The user of a stateless token is loaded by its key."""
+    """Return the stored user for this user, or None. The user of a stateless token is loaded by its primary key."""
     if isinstance(user, get_user_model()) or not getattr(user, "is_authenticated", False):
         return user if isinstance(user, get_user_model()) else None
     try:

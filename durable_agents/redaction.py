@@ -16,7 +16,9 @@ MASK = "[secret]"
 MIN_CHARS = 8
 """The minimum length of a secret. Shorter values are not keys, and would match other text by chance."""
 MAX_KNOWN = 1000
-"""How many secrets are remembered, the most recent ones. ``configure`` may return a different key for each user."""
+"""How many secrets are remembered; the least recent are forgotten. There is a limit, because ``configure`` may return a
+different key for each user.
+"""
 
 _IS_SECRET = re.compile(r"(key|token|secret|password|credentials?|authorization|cookie)$", re.IGNORECASE)
 _known: OrderedDict[str, None] = OrderedDict()
@@ -33,7 +35,7 @@ def remember(settings: Mapping[str, object]) -> None:
 
 def redacted(text: str) -> str:
     """Return the text with every known secret masked."""
-    # The longest first: masking a shorter secret first would leave the rest of a secret that contains it readable.
+    # Mask the longest secret first. A shorter secret may be part of it, and masking that first would reveal the rest.
     for secret in sorted({*_known, *_secrets_of(os.environ)}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
@@ -61,7 +63,8 @@ def _secrets_of(value: object, *, is_secret: bool = False) -> Iterator[str]:
         for name, item in list(value.items()):
             yield from _secrets_of(item, is_secret=is_secret or bool(_IS_SECRET.search(str(name))))
     elif isinstance(value, str):
-        forms = {value, value.rpartition(" ")[2]}  # ``Bearer sk-1234`` also occurs without its scheme
+        # The key in ``Bearer sk-1234`` is also masked where it occurs without the word ``Bearer``.
+        forms = {value, value.rpartition(" ")[2]}
         yield from (text for text in forms if is_secret and len(text) >= MIN_CHARS)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for item in value:

@@ -49,20 +49,21 @@ class Retry:
 
     def delay_seconds(self, attempt: int, *, retry_after_seconds: float | None = None) -> float:
         """Return the seconds to wait after failed attempt number ``attempt``, counted from 1. The delay that a provider
-        asks for is a lower bound.
+        asks for is the minimum.
         """
         delay = self.initial_delay_seconds
         if self.backoff == "linear":
             delay *= attempt
         elif self.backoff == "exponential":
-            delay *= self.multiplier ** min(attempt - 1, 60)  # a much larger power would overflow
+            # The exponent is limited, because a large power would raise OverflowError.
+            delay *= self.multiplier ** min(attempt - 1, 60)
         delay = min(delay, self.max_delay_seconds)
         if self.jitter:
             delay *= random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
         if retry_after_seconds is None:
             return delay
         asked = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
-        # Wait at least as long as the provider asks, but spread the attempts: all waiting runs got the same delay.
+        # Wait up to 20 % longer than the provider asks, at random, so that waiting runs do not all retry at once.
         return max(delay, asked * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
 
 

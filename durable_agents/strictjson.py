@@ -1,6 +1,6 @@
 """Parse JSON from outside with limited depth and finite numbers, and find or clean text that databases cannot store.
 
-Parsed strings may contain any characters. Content is cleaned, and ids are validated, when they are stored.
+Parsed strings may contain any characters. When they are stored, content is cleaned and ids are validated.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_NUMBER = 10**_MAX_DIGITS
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string within a JSON text, finished or not. The pattern never backtracks, so matching takes linear time."""
+"""A string within a JSON text, even if its closing quote is missing. Matching takes linear time."""
 
 
 class TooDeepError(ValueError):
@@ -62,9 +62,11 @@ def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict:
 
 def has_more_values_than(limit: int, text: str) -> bool:
     """Return whether a JSON text has more than about ``limit`` values, without parsing it."""
-    if _values(text) <= limit:  # this counts within strings too, but it is fast
+    # The estimate is fast, but also counts commas and brackets within strings. So it may only be too high.
+    if _values(text) <= limit:
         return False
-    if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:  # so many strings alone exceed the limit
+    # Each value comes with at most two strings: its key, and itself if it is a string.
+    if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:
         return True
     return _values(_STRING.sub("", text)) > limit
 
@@ -131,7 +133,7 @@ def clean(value: object) -> JSON:
     texts, enum members, keys of other types than str, sets, bytes, dates, decimals, dataclasses and Pydantic models are
     converted to their usual JSON form. Raises TypeError for anything else.
     """
-    # Exact types are compared first: the chunks of answers consist of them, and there are many.
+    # Compare exact types first. This is fast, and almost all values have one of these types.
     while type(value) is not str and isinstance(value, Enum):
         value = value.value
     if type(value) is str or isinstance(value, str | Promise):
@@ -139,7 +141,7 @@ def clean(value: object) -> JSON:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
-        # Python takes quadratic time to convert an integer to text, and refuses beyond this limit.
+        # Python refuses to convert a longer integer to text, because that takes quadratic time.
         if value is not None and abs(value) >= _MAX_NUMBER:
             raise TypeError(f"a number has more than {_MAX_DIGITS} digits")
         return value
@@ -171,7 +173,8 @@ def plain(value: object) -> object:
         return sorted((clean(item) for item in value), key=repr)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in fields(value)}
-    if hasattr(value, "model_dump"):  # a Pydantic model; mode="python" leaves other types to ``clean``
+    if hasattr(value, "model_dump"):
+        # In this mode Pydantic keeps values such as dates as they are, and ``clean`` then converts them.
         return value.model_dump(mode="python", by_alias=True)
     if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
         raise TypeError(
@@ -195,8 +198,10 @@ def content_hash(value: object) -> str:
 
 @dataclass
 class Halves:
-    """Joins characters that were split between two pieces of a text. Servers that count in UTF-16 may send the halves
-    of an emoji in two chunks, and to Python each half is a lone surrogate.
+    """Joins characters that were split between two pieces of a text.
+
+    Some servers split a text by its UTF-16 code units. An emoji has two of them, which may arrive in two chunks. In
+    Python each half is a lone surrogate.
     """
 
     held: str = ""
@@ -228,9 +233,12 @@ def as_jsonb(value: JSON) -> JSON:
     if isinstance(value, list):
         return [as_jsonb(item) for item in value]
     if isinstance(value, float):
-        return int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else value + 0.0  # no negative zero
+        # Adding 0.0 turns -0.0 into 0.0, as ``jsonb`` has no negative zero.
+        return int(Decimal(repr(value))) if abs(value) >= _EXPONENT_FROM else value + 0.0
     return value
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on Python writes floats with an exponent. ``jsonb`` writes none, so Python reads an integer back."""
+"""From this value on Python writes floats with an exponent. ``jsonb`` writes them without one, so Python then reads an
+integer.
+"""

@@ -3,8 +3,8 @@
 
 The rate ``requests`` limits all requests to the views of the API. The rate ``sends`` limits everything that starts or
 steers a run, whether it arrives at a view, at the chat endpoint or in a websocket frame. Signed-in callers are
-identified by their user id, others by their address: the address of the connection or, behind ``NUM_PROXIES`` proxies,
-the address that the outermost proxy saw.
+identified by their user id, and others by their IP address. Behind ``NUM_PROXIES`` proxies that is the address that
+connected to the outermost proxy.
 
 A period begins with a caller's first request. It has one counter, which the cache increments atomically, so concurrent
 requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
@@ -78,8 +78,8 @@ def count(limit: str, caller: Caller) -> None:
     Raises RequestsThrottledError or SendsThrottledError if the use exceeds the rate. A rejected use does not prolong
     the wait.
 
-    Nothing is counted if this limit has no rate, or an invalid rate, which a system check reports. Nothing is counted
-    either while the cache fails: the failure is logged, and callers are let in.
+    Nothing is counted, and no error is raised, if this limit has no rate or an invalid one, or if the cache fails. A
+    system check reports an invalid rate. A failure of the cache is logged.
     """
     throttles = config().throttles
     text = throttles.get(limit) if isinstance(throttles, Mapping) else None
@@ -103,8 +103,8 @@ def key_of(caller: Caller) -> str:
     """
     if caller.user is not None and caller.user.is_authenticated:
         return f"user.{quote(str(caller.user.pk))}"
-    # ``X-Forwarded-For`` is used only if the number of proxies is set. Otherwise REST framework takes the whole header,
-    # and callers could send a new value with each request.
+    # Without the number of proxies REST framework would use the whole ``X-Forwarded-For`` header as the address.
+    # Callers could then evade the limit with a new header value in each request.
     if number_of_proxies() is None:
         address = str(caller.META.get("REMOTE_ADDR", ""))
     else:
@@ -132,7 +132,7 @@ _PORT = re.compile(r"^(\[.*\]|[\d.]+):\d+$")
 
 
 def _seconds_to_wait(key: str, rate: Rate) -> float:
-    """Count one use. If it exceeds the rate, return the seconds until the period ends, else 0."""
+    """Count one use. Return the seconds until the period ends if the use exceeds the rate, otherwise 0."""
     now, key = time.time(), f"{key}.{rate.seconds}"
     # The first process sets the end of the period, and all others read it.
     end = float(cache.get_or_set(key, now + rate.seconds, rate.seconds) or 0)
@@ -140,7 +140,9 @@ def _seconds_to_wait(key: str, rate: Rate) -> float:
     cache.add(counter, 0, rate.seconds)
     try:
         number = int(cache.incr(counter))
-    except ValueError:  # the cache stores nothing
+    except ValueError:
+        # The counter is missing although it was just added, so this cache stores nothing, like Django's dummy cache.
         return 0
-    cache.touch(counter, rate.seconds)  # some caches lose the expiry when they increment
+    # Set the expiry again, because some cache backends remove it when they increment a value.
+    cache.touch(counter, rate.seconds)
     return max(end - now, 0.001) if number > rate.count else 0

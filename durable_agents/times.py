@@ -1,8 +1,10 @@
-"""Store times as instants in every database, whatever ``USE_TZ`` is, and format them with their offset.
+"""Store times in UTC in every database, whatever ``USE_TZ`` is, and format them with their offset.
 
-With ``USE_TZ = False`` Django stores naive local times on SQLite, where the database's clock (``Now()``) is in UTC. And
-in every database a local time is ambiguous for an hour each autumn. So columns contain UTC. Attributes contain the kind
-of time that the project expects: aware, or with ``USE_TZ = False`` naive in ``TIME_ZONE``.
+With ``USE_TZ = False`` Django stores naive local times on SQLite. They cannot be compared with the database's clock
+(``Now()``), which is in UTC. And in every database, a naive local time is ambiguous for an hour each autumn.
+
+Columns therefore contain UTC. Attributes of models contain aware times, or with ``USE_TZ = False`` naive times in
+``TIME_ZONE``.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def as_expected(moment: datetime) -> datetime:
 
 
 def later(moment: datetime, wait: timedelta) -> datetime:
-    """Return the time that is ``wait`` later. The result is right even if the clocks change in between."""
+    """Return the time that is ``wait`` later, also across a change to or from daylight saving time."""
     return as_expected(instant(moment) + wait)
 
 
@@ -51,7 +53,7 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
     """A DateTimeField whose column contains UTC in every database. Migrations see a plain DateTimeField."""
 
     def deconstruct(self) -> tuple[str, str, Sequence[object], dict[str, object]]:
-        """See Field."""
+        """Present the field to migrations as Django's DateTimeField."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.DateTimeField", args, kwargs
 
@@ -61,17 +63,21 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
         connection: BaseDatabaseWrapper,
         prepared: bool = False,  # noqa: FBT001, FBT002
     ) -> object:
-        """See Field. Accept aware and naive times, whatever ``USE_TZ`` is."""
+        """Convert an aware or naive time to the form in which the column stores it, whatever ``USE_TZ`` is."""
         value = value if prepared else self.get_prep_value(value)
         if not isinstance(value, datetime):
             return super().get_db_prep_value(value, connection, prepared=True)
         moment = instant(value)
-        if connection.vendor == "sqlite":  # stores text, which sorts like times only if all have the same form
+        if connection.vendor == "sqlite":
+            # SQLite stores times as text. They sort correctly only if all are written in the same form.
             return str(moment.replace(tzinfo=None))
         return moment
 
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> object:
-        """See Field. On SQLite Django has read the column as if it were in the connection's time zone; it is in UTC."""
+        """Return the stored time in the form that ``USE_TZ`` requires.
+
+        On SQLite Django assumes that the column is in the connection's time zone, so its zone is replaced by UTC.
+        """
         if connection.vendor != "sqlite" or not isinstance(value, datetime) or value.tzinfo is UTC:
             return value
         return as_expected(value.replace(tzinfo=UTC))

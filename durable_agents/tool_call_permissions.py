@@ -1,6 +1,6 @@
 """Determine whether a user may approve a tool call or post its result.
 
-That depends on a permission, on one of the project's functions, or on who asked for the call.
+The answer depends on a permission, on one of the project's functions, or on who asked for the call.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from durable_agents.models import ToolCall
 
 
 def is_left_to(user: User | None, who: str, call: ToolCall, *, option: str) -> bool:
-    """Return whether ``who``, the value of the tool's ``option`` (``approved_by`` or ``answered_by``), includes this
-    user. A visitor is None. The values ``owner``, ``staff`` and ``server`` are not handled here.
+    """Return whether the user is one of those who may act on the call, according to ``who``.
 
-    Staff have no privilege here. With ``other`` they may not decide on calls that they asked for themselves, and they
-    need a required permission like everybody else.
+    ``who`` is the value of the tool's option ``approved_by`` or ``answered_by``: ``other`` (any user but the one who
+    asked for the call), the name of a permission, or ``function``. The caller of this function handles the values
+    ``owner``, ``staff`` and ``server``. The user is None for a visitor. Staff have no privileges here.
     """
     if who == LEFT_TO_FUNCTION:
         return _function_allows(user, call, option=option)
@@ -47,8 +47,8 @@ _WHOM = {
 
 
 def _function_allows(user: User | None, call: ToolCall, *, option: str) -> bool:
-    """Call the function that the tool declares now, and return its answer. Return False if the function raises or no
-    longer exists.
+    """Call the function that the tool currently declares, and return its answer. Return False if the function raises,
+    or if the tool does not declare one any more.
     """
     agent = registry.find(call.thread.agent)
     tool = agent.find_tool(call.tool_name) if agent else None

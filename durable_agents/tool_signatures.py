@@ -34,20 +34,21 @@ class Signature:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The resolved type hints. Raises NameError if a hint refers to a name that does not exist, or not yet."""
+        """The resolved type hints. Raises NameError if a hint refers to a name that is not defined, or not yet."""
         function = self.function if inspect.isroutine(self.function) else type(self.function).__call__
         try:
             return get_type_hints(function, include_extras=True)
         except NameError:
-            # Modules often import the context's class for type checkers only.
+            # Modules often import ToolContext under TYPE_CHECKING, so it is missing at run time. Add it.
             own: dict[str, object] = getattr(inspect.unwrap(function), "__globals__", {})
             known = {self.context_class.__name__: self.context_class, **own}
             return get_type_hints(function, globalns=known, include_extras=True)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each possible mistake of the declaration: whether it was made, and how to fix it. Type hints
-        that refer to classes defined later in the module are not checked here. They are checked when the tool is first
-        used, and by ``manage.py check``.
+        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it.
+
+        If a type hint names a class that the module defines later, hints are not checked here. They are checked when
+        the tool is first used, and by ``manage.py check``.
         """
         yield not callable(self.function), f"a tool is made of a function, not of {self.function!r}."
         yield isinstance(self.function, partial), "a partial has no hints of its own. Write a function that calls it."
@@ -87,7 +88,7 @@ class Signature:
         return next((name for name, hint in self.hints.items() if self._is_context(hint) and name != "return"), None)
 
     def _is_context(self, hint: object) -> bool:
-        """Return whether a hint is the context's class, which may be optional or in ``Annotated``."""
+        """Return whether a hint is the context's class. It may be optional, or wrapped in ``Annotated``."""
         bare = _bare(hint)
         if get_origin(bare) in {Union, UnionType}:
             return {_bare(item) for item in get_args(bare)} - {NoneType} == {self.context_class}
@@ -100,7 +101,7 @@ class Signature:
         if sys.version_info >= (3, 14):
             from annotationlib import Format  # noqa: PLC0415 - new in Python 3.14
 
-            # A class may be defined later in the module.
+            # An annotation may name a class that the module defines later.
             signature = inspect.signature(self.function, annotation_format=Format.FORWARDREF)
         else:
             signature = inspect.signature(self.function)
@@ -108,8 +109,10 @@ class Signature:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """The parameter for each field of the model. Pydantic reserves names such as ``_x``, ``copy`` and
-        ``model_config``, so fields have generated names, and the parameters' names as aliases.
+        """The name of the parameter for each field of the model.
+
+        Pydantic reserves names such as ``_x``, ``copy`` and ``model_config``. So the fields have generated names, with
+        the parameters' names as aliases.
         """
         names = [parameter.name for parameter in self._parameters if parameter.name != self.context_parameter]
         return {f"argument_{number}": name for number, name in enumerate(names)}
@@ -158,14 +161,15 @@ class Signature:
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             raise ValueError(f"Invalid arguments for {self.tool_name}: {problems}") from error
-        except Exception as error:  # from one of the project's validators
+        except Exception as error:
+            # One of the project's validators raised an unexpected error.
             log_error("arguments could not be validated", action="validate", tool=self.tool_name)
             raise ValueError(f"Invalid arguments for {self.tool_name}: they could not be checked.") from error
         return {name: getattr(made, field) for field, name in self._names.items()}
 
 
 def _bare(hint: object) -> object:
-    """Return the type in a hint without ``Annotated``, and the type that a ``type`` statement has named."""
+    """Return the hint without ``Annotated``. Replace an alias made by a ``type`` statement with its type."""
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return getattr(bare, "__value__", bare)
 

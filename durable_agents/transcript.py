@@ -1,4 +1,4 @@
-"""Assemble messages from rows. As a run goes on, rows are added and no stored message is rewritten.
+"""Assemble messages from rows. A run only adds rows; it rewrites no stored message.
 
 An assistant message consists of the parts of its closed streams, in order. The outcomes of its tool calls are filled in
 from their rows. Each message has two forms: a UI message for clients and a turn for the model.
@@ -52,7 +52,7 @@ def ui_messages(
 
 
 def ui_message(row: Message, parts: Sequence[Part]) -> UIMessage:
-    """Return one message as clients see it, with these parts."""
+    """Return the message in the form for clients, with these parts."""
     return {
         "id": row.shown_id,
         "client_id": row.client_id,
@@ -70,7 +70,7 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
 
 
 def stream_open_at(thread: Thread) -> Stream | None:
-    """Return the stream that was open at the thread's rev, or None. It may have been closed by a later change."""
+    """Return the stream that was open when ``thread`` was loaded, or None. It may have been closed since."""
     streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
     last = streams.select_related("message").first()
     if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
@@ -90,8 +90,8 @@ def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
 
 
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
-    """Return the history for the model: in order, all shown messages that have a position, up to ``upto``. This
-    function makes three queries.
+    """Return the history for the model: in order, the thread's messages up to position ``upto`` that are neither
+    superseded nor queued. This function makes three queries.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
 
@@ -100,9 +100,9 @@ def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> d
     """Return the histories of several threads. ``upto`` maps each thread to the last position to include, or to None
     for the complete history.
 
-    This function makes three queries for all threads together, and further queries for each position above
-    ``MANY_MESSAGES``. A history up to such a position may exceed ``MAX_HISTORY_BYTES``. The history then begins with a
-    note, and its earliest messages are left out.
+    If a position is above ``MANY_MESSAGES`` and the history exceeds ``MAX_HISTORY_BYTES``, the earliest messages are
+    left out and the history begins with a note. Each such position costs further queries. All other threads together
+    need three.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]
@@ -128,8 +128,8 @@ def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
 
 
 def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
-    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. They are read in portions, since one large query
-    would keep the interpreter from running other threads.
+    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. They are read in batches, because Python could run
+    no other thread during one large query.
     """
     messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
     start, left_out = _newest_that_fit(messages, end, using=using)
@@ -145,8 +145,8 @@ def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]
 
 
 def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) -> tuple[int, int]:
-    """Return the first position of the newest messages that together fit into ``MAX_HISTORY_BYTES``, and the number of
-    messages before it. The last message always fits.
+    """Choose the newest messages that together fit into ``MAX_HISTORY_BYTES``. Return the position of the first chosen
+    message, and the number of messages before it. The last message is always chosen, whatever its size.
     """
     room, first = config().max_history_bytes, end
     for last in range(end, -1, -MANY_MESSAGES):
@@ -160,7 +160,7 @@ def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) 
 
 
 def _sizes(messages: MessageQuerySet, *, using: str | None) -> Mapping[int, int]:
-    """Return how long the texts of these messages are for the model, by position."""
+    """Return the approximate size of each message as the model gets it, by position."""
     keys, sizes = messages.order_by().values("pk"), defaultdict[int, int](int)
     streams = Stream.objects.using(using).in_transcript().filter(message__in=keys).order_by()
     calls = ToolCall.objects.using(using).filter(message__in=keys).order_by()
@@ -211,7 +211,7 @@ class _StepsOf:
         return [part for row in self._streams[message_id] for part in assemble(row.parts, self._outcomes[row.pk])]
 
     def of(self, message_id: UUID) -> list[Step]:
-        """Return the steps of the message in the form for the model."""
+        """Return the steps of the message as the model gets them."""
         return [step_of(row, self._outcomes[row.pk]) for row in self._streams[message_id]]
 
 

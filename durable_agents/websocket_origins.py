@@ -30,23 +30,24 @@ class Handshake(HttpRequest):
         self.path = self.path_info = str(scope.get("path", "/"))
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            if "_" in name:  # would be mistaken for the name with a hyphen, a header that only a proxy may set
+            # ``X_Forwarded_Host`` would become the same key as ``X-Forwarded-Host``, which only a proxy may set.
+            if "_" in name:
                 continue
             key = f"HTTP_{name.upper().replace('-', '_')}"
             self.META[key] = f"{self.META[key]},{value}" if key in self.META else value
         host, port = scope.get("server") or ("unknown", 0)
         self.META |= {"SERVER_NAME": str(host), "SERVER_PORT": str(port or 0)}
-        # Daphne omits the scheme, which means ws. If daphne itself serves TLS, only the port reveals wss.
+        # Daphne leaves out the scheme. If Daphne itself serves TLS, only the port shows that the scheme is wss.
         self._is_secure = scope.get("scheme", "wss" if port == 443 else "ws") in {"wss", "https"}
 
     def _get_scheme(self) -> str:
-        """See HttpRequest, which calls this unless SECURE_PROXY_SSL_HEADER decides."""
+        """Return the scheme of the connection. Django calls this if no proxy has sent the scheme in a header."""
         return "https" if self._is_secure else "http"
 
 
 def is_allowed(scope: Mapping[str, object]) -> bool:
-    """Return whether a websocket may be opened from its origin. The origin must be the site's own scheme, host and
-    port, or one of ``TRUSTED_ORIGINS``. A client without an origin is not a browser, and must not send cookies.
+    """Return whether a websocket may be opened from its origin. The origin must be the site's own (scheme, host and
+    port), or one of ``TRUSTED_ORIGINS``. A client that sends no origin is not a browser, and must not send cookies.
     """
     request = Handshake(scope)
     if ANY in config().trusted_origins:

@@ -29,7 +29,8 @@ def is_gone(holder: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # another user's process
+    except PermissionError:
+        # The process exists but belongs to another user. If its start time differs, the pid was reused.
         return _started(int(pid)) != rest
     # A zombie is dead, although its parent has not waited for it yet. If the start time differs, the pid was reused.
     return _stat(int(pid))[:1] in (["Z"], ["X"]) or _started(int(pid)) != rest

@@ -1,4 +1,4 @@
-"""Write the problems of workers to files on their machine, for ``agents_doctor``. The database may be the problem."""
+"""Write the problems of workers to local files for ``agents_doctor``, because the database may be unreachable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from durable_agents import lockfiles, worker_identity
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """The reason why a worker process cannot work."""
+    """The reason why a worker process cannot work, as stored in a file."""
 
     holder: str
     """The name of the process as a lease owner."""
@@ -28,26 +28,29 @@ class Notice:
 
     @property
     def seconds(self) -> float:
-        """For how many seconds the process has not been able to work."""
+        """The number of seconds for which the process has been unable to work."""
         return max(0.0, time.time() - self.since)
 
 
 def post(notice: Notice, *, project: str) -> None:
-    """Write the notice to a file. It replaces an earlier notice of the same process and kind."""
+    """Write the notice to a file. It replaces any earlier notice of this process and kind."""
     path = _path(notice.kind, project=project)
-    # Write to another file and rename it, so that nobody reads half a notice.
+    # Write a temporary file and rename it, so that no reader sees an incomplete notice.
     new = path.with_suffix(f".{os.getpid()}")
     new.write_text(json.dumps(asdict(notice)), encoding="utf-8")
     new.replace(path)
 
 
 def remove(kind: str, *, project: str) -> None:
-    """Remove the notice of this kind of this process, if there is one."""
+    """Delete this process's notice of this kind, if there is one."""
     _path(kind, project=project).unlink(missing_ok=True)
 
 
 def posted(*, project: str) -> Iterator[Notice]:
-    """Yield the notices of this user's processes on this machine, and remove the notices of dead processes."""
+    """Yield the problems that live worker processes of this user and machine have reported.
+
+    The files of dead processes are deleted.
+    """
     for path in sorted(lockfiles.folder().glob(f"notice-{_key(project)}-*.json")):
         with suppress(OSError, ValueError, TypeError):
             notice = Notice(**json.loads(path.read_text(encoding="utf-8")))

@@ -103,6 +103,6 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
 
 
 def _nonce(context: template.Context) -> str:
-    """Return the nonce of the page's policy. Reading the nonce makes Django and django-csp add it to the header."""
+    """Return the nonce of the page's Content-Security-Policy. Django or django-csp adds a nonce that was read to it."""
     request: Any = context.get("request")
     return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")
