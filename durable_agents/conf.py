@@ -46,8 +46,9 @@ class Config:
     default_agent: str | None = None
     pools: Mapping[str, PoolConfig] = field(default_factory=_default_pools)
     processes: int | None = None
-    """How many worker processes of one cluster may run agents at the same time. None means all but one, and at
-    least one. The project's other tasks then find a free process.
+    """How many worker processes of one cluster may run agents at the same time.
+
+    None means all but one process, which stays free for the project's other tasks. A single process runs both.
     """
     streams_per_process: int = 500
     tool_threads: int = 8

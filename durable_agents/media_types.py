@@ -168,7 +168,7 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
             fits = is_text(candidate) and container is None and not _CONTROL.search(data)
         if fits:
             return candidate
-    # A file of any declared type may be text, except images, sound, video and documents that are not in _OFTEN_TEXT.
+    # Do not accept text that is declared as an image, sound, video or document, unless the type is in _OFTEN_TEXT.
     may_be_text = said in _UNSAID | _OFTEN_TEXT or not (_NO_TEXT.fullmatch(said) or said in _WITHIN)
     if (ending in _SOURCES or may_be_text) and not container and not _CONTROL.search(data):
         return "text/plain"

@@ -242,8 +242,8 @@ def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.C
 def filled(field: str, name: str) -> models.Index:
     """Return an index of the rows in which this nullable foreign key is set.
 
-    Django uses the index when the referenced row is deleted. An index without a condition would also be written for
-    each row without a value, and most rows have none.
+    The index is used when the referenced row is deleted. Most rows do not set the key, and a partial index costs
+    nothing for them.
     """
     return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
 

@@ -351,7 +351,7 @@ def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) ->
 
 
 MAX_QUOTED = 3
-"""How many times the arguments may be JSON strings that contain JSON. Some servers encode them more than once."""
+"""How many times the arguments may be encoded as a JSON string. Some servers encode them more than once."""
 _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
 """What servers send if there are no arguments: in PHP, for example, ``[]``, and in Python ``None``."""
 _EMPTY_FIRST = re.compile(r"(?:\{\s*\}\s*)+(?=\{)")
@@ -360,8 +360,8 @@ _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether a text, quoted or not, means that there are no arguments. Some servers send such a text before the
-    actual arguments.
+    """Return whether a text, even in quotes, means that there are no arguments. Some servers begin with such a text and
+    send the actual arguments later.
     """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':

@@ -239,6 +239,6 @@ def as_jsonb(value: JSON) -> JSON:
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on Python writes floats with an exponent. ``jsonb`` writes them without one, so Python then reads an
-integer.
+"""From this value on Python writes a float with an exponent. ``jsonb`` writes all its digits instead, and Python reads
+these as an integer.
 """
