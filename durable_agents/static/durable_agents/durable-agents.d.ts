@@ -3,7 +3,8 @@
  *
  * It is pure: `message` is never changed, and parts that the chunk does not touch stay the same objects. For a chunk of
  * an unknown type, or one that does not affect stored messages (`error`, `abort`, transient data), it returns `message`
- * itself. A delta with an unknown id continues the last open part of its kind that no id is writing, as after a snapshot.
+ * itself. After a snapshot the ids of its open parts are unknown, so a delta with an unknown id continues the last of
+ * them that has the same kind.
  *
  * @param {Message} message
  * @param {Chunk} chunk
@@ -17,8 +18,8 @@ export function applyChunk(message: Message, chunk: Chunk): Message;
  */
 export function parsePartialJson(text: string): any;
 /**
- * Shows a text that grows in bursts at an even pace: a number of characters per second, more when it falls behind. Text
- * that is there at first is shown at once unless `startStreaming`; so is everything where the reader prefers reduced
+ * Shows a text that grows in bursts at an even pace: a number of characters per second, more when it falls behind. The
+ * first text is shown at once unless `startStreaming` is set. Every text is shown at once if the reader prefers reduced
  * motion or cannot see the page.
  *
  * @param {(visible: string, state: {cursor: number, isStreaming: boolean}) => void} show
@@ -79,7 +80,8 @@ export function createClient(options?: ClientOptions): {
     /** @param {string} id @returns {Promise<void>} */
     deleteThread: (id: string) => Promise<void>;
     /**
-     * Uploads a file and resolves with the part to send it with. `onProgress` is told the share that is sent, 0 to 1.
+     * Uploads a file and resolves with the part to send it with. `onProgress` is called with the share that is sent, 0
+     * to 1.
      * @param {File} file
      * @param {UploadSettings} [settings]
      * @returns {Promise<Part>}
@@ -105,7 +107,7 @@ export function createClient(options?: ClientOptions): {
         archive: (id: string, archived?: boolean) => Promise<void>;
         /** Deletes a thread with everything in it. @param {string} id */
         remove: (id: string) => Promise<void>;
-        /** Takes what is known better than by the last refresh; for listed threads only. @param {string} id @param {Record<string, any>} changes */
+        /** Changes a thread in the list without a request. Ignores threads that are not listed. @param {string} id @param {Record<string, any>} changes */
         update(id: string, changes: Record<string, any>): void;
     };
     connection: {
@@ -131,14 +133,15 @@ export class DurableAgentsError extends Error {
     status: number | null;
 }
 /**
- * Consecutive parts of one message, written by one stream (`open` while only its deltas are known). With `stream` null,
- * parts that did not come from a stream.
+ * Consecutive parts of one message that one stream has written. `stream` is null for other parts, such as those of a
+ * user. The segment is `open` while only the stream's deltas are known, but not the committed step.
  * @typedef {{stream: string|null, parts: Part[], open: boolean}} Segment
  */
 /** @typedef {{message: Message, segments: Segment[], view: Message|null}} Entry */
 /** @typedef {{message: string, next: number, held: Map<number, Chunk[]>}} StreamState */
 /**
- * The state of one thread, from frames in any order: rows by `rev`, deltas by (stream, seq). No clock, no network.
+ * The state of one thread, built from frames that may arrive in any order. `rev` orders the committed changes, and
+ * `seq` the deltas of a stream. This class uses neither a clock nor the network.
  *
  * Each message is a list of segments. The deltas of a stream write an open segment, which the committed step replaces.
  * If an attempt is abandoned, its segment is removed. So an answer appears once, however many attempts it took.
@@ -187,7 +190,7 @@ export class Transcript {
     /**
      * Applies one delta. Deltas may arrive in any order and repeatedly; each is applied once, in order.
      * @param {{stream: string, message?: string, seq: number, chunks: Chunk[]}} delta
-     * @returns {"applied"|"dropped"|"held"|"overflow"} `held`: one before it is missing; `overflow`: too many are held
+     * @returns {"applied"|"dropped"|"held"|"overflow"} `held`: an earlier delta is missing; `overflow`: too many are held
      */
     delta({ stream, message, seq, chunks }: {
         stream: string;
@@ -213,7 +216,7 @@ export class Transcript {
      */
     addOlder(messages: Message[], hasOlder: boolean): void;
     /**
-     * Inserts a message or replaces the one with its id. An answer has no parts at first: they come with its steps.
+     * Inserts a message or replaces the one with its id. An answer has no parts at first; each step adds some.
      * @param {Message} message
      */
     put(message: Message): void;
@@ -223,7 +226,7 @@ export class Transcript {
     draft(id: string, parts: Part[]): void;
     /** @param {string} id @param {Problem} problem */
     failDraft(id: string, problem: Problem): void;
-    /** The entry of a message; an empty answer if its own frame has not arrived yet. @param {string} id */
+    /** Returns the entry of a message. If its frame has not arrived yet, makes an empty answer. @param {string} id */
     entry(id: string): Entry;
     /** @param {string} stream */
     end(stream: string): void;
@@ -427,8 +430,8 @@ export type ClientOptions = {
      */
     headers?: Record<string, string> | (() => Record<string, string>) | undefined;
     /**
-     * default `auto`: the websocket, and HTTP where websockets are
-     * blocked; there, server-sent events, and polling where the server or a proxy does not stream
+     * `auto`, the default, uses a websocket or, if that is blocked,
+     * server-sent events; if the server or a proxy does not stream, it polls
      */
     transport?: "auto" | "websocket" | "sse" | "polling" | undefined;
     /**
@@ -447,8 +450,8 @@ export type ClientOptions = {
     fetch?: typeof fetch | undefined;
 };
 /**
- * Consecutive parts of one message, written by one stream (`open` while only its deltas are known). With `stream` null,
- * parts that did not come from a stream.
+ * Consecutive parts of one message that one stream has written. `stream` is null for other parts, such as those of a
+ * user. The segment is `open` while only the stream's deltas are known, but not the committed step.
  */
 export type Segment = {
     stream: string | null;
@@ -473,7 +476,7 @@ export type Pending = {
 };
 export type Timer = ReturnType<typeof setTimeout> | undefined;
 /**
- * a store on a link
+ * the part of a thread store that a link calls
  */
 export type Listener = {
     id: string;
@@ -491,9 +494,11 @@ export type Followed = {
     wake: () => void;
 };
 /**
- * One thread, kept up to date. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`; listeners are called at
- * most once per painted frame. It subscribes with its first listener or command, and unsubscribes some seconds after its
- * last listener has gone; what it knows is kept, so that the next listener costs only what was missed.
+ * One thread, kept up to date. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`. Listeners are called
+ * at most once per painted frame.
+ *
+ * The store subscribes to the thread with its first listener or command, and unsubscribes some seconds after its last
+ * listener has gone. It keeps its state. So when the next listener comes, the server sends only what was missed.
  */
 declare class ThreadStore {
     /** @param {string} id @param {Link} link @param {() => void} onClose @param {(snapshot: Snapshot) => void} onChange */
@@ -588,9 +593,9 @@ declare class ThreadStore {
  * @property {Problem|null} error why the list could not be loaded
  */
 /**
- * Returns the store of the caller's threads, which are loaded with the first listener. Threads that the client follows
- * change at once; the others are looked up every ten seconds while the page is visible and one of them runs, and when
- * the page becomes visible.
+ * Returns the store of the caller's threads, which are loaded with the first listener. Threads that this client follows
+ * are updated at once. For the others the list is reloaded when the page becomes visible and, while it is visible and a
+ * thread runs, every ten seconds.
  * @param {ReturnType<typeof restApi>} api
  * @param {ThreadFilter} filter
  */
@@ -611,13 +616,13 @@ declare function threadList(api: ReturnType<typeof restApi>, filter: ThreadFilte
     archive: (id: string, archived?: boolean) => Promise<void>;
     /** Deletes a thread with everything in it. @param {string} id */
     remove: (id: string) => Promise<void>;
-    /** Takes what is known better than by the last refresh; for listed threads only. @param {string} id @param {Record<string, any>} changes */
+    /** Changes a thread in the list without a request. Ignores threads that are not listed. @param {string} id @param {Record<string, any>} changes */
     update(id: string, changes: Record<string, any>): void;
 };
 /** @typedef {(method: string, path: string, body?: object, signal?: AbortSignal) => Promise<any>} Call */
 /** @typedef {{onProgress?: (share: number) => void}} UploadSettings */
 /** @typedef {ReturnType<typeof httpOf>} Http */
-/** Requests to the server as the options say. @param {URL} base @param {ClientOptions} options */
+/** Sends requests to the server, with the headers and the CSRF token of the options. @param {URL} base @param {ClientOptions} options */
 declare function httpOf(base: URL, { headers: own, csrf, fetch: send }: ClientOptions): {
     request: (method: string, path: string, body?: object, signal?: AbortSignal) => Promise<Response>;
     call: Call;
@@ -628,8 +633,8 @@ declare function httpOf(base: URL, { headers: own, csrf, fetch: send }: ClientOp
 /**
  * One connection to the server that reconnects automatically, and the requests that wait for it.
  *
- * A durable request (a command) is sent again, with the same key, until it has a reply; any other fails when the
- * connection is lost. The delay between retries is random up to a limit that doubles, so that many clients do not
+ * If the connection is lost, a durable request (a command) is sent again with the same key, until it has a reply. Any
+ * other request fails. The delay between retries is random up to a limit that doubles, so that many clients do not
  * reconnect at the same moment.
  */
 declare class Link {
@@ -703,7 +708,8 @@ declare function restApi({ call, upload }: Http): {
     /** @param {string} id @returns {Promise<void>} */
     deleteThread: (id: string) => Promise<void>;
     /**
-     * Uploads a file and resolves with the part to send it with. `onProgress` is told the share that is sent, 0 to 1.
+     * Uploads a file and resolves with the part to send it with. `onProgress` is called with the share that is sent, 0
+     * to 1.
      * @param {File} file
      * @param {UploadSettings} [settings]
      * @returns {Promise<Part>}

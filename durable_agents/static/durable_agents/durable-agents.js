@@ -94,8 +94,8 @@
  * @property {string} [socketUrl] the websocket; default `/ws/agents/` on the host of `url`
  * @property {string | (() => string)} [csrf] the CSRF token; default the cookie `csrftoken`
  * @property {Record<string, string> | (() => Record<string, string>)} [headers] sent with each HTTP request
- * @property {"auto"|"websocket"|"sse"|"polling"} [transport] default `auto`: the websocket, and HTTP where websockets are
- *   blocked; there, server-sent events, and polling where the server or a proxy does not stream
+ * @property {"auto"|"websocket"|"sse"|"polling"} [transport] `auto`, the default, uses a websocket or, if that is blocked,
+ *   server-sent events; if the server or a proxy does not stream, it polls
  * @property {() => Promise<string>} [ticket] fetches the ticket that signs in a websocket; by default one is fetched if
  *   `headers` has `Authorization`, which browsers cannot send with a websocket
  * @property {typeof WebSocket} [WebSocket]
@@ -124,7 +124,7 @@ export class DurableAgentsError extends Error {
 // ----------------------------------------------------------------------------------------------------------- Reducer
 
 /**
- * The chunk id that is writing a part. Kept outside the parts because stored messages do not have these ids.
+ * The id of the chunks that are writing a part. It is not in the part, because stored messages have no such ids.
  * @type {WeakMap<Part, string>}
  */
 const writers = new WeakMap();
@@ -134,7 +134,8 @@ const writers = new WeakMap();
  *
  * It is pure: `message` is never changed, and parts that the chunk does not touch stay the same objects. For a chunk of
  * an unknown type, or one that does not affect stored messages (`error`, `abort`, transient data), it returns `message`
- * itself. A delta with an unknown id continues the last open part of its kind that no id is writing, as after a snapshot.
+ * itself. After a snapshot the ids of its open parts are unknown, so a delta with an unknown id continues the last of
+ * them that has the same kind.
  *
  * @param {Message} message
  * @param {Chunk} chunk
@@ -176,7 +177,7 @@ for (const kind of ["text", "reasoning"]) {
 /** @type {(message: Message, part: Part) => Message} */
 const append = (message, part) => ({...message, parts: [...message.parts, part]});
 
-/** A file or a source. @type {(message: Message, chunk: Chunk) => Message} */
+/** Appends a file or a source. @type {(message: Message, chunk: Chunk) => Message} */
 function appendFile(message, chunk) {
   return append(message, pick(chunk, ...Object.keys(chunk)));
 }
@@ -247,8 +248,8 @@ function openText(message, kind, id) {
 }
 
 /**
- * Returns the message with one tool part in a new state. Output, error and raw input of the part are dropped unless
- * `fields` has new ones; its input is kept unless `fields` has one.
+ * Returns the message with one tool part in a new state. The part keeps its input unless `fields` has a new one. It
+ * loses its output, error and raw input unless `fields` has new ones.
  * @type {(message: Message, chunk: Chunk, state: string, fields: Record<string, any>) => Message}
  */
 function putTool(message, chunk, state, fields) {
@@ -281,11 +282,12 @@ function growToolInput(message, chunk) {
   return replaceAt(message, index, streamingInput(bases.get(part) ?? part, (part.rawInput ?? "") + chunk.inputTextDelta));
 }
 
-/** The parts of `streamingInput` without their input, which a copy would parse. @type {WeakMap<Part, Part>} */
+/** For each part made by `streamingInput`, the same part without `input`: copying `input` would parse it. @type {WeakMap<Part, Part>} */
 const bases = new WeakMap();
 
 /**
- * A tool part whose `input` is parsed when it is read: parsing at each delta would take quadratic time for a long one.
+ * Returns a tool part that parses its `input` only when it is read. Parsing a long input at each delta would take
+ * quadratic time.
  * @type {(base: Part, rawInput: string) => Part}
  */
 function streamingInput(base, rawInput) {
@@ -365,8 +367,8 @@ const TOOL_STATES = {
 };
 
 /**
- * Consecutive parts of one message, written by one stream (`open` while only its deltas are known). With `stream` null,
- * parts that did not come from a stream.
+ * Consecutive parts of one message that one stream has written. `stream` is null for other parts, such as those of a
+ * user. The segment is `open` while only the stream's deltas are known, but not the committed step.
  * @typedef {{stream: string|null, parts: Part[], open: boolean}} Segment
  */
 
@@ -374,7 +376,8 @@ const TOOL_STATES = {
 /** @typedef {{message: string, next: number, held: Map<number, Chunk[]>}} StreamState */
 
 /**
- * The state of one thread, from frames in any order: rows by `rev`, deltas by (stream, seq). No clock, no network.
+ * The state of one thread, built from frames that may arrive in any order. `rev` orders the committed changes, and
+ * `seq` the deltas of a stream. This class uses neither a clock nor the network.
  *
  * Each message is a list of segments. The deltas of a stream write an open segment, which the committed step replaces.
  * If an attempt is abandoned, its segment is removed. So an answer appears once, however many attempts it took.
@@ -470,7 +473,7 @@ export class Transcript {
   /**
    * Applies one delta. Deltas may arrive in any order and repeatedly; each is applied once, in order.
    * @param {{stream: string, message?: string, seq: number, chunks: Chunk[]}} delta
-   * @returns {"applied"|"dropped"|"held"|"overflow"} `held`: one before it is missing; `overflow`: too many are held
+   * @returns {"applied"|"dropped"|"held"|"overflow"} `held`: an earlier delta is missing; `overflow`: too many are held
    */
   delta({stream, message, seq, chunks}) {
     if (this.ended.has(stream)) return "dropped";
@@ -537,7 +540,7 @@ export class Transcript {
   }
 
   /**
-   * Inserts a message or replaces the one with its id. An answer has no parts at first: they come with its steps.
+   * Inserts a message or replaces the one with its id. An answer has no parts at first; each step adds some.
    * @param {Message} message
    */
   put(message) {
@@ -574,7 +577,7 @@ export class Transcript {
     if (message.client_id) this.drafts.delete(message.client_id);
   }
 
-  /** The entry of a message; an empty answer if its own frame has not arrived yet. @param {string} id */
+  /** Returns the entry of a message. If its frame has not arrived yet, makes an empty answer. @param {string} id */
   entry(id) {
     const known = this.entries.get(id);
     if (known) return known;
@@ -732,7 +735,7 @@ const LONGEST_WAIT_SECONDS = 3_600;
 /** @typedef {ReturnType<typeof setTimeout>|undefined} Timer */
 
 /**
- * @typedef {object} Listener a store on a link
+ * @typedef {object} Listener the part of a thread store that a link calls
  * @property {string} id
  * @property {(afresh: boolean) => void} onOpen frames may be sent; `afresh`: subscribe without a cursor
  * @property {(frame: Frame) => void} onFrame
@@ -756,8 +759,8 @@ const socketTransport = (url, Socket, ticket) => ({
 });
 
 /**
- * The websocket, until it has failed twice without ever working: a proxy may block it, or the server may be WSGI. From
- * then on both are tried in turn, until one works; that one is used as long as the page lives.
+ * Chooses between the websocket and HTTP. The websocket may not work, because a proxy blocks it or the server is WSGI.
+ * If it has failed twice, HTTP and the websocket are tried in turn. The first one that works is used from then on.
  * @type {(socket: Transport, http: Transport) => Transport}
  */
 function autoTransport(socket, http) {
@@ -766,7 +769,7 @@ function autoTransport(socket, http) {
   let proven = null;
   return {
     open(on) {
-      failures++; // unless there is a welcome
+      failures++; // until the server's welcome proves that the connection works
       const chosen = proven ?? (failures < 2 || failures % 2 ? socket : http);
       return chosen.open({
         ...on,
@@ -782,15 +785,16 @@ function autoTransport(socket, http) {
 /** @typedef {{ending: AbortController, signal: AbortSignal, after: number, wake: () => void}} Followed */
 
 const POLL_MS = 1_500;
-/** The server sends something every 14 seconds. */
+/** A stream that is silent for so long is lost, since the server sends something every 14 seconds. */
 const SILENCE_MS = 35_000;
 const TAIL = 50;
 const MOST_ROWS = 200;
 const UNKNOWN = -2;
 
 /**
- * The frames of the websocket over plain HTTP: commands are requests, and each thread is followed by its server-sent
- * events. Where the server cannot stream (WSGI) or a proxy holds the stream back, it is polled.
+ * Sends and receives the frames of the websocket over plain HTTP. Each command is a request, and each thread has a
+ * stream of server-sent events. If the server cannot stream (WSGI) or a proxy holds the stream back, the thread is
+ * polled.
  * @type {(http: Http, isPolling: boolean) => Transport}
  */
 function httpTransport(http, isPolling) {
@@ -801,7 +805,7 @@ function httpTransport(http, isPolling) {
 /** @type {(...names: string[]) => string} */
 const threadPath = (...names) => ["threads", ...names, ""].map(encodeURIComponent).join("/");
 
-/** Commands that must not be sent twice: the HTTP API knows no keys. */
+/** Commands that must not be sent twice, because the HTTP API has no idempotency keys. */
 const ONCE = new Set(["edit", "regenerate"]);
 
 /** @type {(http: Http, on: Parameters<Transport["open"]>[0], mode: {isPolling: boolean}) => Wire} */
@@ -879,7 +883,7 @@ function httpWire({call, request}, on, mode) {
     }
   }
 
-  /** Returns where the server does not stream; otherwise it reads until the connection is lost. @param {Frame} frame @param {Followed} followed */
+  /** Reads events until the connection is lost. Returns at once if the server does not stream. @param {Frame} frame @param {Followed} followed */
   async function readEvents({id, thread, cursor}, {ending, signal}) {
     const query = cursor ? `?cursor=${cursor.rev}.${cursor.stream}.${cursor.seq}` : "";
     let waitMs = HANDSHAKE_MS;
@@ -888,7 +892,7 @@ function httpWire({call, request}, on, mode) {
     const expect = () => {
       clearTimeout(timer);
       timer = setTimeout(() => {
-        mode.isPolling ||= waitMs === HANDSHAKE_MS; // a proxy that waits for the end of the response
+        mode.isPolling ||= waitMs === HANDSHAKE_MS; // a proxy may hold the response back until it ends
         ending.abort();
         fail(disconnected());
       }, waitMs);
@@ -937,7 +941,7 @@ function httpWire({call, request}, on, mode) {
     }
   }
 
-  /** All messages after those that the query leaves out. @param {string} thread @param {string} query @param {AbortSignal} [signal] */
+  /** Returns the messages of all pages of a query, and the open stream. @param {string} thread @param {string} query @param {AbortSignal} [signal] */
   async function listMessages(thread, query, signal) {
     /** @type {Message[]} */
     const rows = [];
@@ -951,7 +955,7 @@ function httpWire({call, request}, on, mode) {
     return {rows, stream};
   }
 
-  /** The HTTP API lists messages from the first one on. @param {Frame} frame @returns {Promise<Frame>} */
+  /** Returns earlier messages. Loads all messages, since the HTTP API cannot list them backwards. @param {Frame} frame @returns {Promise<Frame>} */
   async function older({thread, before, limit = TAIL, steps}) {
     const {rows} = await listMessages(thread, "");
     const earlier = rows.filter(({position}) => position != null && position < before + (steps ? 1 : 0));
@@ -964,7 +968,7 @@ function httpWire({call, request}, on, mode) {
   return {send, close};
 }
 
-/** Resolves when it is time for the next poll, or when it is woken. @type {(followed: Followed) => Promise<void>} */
+/** Resolves when the next poll is due, or when `wake` is called. @type {(followed: Followed) => Promise<void>} */
 const sleep = (followed) =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, POLL_MS);
@@ -975,7 +979,7 @@ const sleep = (followed) =>
     followed.signal.addEventListener("abort", followed.wake, {once: true});
   });
 
-/** The data of each event; an empty one for a comment. @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<string>} */
+/** Yields the data of each event, and an empty text for each comment. @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<string>} */
 async function* eventsOf(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
@@ -990,7 +994,7 @@ async function* eventsOf(body) {
 /** @type {(error: any) => Frame} */
 const errorFrame = ({code, message, retryable}) => ({type: "error", code, message, retryable});
 
-/** The close code of a websocket that would have failed in this way. @type {(error: any) => number} */
+/** Returns the close code that a websocket would have for this error. @type {(error: any) => number} */
 const closeCodeOf = ({status}) => 4000 + (status ?? 0);
 
 /** Whether the page is visible and online. A worker or a test without a page counts as both. */
@@ -1012,8 +1016,8 @@ const page = {
 /**
  * One connection to the server that reconnects automatically, and the requests that wait for it.
  *
- * A durable request (a command) is sent again, with the same key, until it has a reply; any other fails when the
- * connection is lost. The delay between retries is random up to a limit that doubles, so that many clients do not
+ * If the connection is lost, a durable request (a command) is sent again with the same key, until it has a reply. Any
+ * other request fails. The delay between retries is random up to a limit that doubles, so that many clients do not
  * reconnect at the same moment.
  */
 class Link {
@@ -1138,7 +1142,7 @@ class Link {
     for (const [id, {durable}] of this.#pending) if (durable) this.#transmit(id);
   }
 
-  /** The close code may get lost, and not every server sends a reason. @param {Frame} frame */
+  /** Keeps the frame, because the close code and its reason may not arrive. @param {Frame} frame */
   #onClosing(frame) {
     this.#closing = frame;
     this.#expectFrame(PROBE_MS);
@@ -1231,9 +1235,9 @@ class Link {
     const pending = this.#pending.get(id);
     if (!pending) return;
     const text = JSON.stringify(pending.frame);
-    // The server would close the connection because of this frame, again after each retry.
+    // Do not send a frame that is too large: the server would close the connection, and after each retry again.
     const bytes = new TextEncoder().encode(text).length;
-    // JSON values are counted as the server does: those that begin outside of strings.
+    // Estimate the number of JSON values as the server does: count `[`, `{` and `,` outside of strings.
     const values = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/g, "").replace(/[^[{,]+/g, "").length;
     if (bytes <= this.#limits.frame && values <= this.#limits.values) return this.#wire?.send(text);
     this.#pending.delete(id);
@@ -1269,7 +1273,7 @@ const RESUBSCRIBE_MS = 1_000;
 const LINGER_MS = 5_000;
 
 /**
- * Calls `run` before the next paint. A hidden page never paints, so it uses a timer.
+ * Calls `run` before the next paint, or after a short time if the page is hidden and never paints.
  * @type {(run: () => void) => void}
  */
 function beforePaint(run) {
@@ -1281,9 +1285,11 @@ function beforePaint(run) {
 const newId = () => crypto.getRandomValues(new BigUint64Array(2)).join("-");
 
 /**
- * One thread, kept up to date. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`; listeners are called at
- * most once per painted frame. It subscribes with its first listener or command, and unsubscribes some seconds after its
- * last listener has gone; what it knows is kept, so that the next listener costs only what was missed.
+ * One thread, kept up to date. `subscribe` and `getSnapshot` fit React's `useSyncExternalStore`. Listeners are called
+ * at most once per painted frame.
+ *
+ * The store subscribes to the thread with its first listener or command, and unsubscribes some seconds after its last
+ * listener has gone. It keeps its state. So when the next listener comes, the server sends only what was missed.
  */
 class ThreadStore {
   /** @type {Set<() => void>} */
@@ -1334,7 +1340,7 @@ class ThreadStore {
     this.#attach();
     return () => {
       if (!this.#listeners.delete(listener) || this.#listeners.size) return;
-      clearTimeout(this.#lingerTimer); // React mounts twice, and readers switch to and fro
+      clearTimeout(this.#lingerTimer); // do not unsubscribe at once: React mounts twice, and users switch back and forth
       this.#lingerTimer = setTimeout(() => this.#detach(), LINGER_MS);
     };
   };
@@ -1615,9 +1621,9 @@ const PAGE = 30;
  */
 
 /**
- * Returns the store of the caller's threads, which are loaded with the first listener. Threads that the client follows
- * change at once; the others are looked up every ten seconds while the page is visible and one of them runs, and when
- * the page becomes visible.
+ * Returns the store of the caller's threads, which are loaded with the first listener. Threads that this client follows
+ * are updated at once. For the others the list is reloaded when the page becomes visible and, while it is visible and a
+ * thread runs, every ten seconds.
  * @param {ReturnType<typeof restApi>} api
  * @param {ThreadFilter} filter
  */
@@ -1642,7 +1648,7 @@ function threadList(api, filter) {
     snapshot = null;
     for (const listener of [...listeners]) listener();
   };
-  /** @type {(query: ThreadFilter & {page?: string}, isWhole: boolean) => Promise<void>} `isWhole`: others are gone */
+  /** @type {(query: ThreadFilter & {page?: string}, isWhole: boolean) => Promise<void>} `isWhole`: other threads are removed */
   const load = (query, isWhole) =>
     (last = last.then(async () => {
       try {
@@ -1707,7 +1713,7 @@ function threadList(api, filter) {
     archive: (id, archived = true) => api.updateThread(id, {archived}).then(refresh),
     /** Deletes a thread with everything in it. @param {string} id */
     remove: (id) => api.deleteThread(id).then(refresh),
-    /** Takes what is known better than by the last refresh; for listed threads only. @param {string} id @param {Record<string, any>} changes */
+    /** Changes a thread in the list without a request. Ignores threads that are not listed. @param {string} id @param {Record<string, any>} changes */
     update(id, changes) {
       const thread = rows.get(id);
       if (!thread || Object.keys(changes).every((key) => thread[key] === changes[key])) return;
@@ -1718,12 +1724,12 @@ function threadList(api, filter) {
 
 // ------------------------------------------------------------------------------------------------------- Smooth text
 
-/** A backlog is shown within about this time, however long it is. */
+/** A backlog of text is shown within about this time, however long the text is. */
 const CATCH_UP_SECONDS = 0.5;
 
 /**
- * Shows a text that grows in bursts at an even pace: a number of characters per second, more when it falls behind. Text
- * that is there at first is shown at once unless `startStreaming`; so is everything where the reader prefers reduced
+ * Shows a text that grows in bursts at an even pace: a number of characters per second, more when it falls behind. The
+ * first text is shown at once unless `startStreaming` is set. Every text is shown at once if the reader prefers reduced
  * motion or cannot see the page.
  *
  * @param {(visible: string, state: {cursor: number, isStreaming: boolean}) => void} show
@@ -1775,7 +1781,7 @@ export function smoothText(show, {charsPerSec = 256, startStreaming = false} = {
  */
 export function createClient(options = {}) {
   const {url = "/agents/"} = options;
-  const base = new URL(url, globalThis.location?.href ?? "http://server"); // on a server, it is made and not used
+  const base = new URL(url, globalThis.location?.href ?? "http://server"); // a server creates the client but does not use it
   const http = httpOf(base, options);
   const link = new Link(transportOf(base, options, http));
   const api = restApi(http);
@@ -1857,7 +1863,8 @@ function restApi({call, upload}) {
     /** @param {string} id @returns {Promise<void>} */
     deleteThread: (id) => call("DELETE", threadPath(id)),
     /**
-     * Uploads a file and resolves with the part to send it with. `onProgress` is told the share that is sent, 0 to 1.
+     * Uploads a file and resolves with the part to send it with. `onProgress` is called with the share that is sent, 0
+     * to 1.
      * @param {File} file
      * @param {UploadSettings} [settings]
      * @returns {Promise<Part>}
@@ -1870,7 +1877,7 @@ function restApi({call, upload}) {
 /** @typedef {{onProgress?: (share: number) => void}} UploadSettings */
 /** @typedef {ReturnType<typeof httpOf>} Http */
 
-/** Requests to the server as the options say. @param {URL} base @param {ClientOptions} options */
+/** Sends requests to the server, with the headers and the CSRF token of the options. @param {URL} base @param {ClientOptions} options */
 function httpOf(base, {headers: own, csrf, fetch: send}) {
   const ownHeaders = () => new Headers(typeof own === "function" ? own() : own);
   const headersOf = (/** @type {string} */ method) => {
@@ -1894,7 +1901,7 @@ function httpOf(base, {headers: own, csrf, fetch: send}) {
   return {
     request,
     call,
-    /** `fetch` does not tell how much of a body is sent. @type {(file: File, settings?: UploadSettings) => Promise<Part>} */
+    /** Uses XMLHttpRequest, because `fetch` does not report upload progress. @type {(file: File, settings?: UploadSettings) => Promise<Part>} */
     async upload(file, {onProgress} = {}) {
       /** @type {Response} */
       const response = await new Promise((resolve, reject) => {

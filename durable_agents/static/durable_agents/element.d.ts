@@ -1,7 +1,7 @@
 /**
  * A conversation.
  *
- * Attributes: `thread-id`; `agent`, with which a new thread begins where there is no `thread-id`; `api-url`, `ws-url`,
+ * Attributes: `thread-id`; `agent`, the agent of a new thread if there is no `thread-id`; `api-url`, `ws-url`,
  * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`,
  * `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
  * `tool-call`, `feedback`. Slots: `header`, `welcome`, `composer-start`.
@@ -26,7 +26,7 @@ export class DurableChat extends DurableElement {
     openThread(id: string | null): void;
     /** Sends a message; without a thread, it begins one. @param {string} text @param {Part[]} [files] */
     sendMessage(text: string, files?: Part[]): Promise<import("django-durable-agents").Message | undefined>;
-    /** Changes the conversation; a reader at its end stays there. @param {() => void} change */
+    /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} change */
     follow(change: () => void): void;
     /** @param {(store: Store) => Promise<any>} command */
     act(command: (store: Store) => Promise<any>): Promise<void>;
@@ -41,8 +41,8 @@ export class DurableChat extends DurableElement {
 /**
  * The caller's threads.
  *
- * Attributes: `for`, the id of a `<durable-chat>` that shows the chosen one; `agent`, `api-url`, `texts` as there; `href`,
- * an address with `{id}` in it. Event: `thread-select`.
+ * Attributes: `for`, the id of a `<durable-chat>` that shows the chosen thread; `agent`, `api-url` and `texts`, as for
+ * `<durable-chat>`; `href`, a link address that contains `{id}`. Event: `thread-select`.
  */
 export class DurableThreadList extends DurableElement {
     /** @returns {DurableChat|null} */
@@ -72,8 +72,8 @@ export type WaitingCall = {
     error: (text: string) => Promise<void>;
 };
 /**
- * Answers the calls of one client tool. A node that it returns is shown in the call's card; any other value, or what its
- * promise resolves with, is the result; with undefined it answers later, by `call`.
+ * Answers the calls of one client tool. It may return a value, or a promise of one. A DOM node is shown in the call's
+ * card. Undefined means that the function will answer later, with `call`. Any other value is the result.
  */
 export type ClientTool = (input: any, call: WaitingCall) => any;
 export type Texts = typeof TEXTS;
@@ -84,7 +84,7 @@ declare class DurableElement extends HTMLElement {
     /** @type {(() => void)[]} */
     leaving: (() => void)[];
     set client(client: Client);
-    /** The client; set one of your own before the element is in the page. @returns {Client} */
+    /** The client. To use another one, set it before the element is in the page. @returns {Client} */
     get client(): Client;
     /** @param {...HTMLElement} children */
     draw(...children: HTMLElement[]): void;

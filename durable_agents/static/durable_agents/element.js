@@ -3,9 +3,9 @@
  *
  *     <durable-chat thread-id="..." api-url="/agents/"></durable-chat>
  *
- * Everything is made with `createElement` and text nodes, styles are a constructed style sheet: it works under
- * `script-src 'self'; style-src 'self'; require-trusted-types-for 'script'`, and nothing that a model, a tool or a user
- * wrote becomes markup. What stands inside the tag is shown until the element is defined, or where scripts do not run.
+ * All nodes are made with `createElement` or as text nodes, and the styles are a constructed style sheet. So it works
+ * under `script-src 'self'; style-src 'self'; require-trusted-types-for 'script'`, and nothing that a model, a tool or
+ * a user wrote becomes markup. The content of the tag is shown until the element is defined, or if scripts do not run.
  */
 
 import {createClient, smoothText} from "django-durable-agents";
@@ -23,8 +23,8 @@ import {createClient, smoothText} from "django-durable-agents";
  */
 
 /**
- * Answers the calls of one client tool. A node that it returns is shown in the call's card; any other value, or what its
- * promise resolves with, is the result; with undefined it answers later, by `call`.
+ * Answers the calls of one client tool. It may return a value, or a promise of one. A DOM node is shown in the call's
+ * card. Undefined means that the function will answer later, with `call`. Any other value is the result.
  * @typedef {(input: any, call: WaitingCall) => any} ClientTool
  */
 
@@ -142,7 +142,7 @@ const iconButton = (name, label, onclick, more) =>
 /** @type {(label: string, onclick: ((event: Event) => void)|undefined, more?: Record<string, any>) => HTMLButtonElement} */
 const button = (label, onclick, more) => h("button", {type: "button", ...(onclick && {onclick}), ...more}, label);
 
-/** Shows a text; if it has grown, only what is new is added, so that a selection survives. @type {(element: Element, text: string) => void} */
+/** Shows a text. If the text has only grown, the rest is appended, so that a selection survives. @type {(element: Element, text: string) => void} */
 function showText(element, text) {
   const node = element.firstChild;
   if (!(node instanceof Text)) element.replaceChildren(text);
@@ -218,7 +218,7 @@ function reasoningView(chat) {
   };
 }
 
-/** A source or a file. @type {(chat: DurableChat) => PartView} */
+/** Shows a source or a file. @type {(chat: DurableChat) => PartView} */
 function fileView(chat) {
   const element = h("p", {class: "file", part: "file"});
   return {
@@ -279,7 +279,7 @@ function toolView(chat) {
       showText(brief, form || part.state === "input-streaming" ? "" : gist(part.input));
       showText(state, isMine ? texts[/** @type {keyof Texts} */ (text)] : texts.waitsForOthers);
       show(inputHead, show(input, !form));
-      // The raw input only grows, whereas its value would be parsed at each change.
+      // Show the raw input while it grows: reading `part.input` would parse it at each change.
       if (!form) showText(input, part.state === "input-streaming" ? (part.rawInput ?? "") : pretty(part.input ?? {}));
       show(outputHead, show(output, part.output !== undefined));
       if (part.output !== undefined) showText(output, pretty(part.output));
@@ -289,7 +289,7 @@ function toolView(chat) {
   };
 }
 
-/** A number from 0 to 1 and `{done, total}` are a share; anything else is a text. @type {(bar: HTMLProgressElement, label: HTMLElement, value: any) => void} */
+/** Shows a number from 0 to 1, or `{done, total}`, as a share, and anything else as a text. @type {(bar: HTMLProgressElement, label: HTMLElement, value: any) => void} */
 function showProgress(bar, label, value) {
   const {done, total, text} = Object(value);
   const share = typeof value === "number" ? value : done / total;
@@ -298,7 +298,7 @@ function showProgress(bar, label, value) {
   showText(label, text ?? (isShare ? (total ? `${done} / ${total}` : `${Math.round(share * 100)} %`) : gist(value)));
 }
 
-/** What makes the form of a call that waits for the reader; null if it does not. @type {(chat: DurableChat, part: Part) => (() => HTMLElement)|null} */
+/** Returns a function that makes the form of a call, or null if the reader need not answer the call. @type {(chat: DurableChat, part: Part) => (() => HTMLElement)|null} */
 function askOf(chat, part) {
   if (part.state === "approval-requested") return () => approvalForm(chat, part);
   const tool = part.state === "input-available" && chat.clientTools[nameOf(part)];
@@ -323,7 +323,7 @@ function approvalForm({texts, store}, {toolCallId, input, ...part}) {
       show(problem, true);
     }
   };
-  const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && event.preventDefault(); // it is no approval
+  const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && event.preventDefault(); // Enter must not approve
   note.addEventListener("keydown", onkeydown);
   const title = `${texts.approve}: ${plainName(nameOf({...part, type: part.type}))}`;
   const buttons = [button(texts.approve, () => decide(true), {class: "primary"}), button(texts.reject, () => decide(false))];
@@ -450,7 +450,7 @@ class MessageView {
 /** One client for all elements of the page that reach the same server in the same way. @type {Map<string, Client>} */
 const clients = new Map();
 
-/** Not in server rendering, where there are no elements. @type {typeof HTMLElement} */
+/** A plain class in server rendering, where elements do not exist. @type {typeof HTMLElement} */
 const Base = globalThis.HTMLElement ?? class {};
 
 /** What both elements have: a client, texts, styles, events. */
@@ -462,7 +462,7 @@ class DurableElement extends Base {
   /** @type {(() => void)[]} */
   leaving = [];
 
-  /** The client; set one of your own before the element is in the page. @returns {Client} */
+  /** The client. To use another one, set it before the element is in the page. @returns {Client} */
   get client() {
     const get = (/** @type {string} */ name) => this.getAttribute(name) ?? undefined;
     const key = ["api-url", "ws-url", "transport"].map(get).join();
@@ -507,7 +507,7 @@ const TITLE_CHARACTERS = 60;
 /**
  * A conversation.
  *
- * Attributes: `thread-id`; `agent`, with which a new thread begins where there is no `thread-id`; `api-url`, `ws-url`,
+ * Attributes: `thread-id`; `agent`, the agent of a new thread if there is no `thread-id`; `api-url`, `ws-url`,
  * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`,
  * `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
  * `tool-call`, `feedback`. Slots: `header`, `welcome`, `composer-start`.
@@ -531,7 +531,7 @@ export class DurableChat extends DurableElement {
   #wasRunning = false;
   #isReady = false;
   #isCreating = false;
-  /** Calls that were there when the thread was loaded, or that were told. @type {Set<string>|null} */
+  /** The waiting calls at the last check; later ones cause an event. Null before the first check. @type {Set<string>|null} */
   #told = null;
   /** @type {{file: File, chip: HTMLElement, part: Part|null}[]} */
   #files = [];
@@ -565,7 +565,7 @@ export class DurableChat extends DurableElement {
     if (this.isConnected && this.shadowRoot) this.#open();
   }
 
-  // What pages call.
+  // Public methods.
 
   focusComposer() {
     this.#at.field.focus();
@@ -593,9 +593,9 @@ export class DurableChat extends DurableElement {
     return this.store?.send(text, {parts});
   }
 
-  // What the views call.
+  // Methods that the views of messages and parts call.
 
-  /** Changes the conversation; a reader at its end stays there. @param {() => void} change */
+  /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} change */
   follow(change) {
     const {log, jump} = this.#at;
     change();
@@ -672,7 +672,7 @@ export class DurableChat extends DurableElement {
       const thread = await this.client.createThread({agent, title: text.slice(0, TITLE_CHARACTERS)});
       sessionStorage.removeItem(this.#draftKey);
       this.client.threads().put(thread);
-      const draft = this.#at.field.value; // written meanwhile
+      const draft = this.#at.field.value; // the reader may have typed more since
       this.openThread(thread.id);
       this.setDraft(draft);
     } finally {
@@ -793,7 +793,7 @@ export class DurableChat extends DurableElement {
     if (show(this.#at.banner, text) && this.#at.banner.textContent !== text) showText(this.#at.banner, text);
   }
 
-  /** States at once, an answer when it is complete, and never word by word. @param {Snapshot} snapshot @param {Message[]} messages */
+  /** Announces changes of state at once, and an answer when it is complete. @param {Snapshot} snapshot @param {Message[]} messages */
   #announce(snapshot, messages) {
     const {isRunning, threadId, status} = snapshot;
     const {texts} = this;
@@ -842,7 +842,7 @@ export class DurableChat extends DurableElement {
     this.tell("error", {error});
   }
 
-  // What readers do.
+  // Events of the reader.
 
   /** @param {boolean} [isTyped] */
   #onInput(isTyped = true) {
@@ -893,7 +893,7 @@ export class DurableChat extends DurableElement {
     this.#problem("");
     const hadThread = this.store !== null;
     await this.sendMessage(text, files).catch((error) => {
-      if (hadThread || this.store) return; // the message itself shows it
+      if (hadThread || this.store) return; // the message shows the error itself
       this.setDraft(text);
       this.#fail(error);
     });
@@ -976,8 +976,8 @@ function isWriting(message) {
 /**
  * The caller's threads.
  *
- * Attributes: `for`, the id of a `<durable-chat>` that shows the chosen one; `agent`, `api-url`, `texts` as there; `href`,
- * an address with `{id}` in it. Event: `thread-select`.
+ * Attributes: `for`, the id of a `<durable-chat>` that shows the chosen thread; `agent`, `api-url` and `texts`, as for
+ * `<durable-chat>`; `href`, a link address that contains `{id}`. Event: `thread-select`.
  */
 export class DurableThreadList extends DurableElement {
   #list = /** @type {ReturnType<Client["threads"]>|null} */ (null);

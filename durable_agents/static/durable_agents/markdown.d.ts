@@ -8,7 +8,7 @@
 export function updateMarkdown(element: Element, text: string): void;
 export type AnyBlock = Pick<Block, "start" | "end" | "resume" | "remove">;
 /**
- * A mark that may begin emphasis: `left` of its characters are unused, and are in the output at `index`.
+ * A run of marks that may begin emphasis. `left` of its characters are unused; they stand in the output at `index`.
  */
 export type Opener = {
     mark: string;

@@ -11,16 +11,17 @@
  * Incomplete markup, as in an answer that still streams, is shown as text until the rest arrives.
  *
  * Rendering takes time linear in the length of the text, whatever it contains. When a text grows, as an answer does,
- * parsing continues at its last line: blocks are objects that persist with their elements and accept more lines. This
- * needs limits: on nesting; on the length of a heading or a table row, which is at most one piece; and paragraphs are
- * parsed in pieces, and emphasis, code and links cannot span two of them.
+ * parsing continues at its last line: blocks are objects that persist with their elements and accept more lines.
+ *
+ * This needs limits. Nesting is limited, and so is the length of a heading or a table row. Long paragraphs are parsed
+ * in pieces, and emphasis, code and links cannot span two pieces.
  */
 
 /** @typedef {Pick<Block, "start"|"end"|"resume"|"remove">} AnyBlock */
 
 const MAX_DEPTH = 8;
 const MAX_COLUMNS = 100;
-/** A piece of a paragraph ends at the first space after the first bound, or at the second bound if there is none. */
+/** A piece of a long paragraph ends at the first space after this length, but at `LONGEST_PIECE` at the latest. */
 const PIECE_CHARACTERS = 4_000;
 const LONGEST_PIECE = 5_000;
 
@@ -46,7 +47,7 @@ export function updateMarkdown(element, text) {
   views.set(element, {flow, text: text.slice(0, last)});
 }
 
-/** The lines of a text from an offset on, and where the last one begins. @type {(text: string, from: number) => {lines: string[], last: number}} */
+/** Returns the lines of a text from an offset on, and the offset of the last line. @type {(text: string, from: number) => {lines: string[], last: number}} */
 function linesOf(text, from) {
   const lines = [];
   const ending = /\r\n|\n|\r(?!\n|$)/g; // a carriage return at the end may be the first half of \r\n
@@ -68,7 +69,7 @@ const spaced = (line) => line.replaceAll("\t", "    ").replace("\r", "");
 /** @type {(tag: string, children?: (Node|string)[]) => HTMLElement} */
 function make(tag, children = []) {
   const element = document.createElement(tag);
-  for (const child of children) element.append(child); // there may be more than the arguments a call can take
+  for (const child of children) element.append(child); // one by one: there may be too many for the arguments of one call
   return element;
 }
 
@@ -110,12 +111,12 @@ function rewrite(node, data) {
 // ------------------------------------------------------------------------------------------------------------- Lines
 
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])( +|$)/;
-const FENCE = /^( {0,3})(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/; // only whole runs, or shorter ones would be tried as well
+const FENCE = /^( {0,3})(`{3,}(?!`)|~{3,}(?!~))([^`]*)$/; // matches whole runs only, without trying shorter ones
 const HEADING = /^ {0,3}(#{1,6}) +(.*)$/;
 const QUOTE = /^ {0,3}>/;
 const RULE = /^ *([-*_]) *(?:\1 *){2,}$/;
 
-/** What a line consists of, or nothing. @type {(line: string, pattern: RegExp) => string[]} */
+/** Returns the match of a line and its groups, or nothing. @type {(line: string, pattern: RegExp) => string[]} */
 const partsOf = (line, pattern) => line.match(pattern) ?? [];
 
 /** @type {(line: string) => boolean} */
@@ -243,7 +244,7 @@ class Rule extends Block {
   static begins = (lines, at) => isRule(lines[at]);
 }
 
-/** A heading, two levels down: the page has its own first and second. */
+/** A heading, shown two levels lower, since the page has headings of its own. */
 class Heading extends Block {
   /** @param {Flow} flow @param {number} start */
   constructor(flow, start) {
@@ -263,7 +264,7 @@ function withoutClosing(text) {
   return trimmed[end - 1] === " " ? trimmed.slice(0, end).trimEnd() : trimmed;
 }
 
-/** Code between fences, or after one. */
+/** A fenced code block. Without a closing fence it extends to the end. */
 class Code extends Block {
   /** @param {Flow} flow @param {number} start */
   constructor(flow, start) {
@@ -273,11 +274,11 @@ class Code extends Block {
     this.text = text;
     this.indent = indent.length;
     this.fence = fence;
-    /** Its lines except the last, each with its line ending; `taken` is the line after them. */
+    /** The code before line `taken`. The last line of the text is not included, because it may still grow. */
     this.code = "";
     this.taken = start + 1;
     this.isClosed = false;
-    this.element.tabIndex = 0; // it scrolls sideways, with the keyboard too
+    this.element.tabIndex = 0; // so that the keyboard can scroll it
     if (language.trim()) this.element.dataset.language = language.trim().slice(0, 40);
     this.#take(flow.lines);
   }
@@ -398,12 +399,12 @@ class List extends Block {
 /** @type {(line: string) => string} */
 const markerOf = (line) => partsOf(line, ITEM)[2] ?? "";
 
-/** Which list an item belongs to: a change of the marker begins a new list. @type {(marker: string) => string|undefined} */
+/** Returns the kind of a marker. An item with another kind of marker begins a new list. @type {(marker: string) => string|undefined} */
 const kindOf = (marker) => marker.at(-1);
 
 /** An item of a list. */
 class Item extends Block {
-  /** Whether there is a blank line between others. Blank lines at the end do not count yet. */
+  /** Whether there is a blank line between other lines. Blank lines at the end do not count. */
   hasGap = false;
 
   /** @param {List} list @param {string[]} lines @param {number} start */
@@ -419,7 +420,7 @@ class Item extends Block {
     return new Flow(this.element, this.list.depth + 1, !this.list.isLoose);
   }
 
-  /** Takes its own lines from `from` on, and returns where it ends. @param {string[]} lines @param {number} from */
+  /** Reads the item's lines from `from` on, and returns the number of the line after the item. @param {string[]} lines @param {number} from */
   take(lines, from) {
     if (this.end < from) return this.end;
     let end = Math.max(from, this.start + 1);
@@ -533,8 +534,7 @@ function makeCell(tag, text, column) {
 
 /** Any text that is no other block. */
 class Paragraph {
-  /** The nodes of its last piece, which begins at this line and so many characters after its first letter. */
-  /** @type {Node[]} */
+  /** The nodes of the last piece, which begins in `#line`, `#offset` characters after the indent. @type {Node[]} */
   #nodes = [];
   #line;
   #offset = 0;
@@ -573,8 +573,8 @@ class Paragraph {
   }
 
   /**
-   * Whether this much of the text is certain to belong to the paragraph. Its last line may still begin another block,
-   * unless it is long. @param {number} length @param {string} text @param {string[]} lines
+   * Whether so many characters certainly belong to the paragraph. A short last line may still become another block.
+   * @param {number} length @param {string} text @param {string[]} lines
    */
   #isThere(length, text, lines) {
     const last = this.end === lines.length ? lines[lines.length - 1].trimStart() : "";
@@ -611,7 +611,7 @@ class Paragraph {
 
 const KINDS = [Code, Heading, Rule, Quote, List, Table];
 
-/** Where a piece of a text ends, which depends on nothing that comes after. @type {(text: string) => number} */
+/** Returns the length of the first piece, which stays the same when the text grows. @type {(text: string) => number} */
 function lengthOfPiece(text) {
   const most = Math.min(LONGEST_PIECE, text.length);
   for (let end = PIECE_CHARACTERS; end < most; end++) if (/\s/.test(text[end])) return end;
@@ -622,7 +622,7 @@ function lengthOfPiece(text) {
 // ------------------------------------------------------------------------------------------------------------ Inline
 
 /**
- * A mark that may begin emphasis: `left` of its characters are unused, and are in the output at `index`.
+ * A run of marks that may begin emphasis. `left` of its characters are unused; they stand in the output at `index`.
  * @typedef {{mark: string, left: number, index: number}} Opener
  */
 
@@ -664,7 +664,7 @@ function readNode(text, at, closingRun, isLabel) {
   return readLink(text, at);
 }
 
-/** Texts side by side as one text node. @type {(pieces: (Node|string)[]) => Node[]} */
+/** Joins neighbouring texts into one text node. @type {(pieces: (Node|string)[]) => Node[]} */
 function merged(pieces) {
   /** @type {Node[]} */
   const nodes = [];
@@ -715,7 +715,7 @@ class Emphasis {
     const least = mark === "~" ? 2 : 1;
     let left = length;
     for (let opener = canClose && this.#opener(mark, left); opener && left >= least; opener = this.#opener(mark, left)) {
-      const used = mark === "~" ? 2 : 2 - (Math.min(left, opener.left) % 2); // of three marks, the inner pair uses one
+      const used = mark === "~" ? 2 : 2 - (Math.min(left, opener.left) % 2); // `***a***` becomes `em` in `strong`
       if (used > Math.min(left, opener.left) || !this.#close(opener, used)) break;
       left -= used;
     }
@@ -724,13 +724,13 @@ class Emphasis {
     this.#out.push(mark.repeat(left));
   }
 
-  /** The one of the last openers of this mark that is as long, else the last. @type {(mark: string, left: number) => Opener|undefined} */
+  /** Among the last openers of this mark, returns the last with the same length or else the last. @type {(mark: string, left: number) => Opener|undefined} */
   #opener(mark, left) {
     const near = this.#open.slice(-MAX_DEPTH).filter((opener) => opener.mark === mark);
     return near.findLast((opener) => opener.left === left) ?? near.at(-1);
   }
 
-  /** Returns whether it is an element now, which may not nest too deep. @type {(opener: Opener, used: number) => boolean} */
+  /** Makes an element of the output since the opener. Returns false if it would nest too deeply. @type {(opener: Opener, used: number) => boolean} */
   #close(opener, used) {
     while (this.#open.at(-1) !== opener) this.#open.pop();
     const children = merged(this.#out.splice(opener.index + 1));

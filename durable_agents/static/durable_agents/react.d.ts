@@ -120,9 +120,9 @@ export function useConnection({ client: { connection } }: {
     client: Client;
 }): Connection;
 /**
- * A text that grows in bursts, at an even pace.
+ * Returns the visible beginning of a text. It grows at an even pace, even if the text grows in bursts.
  * @param {string} text
- * @param {{charsPerSec?: number, startStreaming?: boolean}} [options] by default, text that is there at first is shown at once
+ * @param {{charsPerSec?: number, startStreaming?: boolean}} [options] by default, the first text is shown at once
  * @returns {[visibleText: string, state: {cursor: number, isStreaming: boolean}]}
  */
 export function useSmoothText(text: string, { charsPerSec, startStreaming }?: {

@@ -4,9 +4,9 @@
  *     const client = createClient();
  *     const {messages, sendMessage, isRunning} = useAgentChat({client, threadId});
  *
- * Every hook reads the stores of the client, so components that show the same thread share one subscription, mounting
- * twice (StrictMode) opens nothing twice, and a thread that is shown again within seconds goes on where it was. Nothing
- * is read while rendering on a server: the first rendering is that of a thread that is still loading.
+ * Every hook reads the stores of the client. So components that show the same thread share one subscription, also when
+ * StrictMode mounts them twice. A thread that is shown again within seconds need not be loaded again. In server
+ * rendering nothing is read, and each thread is shown as still loading.
  */
 
 import {smoothText} from "django-durable-agents";
@@ -100,7 +100,7 @@ const keyedMessages = ({messages, threadId}) =>
     return known;
   });
 
-/** Without what a stream has not finished. @type {(message: KeyedMessage) => KeyedMessage} */
+/** Returns the message without the parts that are not finished. @type {(message: KeyedMessage) => KeyedMessage} */
 function settled(message) {
   const parts = message.parts.filter(({state}) => state !== "streaming" && state !== "input-streaming");
   return parts.length === message.parts.length ? message : {...message, parts};
@@ -214,9 +214,9 @@ export function useConnection({client: {connection}}) {
 }
 
 /**
- * A text that grows in bursts, at an even pace.
+ * Returns the visible beginning of a text. It grows at an even pace, even if the text grows in bursts.
  * @param {string} text
- * @param {{charsPerSec?: number, startStreaming?: boolean}} [options] by default, text that is there at first is shown at once
+ * @param {{charsPerSec?: number, startStreaming?: boolean}} [options] by default, the first text is shown at once
  * @returns {[visibleText: string, state: {cursor: number, isStreaming: boolean}]}
  */
 export function useSmoothText(text, {charsPerSec, startStreaming = false} = {}) {
