@@ -262,8 +262,8 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
 
 
 class Thread(models.Model):
-    """A durable conversation. Every transition locks the thread's row, except for claims, appended deltas and
-    heartbeats.
+    """A durable conversation. Every change of its state locks the thread's row first. Only claims, heartbeats and
+    appended deltas do not.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -577,8 +577,8 @@ class Stream(Usage, Held):
     thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     agent = models.CharField(max_length=100, blank=True, default="")
-    # There is no database constraint. To check it, the commit of a new attempt would have to wait while another
-    # transaction has locked the user's row.
+    # There is no database constraint, because its check at the commit of a new attempt would wait for any other
+    # transaction that has locked the user's row.
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,

@@ -100,9 +100,9 @@ def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> d
     """Return the histories of several threads. ``upto`` maps each thread to the last position to include, or to None
     for the complete history.
 
-    If a position is above ``MANY_MESSAGES`` and the history exceeds ``MAX_HISTORY_BYTES``, the earliest messages are
-    left out and the history begins with a note. Each such position costs further queries. All other threads together
-    need three.
+    If a thread's position is above ``MANY_MESSAGES`` and its history exceeds ``MAX_HISTORY_BYTES``, the earliest
+    messages are left out and the history begins with a note. Each thread with such a position needs further queries.
+    All other threads together need three.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]
