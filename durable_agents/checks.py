@@ -389,7 +389,9 @@ def check_queue(**_: object) -> list[CheckMessage]:
         wanted = {"name": project_package(), "orm": "default", "workers": 4, "timeout": 300, "retry": 360}
         text = "Q_CLUSTER is not set: django-q2 looks for a Redis on this host."
         return [
-            Warning(text, hint=_paste("To keep it in the database:", f"Q_CLUSTER = {wanted}"), id="durable_agents.W008")
+            Warning(
+                text, hint=_paste("Keep the queue in the database.", f"Q_CLUSTER = {wanted}"), id="durable_agents.W008"
+            )
         ]
     messages: list[CheckMessage] = list(broken_broker(q_cluster()))
     if q_cluster().get("sync"):
@@ -490,7 +492,7 @@ def check_redis_timeouts(**_: object) -> list[CheckMessage]:
         for alias, layer in channel_layers().items()
         if str(layer.get("BACKEND", "")).startswith("channels_redis.")
         for message in layer_timeouts(alias)
-    ] + list(broker_timeouts())
+    ] + (list(broker_timeouts()) if q_cluster() else [])  # check_queue asks for a missing Q_CLUSTER
 
 
 def _timeouts_of(setting: str) -> list[float | None]:

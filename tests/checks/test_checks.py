@@ -350,6 +350,7 @@ def test_a_redis_layer_whose_timeout_is_too_short_or_missing_is_warned_of(
         ({"redis": {"host": "127.0.0.1", "socket_timeout": 1}}, ["W016"], ["W016"]),
         ({"redis": {"host": "127.0.0.1", "socket_timeout": 10}}, [], []),
         ({"orm": "default"}, [], []),
+        (None, [], []),
         ({"sqs": {"aws_region": "eu-central-1"}}, [], []),
     ],
 )
@@ -357,9 +358,9 @@ def test_a_redis_layer_whose_timeout_is_too_short_or_missing_is_warned_of(
 def test_a_redis_broker_whose_timeout_is_too_short_or_missing_is_warned_of(
     settings, monkeypatch, broker, with_7, with_8, installed
 ):
-    """A queue elsewhere has no such timeout."""
+    """A queue elsewhere has no such timeout, and a missing Q_CLUSTER is another check's problem."""
     monkeypatch.setattr(redis_servers, "version", lambda _: installed)
-    settings.Q_CLUSTER = {"name": "site", **broker}
+    settings.Q_CLUSTER = {"name": "site", **broker} if broker else {}
     settings.CHANNEL_LAYERS = {}
     messages = checks.check_redis_timeouts()
     assert said(messages) == (with_8 if installed == "8.1.0" else with_7)
