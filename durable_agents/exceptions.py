@@ -63,8 +63,9 @@ class AgentNotFoundError(DurableAgentsError):
     code = "agent_not_found"
     status_code = 400
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"There is no agent {name!r}. Declare it in an agents.py of an installed app.")
+    def __init__(self, name: str, *, public: bool = False) -> None:
+        kind, how = ("public agent", " with public=True") if public else ("agent", "")
+        super().__init__(f"There is no {kind} {name!r}. Declare it{how} in the agents.py of an installed app.")
 
 
 class AttachmentNotFoundError(DurableAgentsError):

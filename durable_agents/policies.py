@@ -166,9 +166,9 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
     """Return the public agent of this name, if the caller may perform ``action`` with it. Raises AgentNotFoundError and
     PermissionDeniedError.
     """
-    agent = registry.get(name)
-    if not agent.public:
-        raise AgentNotFoundError(name)
+    agent = registry.find(name)
+    if agent is None or not agent.public:  # one error for both: callers must not learn the names of internal agents
+        raise AgentNotFoundError(name, public=True)
     if not policy().allows(request, action, agent=agent):
         raise PermissionDeniedError(f"You may not {action} threads of agent {name!r}.")
     return agent

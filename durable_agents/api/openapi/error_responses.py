@@ -73,7 +73,7 @@ _THROTTLED = Problem(
 )
 _DETAILS = {
     "agent_required": str(exceptions.AgentRequiredError()),
-    "agent_not_found": str(exceptions.AgentNotFoundError("suport")),
+    "agent_not_found": str(exceptions.AgentNotFoundError("suport", public=True)),
     "approval_expired": str(exceptions.ApprovalExpiredError("call_7Qe2")),
     "attachment_not_found": str(exceptions.AttachmentNotFoundError(_ID)),
     "asgi_required": str(exceptions.AsgiRequiredError()),
