@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from uuid import UUID
 
+from django.db import transaction
 from django.db.models import Subquery
 
 from durable_agents.exceptions import ErrorKind, safe_message
@@ -18,6 +20,7 @@ from durable_agents.lifecycle.rows import (
     streams_of,
 )
 from durable_agents.lifecycle.transaction import Locked, database
+from durable_agents.logs import log
 from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 
 SUPERSEDED = "The user went on without waiting for this."
@@ -145,6 +148,19 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
 
 
 def fail_run(locked: Locked, kind: str) -> None:
+    """Fail the thread with an error of this kind. A warning is logged after the commit."""
+    thread_id = locked.thread.pk
+    transaction.on_commit(lambda: _warn_of_failed_run(thread_id, str(kind)), using=database(), robust=True)
     locked.thread.error_code, locked.thread.error_message = str(kind)[:64], safe_message(kind)
     locked.thread.retry = None
     locked.set_status(ThreadStatus.FAILED)
+
+
+def _warn_of_failed_run(thread_id: UUID, kind: str) -> None:
+    log(
+        logging.WARNING,
+        "a run failed: the page of its thread in the admin shows the error",
+        action="run_failed",
+        thread=thread_id,
+        kind=kind,
+    )

@@ -106,6 +106,22 @@ def test_a_step_that_failed_for_good_fails_the_thread(thread, worker):
     assert not Stream.objects.open().exists()
 
 
+def test_a_failed_run_is_warned_of_in_the_log(thread, worker, caplog, django_capture_on_commit_callbacks):
+    """Projects that configure no logging see the warning in the worker's terminal. It has no text of the provider."""
+    with django_capture_on_commit_callbacks(execute=True):
+        worker.fail(worker.claim_step(), kind=ErrorKind.AUTH)
+    [record] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (record.action, record.thread, record.kind) == ("run_failed", str(thread.pk), "auth")
+    assert "key-123" not in str(vars(record))
+
+
+def test_an_attempt_that_is_retried_is_not_warned_of(thread, worker, caplog, django_capture_on_commit_callbacks):
+    """The run has not failed."""
+    with django_capture_on_commit_callbacks(execute=True):
+        worker.retry(worker.claim_step(), kind=ErrorKind.RATE_LIMITED)
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
 @pytest.mark.parametrize("transition", ["retry", "fail"])
 def test_a_fenced_out_holder_ends_nothing(thread, worker, transition):
     """The step belongs to somebody else."""
