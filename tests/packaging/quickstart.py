@@ -2,7 +2,8 @@
 
     python -m tests.packaging.quickstart dist/*.whl
 
-Its files are made of its blocks, its commands are run, and an agent with a tool has to answer over curl.
+Its files are made of its blocks, its commands are run, and an agent with a tool has to answer over curl. The page with
+the chat is rendered; tests/browser shows that such a page works.
 """
 
 from __future__ import annotations
@@ -19,9 +20,17 @@ from tests.packaging.projects import ROOT, Project, answers, free_port, run, unt
 from tests.servers.model import Call, ModelUnderTest, Reply
 
 PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-FILE = re.compile(r"`(mysite/\w+\.py)`[^\n]*:\n\n```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"`(mysite/[\w/]+\.\w+)`[^\n]*:\n\n```(?:python|html)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILES = [f"mysite/{name}" for name in ("settings.py", "urls.py", "asgi.py", "agents.py", "templates/chat.html")]
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PACKAGE = "pip install 'django-durable-agents[daphne]'"
+PAGE_OF_THE_CHAT = """
+from django.contrib.auth.models import User
+from django.test import Client
+client = Client(headers={"host": "localhost"})
+client.force_login(User.objects.get())
+print(client.get("/").content.decode())
+"""
 SIGN_IN = {"USERNAME": "you", "EMAIL": "you@example.org", "PASSWORD": "password"}
 
 
@@ -34,8 +43,9 @@ def begin(folder: Path, wheel: Path) -> Project:
     run("bash", "-euo", "pipefail", "-c", install.replace(PACKAGE, pinned), cwd=folder)
     project = Project(folder / "mysite", folder / "venv" / "bin" / "python")
     files = FILE.findall(PAGE)
-    assert [name for name, _ in files] == ["mysite/settings.py", "mysite/urls.py", "mysite/asgi.py", "mysite/agents.py"]
+    assert [name for name, _ in files] == FILES
     for name, text in files:
+        (project.folder / name).parent.mkdir(exist_ok=True)
         if name != "mysite/settings.py":  # the only one that is added to
             (project.folder / name).unlink(missing_ok=True)
         project.paste(name, text)
@@ -52,6 +62,13 @@ def requests(port: int) -> list[str]:
 def answer_to(request: str) -> Any:
     """Run one of them; return the JSON of its answer."""
     return json.loads(run("bash", "-c", request.replace("curl", "curl --silent --show-error", 1)))
+
+
+def start_of(request: str, *, seconds: int) -> str:
+    """Run one of them that does not end by itself for so many seconds; return what came."""
+    return run(
+        "bash", "-c", request.replace("curl", f"curl --silent --max-time {seconds}", 1).rstrip() + " || [ $? = 28 ]"
+    )
 
 
 def follow(project: Project) -> None:
@@ -72,13 +89,16 @@ def follow(project: Project) -> None:
         ):
             until(lambda: answers(port), web)
             until(lambda: "ready for work" in workers(), workers)
-            create, read = requests(port)
+            create, watch, read = requests(port)
             thread = answer_to(create)
             until(lambda: status(project, thread["id"]) == "completed", workers)
+            # A stream stays open while the thread is at rest, so curl has to end it.
+            assert "You rolled three dice." in start_of(watch.replace("THE-ID", thread["id"]), seconds=3)
             parts = answer_to(read.replace("THE-ID", thread["id"]))["results"][-1]["parts"]
             rolled = next(part["output"] for part in parts if part["type"] == "tool-roll_dice")
             assert len(rolled) == 3, parts
             assert parts[-1]["text"] == "You rolled three dice.", parts
+            assert '<durable-chat api-url="/agents/"' in project.shell(PAGE_OF_THE_CHAT), "the page has no chat"
 
 
 def status(project: Project, thread_id: str) -> str:
