@@ -58,7 +58,7 @@ SUBMIT, REGENERATE = "submit-message", "regenerate-message"
 
 
 class Id(serializers.CharField):
-    """A client id, which is a text and is kept unchanged."""
+    """An id from an AI SDK client. It must be a string and is kept unchanged."""
 
     def __init__(self, *, is_required: bool = False) -> None:
         super().__init__(required=is_required, allow_null=not is_required, max_length=200, trim_whitespace=False)
@@ -71,7 +71,7 @@ class Id(serializers.CharField):
 
 
 class ShownMessages(serializers.ListField):
-    """The messages of the chat on the client's screen. Only the last one is read; see ``ChatMessage``."""
+    """The chat history that the client sends. Only the last message is read; see ``ChatMessage``."""
 
 
 class ShownParts(serializers.ListField):
@@ -81,8 +81,8 @@ class ShownParts(serializers.ListField):
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged. Raises ValidationError for the first part that is not an object."""
-        # REST framework would collect an error for each part: the response to a quarter of a million invalid parts took
-        # megabytes.
+        # REST framework would collect an error for each part. With 250,000 invalid parts, the response was several
+        # megabytes long.
         for index, part in enumerate(data):
             if not isinstance(part, dict):
                 raise serializers.ValidationError(
@@ -92,7 +92,7 @@ class ShownParts(serializers.ListField):
 
 
 class ChatMessage(Body):
-    """The last message of the chat on the client's screen."""
+    """The last message of the chat history that the client sends."""
 
     id = Id()
     role = serializers.ChoiceField([Role.USER.value, Role.ASSISTANT.value])
@@ -113,8 +113,8 @@ class ChatRequest(Body):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client: ``answer``, or the first answer to ``question``. ``seen`` is the part of the
-    answer that the client already shows.
+    """The answer to stream to the client: ``answer``, or the first answer to the user's message ``question``. ``seen``
+    is the part of the answer that the client already has.
     """
 
     thread: Thread
@@ -133,7 +133,7 @@ class LastMessage(TypedDict, total=False):
 
 
 class Chat:
-    """One request of an AI SDK client; ``execute`` performs the action that the request stands for."""
+    """A request from an AI SDK client. ``execute`` finds out which action the client wants, and performs it."""
 
     def __init__(self, request: Request, *, agent: str | None) -> None:
         body = ChatRequest.of(request)
@@ -151,9 +151,9 @@ class Chat:
         self._message = cast("LastMessage", dict(message.validated_data))
 
     def execute(self) -> StreamedAnswer:
-        """Perform the action of the request. The same request again changes nothing.
+        """Perform the action of the request. Repeating the same request changes nothing.
 
-        Raises ValidationError, and the errors of the functions that it calls.
+        Raises ValidationError, and the errors of the ``lifecycle`` functions.
         """
         thread = None
         with suppress(ThreadNotFoundError):
@@ -180,7 +180,7 @@ class Chat:
     # ---------------------------------------------------------------------------------------------- user's messages
 
     def _begin(self) -> StreamedAnswer:
-        """Create a thread with this id for the caller, who has none yet, and send its first message."""
+        """Create a thread with the chat's id as its ``client_id``, and send its first message."""
         if self._message["role"] != Role.USER:
             raise ThreadNotFoundError(self._chat_id)
         if self._message_id is not None:
@@ -196,7 +196,8 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # A thread with this client_id may exist that the caller may not see. It is then refused as unknown.
+            # The owner may already have a thread with this client_id that the policy does not show. Then raise
+            # ThreadNotFoundError.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -212,9 +213,7 @@ class Chat:
         return actor(self._request, via="chat", thread=thread)
 
     def _send(self, thread: Thread) -> StreamedAnswer:
-        """Send the message. If a message with the same id was sent before, the response streams the answer to that
-        message.
-        """
+        """Send the message. If the thread already has a message with this id, stream the answer to that message."""
         parts = self._message["parts"]
         uploader = sender(self._request, parts)
         self._authorize(thread, "send")
@@ -229,10 +228,12 @@ class Chat:
         return StreamedAnswer(thread=thread, question=question)
 
     def _edit(self, thread: Thread, question: Message) -> StreamedAnswer:
-        """Edit the message. If the message is the last one and unchanged, only continue with its answer."""
+        """Edit the message. If it is the last user message and its content is unchanged, stream its existing answer
+        instead; a stopped or failed run is resumed.
+        """
         parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
         later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
-        # The client may repeat an edit because it lost the response. A second edit would start a second run.
+        # A client repeats an edit if it lost the response. A second edit would start a second run.
         if attachment_storage.same_content(question.parts, parts) and not later.exists():
             if not thread.is_running:
                 lifecycle.resume_thread(self._authorize(thread, "resume"), by=self._actor(thread))
@@ -258,25 +259,25 @@ class Chat:
         self._authorize(thread, "edit")
         return StreamedAnswer(thread=thread, answer=lifecycle.regenerate(thread, message_id, by=self._actor(thread)))
 
-    # ---------------------------------------------------------------------------------------------- continue
+    # ---------------------------------------------------------------------------------------------- continue an answer
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
-        """Store the answers to tool calls that the client shows and the server lacks. If there are none, only retry a
-        run that failed or was stopped; but a run that was stopped during tool calls stays stopped.
+        """Store the tool results, tool errors and approval decisions in the request that are new. If there are none,
+        resume a failed or stopped run. But a run that was stopped during tool calls stays stopped.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
         answer = shown if shown is not None and shown.role == Role.ASSISTANT else latest_answer_of(thread)
         outcomes = list(self._outcomes(thread, parts))
         for store in outcomes:
-            # If somebody else has decided, the call has expired or the tool has changed, the client sees that in the
-            # response.
+            # Somebody else may have decided, the call may have expired, or the tool may have changed. These are not
+            # errors here: the client sees the current state in the response.
             with suppress(ToolCallNotPendingError, ApprovalExpiredError, ToolChangedError):
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
         if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
-            # When all calls of a step have an outcome, AI SDK clients send a request by themselves, without any action
-            # by a person. Such a request must not undo a person's stop.
+            # AI SDK clients send a request automatically as soon as all tool calls of a step have a result. Such a
+            # request must not resume a run that a person stopped.
             last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
             is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
         if is_retry:
@@ -285,8 +286,11 @@ class Chat:
         return StreamedAnswer(thread=thread, answer=answer, seen=Seen(steps=steps_in(parts), calls=calls))
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
-        """Yield, for each result, error and decision that the caller sent, a function that stores it. Raises
-        PermissionDeniedError if the caller may not send one of them; nothing is stored then.
+        """Yield a function for each tool result, tool error and approval decision in the request. Calling the function
+        stores it.
+
+        Raises PermissionDeniedError if the user may not send one of them. ``_continue`` collects all functions before
+        it calls any, so nothing is stored then.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -295,9 +299,10 @@ class Chat:
                 continue
             if part.get("state") == "approval-responded" and call.status == ToolCallStatus.APPROVAL_REQUESTED:
                 for decide in self._decision(thread, call, part.get("approval")):
-                    del calls[call.tool_call_id]  # only the first answer counts, so repeating it costs nothing
+                    # Only the first answer to a call counts, so further answers to it in this request are skipped.
+                    del calls[call.tool_call_id]
                     yield decide
-            # A preliminary output is the progress of a tool; the result follows in a later request.
+            # A preliminary output only shows the progress of a tool. The result follows in a later request.
             elif (
                 part.get("state") in ("output-available", "output-error")
                 and not part.get("preliminary")
@@ -340,8 +345,8 @@ def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callabl
 
 def _check_size(value: object, name: str) -> None:
     """Raise TooLargeError for a value that is larger than ``MAX_BODY_BYTES``."""
-    # A chat request may be larger, because it contains the history. But this value is stored, so the limit of other
-    # requests applies.
+    # A chat request may be larger than this, because it contains the history. But this value gets stored, so the
+    # ordinary limit applies.
     limit = config().max_body_bytes
     if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
         raise TooLargeError(f"{name} has more than {limit} bytes.")

@@ -1,7 +1,7 @@
-"""Define the base class of all views, which fixes every REST framework setting except authentication and throttling.
+"""The base class of all API views. It fixes their REST framework settings, except for authentication and throttling.
 
-The authentication and throttle classes are those of the project. The renderer, the parser, the pagination, the error
-format and all other settings are fixed here, so that the API is the same in every project.
+The project's own authentication and throttle classes apply. The renderer, the parser, the pagination, the error format
+and all other settings are fixed here, so that the API is the same in every project.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from durable_agents.policies import actor, public_agents, public_thread, public_
 
 
 class Door(BasePermission):
-    """Admits signed-in callers. Other callers are admitted only if the policy allows the action with some
-    public agent.
+    """The permission to use the API. Signed-in callers have it; other callers have it if the policy allows the action
+    with some public agent.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Return whether the caller may use the view at all. The policy is checked again for the agent or the
-        thread.
+        """Return whether the caller may use this view. The view checks the policy again for the agent or thread of the
+        request.
         """
         if request.user.is_authenticated:
             return True
@@ -49,14 +49,15 @@ class Door(BasePermission):
 
 
 _SCHEMA: ViewInspector | None = None
-if find_spec("drf_spectacular"):  # an optional dependency
+# drf-spectacular is an optional dependency.
+if find_spec("drf_spectacular"):
     from durable_agents.api.openapi.schema import OperationSchema
 
     _SCHEMA = OperationSchema()
 
 
 class AgentsView(APIView):
-    """A view of this API: each handler is an ``Operation``."""
+    """The base class of this API's views. Each handler method is decorated with an ``Operation``."""
 
     renderer_classes = (StrictRenderer,)
     parser_classes: Sequence[type[BaseParser]] = (BoundedParser,)
@@ -69,51 +70,55 @@ class AgentsView(APIView):
 
     @classmethod
     def as_view(cls, **options: object) -> Any:
-        """Return the view, exempt from the ``ATOMIC_REQUESTS`` of every database."""
+        """Return the view function, exempt from the ``ATOMIC_REQUESTS`` of every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
-        # A transition can be retried after a conflict only if it owns its transaction. Also, with ATOMIC_REQUESTS the
-        # commit could fail after the response was built, outside the code that turns database errors into responses. A
-        # router may keep threads in any database, so every database is exempt.
+        # A state change is retried after a conflict, so it must own its transaction. Also, ``ATOMIC_REQUESTS`` commits
+        # after the view, where database errors are no longer turned into responses. A router may store threads in any
+        # database, so every database is exempt.
         for alias in connections:
             view = non_atomic_requests(using=alias)(view)
         return view
 
     @property
     def operation(self) -> Operation | None:
-        """The requested operation; None for an HTTP method that the view does not have."""
+        """The ``Operation`` of the handler for this request; None for an HTTP method that the view does not have."""
         handler = getattr(self, str(self.request.method).lower(), None)
         operation: Operation | None = getattr(handler, "operation", None)
         return operation
 
     @property
     def action(self) -> str | None:
-        """The policy's name for the requested action; None for an HTTP method that the view does not have."""
+        """The action of this request, as policies name it; None for an HTTP method that the view does not have."""
         return self.operation.action if self.operation else None
 
     def check_throttles(self, request: Request) -> None:
-        """Count the request with the project's throttle classes and with ``THROTTLES``."""
+        """Apply the project's throttle classes and the ``THROTTLES`` setting to the request."""
         super().check_throttles(request)
         throttles.count("requests", request)
         if self.operation is None or not self.operation.sends:
             return
         if self.action == "create":
-            # A thread that is created without a message begins no run. Only this action needs the parsed body for the
-            # decision.
+            # Creating a thread without a message starts no run, so it does not count as a send. No other action needs
+            # the parsed body here.
             body = request.data
             if not isinstance(body, Mapping) or (body.get("prompt") is None and body.get("parts") is None):
                 return
         throttles.count("sends", request)
 
     def thread(self, request: Request, thread_id: str) -> Thread:
-        """Return the thread that the path names, if the policy allows the caller this view's action on it."""
+        """Return the thread with this id. Raises ThreadNotFoundError if the caller may not view it, and
+        PermissionDeniedError if the policy does not allow this view's action on it.
+        """
         return public_thread(request, thread_id, str(self.action))
 
     def actor(self, request: Request, thread: Thread | None = None) -> Actor:
-        """Return the actor to record for what the caller does to this thread."""
+        """Return the actor for the audit log: the user who makes this request, and the interface."""
         return actor(request, via=self.via, thread=thread)
 
     def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
-        """Return the tool call that the path names, if the caller may decide it in this way."""
+        """Return the tool call with this id. Raises PermissionDeniedError if the caller may not perform this view's
+        action on it. ``left_to`` says who may perform the action; by default, the tool's own option decides.
+        """
         return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 
     def get_exception_handler(self) -> Callable[[Exception, Mapping[str, object]], Response | None]:
@@ -121,8 +126,8 @@ class AgentsView(APIView):
         return answer
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
-        """Return the request. If the client sends the body in chunks, set a length for it."""
-        # A chunked body has no Content-Length, and REST framework would take the request for one without a body.
+        """Return the REST framework request. For a body that is sent in chunks, set a Content-Length first."""
+        # A chunked body has no Content-Length. REST framework would then assume that there is no body.
         if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
             request.META["CONTENT_LENGTH"] = str(config().max_body_bytes)
         return super().initialize_request(request, *args, **kwargs)
@@ -131,13 +136,16 @@ class AgentsView(APIView):
         """Authenticate the caller, so that policies always get a user."""
         with token_before_body(request):
             user: object = request.user
-            if user is None:  # a project may set REST framework's UNAUTHENTICATED_USER to None
+            # A project may set REST framework's ``UNAUTHENTICATED_USER`` to None.
+            if user is None:
                 request.user = AnonymousUser()
             if not request.user.is_authenticated:
                 check_visitor(request)
 
     def check_permissions(self, request: Request) -> None:
-        """Admit the caller or raise an error. A visitor gets the CSRF token that the next request needs."""
+        """Check the view's permissions. An anonymous caller who passes gets the CSRF cookie, which the next request
+        needs.
+        """
         super().check_permissions(request)
         if not request.user.is_authenticated:
             send_token(request)

@@ -1,5 +1,5 @@
-"""Protect visitors from cross-site request forgery. A visitor is a caller whom a policy identifies by the session
-alone.
+"""Protect visitors from cross-site request forgery. A visitor is not signed in; the policy identifies visitors by their
+session alone.
 
 REST framework checks the CSRF token of signed-in callers only.
 """
@@ -26,13 +26,15 @@ _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig
 def check_visitor(request: Request) -> None:
     """Require Django's CSRF token from a visitor who has a session, as REST framework does from a signed-in user.
 
-    For a visitor without a session, there is nothing to forge. Then only requests from pages of other sites are
-    refused, because the response would replace the visitor's session with a new one. Raises PermissionDenied.
+    A request without a session cookie cannot act in a visitor's name, so it needs no token. But it is refused if it
+    comes from another site, because its response would replace the visitor's session with a new one. Raises
+    PermissionDenied.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
-        # Django has no public method for this half of its check; tests/policies/test_visitors.py fails if the method
-        # changes. The whole check would refuse the first request of every visitor, who has no CSRF cookie yet.
+        # This is only the Origin check of Django's CSRF check. It has no public method; tests/policies/test_visitors.py
+        # fails if Django changes it. The whole check would refuse every visitor's first request, which has no CSRF
+        # cookie yet.
         verified = CSRFCheck(lambda _: HttpResponse())._origin_verified  # type: ignore[attr-defined]
         needs_token = not verified(request._request)
     if needs_token:
@@ -41,8 +43,10 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Raise PermissionDenied for a request without a token in its header, even if the body is invalid too. To look for
-    a token in a form, REST framework's check parses the body, whatever its type.
+    """Raise PermissionDenied instead of an error about the body if the request has no CSRF token header.
+
+    REST framework's CSRF check parses the body to look for a token in a form. An invalid body would therefore be
+    reported before the missing token.
     """
     try:
         yield
@@ -53,5 +57,5 @@ def token_before_body(request: Request) -> Iterator[None]:
 
 
 def send_token(request: Request) -> None:
-    """Send the CSRF cookie with the response, because no sign-in has set it for a visitor."""
+    """Set the CSRF cookie on the response. A visitor has not signed in, so no login page has set it."""
     get_token(request._request)

@@ -22,7 +22,7 @@ from durable_agents.strictjson import clean
 
 
 class CallerError(exceptions.APIException):
-    """An error of this package in the form of REST framework's exceptions."""
+    """A ``DurableAgentsError`` as a REST framework exception."""
 
     def __init__(self, error: DurableAgentsError) -> None:
         super().__init__(str(error), error.code)
@@ -34,22 +34,24 @@ class CallerError(exceptions.APIException):
 def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
     """Return the response to an exception that a view of this API raised; None for an internal error.
 
-    Nothing has to be rolled back here, because a transition that fails undoes its writes.
+    Nothing is rolled back here, because each state change has its own transaction.
     """
     problem = _translated(error)
     if not isinstance(problem, exceptions.APIException):
         return None
-    codes = problem.get_codes()  # a dict for a validation error of several fields
+    # ``get_codes()`` returns a dict for a validation error of several fields.
+    codes = problem.get_codes()
     code = codes if isinstance(codes, str) else problem.default_code
     headers = {}
-    # REST framework's own handler adds these two headers; a handler that replaces it has to do the same.
+    # REST framework's own handler sets these two headers. This handler replaces it, so it has to set them too.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
         headers["WWW-Authenticate"] = challenge
     wait_seconds = getattr(problem, "wait", None)
     if wait_seconds is not None:
         headers["Retry-After"] = str(ceil(wait_seconds))
-    # A detail may quote a lone surrogate from the request, which no response can encode.
+    # A detail may quote text from the request. Lone surrogates in it must be replaced, because UTF-8 cannot encode
+    # them.
     data = {"code": code, "detail": clean(_text(problem.detail))}
     return Response(data, status=problem.status_code, headers=headers)
 
@@ -60,7 +62,7 @@ def _translated(error: Exception) -> Exception:
     """
     if isinstance(error, Error) and is_outage(error):
         log_error("the database does not answer", action="request")
-        # A database session that began during a failover stays read-only until its connection is closed.
+        # Close the connection, because a database session that began during a failover stays read-only.
         discard_after(error)
         error = DatabaseUnavailableError()
     if isinstance(error, RequestDataTooBig):

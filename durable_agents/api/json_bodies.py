@@ -1,4 +1,6 @@
-"""Parse and render JSON: bounded in size and depth, strict, and the same in every project."""
+"""Parse and render the JSON of the API. Parsing is strict and limits size and depth; the project's settings have no
+effect.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,13 @@ from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
 
 MAX_CHAT_VALUES = 600_000
-"""The maximum number of JSON values in a chat request. A history of ten megabytes has a tenth of that; a request with
-more values is meant to fill the memory.
+"""The maximum number of JSON values in a chat request. A history of ten megabytes has about a tenth of this number. The
+limit stops requests that are built to exhaust the memory.
 """
 
 
 class StrictRenderer(JSONRenderer):
-    """Renders JSON in the form that the API promises, whatever the project's settings are."""
+    """A JSON renderer whose output does not depend on the project's settings."""
 
     compact = True
     strict = True
@@ -31,17 +33,17 @@ class StrictRenderer(JSONRenderer):
 
 
 class BoundedParser(BaseParser):
-    """Parses at most ``MAX_BODY_BYTES`` of JSON that nests at most ``MAX_JSON_DEPTH`` deep."""
+    """A parser for JSON of at most ``MAX_BODY_BYTES`` bytes and ``MAX_JSON_DEPTH`` levels of nesting."""
 
     media_type = "application/json"
 
     @property
     def limit(self) -> int:
-        """The maximum number of bytes."""
+        """The maximum number of bytes of a body."""
         return config().max_body_bytes
 
     max_values: int | None = None
-    """The maximum number of JSON values; None means as many as fit into ``limit`` bytes."""
+    """The maximum number of JSON values in a body; None means that only ``limit`` applies."""
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, object] | None = None
@@ -50,7 +52,8 @@ class BoundedParser(BaseParser):
 
         Raises TooLargeError, and ParseError if the body is not JSON or is nested too deep.
         """
-        # Reading one byte more than allowed is enough to refuse the body; a chunked body does not declare its length.
+        # Read one byte more than allowed, to notice a body that is too large. A chunked body does not declare its
+        # length.
         body = stream.read(self.limit + 1)
         if len(body) > self.limit:
             raise TooLargeError(f"The request has more than {self.limit} bytes.")
@@ -68,36 +71,39 @@ class BoundedParser(BaseParser):
         return self.used(value)
 
     def used(self, value: object) -> object:
-        """Return the part of the value that is kept while the request is handled; here, the whole value."""
+        """Return the part of the parsed body that stays in memory during the request. By default, that is the whole
+        body.
+        """
         return value
 
 
 class ChatParser(BoundedParser):
-    """Parses up to ``MAX_CHAT_BODY_BYTES``, because AI SDK clients send the whole history. Only the last message is
-    kept.
+    """A parser with the higher limit ``MAX_CHAT_BODY_BYTES``, because AI SDK clients send the whole history. It keeps
+    only the last message.
     """
 
     max_values = MAX_CHAT_VALUES
 
     @property
     def limit(self) -> int:
-        """See BoundedParser."""
+        """The maximum number of bytes of a chat request."""
         return config().max_chat_body_bytes
 
     def used(self, value: object) -> object:
-        """Return the value without the messages that are not read."""
-        # The request stays in memory for as long as its response streams, which may be minutes.
+        """Return the body with only the last message of its history."""
+        # Drop the other messages, because the request stays in memory while its response streams, which may take
+        # minutes.
         if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
             return value
         return {**value, "messages": value["messages"][-1:]}
 
 
 class AlwaysJSON(DefaultContentNegotiation):
-    """Selects JSON whatever ``Accept`` or ``?format=`` request, because there is no other renderer."""
+    """Content negotiation that always selects JSON. It ignores ``Accept`` and ``?format=``."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """Return the only renderer."""
+        """Return the view's only renderer and its media type."""
         renderer = next(iter(renderers))
         return renderer, str(renderer.media_type)

@@ -1,7 +1,7 @@
 """Paginate long lists by cursor: ``{next, previous, results}``, where ``next`` and ``previous`` are links or null.
 
-A cursor contains the last row's values of the sort keys. The next page begins right after these values, even if rows
-were added or removed in the meantime, and even if many rows changed at the same moment.
+A cursor contains the values by which the last row of a page is sorted. The next page begins right after these values,
+even if rows were added or removed in the meantime, and even if many rows changed at the same time.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """Where a page begins: after the row with these values or, if ``is_backwards``, before it. That row is not on the
-    page. The text of a cursor is signed, so that clients cannot make one up.
+    """The position in a list at which a page begins. The page has the rows after these sort key values or, if
+    ``is_backwards``, the rows before them. The text of a cursor is signed, so that clients cannot forge one.
     """
 
     values: Sequence[str]
@@ -52,13 +52,15 @@ class PageCursor:
 
     @classmethod
     def of(cls, request: Request, kinds: Collection[Kind]) -> PageCursor | None:
-        """Return the request's cursor, with a value for each key; None if it has no cursor. Raises ParseError."""
+        """Return the cursor in the request's ``?cursor=``, or None without one. Raises ParseError if it does not fit
+        these sort keys.
+        """
         signed = request.query_params.get("cursor")
         if signed is None:
             return None
         try:
             is_backwards, *texts = signing.Signer(salt=_SALT).unsign_object(signed)
-            # A cursor of another list has a valid signature, but its values may be invalid for these keys.
+            # A cursor from another list has a valid signature, but its values may be invalid for these sort keys.
             for text, kind in zip(texts, kinds, strict=True):
                 kind.to_python(text)
         except (signing.BadSignature, ValueError, ValidationError) as error:
@@ -84,8 +86,9 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """How rows are sorted: by ``keys``, whose combination is unique. If no index covers the keys, ``columns`` name the
-    fields to sort by instead. They give the same order, with rows without a value last.
+    """A sort order. ``keys`` are the fields whose values identify a row's position; together they are unique. If no
+    index covers the keys, ``columns`` are the fields to sort by in the database. They must give the same order; nulls
+    come last.
     """
 
     keys: Mapping[str, Kind]
@@ -93,16 +96,16 @@ class Order:
     is_descending: bool = False
 
     def page(self, rows: QuerySet[Row], request: Request) -> Page[Row]:
-        """Return the page for ``?cursor=`` and ``?limit=``. Raises ParseError for a cursor that is not one of ours."""
+        """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid."""
         cursor = PageCursor.of(request, self.keys.values())
-        # An invalid limit is ignored. So is a limit of ten or more digits, because ``int`` takes time quadratic in the
-        # number of digits.
+        # An invalid limit is ignored. So is a limit of ten or more digits, because the time of ``int`` grows with the
+        # square of the number of digits.
         text = request.query_params.get("limit", "")
         given = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
         limit = min(given, _MAX_ROWS) or _ROWS
         is_backwards = cursor is not None and cursor.is_backwards
         spelled = {_SPELLED + name: _spelling(rows, name, kind) for name, kind in self.keys.items()}
-        # Fetch one row more than shown, to see whether there is another page without counting the rows of a long list.
+        # Fetch one extra row to see whether there is another page. Counting the rows of a long list would be slow.
         rows_and_next = list(self._beyond(rows, cursor).annotate(**spelled)[: limit + 1])
         has_more, shown = len(rows_and_next) > limit, rows_and_next[:limit]
         if is_backwards:
@@ -116,10 +119,11 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows beyond the cursor, the nearest first."""
+        """Return the rows on the page's side of the cursor, those closest to the cursor first; all rows without a
+        cursor.
+        """
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
-        # The place of nulls is set for every column, because by default they are first on SQLite and last on
-        # PostgreSQL.
+        # Say where nulls go, because in ascending order SQLite puts them first and PostgreSQL puts them last.
         columns = [
             F(name).desc(nulls_first=True) if is_descending else F(name).asc(nulls_last=True) for name in self.columns
         ]
@@ -134,7 +138,9 @@ class Order:
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
 
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
-        """Return the URL of the page beyond the row in ``edge``, or None if ``edge`` is empty."""
+        """Return the URL of the page that begins next to the row in ``edge``, or None if ``edge`` is empty. ``edge``
+        has the first or the last row of the current page.
+        """
         if not edge:
             return None
         values = [str(getattr(edge[0], _SPELLED + name)) for name in self.keys]
@@ -143,22 +149,22 @@ class Order:
 
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
-    """Return the expression for a key's value as a cursor contains it."""
-    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django. Therefore the cursor
-    # contains the stored text.
+    """Return a database expression for a sort key's value, in the form in which a cursor stores it."""
+    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django does. A formatted time
+    # could therefore sort differently, so the cursor contains the stored text.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)
 
 
 def _is_past(keys: Sequence[F], values: Sequence[Value], *, is_descending: bool) -> Q:
-    """Return the condition that a row comes after these values in the sort order."""
+    """Return a filter for the rows that come after these values in the sort order."""
     past, level_or_past = (LessThan, LessThanOrEqual) if is_descending else (GreaterThan, GreaterThanOrEqual)
     is_past = Q(past(keys[0], values[0]))
     if len(keys) == 1:
         return is_past
     rest = _is_past(keys[1:], values[1:], is_descending=is_descending)
-    # The first condition follows from the others, but planners need it to start at the right place in the index.
+    # The first condition is redundant, but query planners need it to start at the right place in the index.
     return Q(level_or_past(keys[0], values[0])) & (is_past | rest)
 
 

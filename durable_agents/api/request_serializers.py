@@ -19,22 +19,22 @@ from durable_agents.reading import MAX_SEARCH_CHARS, threads_with_text
 from durable_agents.strictjson import clean
 
 ValidatedData: TypeAlias = dict[str, Any]
-"""The checked fields of a request; each has the type of its field."""
+"""The validated fields of a request, by name."""
 
 
 class Text(serializers.CharField):
-    """Text; a number is refused."""
+    """A text field that refuses numbers."""
 
     def to_internal_value(self, data: object) -> str:
         """Return the text."""
-        # REST framework would accept a number and convert it to text.
+        # REST framework would accept a number and convert it to a string.
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
 
 
 class Storable(Text):
-    """Text in which characters that no database stores (NUL, lone surrogates) are replaced."""
+    """A text field that replaces characters that databases cannot store: NUL and lone surrogates."""
 
     def to_internal_value(self, data: object) -> str:
         """Return the cleaned text."""
@@ -42,7 +42,7 @@ class Storable(Text):
 
 
 class Flag(serializers.BooleanField):
-    """True or false; no other word or number is accepted."""
+    """True or false. Words and numbers that stand for true or false are refused."""
 
     def to_internal_value(self, data: object) -> bool:
         """Return True or False."""
@@ -60,7 +60,7 @@ class Title(Storable):
 
 
 class ClientId(Text):
-    """The caller's own id for a thread or message. It is kept unchanged, and refused if it cannot be stored."""
+    """The caller's own id for a thread or message. It is kept unchanged. An id that cannot be stored is refused."""
 
     def __init__(self) -> None:
         super().__init__(required=False, allow_null=True, max_length=200, trim_whitespace=False)
@@ -83,8 +83,8 @@ class Parts(serializers.ListField):
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged."""
-        # The parser has already checked that the parts are JSON. REST framework would encode each part again for that
-        # check and collect an error for each: half a megabyte of empty lists kept a web process busy for minutes.
+        # The parser has already checked that the parts are JSON. REST framework would encode each part again and
+        # collect an error for each. Half a megabyte of empty lists kept a web process busy for minutes.
         return data
 
 
@@ -97,19 +97,19 @@ class Metadata(serializers.DictField):
         super().__init__(required=False)
 
     def run_child_validation(self, data: object) -> Any:
-        """Return the values unchanged, as ``Parts`` does."""
+        """Return the values unchanged, for the same reason as ``Parts``."""
         return data
 
 
 class Seconds(serializers.FloatField):
-    """How long an open call may take, in seconds; null means no limit."""
+    """The time limit of an unfinished tool call, in seconds from now; null means no limit."""
 
     def __init__(self) -> None:
         super().__init__(allow_null=True, max_value=MAX_TIMEOUT_SECONDS)
 
     def to_internal_value(self, data: object) -> float:
         """Return the seconds, a positive number."""
-        # Python counts True as a number, and REST framework also accepts a text that looks like a number.
+        # In Python, True is a number too. REST framework also accepts a string that looks like a number.
         if not isinstance(data, int | float) or isinstance(data, bool) or data <= 0:
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -120,8 +120,8 @@ class Body(serializers.Serializer[None]):
 
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
-        """Return the checked fields that the request has. Raises ValidationError."""
-        # Without a body, the data of a request is an empty form, whatever its media type is.
+        """Return the validated fields of the request's body. Raises ValidationError."""
+        # For a request without a body, ``request.data`` is an empty QueryDict, whatever the media type is.
         return _validated(cls(data={} if isinstance(request.data, QueryDict) else request.data))
 
 
@@ -130,7 +130,7 @@ class Query(serializers.Serializer[None]):
 
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
-        """Return the checked parameters that the request has. Raises ValidationError."""
+        """Return the validated query parameters of the request. Raises ValidationError."""
         return _validated(cls(data={name: value for name, value in request.query_params.items() if value}))
 
 
@@ -161,13 +161,15 @@ class NewMessage(NewWords):
 
 
 class Regeneration(Body):
-    """The answer to regenerate, or the question to answer again; without an id, the last answer is regenerated."""
+    """The id of the answer to regenerate, or of the user's message to answer again. By default, the last answer is
+    regenerated.
+    """
 
     message_id = ShownId()
 
 
 class Fork(Body):
-    """The last message that the fork includes; without it, the fork includes every message."""
+    """The id of the last message that the fork includes. Without it, the fork includes every message."""
 
     at = ShownId()
 
@@ -198,7 +200,7 @@ class ThreadChanges(Body):
 
 
 class Continuation(Body):
-    """A message for the resumed thread; without one, the thread retries what failed or was stopped."""
+    """A new message for the thread. Without a message, the stopped or failed run is retried."""
 
     prompt = Prompt()
 
@@ -228,13 +230,13 @@ class Approval(Refusal):
 
 
 class GivenTime(Body):
-    """How long an open call may take from now on."""
+    """The new time limit of an unfinished tool call."""
 
     seconds = Seconds()
 
 
 class ThreadFilters(Query):
-    """Which threads are listed."""
+    """Filters for a list of threads."""
 
     agent = serializers.CharField(required=False)
     status = serializers.ChoiceField(ThreadStatus.choices, required=False)
@@ -256,7 +258,7 @@ class ThreadFilters(Query):
 
 
 class ToolCallFilters(Query):
-    """Which tool calls are listed."""
+    """Filters for a list of tool calls."""
 
     status = serializers.ChoiceField(ToolCallStatus.choices, required=False)
 
@@ -267,14 +269,16 @@ class ToolCallFilters(Query):
 
 
 class Paging(Query):
-    """The page of a list that is one field of a larger response."""
+    """The pagination parameters of a response in which a paginated list is only one of the fields."""
 
     cursor = serializers.CharField(required=False, help_text="The cursor from the link to another page.")
     limit = serializers.IntegerField(required=False, help_text="Rows on a page: 50 by default, at most 200.")
 
 
 class MessageQuery(Query):
-    """Which messages are listed, and whether the answer that is being written is included."""
+    """The query parameters of the message list: which messages are listed, and whether an unfinished answer is
+    included.
+    """
 
     after = serializers.IntegerField(required=False, help_text="A position; only messages after it are listed.")
     streams = serializers.BooleanField(required=False, help_text="Include the open stream's content in its message.")

@@ -1,7 +1,7 @@
 """Convert threads, tool calls and agents to the JSON that the API returns.
 
-Each shape is a TypedDict. The type checker compares it with the function that fills it, and the OpenAPI schema is
-generated from it. No shape contains the owner, the scope or the trusted context.
+Each JSON object has a TypedDict. The type checker compares it with the function that builds the object, and the OpenAPI
+schema is generated from it. No object contains a thread's owner, scope or trusted context.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AgentToolJSON(TypedDict):
 
 
 class AgentJSON(TypedDict):
-    """An agent that you may talk to."""
+    """An agent that the caller may talk to."""
 
     name: str
     description: str
@@ -56,7 +56,7 @@ class AgentJSON(TypedDict):
 
 
 class RetryJSON(TypedDict):
-    """The next attempt after a failure, for which a thread waits."""
+    """The retry that follows a failed attempt, while the thread waits for it."""
 
     scope: str
     attempt: int
@@ -68,14 +68,14 @@ class RetryJSON(TypedDict):
 
 
 class RunErrorJSON(TypedDict):
-    """Why a thread failed; ``code`` is the kind of error."""
+    """The error with which the run of a thread failed. ``code`` is the kind of error."""
 
     code: str
     message: str
 
 
 class UsageJSON(TypedDict):
-    """The usage of a thread; ``cost`` is a decimal in US dollars, or null if no price is known."""
+    """Token counts and their cost. ``cost`` is a decimal string in US dollars, or null if no price is known."""
 
     input_tokens: int
     output_tokens: int
@@ -85,8 +85,8 @@ class UsageJSON(TypedDict):
 
 
 class ModelUsageJSON(UsageJSON):
-    """The usage of all attempts at one model. ``usage_estimated`` says whether a token count of at least one attempt is
-    an estimate.
+    """The usage of all attempts that called one model. ``usage_estimated`` is true if at least one of their token
+    counts is an estimate.
     """
 
     model: str
@@ -95,8 +95,8 @@ class ModelUsageJSON(UsageJSON):
 
 
 class AttemptJSON(TypedDict):
-    """One attempt at a model call, whatever its outcome. ``message`` is the id of the answer that the attempt is part
-    of. ``attempt`` counts the attempts at the same step. ``model`` is empty while the model is not known.
+    """One attempt at a model call, whether it succeeded or not. ``message`` is the id of the answer that it belongs to.
+    ``attempt`` counts the attempts at the same step, from 1. ``model`` is empty while it is not known.
     """
 
     id: str
@@ -115,8 +115,8 @@ class AttemptJSON(TypedDict):
 
 
 class ThreadUsageJSON(UsageJSON):
-    """The usage of a thread: in total, by model (the most expensive first), and a page of its attempts, in
-    their order.
+    """The usage of a thread: in total, by model (the most expensive first), and one page of its attempts (oldest
+    first).
     """
 
     models: list[ModelUsageJSON]
@@ -126,7 +126,7 @@ class ThreadUsageJSON(UsageJSON):
 
 
 class ExportJSON(TypedDict):
-    """Everything in a thread that belongs to its user; see the reference of ``export_thread``."""
+    """Everything in a thread that belongs to its user. The reference of ``export_thread`` describes the fields."""
 
     format: str
     version: int
@@ -157,7 +157,7 @@ class AttachmentJSON(TypedDict):
 
 
 class ActiveStreamJSON(TypedDict):
-    """The attempt that is due or in progress."""
+    """The current attempt at a model call: it is in progress or will begin."""
 
     id: str
     number: int
@@ -184,7 +184,7 @@ class ThreadJSON(TypedDict):
 
 
 class MessageJSON(TypedDict):
-    """A message; ``parts`` are AI SDK UI message parts, ``position`` is null while it is queued."""
+    """A message. ``parts`` are AI SDK UI message parts. ``position`` is null while the message is queued."""
 
     id: str
     client_id: str | None
@@ -196,7 +196,9 @@ class MessageJSON(TypedDict):
 
 
 class OpenStreamJSON(TypedDict):
-    """The stream whose content is included in its message. ``seq`` is the last delta included, or -1 if none is."""
+    """The unfinished attempt (stream) whose content so far is included in its message. ``seq`` is the number of the
+    last included delta, or -1 if none is included.
+    """
 
     id: str
     number: int
@@ -205,7 +207,7 @@ class OpenStreamJSON(TypedDict):
 
 
 class ApprovalJSON(TypedDict):
-    """The decision that a tool call waits or waited for; ``can_decide`` says whether the caller may make it."""
+    """The approval of a tool call, pending or decided. ``can_decide`` says whether the caller may decide it."""
 
     requested_at: str
     decided_at: str | None
@@ -222,7 +224,7 @@ class PersonJSON(TypedDict):
 
 
 class ToolCallJSON(TypedDict):
-    """A tool call of the model."""
+    """A tool call that the model made."""
 
     tool_call_id: str
     tool_name: str
@@ -242,7 +244,7 @@ class ToolCallJSON(TypedDict):
 
 
 def agent_json(agent: Agent) -> AgentJSON:
-    """Return an agent with its tools, in the order of their declaration."""
+    """Return an agent as JSON, with its tools in the order in which the agent declares them."""
     tools: list[AgentToolJSON] = [
         {
             "name": tool.name,
@@ -256,7 +258,7 @@ def agent_json(agent: Agent) -> AgentJSON:
 
 
 def threads_json(threads: Iterable[Thread]) -> list[ThreadJSON]:
-    """Return threads with their open streams. This takes one query, however many threads there are."""
+    """Return threads as JSON, each with its current attempt. This takes one query for any number of threads."""
     rows = list(threads)
     open_streams = Stream.objects.open().only("thread_id", "number")
     prefetch_related_objects(rows, Prefetch("streams", queryset=open_streams, to_attr="open_streams"))
@@ -285,19 +287,19 @@ def _thread_json(thread: Thread) -> ThreadJSON:
 
 
 def usage_json(used: Thread | Stream | UsageByModel) -> UsageJSON:
-    """Return the usage of a row."""
+    """Return the token counts and the cost of a thread, an attempt or a model."""
     return {
         "input_tokens": used.input_tokens,
         "output_tokens": used.output_tokens,
         "cached_input_tokens": used.cached_input_tokens,
         "total_tokens": used.input_tokens + used.output_tokens,
-        # The cost is a text, because clients that parse JSON numbers as floats would round it.
+        # The cost is a string, because clients that parse JSON numbers as floats would round it.
         "cost": None if used.cost is None else format(used.cost, "f"),
     }
 
 
 def model_usage_json(used: UsageByModel) -> ModelUsageJSON:
-    """Return the usage of all attempts at one model."""
+    """Return the usage of all attempts that called one model."""
     return {
         **usage_json(used),
         "model": used.model,
@@ -307,7 +309,7 @@ def model_usage_json(used: UsageByModel) -> ModelUsageJSON:
 
 
 def attempt_json(stream: Stream) -> AttemptJSON:
-    """Return one attempt. Its message is fetched unless the query has joined it."""
+    """Return an attempt as JSON. Without ``select_related("message")``, this takes a query for each attempt."""
     return {
         "id": str(stream.pk),
         "number": stream.number,
@@ -326,7 +328,9 @@ def attempt_json(stream: Stream) -> AttemptJSON:
 
 
 def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
-    """Return a tool call. The users who decided and answered it are fetched unless the query has joined them."""
+    """Return a tool call as JSON. Without ``select_related`` of ``answered_by_user`` and ``approval_decided_by``, this
+    takes queries for each call.
+    """
     user = call.answered_by_user
     person: PersonJSON | None = None
     if user is not None:
@@ -362,7 +366,7 @@ def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
 
 
 def attachment_json(row: Attachment) -> AttachmentJSON:
-    """Return the attachment as its sender sees it."""
+    """Return an attachment as JSON, in the form for the user who uploaded it."""
     return {
         "id": str(row.pk),
         "url": attachment_storage.url_of(row.pk),

@@ -1,6 +1,4 @@
-"""URLs of the API. Each works with and without a trailing slash; the name of a URL reverses to the form with
-the slash.
-"""
+"""URLs of the API. Each works with and without a trailing slash; ``reverse()`` returns the form with the slash."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -54,4 +52,4 @@ streams = [
     *_both("chat/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-stop"),
     *_both("chat/<str:agent>/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-with-stop"),
 ]
-"""URLs that respond with a stream, and the URLs that stop one."""
+"""The URLs whose responses are streams, and the URLs that stop a stream."""

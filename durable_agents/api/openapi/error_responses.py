@@ -1,6 +1,7 @@
-"""List the errors that an operation can return: those that follow from its path and input, and those that it declares.
+"""List the errors that each operation of the API can return. Some follow from the operation's path and input, others
+are declared by the operation.
 
-Each error has a status, a stable code, a meaning, and an example ``detail``.
+Each error has a status, a stable code, a meaning, and an example of the ``detail`` field.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _ID = "5f3c1b0e-8a4d-4f6b-9c27-1d2e3f405162"
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error. ``meaning`` explains the error in the schema, and ``detail`` is an example of its text."""
+    """An error that an operation can return. ``meaning`` is its description in the schema. ``detail`` is an example of
+    the response's ``detail`` field.
+    """
 
     status: int
     code: str
@@ -106,7 +109,8 @@ _NAMED_IN_PATH = {
 def problems_of(operation: Operation, path: str) -> list[Problem]:
     """Return the errors of an operation without duplicates, sorted by status and code."""
     declared = [*_UNKNOWN_CALLER, _THROTTLED]
-    # The project's own throttle classes and THROTTLES both count each request, and each answers with its own code.
+    # Both the project's throttle classes and the ``THROTTLES`` setting can refuse a request, with the codes
+    # ``throttled`` and ``requests_throttled``.
     errors = [
         exceptions.PermissionDeniedError,
         exceptions.RequestsThrottledError,
@@ -128,7 +132,7 @@ def problems_of(operation: Operation, path: str) -> list[Problem]:
 
 
 def of_error(error: type[DurableAgentsError]) -> Problem:
-    """Return the problem of an error class; its meaning is the first paragraph of the class's docstring."""
+    """Return the ``Problem`` for an error class. Its meaning is the first paragraph of the class's docstring."""
     meaning = " ".join((inspect.getdoc(error) or "").partition("\n\n")[0].split())
     detail = _DETAILS.get(error.code, meaning)
     return Problem(status=error.status_code or 500, code=error.code, meaning=meaning, detail=detail)

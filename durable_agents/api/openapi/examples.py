@@ -1,6 +1,6 @@
-"""Example requests and responses for the OpenAPI schema. They show one conversation with the support of a shop.
+"""Example requests and responses for the OpenAPI schema. They show one conversation with the support agent of a shop.
 
-Examples are looked up by shape, or by operation if the operation has its own example.
+The example of a response depends on the name of its schema. An operation can have its own example instead.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ BODIES: Mapping[str, object] = {
     },
     "StopQuery": {"messageId": _ANSWER_ID},
 }
-"""Examples by the name of the body's class."""
+"""Example request bodies, by the name of the serializer class."""
 
 ANSWERS: Mapping[str, object] = {
     "Agent": {
@@ -199,7 +199,7 @@ ANSWERS: Mapping[str, object] = {
         "size": 48213,
     },
 }
-"""Examples by the name of the shape; the example of a list is one row."""
+"""Example responses, by the name of the schema. For a list, the example is one row."""
 
 TOLD_BY: Mapping[str, object] = {
     "createThread": _RUNNING,
@@ -213,4 +213,4 @@ TOLD_BY: Mapping[str, object] = {
     "rejectToolCall": _REFUND | {"status": "denied"},
     "setToolCallTimeout": _CALL | {"status": "pending", "result": None, "expires_at": "2026-03-02T10:15:06+00:00"},
 }
-"""Examples by the id of the operation, for operations that the example of the shape does not fit."""
+"""Example responses, by operation id. They replace the example in ``ANSWERS`` where it does not fit the operation."""

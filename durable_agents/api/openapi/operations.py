@@ -1,5 +1,5 @@
-"""Declare the operation of each handler: its parameters, body and responses. The OpenAPI schema is generated
-from them.
+"""The decorator that declares the parameters, body and responses of a view's handler. The OpenAPI schema is generated
+from these declarations.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 
 @dataclass(frozen=True, kw_only=True)
 class Gives:
-    """A response body of this shape. With ``paged``, the body is a page of such rows, and has the fields of ``beside``
-    too. The shape ``bytes`` is a file of any type; the shape ``str`` is a text of this ``media_type``.
+    """The body of a response. ``shape`` is the type of the body: a TypedDict for JSON, ``bytes`` for a file of any
+    type, or ``str`` for text of this ``media_type``. If ``paged``, the body is a page of such objects, plus the fields
+    in ``beside``.
     """
 
     shape: type
@@ -30,11 +31,11 @@ class Gives:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One method of one path.
+    """A method of a path, such as ``POST /threads``.
 
-    ``action`` is the policy's name for the operation. ``answers`` maps each success status to its body, or to None if
-    it has none. ``sends`` says that the operation starts or steers a run; creating a thread does so only with a
-    message. ``raises`` lists the errors that do not follow from the path and the body.
+    ``action`` is the name that policies use for the operation. ``answers`` maps each success status to the response
+    body, or to None for an empty response. ``sends`` marks operations that start or influence a run; creating a thread
+    does so only with a message. ``raises`` lists the errors that do not follow from the path and the body.
     """
 
     operation_id: str
@@ -47,10 +48,10 @@ class Operation:
 
     @property
     def is_paged(self) -> bool:
-        """Whether one of the responses is a page."""
+        """Whether one of the responses is a page of a list."""
         return any(gives and gives.paged for gives in self.answers.values())
 
     def __call__(self, handler: Handler) -> Handler:
-        """Attach the operation to its handler."""
+        """Attach the operation to the handler, and return the handler."""
         handler.operation = self  # type: ignore[attr-defined]
         return handler

@@ -30,12 +30,12 @@ _LIMITS = {
     "maxItems": "at most {} items",
 }
 _FIRST_REFUSAL = 400
-"""Statuses below this one are successes."""
+"""The lowest HTTP status of an error response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A parameter, or a field of a shape. ``kind`` is its type, with a link if the type is a named shape."""
+    """A parameter, or a field of an object. ``kind`` is its type; the name of a schema is a link to that schema."""
 
     name: str
     kind: SafeString
@@ -56,7 +56,7 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The response with one success status."""
+    """A success response."""
 
     status: str
     about: SafeString
@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """An example of a response, with the statuses of the responses that it belongs to."""
+    """An example response body, with the HTTP statuses that it belongs to."""
 
     statuses: list[str]
     text: str
@@ -82,7 +82,7 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One operation."""
+    """One operation of the API, as the page shows it."""
 
     anchor: str
     method: str
@@ -109,7 +109,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Heading:
-    """A group of operations that belong together."""
+    """A section of the page: its title and its operations."""
 
     anchor: str
     name: str
@@ -119,7 +119,7 @@ class Heading:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A named object."""
+    """A named schema, as the page shows it."""
 
     anchor: str
     name: str
@@ -129,26 +129,26 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """A way to sign in."""
+    """An authentication scheme."""
 
     name: str
     about: str
 
 
 def wants_page(request: Request) -> bool:
-    """Return whether the caller prefers HTML, as browsers do. ``?format=json`` always returns the document."""
-    # The header is read here, because the content negotiation of this API always chooses JSON.
+    """Return whether the caller prefers HTML, as browsers do. ``?format=json`` always selects JSON."""
+    # Read the Accept header directly, because the content negotiation of this API always chooses JSON.
     preferred = request._request.get_preferred_type(["application/json", "text/html"])
     return preferred == "text/html" and "format" not in request.query_params
 
 
 def page_response(request: Request, document: Schema) -> HttpResponse:
-    """Return the page that shows the document."""
+    """Return a response with the HTML page of this OpenAPI document."""
     return TemplateResponse(request._request, "durable_agents/api/page.html", page_of(document)).render()
 
 
 def page_of(document: Schema) -> dict[str, object]:
-    """Return the template's context."""
+    """Return the context for the template of the page."""
     operations = [
         (described["tags"][0], _entry(path, method, described))
         for path, item in document["paths"].items()
@@ -182,7 +182,7 @@ def page_of(document: Schema) -> dict[str, object]:
 
 
 def prose(text: str) -> SafeString:
-    """Return a text with its backticks rendered as code."""
+    """Return the text as HTML, with the words in backticks as ``<code>``."""
     pieces = _CODE.split(" ".join(text.split()))
     marked = ((pieces[at], pieces[at + 1] or pieces[at + 2]) for at in range(0, len(pieces) - 1, 3))
     return format_html("{}{}", format_html_join("", "{}<code>{}</code>", marked), pieces[-1])
@@ -225,8 +225,8 @@ def _entry(path: str, method: str, described: Schema) -> Entry:
 
 
 def _marked_path(path: str) -> SafeString:
-    """Return the path with its parameters marked and possible line breaks after slashes."""
-    # Browsers do not break a path by themselves, so a long one would widen the page of a phone.
+    """Return the path as HTML, with its parameters marked and a possible line break after each slash."""
+    # Browsers do not break a long path by themselves, and it would be wider than the screen of a phone.
     pieces = re.split(r"(\{\w+\}|/)", path)
     forms = {"/": "/<wbr>", "{": "<var>{}</var>"}
     return format_html_join("", "{}", ((format_html(forms.get(piece[:1], "{}"), piece),) for piece in pieces if piece))
@@ -256,8 +256,8 @@ def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
 def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> Field:
     limits = [words.format(schema[limit]) for limit, words in _LIMITS.items() if limit in schema]
     values = [f"`{value}`" for value in schema.get("enum", ()) if value not in ("", None)]
-    # drf-spectacular adds the list of values to the description of a field with choices. It is cut off here, because
-    # the values are listed below.
+    # For a field with choices, drf-spectacular adds the values to the description. Remove them there, because they are
+    # listed below.
     about = [schema.get("description", "").partition("* `")[0].strip()]
     about += [f"One of {', '.join(values)}."] if values else []
     about += [f"{'; '.join(limits).capitalize()}."] if limits else []
@@ -266,10 +266,10 @@ def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> 
 
 
 def _kind(schema: Schema) -> SafeString:
-    """Return the type in words, with a link if the type is a named shape."""
+    """Return the type in words, or a link if the type is a named schema."""
     ending = " or null" if schema.get("nullable") else ""
-    # In OpenAPI 3.0, a $ref may have no siblings, so drf-spectacular wraps a reference that is nullable or has a
-    # description.
+    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. So drf-spectacular wraps a reference in
+    # ``allOf`` if it is nullable or has a description.
     named = next((inner["$ref"] for inner in (schema, *schema.get("allOf", ())) if "$ref" in inner), None)
     if named:
         name = named.removeprefix(_SHAPES)

@@ -71,7 +71,7 @@ _TAG_OF = {
     "threads": "Threads",
     "agents": "Agents",
 }
-"""Segments of paths with their tags. The first of them that is in a path determines the path's tag."""
+"""The OpenAPI tag of each path segment. If a path has several of these segments, the first one in this dict counts."""
 _OF_PATHS = {
     "agent": "The agent's name.",
     "attachment_id": "The attachment's id, from the response to its upload.",
@@ -130,11 +130,11 @@ extend_schema_field({"type": "array", "nullable": True, "items": _USER_PART})(re
 
 
 class OperationSchema(AutoSchema):
-    """Describes a view by the ``Operation`` that decorates each of its handlers."""
+    """The schema generator for a view. It describes each handler from the ``Operation`` that decorates the handler."""
 
     @property
     def operation(self) -> Operation:
-        """The operation of the method that is being described."""
+        """The ``Operation`` of the handler that is being described."""
         operation: Operation = getattr(self.view, self.method.lower()).operation
         return operation
 
@@ -151,7 +151,7 @@ class OperationSchema(AutoSchema):
         return first.removesuffix(".")
 
     def get_tags(self) -> list[str]:
-        """Return the tag of the path."""
+        """Return a list with the tag of the path."""
         segments = self.path.strip("/").split("/")
         return [next(tag for segment, tag in _TAG_OF.items() if segment in segments)]
 
@@ -170,7 +170,7 @@ class OperationSchema(AutoSchema):
         return [*path, *query, *(paging if self.operation.is_paged else [])]
 
     def get_request_serializer(self) -> Any:
-        """Return the body, with an example, in each media type that is accepted."""
+        """Return the request body, with an example, for each media type that the view accepts."""
         body = self.operation.body
         if body is None:
             return None
@@ -189,14 +189,15 @@ class OperationSchema(AutoSchema):
         return schema
 
     def get_response_serializers(self) -> Any:
-        """Return the responses by status and media type; an error response lists every code that it may have."""
+        """Return the responses by status and media type. An error response lists all codes with its status."""
         answers: dict[tuple[str, str], OpenApiResponse] = {}
         for status, gives in self.operation.answers.items():
             media_type = "application/json" if gives is None else "*/*" if gives.shape is bytes else gives.media_type
             answers[str(status), media_type] = self._answer(status, gives)
         problems = problems_of(self.operation, self.path)
         for status, group in groupby(problems, attrgetter("status")):
-            alike = list(group)  # groupby discards a group when the next one begins
+            # groupby yields iterators, and each becomes empty when the next one begins.
+            alike = list(group)
             lines = [f"- `{problem.code}`: {problem.meaning}" for problem in alike]
             shown = [
                 _response_example(item.code, {"code": item.code, "detail": item.detail}, status, summary=item.meaning)
@@ -234,7 +235,7 @@ class OperationSchema(AutoSchema):
         return _RETRY_AFTER if status_code in {"429", "503"} else {}
 
     def _component(self, shape: type) -> Schema:
-        """Return a reference to the named schema of a TypedDict."""
+        """Return a reference to the schema of a TypedDict, which is stored once under its name."""
         schema = _with_moments(resolve_type_hint(shape) | {"required": list(get_type_hints(shape))})
         name = shape.__name__.removesuffix("JSON")
         component = ResolvedComponent(name, ResolvedComponent.SCHEMA, schema=schema, object=shape)
@@ -258,11 +259,11 @@ def _response_example(name: str, value: object, status: int, *, summary: str = "
 
 
 class _OurEndpoints(EndpointEnumerator):
-    """Enumerates the views of this API, wherever the project's URLs include them, and no others."""
+    """An enumerator that finds the views of this API, wherever the project's URLconf includes them, and no others."""
 
     def get_api_endpoints(self, patterns: object = None, prefix: str = "") -> list[Any]:
-        """Return path, pattern, method and view of each operation."""
-        # The public method of the base class would apply the project's hooks.
+        """Return a tuple of path, pattern, method and view for each operation."""
+        # drf-spectacular's public method would also apply the project's preprocessing hooks.
         endpoints = self._get_api_endpoints(patterns, prefix)
         return [endpoint for endpoint in endpoints if isinstance(endpoint[3].cls.schema, OperationSchema)]
 
@@ -271,8 +272,9 @@ class _OurSchema(SchemaGenerator):
     endpoint_inspector_cls = _OurEndpoints
 
     def document(self) -> Schema:
-        """Return the whole document, without the project's hooks or title."""
-        # SchemaGenerator.get_schema would do this and apply the project's post-processing hooks and title.
+        """Return the whole OpenAPI document. The project's hooks and title are not applied."""
+        # ``SchemaGenerator.get_schema`` would initialise the endpoints too, but it applies the project's hooks and
+        # title.
         self._initialise_endpoints()
         paths: dict[str, Schema] = {}
         for path, regex, method, view in self._get_paths_and_endpoints():
@@ -297,24 +299,22 @@ class _OurSchema(SchemaGenerator):
 
 
 def openapi(request: Request) -> Schema:
-    """Return the schema for the URLconf that resolved the request. The schema is generated once and must not be
-    changed.
-    """
+    """Return the OpenAPI schema for the request's URLconf. The dict is cached, so callers must not change it."""
     with _making:
         return _document(getattr(request, "urlconf", None))
 
 
 _making = Lock()
-"""A lock, because drf-spectacular loads its extensions with the first schema and fails if two threads do so at once."""
+"""A lock, because drf-spectacular loads its extensions on first use and fails if two threads do so at once."""
 
 
 @lru_cache(maxsize=8)
 def _document(urlconf: object) -> Schema:
-    """Generate the document and cache it, because that takes half a second and any caller may request the document."""
+    """Generate the document and cache it. Generating takes half a second, and anyone may request the document."""
     return _OurSchema(urlconf=urlconf).document()
 
 
 @receiver(setting_changed)
 def clear_cache(**_: object) -> None:
-    """Clear the cache, so that tests with ``override_settings`` get the schema of their settings."""
+    """Clear the cached schema when a setting changes, so that tests with ``override_settings`` get a new one."""
     _document.cache_clear()

@@ -53,20 +53,20 @@ _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
 
 class StopQuery(Body):
-    """The answer or attempt to stop; without both fields, the current run is stopped."""
+    """The answer or attempt to stop. Without both fields, the current run is stopped."""
 
     messageId = Id()  # noqa: N815 - the AI SDK's name
     streamId = Id()  # noqa: N815
 
 
 class StoppedJSON(TypedDict):
-    """A thread after a stop."""
+    """The status of a thread after a request to stop it."""
 
     status: ThreadStatus
 
 
 class EventQuery(Query):
-    """Where the events begin."""
+    """Query parameters that set where the events begin."""
 
     cursor = serializers.CharField(required=False, help_text="The id of the last event that the client has seen.")
     tail = serializers.IntegerField(required=False, help_text="Messages in the snapshot: 50 by default, at most 200.")
@@ -76,8 +76,8 @@ class StreamingView(AgentsView):
     """A view with a streaming response."""
 
     def check_server(self, request: Request) -> None:
-        """Raise AsgiRequiredError unless the server is an ASGI server; others would block a thread for the whole
-        response.
+        """Raise AsgiRequiredError unless the request came through ASGI. A WSGI server would block a thread for the
+        whole response.
         """
         if not hasattr(request._request, "scope"):
             raise AsgiRequiredError
@@ -85,8 +85,9 @@ class StreamingView(AgentsView):
     def stream(
         self, request: Request, thread: Thread, source: EventSource, headers: Mapping[str, str] | None = None
     ) -> HttpResponseBase:
-        """Return a response that streams the source's events about the thread."""
-        # Daphne sends a body even after a HEAD, and the client would take the body for its next response.
+        """Return a response that streams the events of ``source`` about the thread."""
+        # Daphne sends a body even after a HEAD request. The client would read that body as the start of the next
+        # response.
         if request.method == "HEAD":
             return head_of_stream(headers)
         is_row = isinstance(request.user, get_user_model())
@@ -111,7 +112,7 @@ class StreamingView(AgentsView):
 
 
 class ChatView(StreamingView):
-    """The endpoint of ``useChat``."""
+    """A view to which ``useChat`` posts its requests."""
 
     parser_classes = (ChatParser,)
 
@@ -134,23 +135,23 @@ class ChatView(StreamingView):
     )
     def post(self, request: Request, agent: str | None = None) -> HttpResponseBase:
         """Send or edit a message, regenerate an answer, or answer tool calls. The response streams the answer until the
-        client has to act.
+        run ends or waits for the client.
         """
         self.check_server(request)
         return self.stream_answer(request, Chat(request, agent=agent).execute())
 
 
 class ChatStreamView(StreamingView):
-    """The current answer, for a client that has lost its connection."""
+    """A view that streams the current answer to a client that lost its connection."""
 
     @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
         """Stream the current answer: first the part that exists already, then the rest as it arrives. The response is
-        204 if the thread is not running, or if its run waits only for people, browsers or services.
+        204 if the thread is not running, or if its run only waits for approvals or for tool results from outside.
         """
         self.check_server(request)
-        # useChat with ``resume`` sends this request when it is mounted, also for a chat without messages, and shows any
-        # error to the user.
+        # ``useChat`` with ``resume`` sends this request when its component mounts, even for a chat without messages. It
+        # would show an error to the user, so an unknown thread gets a 204 response.
         try:
             thread = public_thread(request, thread_id, "view")
         except ThreadNotFoundError:
@@ -161,14 +162,14 @@ class ChatStreamView(StreamingView):
 
 
 class ChatStopView(AgentsView):
-    """Stops the current answer."""
+    """A view that stops the current answer."""
 
     via = "chat"
 
     @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
-        """Stop the run, and end the responses that stream its answer. If the request names an answer or an attempt, and
-        the thread has a newer one, the stop comes too late and changes nothing.
+        """Stop the run, and end the responses that stream its answer. The body may name an answer or an attempt to
+        stop. If the thread already has a newer one, nothing is stopped.
         """
         thread = self.thread(request, thread_id)
         body = StopQuery.of(request)
@@ -182,7 +183,7 @@ class ChatStopView(AgentsView):
 
 
 class EventsView(StreamingView):
-    """A thread as server-sent events, for networks that block websockets."""
+    """A view that streams a thread as server-sent events, for networks that block websockets."""
 
     @Operation(
         operation_id="threadEvents",
@@ -198,7 +199,8 @@ class EventsView(StreamingView):
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # Browsers send this header when they reconnect. They use the first connection's URL, whose cursor is older.
+        # A browser sends this header when it reconnects. The header takes precedence, because the browser reuses the
+        # URL of its first connection, whose cursor is older.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:
@@ -213,16 +215,16 @@ class EventsView(StreamingView):
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Return whether the stream may go on. The stream must stop once the user has signed out, or is no longer allowed
-    to see the thread.
+    """Return whether the stream may continue. It ends when the user signs out or is no longer allowed to see the
+    thread.
     """
     user = sign_in.user_now()
     if user is None:
         return False
     request.user = user
     try:
-        # The primary key identifies the thread. The id from the URL could also be the client_id of a newer thread of
-        # the user.
+        # Look the thread up by primary key. The id from the URL could also match the client_id of another, newer
+        # thread.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

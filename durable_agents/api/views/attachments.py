@@ -34,17 +34,18 @@ from durable_agents.models import Attachment
 from durable_agents.policies import owner_and_scope, public_agents, public_attachment
 
 ENVELOPE_BYTES = 64 * 1024
-"""How many bytes the body of an upload may have in addition to the file."""
+"""The number of bytes that an upload's body may have in addition to the file."""
 BLOCK_BYTES = 256 * 1024
 _HEADERS = {
-    "Cache-Control": "private, no-cache",  # browsers ask again each time, because the caller may lose access
+    # Browsers must ask the server each time, because the user may have lost access.
+    "Cache-Control": "private, no-cache",
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "sandbox; default-src 'none'",
 }
 
 
 class AttachmentListView(AgentsView):
-    """Files to be sent with a message."""
+    """A view that receives files, which are then sent with a message."""
 
     parser_classes = (MultiPartParser,)
 
@@ -61,7 +62,7 @@ class AttachmentListView(AgentsView):
         """
         if not public_agents(request, "send"):
             raise PermissionDeniedError("There is no agent that you may send files to.")
-        # Accessing FILES reads the body. Only then does the meter know the size.
+        # Accessing ``FILES`` reads the body, so the meter knows the size only after this line.
         uploads = request.FILES
         if self.meter.is_exceeded:
             raise self.meter.error()
@@ -78,8 +79,8 @@ class AttachmentListView(AgentsView):
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
         """Return the request, with a limit on the size of its files."""
-        # The handler is added here, because REST framework's CSRF check may read the body, and later handlers have no
-        # effect.
+        # Add the upload handler this early: it has no effect once the body was read, and REST framework's CSRF check
+        # may read the body.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
         request.upload_handlers.insert(0, self.meter)
         return super().initialize_request(request, *args, **kwargs)
@@ -96,7 +97,7 @@ class AttachmentListView(AgentsView):
 
 
 class _Meter(FileUploadHandler):
-    """Stops an upload as soon as its files are larger than allowed. The rest of the body is not read."""
+    """An upload handler that stops as soon as the files are larger than allowed. The rest of the body is not read."""
 
     def __init__(self, request: HttpRequest, *, max_bytes: int) -> None:
         super().__init__(request)
@@ -109,22 +110,23 @@ class _Meter(FileUploadHandler):
         return self.read_bytes > self.max_bytes
 
     def error(self) -> TooLargeError:
-        """The error for the sender."""
+        """Return the error for files that are too large."""
         return TooLargeError(f"The file has more than {self.max_bytes} bytes.")
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
         """Pass the chunk on to the next handler, or stop the upload if the files are too large."""
         self.read_bytes += len(raw_data)
         if self.is_exceeded:
-            raise StopUpload(connection_reset=True)  # otherwise Django reads the rest of the body to discard it
+            # Without ``connection_reset``, Django would read the rest of the body only to discard it.
+            raise StopUpload(connection_reset=True)
         return raw_data
 
     def file_complete(self, file_size: int) -> None:
-        """Leave the file to the next handler."""
+        """Return None, so that the next upload handler completes the file."""
 
 
 class AttachmentView(AgentsView):
-    """A file that was uploaded, or that a message contains."""
+    """A view that serves one file."""
 
     @Operation(
         operation_id="getAttachment",
@@ -133,17 +135,17 @@ class AttachmentView(AgentsView):
         raises=[AttachmentNotFoundError],
     )
     def get(self, request: Request, attachment_id: str) -> HttpResponseBase:
-        """Download a file that you have uploaded but not sent, or a file of a thread that you may view."""
+        """Download a file that you have uploaded and not yet sent, or a file of a thread that you may view."""
         row = public_attachment(request, attachment_id)
         etag = f'"{row.pk.hex}"'
-        # A stored file never changes, so a browser that has the file needs only the answer that the file may still be
-        # shown.
+        # A stored file never changes. A browser that already has the file only needs a 304 response, which confirms
+        # that the user may still see it.
         response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
         if response is None:
             response = _Download.of(row)
             if request.method == "HEAD" and response.file_to_stream is not None:
-                # Only the file is closed. Closing the response would end the request for Django, and close the database
-                # connections.
+                # Close only the file. ``response.close()`` would send Django's signal ``request_finished``, which
+                # closes database connections.
                 response.file_to_stream.close()
                 response = HttpResponse(headers={**response.headers, "Content-Length": str(row.size)})
         for name, value in {**_HEADERS, "ETag": etag}.items():
@@ -158,9 +160,11 @@ class _Download(FileResponse):
 
     @classmethod
     def of(cls, row: Attachment) -> _Download:
-        """Open the file of a row. Raises AttachmentNotFoundError if the storage does not have the file."""
-        # Browsers may show only types that cannot run scripts: an HTML page or an SVG would run on the project's
-        # origin.
+        """Return a response that sends the file of this row. Raises AttachmentNotFoundError if the storage does not
+        have the file.
+        """
+        # Browsers may display only file types that cannot run scripts. A script in an HTML page or SVG would run on the
+        # project's origin.
         media_type = row.media_type if is_shown(row.media_type) else "application/octet-stream"
         content_type = "text/plain; charset=utf-8" if media_type == "text/plain" else media_type
         try:

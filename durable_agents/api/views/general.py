@@ -30,16 +30,18 @@ class AgentListView(AgentsView):
 
 
 class TicketView(AgentsView):
-    """Tickets for websockets."""
+    """A view that creates tickets, with which websockets sign in."""
 
     @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=serializers.TicketJSON)})
     def post(self, request: Request) -> Response:
-        """Create a ticket for one websocket, for callers who sign in by a method that a browser's websocket cannot use.
-        The websocket is closed when the credential that fetched the ticket becomes invalid.
+        """Create a ticket with which one websocket can sign in. Use it if callers sign in with a header, because
+        browsers cannot send headers with a websocket. The websocket is closed when the credential of this request
+        becomes invalid.
         """
         if not request.user.is_authenticated:
             raise NotAuthenticated()
-        # A ticket's row refers to a user, but a project's own authentication class may return something else.
+        # A ticket has a foreign key to the user model, but a custom authentication class may return another kind of
+        # user.
         if not isinstance(request.user, get_user_model()):
             raise PermissionDeniedError("Tickets are for users of this project; send your header with the websocket.")
         if not may_connect(request):
@@ -57,11 +59,13 @@ class SchemaView(AgentsView):
     schema = None
 
     def get(self, request: Request) -> HttpResponseBase:
-        """Return the schema of the endpoints as this project has mounted them. Browsers get an HTML page."""
+        """Return the OpenAPI schema, with the paths as this project's URLconf includes them. Browsers get it as an HTML
+        page.
+        """
         from durable_agents.api.openapi.schema import openapi  # noqa: PLC0415 - an extra
 
         document = openapi(request)
         response = page_response(request, document) if wants_page(request) else Response(document)
-        # Otherwise, a cache could return the page to a program, or the document to a browser.
+        # Without this header, a cache could send the HTML page to a program or the JSON to a browser.
         patch_vary_headers(response, ["Accept"])
         return response

@@ -45,8 +45,8 @@ class MessageListView(AgentsView):
         },
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """List the messages, oldest first, queued messages last. With streams=1, the answer that is being written is
-        included, and `stream` says which stream it comes from and how much of it is included.
+        """List the messages, oldest first, with queued messages at the end. With `streams=1`, the answer that is being
+        written is included, and `stream` says which stream it comes from and how much of it is included.
         """
         thread = self.thread(request, thread_id)
         query = MessageQuery.of(request)
@@ -56,8 +56,8 @@ class MessageListView(AgentsView):
         page = BY_TURN.page(after_position(listed, query.get("after")), request)
         if not with_stream:
             return Response(page.envelope(ui_messages(page.rows)))
-        # Read the messages as of the thread's rev. Otherwise, a step that is committed between two of these queries
-        # would be shown twice: as a committed step and as the open stream.
+        # Read the messages as of the revision at which the thread was loaded. Otherwise, a step that a worker commits
+        # between these queries would be shown twice: as a committed step and as the open stream.
         messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
         return Response(page.envelope(messages) | {"stream": asdict(entry) if entry else None})
 
@@ -70,8 +70,8 @@ class MessageListView(AgentsView):
         raises=[AgentNotFoundError, IdempotencyKeyReusedError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Send a message; the answer comes later. Sending it again with the same client_id returns the stored message
-        (200).
+        """Send a message; the agent answers in the background. If the thread already has a message with this client_id,
+        return that message (200).
         """
         thread = self.thread(request, thread_id)
         body = NewMessage.of(request)
@@ -100,7 +100,7 @@ class MessageView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError],
     )
     def put(self, request: Request, thread_id: str, message_id: str) -> Response:
-        """Replace a user's message and answer it again; later messages are no longer shown."""
+        """Replace a user's message and generate a new answer; later messages are no longer shown."""
         thread = self.thread(request, thread_id)
         body = NewWords.of(request)
         message = lifecycle.edit_message(
@@ -116,7 +116,7 @@ class MessageView(AgentsView):
 
 
 class RegenerateView(AgentsView):
-    """Regenerates an answer."""
+    """A view that regenerates an answer."""
 
     @Operation(
         operation_id="regenerate",
@@ -127,7 +127,7 @@ class RegenerateView(AgentsView):
         raises=[AgentNotFoundError, MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Answer a question again; the old answer and all later messages are no longer shown."""
+        """Regenerate an answer; the old answer and all later messages are no longer shown."""
         thread = self.thread(request, thread_id)
         message_id = Regeneration.of(request).get("message_id")
         answer = lifecycle.regenerate(thread, message_id, by=self.actor(request, thread))

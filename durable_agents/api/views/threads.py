@@ -49,8 +49,8 @@ class ThreadListView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadNotFoundError],
     )
     def post(self, request: Request) -> Response:
-        """Create a thread, with or without its first message. If a thread with the client_id exists, return that thread
-        (200).
+        """Create a thread, with or without its first message. If the caller already has a thread with this client_id,
+        return that thread (200).
         """
         body = NewThread.of(request)
         agent = public_agent(request, body["agent"], "create")
@@ -67,7 +67,8 @@ class ThreadListView(AgentsView):
             context=policy().context(request),
             by=self.actor(request),
         )
-        # An existing thread may be one that the policy does not show; it is then answered as unknown.
+        # If the thread existed already, the policy may not let the caller view it. The response is then the same as for
+        # an unknown thread.
         shown = public_thread(request, thread.pk, "view")
         return _thread_response(shown, status=status.HTTP_201_CREATED if created else status.HTTP_200_OK)
 
@@ -82,7 +83,7 @@ class ThreadView(AgentsView):
 
     @Operation(operation_id="updateThread", action="edit", body=ThreadChanges, answers={200: _A_THREAD})
     def patch(self, request: Request, thread_id: str) -> Response:
-        """Change the title, the metadata (as a whole), or whether the thread is archived."""
+        """Change the title, the metadata (replaced as a whole), or whether the thread is archived."""
         thread = self.thread(request, thread_id)
         changes = ThreadChanges.of(request)
         changed = lifecycle.edit_thread(
@@ -103,7 +104,7 @@ class ThreadView(AgentsView):
 
 
 class ForkView(AgentsView):
-    """Forks a thread."""
+    """A view that forks a thread."""
 
     @Operation(
         operation_id="forkThread",
@@ -113,7 +114,7 @@ class ForkView(AgentsView):
         raises=[MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Create a thread for the caller with a copy of this thread's history, in full or up to a message."""
+        """Copy this thread's history into a new thread of the caller. With `at`, the copy ends with that message."""
         thread = self.thread(request, thread_id)
         owner, scope = owner_and_scope(request)
         fork = lifecycle.fork_thread(
@@ -129,17 +130,17 @@ class ForkView(AgentsView):
 
 
 class StopView(AgentsView):
-    """Stops the run of a thread."""
+    """A view that stops the run of a thread."""
 
     @Operation(operation_id="stopThread", action="stop", answers={200: _A_THREAD})
     def post(self, request: Request, thread_id: str) -> Response:
-        """Stop the run; the content written so far is kept. Nothing happens if the thread is at rest."""
+        """Stop the run; the content written so far is kept. Nothing happens if the thread is not running."""
         thread = self.thread(request, thread_id)
         return _thread_response(lifecycle.stop_thread(thread, by=self.actor(request, thread)))
 
 
 class ResumeView(AgentsView):
-    """Resumes a thread at rest."""
+    """A view that resumes a thread that is not running."""
 
     @Operation(
         operation_id="resumeThread",
@@ -150,14 +151,14 @@ class ResumeView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Continue a thread at rest, with a new message or by retrying what was stopped or failed."""
+        """Resume a thread that is not running. It gets a new message, or its stopped or failed run is retried."""
         thread = self.thread(request, thread_id)
         prompt = Continuation.of(request).get("prompt")
         return _thread_response(lifecycle.resume_thread(thread, prompt, by=self.actor(request, thread)))
 
 
 class UsageView(AgentsView):
-    """The usage of a thread."""
+    """A view of a thread's token usage and cost."""
 
     @Operation(
         operation_id="getThreadUsage",
@@ -166,8 +167,8 @@ class UsageView(AgentsView):
         answers={200: Gives(shape=serializers.ThreadUsageJSON)},
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """Return the usage of the thread: in total, by model and for each attempt. Failed and stopped attempts
-        count.
+        """Return the usage of the thread: in total, by model and for each attempt. Failed and stopped attempts are
+        included.
         """
         thread = self.thread(request, thread_id)
         page = BY_NUMBER.page(attempts(thread), request)
@@ -181,7 +182,7 @@ class UsageView(AgentsView):
 
 
 class ExportView(AgentsView):
-    """The export of a thread."""
+    """A view that exports a thread."""
 
     @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=serializers.ExportJSON)})
     def get(self, request: Request, thread_id: str) -> Response:

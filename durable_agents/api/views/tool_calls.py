@@ -53,7 +53,7 @@ class ToolCallListView(AgentsView):
 
 
 class ToolResultView(AgentsView):
-    """Adds the result of a deferred or client call."""
+    """A view that adds the result of a call to a deferred or client tool."""
 
     @Operation(
         operation_id="addToolResult",
@@ -63,7 +63,7 @@ class ToolResultView(AgentsView):
         raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Add the result of a deferred or client call. The same result again changes nothing."""
+        """Add the result of a call to a deferred or client tool. Sending the same result again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
         result = GivenResult.of(request)["result"]
         by = self.actor(request, call.thread)
@@ -71,13 +71,13 @@ class ToolResultView(AgentsView):
 
 
 class ToolErrorView(AgentsView):
-    """Adds the error of a deferred or client call."""
+    """A view that adds the error of a call to a deferred or client tool."""
 
     @Operation(
         operation_id="addToolError", action="add_tool_result", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Add the error of a deferred or client call. The same error again changes nothing."""
+        """Add the error of a call to a deferred or client tool. Sending the same error again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
         error = GivenError.of(request)["error"]
         by = self.actor(request, call.thread)
@@ -85,7 +85,7 @@ class ToolErrorView(AgentsView):
 
 
 class ApproveView(AgentsView):
-    """Approves a call."""
+    """A view that approves a tool call."""
 
     @Operation(
         operation_id="approveToolCall",
@@ -95,7 +95,9 @@ class ApproveView(AgentsView):
         raises=[*_DECIDED, InvalidPartsError, ToolChangedError],
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Let the call run, with other arguments if the body has any. The first decision counts."""
+        """Approve the call. It then runs, with the arguments from the body if there are any. Only the first decision
+        counts.
+        """
         call = self.tool_call(request, thread_id, tool_call_id)
         body = Approval.of(request)
         approved = lifecycle.approve_tool_call(
@@ -109,11 +111,11 @@ class ApproveView(AgentsView):
 
 
 class RejectView(AgentsView):
-    """Refuses a call."""
+    """A view that rejects a tool call."""
 
     @Operation(operation_id="rejectToolCall", action="approve", body=Refusal, answers={200: _A_CALL}, raises=_DECIDED)
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Refuse the call; the model gets the reason. The first decision counts."""
+        """Reject the call. The model gets the reason. Only the first decision counts."""
         call = self.tool_call(request, thread_id, tool_call_id)
         reason = Refusal.of(request).get("reason", "")
         by = self.actor(request, call.thread)
@@ -121,7 +123,7 @@ class RejectView(AgentsView):
 
 
 class ToolTimeoutView(AgentsView):
-    """Changes how long an open call may take."""
+    """A view that changes the time limit of an unfinished tool call."""
 
     @Operation(
         operation_id="setToolCallTimeout",
@@ -131,7 +133,7 @@ class ToolTimeoutView(AgentsView):
         raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Change how long an open call may take, in seconds from now, or null for no limit. Staff only."""
+        """Set a new time limit for an unfinished call. It is in seconds from now; null means no limit. Staff only."""
         call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
         seconds = GivenTime.of(request)["seconds"]
         by = self.actor(request, call.thread)
