@@ -1,7 +1,7 @@
 """Build the admin page of a thread: its newest messages, with every attempt at each answer and every tool call.
 
-The page makes five queries, however long the thread is. The number of rows is limited; the lists of messages and
-streams show all of them.
+The page makes five queries, however long the thread is. It shows a limited number of messages and attempts; the lists
+in the admin show all messages and streams.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call as a page shows it: its arguments (on one line and in full), its outcome, and the available
-    decisions.
-    """
+    """A tool call as an admin page shows it. ``brief`` has the arguments on one line, ``arguments`` in full."""
 
     row: ToolCall
     brief: str
@@ -47,27 +45,29 @@ class ShownCall:
     decisions: Sequence[Decision]
     """The decisions that the user who views the page may make."""
     is_left_to_user: bool
-    """Whether the tool allows the user who views the page to answer."""
+    """Whether the tool lets the user who views the page answer the call."""
     left_to: str
-    """A description of who may answer."""
+    """Who may answer the call, in words."""
     editable: str
-    """The arguments as text that can be edited; empty if they are too long."""
+    """The arguments as text that can be edited; empty if they are too long, or if the call does not wait for an
+    approval.
+    """
 
     @property
     def key(self) -> str:
-        """The part of HTML ids that makes them unique on the page."""
+        """A suffix that makes HTML ids unique on the page."""
         return self.row.pk.hex
 
     @property
     def is_open(self) -> bool:
-        """Whether the call has no outcome yet; only then can its time limit be changed."""
+        """Whether the call has not finished yet. Its time limit can be changed only until then."""
         return self.row.finished_at is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPart:
-    """A part of a message. ``kind`` is text, reasoning, tool, file or data. A tool part has ``call``, all other parts
-    have ``text``, and a file also has the id of its attachment.
+    """A part of a message. ``kind`` is text, reasoning, tool, file or data. A tool part has ``call``; all others have
+    ``text``. ``attachment`` is the id of a file.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class ShownPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownAttempt:
-    """One attempt (a stream) with its state and the content that has arrived so far."""
+    """One attempt at a model call (a stream), with its state and the content that has arrived so far."""
 
     row: Stream
     parts: Sequence[ShownPart]
@@ -87,7 +87,7 @@ class ShownAttempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether the attempt is open, which means that it is due or in progress."""
+        """Whether the attempt is in progress or will begin."""
         return self.row.state in OPEN_STREAM_STATES
 
 
@@ -102,20 +102,20 @@ class ShownMessage:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """The newest messages of a thread, oldest first; ``is_cut`` says whether there are older messages or attempts."""
+    """The newest messages of a thread, oldest first. ``is_cut`` says whether there are older messages or attempts."""
 
     messages: Sequence[ShownMessage]
     is_cut: bool
 
     @property
     def open_calls(self) -> list[ShownCall]:
-        """The calls without an outcome, in order."""
+        """The calls that have not finished, in order."""
         parts = (part for message in self.messages for attempt in message.attempts for part in attempt.parts)
         return [part.call for part in parts if part.call is not None and part.call.is_open]
 
     @property
     def waiting(self) -> list[ShownCall]:
-        """The open calls that wait for a person."""
+        """The calls that wait for a person."""
         return [call for call in self.open_calls if call.question is not None]
 
 
@@ -133,15 +133,16 @@ def conversation(thread: Thread, user: User) -> Conversation:
 
 
 class _Attempts:
-    """The streams of some messages, with their calls and, for open streams, the deltas stored so far."""
+    """The attempts (streams) that belong to some messages, with their tool calls. For unfinished attempts, the deltas
+    stored so far are included.
+    """
 
     def __init__(self, streams: Sequence[Stream], user: User) -> None:
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
         self._calls: Mapping[UUID, dict[str, ShownCall]] = defaultdict(dict)
         for stream in streams:
             self._streams[stream.answer_id].append(stream)
-        # Load who asked for each call together with the calls, because who may decide on a call can depend on that
-        # person.
+        # ``with_asker`` loads the user who caused each call. Who may decide about a call can depend on that user.
         calls = ToolCall.objects.filter(stream__in=streams).select_related("thread", "approval_decided_by").with_asker()
         for call in calls.order_by("created_at", "rev"):
             self._calls[call.stream_id][call.tool_call_id] = shown_call(call, user)

@@ -29,11 +29,14 @@ TIMES = (
 
 
 class Question(TextChoices):
-    """What a call waits for."""
+    """The kind of answer that a tool call waits for."""
 
-    APPROVAL = "approval", _("Approvals")  # a person's approval, before it runs
-    OUTCOME = "outcome", _("May have run")  # whether the call ran: its worker died during the call
-    ANSWER = "answer", _("Answers")  # a result from outside
+    # A person must approve the call before it runs.
+    APPROVAL = "approval", _("Approvals")
+    # The worker died during the call, so a person must say whether the call ran.
+    OUTCOME = "outcome", _("May have run")
+    # A person, a browser or another service must send the result.
+    ANSWER = "answer", _("Answers")
 
 
 _IS = {
@@ -46,15 +49,15 @@ _IS = {
 
 
 def waiting(question: Question | None = None) -> QuerySet[ToolCall]:
-    """Return the open calls that wait for this kind of answer, or for any kind if ``question`` is None, oldest
-    first.
+    """Return the calls that wait for a person, oldest first. With ``question``, return only those that wait for this
+    kind of answer.
     """
     wanted = Q(*_IS.values(), _connector=Q.OR) if question is None else _IS[question]
     return ToolCall.objects.open().filter(wanted).order_by("created_at", "pk").with_asker()
 
 
 def question_of(call: ToolCall) -> Question | None:
-    """Return the answer that a call waits for, or None if it waits for no person."""
+    """Return the kind of answer that a call waits for; None if it does not wait for a person."""
     if call.finished_at is not None:
         return None
     if call.status == ToolCallStatus.APPROVAL_REQUESTED:
@@ -70,8 +73,9 @@ FormData = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A decision about a call. ``question`` is the question that it answers; without one, it applies to every open
-    call. ``run`` applies it, ``entry`` begins the log entry, and ``done`` is the message for the user.
+    """A decision about a tool call. ``question`` is the kind of answer that the call must be waiting for; None allows
+    any open call. ``run`` carries out the decision, ``entry`` begins the log entry, and ``done`` is the message for the
+    user.
     """
 
     name: str
@@ -84,7 +88,7 @@ class Decision:
 
     @property
     def address(self) -> str:
-        """The name of the URL that the decision's form is posted to."""
+        """The name of the URL to which the decision's form is posted."""
         return f"admin:durable_agents_toolcall_{self.name}"
 
     def log_entry(self, call: ToolCall, form: FormData) -> str:
@@ -97,9 +101,9 @@ class Decision:
 
 
 def is_left_to_user(call: ToolCall, user: User) -> bool:
-    """Return whether the call's tool allows this member of staff to give the answer that the call waits for.
+    """Return whether the call's tool lets this user, a member of staff, give the answer that the call waits for.
 
-    ``approved_by`` and ``answered_by`` apply in the admin too, with one exception: their values ``owner``, ``staff``
+    The tool's options ``approved_by`` and ``answered_by`` apply in the admin too. But their values ``owner``, ``staff``
     and ``server`` allow every member of staff.
     """
     question = question_of(call)
@@ -114,7 +118,7 @@ def _may(user: User, call: ToolCall, option: str) -> bool:
 
 
 def decisions_of(call: ToolCall, user: User) -> list[Decision]:
-    """Return the decisions that this user may make about the call now, except for changes of its time limit."""
+    """Return the decisions that this user may make about the call now. Changing the time limit is not included."""
     question = question_of(call)
     if not is_left_to_user(call, user):
         return []
@@ -122,13 +126,15 @@ def decisions_of(call: ToolCall, user: User) -> list[Decision]:
 
 
 def arguments_to_change(call: ToolCall) -> str:
-    """Return the arguments as text that can be edited; empty if they are too long for a page."""
+    """Return the arguments as text that can be edited; an empty string if they are too long for a form."""
     text = json.dumps(call.arguments, indent=2, ensure_ascii=False)
     return text if len(text) <= config().max_text_chars else ""
 
 
 def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Let the call run, with other arguments if the form changed them. Raises InvalidPartsError."""
+    """Approve the call. If the form changed the arguments, the call runs with the new ones. Raises InvalidPartsError
+    for invalid arguments.
+    """
     arguments, text = None, _text(form, "arguments")
     if text:
         try:
@@ -138,7 +144,7 @@ def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
         if not isinstance(value, dict):
             raise InvalidPartsError("The arguments must be a JSON object, in curly brackets.")
         arguments = value
-    # The form shows the arguments that the AI model chose. Unchanged arguments do not count as a person's replacement.
+    # The form contains the arguments that the model chose. If they are unchanged, the person has not replaced them.
     if arguments == call.arguments:
         arguments = None
     return lifecycle.approve_tool_call(
@@ -147,18 +153,18 @@ def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def reject(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Refuse the call; the model gets the reason."""
+    """Reject the call; the model gets the reason."""
     return lifecycle.reject_tool_call(call.thread_id, call.tool_call_id, by=by, reason=_text(form, "reason"))
 
 
 def _check_may_answer(call: ToolCall, by: Actor) -> None:
-    """Raise PermissionDeniedError if the tool does not let this user answer; ``lifecycle`` checks approvals."""
+    """Raise PermissionDeniedError if the tool does not let this user answer. ``lifecycle`` checks approvals itself."""
     if not _may(by.user, call, "answered_by"):
         raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
 
 
 def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the result of a deferred or client call."""
+    """Add the result of a call to a deferred or client tool."""
     _check_may_answer(call, by)
     if not _text(form, "result"):
         raise InvalidPartsError("Enter the result; null is a result too.")
@@ -166,34 +172,34 @@ def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def post_error(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the error of a deferred or client call."""
+    """Add the error of a call to a deferred or client tool."""
     _check_may_answer(call, by)
     return lifecycle.add_tool_error(call.thread_id, call.tool_call_id, _error_text(form), by=by)
 
 
 def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """State that a call of unknown outcome ran, and with which result."""
+    """Record that a call with an unknown outcome did run, with the result from the form."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, result=_value(form), by=by, reason=_text(form, "reason")
     )
 
 
 def settle_as_failed(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """State that a call of unknown outcome failed."""
+    """Record that a call with an unknown outcome failed."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, error=_error_text(form), by=by, reason=_text(form, "reason")
     )
 
 
 def run_again(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Let a call of unknown outcome run again."""
+    """Let a call with an unknown outcome run again."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, run_again=True, by=by, reason=_text(form, "reason")
     )
 
 
 def set_time(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Change how long an open call may take from now on."""
+    """Change the time limit of an unfinished call. The new limit counts from now."""
     chosen = _text(form, "seconds")
     if chosen not in dict(TIMES):
         raise InvalidPartsError("Choose how much time the call may take.")
@@ -273,7 +279,9 @@ def _text(form: FormData, name: str) -> str:
 
 
 def _value(form: FormData) -> object:
-    """Return the entered result: a JSON value if it is valid JSON, otherwise the text; None if nothing was entered."""
+    """Return the entered result: its JSON value if it is valid JSON, otherwise the text. Return None for an empty
+    field.
+    """
     text = _text(form, "result")
     if not text:
         return None
@@ -284,7 +292,7 @@ def _value(form: FormData) -> object:
 
 
 def _error_text(form: FormData) -> str:
-    """Return the error for the model. Raises InvalidPartsError for an empty text."""
+    """Return the error text from the form, for the model. Raises InvalidPartsError if it is empty."""
     text = _text(form, "result")
     if not text:
         raise InvalidPartsError("Say what went wrong. The model gets this text as the error.")

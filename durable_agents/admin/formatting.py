@@ -1,4 +1,4 @@
-"""Format values for the admin: escaped text, truncated where it would fill the page."""
+"""Format values for the admin as escaped text. Long values are truncated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Show = Callable[[Any], str]
 
 
 def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
-    """Return the text; of a long text, return the beginning and the length."""
+    """Return the text. If it is long, return its beginning and its length."""
     if len(text) <= max_chars:
         return text
     return _("%(beginning)s… (cut: %(length)s characters in all)") % {
@@ -33,10 +33,10 @@ def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
 
 
 def pretty(value: object, *, max_chars: int = MAX_CHARS) -> str:
-    """Return a JSON value as readable text: a text unchanged, any other value indented."""
+    """Return a JSON value as readable text. A string stays unchanged; any other value becomes indented JSON."""
     if isinstance(value, str):
         return cut(value, max_chars=max_chars)
-    # Encode piece by piece: a result may have megabytes, and the page shows only its beginning.
+    # Encode piece by piece: a result may have megabytes, but the page shows only its beginning.
     text = ""
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
         text += piece
@@ -58,7 +58,9 @@ def called(thread: Thread) -> str:
 
 
 def readable(model: type[Model], *names: str) -> list[str | Show]:
-    """Return the fields as a page shows them: values that may be long are formatted by ``pretty``, others by Django."""
+    """Return the fields for an admin page. Fields whose values may be long become functions that format them with
+    ``pretty``.
+    """
     long = {field.name for field in model._meta.concrete_fields if isinstance(field, JSONField | TextField)}
     return [_long(name) if name in long else name for name in names]
 
@@ -73,7 +75,7 @@ def _long(name: str) -> Show:
 
 
 def badge(value: str, label: str) -> str:
-    """Return a status as a coloured word; the colour carries no extra information."""
+    """Return a status as a coloured label. The colour adds no information to the text."""
     return format_html('<span class="da-badge da-{}">{}</span>', value, label)
 
 
@@ -83,18 +85,18 @@ def age(moment: datetime) -> str:
 
 
 def tokens(row: Thread | Usage) -> str:
-    """Return input and output tokens; empty if there are none."""
+    """Return the numbers of input and output tokens; an empty string if both are zero."""
     return f"{row.input_tokens:,} / {row.output_tokens:,}" if row.input_tokens or row.output_tokens else ""
 
 
 def all_tokens(row: Thread | Usage) -> str:
-    """Return the sum of input and output tokens."""
+    """Return the total number of tokens as text."""
     return f"{row.input_tokens + row.output_tokens:,}"
 
 
 def money(cost: Decimal | None) -> str:
-    """Return an amount of US dollars with four decimal places, or with more if four would show zero; empty if the cost
-    is not known.
+    """Return an amount of US dollars with four decimal places, or with more if four would show zero. Return an empty
+    string if the cost is not known.
     """
     if cost is None:
         return ""
@@ -102,10 +104,10 @@ def money(cost: Decimal | None) -> str:
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
-    """Return the duration in seconds; empty if one of the times is missing."""
+    """Return the duration in seconds; an empty string if one of the times is missing."""
     return f"{(instant(end) - instant(start)).total_seconds():,.1f} s" if start and end else ""
 
 
 def joined(*texts: str) -> str:
-    """Return several facts on one line, without the empty ones."""
+    """Join texts on one line, without the empty ones."""
     return " · ".join(text for text in texts if text)

@@ -35,7 +35,7 @@ from durable_agents.transcript import get_thread
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadAction:
-    """An action on threads, with its label, its function, and its message."""
+    """An action on threads: its label, the ``lifecycle`` function to call, its log entry and the user's messages."""
 
     name: str
     label: Promise
@@ -104,7 +104,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.display(description=_("status"), ordering="status")
     def shown_status(self, row: Thread) -> str:
-        """Return the status."""
+        """Return the status as a label."""
         return badge(row.status, row.get_status_display())
 
     @admin.display(description=_("age"), ordering="created_at")
@@ -125,12 +125,15 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Actions.
 
     def has_change_threads_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may change threads; only the actions need this permission."""
+        """Return whether the user may change threads. Only the actions need this permission, because rows cannot be
+        edited.
+        """
         return bool(request.user.has_perm("durable_agents.change_thread"))
 
     def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:
         """Return whether the user may delete threads."""
-        # This skips ``super()``, because the pages of read-only rows refuse deletions whatever the permissions are.
+        # Do not call ``super()``: a read-only admin refuses deletions on its own pages, whatever the user's permissions
+        # are.
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     @admin.action(description=_("Stop the selected threads"), permissions=["change_threads"])
@@ -149,11 +152,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         self._apply(request, threads, RETRY)
 
     def _apply(self, request: HttpRequest, threads: Iterable[Thread], action: ThreadAction) -> None:
-        """Run the transition for each thread, and write a log entry for each thread that it changed."""
+        """Apply the action to each thread. Write a log entry for each thread that it changed."""
         count = 0
         for thread in threads:
             try:
-                before = get_thread(thread.pk)  # a worker may have changed the thread since it was listed
+                # A worker may have changed the thread since the list was loaded, so load the thread again.
+                before = get_thread(thread.pk)
                 if before.status not in action.statuses:
                     continue
                 if action.run(before, by=staff(request)).status in action.statuses:
@@ -169,7 +173,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             self.message_user(request, str(action.if_none), messages.WARNING)
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the URLs that every model has, and one URL for each action."""
+        """Return the standard admin URLs and one URL for each action."""
         views = {
             action.name: self._view(partial(self._apply_one, action=action), self.has_change_threads_permission)
             for action in ACTIONS
@@ -193,7 +197,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             """Apply the action to one thread, if the user is allowed to."""
             if not is_allowed(request):
                 raise PermissionDenied
-            thread = self.get_object(request, unquote(object_id))  # the admin quotes keys in its URLs
+            # Unquote the id, because the admin quotes keys in its URLs.
+            thread = self.get_object(request, unquote(object_id))
             if thread is None:
                 raise Http404
             return do(request, thread)
@@ -208,26 +213,28 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         page = reverse("admin:durable_agents_thread_change", args=[thread.pk], current_app=self.admin_site.name)
         return HttpResponseRedirect(page)
 
-    # Copies.
+    # Forks and exports.
 
     def has_fork_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may add threads. In the admin, forking is the only way to add one."""
         return bool(request.user.has_perm("durable_agents.add_thread"))
 
     def has_export_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may read everything that is exported."""
+        """Return whether the user may view everything that an export contains."""
         return bool(request.user.has_perm("durable_agents.view_thread")) and _may_read(request)
 
     @admin.action(description=_("Fork the selected threads"), permissions=["fork"])
     def fork_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> None:
-        """Fork each thread; the copy and the original are independent from then on."""
+        """Fork the selected threads. Each fork is independent of its original."""
         count = sum(self._fork(request, thread) is not None for thread in threads)
         if count:
             done = ngettext("%d thread was forked.", "%d threads were forked.", count) % count
             self.message_user(request, done, messages.SUCCESS)
 
     def _fork(self, request: HttpRequest, thread: Thread) -> Thread | None:
-        """Fork the thread, and log it for both threads. Return the fork, or None after showing why forking failed."""
+        """Fork the thread, and write log entries for both threads. Return the fork; if forking failed, show the error
+        and return None.
+        """
         try:
             fork = lifecycle.fork_thread(thread, by=staff(request))
         except DurableAgentsError as error:
@@ -245,7 +252,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     @admin.action(description=_("Export the selected threads"), permissions=["export"])
     def export_selected(self, request: HttpRequest, threads: QuerySet[Thread]) -> HttpResponse:
-        """Return a file with a list of the threads."""
+        """Return a JSON file with the exports of the selected threads."""
         return self._file("threads.json", [self._exported(request, thread) for thread in threads])
 
     def _export_one(self, request: HttpRequest, thread: Thread) -> HttpResponse:
@@ -272,12 +279,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         form_url: str = "",
         obj: Thread | None = None,
     ) -> HttpResponse:
-        """Show the page, with the conversation if the user may view all its rows."""
+        """Show the thread's page, with the conversation if the user may view messages, streams and tool calls."""
         thread = obj
         if thread is not None:
             context["thread"] = thread
             context["used"], context["price"] = tokens(thread), money(thread.cost)
-            # Offer only actions that would change something. For a failed thread, retrying and resuming are the same.
+            # Offer only actions that have an effect. For a failed thread, retrying and resuming are the same.
             offered = [RETRY] if thread.status == ThreadStatus.FAILED else [STOP, RESUME]
             may_change = self.has_change_threads_permission(request)
             context["actions"] = [action for action in offered if may_change and thread.status in action.statuses]
@@ -290,13 +297,13 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
             context |= decision_context(request, back=THREAD)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
-    # Deleting.
+    # Deleting threads.
 
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Return how many rows of each kind are deleted with the threads, instead of a list of all rows."""
-        # Django's method would list every row by its name, and a long thread has thousands of rows.
+        """Return the number of deleted rows of each model, instead of a list of all rows."""
+        # Django's method would list every row, and a long thread has thousands of rows.
         collector = Collector(using=lifecycle.database(), origin=objs)
         try:
             collector.collect(objs)
@@ -316,12 +323,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
         """Delete threads through ``lifecycle``."""
-        # Delete one by one: Django's single statement would leave files in the storage and workers running.
+        # Delete one by one. A single DELETE statement would leave files in the storage, and workers would continue.
         for thread in queryset:
             lifecycle.delete_thread(thread, by=staff(request))
 
 
 def _may_read(request: HttpRequest) -> bool:
-    """Return whether the user may view all kinds of rows that a conversation consists of."""
+    """Return whether the user may view all parts of a conversation: messages, streams and tool calls."""
     models = (Message, Stream, ToolCall)
     return all(request.user.has_perm(f"durable_agents.view_{model._meta.model_name}") for model in models)

@@ -59,7 +59,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
     # The inbox.
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the URLs that every model has, the inbox, and one URL for each decision."""
+        """Return the standard admin URLs, the URL of the inbox, and one URL for each decision."""
         inbox = path("inbox/", self.admin_site.admin_view(self.inbox), name="durable_agents_toolcall_inbox")
         decisions = [
             path(
@@ -90,14 +90,15 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             "chosen": question,
             "counts": [(kind, waiting(kind).count()) for kind in Question],
         }
-        request.current_app = self.admin_site.name  # makes links lead to this admin site if a project has several
+        # Links on the page must lead to this admin site, even if the project has several.
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, "durable_agents/admin/inbox.html", context)
 
-    # Deciding.
+    # Decisions about one call.
 
     def _decision_view(self, decision: Decision) -> Callable[..., HttpResponse]:
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
-            """Decide one call, and return to the page that the form was on."""
+            """Apply the decision to one call, and redirect to the page that contained the form."""
             if not may_decide(request):
                 raise PermissionDenied
             call = self.get_object(request, unquote(object_id))
@@ -107,20 +108,21 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             name, arguments = "toolcall_inbox", []
             if request.POST.get("back") == THREAD:
                 name, arguments = "thread_change", [call.thread_id]
-            # The URL is not taken from the form, because it could then lead anywhere.
+            # The URL is not taken from the form, because a forged form could then redirect the user to any site.
             back = reverse(f"admin:durable_agents_{name}", args=arguments, current_app=self.admin_site.name)
             return HttpResponseRedirect(back)
 
         return view
 
     def _decide(self, request: HttpRequest, call: ToolCall, decision: Decision) -> None:
-        """Run the transition, write a log entry if it changed something, and show the result."""
+        """Apply the decision, write a log entry if it changed something, and show a message to the user."""
         try:
             decided = decision.run(call, request.POST, staff(request))
         except (DurableAgentsError, ValueError) as error:
             self.message_user(request, str(error), messages.ERROR)
             return
-        # A repeated decision changes nothing: the form was sent twice, or somebody else decided first.
+        # If ``rev`` is unchanged, the decision had no effect: the form was sent twice, or somebody else decided first.
+        # Then there is nothing to log.
         if decided.rev != call.rev:
             self.log_change(request, decided, decision.log_entry(decided, request.POST))
         self.message_user(request, str(decision.done), messages.SUCCESS)
@@ -132,5 +134,7 @@ def may_decide(request: HttpRequest) -> bool:
 
 
 def decision_context(request: HttpRequest, *, back: str) -> dict[str, object]:
-    """Return the context of pages with calls: whether the user may decide them, and which page follows a decision."""
+    """Return the template context for pages that show tool calls. ``back`` is the page to redirect to after a decision:
+    ``INBOX`` or ``THREAD``.
+    """
     return {"may_decide": may_decide(request), "back": back, "times": TIMES}

@@ -1,4 +1,4 @@
-"""Read-only admin for the rows that only workers write: messages, attempts, deltas, files, pools, worker problems."""
+"""Read-only admin for messages, attempts, deltas, files, pools and problems of workers."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ if TYPE_CHECKING:
 else:
 
     class ModelAdmin(admin.ModelAdmin, Generic[Row]):
-        """Django's ModelAdmin, which takes the model as a type parameter only in its type stubs, not at run time."""
+        """Django's ModelAdmin with a type parameter. Django's own class has one only in its type stubs."""
 
 
 class ReadOnlyAdmin(ModelAdmin[Row]):
-    """An admin whose rows can be viewed, with the view permission, but not changed. Lists do not load the ``heavy``
-    fields.
-    """
+    """An admin for rows that can be viewed but not changed. Lists do not load the fields named in ``heavy``."""
 
     heavy: ClassVar[tuple[str, ...]] = ()
     ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
     shown: ClassVar[Sequence[str | Show]] = ()
     change_list_template = "durable_agents/admin/list.html"
-    show_full_result_count = False  # otherwise Django counts the whole table for each search
+    # Otherwise, Django would count the rows of the whole table for each search.
+    show_full_result_count = False
     list_per_page = 50
 
     class Media:
@@ -54,18 +53,18 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
-        """Return False on this model's own pages. On other pages, such as the deletion of a user, return the
+        """Return False on this model's own pages. Elsewhere, such as on the page that deletes a user, return the user's
         permission.
         """
-        # Deleting a user deletes the user's threads, and Django asks the admin of each model whether its rows may be
-        # deleted.
+        # Deleting a user also deletes the user's threads. Django then asks the admin of each model whether its rows may
+        # be deleted.
         own_pages = f"{self.opts.app_label}_{self.opts.model_name}_"
         match = request.resolver_match
         is_own = match is not None and str(match.url_name).startswith(own_pages)
         return not is_own and super().has_delete_permission(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
-        """Show the list, with a link to the inbox for users who may see it."""
+        """Show the list, with a link to the inbox of waiting tool calls for users who may view tool calls."""
         may_see = request.user.has_perm("durable_agents.view_toolcall")
         context = {"waiting": waiting().count()} if may_see else {}
         return super().changelist_view(request, {**context, **(extra_context or {})})
@@ -75,11 +74,11 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return self.shown
 
     def get_readonly_fields(self, request: HttpRequest, obj: object = None) -> Any:
-        """Return all fields of a row's page."""
+        """Return all fields of the page, because none can be edited."""
         return self.shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
-        """Return the rows. In a list, the long values are not loaded."""
+        """Return the rows. In lists, do not load the fields named in ``heavy``."""
         rows = super().get_queryset(request)
         match = request.resolver_match
         is_list = match is not None and str(match.url_name).endswith("_changelist")
@@ -88,8 +87,8 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
     ) -> tuple[QuerySet[Row], bool]:
-        """Return the rows that match a term. An id matches the row with this id, and the rows of the thread with this
-        id.
+        """Return the rows that match a term. If the term is an id, return the row with this id and the rows of the
+        thread with this id.
         """
         try:
             wanted = UUID(search_term.strip())
@@ -102,7 +101,7 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
 
 
 class OfThreadAdmin(ReadOnlyAdmin[Row]):
-    """An admin for rows that belong to a thread, with a link to the thread's conversation."""
+    """An admin for rows that belong to a thread, with a link to the thread's page."""
 
     list_select_related = ("thread",)
 
@@ -120,7 +119,7 @@ class OfThreadAdmin(ReadOnlyAdmin[Row]):
 
 @admin.register(Message)
 class MessageAdmin(OfThreadAdmin[Message]):
-    """Messages. The text of an assistant's message is in its streams."""
+    """Admin for messages. The text of an assistant's message is stored in its streams."""
 
     list_display = ("place", "conversation", "role", "excerpt", "age")
     list_filter = ("role", "created_at")
@@ -133,10 +132,10 @@ class MessageAdmin(OfThreadAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Return the messages with the beginning of their text. For an assistant's message, the text is in its
-        steps.
+        """Return the messages with the beginning of their text. For an assistant's message, use the first of its steps
+        that has text.
         """
-        # 81 is one character more than ``brief`` shows, so that it can see whether the text is longer.
+        # Load 81 characters, one more than ``brief`` shows. Otherwise, ``brief`` could not see that a text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
         step = Subquery(steps.annotate(beginning=Left("text", 81)).values("beginning")[:1])
         return super().get_queryset(request).annotate(own_excerpt=Left("text", 81), step_excerpt=step)
@@ -154,7 +153,7 @@ class MessageAdmin(OfThreadAdmin[Message]):
 
 @admin.register(Stream)
 class StreamAdmin(OfThreadAdmin[Stream]):
-    """Attempts at steps. They are the ledger of usage."""
+    """Admin for attempts at model calls. Each row records the token usage and the cost of one attempt."""
 
     list_display = ("number", "conversation", "shown_state", "error_code", "model", "used", "price", "age")
     list_filter = ("state", "error_code", "pool", "created_at")
@@ -175,7 +174,7 @@ class StreamAdmin(OfThreadAdmin[Stream]):
 
     @admin.display(description=_("tokens"))
     def used(self, row: Stream) -> str:
-        """Return the usage."""
+        """Return the total number of tokens."""
         return all_tokens(row)
 
     @admin.display(description=_("cost"), ordering="cost")
@@ -186,7 +185,7 @@ class StreamAdmin(OfThreadAdmin[Stream]):
 
 @admin.register(Delta)
 class DeltaAdmin(ReadOnlyAdmin[Delta]):
-    """Fragments of streams. They are deleted soon after their step is committed."""
+    """Admin for deltas, the fragments of an attempt's content. They are deleted soon after the attempt is committed."""
 
     list_display = ("__str__", "stream", "seq")
     list_select_related = ("stream",)
@@ -198,7 +197,7 @@ class DeltaAdmin(ReadOnlyAdmin[Delta]):
 
 @admin.register(Attachment)
 class AttachmentAdmin(OfThreadAdmin[Attachment]):
-    """Files of users, without their content."""
+    """Admin for uploaded files. It does not show their content."""
 
     list_display = ("__str__", "conversation", "media_type", "bytes", "age")
     list_filter = ("media_type", "created_at")
@@ -220,7 +219,7 @@ class AttachmentAdmin(OfThreadAdmin[Attachment]):
 
 @admin.register(Pool)
 class PoolAdmin(ReadOnlyAdmin[Pool]):
-    """Shares of capacity, as configured in the settings."""
+    """Admin for pools. The settings configure how much work each pool may have at once."""
 
     list_display = ("name", "limit")
     shown = ("name", "limit")
@@ -229,7 +228,7 @@ class PoolAdmin(ReadOnlyAdmin[Pool]):
 
 @admin.register(WorkerProblem)
 class WorkerProblemAdmin(ReadOnlyAdmin[WorkerProblem]):
-    """Problems of workers within the last day."""
+    """Admin for problems of worker processes within the last day."""
 
     list_display = ("kind", "cluster", "excerpt", "since", "seen_at", "ended_at")
     list_filter = ("kind", "cluster")
@@ -239,5 +238,5 @@ class WorkerProblemAdmin(ReadOnlyAdmin[WorkerProblem]):
 
     @admin.display(description=_("detail"))
     def excerpt(self, row: WorkerProblem) -> str:
-        """Return the beginning of the reason."""
+        """Return the beginning of the problem's detail."""
         return brief(row.detail or "-")

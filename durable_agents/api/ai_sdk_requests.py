@@ -196,8 +196,8 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # The owner may already have a thread with this client_id that the policy does not show. Then raise
-            # ThreadNotFoundError.
+            # The owner may already have a thread with this client_id that the policy does not show. In that case,
+            # ``_authorize`` raises ThreadNotFoundError.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -250,7 +250,7 @@ class Chat:
         return StreamedAnswer(thread=thread, question=edited)
 
     def _metadata(self) -> dict[str, object] | None:
-        """Return the metadata of the message. Raises TooLargeError."""
+        """Return the metadata of the message. Raises TooLargeError if it is too large."""
         metadata = self._message.get("metadata")
         _check_size(metadata, "The metadata of the message")
         return metadata
@@ -262,8 +262,8 @@ class Chat:
     # ---------------------------------------------------------------------------------------------- continue an answer
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
-        """Store the tool results, tool errors and approval decisions in the request that are new. If there are none,
-        resume a failed or stopped run. But a run that was stopped during tool calls stays stopped.
+        """Store the new tool results, tool errors and approval decisions in the request. If there are none, resume a
+        failed or stopped run. But a run that was stopped during tool calls stays stopped.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
@@ -290,7 +290,7 @@ class Chat:
         stores it.
 
         Raises PermissionDeniedError if the user may not send one of them. ``_continue`` collects all functions before
-        it calls any, so nothing is stored then.
+        it calls any, so a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:

@@ -117,7 +117,7 @@ class AgentsView(APIView):
 
     def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
         """Return the tool call with this id. Raises PermissionDeniedError if the caller may not perform this view's
-        action on it. ``left_to`` says who may perform the action; by default, the tool's own option decides.
+        action on it. ``left_to`` says who may perform the action; by default, the tool's options decide.
         """
         return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 

@@ -32,9 +32,9 @@ def check_visitor(request: Request) -> None:
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
-        # This is only the Origin check of Django's CSRF check. It has no public method; tests/policies/test_visitors.py
-        # fails if Django changes it. The whole check would refuse every visitor's first request, which has no CSRF
-        # cookie yet.
+        # This runs only Django's Origin check, which has no public method. tests/policies/test_visitors.py fails if
+        # Django changes it. The full CSRF check would refuse every visitor's first request, because the CSRF cookie is
+        # not set yet.
         verified = CSRFCheck(lambda _: HttpResponse())._origin_verified  # type: ignore[attr-defined]
         needs_token = not verified(request._request)
     if needs_token:

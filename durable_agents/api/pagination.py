@@ -52,8 +52,8 @@ class PageCursor:
 
     @classmethod
     def of(cls, request: Request, kinds: Collection[Kind]) -> PageCursor | None:
-        """Return the cursor in the request's ``?cursor=``, or None without one. Raises ParseError if it does not fit
-        these sort keys.
+        """Return the cursor in ``?cursor=``, or None without one. Raises ParseError if the cursor is forged or does not
+        fit the sort keys.
         """
         signed = request.query_params.get("cursor")
         if signed is None:
@@ -119,8 +119,8 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows on the page's side of the cursor, those closest to the cursor first; all rows without a
-        cursor.
+        """Return the rows after the cursor (before it, if it points backwards), the closest rows first. Without a
+        cursor, return all rows.
         """
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
         # Say where nulls go, because in ascending order SQLite puts them first and PostgreSQL puts them last.
@@ -138,8 +138,8 @@ class Order:
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
 
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
-        """Return the URL of the page that begins next to the row in ``edge``, or None if ``edge`` is empty. ``edge``
-        has the first or the last row of the current page.
+        """Return a link to the next or previous page, or None if ``edge`` is empty. ``edge`` contains the row of this
+        page after or before which the linked page begins.
         """
         if not edge:
             return None

@@ -224,7 +224,7 @@ class Refusal(Body):
 
 
 class Approval(Refusal):
-    """The approval of a call; ``arguments`` replaces the model's arguments."""
+    """The approval of a tool call. ``arguments``, if present, replaces the arguments that the model chose."""
 
     arguments = serializers.DictField(child=serializers.JSONField(allow_null=True), required=False, allow_null=True)
 
@@ -269,7 +269,7 @@ class ToolCallFilters(Query):
 
 
 class Paging(Query):
-    """The pagination parameters of a response in which a paginated list is only one of the fields."""
+    """Pagination parameters, for a response that has other fields besides the paginated list."""
 
     cursor = serializers.CharField(required=False, help_text="The cursor from the link to another page.")
     limit = serializers.IntegerField(required=False, help_text="Rows on a page: 50 by default, at most 200.")

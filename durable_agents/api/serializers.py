@@ -56,7 +56,7 @@ class AgentJSON(TypedDict):
 
 
 class RetryJSON(TypedDict):
-    """The retry that follows a failed attempt, while the thread waits for it."""
+    """The next retry after a failed attempt, while the thread waits for it."""
 
     scope: str
     attempt: int
@@ -157,7 +157,7 @@ class AttachmentJSON(TypedDict):
 
 
 class ActiveStreamJSON(TypedDict):
-    """The current attempt at a model call: it is in progress or will begin."""
+    """The current attempt at a model call, which is waiting to start or in progress."""
 
     id: str
     number: int
@@ -366,7 +366,7 @@ def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
 
 
 def attachment_json(row: Attachment) -> AttachmentJSON:
-    """Return an attachment as JSON, in the form for the user who uploaded it."""
+    """Return an attachment as JSON, for the response to its upload."""
     return {
         "id": str(row.pk),
         "url": attachment_storage.url_of(row.pk),

@@ -109,8 +109,8 @@ _NAMED_IN_PATH = {
 def problems_of(operation: Operation, path: str) -> list[Problem]:
     """Return the errors of an operation without duplicates, sorted by status and code."""
     declared = [*_UNKNOWN_CALLER, _THROTTLED]
-    # Both the project's throttle classes and the ``THROTTLES`` setting can refuse a request, with the codes
-    # ``throttled`` and ``requests_throttled``.
+    # The project's throttle classes (code ``throttled``) and the ``THROTTLES`` setting (code ``requests_throttled``)
+    # can both refuse a request.
     errors = [
         exceptions.PermissionDeniedError,
         exceptions.RequestsThrottledError,

@@ -226,7 +226,7 @@ def _entry(path: str, method: str, described: Schema) -> Entry:
 
 def _marked_path(path: str) -> SafeString:
     """Return the path as HTML, with its parameters marked and a possible line break after each slash."""
-    # Browsers do not break a long path by themselves, and it would be wider than the screen of a phone.
+    # Browsers do not break a long path by themselves. On a phone, an unbroken path would be wider than the screen.
     pieces = re.split(r"(\{\w+\}|/)", path)
     forms = {"/": "/<wbr>", "{": "<var>{}</var>"}
     return format_html_join("", "{}", ((format_html(forms.get(piece[:1], "{}"), piece),) for piece in pieces if piece))
@@ -256,8 +256,8 @@ def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
 def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> Field:
     limits = [words.format(schema[limit]) for limit, words in _LIMITS.items() if limit in schema]
     values = [f"`{value}`" for value in schema.get("enum", ()) if value not in ("", None)]
-    # For a field with choices, drf-spectacular adds the values to the description. Remove them there, because they are
-    # listed below.
+    # For a field with choices, drf-spectacular appends the values to the description. Cut them off, because the next
+    # line lists them in another form.
     about = [schema.get("description", "").partition("* `")[0].strip()]
     about += [f"One of {', '.join(values)}."] if values else []
     about += [f"{'; '.join(limits).capitalize()}."] if limits else []

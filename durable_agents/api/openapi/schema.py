@@ -139,8 +139,8 @@ class OperationSchema(AutoSchema):
         return operation
 
     def get_operation_id(self) -> str:
-        """Return the name of the operation. It ends in ``WithAgent`` for a path that contains the agent, because the
-        same operation has a path without the agent.
+        """Return a unique name for the operation. If the path contains the agent, the name ends in ``WithAgent``,
+        because the same operation also has a path without the agent.
         """
         names = [name for name in ("agent",) if f"{{{name}}}" in self.path]
         return "With".join([self.operation.operation_id, *(name.title() for name in names)])
@@ -156,7 +156,7 @@ class OperationSchema(AutoSchema):
         return [next(tag for segment, tag in _TAG_OF.items() if segment in segments)]
 
     def get_override_parameters(self) -> list[Any]:
-        """Return the parameters of the path and of the query."""
+        """Return the path and query parameters."""
         path = [
             OpenApiParameter(name, str, OpenApiParameter.PATH, description=description)
             for name, description in _OF_PATHS.items()
@@ -179,7 +179,7 @@ class OperationSchema(AutoSchema):
         return {media_type: OpenApiRequest(body, examples=example) for media_type in self.map_parsers()}
 
     def _map_serializer_field(self, field: object, direction: object, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - the signature of drf-spectacular
-        """Describe a field, and add to a text field that the text must not be empty."""
+        """Return the schema of a field. For a text field, add that the text must not be empty."""
         schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
         # drf-spectacular describes max_length, but not that REST framework refuses empty texts and trims the others.
         if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
@@ -235,7 +235,7 @@ class OperationSchema(AutoSchema):
         return _RETRY_AFTER if status_code in {"429", "503"} else {}
 
     def _component(self, shape: type) -> Schema:
-        """Return a reference to the schema of a TypedDict, which is stored once under its name."""
+        """Return a reference to the schema of a TypedDict. The schema is added to the document once, under its name."""
         schema = _with_moments(resolve_type_hint(shape) | {"required": list(get_type_hints(shape))})
         name = shape.__name__.removesuffix("JSON")
         component = ResolvedComponent(name, ResolvedComponent.SCHEMA, schema=schema, object=shape)
@@ -245,7 +245,7 @@ class OperationSchema(AutoSchema):
 
 
 def _with_moments(schema: Schema) -> Schema:
-    """Return the schema with the format ``date-time`` for fields whose names end in ``_at``."""
+    """Add the format ``date-time`` to fields whose names end in ``_at``, and return the schema."""
     properties: dict[str, Schema] = schema.get("properties", {})
     for name, inner in properties.items():
         _with_moments(inner.get("items", inner))
@@ -273,8 +273,7 @@ class _OurSchema(SchemaGenerator):
 
     def document(self) -> Schema:
         """Return the whole OpenAPI document. The project's hooks and title are not applied."""
-        # ``SchemaGenerator.get_schema`` would initialise the endpoints too, but it applies the project's hooks and
-        # title.
+        # Do not call ``SchemaGenerator.get_schema``, because it would apply the project's hooks and title.
         self._initialise_endpoints()
         paths: dict[str, Schema] = {}
         for path, regex, method, view in self._get_paths_and_endpoints():

@@ -150,8 +150,8 @@ class ChatStreamView(StreamingView):
         204 if the thread is not running, or if its run only waits for approvals or for tool results from outside.
         """
         self.check_server(request)
-        # ``useChat`` with ``resume`` sends this request when its component mounts, even for a chat without messages. It
-        # would show an error to the user, so an unknown thread gets a 204 response.
+        # ``useChat`` with ``resume`` sends this request when its component mounts, even for a chat without messages.
+        # The client would show an error to the user, so an unknown thread gets a 204 response.
         try:
             thread = public_thread(request, thread_id, "view")
         except ThreadNotFoundError:
@@ -215,7 +215,7 @@ class EventsView(StreamingView):
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Return whether the stream may continue. It ends when the user signs out or is no longer allowed to see the
+    """Return whether the stream may continue. The stream must end when the user has signed out or may no longer see the
     thread.
     """
     user = sign_in.user_now()

@@ -79,8 +79,8 @@ class AttachmentListView(AgentsView):
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
         """Return the request, with a limit on the size of its files."""
-        # Add the upload handler this early: it has no effect once the body was read, and REST framework's CSRF check
-        # may read the body.
+        # Add the upload handler this early: it has no effect once the body has been read, and REST framework's CSRF
+        # check may read the body.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
         request.upload_handlers.insert(0, self.meter)
         return super().initialize_request(request, *args, **kwargs)
@@ -89,7 +89,8 @@ class AttachmentListView(AgentsView):
         """Refuse a body whose declared length is too large, without reading it."""
         try:
             announced_bytes = int(request.META.get("CONTENT_LENGTH") or 0)
-        except ValueError:  # servers pass on an invalid length unchanged
+        except ValueError:
+            # Some servers pass on a Content-Length that is not a number.
             announced_bytes = 0
         if announced_bytes > self.meter.max_bytes + ENVELOPE_BYTES:
             raise self.meter.error()
@@ -177,7 +178,8 @@ class _Download(FileResponse):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the pieces of the file."""
-        # Storages are synchronous. Under ASGI, Django would read the whole file into memory before sending any of it.
+        # Storages are synchronous. Under ASGI, Django would otherwise read the whole file into memory before sending
+        # it.
         pieces = iter(self)
         read = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
         while (piece := await read()) is not None:

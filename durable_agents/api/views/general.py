@@ -59,9 +59,7 @@ class SchemaView(AgentsView):
     schema = None
 
     def get(self, request: Request) -> HttpResponseBase:
-        """Return the OpenAPI schema, with the paths as this project's URLconf includes them. Browsers get it as an HTML
-        page.
-        """
+        """Return the OpenAPI schema, with the paths from this project's URLconf. Browsers get an HTML page."""
         from durable_agents.api.openapi.schema import openapi  # noqa: PLC0415 - an extra
 
         document = openapi(request)

@@ -151,7 +151,7 @@ class ResumeView(AgentsView):
         raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Resume a thread that is not running. It gets a new message, or its stopped or failed run is retried."""
+        """Resume a thread that is not running: send it a new message, or retry its stopped or failed run."""
         thread = self.thread(request, thread_id)
         prompt = Continuation.of(request).get("prompt")
         return _thread_response(lifecycle.resume_thread(thread, prompt, by=self.actor(request, thread)))
@@ -186,7 +186,7 @@ class ExportView(AgentsView):
 
     @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=serializers.ExportJSON)})
     def get(self, request: Request, thread_id: str) -> Response:
-        """Export everything in the thread that belongs to its user, as a file."""
+        """Download everything in the thread that belongs to its user, as a JSON file."""
         exported = export_thread(self.thread(request, thread_id), include_system=False)
         filename = f"thread-{exported['thread']['id']}.json"
         return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})

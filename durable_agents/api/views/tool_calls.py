@@ -133,7 +133,7 @@ class ToolTimeoutView(AgentsView):
         raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Set a new time limit for an unfinished call. It is in seconds from now; null means no limit. Staff only."""
+        """Set a new time limit for an unfinished call, in seconds from now; null means no limit. Staff only."""
         call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
         seconds = GivenTime.of(request)["seconds"]
         by = self.actor(request, call.thread)
