@@ -5,16 +5,18 @@ while they held them) are claimed separately, so that they cannot harm other row
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from math import ceil
 from typing import TypedDict
 
 from durable_agents import lifecycle
 from durable_agents.agents import registry
+from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.held import HeldRows
 from durable_agents.engine.runtime import Runtime
+from durable_agents.engine.tool_slots import ToolName, ToolSlots
 from durable_agents.lifecycle import Claim, Ending, HandOver, Suspects
 
 CLAIM_BATCH = 8
@@ -41,7 +43,9 @@ class Claimer:
         self,
         runtime: Runtime,
         held: HeldRows,
+        slots: ToolSlots,
         *,
+        not_begun: CallsNotBegun,
         pools: Sequence[str],
         holder: str,
         start: Callable[[Claim], object],
@@ -61,6 +65,8 @@ class Claimer:
         self._reserved_tools = 0
         self._runtime = runtime
         self._held = held
+        self._slots = slots
+        self._not_begun = not_begun
         self._pools = pools
         self._holder = holder
         self._start = start
@@ -114,16 +120,16 @@ class Claimer:
         """
         if any(row.is_on_trial for row in self._held):
             return None
-        free_streams, free_tools = self.free_slots()
+        due_tools = [tool for ending in endings for tool in ending.due_tools]
+        free_streams, free_tools = self.free_slots(due_tools)
         if self.left_some:
             # Keep some slots free for rows that already wait and may belong to other owners. Keep only a share, because
             # these slots stay idle until the next claim.
             free_streams -= _share(config().streams_per_process)
-            free_tools -= _share(config().tool_threads)
-        due_calls = sum(ending.due_calls for ending in endings)
+            free_tools -= _share(self._slots.capacity(due_tools))
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
-        tools = min(max(0, free_tools), due_calls)
-        if due_calls > tools:
+        tools = min(max(0, free_tools), len(due_tools))
+        if len(due_tools) > tools:
             self.left_some = self._left_meanwhile = True
         self._reserved_streams += streams
         self._reserved_tools += tools
@@ -135,6 +141,7 @@ class Claimer:
             streams=streams,
             tools=tools,
             offered=(streams, tools),
+            on_call=self._not_begun.add,
         )
 
     def take_back(self, offer: HandOver | None) -> None:
@@ -142,14 +149,17 @@ class Claimer:
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
+            for row_id in offer.calls:
+                if not self._held.has(row_id):  # the transaction was rolled back
+                    self._not_begun.remove(row_id)
 
-    def free_slots(self) -> tuple[int, int]:
-        """Return how many more model steps and tool calls this process has room for. A tool that hangs in a thread
-        keeps its slot.
+    def free_slots(self, next_tools: Collection[ToolName] | None = None) -> tuple[int, int]:
+        """Return how many more model steps and tool calls this process has room for, if the calls are calls of
+        ``next_tools``. None means that the tools are not known yet.
         """
         streams = self._held.streams + self._reserved_streams
-        tools = self._held.running_tools + self._reserved_tools + self._runtime.hung_threads()
-        return max(0, config().streams_per_process - streams), max(0, config().tool_threads - tools)
+        tools = self._held.running_tools + self._reserved_tools
+        return max(0, config().streams_per_process - streams), max(0, self._slots.capacity(next_tools) - tools)
 
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
@@ -191,6 +201,8 @@ class Claimer:
             self._reserved_streams -= streams
             self._reserved_tools -= tools
         for claim in won:
+            if claim.kind == "tool":
+                self._not_begun.add(claim.row_id)
             crashpoint("claimed")
             self._start(claim)
         return len(won)

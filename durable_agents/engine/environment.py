@@ -12,6 +12,7 @@ from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.run_callbacks import CallbackRunner
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_progress import ProgressReports
+from durable_agents.engine.tool_slots import ToolSlots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class Environment:
 
     runtime: Runtime
     held: HeldRows
+    slots: ToolSlots
     writer: DeltaWriter
     endings: Endings
     histories: RunHistories

@@ -75,10 +75,12 @@ class Endings:
                 )
             except Exception as error:
                 results = [error] * len(group)
-            finally:
+            except BaseException:
                 self.take_back(offer)
+                raise
             for (ending, committed), result in zip(group, results, strict=True):
                 self._finish(ending, committed, result)
+            self.take_back(offer)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
         """Remove and return the steps and tool calls to commit next. If callbacks of the project run inside the

@@ -34,6 +34,8 @@ class HeldRow:
     began_at: float = field(default_factory=time.monotonic)
     is_cleared: bool = False
     """Whether the row was a suspect (its earlier workers died) and has since run for long enough without a crash."""
+    has_begun: bool = False
+    """Whether a tool call has got a slot, so that its function may have run."""
     has_ended: bool = False
     """Whether the tool's function has ended, so that the row needs no thread any more."""
 
@@ -65,10 +67,13 @@ class HeldRows:
     the row has a newer claim.
     """
 
-    def __init__(self, *, on_slot_freed: Callable[[], None]) -> None:
+    def __init__(
+        self, *, on_slot_freed: Callable[[], None], on_begin: Callable[[UUID], object] = lambda _: None
+    ) -> None:
         self._rows: dict[UUID, HeldRow] = {}
         self._abandoned: deque[tuple[UUID, int]] = deque(maxlen=MOST_ABANDONED)
         self._on_slot_freed = on_slot_freed
+        self._on_begin = on_begin
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -92,7 +97,12 @@ class HeldRows:
         """Remove a row whose task has ended."""
         if self.find(claim) is not None:
             del self._rows[claim.row_id]
+            self._on_begin(claim.row_id)
         self._on_slot_freed()
+
+    def has(self, row_id: UUID) -> bool:
+        """Return whether this process holds a row with this id."""
+        return row_id in self._rows
 
     def find(self, claim: Claim) -> HeldRow | None:
         """Return the row of exactly this claim, or None. Any thread may call this."""
@@ -136,6 +146,13 @@ class HeldRows:
         """Return whether the outcome of this row is no longer wanted. Any thread may call this."""
         row = self.find(claim)
         return row is None or row.is_dropped
+
+    def begin(self, claim: Claim) -> None:
+        """Record that the function of this call may run from now on."""
+        self._on_begin(claim.row_id)
+        row = self.find(claim)
+        if row is not None:
+            row.has_begun = True
 
     def end_function(self, claim: Claim) -> None:
         """Record that the tool's function has ended. Its slot is free from now on, although the outcome is not stored

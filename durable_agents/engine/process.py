@@ -14,6 +14,7 @@ from django.db import Error
 from django_q.conf import Conf as QConf
 
 from durable_agents import callbacks, lifecycle, lockfiles, notifications, task_queue, worker_identity
+from durable_agents.calls_not_begun import calls_not_begun
 from durable_agents.conf import cluster_of, config
 from durable_agents.database_connections import close_pools, discard, discarding
 from durable_agents.engine.model_step import estimate_spent
@@ -66,7 +67,7 @@ def sweep() -> None:
         stages.callback(lifecycle.prune)
         stages.callback(lifecycle.settle_unknown_code)
         stages.callback(lifecycle.expire)
-        stages.callback(lifecycle.reap, worker_identity.is_gone, estimate_spent)
+        stages.callback(lifecycle.reap, worker_identity.is_gone, estimate_spent, calls_not_begun)
 
 
 def _notify_for_due() -> None:
@@ -93,7 +94,7 @@ def _reap_once() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        lifecycle.reap(worker_identity.is_gone, estimate_spent)
+        lifecycle.reap(worker_identity.is_gone, estimate_spent, calls_not_begun)
     except Exception:
         log_error("reaping failed", action="reap")
 
@@ -170,7 +171,7 @@ def _reap_for_ever(parent: int) -> None:
 
 
 def _reap_and_notify() -> None:
-    lifecycle.reap(worker_identity.is_gone, estimate_spent)
+    lifecycle.reap(worker_identity.is_gone, estimate_spent, calls_not_begun)
     lifecycle.expire()
     if not _is_working() and work_is_due(QConf.CLUSTER_NAME) and not notifications.notify_cluster(QConf.CLUSTER_NAME):
         raise ConnectionError("The broker does not answer.")

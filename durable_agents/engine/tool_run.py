@@ -30,6 +30,8 @@ from durable_agents.redaction import described
 from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
+LONG_WAIT_SECONDS = 0.05
+"""A call that has waited longer than this for a slot gets its whole time limit anew."""
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
 )
@@ -48,23 +50,35 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
-    job = _tool_job(env, claim, call)
-    refusal = None if job is None else await _refusal(env.runtime, job, call)
-    if job is None or refusal is not None:
-        await env.endings.end(claim, refusal or _NOT_AVAILABLE)
-        return
-    if call.kind == ToolKind.CLIENT:  # the call is approved, so from now on the browser may run it
-        await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
-        return
+    job, refusal, ended = None, None, None
     try:
-        ended = await _ended(env, claim, job)
+        began_to_wait = time.monotonic()
+        if not await env.slots.take(claim, call.tool_name):
+            # All slots have been taken for long. The call has not begun, so another process can run it.
+            await env.runtime.in_transition(lifecycle.release, claim, has_begun=False)
+            return
+        env.held.begin(claim)
+        if call.timeout is not None and time.monotonic() - began_to_wait > LONG_WAIT_SECONDS:
+            await env.runtime.in_database(lifecycle.restart_timeout, claim)
+        job = _tool_job(env, claim, call)
+        refusal = _NOT_AVAILABLE if job is None else await _refusal(env.runtime, job, call)
+        if job is not None and refusal is None and call.kind != ToolKind.CLIENT:
+            ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # The transaction was rolled back, so release the call; it runs again, as after a crash. If the COMMIT did take
-        # effect, the fencing token no longer matches, and nothing is released.
+        # The transaction was rolled back, so the call runs again as after a crash. If the COMMIT took effect after all,
+        # the fence no longer matches and nothing is released.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
-    env.held.end_function(claim)
+    finally:
+        env.slots.free(claim)
+        env.held.end_function(claim)
+    if refusal is not None:
+        await env.endings.end(claim, refusal)
+        return
+    if job is None or ended is None:  # the call of a client's tool is approved, so from now on the browser may run it
+        await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
+        return
     if ended.settled:
         return
     if ended.error is not None and await _may_retry(env.runtime, job, ended.error):

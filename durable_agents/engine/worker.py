@@ -17,6 +17,7 @@ from django_q.conf import Conf as QConf
 
 from durable_agents import callbacks, lifecycle, notifications, task_queue, worker_identity
 from durable_agents.agents import registry
+from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.database_connections import is_outage
@@ -35,6 +36,7 @@ from durable_agents.engine.run_callbacks import CallbackRunner
 from durable_agents.engine.runtime import WorkerRuntime
 from durable_agents.engine.tool_progress import ProgressReports
 from durable_agents.engine.tool_run import load_calls, run_tool
+from durable_agents.engine.tool_slots import ToolSlots
 from durable_agents.exceptions import DurableAgentsError, ErrorKind, LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import CallResult, Claim, Ending, Handed, HandOver
 from durable_agents.logs import log, log_error
@@ -76,11 +78,15 @@ class Worker:
         self.shortage = Shortage()
         self.runtime = WorkerRuntime(shortage=self.shortage, urgent=URGENT)
         self._wake = asyncio.Event()
-        self.held = HeldRows(on_slot_freed=self._on_slot_freed)
         histories = RunHistories()
+        holder = worker_identity.me()
+        not_begun = CallsNotBegun(holder)
+        self.held = HeldRows(on_slot_freed=self._on_slot_freed, on_begin=not_begun.remove)
+        slots = ToolSlots(lambda: max(0, config().tool_threads - self.runtime.hung_threads()))
         self.env = Environment(
             runtime=self.runtime,
             held=self.held,
+            slots=slots,
             endings=Endings(self.runtime, histories),
             histories=histories,
             writer=DeltaWriter(
@@ -90,11 +96,12 @@ class Worker:
             progress=ProgressReports(self.runtime, self.held),
             put_off=self._put_off,
         )
-        holder = worker_identity.me()
         rows = RowRunner(self.env, cluster=cluster, holder=holder, shortage=self.shortage)
         self.claimer = Claimer(
             self.runtime,
             self.held,
+            slots,
+            not_begun=not_begun,
             pools=config().pools_of(cluster),
             holder=holder,
             start=rows.start,
@@ -300,7 +307,7 @@ class Worker:
             await self._release(handed.claim, has_begun=False)
         left = list(self.held)
         for row in left:
-            await self._release(row.claim)
+            await self._release(row.claim, has_begun=row.has_begun or row.claim.kind == "stream")
         self.held.drop({row.claim.row_id for row in left})
         if left:
             _, stuck = await asyncio.wait([row.task for row in left], timeout=UNWIND_SECONDS)

@@ -143,9 +143,14 @@ class Spent:
     usage: ModelUsage | None = None
 
 
-def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lambda _: Spent()) -> int:
+def reap(
+    is_gone: Callable[[str], bool],
+    spent: Callable[[Stream], Spent] = lambda _: Spent(),
+    not_begun: Callable[[str], Collection[UUID]] = lambda _: (),
+) -> int:
     """End the leases of dead holders, and retry or settle their rows. A holder is dead if its lease has expired or
-    ``is_gone(lease_owner)`` is true. ``spent`` computes the usage of a model call. Return the number of rows reaped.
+    ``is_gone(lease_owner)`` is true. ``spent`` computes the usage of a model call. ``not_begun(lease_owner)`` returns
+    tool calls that a dead holder has certainly not begun; these simply run elsewhere. Return the number of rows reaped.
 
     Locked rows are skipped. Rows whose agent or tool this process does not know are skipped until the grace period is
     over.
@@ -160,8 +165,16 @@ def reap(is_gone: Callable[[str], bool], spent: Callable[[Stream], Spent] = lamb
     # Begin with the lease that expired first. Otherwise, if one process after another dies halfway, the same row might
     # be left over each time.
     dead.sort(key=lambda row: row.lease_expires_at)
+    unbegun = {owner: not_begun(owner) for owner in gone}
     return _run_for_each(
-        dead, lambda row: _reap_one(row, is_gone=row.lease_owner in gone, in_company=len(gone) > 1, spent=spent)
+        dead,
+        lambda row: _reap_one(
+            row,
+            is_gone=row.lease_owner in gone,
+            in_company=len(gone) > 1,
+            has_begun=row.pk not in unbegun.get(row.lease_owner, ()),
+            spent=spent,
+        ),
     )
 
 
@@ -181,7 +194,9 @@ def _run_for_each(rows: Iterable[HeldRow], run: Callable[[HeldRow], bool]) -> in
 
 
 @transition
-def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[[Stream], Spent]) -> bool:
+def _reap_one(
+    row: HeldRow, *, is_gone: bool, in_company: bool, has_begun: bool, spent: Callable[[Stream], Spent]
+) -> bool:
     goes_on, used = _may_go_on(row), spent(row) if isinstance(row, Stream) else Spent()
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
@@ -193,6 +208,8 @@ def _reap_one(row: HeldRow, *, is_gone: bool, in_company: bool, spent: Callable[
             current = rows.first()
             if isinstance(current, Stream) and current.state == StreamState.STREAMING:
                 _reap_stream(locked, current, in_company=in_company, goes_on=goes_on, spent=used)
+            elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING and not has_begun:
+                give_back(locked, current, attempt=current.attempt, deaths=Deaths.of(current))
             elif isinstance(current, ToolCall) and current.status == ToolCallStatus.RUNNING:
                 _after_crash(locked, current, deaths=Deaths.after_one(current, in_company=in_company))
             else:

@@ -46,7 +46,7 @@ class Ending:
     @property
     def needs_open_calls(self) -> bool:
         """Whether the thread's open calls have to be read in order to decide what the thread does next."""
-        return self.due_calls == 0
+        return not self.due_tools
 
     @property
     def may_complete(self) -> bool:
@@ -56,9 +56,10 @@ class Ending:
         return isinstance(self.outcome, StepOutcome) and not (self.outcome.calls or self.outcome.goes_on)
 
     @property
-    def due_calls(self) -> int:
-        """How many tool calls of the step a worker can claim as soon as they are stored."""
-        return 0 if isinstance(self.outcome, CallResult) else sum(call.is_due for call in self.outcome.calls)
+    def due_tools(self) -> list[tuple[str, str]]:
+        """The agent and the tool of each tool call that a worker can claim as soon as it is stored."""
+        calls = () if isinstance(self.outcome, CallResult) else self.outcome.calls
+        return [(self.claim.agent, call.tool_name) for call in calls if call.is_due]
 
 
 @dataclass(frozen=True, kw_only=True)

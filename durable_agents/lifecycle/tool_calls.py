@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import Error, connections
+from django.db.models import F
 
 from durable_agents.crashpoints import crashpoint
 from durable_agents.database_connections import discard, is_outage, is_passing, sqlstate
@@ -218,6 +219,12 @@ def seconds_left(claim: Claim) -> float | None:
         raise LeaseLostError(f"tool call {claim.row_id}")
     expires_at, now = times
     return None if expires_at is None else float((instant(expires_at) - instant(now)).total_seconds())
+
+
+def restart_timeout(claim: Claim) -> None:
+    """Count the time limit of a held call from now, because the call had to wait before it could begin."""
+    rows = ToolCall.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence, timeout__isnull=False)
+    rows.update(expires_at=Now() + F("timeout"))
 
 
 def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:

@@ -168,6 +168,10 @@ class HandOver:
     """``streams`` and ``tools`` are the numbers of free slots that are left."""
     offered: tuple[int, int] = (0, 0)
     """The numbers of free slots for model steps and for tool calls before any slot was used."""
+    calls: list[UUID] = field(default_factory=list)
+    """The tool calls that the worker takes over, also those of a transaction that was rolled back."""
+    on_call: Callable[[UUID], object] = lambda _: None
+    """Called with the id of each of these calls, before the transaction is committed."""
 
     def takes_stream(self, stream: Stream) -> bool:
         """Return whether this worker may run this new attempt at once. If so, count one free slot as used."""
@@ -179,6 +183,9 @@ class HandOver:
         """Return whether this worker may run this new tool call at once. If so, count one free slot as used."""
         takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
         self.tools -= takes
+        if takes:
+            self.calls.append(call.pk)
+            self.on_call(call.pk)
         return takes
 
 

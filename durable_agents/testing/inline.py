@@ -22,6 +22,7 @@ from django.test import TestCase
 
 from durable_agents import callbacks, lifecycle, llm
 from durable_agents.agents import registry
+from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config, default_cluster
 from durable_agents.database_connections import is_outage
 from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
@@ -37,6 +38,7 @@ from durable_agents.engine.resource_errors import Shortage
 from durable_agents.engine.run_callbacks import CallbackRunner
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_progress import ProgressReports
+from durable_agents.engine.tool_slots import ToolSlots
 from durable_agents.engine.worker import RowRunner
 from durable_agents.lifecycle import Claim, database
 from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
@@ -238,9 +240,11 @@ class InlineEngine:
         self.runtime = _InlineRuntime(self.outcome)
         held = HeldRows(on_slot_freed=self._wake.set)
         histories = RunHistories()
+        slots = ToolSlots(lambda: config().tool_threads)
         self._env = Environment(
             runtime=self.runtime,
             held=held,
+            slots=slots,
             endings=Endings(self.runtime, histories),
             histories=histories,
             writer=_EagerWriter(run=self.runtime.in_lease_lane, publish=lambda *_: None, flush_seconds=0),
@@ -254,6 +258,8 @@ class InlineEngine:
         self._claimer = Claimer(
             self.runtime,
             held,
+            slots,
+            not_begun=CallsNotBegun(holder),
             pools=list(config().pools),
             holder=holder,
             start=self._start,

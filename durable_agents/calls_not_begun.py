@@ -1,0 +1,90 @@
+"""Record on this machine which tool calls a worker process holds but has not begun, for the process that recovers them
+if the worker is killed.
+
+A call that has begun may have had its effect, so it runs again only if its tool allows that. A call that has not begun
+can simply run elsewhere. The database cannot tell the two apart, because a write for each call would cost as much as a
+claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import threading
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from durable_agents import lockfiles
+
+ROOM = 256
+"""How many calls a file has room for. Calls without room count as begun."""
+ENTRY_BYTES = 16
+OLD_SECONDS = 86_400
+
+
+class CallsNotBegun:
+    """The file of this process. The memory of the file survives the death of the process, also by SIGKILL, but not that
+    of the machine. Any thread may call the methods.
+    """
+
+    def __init__(self, holder: str) -> None:
+        """``holder`` is the name of this process as a lease owner. The file begins empty."""
+        _remove_old()
+        descriptor = os.open(_path(holder), os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, ROOM * ENTRY_BYTES)
+            self._memory = mmap.mmap(descriptor, ROOM * ENTRY_BYTES)
+        finally:
+            os.close(descriptor)
+        self._lock = threading.Lock()
+        self._free = list(range(ROOM))
+        self._places: dict[UUID, int] = {}
+
+    def add(self, row_id: UUID) -> None:
+        """Record that this process is going to hold this call, before it does."""
+        with self._lock:
+            if self._free and row_id not in self._places:
+                self._places[row_id] = self._free.pop()
+                self._write(self._places[row_id], row_id.bytes)
+
+    def remove(self, row_id: UUID) -> None:
+        """Record that this call is about to begin, or that this process does not hold it. Do nothing if it was not
+        recorded.
+        """
+        with self._lock:
+            place = self._places.pop(row_id, None)
+            if place is not None:
+                self._write(place, bytes(ENTRY_BYTES))
+                self._free.append(place)
+
+    def _write(self, place: int, entry: bytes) -> None:
+        self._memory[place * ENTRY_BYTES : (place + 1) * ENTRY_BYTES] = entry
+
+
+def calls_not_begun(holder: str) -> Collection[UUID]:
+    """Return the calls that a dead process of this machine held and had not begun, as far as that is known."""
+    try:
+        content = _path(holder).read_bytes()
+    except OSError:
+        return frozenset()
+    entries = (content[start : start + ENTRY_BYTES] for start in range(0, len(content), ENTRY_BYTES))
+    return frozenset(UUID(bytes=entry) for entry in entries if len(entry) == ENTRY_BYTES and any(entry))
+
+
+def _path(holder: str) -> Path:
+    name = hashlib.sha256(holder.encode()).hexdigest()[:32]
+    return lockfiles.folder() / f"not-begun-{os.getuid()}-{name}"
+
+
+def _remove_old() -> None:
+    """Remove files that no process needs: none has been changed for a day. A process that lives longer than that and
+    loses its file is treated as if it had begun all its calls.
+    """
+    for path in lockfiles.folder().glob("not-begun-*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > OLD_SECONDS:
+                path.unlink()
