@@ -402,7 +402,7 @@ def check_queue(**_: object) -> list[CheckMessage]:
         messages.append(Warning(text, hint=hint, id="durable_agents.W002"))
     if not q_cluster().get("scheduler", True):
         text = "Q_CLUSTER has its scheduler off: a thread whose worker died may wait until somebody opens it."
-        hint = _paste('Or run "manage.py agents_sweep" every minute.', 'Q_CLUSTER["scheduler"] = True')
+        hint = _paste('Switch it on, or run "manage.py agents_sweep" every minute.', 'Q_CLUSTER["scheduler"] = True')
         messages.append(Warning(text, hint=hint, id="durable_agents.W003"))
     return messages
 

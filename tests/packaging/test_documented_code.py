@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from durable_agents.llm.price_list import listed
 from tests.architecture.sources import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODEL = re.compile(r'model="([^"]+)"')
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -26,3 +28,10 @@ def test_the_python_of_a_page_can_be_pasted(page: Path):
     for block in BLOCK.findall(page.read_text(encoding="utf-8")):
         for module, name in imported(ast.parse(block)):
             assert hasattr(importlib.import_module(module), name), f"{module} has no {name}: {block}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_models_of_a_page_exist(page: Path):
+    """A model string that litellm does not know is probably misspelled."""
+    named = {name for block in BLOCK.findall(page.read_text(encoding="utf-8")) for name in MODEL.findall(block)}
+    assert [name for name in named if not listed(name)] == []

@@ -114,7 +114,7 @@ _ATTEMPT = {
     "message": _ANSWER_ID,
     "attempt": 1,
     "state": "finished",
-    "model": "anthropic/claude-haiku-4.5",
+    "model": "anthropic/claude-haiku-4-5",
     "finish_reason": "stop",
     "error_code": "",
     "usage": _USAGE,
@@ -175,7 +175,7 @@ ANSWERS: Mapping[str, object] = {
     "OpenStream": {"id": _STREAM_ID, "number": 1, "seq": 12, "message": _ANSWER_ID},
     "ThreadUsage": _USAGE
     | {
-        "models": [_USAGE | {"model": "anthropic/claude-haiku-4.5", "attempts": 1, "usage_estimated": False}],
+        "models": [_USAGE | {"model": "anthropic/claude-haiku-4-5", "attempts": 1, "usage_estimated": False}],
         "attempts": [_ATTEMPT],
         "next": None,
         "previous": None,
