@@ -6,6 +6,7 @@ import re
 import pytest
 
 import durable_agents
+from durable_agents.exceptions import ErrorKind
 from tests.architecture.sources import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
@@ -32,3 +33,39 @@ def test_the_arguments_are_those_of_the_function(name):
     for argument, parameter in parameters.items():
         if parameter.default is not parameter.empty:
             assert f"{argument}={parameter.default!r}".replace("'", '"') in documented
+
+
+def rows(section):
+    """Return the cells of a section's table, a list for each row."""
+    [text] = re.findall(rf"^##+ {re.escape(section)}\n(.*?)^##", PAGE, re.MULTILINE | re.DOTALL)
+    return [[cell.strip() for cell in row.split(" | ")] for row in re.findall(r"^\| (`.*) \|$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "positional"),
+    [
+        ("The arguments of `Agent`", "Agent", ["name"]),
+        ("The arguments of `tool`", "tool", ["function"]),
+        ("The arguments of `Retry`", "Retry", []),
+        ("The arguments of `Streaming`", "Streaming", []),
+    ],
+)
+def test_the_arguments_of_a_declaration_are_listed_with_their_defaults(section, name, positional):
+    """In their order."""
+    listed = {}
+    for arguments, defaults, _ in rows(section):
+        shown = [default.strip("`") for default in defaults.split(", ")]
+        names = [argument.strip("`") for argument in arguments.split(", ")]
+        listed |= dict(zip(names, shown * len(names) if len(shown) == 1 else shown, strict=False))
+    parameters = inspect.signature(getattr(durable_agents, name)).parameters
+    expected = {
+        argument: "required" if parameter.default is parameter.empty else repr(parameter.default).replace("'", '"')
+        for argument, parameter in parameters.items()
+        if argument not in positional
+    }
+    assert list(listed.items()) == list(expected.items())
+
+
+def test_every_error_kind_is_listed():
+    """In the order of the enum."""
+    assert [kind.strip("`") for kind, _ in rows("Error kinds")] == [kind.value for kind in ErrorKind]
