@@ -1,4 +1,4 @@
-"""Decide whether a tool call needs approval: by the tool's declaration, or by its function."""
+"""Decide whether a tool call needs approval: ``needs_approval`` of the tool is a boolean, or a function of the call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from durable_agents.models import Stream, Thread, ToolCall
 
 
 async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
-    """Return the calls of a step. Mark those for which the tool's ``needs_approval`` function returns true."""
+    """Return the calls of a step. If a tool's ``needs_approval`` is a function and returns true for a call, that call
+    is marked.
+    """
     if not any(_tool_that_decides(agent, call) for call in calls):
         return calls
     thread, message_id = await runtime.in_database(_thread_of, claim)
@@ -43,8 +45,8 @@ async def may_run(
     """Return whether a call may run: either a person approved exactly these arguments, or the call needs no approval.
     Log an error if the call may not run.
 
-    An approval counts only if the row has a valid signature. An unsigned row, written by an older release, runs only if
-    no approval was requested and none is needed now.
+    An approval counts only if the row has a valid signature. An unsigned row was written by an older release. It runs
+    only if no approval was requested for it and none is needed now.
     """
     was_requested = call.approval_requested_at is not None
     if not (was_requested or tool.needs_approval) or is_signed(call):

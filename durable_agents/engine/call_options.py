@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def provider_tool_names(self) -> set[str]:
-        """The names that calls of the provider's own tools may have in an answer."""
+        """The names of the provider's own tools, as they may appear in the tool calls of an answer."""
         names: set[str] = set()
         for tool in self.provider_tools:
             names.update(str(tool[key]) for key in ("name", "type") if key in tool)
@@ -63,8 +63,8 @@ def needs_thread(agent: Agent) -> bool:
 async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Plan:
     """Return the agent's declaration with the overrides that ``configure`` returns for this thread.
 
-    Raises ModelError: of kind ``unknown`` if ``configure`` raises, ``invalid_request`` if it does not return overrides,
-    and ``max_steps`` if the run has used up its steps.
+    Raises ModelError. Its kind is ``unknown`` if ``configure`` raises an exception, ``invalid_request`` if
+    ``configure`` does not return overrides, and ``max_steps`` if the run has used up its steps.
     """
     if agent.configure is None or thread is None:
         return _declared(agent)
@@ -142,8 +142,8 @@ async def transformed(
 async def _call_agent_function(
     runtime: Runtime, thread: Thread | None, name: str, function: Callback | None, *args: object
 ) -> Any:
-    """Call a function of the agent and return its result. Return None if the agent has no such function. Raises
-    ModelError, which fails the attempt, if the function raises.
+    """Call a function of the agent and return its result. Return None if the agent has no such function. If the
+    function raises an exception, raise ModelError, which fails the attempt.
     """
     if function is None:
         return None
@@ -153,7 +153,7 @@ async def _call_agent_function(
         extra = {} if thread is None else {"thread": thread.pk}
         log_error("a function of the agent failed", action="agent_function", function=name, **extra)
         detail = f"{name} raised {described(error)}"
-        # Errors of a network or a database outage may be gone in the next attempt.
+        # A network error or a database outage may be over by the next attempt.
         passes = isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, Error) and is_outage(error))
         raise ModelError(ErrorKind.UNKNOWN, detail, retryable=passes) from error
 

@@ -1,5 +1,5 @@
-"""Decide which rows a worker claims: as many due rows as it has free slots. Suspects (rows whose earlier workers died
-while they held them) are claimed separately, so that they cannot harm other rows.
+"""Decide which rows a worker claims: as many due rows as it has free slots. Suspects (rows whose earlier workers died)
+are claimed separately, so that they cannot harm other rows.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Claimer:
         the suspect can run alone. One process of each cluster does this.
         """
         self.left_some = True
-        """Whether rows may be due for which this process had no free slot. The slot may have been lacking at the last
-        claim, or when a commit made the rows due.
+        """Whether due rows may have been left unclaimed because this process had no free slot, either at the last claim
+        or when a commit made the rows due.
         """
         self._left_meanwhile = False
-        """Whether a commit has made more rows due than there were free slots, since the last claim began."""
+        """Whether, since the last claim began, a commit has made more rows due than there were free slots."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -97,8 +97,8 @@ class Claimer:
         # transaction makes due meanwhile would have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
-        # Alternate between suspects, whose earlier workers died, and other rows. Otherwise one group could starve when
-        # many of both are due.
+        # Alternate between suspects, whose earlier workers died, and other rows. Without this, rows of one kind could
+        # starve when many of both kinds are due.
         won = 0 if self._tried_suspects_last else await self._try_suspects(**batch)
         self._tried_suspects_last = won > 0
         if not won and not (self.makes_room and await self._suspects_are_waiting()):
@@ -154,8 +154,8 @@ class Claimer:
                     self._not_begun.remove(row_id)
 
     def free_slots(self, next_tools: Collection[ToolName] | None = None) -> tuple[int, int]:
-        """Return how many more model steps and tool calls this process has room for, if the calls are calls of
-        ``next_tools``. None means that the tools are not known yet.
+        """Return how many more model steps and how many more calls of ``next_tools`` this process has room for. If the
+        tools are not known yet, ``next_tools`` is None.
         """
         streams = self._held.streams + self._reserved_streams
         tools = self._held.running_tools + self._reserved_tools
@@ -167,8 +167,8 @@ class Claimer:
         In a process that holds no rows, the suspects then run alone. A process whose rows have all run for a while runs
         suspects beside these rows, if many are due or one has waited too long.
 
-        So the rows of many workers that were killed at once run again within seconds. A suspect whose workers died
-        several times while they held nothing else runs only in a process without other work.
+        If many workers are killed together, their rows therefore run again within seconds. If several workers died
+        while they held nothing but one suspect, that suspect runs only in a process without other work.
         """
         if not await self._suspects_are_waiting():
             return 0
@@ -220,5 +220,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return how many of ``slots`` to keep free for the next claim while due rows may be waiting."""
+    """Return the number of slots, out of ``slots``, to keep free for the next claim while other rows may be due."""
     return min(CLAIM_BATCH, ceil(slots / 2))

@@ -1,4 +1,4 @@
-"""Run the engine's database work on one thread: urgent jobs first, otherwise in order of submission."""
+"""Run the engine's database work on one thread. Urgent jobs run first; all others run in order of submission."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DatabaseLane:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, once. Raises WorkerLimitError."""
+        """Start the thread, unless it has been started already. Raises WorkerLimitError."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, daemon=True, name=self._name)
             start(thread)
@@ -46,7 +46,7 @@ class DatabaseLane:
         while True:
             _, _, task = self._tasks.get()
             task()
-            del task  # otherwise the task's rows and results would be kept until the next task
+            del task  # free the task's rows and results before the wait for the next task
 
 
 def _settle(future: Future[R], call: Callable[[], R]) -> None:

@@ -28,6 +28,6 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """A function to call with the delay in seconds when a row is scheduled for a retry. It keeps this process running
-    until the row is due.
+    """A function to call when a row is scheduled for a retry. Its argument is the delay in seconds. It keeps this
+    process running until the row is due.
     """

@@ -16,7 +16,9 @@ from durable_agents.engine.runtime import LOCKED_WAITS_SECONDS, Runtime
 from durable_agents.lifecycle import CallResult, Claim, Ended, Ending, Handed, HandOver, StepOutcome
 
 MOST_TOGETHER = 64
-"""How many rows one transaction commits at most. With more rows, the first ones would wait longer for little gain."""
+"""The maximum number of rows that one transaction commits. With more rows, the first ones would wait longer for little
+gain.
+"""
 
 
 class Endings:
@@ -83,8 +85,8 @@ class Endings:
             self.take_back(offer)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
-        """Remove and return the steps and tool calls to commit next. If callbacks of the project run inside the
-        transaction of a row, that row is committed alone. All other rows are committed together.
+        """Remove and return the steps and tool calls to commit next. A row is committed alone if the project's
+        callbacks run inside its transaction. All other rows are committed together.
         """
         self._waiting = [item for item in self._waiting if not item[1].cancelled()]
         alone = [item for item in self._waiting if lifecycle.has_callbacks_inside(item[0].claim)]

@@ -12,12 +12,11 @@ from uuid import UUID
 from durable_agents.lifecycle import Claim
 
 TRIAL_SECONDS = 1.0
-"""How long the first trial of a suspect takes. A suspect is a row whose earlier workers died; it runs alone during its
-trial.
+"""The length of a suspect's first trial. A suspect is a row whose earlier workers died; it runs alone during its trial.
 """
 MOST_DOUBLINGS = 12
-"""How many times the length of a row's trial is doubled at most. Each further trial takes twice as long, up to about an
-hour, because the row may crash its worker only after a while.
+"""The maximum number of times that the length of a row's trial is doubled. Each trial takes twice as long as the one
+before, up to about an hour, because a row may run for a while before it crashes its worker.
 """
 
 MOST_ABANDONED = 1000
@@ -35,7 +34,7 @@ class HeldRow:
     is_cleared: bool = False
     """Whether the row was a suspect (its earlier workers died) and has since run for long enough without a crash."""
     has_begun: bool = False
-    """Whether a tool call has got a slot, so that its function may have run."""
+    """Whether a slot was assigned to the tool call, so that the tool's function may have run."""
     has_ended: bool = False
     """Whether the tool's function has ended, so that the row needs no thread any more."""
 

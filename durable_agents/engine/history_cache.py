@@ -51,8 +51,7 @@ class RunHistories:
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
         self._unheld: dict[UUID, None] = {}
-        """Threads of which this process holds no row, although their history is cached. The oldest entry comes first.
-        """
+        """Threads that have a cached history, but no row that this process holds. The oldest entry comes first."""
 
     def __len__(self) -> int:
         return len(self._known)
@@ -63,10 +62,10 @@ class RunHistories:
         self._unheld.pop(thread_id, None)
 
     def release(self, thread_id: UUID) -> None:
-        """Record that this process no longer holds a row of the thread, and drop the thread's history.
+        """Record that this process no longer holds a row of the thread.
 
-        The history is kept if it is short and this process may soon claim a tool call of the thread. At most
-        ``MOST_UNHELD`` histories are kept in this way.
+        Keep the thread's history if it is short and this process may soon claim a tool call of the thread. Otherwise,
+        drop the history. At most ``MOST_UNHELD`` histories are kept in this way.
         """
         known = self._known.get(thread_id)
         if known is None:
@@ -84,8 +83,8 @@ class RunHistories:
         self._unheld.pop(thread_id, None)
 
     def note(self, ending: Ending, ended: Ended) -> None:
-        """Add a committed step or tool call to the history of its thread. Drop the history if another process has
-        changed the thread since.
+        """Add a committed step or tool call to the history of its thread. If another process has also changed the
+        thread, drop the history.
         """
         thread_id, (before, after) = ending.claim.thread_id, ended.revs
         known = self._known.get(thread_id)

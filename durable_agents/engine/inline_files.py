@@ -20,8 +20,8 @@ from durable_agents.parts import Part, attachment_id, file_part
 
 
 async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Return the turns with the contents of their attachments. A note to the model replaces an attachment that is
-    deleted, or for which newer files leave no room. Raises a retryable ModelError if the storage does not answer.
+    """Return the turns with the contents of their attachments. An attachment is replaced by a note to the model if it
+    was deleted, or if newer files have used up the room. Raises a retryable ModelError if the storage does not answer.
     """
     if not any(attachment_id(part) for turn in turns for part in turn.parts):
         return list(turns)

@@ -155,7 +155,7 @@ async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -
 
 
 async def _estimated(runtime: Runtime, request: ModelRequest, answer: Answer) -> ModelUsage:
-    """Estimate the usage of an attempt that was cut short, or whose provider reported none."""
+    """Estimate the usage of an attempt that was cut short, or that has no usage report from the provider."""
     if not answer.own_text and not answer.calls:
         return ModelUsage(estimated=True)
     try:
@@ -215,7 +215,7 @@ class _StepJob:
 
     agent: Agent
     thread: Thread | None
-    """The thread if a function of the agent needs it, or None."""
+    """The thread, or None if no function of the agent needs it."""
     message: str
     number: int
     turns: Sequence[Turn]
@@ -265,11 +265,12 @@ async def _loaded_job(env: Environment, claim: Claim) -> _StepJob:
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob | None]:
-    """Load steps by row id. A step with a long history is None; the caller loads it separately. Rows that were deleted,
-    or claimed by others meanwhile, are left out.
+    """Load the steps of these claims, and return them by row id. A step with a long history has the value None; the
+    caller loads that step separately. Rows that were deleted, or that other processes have claimed meanwhile, are left
+    out.
 
-    This takes four queries, however many rows there are. Files, texts to continue, and threads that functions of agents
-    need take one more query each.
+    This takes four queries, however many rows there are. It takes one more query each to load files, texts to continue,
+    and threads that an agent's functions need.
     """
     streams = _held_streams(claims)
     long = [row.pk for row in streams if (row.answer.position or 0) > MANY_MESSAGES]
@@ -326,7 +327,7 @@ def _jobs(claims: Sequence[Claim], streams: Sequence[Stream]) -> dict[UUID, _Ste
 
 
 def estimate_spent(stream: Stream) -> lifecycle.Spent:
-    """Estimate the usage of a model call whose worker is dead, from the stored part of the answer and from the input.
+    """Estimate the usage of a model call after its worker has died, from the input and the stored part of the answer.
     Instructions that a function returns are not known and are left out.
     """
     agent = registry.find(stream.agent)
@@ -368,15 +369,15 @@ def _step_delay_seconds(
 
 
 def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:
-    """Return the result of ``estimate``. Raises TimeoutError if it takes longer than ``seconds``; its thread keeps
-    running then.
+    """Return the result of ``estimate``, which runs in a thread. If it takes longer than ``seconds``, raise
+    TimeoutError and leave the thread running.
     """
     results: queue.SimpleQueue[ModelUsage | Exception] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             results.put(estimate())
-        except Exception as error:  # raised again in the caller's thread
+        except Exception as error:  # the caller's thread raises this error again
             results.put(error)
 
     threading.Thread(target=run, daemon=True, name="durable-agents-estimate").start()

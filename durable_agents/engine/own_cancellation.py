@@ -1,4 +1,4 @@
-"""Distinguish cancellation of a task by the engine from a ``CancelledError`` that user code raised by itself."""
+"""Find out whether the engine cancelled a task, or user code raised a ``CancelledError`` by itself."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def is_cancelled() -> bool:
 
 @contextmanager
 def cancelled_by_us_only(error: Exception) -> Iterator[None]:
-    """Replace a ``CancelledError`` that the engine did not request with ``error``."""
+    """Raise ``error`` in place of a ``CancelledError`` that the engine did not request."""
     try:
         yield
     except asyncio.CancelledError as cancelled:

@@ -27,27 +27,27 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 FAILED_START_SECONDS = 5.0
-"""How long a worker waits before it exits because it cannot start a thread. Without the wait, django-q2 would start new
+"""The delay before a worker exits because it cannot start a thread. Without the delay, django-q2 would start new
 workers in quick succession.
 """
 FIRST_REAP_SECONDS = 2.0
-"""How long the start of a cluster's workers is delayed, at most, while the rows of dead processes are reaped."""
+"""The maximum delay of a cluster's workers at start. They are delayed until the rows of dead processes are reaped."""
 
 _workers: dict[tuple[int, str], Worker] = {}
 
 
 def work(cluster: str) -> None:
-    """Claim and run rows of the pools of ``cluster`` until none are due. Return at once if enough processes of the
-    cluster are working already.
+    """Claim and run rows of the pools of ``cluster`` until none are due. If enough processes of the cluster are working
+    already, return immediately.
     """
     with _slot(cluster) as slot:
         if slot is None:
             return
-        key = (os.getpid(), cluster)  # the key has the pid, so that a forked child does not use its parent's worker
+        key = (os.getpid(), cluster)  # the pid keeps a forked child from using its parent's worker
         try:
             if key not in _workers:
                 worker = Worker(cluster)
-                worker.start()  # may raise WorkerLimitError, and then the worker is not registered
+                worker.start()  # if this raises WorkerLimitError, the worker is not registered
                 watch(worker)
                 _workers[key] = worker
         except WorkerLimitError:
@@ -79,8 +79,8 @@ def _notify_for_due() -> None:
 def reap_first() -> None:
     """Reap the rows of dead processes before the workers of a cluster start, so that these workers can claim the rows.
 
-    Reaping runs in a separate process. Otherwise the workers would inherit open connections of the database, the queue
-    or a callback when they are forked.
+    Reaping runs in a separate process. In this process, it would open connections that the forked workers inherit: to
+    the database, to the queue, or those of a callback.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(

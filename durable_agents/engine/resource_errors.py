@@ -18,14 +18,16 @@ PAUSE_SECONDS = 1.0
 
 
 class WorkerLimitError(BaseException):
-    """The process lacks the threads or memory to run a row. Another process may have them.
+    """The process lacks the threads or memory to run a row. Another process may have enough.
 
     This is not a subclass of ``Exception``, so that code that handles errors of user functions does not catch it.
     """
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. Raises WorkerLimitError if the system refuses the thread; its function is not called then."""
+    """Start a thread. If the operating system refuses to start it, raise WorkerLimitError. In that case, the thread's
+    function is not called.
+    """
     try:
         thread.start()
     except (RuntimeError, MemoryError) as error:
@@ -37,7 +39,7 @@ def is_limit(error: BaseException) -> bool:
     such errors, for example when the look-up of a host name needs a thread.
     """
     seen: set[int] = set()
-    cause: BaseException | None = error  # the error itself, then its causes
+    cause: BaseException | None = error  # check the error itself, then its causes
     while cause is not None and id(cause) not in seen:
         # Only Python's own error counts, not a provider's message with the same words.
         is_refusal = isinstance(cause, RuntimeError) and NO_THREAD in str(cause)
@@ -49,7 +51,7 @@ def is_limit(error: BaseException) -> bool:
 
 
 class Shortage:
-    """A counter of successive rows for which this process had no thread or no memory."""
+    """A counter of the rows in succession that could not run because this process lacks threads or memory."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -63,8 +65,8 @@ class Shortage:
         return time.monotonic() < self._claims_again_at
 
     def note_row(self) -> bool:
-        """Count one more row that lacked threads or memory, and stop claiming for some seconds. Return whether the
-        count has reached ``MAX_LIMITS``.
+        """Count one more row that could not run because the process lacks threads or memory, and stop claiming for some
+        seconds. Return whether the count has reached ``MAX_LIMITS``.
         """
         self._rows += 1
         self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS

@@ -1,5 +1,5 @@
-"""Build a step from the events of a model's stream. Each event is turned into chunks for browsers at once; the step to
-commit is ready at the end.
+"""Build a step from the events of a model's stream. Each event is turned into chunks for browsers when it arrives; the
+step to commit is ready at the end.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
 LONG_WAIT_SECONDS = 0.05
-"""A call that has waited longer than this for a slot gets its whole time limit anew."""
+"""The time limit of a call that has waited longer than this for a slot is counted from the end of the wait."""
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
 )
@@ -54,7 +54,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     try:
         began_to_wait = time.monotonic()
         if not await env.slots.take(claim, call.tool_name):
-            # All slots have been taken for long. The call has not begun, so another process can run it.
+            # All slots have been taken for a long time. The call has not begun, so another process can run it.
             await env.runtime.in_transition(lifecycle.release, claim, has_begun=False)
             return
         env.held.begin(claim)
@@ -66,7 +66,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
             ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
         # The transaction was rolled back, so the call runs again as after a crash. If the COMMIT took effect after all,
-        # the fence no longer matches and nothing is released.
+        # the row has a newer fencing token, so nothing is released.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -76,7 +76,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     if refusal is not None:
         await env.endings.end(claim, refusal)
         return
-    if job is None or ended is None:  # the call of a client's tool is approved, so from now on the browser may run it
+    if job is None or ended is None:  # an approved call of a tool that runs in the browser
         await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
         return
     if ended.settled:
@@ -147,7 +147,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
             left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline may have changed
     finally:
         overdue.cancel()
-        run.cancel()  # not awaited, because a function may ignore the cancellation
+        run.cancel()  # do not await the task, because the tool may ignore the cancellation
     return _Ended(error=ToolError(f"The tool took longer than {time.monotonic() - began:.3g} seconds."))
 
 
@@ -183,7 +183,9 @@ class _ToolChangedError(Exception):
 
 
 def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
-    """Load calls by row id, in one query. Rows that were claimed by others meanwhile are left out."""
+    """Load the tool calls of these claims, in one query. Return them by row id, without rows that other processes have
+    claimed meanwhile.
+    """
     fences = {claim.row_id: claim.fence for claim in claims}
     rows = ToolCall.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("thread__owner").order_by()
     return {row.pk: row for row in rows if row.fence == fences[row.pk]}
@@ -212,7 +214,7 @@ def _tool_job(env: Environment, claim: Claim, call: ToolCall) -> _ToolJob | None
 
 
 def _report(progress: ProgressReports, claim: Claim, value: object) -> None:
-    """Store a copy of a tool's progress. If the value is not JSON, raise an error at once, inside the tool."""
+    """Store a copy of a tool's progress. If the value is not JSON, the error is raised inside the tool's function."""
     progress.report(claim, clean(value))
 
 

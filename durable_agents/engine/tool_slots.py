@@ -11,15 +11,17 @@ from contextlib import suppress
 from durable_agents.lifecycle import Claim
 
 MOST_WAITING = 64
-"""How many calls wait for a slot at most."""
+"""The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
-"""How long a call may be expected to wait for a slot."""
+"""The maximum expected wait for a slot. It limits how many calls a process holds."""
 PATIENCE_SECONDS = 1.0
-"""How long a call waits for a slot at most. After that, another process should run it."""
+"""The maximum wait of a call for a slot. After that, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
-"""How long a call is expected to take if this process has not run its tool before."""
+"""The expected duration of a call if this process has not run its tool before."""
 FORGETTING = 0.5
-"""The weight of the earlier calls in the estimate of a tool that has become faster."""
+"""The expected duration of a tool is updated after each call. If the call was faster than expected, the old value keeps
+this weight.
+"""
 
 ToolName = tuple[str, str]
 """The names of an agent and of one of its tools."""
@@ -38,11 +40,11 @@ class ToolSlots:
         self._running: dict[Claim, tuple[ToolName, float]] = {}
         self._waiting: deque[tuple[Claim, ToolName, asyncio.Future[None]]] = deque()
         self._seconds: dict[ToolName, float] = {}
-        """How long a call of each tool took recently."""
+        """The expected duration of a call, by tool, from recent calls."""
 
     async def take(self, claim: Claim, tool: str) -> bool:
-        """Wait until the call has a slot. Return False if it got none within ``PATIENCE_SECONDS``. The caller has to
-        call ``free`` in any case.
+        """Wait until the call has a slot. If it has no slot after ``PATIENCE_SECONDS``, return False. The caller must
+        call ``free`` in both cases.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((claim, (claim.agent, tool), granted))
@@ -54,7 +56,7 @@ class ToolSlots:
         return claim in self._running
 
     def free(self, claim: Claim) -> None:
-        """Free the slot of a call that has ended. Do nothing if it has none."""
+        """Free the slot of a call that has ended. Do nothing if the call has no slot."""
         tool, began_at = self._running.pop(claim, (None, 0.0))
         if tool is not None:
             took, usual = time.monotonic() - began_at, self._seconds.get(tool, 0.0)
@@ -62,8 +64,8 @@ class ToolSlots:
         self._grant()
 
     def capacity(self, tools: Iterable[ToolName] | None = None) -> int:
-        """Return how many calls this process may hold, running and waiting, if the next calls are calls of these tools.
-        If the tools are not known yet, assume the slowest tool of those that have run in this process.
+        """Return how many calls this process may hold, both running and waiting. ``tools`` are the tools of the next
+        calls. If they are not known yet, assume the slowest tool that has run in this process.
         """
         size, now = self._size(), time.monotonic()
         names = self._seconds if tools is None else tools
@@ -76,6 +78,6 @@ class ToolSlots:
     def _grant(self) -> None:
         while self._waiting and (len(self._running) < self._size() or self._waiting[0][2].done()):
             claim, tool, granted = self._waiting.popleft()
-            if not granted.done():  # otherwise the task was cancelled or has waited too long
+            if not granted.done():  # a call that was cancelled or has waited too long gets no slot
                 self._running[claim] = (tool, time.monotonic())
                 granted.set_result(None)

@@ -146,7 +146,7 @@ class Worker:
         signal.
         """
         if self.shortage.is_final:
-            os._exit(LIMITED_EXIT_CODE)  # this process has released its rows; a new one may get threads and memory
+            os._exit(LIMITED_EXIT_CODE)  # a new process may get enough threads and memory
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
             os._exit(0)  # django-q2 would not end this process, or hung threads would keep it from exiting
@@ -159,7 +159,7 @@ class Worker:
         self._wake.clear()
         loop = self.runtime.loop
         previous_runner = callbacks.run_through(self.env.callbacks.schedule)
-        with contextlib.suppress(ValueError, RuntimeError):  # no signal arrives outside the main thread
+        with contextlib.suppress(ValueError, RuntimeError):  # only the main thread can set a signal handler
             loop.add_signal_handler(signal.SIGTERM, self._on_sigterm)
         jobs = (self.env.writer.run, self._leases.extend, self._leases.watch, self._turn)
         background = [loop.create_task(job()) for job in jobs]
@@ -179,8 +179,8 @@ class Worker:
                 loop.remove_signal_handler(signal.SIGTERM)
 
     async def _serve_until_idle(self) -> bool:
-        """Claim and run rows until none are left. Then claim once more, unless this process has to leave. Return
-        whether this last claim won any rows.
+        """Claim and run rows until none are left. Then claim once more, unless this process has to exit. Return whether
+        this last claim got any rows.
         """
         notifications.receive_notifications_here(self.cluster, self._wake_up)
         try:
@@ -198,7 +198,8 @@ class Worker:
             notifications.receive_notifications_here(self.cluster, None)
         self._is_leaving = True
         self._leaves_early = self._must_leave() or self._has_sat_long_enough(began)
-        # Claim once more: no other worker gets a notification that this process received after its last claim.
+        # This process may have received a notification after its last claim. No other worker gets that notification, so
+        # claim once more.
         return not self._leaves_early and await self._claim() > 0
 
     def _must_leave(self) -> bool:
@@ -215,8 +216,8 @@ class Worker:
     def _has_sat_long_enough(self, began: float) -> bool:
         """Return whether to finish the held rows and leave ``work``.
 
-        A process whose tool threads all hang leaves, so that a new process replaces it. The only worker of a cluster
-        leaves from time to time, so that the project's own tasks get their turn. If its held rows take another
+        If all tool threads hang, this process leaves ``work``, so that a new process replaces it. The only worker of a
+        cluster leaves from time to time, so that the project's own tasks get their turn. If its held rows take another
         ``work_seconds`` to finish, the worker claims again, so that it is not idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
@@ -240,7 +241,9 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Claim again if rows may be due for which there was no free slot, or if this process holds no row any more."""
+        """Claim again if due rows may have been left unclaimed because all slots were taken, or if this process holds
+        no more rows.
+        """
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
@@ -285,8 +288,8 @@ class Worker:
         return won
 
     async def _notify_others(self) -> None:
-        """Notify the cluster, at most once a second, if rows are due for which this process has no free slot: another
-        process may have one.
+        """If this process has no free slot for a due row, notify the cluster, because another process may have a free
+        slot. Notify at most once a second.
         """
         if time.monotonic() - self._notified_at < NOTIFY_SECONDS:
             return
@@ -319,8 +322,8 @@ class Worker:
                 log_error("other workers were not notified of due rows", action="ring")
 
     async def _release(self, claim: Claim, *, has_begun: bool = True) -> None:
-        """Release a row before its task is cancelled. The cancelled task may record the usage of its model call, and
-        that works only after the release.
+        """Release a row before its task is cancelled. The cancelled task may record the usage of its model call, but it
+        can do so only after the release.
         """
         release = self.runtime.in_transition(lifecycle.release, claim, has_begun=has_begun)
         try:
@@ -378,14 +381,14 @@ class RowRunner:
                 self._env.histories.release(claim.thread_id)
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
-        """Release a row for which this process has no thread or memory, and let other processes claim first. After
-        ``MAX_LIMITS`` such rows in succession, the process exits.
+        """Release a row that cannot run because this process lacks threads or memory, and let other processes claim
+        first. After ``MAX_LIMITS`` such rows in succession, the process exits.
 
         The row itself may have used up the memory. A lack of memory therefore counts as a crash, and after several
         crashes the row runs alone.
         """
         has_begun = not isinstance(error, WorkerLimitError)
-        self._env.held.keep(claim)  # after the release, the check of leases would otherwise cancel this task
+        self._env.held.keep(claim)  # keep this task from being cancelled after the release
         leaves = self._shortage.note_row()
         reason = described(error)
         log(logging.WARNING, "a row was left to others", action="worker_limit", thread=claim.thread_id, reason=reason)
