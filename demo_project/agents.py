@@ -90,7 +90,7 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
     `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) takes precedence over `DEMO_MODEL`, which can be any
     litellm model string. If neither is set, the scripted model is used. `manage.py demo` sets `DEMO_SCRIPTED_URL` to
-    its address.
+    the address of the scripted model.
     """
     if url := environ.get("DEMO_LOCAL_URL"):
         settings = {"api_base": url, "api_key": "local", "temperature": 0.2, "max_tokens": 400}

@@ -18,9 +18,9 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    # This includes uploaded images, because the app itself serves them.
+    # This value allows uploaded images, too, because the app itself serves them.
     "img-src": "'self'",
-    # This allows requests to the API, and the websocket on the same host and port.
+    # This value allows requests to the API, and the websocket on the same host and port.
     "connect-src": "'self'",
     "form-action": "'self'",
     "frame-ancestors": "'none'",

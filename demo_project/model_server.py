@@ -75,7 +75,7 @@ def call_deltas(index: int, call: Call) -> Iterator[Body]:
 
 
 def finish_reason(reply: Reply) -> str:
-    """Return OpenAI's name for the reason why the model stopped."""
+    """Return the reason why the model stopped, in OpenAI's terms."""
     return "tool_calls" if reply.calls else "stop"
 
 
@@ -147,7 +147,7 @@ class ModelServer:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the only request of a connection. Stop if the client disconnects."""
-        # A cancellation is no error either: it happens when the server closes.
+        # A cancellation is not an error: it happens when the server closes.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 await while_connected(reader, self.route(await read_request(reader), writer))

@@ -1,4 +1,4 @@
-"""Stop the demo's processes after the command that started them has ended, for whatever reason.
+"""Stop the demo's processes after the command that started them has ended, even if the command was killed.
 
 `python -m demo_project.orphan_reaper` reads its standard input. Each line lists process group ids and replaces the line
 before. The input closes when the command ends, even after `kill -9`. Then this process stops every group in the last
@@ -27,11 +27,11 @@ def is_alive(group: int) -> bool:
 
 
 def states(group: int) -> Iterator[str]:
-    """Yield the state of each process of `group`, from the files `/proc/*/stat`: "pid (name) state parent group ...".
-    See proc(5).
+    """Yield the state of each process of `group`. Read the files `/proc/*/stat`. Their format is "pid (name) state
+    parent group ..."; see proc(5).
     """
     for file in PROC.glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # the process has ended in the meantime
+        with contextlib.suppress(OSError):  # the process may have ended in the meantime
             state, _, its_group, *_ = file.read_text().rpartition(")")[2].split()
             if int(its_group) == group:
                 yield state
@@ -43,7 +43,8 @@ def end(
     """Stop `groups` one after the other, the last one first. Kill those that still run after `grace_seconds`.
 
     The workers were started last, so they stop while the model and the web server still run, and can release their
-    rows. `reap` is called while waiting. It collects dead children of the caller, which would otherwise count as alive.
+    rows. During the wait, `reap` is called to collect the caller's dead children. Without `reap`, these children would
+    count as alive.
     """
     deadline = time.monotonic() + grace_seconds
     for group in reversed(groups):
@@ -56,7 +57,7 @@ def end(
 
 
 def kill(groups: Iterable[int]) -> None:
-    """Kill every process of `groups` at once."""
+    """Kill every process of `groups` with SIGKILL."""
     for group in groups:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A scripted model that understands a few phrases. It shows the demo without an API key or a network.
+"""A scripted model that understands a few phrases. With this model, the demo needs neither an API key nor a network.
 
 `python -m demo_project.scripted_model --port 8765` runs it as an HTTP server, which litellm uses like any other
 provider.
@@ -188,7 +188,7 @@ def zones() -> dict[str, str]:
 
 
 def zone(place: str) -> str:
-    """Return the time zone of `place`. Return an unknown place unchanged, for which the tool then reports an error."""
+    """Return the time zone of `place`. If it is unknown, return `place` itself; the tool then reports an error."""
     return zones().get(place, place)
 
 
@@ -248,7 +248,7 @@ def spelled(day: Any) -> str:
 
 
 def story(paragraphs: int = 20) -> str:
-    """Return a story with about fifty words per paragraph, in which no long sequence of words repeats."""
+    """Return a story with about fifty words per paragraph. No long sequence of words occurs twice in the story."""
     return "A long story, told slowly.\n\n" + "\n\n".join(paragraph(number) for number in range(1, paragraphs + 1))
 
 

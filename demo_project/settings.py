@@ -49,7 +49,7 @@ def database(url: str) -> Any:
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            # A deferred transaction fails at once if it starts to write while another transaction writes.
+            # If a deferred transaction starts to write while another transaction writes, it fails immediately.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -61,8 +61,8 @@ def channel_layer(redis_url: str) -> dict[str, Any]:
     """Return the settings of a channel layer on `redis_url`, or of the in-memory layer if `redis_url` is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # The layer waits for a message for five seconds at a time, so the socket timeout must be longer. Without a timeout,
-    # a dead connection would block for ever.
+    # Each read of the layer waits up to five seconds for a message, so the socket timeout must be longer. Without a
+    # timeout, a read on a dead connection would block for ever.
     hosts = [{"address": redis_url, "socket_timeout": 10, "socket_connect_timeout": 2}]
     return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
 
@@ -138,8 +138,8 @@ Q_CLUSTER = {
     "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
-# The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. An unfinished answer
-# continues at the next start.
+# The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. At the next start, the demo
+# continues unfinished answers.
 DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
 
 REST_FRAMEWORK = {

@@ -25,7 +25,7 @@ DEATHS_WINDOW_SECONDS = 60
 
 
 class ProcessFailedError(Exception):
-    """A process stops again and again, so starting it once more would not help."""
+    """A process stops again and again, so another restart would not help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +132,8 @@ class Supervisor:
             child.is_dead()
 
     def tell_guard(self) -> None:
-        """Send the current process groups to the guard process. If the guard is dead, do nothing: `watch` replaces it
-        and sends them again.
+        """Send the current process groups to the guard process. If the guard is dead, do nothing: `watch` starts a new
+        guard and sends the groups again.
         """
         with contextlib.suppress(BrokenPipeError):
             os.write(self.leash, " ".join(str(child.group) for child in self.children).encode() + b"\n")

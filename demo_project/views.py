@@ -44,8 +44,8 @@ def react(request: HttpRequest) -> HttpResponse:
 
 
 def _own_thread(request: HttpRequest) -> Thread | None:
-    """Return the thread in `?thread=` if it belongs to the user, or None. The page shows its messages even without
-    JavaScript.
+    """Return the thread in `?thread=` if it belongs to the user, otherwise None. The page shows the thread's messages
+    even without JavaScript.
     """
     with suppress(ValueError):
         return Thread.objects.filter(owner=request.user.pk, pk=UUID(request.GET.get("thread", ""))).first()

@@ -127,7 +127,7 @@ def _function(name: str) -> Callable[..., object]:
 
 
 def _deferred(name: str) -> Callable[..., object]:
-    """Return a stand-in that imports the function when called, so that the name can be imported before the app
+    """Return a stand-in that imports the real function when it is called. So the name can be imported before the app
     registry is ready.
     """
 

@@ -18,7 +18,9 @@ class Actor:
     scope: str | None = None
     """The scope of a visitor, or of a user who acts on a thread without an owner; otherwise None."""
     via: str = "python"
-    """The interface: python, rest, chat, websocket or admin. ``cascade`` marks rows that are deleted with others."""
+    """The interface: python, rest, chat, websocket or admin. ``cascade`` means that a row was deleted because it
+    belonged to another deleted row.
+    """
     is_person: bool = True
     """False for the project's own code."""
 

@@ -82,7 +82,7 @@ class ToolContext:
         return self.is_stopped()
 
     def progress(self, value: object) -> None:
-        """Show users how far the call has got. ``value`` may be any JSON value, and replaces the previous value. This
+        """Show users the progress of the call. ``value`` may be any JSON value, and replaces the previous value. This
         method may be called often.
         """
         self.report(value)
@@ -90,9 +90,9 @@ class ToolContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """How an answer is streamed: each stream stores at most one row of fragments every ``throttle_ms`` milliseconds.
+    """The options of streaming. An answer is stored in fragments, at most one row every ``throttle_ms`` milliseconds.
 
-    With ``tool_input_deltas`` the arguments of tool calls are streamed too, while the model writes them.
+    With ``tool_input_deltas``, the arguments of tool calls are also streamed while the model writes them.
     """
 
     throttle_ms: int = 100
@@ -183,8 +183,8 @@ class Tool:
 
     @cached_property
     def result_adapter(self) -> TypeAdapter[object]:
-        """The Pydantic adapter that converts return values to JSON, by the function's return annotation if there is
-        one, otherwise by the value's type.
+        """The Pydantic adapter that converts return values to JSON. It uses the function's return annotation if there
+        is one, otherwise the value's type.
         """
         from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
@@ -449,7 +449,7 @@ class Agent:
         return max(self.retry.max_attempts, len(self.models))
 
     def model_for(self, attempt: int) -> str:
-        """Return the model for attempt number ``attempt``, unless ``configure`` overrides the model."""
+        """Return the model for attempt number ``attempt``. This does not include an override by ``configure``."""
         return model_of_attempt(self.models, attempt)
 
     def find_tool(self, name: str) -> Tool | None:

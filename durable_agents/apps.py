@@ -43,8 +43,8 @@ def _worker_spawned(**_: object) -> None:
 
 
 def _migrated(using: str, **_: object) -> None:
-    """Create the rows of the pools and schedule the sweep, if the tables for both exist. They do not exist if another
-    app or another database was migrated, or if the migrations were reversed.
+    """Create the rows of the pools and schedule the sweep, if the tables for both exist. The tables may be missing:
+    Django also sends this signal if only another app or another database was migrated, or if migrations were reversed.
     """
     from durable_agents import lifecycle, task_queue  # noqa: PLC0415 - needs the app registry
 
@@ -56,11 +56,11 @@ def _migrated(using: str, **_: object) -> None:
 
 
 def _prepare_before_fork() -> None:
-    """Load the model library once, before the workers fork, so that they share its memory and start quickly. Then
+    """Load the model library before the workers fork, so that they share its memory and start quickly. After that,
     recover the rows that dead workers hold.
 
-    Both happen on Linux only, where it is safe to fork after that. The parent must not start any thread, because a
-    forked child has none of its parent's threads.
+    Do nothing on systems other than Linux, because a fork would not be safe there after loading. The parent must not
+    start any thread, because a forked child has none of its parent's threads.
     """
     if sys.platform != "linux":
         return
@@ -69,6 +69,6 @@ def _prepare_before_fork() -> None:
 
     door().prepare()
     gc.collect()
-    # The garbage collector of a child would otherwise write to every shared memory page, and so copy all of them.
+    # Without this call, the garbage collector of a child would write to all shared memory pages, and so copy them.
     gc.freeze()
     engine.reap_first()

@@ -77,12 +77,12 @@ def discard_unused(name: str, *, using: str) -> None:
 
 
 def keep_if_committed(name: str, *, using: str) -> None:
-    """Delete a stored file again if the current transaction is rolled back."""
+    """If the current transaction is rolled back, delete the stored file again."""
     transaction.on_commit(_Undo(name).call_off, using=using)
 
 
 class _Undo:
-    """Deletes a file when this object is garbage-collected, unless ``call_off`` was called before.
+    """An object that deletes a file when it is garbage-collected, unless ``call_off`` was called before.
 
     Django has no callback for a rollback. Instead ``call_off`` is registered as a callback for the commit. On rollback
     Django drops that callback, and with it the last reference to this object.
@@ -101,7 +101,7 @@ class _Undo:
 
 
 class _Recent:
-    """A cache of the files that were read last, limited in total bytes."""
+    """A cache of the files that were read last. Their total size is limited."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -140,7 +140,8 @@ def read(attachment: Attachment) -> bytes | None:
     if known is None:
         try:
             with storage().open(name) as file:
-                # The limit was checked for the size in the row. Do not read more, even if the stored file is larger.
+                # The size in the row was checked against the limit. Do not read more than that, even if the stored file
+                # is larger.
                 known = bytes(file.read(attachment.size))
         except FileNotFoundError:
             return None

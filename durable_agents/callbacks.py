@@ -118,7 +118,7 @@ _SIGNALS = {
 
 
 def in_place(callback: DueCallback) -> None:
-    """Run the callback at once, in this thread. This is the default, for processes that are not workers."""
+    """Run the callback immediately, in this thread. This is the default, for processes that are not workers."""
     try:
         call = callback.call
         if is_async(callback.function):
@@ -130,7 +130,7 @@ def in_place(callback: DueCallback) -> None:
 
 
 def in_own_thread(callback: DueCallback) -> None:
-    """Run the callback in a new thread. Worker processes do so while they run no agents."""
+    """Run the callback in a new thread. A worker process uses this function while it runs no agents."""
 
     def run() -> None:
         in_place(callback)

@@ -1,5 +1,5 @@
-"""Record on this machine which tool calls a worker process holds but has not begun, for the process that recovers them
-if the worker is killed.
+"""Record in a local file the tool calls that a worker process holds but has not begun. If the worker is killed, the
+process that recovers its calls reads the file.
 
 A call that has begun may have had its effect, so it runs again only if its tool allows that. A call that has not begun
 can simply run elsewhere. The database cannot tell the two apart, because a write for each call would cost as much as a
@@ -21,14 +21,14 @@ from uuid import UUID
 from durable_agents import lockfiles
 
 ROOM = 256
-"""How many calls a file has room for. Calls without room count as begun."""
+"""The maximum number of calls in one file. Further calls are not recorded, and count as begun."""
 ENTRY_BYTES = 16
 OLD_SECONDS = 86_400
 
 
 class CallsNotBegun:
-    """The file of this process. The memory of the file survives the death of the process, also by SIGKILL, but not that
-    of the machine. Any thread may call the methods.
+    """The file of this process, mapped into memory. Its content survives a SIGKILL of the process, but not a crash of
+    the machine. Any thread may call the methods.
     """
 
     def __init__(self, holder: str) -> None:
@@ -45,7 +45,7 @@ class CallsNotBegun:
         self._places: dict[UUID, int] = {}
 
     def add(self, row_id: UUID) -> None:
-        """Record that this process is going to hold this call, before it does."""
+        """Record a call that this process holds, or is about to hold, and has not begun."""
         with self._lock:
             if self._free and row_id not in self._places:
                 self._places[row_id] = self._free.pop()
@@ -66,7 +66,9 @@ class CallsNotBegun:
 
 
 def calls_not_begun(holder: str) -> Collection[UUID]:
-    """Return the calls that a dead process of this machine held and had not begun, as far as that is known."""
+    """Return the calls that a dead process of this machine held and had not begun. If its file is lost, return no
+    calls.
+    """
     try:
         content = _path(holder).read_bytes()
     except OSError:
@@ -81,8 +83,8 @@ def _path(holder: str) -> Path:
 
 
 def _remove_old() -> None:
-    """Remove files that no process needs: none has been changed for a day. A process that lives longer than that and
-    loses its file is treated as if it had begun all its calls.
+    """Remove files that have not changed for a day. If a live process loses its file, all calls of this process count
+    as begun.
     """
     for path in lockfiles.folder().glob("not-begun-*"):
         with suppress(OSError):

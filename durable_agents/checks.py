@@ -26,7 +26,7 @@
     durable_agents.W018   on deployment: forms are accepted from an origin of the site, but websockets are refused
 
 The checks only read settings and declarations; they open no connection. If a setting has to change, the hint ends with
-lines, indented by four spaces, to paste at the end of the settings.
+lines to paste at the end of the settings. Four spaces precede each of these lines.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def _one_of(*words: str) -> Rule:
 
 
 def are_pools(value: object) -> bool:
-    """Return whether a value of ``POOLS`` is valid: a dict with the ``cluster`` and ``limit`` of each pool, both
-    optional.
+    """Return whether a value of ``POOLS`` is a dict that maps each pool's name to another dict. The only keys of that
+    dict are ``cluster`` and ``limit``, and both are optional.
     """
     if not isinstance(value, Mapping):
         return False
@@ -141,7 +141,9 @@ def are_pools(value: object) -> bool:
 
 
 def are_origins(value: object) -> bool:
-    """Return whether a value of ``TRUSTED_ORIGINS`` is a list of origins, each with its scheme, or a ``*``."""
+    """Return whether a value of ``TRUSTED_ORIGINS`` is a list of origins. Each origin must have its scheme, or be
+    ``"*"``.
+    """
     return isinstance(value, list | tuple) and all(
         isinstance(origin, str) and (origin == ANY or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin))
         for origin in value
@@ -161,7 +163,9 @@ def are_throttles(value: object) -> bool:
 
 
 def are_keys(value: object) -> bool:
-    """Return whether a value of ``APPROVAL_KEYS`` is None, or a list of at least one key that are all long enough."""
+    """Return whether a value of ``APPROVAL_KEYS`` is None, or a list of keys. The list must not be empty, and every key
+    must be long enough.
+    """
     if not isinstance(value, list | tuple) or not value:
         return value is None
     return all(isinstance(key, str) and len(key) >= MIN_KEY_CHARS for key in value)
@@ -184,7 +188,7 @@ RULES: dict[str, Rule] = {
     "TOOL_THREADS": _AT_LEAST_ONE,
     "WORK_SECONDS": _number(1, whole=False),
     "LINGER_SECONDS": _SECONDS,
-    # A worker sends three heartbeats per lease, but its loop runs only twice a second.
+    # A lease must be long enough for three heartbeats, and the loop that sends them runs only twice a second.
     "LEASE_SECONDS": _number(2, whole=False),
     "DRAIN_SECONDS": _SECONDS,
     "CRASH_LIMIT": _AT_LEAST_ONE,
@@ -263,7 +267,7 @@ def check_database(**_: object) -> list[CheckMessage]:
 
 
 def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    """Return a warning if the options do not suit several concurrent writers. Its hint contains options to paste."""
+    """Return a warning if SQLite's options do not suit concurrent writers. The hint contains options to paste."""
     options: dict[str, object] = connection.settings_dict.get("OPTIONS", {})
     given, timeout = str(options.get("init_command", "")).strip().rstrip(";"), options.get("timeout", 5)
     missing: list[str] = []
@@ -294,9 +298,11 @@ and the task of django-q2.
 
 @register()
 def check_connection_pool(**_: object) -> list[CheckMessage]:
-    """Check that Django's connection pool, if there is one, has as many connections as a worker may use at once.
+    """Check that Django's connection pool, if there is one, has as many connections as a worker may use at the same
+    time.
 
-    Otherwise a worker may have to wait for a connection until one of its own tools ends, and lose its leases.
+    With a smaller pool, a worker may have to wait for a connection until one of its own tools ends. In the meantime,
+    the worker may lose its leases.
     """
     connection = connections[router.db_for_write(Thread)]
     options = connection.settings_dict.get("OPTIONS", {}).get("pool")
@@ -304,7 +310,7 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
         return []
     given = options if isinstance(options, Mapping) else {}
     least = config().tool_threads + OWN_CONNECTIONS
-    # These are the defaults of psycopg_pool: ``max_size`` is ``min_size``, which is 4.
+    # In psycopg_pool, ``max_size`` defaults to ``min_size``, and ``min_size`` to 4.
     size = given.get("max_size", given.get("min_size", 4))
     if size is None or size >= least:
         return []

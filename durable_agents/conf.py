@@ -24,8 +24,8 @@ AUTH_USER_MODEL: str = settings.AUTH_USER_MODEL
 class PoolConfig:
     """The configuration of a pool, a named share of capacity.
 
-    ``cluster`` is the django-q2 cluster whose workers serve the pool; None means the default cluster. Together they run
-    at most ``limit`` rows of the pool at once; None means no limit.
+    ``cluster`` is the django-q2 cluster whose workers serve the pool; None means the default cluster. Together these
+    workers run at most ``limit`` rows of the pool at the same time; None means no limit.
     """
 
     cluster: str | None = None
@@ -48,7 +48,8 @@ class Config:
     processes: int | None = None
     """How many worker processes of one cluster may run agents at the same time.
 
-    None means all but one process, which stays free for the project's other tasks. A single process runs both.
+    None means all but one process, which stays free for the project's other tasks. If there is only one process, it
+    runs agents and other tasks.
     """
     streams_per_process: int = 500
     tool_threads: int = 8
@@ -197,7 +198,7 @@ def has_caches() -> bool:
 
 
 def default_cluster() -> str:
-    """Return the name of the cluster that serves pools for which no cluster is set. It is django-q2's default queue."""
+    """Return the name of the cluster that serves pools without a configured cluster: django-q2's default queue."""
     given = q_cluster()
     return str(given.get("cluster_name") or given.get("name") or "default")
 

@@ -35,7 +35,9 @@ _rehearsal: Callable[[str], None] | None = None
 
 
 def rehearse(reached: Callable[[str], None] | None) -> None:
-    """Call ``reached`` with the name of every crash point that this process reaches from now on; None stops that."""
+    """From now on, call ``reached`` with the name of every crash point that this process reaches. None ends these
+    calls.
+    """
     global _rehearsal  # noqa: PLW0603 - one process, one test at a time
     _rehearsal = reached
 

@@ -1,4 +1,4 @@
-"""Keep the credential that a request was authenticated with, so that it can be authenticated again later."""
+"""Keep the credential of an authenticated request, so that the request can be authenticated again later."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Credential:
     def of(cls, request: Request) -> Credential:
         """Return the credential of an authenticated REST framework request, whose user must be stored in the database.
 
-        If the request cannot be authenticated again, because a middleware of the project authenticated the user or a
-        nonce was used up, return the same credential as ``of_user``.
+        Some requests cannot be authenticated again, for example because a middleware of the project authenticated the
+        user, or because a nonce was used up. For such a request, return the same credential as ``of_user``.
         """
         kept = {name: value for name, value in request.META.items() if name.startswith("HTTP_") or name in _KEPT}
         session = getattr(request._request, "session", None)

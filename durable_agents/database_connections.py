@@ -1,4 +1,6 @@
-"""Recognise errors that break a database connection, replace such connections, and share none across a fork."""
+"""Recognise errors that break a database connection, replace broken connections, and keep forked processes from sharing
+connections.
+"""
 
 from __future__ import annotations
 
@@ -47,10 +49,11 @@ def is_outage(error: Error) -> bool:
 
 
 def discard_after(error: BaseException, *, using: str | None = None) -> None:
-    """Close this thread's connections if they may have caused the error; with ``using``, only the one of this alias.
+    """Close this thread's connections if they may have caused the error. With ``using``, close only the connection of
+    this alias.
 
-    Testing a connection would not help: one that was opened while the database was read-only stays read-only, but
-    still answers ``SELECT 1``. Connections in a transaction are not closed.
+    Testing a connection would not help: a connection that was opened while the database was read-only stays read-only,
+    but still answers ``SELECT 1``. Connections in a transaction are not closed.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -115,7 +118,7 @@ class Pool(Protocol):
 POOL_SECONDS = 2.0
 """How long ``close_pools`` waits for the threads of a pool."""
 _inherited: list[object] = []
-"""Objects that a forked child must not touch, kept so that they are never finalized."""
+"""Objects that a forked child must not touch. The list keeps them from being finalized."""
 
 
 def _abandon_inherited() -> None:

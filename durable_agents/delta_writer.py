@@ -56,7 +56,9 @@ class DeltaBuffer:
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Put the chunks of a delta that was not stored back into the buffer, before any chunks added since."""
+        """Return chunks to the buffer because their delta was not stored. They go before all chunks added in the
+        meantime.
+        """
         self.chunks = [*append.chunks, *self.chunks]
 
     def frame(self, append: Append) -> Frame:
@@ -72,7 +74,7 @@ class DeltaBuffer:
 
 
 class DeltaWriter:
-    """Commits the deltas of all streams of one worker process in groups."""
+    """A writer that commits the deltas of all streams of a worker process together, at short intervals."""
 
     def __init__(self, *, run: RunInDatabase, publish: Callable[[UUID, Frame], None], flush_seconds: float) -> None:
         self._run = run
@@ -85,17 +87,22 @@ class DeltaWriter:
         self._buffers[buffer.claim.row_id] = buffer
 
     def close(self, claim: Claim) -> None:
-        """Drop the chunks that are not stored yet. Call it once the step is committed, has failed or was lost."""
+        """Drop the chunks that are not stored yet. Call this method after the step was committed, has failed or was
+        lost.
+        """
         if self._writes(claim):
             del self._buffers[claim.row_id]
 
     def _writes(self, claim: Claim) -> bool:
-        # Do not compare row ids only: this process may have lost the row and claimed it again since.
+        # Compare the claims, not only the row ids: this process may have lost the row and claimed it again in the
+        # meantime.
         buffer = self._buffers.get(claim.row_id)
         return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
-        """Flush in an endless loop. Pause for ``flush_seconds``, or for twice the duration of a slower flush."""
+        """Flush in an endless loop. After each flush, pause for ``flush_seconds`` or twice the flush's duration,
+        whichever is longer, but at most for ``MAX_TICK_SECONDS``.
+        """
         while True:
             started = time.monotonic()
             await self.flush()
@@ -113,20 +120,21 @@ class DeltaWriter:
         stored, lost = await self._store(batch)
         for buffer, append in zip(due, batch, strict=True):
             if append.claim.row_id in stored:
-                # Publish a delta only once it is stored, so that a reader who misses the frame finds the row.
+                # Publish a delta after it is stored, never before. A reader who misses the frame can then read the row.
                 buffer.seq += 1
                 self._publish(append.claim.thread_id, buffer.frame(append))
             elif append.claim.row_id in lost and self._writes(append.claim):
                 self.close(append.claim)
                 buffer.on_lost()
             else:
-                # The next flush uses the same ``seq``, so that the database refuses a delta that was stored after all.
+                # The next flush uses the same ``seq``. If the delta was stored after all, the database refuses the
+                # second copy.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-        """Store the deltas in one transaction. If that fails, store each delta alone, so that one bad delta
-        does not block the others. Return two sets of stream ids: those with a stored delta, and those that this worker
-        has lost.
+        """Store the deltas in one transaction. If that fails, store each delta alone, so that one bad delta does not
+        block the others. Return two sets of stream ids: the streams with a stored delta, and the streams that this
+        worker has lost.
         """
         try:
             return await self._run(append_deltas, batch)

@@ -20,7 +20,7 @@ logger = logging.getLogger("durable_agents")
 
 
 class _ThreadId(str):
-    """A string with a conversation's id. As a number (``%d``) it is the operating-system thread's number instead."""
+    """A conversation's id as a string. If ``%d`` formats it, the result is the operating-system thread's number."""
 
     __slots__ = ("number",)
     number: int
@@ -43,7 +43,8 @@ def log_error(message: str, /, *, action: str, **facts: object) -> None:
 
 
 class Repeated:
-    """A problem that may occur a thousand times a second. It is logged at once, and then at most once a minute.
+    """A problem that may occur a thousand times a second. The first occurrence is logged immediately, and later ones at
+    most once a minute.
 
     The attribute ``times`` of a record says how often the problem has occurred since the previous record. The methods
     may be called from any thread.

@@ -46,7 +46,9 @@ _CONTAINERS = (
     (re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]"), "mpeg frames"),
     (re.compile(rb"\xff[\xf0\xf1\xf8\xf9]"), "aac frames"),
 )
-"""First bytes that several types share. The type is then the one that the client declares."""
+"""First bytes that several types share. For a file that begins with such bytes, the declared type or the file name
+decides.
+"""
 
 _OPEN_XML = "application/vnd.openxmlformats-officedocument."
 _OPEN_DOCUMENT = "application/vnd.oasis.opendocument."

@@ -30,7 +30,7 @@ from durable_agents.times import InstantField
 class ThreadStatus(models.TextChoices):
     """The status of a thread, as clients see it."""
 
-    # A model call is running, or due now or later.
+    # A model call is running, is due, or will be due later.
     STREAMING = "streaming"
     # At least one tool call has no outcome yet.
     AWAITING_TOOL_RESULTS = "awaiting_tool_results"
@@ -66,13 +66,13 @@ THREAD_TRANSITIONS: Mapping[ThreadStatus, Collection[ThreadStatus]] = {
 class StreamState(models.TextChoices):
     """The state of one attempt at a step."""
 
-    # No worker has claimed the attempt. It is due at once or, if ``available_at`` is set, from then on.
+    # No worker has claimed the attempt. It is due at ``available_at``, or now if ``available_at`` is not set.
     PENDING = "pending"
     # A worker holds the attempt under a lease.
     STREAMING = "streaming"
     # The step of this attempt is committed.
     FINISHED = "finished"
-    # The attempt failed, crashed, or was stopped or superseded. The parts that it has kept are shown.
+    # The attempt failed, crashed, or was stopped or superseded. If it has kept parts, they are shown.
     ABORTED = "aborted"
 
 
@@ -147,8 +147,8 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
 }
 """The statuses that may follow each status.
 
-If a person is asked whether the tool has run, the call is ``unknown`` and has no outcome yet. If the run continues
-without an answer, the call becomes ``unknown`` again, now as its outcome.
+A call is ``unknown``, without an outcome, while a person is asked whether the tool has run. If the run continues
+without the person's answer, ``unknown`` also becomes the call's outcome.
 """
 
 AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
@@ -193,8 +193,8 @@ class Role(models.TextChoices):
 
 
 SUSPECT_CRASHES = 2
-"""A row is suspected of killing its workers if this many have died while they held it. A suspected row is run by a
-worker that runs nothing else.
+"""If this many workers have died while they held a row, the row is suspected of killing its workers. A worker that runs
+such a row runs nothing else.
 """
 
 
@@ -222,8 +222,8 @@ Do not use it to decide whether a row may be claimed, because ``pending_since`` 
 
 
 def is_due() -> Q:
-    """Return the condition that a pending row is due. A row that is due at once has no ``available_at``, so that its
-    claim needs no comparison of times from different clocks.
+    """Return the condition that a pending row is due. A row that is due immediately has no ``available_at``. So its
+    claim does not compare times from different clocks.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
@@ -262,8 +262,8 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
 
 
 class Thread(models.Model):
-    """A durable conversation. Every change of its state locks the thread's row first. Only claims, heartbeats and
-    appended deltas do not.
+    """A durable conversation. Every change of its state locks the thread's row first, except claims, heartbeats and
+    appended deltas.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -548,11 +548,13 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return self.filter(state__in=OPEN_STREAM_STATES)
 
     def held(self) -> StreamQuerySet:
-        """Streams under a lease, expired or not."""
+        """Streams with a lease, even if the lease has expired."""
         return self.filter(state=StreamState.STREAMING)
 
     def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
-        """Streams that a worker with this code may claim now; those that have been due for longest come first."""
+        """Streams that a worker with this code may claim now. The stream that has been due for the longest time comes
+        first.
+        """
         due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -561,7 +563,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return self.filter(due_for(seconds), state=StreamState.PENDING)
 
     def in_transcript(self) -> StreamQuerySet:
-        """Streams whose parts are shown in their message, in order: committed steps, and aborted streams with parts."""
+        """Streams that show parts in their message, in order: committed steps, and aborted streams with parts."""
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
         return closed.exclude(parts=[]).order_by("number")
 
@@ -577,8 +579,8 @@ class Stream(Usage, Held):
     thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
     agent = models.CharField(max_length=100, blank=True, default="")
-    # There is no database constraint, because its check at the commit of a new attempt would wait for any other
-    # transaction that has locked the user's row.
+    # The database has no constraint for this key. With a constraint, the commit of a new attempt would wait for every
+    # other transaction that has locked the user's row.
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -650,10 +652,10 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Annotate each call with who caused it, so that ``asker_id`` and ``is_asked_by`` need fewer queries.
+        """Annotate each call with the user who caused it, so that ``asker_id`` and ``is_asked_by`` need fewer queries.
 
-        ``asker_pk`` is the id of that user. ``is_made_again`` says whether somebody has ever regenerated an answer or
-        resumed a run in the call's thread.
+        ``asker_pk`` is the id of the user who caused the call. ``is_made_again`` says whether anybody has ever
+        regenerated an answer or resumed a run in the call's thread.
         """
         said = Message.objects.filter(
             thread=OuterRef("thread"), role=Role.USER, position__lt=OuterRef("message__position")
@@ -664,7 +666,7 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.annotate(asker_pk=Coalesce(asker, "thread__owner", output_field=key), is_made_again=Exists(again))
 
     def held(self) -> ToolCallQuerySet:
-        """Calls under a lease, expired or not."""
+        """Calls with a lease, even if the lease has expired."""
         return self.filter(status=ToolCallStatus.RUNNING)
 
     def expired(self, grace_seconds: float) -> ToolCallQuerySet:
@@ -680,7 +682,9 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Calls that a worker with this code may claim now; those that have been due for longest come first."""
+        """Calls that a worker with this code may claim now. The call that has been due for the longest time comes
+        first.
+        """
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -795,12 +799,12 @@ class ToolCall(Held):
         return self.thread.owner_id if sender_id is None else sender_id
 
     def is_asked_by(self, user: Any) -> bool:
-        """Return whether this user caused the call: the user is the one returned by ``asker_id``, or regenerated the
-        answer or resumed the run before the call was made.
+        """Return whether this user caused the call. This is true for the user of ``asker_id``. It is also true for a
+        user who regenerated the answer or resumed the run before the call was made.
         """
         if user.pk == self.asker_id():
             return True
-        # ``with_asker`` adds this annotation. Without it, the audit log has to be searched.
+        # ``with_asker`` adds this annotation. Without the annotation, the audit log has to be searched.
         if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
@@ -824,7 +828,9 @@ MAKES_AGAIN = ("regenerate", "resume_thread")
 
 
 class AuditEntry(models.Model):
-    """One state change of a thread, and who caused it. Entries are never changed, and outlive their thread."""
+    """One state change of a thread, and who caused it. Entries are never changed, and are kept when the thread is
+    deleted.
+    """
 
     thread_id = models.UUIDField(null=True, blank=True, help_text="It may be deleted since.")
     action = models.CharField(max_length=40)
@@ -996,8 +1002,8 @@ class AttachmentQuerySet(models.QuerySet["Attachment"]):
 class Attachment(models.Model):
     """A file that a user has uploaded to the storage.
 
-    Until the file is sent in a message, it belongs to its uploader alone. Then it belongs to the message's thread and
-    is deleted with the thread. A fork of the thread has its own row for the same file.
+    Until the file is sent in a message, it belongs to its uploader alone. After that, it belongs to the message's
+    thread and is deleted with the thread. A fork of the thread has its own row for the same file.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

@@ -1,8 +1,8 @@
 """Parts and chunks of the AI SDK's UI message stream, as plain JSON dicts.
 
-A *part* is one typed piece of a message. A *chunk* is one event from which parts are built. Both are sent to browsers
-as they are, in the format of the AI SDK's ``UIMessage`` and ``UIMessageChunk``, limited to what its versions 6 and 7
-both accept. Optional fields are absent, never null.
+A *part* is one typed piece of a message. A *chunk* is one event from which parts are built. Parts and chunks are sent
+to browsers unchanged. Their formats are ``UIMessage`` and ``UIMessageChunk`` of the AI SDK, limited to what versions 6
+and 7 both accept. Optional fields are absent, never null.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _checked(parts: list[Part], *, room: int) -> list[Part]:
 
 
 def embedded_files(parts: Sequence[object]) -> dict[int, Part]:
-    """Check the file parts with an embedded file, and return them by their index in ``parts``.
+    """Check and clean every part that has an embedded file. Return these parts by their index in ``parts``.
 
     Raises InvalidPartsError or TooLargeError if a file is invalid, or if there are too many or too large files. Other
     parts are not checked here, but by ``user_parts``.
@@ -141,7 +141,7 @@ def user_file(part: Part, *, room: int) -> Part:
     """
     media_type, filename = part.get("mediaType"), part.get("filename")
     if attachment_id(part) is not None:
-        # Type and name need no check here. Those of the stored attachment are used instead.
+        # The declared type and name need no check: the type and name of the stored attachment are used instead.
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -152,7 +152,7 @@ def user_file(part: Part, *, room: int) -> Part:
 
 def declared_type(media_type: object, url: str) -> str:
     """Return the declared type of a file, in lower case and without parameters. It is taken from the part, or else from
-    the ``data:`` URL. If a browser knows no type, this is ``application/octet-stream``.
+    the ``data:`` URL. If a browser does not know the type of a file, it declares ``application/octet-stream``.
     """
     head = _DATA_URL.match(url)
     for given in (media_type or "", head[1] if head else ""):
@@ -264,7 +264,7 @@ class Fold:
 
 
 LATE_RESULT = "data-late-tool-result"
-"""Type of the data part that contains the result of a call for which the model did not wait."""
+"""Type of the data part for a late result: a tool call's result that came after the run had continued without it."""
 STILL_RUNNING = "The call is still running. Its result will come in a later message."
 
 
@@ -313,7 +313,7 @@ class CallOutcome:
         """Return the text that the model gets as the result of the call. A text of more than ``max_bytes`` is cut, and
         a note is added.
         """
-        # The note announces a later result, and a cancelled call will not have one.
+        # The note announces a later result. A cancelled call gets no note, because it will have no result.
         if self.is_passed and self.status != "cancelled":
             text = STILL_RUNNING
         elif self.status == "completed":

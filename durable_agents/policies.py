@@ -1,4 +1,4 @@
-"""Policies decide who may see and do what. Every interface asks the project's policy on every access.
+"""Policies decide what each caller may see and do. Every interface asks the project's policy on every access.
 
 A project sets its own class in ``DURABLE_AGENTS["POLICY"]``. The default policy lets users access their own threads.
 """
@@ -128,7 +128,7 @@ class SignIn:
         if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
             return None
         if not isinstance(self._user, get_user_model()):
-            # The user is anonymous, or an object of a stateless token. There is no row to reload.
+            # An anonymous user and the user of a stateless token have no row to reload.
             return self._user
         user = get_user_model()._default_manager.filter(pk=self._user.pk).first()
         if user is None or not user.is_active:
@@ -158,7 +158,7 @@ def _secret(user: User) -> object:
 
 
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
-    """Return the public agents, sorted by name, for which the caller may perform ``action``."""
+    """Return the public agents that the caller may use for ``action``, sorted by name."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
 
 
@@ -167,7 +167,7 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
     PermissionDeniedError.
     """
     agent = registry.find(name)
-    if agent is None or not agent.public:  # one error for both: callers must not learn the names of internal agents
+    if agent is None or not agent.public:  # callers must not learn that an internal agent exists
         raise AgentNotFoundError(name, public=True)
     if not policy().allows(request, action, agent=agent):
         raise PermissionDeniedError(f"You may not {action} threads of agent {name!r}.")
@@ -181,10 +181,12 @@ def public_threads(request: Asker) -> ThreadQuerySet:
 
 
 def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
-    """Return the thread with this id, or with this ``client_id`` of the caller, if the caller may do ``action`` to it.
+    """If the caller may perform ``action`` on a thread, return the thread. ``thread_id`` is the thread's id, or the
+    ``client_id`` of one of the caller's own threads.
 
-    A ``UUID`` object matches only the primary key. Pass one to check access to a thread that is already loaded. With a
-    string, a caller could pass this check with a thread of their own whose ``client_id`` is the id of that thread.
+    A ``UUID`` object matches only the primary key. To check access to a loaded thread, pass its primary key as a
+    ``UUID``. A string would be unsafe: callers can create a thread with any ``client_id``, even the id of another
+    user's thread.
 
     Raises ThreadNotFoundError if the caller can see no such thread, the agent is not public, or the caller may not view
     the thread. Raises PermissionDeniedError if the caller may view the thread but not perform ``action``.
@@ -195,7 +197,7 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
         if named.exists():
-            # The policy may create a session here, so it is only asked if there is a thread with this ``client_id``.
+            # The policy may create a session here. So ask the policy only if there is a thread with this ``client_id``.
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
@@ -211,12 +213,13 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
 def public_tool_call(
     request: Asker, thread_id: str | UUID, tool_call_id: str, action: str, *, left_to: str | None = None
 ) -> ToolCall:
-    """Return the tool call of this id, with its thread, if the caller may perform ``action``, which is add_tool_result
-    or approve.
+    """If the caller may perform ``action``, return the tool call of this id, with its thread. ``action`` is
+    ``add_tool_result`` or ``approve``.
 
-    ``left_to`` says who may do that: ``owner`` (and staff), ``staff``, ``other`` (any user but the one who asked for
-    the call), the name of a permission, ``function`` (the tool's function decides) or ``server`` (nobody may do it over
-    the API). None means the tool's own option. Raises the errors of ``public_thread``, and ToolCallNotFoundError.
+    ``left_to`` says who may perform the action: ``owner`` (and staff), ``staff``, ``other`` (any user but the one who
+    asked for the call), the name of a permission, ``function`` (the tool's function decides) or ``server`` (nobody may
+    do it over the API). None means the tool's own option. Raises the errors of ``public_thread``, and
+    ToolCallNotFoundError.
     """
     thread = public_thread(request, thread_id, "view")
     rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
@@ -256,10 +259,12 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
 
 
 def public_attachment(request: Asker, key: str) -> Attachment:
-    """Return the attachment of this id, if the caller may view it. The caller must have uploaded it and not sent it
-    yet, or be allowed to view its thread. Raises AttachmentNotFoundError.
+    """If the caller may view the attachment of this id, return it; otherwise raise AttachmentNotFoundError. Only the
+    uploader may view an attachment that was not sent yet. A sent attachment can be viewed by everybody who may view its
+    thread.
     """
-    # This may create a session. Do it for unknown ids, too: a session cookie must not reveal that the id exists.
+    # This call may create a session. Make the call for unknown ids, too: a session cookie must not reveal that the id
+    # exists.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None:
@@ -286,7 +291,7 @@ def owner_and_scope(request: Asker) -> tuple[User | None, str]:
 def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
     """Return the owner and the scope of the uploads that this caller may send, or None if ``parts`` contains no upload.
 
-    In the latter case the policy is not called, because it may create a session.
+    Without an upload, the policy is not called, because it may create a session.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None

@@ -25,7 +25,7 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def run_until_idle() -> Callable[..., Ran]:
-    """Return ``durable_agents.testing.run_until_idle``. The test must request a database itself, such as ``db``."""
+    """Return ``durable_agents.testing.run_until_idle``. The test must also use a database fixture, such as ``db``."""
     from durable_agents import testing  # noqa: PLC0415 - needs the app registry
 
     return testing.run_until_idle

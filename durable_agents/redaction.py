@@ -1,7 +1,7 @@
 """Redact secrets from texts, so that no secret is stored or logged.
 
-Secrets are the API keys in the settings of agents and in environment variables. Errors of providers and libraries may
-contain them, because such errors include the arguments of a call, and errors are stored for the admin and logged.
+Secrets are the API keys in the settings of agents and in environment variables. Errors of providers and libraries often
+include the arguments of a call, and so may contain secrets. These errors are logged, and stored for the admin.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Literal
 from durable_agents.exceptions import ErrorKind
 
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""The longest ``Retry-After`` of a provider that is honoured. With a longer wait the thread would seem to hang."""
+"""The upper limit for a provider's ``Retry-After``. With a longer wait, the thread would seem to hang."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Retry:
         if retry_after_seconds is None:
             return delay
         asked = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
-        # Wait up to 20 % longer than the provider asks, at random, so that waiting runs do not all retry at once.
+        # Wait up to 20 % longer than the provider asks, at random, so that waiting runs do not all retry at the same
+        # time.
         return max(delay, asked * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
 
 

@@ -1,6 +1,6 @@
 """Parse JSON from outside with limited depth and finite numbers, and find or clean text that databases cannot store.
 
-Parsed strings may contain any characters. When they are stored, content is cleaned and ids are validated.
+Parsed strings may contain any characters. Before strings are stored, content is cleaned and ids are validated.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict:
 
 def has_more_values_than(limit: int, text: str) -> bool:
     """Return whether a JSON text has more than about ``limit`` values, without parsing it."""
-    # The estimate is fast, but also counts commas and brackets within strings. So it may only be too high.
+    # The estimate is fast, but also counts commas and brackets within strings. So it may be too high, but never too
+    # low.
     if _values(text) <= limit:
         return False
     # Each value comes with at most two strings: its key, and itself if it is a string.
@@ -239,6 +240,6 @@ def as_jsonb(value: JSON) -> JSON:
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on Python writes a float with an exponent. ``jsonb`` writes all its digits instead, and Python reads
-these as an integer.
+"""From this value on, Python writes a float with an exponent. ``jsonb`` writes all digits of such a number, and Python
+reads the digits as an integer.
 """

@@ -3,8 +3,8 @@
 
 The rate ``requests`` limits all requests to the views of the API. The rate ``sends`` limits everything that starts or
 steers a run, whether it arrives at a view, at the chat endpoint or in a websocket frame. Signed-in callers are
-identified by their user id, and others by their IP address. Behind ``NUM_PROXIES`` proxies that is the address that
-connected to the outermost proxy.
+identified by their user id, and others by their IP address. If there are ``NUM_PROXIES`` proxies, the IP address of a
+caller is the one that connected to the outermost proxy.
 
 A period begins with a caller's first request. It has one counter, which the cache increments atomically, so concurrent
 requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
@@ -98,8 +98,8 @@ def count(limit: str, caller: Caller) -> None:
 
 
 def key_of(caller: Caller) -> str:
-    """Return the part of the cache key that identifies the caller: the id of the user, or a hash of the address, which
-    may contain characters that are not allowed in cache keys.
+    """Return the part of the cache key that identifies the caller: the user's id, or a hash of the address. The address
+    itself may contain characters that are not allowed in cache keys.
     """
     if caller.user is not None and caller.user.is_authenticated:
         return f"user.{quote(str(caller.user.pk))}"
@@ -132,7 +132,7 @@ _PORT = re.compile(r"^(\[.*\]|[\d.]+):\d+$")
 
 
 def _seconds_to_wait(key: str, rate: Rate) -> float:
-    """Count one use. Return the seconds until the period ends if the use exceeds the rate, otherwise 0."""
+    """Count one use. If it exceeds the rate, return the seconds until the end of the period; otherwise return 0."""
     now, key = time.time(), f"{key}.{rate.seconds}"
     # The first process sets the end of the period, and all others read it.
     end = float(cache.get_or_set(key, now + rate.seconds, rate.seconds) or 0)

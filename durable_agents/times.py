@@ -76,7 +76,8 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> object:
         """Return the stored time in the form that ``USE_TZ`` requires.
 
-        On SQLite Django assumes that the column is in the connection's time zone, so its zone is replaced by UTC.
+        On SQLite, Django reads the column as a time in the connection's time zone. This method replaces that zone by
+        UTC.
         """
         if connection.vendor != "sqlite" or not isinstance(value, datetime) or value.tzinfo is UTC:
             return value

@@ -14,7 +14,7 @@ from durable_agents.models import ToolCall
 
 
 def is_left_to(user: User | None, who: str, call: ToolCall, *, option: str) -> bool:
-    """Return whether the user is one of those who may act on the call, according to ``who``.
+    """Return whether ``who`` lets this user act on the call.
 
     ``who`` is the value of the tool's option ``approved_by`` or ``answered_by``: ``other`` (any user but the one who
     asked for the call), the name of a permission, or ``function``. The caller of this function handles the values
@@ -48,7 +48,7 @@ _WHOM = {
 
 def _function_allows(user: User | None, call: ToolCall, *, option: str) -> bool:
     """Call the function that the tool currently declares, and return its answer. Return False if the function raises,
-    or if the tool does not declare one any more.
+    or if the tool no longer declares a function.
     """
     agent = registry.find(call.thread.agent)
     tool = agent.find_tool(call.tool_name) if agent else None

@@ -34,7 +34,9 @@ class Signature:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The resolved type hints. Raises NameError if a hint refers to a name that is not defined, or not yet."""
+        """The resolved type hints. Raises NameError if a hint refers to an undefined name, or to a name that is defined
+        later.
+        """
         function = self.function if inspect.isroutine(self.function) else type(self.function).__call__
         try:
             return get_type_hints(function, include_extras=True)

@@ -41,7 +41,7 @@ UIMessage = dict[str, Any]
 def ui_messages(
     messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None, using: str | None = None
 ) -> list[UIMessage]:
-    """Return the messages as clients see them, with the steps committed up to ``upto_rev``.
+    """Return the messages as clients see them, including the steps that were committed up to ``upto_rev``.
 
     ``using`` is the alias of the database to read from; by default the project's router chooses it. This function makes
     three queries, however many messages there are.
@@ -90,8 +90,8 @@ def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
 
 
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
-    """Return the history for the model: in order, the thread's messages up to position ``upto`` that are neither
-    superseded nor queued. This function makes three queries.
+    """Return the history for the model: the thread's messages in order, up to position ``upto``. Superseded and queued
+    messages are left out. This function makes three queries.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
 
@@ -128,8 +128,8 @@ def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
 
 
 def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
-    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. They are read in batches, because Python could run
-    no other thread during one large query.
+    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. Read the messages in batches: during one large
+    query, Python could not run other threads.
     """
     messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
     start, left_out = _newest_that_fit(messages, end, using=using)
@@ -216,7 +216,7 @@ class _StepsOf:
 
 
 def step_of(stream: Stream, outcomes: Mapping[str, CallOutcome]) -> Step:
-    """Return a closed stream as the model gets it, with the outcomes of its calls in the order of its parts."""
+    """Return a closed stream as the model gets it. The outcomes of its tool calls are in the order of its parts."""
     ids = [part.get("toolCallId") for part in stream.parts]
     calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
     return Step(parts=stream.parts, calls=calls, model=stream.model)

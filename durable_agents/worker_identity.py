@@ -18,8 +18,8 @@ def me() -> str:
 
 
 def is_gone(holder: str) -> bool:
-    """Return whether the process of this name is certainly dead. For a process of another boot, container or host the
-    answer is always False: its lease has to expire.
+    """Return whether the process of this name is certainly dead. Return False for a process of another boot, container
+    or host: this machine cannot know, so the lease of the process has to expire.
     """
     machine, _, rest = holder.rpartition(":")
     machine, _, pid = machine.rpartition(":")
@@ -38,7 +38,7 @@ def is_gone(holder: str) -> bool:
 
 @cache
 def _machine() -> str:
-    """Return the id of the running kernel and of the pid namespace. Within both, a pid identifies one process."""
+    """Return an id of the running kernel and the pid namespace. Together with this id, a pid identifies one process."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{(_PROC / 'self/ns/pid').stat().st_ino}"
@@ -53,8 +53,8 @@ def _started(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on, see proc(5). The second, the process's name, may contain
-    spaces and parentheses.
+    """Return the fields of /proc/PID/stat from the third on; see proc(5). The second field is the process's name, which
+    may contain spaces and parentheses.
     """
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -28,7 +28,7 @@ class Notice:
 
     @property
     def seconds(self) -> float:
-        """The number of seconds for which the process has been unable to work."""
+        """How long the process has been unable to work, in seconds."""
         return max(0.0, time.time() - self.since)
 
 

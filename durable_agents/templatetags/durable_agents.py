@@ -31,7 +31,7 @@ MODULES = {
     "django-durable-agents/element": "element",
     "django-durable-agents/markdown": "markdown",
 }
-"""The name by which scripts import each module, and the name of its file."""
+"""The names that scripts use to import the modules, each with the name of the module's file."""
 SHOWN_WITHOUT_SCRIPTS = 20
 """How many messages a page shows if scripts do not run."""
 
@@ -103,6 +103,8 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
 
 
 def _nonce(context: template.Context) -> str:
-    """Return the nonce of the page's Content-Security-Policy. Django or django-csp adds a nonce that was read to it."""
+    """Return the nonce of the page's Content-Security-Policy. When the nonce is read, Django or django-csp adds it to
+    the policy.
+    """
     request: Any = context.get("request")
     return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")

@@ -1,5 +1,5 @@
-"""Simulate a worker's crash in a test. ``run_until_idle`` ends at once; its next call recovers the rows of the crashed
-worker.
+"""Simulate a worker's crash in a test. The crash ends ``run_until_idle`` immediately. The next ``run_until_idle``
+recovers the rows of the crashed worker.
 """
 
 from __future__ import annotations

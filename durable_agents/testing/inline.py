@@ -121,8 +121,8 @@ async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) ->
 
 
 class _Over(BaseException):
-    """The exception that ends a run early, after which nothing more may be written. It derives from BaseException, so
-    that ``except Exception`` in tools or in the engine does not catch it.
+    """The exception that ends a run early. After this exception, the run may not write any more. It derives from
+    BaseException, so that ``except Exception`` in tools or in the engine does not catch it.
     """
 
 
@@ -136,7 +136,7 @@ class _EagerWriter(DeltaWriter):
 
 
 class _Outcome:
-    """The record of whether a run has ended early, and with which error."""
+    """A record of whether a run has ended early, and of the error that ended it."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -160,7 +160,7 @@ class _Outcome:
 
 
 class _InlineRuntime(Runtime):
-    """A runtime that calls sync functions in the test's thread. Once the run has ended early, such calls raise
+    """A runtime that calls sync functions in the test's thread. After the run has ended early, these calls raise
     ``_Over``.
     """
 
@@ -173,17 +173,17 @@ class _InlineRuntime(Runtime):
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """Call a database function that locks a thread's row. It may wait for the lock, because a test has no other
-        work meanwhile.
+        """Call a database function that locks a thread's row. The call may wait for the lock, because a test has
+        nothing else to do in the meantime.
         """
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function in the test's thread. Only a worker uses a separate connection for leases."""
+        """Call the function in the test's thread. A real worker uses a separate connection for leases."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function in the test's thread. Only a worker uses a separate connection for long histories."""
+        """Call the function in the test's thread. A real worker uses a separate connection for long histories."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -196,7 +196,8 @@ class _InlineRuntime(Runtime):
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
             # In production, such functions run outside a transaction, so they can go on after a failed statement. In a
-            # test's transaction that needs a rollback to a savepoint, even if the function has caught the error.
+            # test's transaction, a failed statement requires a rollback to a savepoint, even if the function has caught
+            # the error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -273,7 +274,7 @@ class InlineEngine:
         previous_runner = callbacks.run_through(self._env.callbacks.schedule)
         watching = loop.create_task(self._leases.watch())
         try:
-            # Like a worker that starts, recover the rows that earlier runs in this process still hold.
+            # Begin as a worker does: recover the rows that earlier runs in this process still hold.
             await self.runtime.in_database(lifecycle.ensure_pools)
             reap = partial(lifecycle.reap, lambda holder: holder.startswith(f"{HOLDER}:"), estimate_spent)
             await self.runtime.in_database(reap)
@@ -293,14 +294,14 @@ class InlineEngine:
             self.outcome.note(error)
         finally:
             callbacks.run_through(previous_runner)
-            # Clean up without using the database, because the run may have ended early.
+            # Clean up without the database: a run that has ended early may not use it.
             left = [watching, *(row.task for row in self._env.held)]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
             await self._env.callbacks.wait(seconds=0)
             if any(claim.kind == "stream" for claim in self._begun):
-                # The HTTP clients for models cannot be used on another event loop.
+                # Close the HTTP clients for models, because they cannot be used on another event loop.
                 await llm.door().aclose()
             # The event loop ends now, so it can no longer be woken.
             self.outcome.wake = lambda: None
@@ -400,8 +401,8 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Call the function, and return its value and its error. StopIteration and SystemExit become a RuntimeError."""
-    # Return the error instead of raising it. It would pass through a future to another thread, and a future does not
-    # accept StopIteration.
+    # Return the error instead of raising it. A raised error would pass through a future to another thread, and a future
+    # does not accept StopIteration.
     try:
         return function(), None
     except SimulatedCrash as error:

@@ -53,13 +53,15 @@ _REFUSALS = {
     ErrorKind.AUTH: (401, "invalid_api_key"),
     ErrorKind.CONTENT_POLICY: (400, "content_policy_violation"),
 }
-"""The HTTP status and OpenAI's code for each kind of error. For other kinds the server resets the connection."""
+"""The HTTP status and OpenAI's code for each kind of error. For any other kind of error, the server resets the
+connection.
+"""
 _WORDS = {
     ErrorKind.CONTEXT_WINDOW_EXCEEDED: "This model's maximum context length is 8192 tokens. ",
     ErrorKind.INSUFFICIENT_CREDITS: "You exceeded your current quota (insufficient_quota). ",
     ErrorKind.CONTENT_POLICY: "invalid_request_error, content_policy_violation. ",
 }
-"""For some kinds of error, a phrase in the error message by which litellm recognises the kind."""
+"""Phrases for error messages, by kind of error. litellm recognises these kinds by the phrase in the message."""
 
 
 class ModelServer:

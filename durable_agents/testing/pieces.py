@@ -74,7 +74,7 @@ class Action:
 
 @dataclass(frozen=True)
 class End:
-    """A finish reason and a token usage of the answer that replace the defaults."""
+    """The end of an answer: a finish reason and a token usage that replace the defaults."""
 
     reason: str
     usage: ModelUsage | None
@@ -114,7 +114,7 @@ def fails(
     retry_after_seconds: float | None = None,
 ) -> Failure:
     """Fail the model call. The pieces before this one are streamed as a partial answer. By default, the kind of error
-    decides whether the call is retried; ``retryable`` overrides this.
+    decides whether the call is retried; ``retryable`` overrides this default.
     """
     known = ErrorKind(kind)
     return Failure(known, detail, known.retryable if retryable is None else retryable, retry_after_seconds)
@@ -123,7 +123,7 @@ def fails(
 def hangs() -> Silence:
     """Send nothing more, so that the model call times out.
 
-    ``run_until_idle`` does not wait for the timeout. Instead, the attempt fails at once with the error of a timeout
+    ``run_until_idle`` does not wait for the timeout. Instead, the attempt fails immediately with the error of a timeout
     (``network``, retryable). This does not happen if an earlier ``does`` has ended the attempt, for example by stopping
     the run.
     """

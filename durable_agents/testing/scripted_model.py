@@ -236,7 +236,7 @@ class _ScriptedDoor:
         return self._model.continues
 
     async def aclose(self) -> None:
-        """Close litellm's connections, if any requests were made through litellm."""
+        """If any requests were made through litellm, close its connections."""
         if self._server is not None and self._model.requests:
             await llm.LiteLLMDoor().aclose()
 

@@ -100,7 +100,7 @@ class Command(BaseCommand):
                 self.say("Stopping ...")
 
     def start(self, supervisor: Supervisor, listener: socket.socket, model: OwnModel | None, stopping: Event) -> None:
-        """Start the processes, and wait until the site and the model answer. Raises `CommandError` if they take too
+        """Start the processes, and wait until the site and the model answer. Raises `CommandError` if this takes too
         long.
         """
         model_port = listening_socket.free_port()
@@ -142,7 +142,7 @@ def refuse_open_doors(host: str, *, insecure: bool) -> None:
 
 
 def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
-    """Return the model server to start, or None if `DEMO_MODEL` selects a model that runs elsewhere."""
+    """Return the model server to start. If `DEMO_MODEL` selects a model that runs elsewhere, return None."""
     if not local:
         return None if environ.get("DEMO_MODEL") else SCRIPTED
     if missing := local_model.missing_packages():
@@ -194,5 +194,5 @@ def python(*arguments: str) -> list[str]:
 
 
 def has_display() -> bool:
-    """Return whether a browser would open in a window. Otherwise it might open as a text browser in this terminal."""
+    """Return whether a browser would open in a window. If not, a text browser might open in this terminal."""
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
