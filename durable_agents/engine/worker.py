@@ -1,4 +1,4 @@
-"""The worker: claim due rows, run many of them at once on one event loop, and leave without losing any row."""
+"""The worker: claim due rows, run many of them concurrently on one event loop, and exit without losing a row."""
 
 from __future__ import annotations
 

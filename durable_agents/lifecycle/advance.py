@@ -114,7 +114,7 @@ def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False
 
 
 def _begin_step(locked: Locked, message_id: UUID) -> None:
-    """Add a pending stream for the next step, or fail the run if it has used up its steps. If the agent has a
+    """Add a pending stream for the next step. If the run has used up its steps, fail the run. If the agent has a
     ``configure`` function, which can change the limit, the worker checks the limit before the model call instead.
     """
     agent = locked.agent
@@ -135,7 +135,7 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
         messages = list(Message.objects.using(database()).queued().filter(thread=thread))
     else:
         messages = [message for message in locked.queued if message.position is None]
-    # A stop holds back the messages that were queued before it. They wait for a resume.
+    # Messages that were queued before a stop start no run until the thread is resumed.
     stop_rev = -1 if thread.stop_rev is None else thread.stop_rev
     queued = next((message for message in messages if message.rev > stop_rev), None)
     if queued is None:

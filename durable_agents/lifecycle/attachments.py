@@ -27,8 +27,8 @@ from durable_agents.models import Attachment, Thread
 from durable_agents.parts import Part, attachment_id, embedded_files, file_base64
 
 MAX_UNSENT = 100
-"""How many files a sender may have uploaded without sending them in a message. Unsent files are deleted a day after the
-upload.
+"""The maximum number of uploaded files of a sender that are not in a message yet. Unsent files are deleted a day after
+the upload.
 """
 
 Sender = tuple[User | None, str]
@@ -45,9 +45,9 @@ def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
     of the stored files replace the ``data:`` URLs. Also yield the unsaved attachments of these files. The transition
     that stores the messages has to save them.
 
-    When the block ends, each file whose attachment was not saved is deleted. If the caller's transaction is rolled
-    back, its files are deleted then. A value in ``lists`` that is not a list is yielded unchanged. Raises
-    InvalidPartsError and TooLargeError.
+    When the block ends, each file whose attachment was not saved is deleted. If the caller's transaction is rolled back
+    later, its files are deleted after the rollback. A value in ``lists`` that is not a list is yielded unchanged.
+    Raises InvalidPartsError and TooLargeError.
     """
     embedded = [embedded_files(parts) if isinstance(parts, list) else {} for parts in lists]
     if not any(embedded):
@@ -70,9 +70,9 @@ def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
 
 @contextmanager
 def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
-    """Keep the files whose rows the block inserts, and delete the other files when the block ends. If the database
-    cannot say which rows were inserted, keep all files until ``prune_unsent`` runs, because the commit may have
-    succeeded although its answer was lost.
+    """Keep the files whose rows the block inserts, and delete the other files when the block ends. If it is unknown
+    which rows were inserted, keep all files until ``prune_unsent`` runs, because the commit may have succeeded although
+    the database's answer was lost.
     """
     try:
         yield

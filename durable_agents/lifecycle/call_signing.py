@@ -1,5 +1,5 @@
-"""Sign tool calls with a keyed digest, so that a worker runs a call only as it was approved, or as the model made it if
-the call needs no approval.
+"""Sign tool calls with a keyed digest. A worker runs a call only if the call is unchanged since its approval. If no
+approval is needed, the call must be unchanged since the model made it.
 
 Anyone who can write rows but does not know ``APPROVAL_KEYS`` can neither alter an approved call nor approve a call.
 """
@@ -42,8 +42,8 @@ def _digest(call: ToolCall, key: str | bytes) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Return the JSON value with whole floats, such as 2.0, as integers. PostgreSQL stores 1e22 and returns an integer,
-    so the digest would otherwise change when the row is read again.
+    """Return the JSON value with whole floats, such as 2.0, converted to integers. PostgreSQL stores the float 1e22 but
+    returns an integer. Without the conversion, the digest would change when the row is read again.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -136,7 +136,7 @@ def _send_message_committed(message: Message, *, using: str) -> None:
 
 
 def dispatch_call(call: ToolCall, *, using: str) -> None:
-    """Send the signal for a tool call that has got its outcome."""
+    """Send the signal for a tool call that has its outcome now."""
     callbacks.send_after_commit(
         "tool_call_finished",
         ToolCall,

@@ -64,12 +64,12 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""How many trial runs a suspect (a row that may have crashed its workers) gets early. After this many crashes of
+"""The number of early trial runs of a suspect (a row that may have crashed its workers). After this many crashes of
 workers that held no other row, a suspect no longer takes precedence over other rows. After it has survived this many
 trial runs, a suspect is always tried alone.
 """
 PATIENCE_SECONDS = 3
-"""How many seconds a suspect (a row that may have crashed its workers) waits for a process that holds no other row."""
+"""The number of seconds that a suspect (a row that may have crashed its workers) waits for an idle process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,8 @@ run died too, or the row has survived several trial runs.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
 """Suspects (rows whose workers died twice, so that the rows may be the cause) that have not had a trial run since. If
-many are due, most of them are probably harmless: their workers also held the row that was the cause. Several of them
-are therefore tried together. If that process dies too, each is tried alone.
+many are due, most of them are probably harmless: their workers also held the row that was the cause. Several suspects
+are therefore tried together in one process. If that process dies too, each suspect is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
 """The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. Such a process claims suspects (rows
@@ -120,9 +120,9 @@ that may have crashed their workers) only if more than ``FEW_SUSPECTS`` are due.
 
 
 def impatient() -> Suspects:
-    """Return which suspects a process should claim although it holds other rows: those that have waited too long for an
-    idle process. Suspects are rows that may have crashed their workers. A suspect is left out if a worker died while it
-    held no other row.
+    """Return the rule for a process that holds other rows: claim the suspects that have waited too long for an idle
+    process. A suspect is a row that may have crashed its workers. If a worker died while it held only this row, the
+    suspect is left out.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -161,9 +161,9 @@ def claim(
     Scopes and owners take turns. Only rows of agents and tools in ``code`` are claimed, because this worker does not
     know any others. No pool ever has more held rows than its limit.
 
-    Suspects (rows that may have crashed their earlier workers) are left out. If ``suspects`` is given, only the
-    suspects that it selects are claimed. True selects one suspect of any kind; the caller must not hold other rows in
-    that case.
+    By default, suspects (rows that may have crashed their earlier workers) are left out. If ``suspects`` is a rule,
+    only the suspects that the rule selects are claimed. True selects one suspect of any kind; in that case, the caller
+    must not hold other rows.
     """
     which = ANY_SUSPECT if suspects is True else suspects or None
     due = _Due(code=code, wanted=which.wanted if which else Q(crashes__lt=SUSPECT_CRASHES))
@@ -172,7 +172,7 @@ def claim(
         return []
     slots = {"tool": tools, "stream": streams}
     choose = which.choose if which else fairly
-    # Choose without locks, because idle workers must not take any. ``_win`` checks the rows again, under their locks.
+    # Choose without locks, because idle workers must not lock rows. ``_win`` checks the rows again, under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
     # If a process tries several suspects and dies, it is not clear which of them was the cause. Only the death of a
@@ -254,9 +254,9 @@ def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str
 
 
 def _free_of(pools: Collection[str], *, limited: Collection[str], most: int) -> dict[str, int]:
-    """Return how many more rows of each pool workers may hold. For a pool without a limit, this is ``most``. Lock the
-    rows of the ``limited`` pools first, and count their held rows in a separate statement. A single statement would
-    have to wait for the lock, and would count the rows that were held before the wait.
+    """For each pool, return how many more rows workers may hold. For a pool without a limit, the value is ``most``.
+    Lock the rows of the ``limited`` pools first, and count their held rows in a separate statement. A single statement
+    would have to wait for the lock, and would count the rows that were held before the wait.
     """
     free = dict.fromkeys(pools, most)
     if not limited:
@@ -273,7 +273,7 @@ def _live_leases(model: type[Stream | ToolCall]) -> Coalesce:
 
 
 def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_alone: bool) -> list[Claim]:
-    """Claim those of the rows ``ids`` that are still due and not locked. Return their claims."""
+    """Of the rows with these ids, claim those that are still due and not locked. Return the claims."""
     if not ids:
         return []
     columns = ("fence", "attempt", "crashes", "clearances", "thread_id", "thread__agent")
@@ -298,7 +298,7 @@ def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_al
         else {"status": next_state(ToolCallStatus.PENDING, ToolCallStatus.RUNNING), "expires_at": Now() + F("timeout")}
     )
     rows = due.model.objects.using(database()).filter(pk__in=[claim.row_id for claim in won])
-    # Every claim raises the fence, so that a late write of an earlier holder matches no row.
+    # Every claim increments the fence, so that a late write by an earlier worker matches no row.
     rows.update(fence=F("fence") + 1, **lease, **changes)
     return won
 
@@ -308,8 +308,8 @@ def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
     """Store deltas of many streams in one transaction. Return two sets of stream ids: the streams whose deltas were
     stored, and the streams that were lost.
 
-    A stream in neither set is locked by another transaction: pass the same delta again later. A lost stream has another
-    holder or is closed: stop working on it.
+    A stream in neither set is locked by another transaction: pass the same delta again later. A lost stream is closed,
+    or another worker holds it: stop working on it.
     """
     with transact():
         # This does not lock the thread. A row that another transaction has locked is skipped, and its deltas are passed
@@ -406,8 +406,8 @@ def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
 
 
 def blame(claim: Claim) -> None:
-    """Record that this row blocks the event loop of its worker. The worker is about to end, and its death then makes
-    the row a suspect, which is a row that may have crashed its workers.
+    """Record that this row blocks the event loop of its worker. The worker is about to exit. Its death will make the
+    row a suspect (a row that may have crashed its workers).
     """
     rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))

@@ -250,8 +250,8 @@ def set_tool_call_timeout(
     """Change how many seconds an open call may take, and return the call. The time counts from now if the call is
     running or waits for an answer. Otherwise, the time counts from the start of the next attempt. None means no limit.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call has its outcome, and ValueError if ``seconds`` is
-    out of range.
+    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call already has an outcome, and ValueError if
+    ``seconds`` is out of range.
     """
     if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise ValueError(f"A timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, or None.")

@@ -66,8 +66,8 @@ def edit_message(
 
     ``message_id`` is the id that clients see, and the new message is shown under the same id. Queued messages stay
     queued. Open calls of superseded messages are cancelled. If ``metadata`` is None, the new message keeps the metadata
-    of the old message. Files are as in ``send_message``. ``by`` is the user who edits, and becomes the ``sender`` of
-    the new message; if ``by`` is None, the old sender stays.
+    of the old message. Files are handled as in ``send_message``. ``by`` is the user who edits, and becomes the
+    ``sender`` of the new message; if ``by`` is None, the old sender stays.
 
     Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError during a run, TooLargeError and
     AgentNotFoundError. Raises InvalidPartsError for bad parts, and for a message that is not a user's.
@@ -88,8 +88,8 @@ def edit_message_with_files(
     new_files: NewFiles,
     by: Actor | User | None = None,
 ) -> Message:
-    """Do what ``edit_message`` does. ``new_files`` are files of the parts that the caller stored with ``store_files``
-    before it opened its own transaction.
+    """Do what ``edit_message`` does. If the caller opens its own transaction, it must store the files of the parts with
+    ``store_files`` beforehand, and pass them as ``new_files``.
     """
     if isinstance(parts, str | Promise):
         prompt, parts = parts, None

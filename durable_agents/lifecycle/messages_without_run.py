@@ -84,8 +84,8 @@ def content_of(message: Mapping[str, object]) -> object:
 def write_history(
     locked: Locked, messages: Iterable[Mapping[str, object]], contents: Iterable[object], *, new_files: NewFiles
 ) -> None:
-    """Store messages that come from another system. ``contents`` has the result of ``content_of`` for each message, in
-    which URLs have replaced the embedded files.
+    """Store messages that come from another system. For each message, ``contents`` has the result of ``content_of``,
+    with URLs in place of the embedded files.
     """
     for message, content in zip(messages, contents, strict=True):
         if not isinstance(content, list | str | Promise):

@@ -52,14 +52,15 @@ HeldRow: TypeAlias = Stream | ToolCall
 
 @transition
 def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
-    """Give a held row back, for example when its worker drains. The row is due again at once, and the attempt is not
-    counted. Do nothing if the claim is lost.
+    """Give a held row back, for example when its worker drains. The row is due again immediately, and the attempt is
+    not counted. If the claim is lost, do nothing.
 
     A tool call that has begun (``has_begun``) may have had its effect, so the tool's ``after_crash`` option applies. A
     tool call that has not begun is simply run by another worker. If ``crashes`` is not 0, one crash is added to the
     row's counters, because the row may be the cause of its worker's trouble.
     """
-    # Decide before taking the lock: the model library may have to be loaded, and the thread's other writers would wait.
+    # Decide before locking the thread. The model library may have to be loaded, and other writers would wait for the
+    # lock.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
     with hold_thread(claim.thread_id, nowait=nowait) as locked, suppress(LeaseLostError):
         if claim.kind == "stream":

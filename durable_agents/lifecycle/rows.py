@@ -60,8 +60,8 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""How often a row is excused for the death of its worker because other workers died at the same time. The number is
-limited, because calls of one bad tool may kill several workers at the same time, again and again.
+"""The maximum number of times that a row is excused for the death of its worker because other workers died at the same
+time. The number is limited, because calls of one bad tool may kill several workers together, again and again.
 """
 
 
@@ -82,8 +82,8 @@ class Deaths:
     @classmethod
     def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
         """Return the counters after one more worker died while it held the row. ``in_company`` means that other workers
-        died at the same time, so the row is probably not the cause. The first ``MOST_EXCUSES`` such deaths do not make
-        the row a suspect, which is a row that may have crashed its workers.
+        died at the same time, so the row is probably not the cause. The first ``MOST_EXCUSES`` such deaths cannot raise
+        ``crashes`` to ``SUSPECT_CRASHES``.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES:
@@ -233,7 +233,7 @@ def add_stream(
 
 def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
     """Insert a stream with the thread's next number and revision, and with the thread's agent, owner and scope, which
-    are needed to report usage. If the stream ``is_due`` at once, it may be leased to the worker that runs this
+    are needed to report usage. If ``is_due`` is true, the stream may be leased to the worker that runs this
     transaction.
     """
     thread = locked.thread
@@ -264,7 +264,7 @@ def close_stream(
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    # Remember the old fence: ``end_lease`` raises it, but the row in the database still has the old value.
+    # Remember the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
     fence = stream.fence
     stream.end_lease()
     if usage is not None:
@@ -319,7 +319,7 @@ def settle(
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    # Remember the old fence: ``end_lease`` raises it, but the row in the database still has the old value.
+    # Remember the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
     fence = call.fence
     call.end_lease()
     call.rev = locked.thread.next_rev()
@@ -334,8 +334,8 @@ def settle(
 
 def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
     """Make a row due after ``delay_seconds``, and set its counters of dead workers, by default to 0."""
-    # A row that is due at once has no ``available_at``, so that no clocks are compared. SQLite uses the clock of the
-    # process that queries.
+    # A row that is due immediately has no ``available_at``. Otherwise, another process could find that the row is not
+    # due yet, because on SQLite each process uses its own clock.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
     row.pending_since = locked.now
     for name, value in vars(deaths or Deaths()).items():

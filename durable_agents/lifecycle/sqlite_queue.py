@@ -21,12 +21,13 @@ _own = threading.local()
 @contextmanager
 def turn(connection: Any) -> Iterator[None]:
     """Wait for this writer's turn, then run the block. If the connection is not to an SQLite file, or is in a
-    transaction already, run the block at once.
+    transaction already, run the block immediately.
 
-    SQLite lets one connection write at a time. A waiting connection tries again after 1, 2, 5, 10, 15, 20, 25 ms and so
-    on, so that several workers would spend most of their time between two tries. Therefore the writers of this package
-    queue for a kernel lock, and try to get it every millisecond. A writer that has waited a tenth of a second goes on
-    without the lock; then SQLite's own back-off decides, as it does for writers outside this package.
+    SQLite lets one connection write at a time. A waiting connection sleeps for 1, 2, 5, 10, 15, 20, 25 ms and so on
+    between its tries. Without this queue, several workers would sleep most of the time. Therefore the writers of this
+    package queue for a kernel lock, and try to get the lock every millisecond. If a writer has waited a tenth of a
+    second, it goes on without the lock. In that case, SQLite's own back-off decides, as it does for writers outside
+    this package.
     """
     if connection.vendor != "sqlite" or connection.in_atomic_block or connection.is_in_memory_db():
         yield
@@ -51,7 +52,7 @@ def turn(connection: Any) -> Iterator[None]:
 
 
 class _Gate:
-    """The open lock file of a database. It is closed when the thread that opened it has ended."""
+    """The open lock file of a database. It is closed when the Python thread that opened it has ended."""
 
     def __init__(self, name: str) -> None:
         self.descriptor = lockfiles.open_lock(f"turn-{hashlib.sha256(name.encode()).hexdigest()[:16]}")

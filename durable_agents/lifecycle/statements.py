@@ -44,7 +44,7 @@ def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
     each statement has written.
     """
     connection = connections[using]
-    # Only psycopg 3 can send several statements at once, and only if parameters are not bound on the server.
+    # Only psycopg 3 can send several statements together, and only if parameters are not bound on the server.
     takes_several = (
         connection.vendor == "postgresql"
         and not connection.settings_dict["OPTIONS"].get("server_side_binding")

@@ -68,7 +68,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedAttempt:
-    """How an attempt at a model call failed, and its usage."""
+    """The error of a failed attempt at a model call, and the usage of the attempt."""
 
     kind: str
     """An ErrorKind, or the kind that the agent's ``classify`` function returned."""
@@ -85,8 +85,8 @@ def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> 
     tool calls are stored. Then the thread waits for the tool calls, begins its next step, or ends its run.
 
     Raises LeaseLostError, and writes nothing, if the worker no longer holds the attempt. Raises ThreadNotFoundError if
-    the thread was deleted. If another transaction has locked the thread, wait, or with ``nowait`` raise
-    ThreadHeldError.
+    the thread was deleted. If another transaction has locked the thread, wait. With ``nowait``, raise ThreadHeldError
+    instead.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_step(locked, held_stream(claim), outcome)

@@ -203,8 +203,8 @@ def _create_thread(
             context=clean(context or {}),
         )
         try:
-            # Only an existing client id can make the insert fail. PostgreSQL then refuses every further statement of
-            # the transaction, unless the error happened inside a savepoint.
+            # Only an existing client id can make the insert fail. Without a savepoint, PostgreSQL would then refuse
+            # every further statement of the transaction.
             with transact(savepoint=client_id is not None):
                 thread.save(using=database(), force_insert=True)
         except IntegrityError:  # another transaction has just created the thread
@@ -292,8 +292,8 @@ def get_or_create_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | User | None = None,
 ) -> tuple[Message, bool]:
-    """Do what ``send_message`` does. Return the message, and whether it was created. ``new_files`` are files of the
-    parts that the caller stored with ``store_files`` before it opened its own transaction.
+    """Do what ``send_message`` does. Return the message, and whether it was created. If the caller opens its own
+    transaction, it must store the files of the parts with ``store_files`` beforehand, and pass them as ``new_files``.
     """
     with store_files(parts) as ([parts_with_urls], stored):
         content = _Content(
@@ -379,7 +379,9 @@ def _take_message(
 
 
 def _steer_pending(locked: Locked) -> None:
-    """If an attempt is pending, make it answer the new message too. Its answer then follows the new message."""
+    """If an attempt is pending, make it answer the new message too. In the thread, its answer comes after the new
+    message.
+    """
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
     # The attempt continues the text of an earlier attempt, and that text stays before the new message.
     if pending is not None and pending.goes_on:
@@ -442,7 +444,7 @@ def _settle_stop(locked: Locked) -> None:
         settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
     locked.thread.retry = None
     locked.set_status(ThreadStatus.STOPPED)
-    # Messages that were queued until now wait for a resume. A message that is sent later starts a run.
+    # Messages that are queued now start no run until the thread is resumed. A message that is sent later starts a run.
     locked.thread.stop_rev = locked.thread.rev
 
 
@@ -550,7 +552,7 @@ def _empty_thread(instance: Thread, using: str, origin: object = None, **_: obje
     Django collects the rows to delete before it calls this function. Rows that were added since would make the deletion
     fail, so they are deleted here.
     """
-    # If the row is gone, another transaction has deleted it and has also added the entry.
+    # If the row is gone, another transaction has deleted it and has added the audit entry.
     if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
         record_deletion(instance, origin=origin, using=using)
     streams = Stream.objects.using(using).filter(thread=instance)

@@ -1,7 +1,7 @@
 """Websocket tickets. A ticket authenticates one websocket of a user who signed in over HTTP. It can be used once, and
 only within a short time.
 
-A ticket is bound to the credential with which it was fetched. The database keeps the SHA-256 hash of the ticket, and
+A ticket is bound to the credential that was used to fetch it. The database keeps the SHA-256 hash of the ticket, and
 the credential encrypted with the ticket. Somebody who reads the row can therefore neither use the ticket nor learn a
 token or a session.
 """
@@ -23,7 +23,7 @@ TICKET_SECONDS = 60
 
 @transition
 def issue_ticket(user: User, credential: Credential | None = None) -> str:
-    """Return a new ticket for this user, who must be a row of the user model. The ticket is valid for
+    """Return a new ticket for this user, who must be a saved instance of the user model. The ticket is valid for
     ``TICKET_SECONDS``, but no longer than the credential. The default credential is valid while the user is active and
     has the same password.
     """

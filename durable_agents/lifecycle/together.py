@@ -1,5 +1,6 @@
 """Commit the finished steps and tool calls of many threads in one transaction. A worker commits together whatever has
-finished while its last transaction ran. If one of them fails, the others are committed nevertheless.
+finished while its last transaction ran. If one step or tool call cannot be committed, the others are committed
+nevertheless.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
     if that fails, use one transaction for each. Return one result for each of them, in order.
 
     ``hand_over`` limits which newly due rows the worker keeps for itself. Raises the database error if the database
-    does not answer. If the database stops answering only during the single transactions, nothing is raised. Each row
-    that was not written then has a ThreadHeldError as its result.
+    does not answer. If the database stops answering later, during the separate transactions, nothing is raised. Each
+    row that was not written then has a ThreadHeldError as its result.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -167,8 +168,8 @@ def _add_owners(rows: Sequence[Handed]) -> None:
 
 
 def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
-    """Replace the JSON values of written rows by what PostgreSQL would return for them. The next model request is built
-    from these rows, and later requests are built from the database. Both must have the same text; otherwise the
+    """Replace the JSON values of written rows with the values that PostgreSQL would return. The next model request is
+    built from these rows, and later requests are built from the database. Both must have the same text; otherwise the
     provider's prompt cache is not used.
     """
     if connections[database()].vendor != "postgresql":
@@ -181,8 +182,8 @@ def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
 
 
 def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUID, Placed[Stream] | Placed[ToolCall]]:
-    """Load what is needed to finish these rows, and return the attempts and open tool calls by row id. Also set
-    ``open_calls`` and ``queued`` of those locked threads that need them to decide what comes next.
+    """Load what is needed to finish these rows, and return the attempts and open tool calls by row id. If a locked
+    thread needs its ``open_calls`` or ``queued`` messages to decide what comes next, set these attributes too.
     """
     using = database()
     present = [ending for ending in endings if ending.claim.thread_id in threads]

@@ -40,14 +40,14 @@ from durable_agents.times import Now, instant, later
 _TOOK_TOO_LONG = "The tool call took too long."
 
 EXPIRY_GRACE_SECONDS = 5
-"""For how many seconds after its deadline a running call is left to its worker. Within this time, the worker can still
-time the call out and retry it. After that, ``expire`` fails the call.
+"""The number of seconds that a running call is left to its worker after the call's deadline. Within this time, the
+worker can still time the call out and retry it. After that, ``expire`` fails the call.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallResult:
-    """How a tool call ended: with a result, or with ``status`` failed and an error text for the model."""
+    """The outcome of a tool call: a result, or the ``status`` failed with an error text for the model."""
 
     status: ToolCallStatus = ToolCallStatus.COMPLETED
     result: object = None
@@ -64,7 +64,8 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
     waiting while other calls of the same step have no outcome. After the last of them, the next step becomes due.
 
     Raises LeaseLostError, and writes nothing, if the worker no longer holds the call. Raises ThreadNotFoundError if the
-    thread was deleted. If another transaction has locked the thread, wait, or with ``nowait`` raise ThreadHeldError.
+    thread was deleted. If another transaction has locked the thread, wait. With ``nowait``, raise ThreadHeldError
+    instead.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_outcome(locked, held_call(claim), outcome)
@@ -94,7 +95,8 @@ def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
 
     An exception of the function rolls everything back and is raised. If the claim was lost, everything is rolled back
     and LeaseLostError is raised. If the answer to COMMIT is lost, the row is read again to find out whether the
-    transaction was committed. Raises AtomicInterruptedError if it was not, or if that cannot be found out.
+    transaction was committed. Raises AtomicInterruptedError if the transaction was not committed, or if this cannot be
+    found out.
     """
     is_inside, session = False, None
     try:
@@ -126,7 +128,7 @@ class AtomicInterruptedError(Exception):
 
 def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
     """Return whether the transaction was cut off because the database session ended or became read-only. The tool's
-    function may have turned that into another error. ``is_inside`` says whether the error came out of the function.
+    function may have raised another error instead. ``is_inside`` says whether the error came out of the function.
     Outside the function, every outage counts. Errors that only require a retry never count.
     """
     connection = connections[database()]
@@ -147,12 +149,12 @@ is still starting, and a session that was idle for too long.
 
 
 def _has_outcome(claim: Claim) -> bool:
-    """Return whether the COMMIT took effect. Return False if the database does not answer: the caller then releases the
-    row, and the release checks the fence.
+    """Return whether the COMMIT took effect. If the database does not answer, return False. In that case, the caller
+    releases the row, and the release checks the fence.
     """
     settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
     try:
-        # Storing the outcome ended the lease, which raised the fence by one.
+        # Storing the outcome ended the lease and incremented the fence.
         return settled.filter(fence=claim.fence + 1).exists()
     except Error:
         return False

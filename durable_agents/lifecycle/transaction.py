@@ -36,7 +36,7 @@ _SAVED = [
 ]
 _TRANSITION_TRIES = 3
 UPDATED_EVERY = timedelta(seconds=10)
-"""During a run, ``updated_at`` is written at most once in this time."""
+"""The minimum time between two writes of ``updated_at`` during a run."""
 _AT_ONCE_SECONDS = 1.0
 
 P = ParamSpec("P")
@@ -65,8 +65,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except Error as error:
                 connection = connections[database()]
-                # SQLite reports "locked" either at once or after the whole busy timeout, which is too long to wait
-                # three times.
+                # SQLite reports "locked" either immediately or after the busy timeout. Do not retry after the busy
+                # timeout: three of them would take too long.
                 has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
                 if connection.in_atomic_block or not is_passing(error) or has_waited:
                     discard_after(error, using=connection.alias)
@@ -155,8 +155,8 @@ class _Update:
 
 @dataclass(kw_only=True)
 class HandOver:
-    """The limits within which a worker keeps new rows. If the worker's own transaction makes a row due, the row can be
-    leased to that worker at once, without a separate claim.
+    """The limits on the new rows that a worker may lease to itself. If the worker's own transaction makes a row due,
+    the same transaction can lease the row to the worker, without a separate claim.
     """
 
     holder: str
@@ -169,18 +169,18 @@ class HandOver:
     offered: tuple[int, int] = (0, 0)
     """The numbers of free slots for model steps and for tool calls before any slot was used."""
     calls: list[UUID] = field(default_factory=list)
-    """The tool calls that the worker takes over, also those of a transaction that was rolled back."""
+    """The tool calls that the worker takes over. If the transaction is rolled back, its calls stay in this list."""
     on_call: Callable[[UUID], object] = lambda _: None
-    """Called with the id of each of these calls, before the transaction is committed."""
+    """A function that is called with the id of each tool call that the worker takes over, before the commit."""
 
     def takes_stream(self, stream: Stream) -> bool:
-        """Return whether this worker may run this new attempt at once. If so, count one free slot as used."""
+        """Return whether this worker may run this new attempt immediately. If so, count one free slot as used."""
         takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
         self.streams -= takes
         return takes
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
-        """Return whether this worker may run this new tool call at once. If so, count one free slot as used."""
+        """Return whether this worker may run this new tool call immediately. If so, count one free slot as used."""
         takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
         self.tools -= takes
         if takes:
@@ -234,8 +234,8 @@ class Locked:
         return registry.find(self.thread.agent)
 
     def set_status(self, status: ThreadStatus) -> None:
-        """Change the thread's status and increase its revision number. Raises TooManyRunningError if this would begin
-        more runs than the owner may have.
+        """Change the thread's status and increase its revision number. If this begins a run and the owner already has
+        the maximum number of running threads, raise TooManyRunningError.
         """
         if status.is_running and not self.thread.is_running:
             admit(self.thread, using=database())
@@ -294,9 +294,9 @@ class _ToolTransaction(transaction.Atomic):
 
 @contextmanager
 def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) -> Iterator[None]:
-    """Open a transaction on the threads' database. Inside a caller's transaction, open a savepoint instead; with
-    ``savepoint=False``, open nothing there. ``atomic_tool_call`` is the id of a tool call whose function runs in this
-    transaction and may call transitions.
+    """Open a transaction on the threads' database. Inside a caller's transaction, open a savepoint instead or, with
+    ``savepoint=False``, nothing. ``atomic_tool_call`` is the id of a tool call whose function runs in this transaction
+    and may call transitions.
     """
     using = database()
     block = (

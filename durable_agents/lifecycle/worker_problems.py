@@ -20,7 +20,9 @@ disk is full.
 
 
 def project() -> str:
-    """Return the name of this project's database, which distinguishes its processes from others on the same machine."""
+    """Return the name of this project's database. It distinguishes this project's processes from those of other
+    projects on the same machine.
+    """
     settings = connections[database()].settings_dict
     return f"{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
 
@@ -44,8 +46,8 @@ def note_problem(notice: Notice, *, is_over: bool = False) -> None:
 
 
 def try_to_write() -> None:
-    """Check that the database accepts writes: store a row and delete it, each in a separate transaction. Raises the
-    database error if it does not.
+    """Check that the database accepts writes: store a row and delete it, each in a separate transaction. If the
+    database does not accept writes, raise its error.
     """
     holder = f"{PROBE}:{uuid.uuid4()}"
     row = WorkerProblem(holder=holder, kind=PROBE, detail="-" * PROBE_CHARS, since=Now(), ended_at=Now())
