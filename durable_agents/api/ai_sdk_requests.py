@@ -196,8 +196,8 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # The owner may already have a thread with this client_id that the policy does not show. In that case,
-            # ``_authorize`` raises ThreadNotFoundError.
+            # The owner may already have a thread with this client_id, but not be allowed to view that thread. In that
+            # case, ``_authorize`` raises ThreadNotFoundError.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -228,8 +228,10 @@ class Chat:
         return StreamedAnswer(thread=thread, question=question)
 
     def _edit(self, thread: Thread, question: Message) -> StreamedAnswer:
-        """Edit the message. If it is the last user message and its content is unchanged, stream its existing answer
-        instead; a stopped or failed run is resumed.
+        """Edit the message and stream the new answer.
+
+        If the message is the last user message and its content is unchanged, stream the existing answer instead. In
+        that case, also resume a stopped or failed run.
         """
         parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
         later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
@@ -250,7 +252,7 @@ class Chat:
         return StreamedAnswer(thread=thread, question=edited)
 
     def _metadata(self) -> dict[str, object] | None:
-        """Return the metadata of the message. Raises TooLargeError if it is too large."""
+        """Return the metadata of the message. Raises TooLargeError if the metadata is too large."""
         metadata = self._message.get("metadata")
         _check_size(metadata, "The metadata of the message")
         return metadata
@@ -262,8 +264,10 @@ class Chat:
     # ---------------------------------------------------------------------------------------------- continue an answer
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
-        """Store the new tool results, tool errors and approval decisions in the request. If there are none, resume a
-        failed or stopped run. But a run that was stopped during tool calls stays stopped.
+        """Store the new tool results, tool errors and approval decisions that the request contains.
+
+        If the request contains none of these, resume a failed or stopped run. But a run that was stopped during tool
+        calls stays stopped.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
@@ -287,10 +291,10 @@ class Chat:
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
         """Yield a function for each tool result, tool error and approval decision in the request. Calling the function
-        stores it.
+        stores the result, error or decision.
 
-        Raises PermissionDeniedError if the user may not send one of them. ``_continue`` collects all functions before
-        it calls any, so a refused request stores nothing.
+        If the user may not send one of them, raises PermissionDeniedError. ``_continue`` collects all functions before
+        it calls the first one, so a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -302,7 +306,7 @@ class Chat:
                     # Only the first answer to a call counts, so further answers to it in this request are skipped.
                     del calls[call.tool_call_id]
                     yield decide
-            # A preliminary output only shows the progress of a tool. The result follows in a later request.
+            # A preliminary output shows the progress of a tool. The tool's result follows in a later request.
             elif (
                 part.get("state") in ("output-available", "output-error")
                 and not part.get("preliminary")
@@ -345,8 +349,8 @@ def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callabl
 
 def _check_size(value: object, name: str) -> None:
     """Raise TooLargeError for a value that is larger than ``MAX_BODY_BYTES``."""
-    # A chat request may be larger than this, because it contains the history. But this value gets stored, so the
-    # ordinary limit applies.
+    # A chat request may be larger than ``MAX_BODY_BYTES``, because it contains the history. But this value gets stored,
+    # so the ordinary limit applies to it.
     limit = config().max_body_bytes
     if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
         raise TooLargeError(f"{name} has more than {limit} bytes.")

@@ -34,8 +34,8 @@ from durable_agents.policies import actor, public_agents, public_thread, public_
 
 
 class Door(BasePermission):
-    """The permission to use the API. Signed-in callers have it; other callers have it if the policy allows the action
-    with some public agent.
+    """The permission to use the API. Signed-in callers have this permission. Other callers have it only for actions
+    that the policy allows with at least one public agent.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -70,7 +70,7 @@ class AgentsView(APIView):
 
     @classmethod
     def as_view(cls, **options: object) -> Any:
-        """Return the view function, exempt from the ``ATOMIC_REQUESTS`` of every database."""
+        """Return the view function, exempt from ``ATOMIC_REQUESTS`` for every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
         # A state change is retried after a conflict, so it must own its transaction. Also, ``ATOMIC_REQUESTS`` commits
         # after the view, where database errors are no longer turned into responses. A router may store threads in any
@@ -88,7 +88,7 @@ class AgentsView(APIView):
 
     @property
     def action(self) -> str | None:
-        """The action of this request, as policies name it; None for an HTTP method that the view does not have."""
+        """The name that policies use for this request's action; None for an HTTP method that the view does not have."""
         return self.operation.action if self.operation else None
 
     def check_throttles(self, request: Request) -> None:
@@ -98,8 +98,8 @@ class AgentsView(APIView):
         if self.operation is None or not self.operation.sends:
             return
         if self.action == "create":
-            # Creating a thread without a message starts no run, so it does not count as a send. No other action needs
-            # the parsed body here.
+            # Creating a thread without a message starts no run, so the rate ``sends`` does not apply. No other action
+            # needs the parsed body here.
             body = request.data
             if not isinstance(body, Mapping) or (body.get("prompt") is None and body.get("parts") is None):
                 return

@@ -27,14 +27,14 @@ def check_visitor(request: Request) -> None:
     """Require Django's CSRF token from a visitor who has a session, as REST framework does from a signed-in user.
 
     A request without a session cookie cannot act in a visitor's name, so it needs no token. But it is refused if it
-    comes from another site, because its response would replace the visitor's session with a new one. Raises
-    PermissionDenied.
+    comes from another site, because its response would replace the visitor's session with a new session.
+    Raises PermissionDenied.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
         # This runs only Django's Origin check, which has no public method. tests/policies/test_visitors.py fails if
-        # Django changes it. The full CSRF check would refuse every visitor's first request, because the CSRF cookie is
-        # not set yet.
+        # Django changes the check. The full CSRF check would refuse every visitor's first request, because the CSRF
+        # cookie is not set yet.
         verified = CSRFCheck(lambda _: HttpResponse())._origin_verified  # type: ignore[attr-defined]
         needs_token = not verified(request._request)
     if needs_token:
@@ -43,10 +43,10 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Raise PermissionDenied instead of an error about the body if the request has no CSRF token header.
+    """Convert an error about the body to PermissionDenied, if the request has no header with a CSRF token.
 
-    REST framework's CSRF check parses the body to look for a token in a form. An invalid body would therefore be
-    reported before the missing token.
+    REST framework's CSRF check parses the body to look for a token in a form. Without this conversion, an invalid body
+    would be reported before the missing token.
     """
     try:
         yield
@@ -57,5 +57,5 @@ def token_before_body(request: Request) -> Iterator[None]:
 
 
 def send_token(request: Request) -> None:
-    """Set the CSRF cookie on the response. A visitor has not signed in, so no login page has set it."""
+    """Set the CSRF cookie on the response. A visitor has not signed in, so no login page has set this cookie."""
     get_token(request._request)

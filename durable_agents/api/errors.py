@@ -43,7 +43,7 @@ def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
     codes = problem.get_codes()
     code = codes if isinstance(codes, str) else problem.default_code
     headers = {}
-    # REST framework's own handler sets these two headers. This handler replaces it, so it has to set them too.
+    # REST framework's own handler would set these two headers, but this handler replaces it.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
         headers["WWW-Authenticate"] = challenge

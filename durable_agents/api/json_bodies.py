@@ -78,8 +78,8 @@ class BoundedParser(BaseParser):
 
 
 class ChatParser(BoundedParser):
-    """A parser with the higher limit ``MAX_CHAT_BODY_BYTES``, because AI SDK clients send the whole history. It keeps
-    only the last message.
+    """A parser with the higher limit ``MAX_CHAT_BODY_BYTES``, because AI SDK clients send the whole history. The
+    parser keeps only the last message.
     """
 
     max_values = MAX_CHAT_VALUES
@@ -91,7 +91,7 @@ class ChatParser(BoundedParser):
 
     def used(self, value: object) -> object:
         """Return the body with only the last message of its history."""
-        # Drop the other messages, because the request stays in memory while its response streams, which may take
+        # Drop all messages but the last. The request stays in memory while its response is streamed, for up to several
         # minutes.
         if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
             return value

@@ -43,8 +43,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """The position in a list at which a page begins. The page has the rows after these sort key values or, if
-    ``is_backwards``, the rows before them. The text of a cursor is signed, so that clients cannot forge one.
+    """The position in a list at which a page begins. The page has the rows after the sort key values ``values`` or, if
+    ``is_backwards``, the rows before them. The text of a cursor is signed, so that clients cannot forge a cursor.
     """
 
     values: Sequence[str]
@@ -52,8 +52,8 @@ class PageCursor:
 
     @classmethod
     def of(cls, request: Request, kinds: Collection[Kind]) -> PageCursor | None:
-        """Return the cursor in ``?cursor=``, or None without one. Raises ParseError if the cursor is forged or does not
-        fit the sort keys.
+        """Return the cursor from the parameter ``?cursor=``; None if the parameter is missing. Raises ParseError if the
+        cursor is forged or does not fit the sort keys.
         """
         signed = request.query_params.get("cursor")
         if signed is None:
@@ -86,9 +86,9 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A sort order. ``keys`` are the fields whose values identify a row's position; together they are unique. If no
-    index covers the keys, ``columns`` are the fields to sort by in the database. They must give the same order; nulls
-    come last.
+    """A sort order. Cursors contain the values of the fields ``keys``, which are unique together. By default, the
+    database also sorts by these fields. If no index covers them, it sorts by ``columns`` instead, which must give the
+    same order. In ascending order, nulls come last.
     """
 
     keys: Mapping[str, Kind]
@@ -98,7 +98,7 @@ class Order:
     def page(self, rows: QuerySet[Row], request: Request) -> Page[Row]:
         """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid."""
         cursor = PageCursor.of(request, self.keys.values())
-        # An invalid limit is ignored. So is a limit of ten or more digits, because the time of ``int`` grows with the
+        # A limit that is invalid or has ten or more digits is ignored. The time that ``int`` takes grows with the
         # square of the number of digits.
         text = request.query_params.get("limit", "")
         given = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
@@ -119,8 +119,8 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows after the cursor (before it, if it points backwards), the closest rows first. Without a
-        cursor, return all rows.
+        """Return the rows after the cursor or, if the cursor points backwards, the rows before it. The rows closest to
+        the cursor come first. Without a cursor, return all rows.
         """
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
         # Say where nulls go, because in ascending order SQLite puts them first and PostgreSQL puts them last.
@@ -138,8 +138,9 @@ class Order:
         return ordered.filter(_is_past(keys, values, is_descending=is_descending))
 
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
-        """Return a link to the next or previous page, or None if ``edge`` is empty. ``edge`` contains the row of this
-        page after or before which the linked page begins.
+        """Return a link to the next page or, if ``is_backwards``, to the previous page.
+
+        ``edge`` contains the row of this page that is next to the linked page. If ``edge`` is empty, return None.
         """
         if not edge:
             return None
@@ -149,9 +150,9 @@ class Order:
 
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
-    """Return a database expression for a sort key's value, in the form in which a cursor stores it."""
-    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django does. A formatted time
-    # could therefore sort differently, so the cursor contains the stored text.
+    """Return a database expression for the value of the sort key ``name``, as a cursor stores it."""
+    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django does. A time that Django
+    # has formatted could therefore sort differently, so the cursor contains the stored text.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)
@@ -164,7 +165,7 @@ def _is_past(keys: Sequence[F], values: Sequence[Value], *, is_descending: bool)
     if len(keys) == 1:
         return is_past
     rest = _is_past(keys[1:], values[1:], is_descending=is_descending)
-    # The first condition is redundant, but query planners need it to start at the right place in the index.
+    # The first condition is redundant, but lets the query planner start at the right place in the index.
     return Q(level_or_past(keys[0], values[0])) & (is_past | rest)
 
 

@@ -84,7 +84,7 @@ class Parts(serializers.ListField):
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged."""
         # The parser has already checked that the parts are JSON. REST framework would encode each part again and
-        # collect an error for each. Half a megabyte of empty lists kept a web process busy for minutes.
+        # collect an error for each part. Half a megabyte of empty lists kept a web process busy for minutes.
         return data
 
 
@@ -97,7 +97,7 @@ class Metadata(serializers.DictField):
         super().__init__(required=False)
 
     def run_child_validation(self, data: object) -> Any:
-        """Return the values unchanged, for the same reason as ``Parts``."""
+        """Return the value unchanged, because the parser has already checked that it is JSON."""
         return data
 
 
@@ -109,7 +109,7 @@ class Seconds(serializers.FloatField):
 
     def to_internal_value(self, data: object) -> float:
         """Return the seconds, a positive number."""
-        # In Python, True is a number too. REST framework also accepts a string that looks like a number.
+        # In Python, True is a number too. REST framework would also accept a string that contains a number.
         if not isinstance(data, int | float) or isinstance(data, bool) or data <= 0:
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -169,7 +169,7 @@ class Regeneration(Body):
 
 
 class Fork(Body):
-    """The id of the last message that the fork includes. Without it, the fork includes every message."""
+    """The id of the last message that the fork includes. Without an id, the fork includes every message."""
 
     at = ShownId()
 
@@ -212,13 +212,13 @@ class GivenResult(Body):
 
 
 class GivenError(Body):
-    """Why a tool call failed, in words for the model."""
+    """The reason why a tool call failed. The model gets this text."""
 
     error = Storable()
 
 
 class Refusal(Body):
-    """Why a person rejects a call; the model gets the reason."""
+    """The reason why a person rejects a tool call. The model gets this reason."""
 
     reason = Storable(required=False, allow_blank=True)
 

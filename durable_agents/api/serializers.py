@@ -56,7 +56,7 @@ class AgentJSON(TypedDict):
 
 
 class RetryJSON(TypedDict):
-    """The next retry after a failed attempt, while the thread waits for it."""
+    """The retry that the thread waits for after a failed attempt."""
 
     scope: str
     attempt: int
@@ -85,8 +85,8 @@ class UsageJSON(TypedDict):
 
 
 class ModelUsageJSON(UsageJSON):
-    """The usage of all attempts that called one model. ``usage_estimated`` is true if at least one of their token
-    counts is an estimate.
+    """The usage of all attempts that called one model. ``usage_estimated`` is true if the token count of
+    at least one attempt is an estimate.
     """
 
     model: str
@@ -95,8 +95,8 @@ class ModelUsageJSON(UsageJSON):
 
 
 class AttemptJSON(TypedDict):
-    """One attempt at a model call, whether it succeeded or not. ``message`` is the id of the answer that it belongs to.
-    ``attempt`` counts the attempts at the same step, from 1. ``model`` is empty while it is not known.
+    """One attempt at a model call, whether it succeeded or not. ``message`` is the id of the attempt's answer.
+    ``attempt`` counts the attempts at the same step, from 1. ``model`` is empty until the model is known.
     """
 
     id: str
@@ -126,7 +126,7 @@ class ThreadUsageJSON(UsageJSON):
 
 
 class ExportJSON(TypedDict):
-    """Everything in a thread that belongs to its user. The reference of ``export_thread`` describes the fields."""
+    """Everything in a thread that belongs to its user. The documentation of ``export_thread`` describes the fields."""
 
     format: str
     version: int
@@ -138,8 +138,8 @@ class ExportJSON(TypedDict):
 
 
 class TicketJSON(TypedDict):
-    """A ticket for one websocket, to be sent in its first frame: ``{"type": "hello", "ticket": ...}``. ``expires_in``
-    is in seconds.
+    """A ticket for one websocket. The client sends the ticket in its first frame:
+    ``{"type": "hello", "ticket": ...}``. ``expires_in`` is in seconds.
     """
 
     ticket: str
@@ -157,7 +157,7 @@ class AttachmentJSON(TypedDict):
 
 
 class ActiveStreamJSON(TypedDict):
-    """The current attempt at a model call, which is waiting to start or in progress."""
+    """The current attempt at a model call. The attempt is waiting to start or in progress."""
 
     id: str
     number: int
@@ -196,8 +196,8 @@ class MessageJSON(TypedDict):
 
 
 class OpenStreamJSON(TypedDict):
-    """The unfinished attempt (stream) whose content so far is included in its message. ``seq`` is the number of the
-    last included delta, or -1 if none is included.
+    """An unfinished attempt (stream). Its content so far is included in its message. ``seq`` is the number of the last
+    included delta, or -1 if none is included.
     """
 
     id: str
@@ -309,7 +309,7 @@ def model_usage_json(used: UsageByModel) -> ModelUsageJSON:
 
 
 def attempt_json(stream: Stream) -> AttemptJSON:
-    """Return an attempt as JSON. Without ``select_related("message")``, this takes a query for each attempt."""
+    """Return an attempt as JSON. Load the attempt with ``select_related("message")`` to avoid a query."""
     return {
         "id": str(stream.pk),
         "number": stream.number,
@@ -328,8 +328,8 @@ def attempt_json(stream: Stream) -> AttemptJSON:
 
 
 def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
-    """Return a tool call as JSON. Without ``select_related`` of ``answered_by_user`` and ``approval_decided_by``, this
-    takes queries for each call.
+    """Return a tool call as JSON. Load the tool call with ``select_related("answered_by_user", "approval_decided_by")``
+    to avoid queries.
     """
     user = call.answered_by_user
     person: PersonJSON | None = None

@@ -1,5 +1,5 @@
-"""List the errors that each operation of the API can return. Some follow from the operation's path and input, others
-are declared by the operation.
+"""List the errors that each operation of the API can return. Some errors follow from the operation's path and input.
+The operation declares the others.
 
 Each error has a status, a stable code, a meaning, and an example of the ``detail`` field.
 """

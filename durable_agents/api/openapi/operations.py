@@ -19,8 +19,8 @@ Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 @dataclass(frozen=True, kw_only=True)
 class Gives:
     """The body of a response. ``shape`` is the type of the body: a TypedDict for JSON, ``bytes`` for a file of any
-    type, or ``str`` for text of this ``media_type``. If ``paged``, the body is a page of such objects, plus the fields
-    in ``beside``.
+    type, or ``str`` for text of this ``media_type``. If ``paged`` is true, the body contains one page of a list of such
+    objects, and the additional fields in ``beside``.
     """
 
     shape: type
@@ -34,8 +34,9 @@ class Operation:
     """A method of a path, such as ``POST /threads``.
 
     ``action`` is the name that policies use for the operation. ``answers`` maps each success status to the response
-    body, or to None for an empty response. ``sends`` marks operations that start or influence a run; creating a thread
-    does so only with a message. ``raises`` lists the errors that do not follow from the path and the body.
+    body, or to None for an empty response. ``sends`` is true for operations that start or influence a run. Their rate
+    is limited by the setting ``THROTTLES``; creating a thread without a message does not count. ``raises`` lists the
+    errors that do not follow from the path and the body.
     """
 
     operation_id: str

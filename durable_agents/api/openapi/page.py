@@ -35,7 +35,7 @@ _FIRST_REFUSAL = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A parameter, or a field of an object. ``kind`` is its type; the name of a schema is a link to that schema."""
+    """A parameter, or a field of an object. ``kind`` is its type; if the type is a named schema, ``kind`` is a link."""
 
     name: str
     kind: SafeString
@@ -225,7 +225,7 @@ def _entry(path: str, method: str, described: Schema) -> Entry:
 
 
 def _marked_path(path: str) -> SafeString:
-    """Return the path as HTML, with its parameters marked and a possible line break after each slash."""
+    """Return the path as HTML, with its parameters marked. Browsers may break the line after each slash."""
     # Browsers do not break a long path by themselves. On a phone, an unbroken path would be wider than the screen.
     pieces = re.split(r"(\{\w+\}|/)", path)
     forms = {"/": "/<wbr>", "{": "<var>{}</var>"}
@@ -268,8 +268,8 @@ def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> 
 def _kind(schema: Schema) -> SafeString:
     """Return the type in words, or a link if the type is a named schema."""
     ending = " or null" if schema.get("nullable") else ""
-    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. So drf-spectacular wraps a reference in
-    # ``allOf`` if it is nullable or has a description.
+    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. If a reference is nullable or has a description,
+    # drf-spectacular therefore wraps it in ``allOf``.
     named = next((inner["$ref"] for inner in (schema, *schema.get("allOf", ())) if "$ref" in inner), None)
     if named:
         name = named.removeprefix(_SHAPES)

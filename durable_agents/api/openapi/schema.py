@@ -259,7 +259,7 @@ def _response_example(name: str, value: object, status: int, *, summary: str = "
 
 
 class _OurEndpoints(EndpointEnumerator):
-    """An enumerator that finds the views of this API, wherever the project's URLconf includes them, and no others."""
+    """An enumerator that finds only the views of this API, wherever the project's URLconf includes them."""
 
     def get_api_endpoints(self, patterns: object = None, prefix: str = "") -> list[Any]:
         """Return a tuple of path, pattern, method and view for each operation."""
@@ -304,7 +304,7 @@ def openapi(request: Request) -> Schema:
 
 
 _making = Lock()
-"""A lock, because drf-spectacular loads its extensions on first use and fails if two threads do so at once."""
+"""A lock. drf-spectacular loads its extensions on first use and fails if two threads load them concurrently."""
 
 
 @lru_cache(maxsize=8)

@@ -53,7 +53,7 @@ _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
 
 class StopQuery(Body):
-    """The answer or attempt to stop. Without both fields, the current run is stopped."""
+    """The answer or attempt to stop. If neither is set, the current run is stopped."""
 
     messageId = Id()  # noqa: N815 - the AI SDK's name
     streamId = Id()  # noqa: N815
@@ -169,7 +169,7 @@ class ChatStopView(AgentsView):
     @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
         """Stop the run, and end the responses that stream its answer. The body may name an answer or an attempt to
-        stop. If the thread already has a newer one, nothing is stopped.
+        stop. If the thread already has a newer answer or attempt, nothing is stopped.
         """
         thread = self.thread(request, thread_id)
         body = StopQuery.of(request)
@@ -199,8 +199,8 @@ class EventsView(StreamingView):
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # A browser sends this header when it reconnects. The header takes precedence, because the browser reuses the
-        # URL of its first connection, whose cursor is older.
+        # A browser sends this header when it reconnects. It also reuses the URL of its first connection, so the cursor
+        # in the URL is older. Therefore the header takes precedence.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:

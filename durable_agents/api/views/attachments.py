@@ -62,7 +62,7 @@ class AttachmentListView(AgentsView):
         """
         if not public_agents(request, "send"):
             raise PermissionDeniedError("There is no agent that you may send files to.")
-        # Accessing ``FILES`` reads the body, so the meter knows the size only after this line.
+        # Accessing ``FILES`` reads the body, so the size of the files is known only after this line.
         uploads = request.FILES
         if self.meter.is_exceeded:
             raise self.meter.error()
@@ -78,7 +78,7 @@ class AttachmentListView(AgentsView):
         return Response(serializers.attachment_json(row), status=status.HTTP_201_CREATED)
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
-        """Return the request, with a limit on the size of its files."""
+        """Return the REST framework request, and limit the size of its uploaded files."""
         # Add the upload handler this early: it has no effect once the body has been read, and REST framework's CSRF
         # check may read the body.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
@@ -139,8 +139,8 @@ class AttachmentView(AgentsView):
         """Download a file that you have uploaded and not yet sent, or a file of a thread that you may view."""
         row = public_attachment(request, attachment_id)
         etag = f'"{row.pk.hex}"'
-        # A stored file never changes. A browser that already has the file only needs a 304 response, which confirms
-        # that the user may still see it.
+        # A stored file never changes. If the browser already has the file, a 304 response confirms that the user may
+        # still see it.
         response: HttpResponseBase | None = get_conditional_response(request._request, etag=etag)
         if response is None:
             response = _Download.of(row)

@@ -24,13 +24,13 @@ class AgentListView(AgentsView):
 
     @Operation(operation_id="listAgents", action="view", answers={200: Gives(shape=serializers.AgentJSON, paged=True)})
     def get(self, request: Request) -> Response:
-        """List the public agents with their tools, by name, all on one page."""
+        """List the public agents and their tools, sorted by name. The list has only one page."""
         results = [serializers.agent_json(agent) for agent in public_agents(request)]
         return Response({"next": None, "previous": None, "results": results})
 
 
 class TicketView(AgentsView):
-    """A view that creates tickets, with which websockets sign in."""
+    """A view that creates tickets. A ticket signs in one websocket."""
 
     @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=serializers.TicketJSON)})
     def post(self, request: Request) -> Response:

@@ -45,8 +45,9 @@ class MessageListView(AgentsView):
         },
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """List the messages, oldest first, with queued messages at the end. With `streams=1`, the answer that is being
-        written is included, and `stream` says which stream it comes from and how much of it is included.
+        """List the messages, oldest first, with queued messages at the end. With `streams=1`, the list
+        includes the unfinished answer. In that case, `stream` describes the attempt that produces the answer, and says
+        how much of the answer is included.
         """
         thread = self.thread(request, thread_id)
         query = MessageQuery.of(request)
@@ -56,8 +57,8 @@ class MessageListView(AgentsView):
         page = BY_TURN.page(after_position(listed, query.get("after")), request)
         if not with_stream:
             return Response(page.envelope(ui_messages(page.rows)))
-        # Read the messages as of the revision at which the thread was loaded. Otherwise, a step that a worker commits
-        # between these queries would be shown twice: as a committed step and as the open stream.
+        # Ignore changes that are newer than the loaded thread. If a worker commits a step between the queries, the step
+        # would otherwise be shown twice: as a committed step and as the open stream.
         messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
         return Response(page.envelope(messages) | {"stream": asdict(entry) if entry else None})
 

@@ -67,8 +67,8 @@ class ThreadListView(AgentsView):
             context=policy().context(request),
             by=self.actor(request),
         )
-        # If the thread existed already, the policy may not let the caller view it. The response is then the same as for
-        # an unknown thread.
+        # The thread may have existed already, and the policy may forbid the caller to view it. In that case, the
+        # response is the same as for an unknown thread.
         shown = public_thread(request, thread.pk, "view")
         return _thread_response(shown, status=status.HTTP_201_CREATED if created else status.HTTP_200_OK)
 
@@ -83,7 +83,7 @@ class ThreadView(AgentsView):
 
     @Operation(operation_id="updateThread", action="edit", body=ThreadChanges, answers={200: _A_THREAD})
     def patch(self, request: Request, thread_id: str) -> Response:
-        """Change the title, the metadata (replaced as a whole), or whether the thread is archived."""
+        """Change the title, metadata or archived state of a thread. New metadata replaces all of the old metadata."""
         thread = self.thread(request, thread_id)
         changes = ThreadChanges.of(request)
         changed = lifecycle.edit_thread(
@@ -114,7 +114,7 @@ class ForkView(AgentsView):
         raises=[MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
-        """Copy this thread's history into a new thread of the caller. With `at`, the copy ends with that message."""
+        """Copy the history of this thread into a new thread. If `at` is set, the copy ends with that message."""
         thread = self.thread(request, thread_id)
         owner, scope = owner_and_scope(request)
         fork = lifecycle.fork_thread(

@@ -95,8 +95,8 @@ class ApproveView(AgentsView):
         raises=[*_DECIDED, InvalidPartsError, ToolChangedError],
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Approve the call. It then runs, with the arguments from the body if there are any. Only the first decision
-        counts.
+        """Approve the call, so that it runs. If the body contains arguments, they replace the model's arguments. Only
+        the first decision counts.
         """
         call = self.tool_call(request, thread_id, tool_call_id)
         body = Approval.of(request)
