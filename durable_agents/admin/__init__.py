@@ -1,8 +1,8 @@
 """Django admin for threads and their rows: read-only, with actions for threads and tool calls.
 
-No row can be edited here. Stopping and resuming need the change permission for threads, deleting needs their delete
-permission, and deciding calls that wait for a person needs the change permission for tool calls. Each action calls the
-``lifecycle`` function that every other caller uses.
+No row can be edited here. Stopping and resuming threads need the change permission for threads. Deleting threads needs
+the delete permission for threads. Deciding tool calls needs the change permission for tool calls. Each action calls the
+same ``lifecycle`` function as the API.
 """
 
 from durable_agents.admin.audit import AuditEntryAdmin

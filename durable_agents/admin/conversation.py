@@ -1,4 +1,4 @@
-"""Build the admin page of a thread: its newest messages, with every attempt at each answer and every tool call.
+"""Build the admin page of a thread: its newest messages, every attempt at each answer, and every tool call.
 
 The page makes five queries, however long the thread is. It shows a limited number of messages and attempts; the lists
 in the admin show all messages and streams.
@@ -31,7 +31,7 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call as an admin page shows it. ``brief`` has the arguments on one line, ``arguments`` in full."""
+    """A tool call as an admin page shows it. ``brief`` is a short form of its arguments, on one line."""
 
     row: ToolCall
     brief: str
@@ -43,11 +43,11 @@ class ShownCall:
     took: str
     question: Question | None
     decisions: Sequence[Decision]
-    """The decisions that the user who views the page may make."""
+    """The decisions about the call that the user of the page may make."""
     is_left_to_user: bool
-    """Whether the tool lets the user who views the page answer the call."""
+    """Whether the options of the tool allow the user of the page to answer the call."""
     left_to: str
-    """Who may answer the call, in words."""
+    """A text that says who may answer the call."""
     editable: str
     """The arguments as text that can be edited; empty if they are too long, or if the call does not wait for an
     approval.
@@ -60,7 +60,7 @@ class ShownCall:
 
     @property
     def is_open(self) -> bool:
-        """Whether the call has not finished yet. Its time limit can be changed only until then."""
+        """Whether the call has not finished yet. Only an unfinished call can get a new time limit."""
         return self.row.finished_at is None
 
 
@@ -87,7 +87,7 @@ class ShownAttempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether the attempt is in progress or will begin."""
+        """Whether the attempt is in progress or waits to start."""
         return self.row.state in OPEN_STREAM_STATES
 
 

@@ -73,9 +73,9 @@ FormData = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A decision about a tool call. ``question`` is the kind of answer that the call must be waiting for; None allows
-    any open call. ``run`` carries out the decision, ``entry`` begins the log entry, and ``done`` is the message for the
-    user.
+    """A decision about a tool call. ``question`` is the kind of answer that the call must be waiting for. If it is
+    None, the decision applies to any unfinished call. ``run`` carries out the decision, ``entry`` is the beginning of
+    the log entry, and ``done`` is the message for the user.
     """
 
     name: str
@@ -101,10 +101,10 @@ class Decision:
 
 
 def is_left_to_user(call: ToolCall, user: User) -> bool:
-    """Return whether the call's tool lets this user, a member of staff, give the answer that the call waits for.
+    """Return whether the options of the tool allow this member of staff to answer the call.
 
-    The tool's options ``approved_by`` and ``answered_by`` apply in the admin too. But their values ``owner``, ``staff``
-    and ``server`` allow every member of staff.
+    The options are ``approved_by`` for an approval and ``answered_by`` for a result. In the admin, the values
+    ``owner``, ``staff`` and ``server`` allow every member of staff to answer.
     """
     question = question_of(call)
     if question == Question.APPROVAL:
@@ -132,8 +132,8 @@ def arguments_to_change(call: ToolCall) -> str:
 
 
 def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Approve the call. If the form changed the arguments, the call runs with the new ones. Raises InvalidPartsError
-    for invalid arguments.
+    """Approve the call. If the form changed the arguments, the call runs with the new arguments. If these are invalid,
+    raises InvalidPartsError.
     """
     arguments, text = None, _text(form, "arguments")
     if text:
@@ -279,8 +279,8 @@ def _text(form: FormData, name: str) -> str:
 
 
 def _value(form: FormData) -> object:
-    """Return the entered result: its JSON value if it is valid JSON, otherwise the text. Return None for an empty
-    field.
+    """Return the result that the user entered. If the text is valid JSON, return its value, otherwise return the text.
+    If the text is empty, return None.
     """
     text = _text(form, "result")
     if not text:
@@ -292,7 +292,7 @@ def _value(form: FormData) -> object:
 
 
 def _error_text(form: FormData) -> str:
-    """Return the error text from the form, for the model. Raises InvalidPartsError if it is empty."""
+    """Return the error text from the form. The model gets this text. Raises InvalidPartsError if the text is empty."""
     text = _text(form, "result")
     if not text:
         raise InvalidPartsError("Say what went wrong. The model gets this text as the error.")

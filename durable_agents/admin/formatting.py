@@ -53,13 +53,13 @@ def brief(value: object, *, max_chars: int = 80) -> str:
 
 
 def called(thread: Thread) -> str:
-    """Return the title of a thread or, without one, the beginning of its id."""
+    """Return the title of the thread; if the title is empty, return the beginning of the thread's id."""
     return brief(thread.title, max_chars=40) or f"{thread.pk!s:.8}…"
 
 
 def readable(model: type[Model], *names: str) -> list[str | Show]:
-    """Return the fields for an admin page. Fields whose values may be long become functions that format them with
-    ``pretty``.
+    """Return the fields for an admin page. A JSON or text field becomes a function that formats its value with
+    ``pretty``, because the value may be long.
     """
     long = {field.name for field in model._meta.concrete_fields if isinstance(field, JSONField | TextField)}
     return [_long(name) if name in long else name for name in names]
@@ -95,8 +95,8 @@ def all_tokens(row: Thread | Usage) -> str:
 
 
 def money(cost: Decimal | None) -> str:
-    """Return an amount of US dollars with four decimal places, or with more if four would show zero. Return an empty
-    string if the cost is not known.
+    """Return an amount of US dollars with four decimal places. An amount that would be shown as zero gets more decimal
+    places. If the cost is not known, return an empty string.
     """
     if cost is None:
         return ""

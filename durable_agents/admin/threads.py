@@ -216,7 +216,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Forks and exports.
 
     def has_fork_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may add threads. In the admin, forking is the only way to add one."""
+        """Return whether the user may add threads. In the admin, forking is the only way to add a thread."""
         return bool(request.user.has_perm("durable_agents.add_thread"))
 
     def has_export_permission(self, request: HttpRequest) -> bool:

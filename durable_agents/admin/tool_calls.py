@@ -108,7 +108,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             name, arguments = "toolcall_inbox", []
             if request.POST.get("back") == THREAD:
                 name, arguments = "thread_change", [call.thread_id]
-            # The URL is not taken from the form, because a forged form could then redirect the user to any site.
+            # Do not take the URL from the form: a forged form could redirect the user to any site.
             back = reverse(f"admin:durable_agents_{name}", args=arguments, current_app=self.admin_site.name)
             return HttpResponseRedirect(back)
 
@@ -122,7 +122,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             self.message_user(request, str(error), messages.ERROR)
             return
         # If ``rev`` is unchanged, the decision had no effect: the form was sent twice, or somebody else decided first.
-        # Then there is nothing to log.
+        # In these cases, there is nothing to log.
         if decided.rev != call.rev:
             self.log_change(request, decided, decision.log_entry(decided, request.POST))
         self.message_user(request, str(decision.done), messages.SUCCESS)

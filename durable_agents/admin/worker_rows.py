@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
 
     class ModelAdmin(admin.ModelAdmin, Generic[Row]):
-        """Django's ModelAdmin with a type parameter. Django's own class has one only in its type stubs."""
+        """A generic ModelAdmin. Django's own class is generic only in its type stubs."""
 
 
 class ReadOnlyAdmin(ModelAdmin[Row]):
@@ -132,8 +132,8 @@ class MessageAdmin(OfThreadAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Return the messages with the beginning of their text. For an assistant's message, use the first of its steps
-        that has text.
+        """Return the messages, each with the beginning of its text. For an assistant's message, the text comes from the
+        first step that has any text.
         """
         # Load 81 characters, one more than ``brief`` shows. Otherwise, ``brief`` could not see that a text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
@@ -219,7 +219,7 @@ class AttachmentAdmin(OfThreadAdmin[Attachment]):
 
 @admin.register(Pool)
 class PoolAdmin(ReadOnlyAdmin[Pool]):
-    """Admin for pools. The settings configure how much work each pool may have at once."""
+    """Admin for pools. The settings configure how much work each pool may have at the same time."""
 
     list_display = ("name", "limit")
     shown = ("name", "limit")
