@@ -59,8 +59,8 @@ class Receiver:
         """Start to report changes of this thread. Wait up to one second until the channel has joined the thread's
         group.
 
-        Return at once if the last request to the layer has failed. The channel joins the group when the layer works
-        again.
+        If the last request to the layer has failed, return without waiting. In that case, the channel joins the group
+        when the layer works again.
         """
         self._to_leave.pop(thread_id, None)
         if thread_id in self._joined:
@@ -163,7 +163,8 @@ class Receiver:
                     await self._join_next()
                 else:
                     thread_id = next(iter(self._to_leave))
-                    # Do this before the await, so that a call of ``follow`` meanwhile joins the group again.
+                    # Remove the thread before the ``await``. If ``follow`` is called during the ``await``, the channel
+                    # then joins the group again.
                     self._joined.discard(thread_id)
                     del self._to_leave[thread_id]
                     await self._layer.group_discard(notifications.group_of(thread_id), self._channel)
@@ -175,7 +176,8 @@ class Receiver:
         await self._layer.group_add(notifications.group_of(thread_id), self._channel)
         self._to_join.pop(thread_id, None)
         self._joined.add(thread_id)
-        if thread_id not in self._listener.followed:  # nobody follows it any more: leave the group again
+        # If nobody follows the thread any more, leave its group again.
+        if thread_id not in self._listener.followed:
             self._to_leave[thread_id] = None
         if (arrival := self._arrivals.pop(thread_id, None)) is not None and not arrival.done():
             arrival.set_result(None)
@@ -185,7 +187,8 @@ class Receiver:
         self._fails = True
         for arrival in self._arrivals.values():
             if not arrival.done():
-                arrival.set_result(None)  # do not let ``follow`` wait while the layer fails
+                # End the wait in ``follow``, because the layer fails.
+                arrival.set_result(None)
         self._arrivals.clear()
         await asyncio.sleep(PAUSE_SECONDS)
 

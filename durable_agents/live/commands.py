@@ -104,7 +104,7 @@ def stop(frame: Stop, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
 
 
 def resume(frame: Resume, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Continue a thread that is not running: retry what stopped or failed, or send a new message."""
+    """Continue a thread that is not running: retry its stopped or failed run, or send a new message."""
     thread = public_thread(asker, thread_name, "resume")
 
     def run(by: Actor) -> CommandResult:
@@ -213,7 +213,7 @@ def _decide(
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
         # Before these errors are raised, the call is marked as expired or failed. But a command with an idempotency key
-        # runs in a transaction, which the error has rolled back. Therefore run again outside a transaction.
+        # runs in a transaction, which the error has rolled back. Therefore run the command again outside a transaction.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

@@ -55,14 +55,14 @@ SUBPROTOCOL = "durable-agents.v1"
 VERSION = 1
 HEARTBEAT_SECONDS = 25
 HELLO_SECONDS = 10
-"""How long the server waits for a client that is not signed in to send a ``hello`` frame with a ticket."""
+"""If a client is not signed in, it must send a ``hello`` frame with a ticket within this time."""
 RECHECK_SECONDS = 60
-"""Interval of the check whether an open socket's user is still signed in and may still view the threads."""
+"""Interval at which the server checks that the user is still signed in and may still view the threads."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
 """A socket is closed if its client sends nothing for this long. A working client sends a ping at each heartbeat."""
 FRAMES_PER_SECOND = 50
 FRAMES_AT_ONCE = 500
-"""How many frames a client may send in one burst. Apart from bursts, ``FRAMES_PER_SECOND`` is the limit."""
+"""Maximum number of frames in one burst. After a burst, the limit is ``FRAMES_PER_SECOND``."""
 MAX_FRAME_VALUES = 15_000
 """Maximum number of JSON values in one frame. Parsing more values would block the event loop, and thus every other
 socket of the process. The number of values per byte is the same as for the body of a chat request.
@@ -139,7 +139,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 run = database_sync_to_async(commands.run_command)
                 thread_id, result = await run(frame, self.asker, self._thread_name(frame))
                 await self.send_frame({"type": "ok", "id": frame.id, "thread": frame.thread, **result})
-                await self.subscriptions.catch_up(thread_id)  # send the effect without waiting for a notification
+                # Send the changes now, because the notification about them may be late.
+                await self.subscriptions.catch_up(thread_id)
             else:
                 await getattr(self, f"on_{frame.type}")(frame)
         except DurableAgentsError as error:
@@ -158,11 +159,13 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def send_frame(self, frame: Frame) -> None:
         """Send a frame, unless the socket is closing."""
-        if self.is_closing:  # uvicorn raises an error for a frame that is sent after a close
+        # uvicorn raises an error for a frame that is sent after a close.
+        if self.is_closing:
             return
         try:
             await self.send(text_data=_encode(frame))
-        except OSError:  # the client has disconnected; ``disconnect`` will be called
+        except OSError:
+            # The client has disconnected. Channels will call ``disconnect``.
             self.is_closing = True
 
     async def close_with(self, code: CloseCode, message: str = "") -> None:
@@ -175,17 +178,20 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._cancel_hello_timeout()
         self.is_admitted = False
         closing: Frame = {"type": "closing", "code": int(code), "message": message or code.message}
-        if code is CloseCode.TOO_MANY:  # after this time, a full burst of frames is allowed
+        if code is CloseCode.TOO_MANY:
+            # After this time, the client may send a full burst of frames again.
             closing["retryAfter"] = FRAMES_AT_ONCE // FRAMES_PER_SECOND
-        with contextlib.suppress(OSError):  # the client may have disconnected already
+        # The client may have disconnected already.
+        with contextlib.suppress(OSError):
             await self.send(text_data=_encode(closing))
             await self.close(int(code), closing["message"])
 
     # ------------------------------------------------------------------------------------------------------- frames
 
     async def on_hello(self, frame: Hello) -> None:
-        """Send a ``welcome`` frame to the user of the ticket or, without a ticket, to the user who is already signed
-        in.
+        """If the frame has a ticket, sign in the user of the ticket. Then reply with a ``welcome`` frame.
+
+        If the version or the ticket is wrong, or if nobody is signed in, close the socket instead.
         """
         if frame.version != VERSION:
             await self.close_with(CloseCode.WRONG_VERSION)
@@ -343,18 +349,19 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             payload = strictjson.read(text, max_depth=config().max_json_depth, max_values=MAX_FRAME_VALUES)
         except strictjson.TooManyValuesError:
             return CloseCode.TOO_BIG
-        except ValueError:  # not JSON, nested too deeply, or with NaN or Infinity
+        except ValueError:
+            # The text is not JSON, is nested too deeply, or contains NaN or Infinity.
             return CloseCode.MALFORMED
         if not isinstance(payload, dict):
             return CloseCode.MALFORMED
         return CloseCode.UNAUTHORIZED if self.hello_timeout and payload.get("type") != Hello.type else payload
 
     def _thread_name(self, frame: ThreadFrame) -> str | UUID:
-        """Return the primary key of the thread that the client follows under this name. If it follows none, return the
-        name.
+        """Return the primary key of the thread that the client follows under this name. If the client follows no thread
+        under this name, return the name.
 
-        The name could lead to another thread: a caller who lost access to the followed thread may have created a new
-        thread with the same name.
+        The name alone could lead to another thread. A caller who lost access to the followed thread may have created a
+        new thread with the same name.
         """
         return self.subscriptions.thread_id(frame.thread) or frame.thread
 

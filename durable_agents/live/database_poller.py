@@ -44,4 +44,5 @@ class Poller:
                 self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}
             except Exception:
                 log_error("polling failed", action="poll")
-                await asyncio.sleep(1)  # do not query a failing database ten times a second
+                # Do not query a failing database ten times a second.
+                await asyncio.sleep(1)

@@ -148,7 +148,7 @@ class Subscribe(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Unsubscribe(ThreadFrame):
-    """Ends the subscription to a thread under this name, which is the thread's own id or the client's id."""
+    """Ends a subscription. ``thread`` is the same id as in the ``subscribe`` frame."""
 
     type = "unsubscribe"
 
@@ -229,7 +229,7 @@ class Stop(ClientCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Resume(ClientCommand):
-    """Continues a thread that is not running: retries what stopped or failed, or sends ``prompt`` as a new message."""
+    """Continues a thread that is not running: sends ``prompt`` as a new message, or retries a stopped or failed run."""
 
     type = "resume"
 
@@ -281,7 +281,9 @@ class Reject(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Approve(ToolCallCommand):
-    """Approves a tool call, with other arguments if ``arguments`` is set. With ``approved`` false, refuses the call."""
+    """Approves a tool call. If ``arguments`` is set, it replaces the model's arguments. If ``approved`` is false,
+    refuses the call instead.
+    """
 
     type = "approve"
 
@@ -321,8 +323,8 @@ def parse(payload: Mapping[str, object]) -> ClientFrame:
 
 
 def address(payload: Mapping[str, object]) -> JSONObject:
-    """Return the ``id`` and ``thread`` of a received frame, which the reply repeats. Invalid values are replaced by
-    None.
+    """Return the ``id`` and ``thread`` of a received frame, because the reply repeats these fields. Invalid values are
+    replaced by None.
     """
     request_id, thread = payload.get("id"), payload.get("thread")
     return {

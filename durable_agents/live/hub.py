@@ -1,7 +1,8 @@
 """Notify the websockets and event streams of one event loop about threads that may have changed.
 
-A notification only says that reading the rows may be worthwhile. Notifications come from the channel layer if it sends
-messages between processes (``channel_layer_receiver``), otherwise from polling the database (``database_poller``).
+A notification is only a reason to read the rows. If the channel layer sends messages between processes, notifications
+come from the channel layer (``channel_layer_receiver``). Otherwise, they come from polling the database
+(``database_poller``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Watcher(Protocol):
     """A subscriber to threads. Both methods are called on the event loop and must not block."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a notification that the thread may have changed. Only its rows show whether it has."""
+        """Handle a notification that the thread may have changed. To know whether it has changed, read its rows."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
         """Handle a delta, a new piece of the answer that the model is streaming in this thread."""
@@ -38,8 +39,8 @@ class ChangeSource(Protocol):
     """Reports changes of threads to a hub; the source is the channel layer or the database."""
 
     async def follow(self, thread_id: UUID) -> None:
-        """Start to report changes of this thread. Return within a second, even if the source is down. Reports then
-        begin when the source works again.
+        """Start to report changes of this thread. Return within a second, even if the source is down. In that
+        case, reports begin when the source works again.
         """
 
     def forget(self, thread_id: UUID) -> None:
@@ -65,7 +66,8 @@ class Hub:
         self._watchers.setdefault(thread_id, set()).add(watcher)
         try:
             await self._source.follow(thread_id)
-        except BaseException:  # a caller that is cancelled does not call ``unwatch`` itself
+        except BaseException:
+            # A caller that is cancelled while it waits here does not call ``unwatch`` itself.
             self.unwatch(thread_id, watcher)
             raise
 
@@ -104,8 +106,8 @@ def hub() -> Hub:
 class Inbox:
     """A watcher with a queue of at most ``INBOX_SIZE`` notifications, in order.
 
-    When the queue is full, it is reduced to one entry per thread, which says that the rows must be read. A slow client
-    therefore gets fewer notifications, instead of an ever longer delay.
+    When the queue is full, it is reduced to one notification per thread, which means that the rows must be read. A slow
+    client therefore gets fewer notifications. Without this limit, the client's delay would grow without end.
     """
 
     def __init__(self) -> None:
@@ -113,7 +115,7 @@ class Inbox:
         self._arrived = asyncio.Event()
 
     def on_change(self, thread_id: UUID) -> None:
-        """Queue the notification. Drop it if the newest notification in the queue is the same."""
+        """Queue a notification, unless the newest notification in the queue is the same."""
         if not self._news or self._news[-1] != (thread_id, None):
             self._put(thread_id, None)
 
@@ -128,7 +130,9 @@ class Inbox:
         self._arrived.set()
 
     async def next(self) -> tuple[UUID, Frame | None]:
-        """Wait for a notification, and return the oldest: the thread's id, and the delta or None if rows changed."""
+        """Wait until the queue has a notification, and return the oldest: the thread's id and the delta. If rows have
+        changed, the delta is None.
+        """
         while not self._news:
             self._arrived.clear()
             await self._arrived.wait()
@@ -154,8 +158,8 @@ class News:
         """Set the event. The waiting task reads the delta from the database."""
         self._event.set()
 
-    # Do not use ``asynccontextmanager`` here: when the event loop shuts down, it would close the generator before the
-    # task inside the block ends.
+    # Do not use ``asynccontextmanager`` here: its generator would be closed when the event loop shuts down, before the
+    # ``async with`` block ends.
 
     async def __aenter__(self) -> asyncio.Event:
         await hub().watch(self._thread_id, self)

@@ -6,7 +6,7 @@ import time
 
 
 class TokenBucket:
-    """Allows ``burst`` frames at once, and after that ``per_second`` frames in each second."""
+    """A rate limit. It allows a burst of ``burst`` frames, and after that ``per_second`` frames in each second."""
 
     def __init__(self, *, burst: int, per_second: int) -> None:
         self._burst = burst

@@ -28,8 +28,8 @@ MAX_CATCH_UP_ROWS = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """What a client has seen of a thread: all changes up to revision ``rev``, and the deltas of the streamed answer
-    ``stream`` up to number ``seq`` (-1 for none).
+    """The part of a thread that a client has seen: all changes up to revision ``rev``, and the deltas of the streamed
+    answer ``stream`` up to number ``seq``. If the client has seen none of these deltas, ``seq`` is -1.
     """
 
     rev: int = 0
@@ -38,8 +38,8 @@ class Cursor:
 
 
 class ThreadReader:
-    """A reader of one thread for one client. It returns a snapshot first if one is needed, and after that only what is
-    new.
+    """A reader of one thread for one client. If the client needs a snapshot, the reader returns it first. After that,
+    it returns only what is new.
 
     The methods are synchronous and use the ORM. They raise ThreadNotFoundError once the thread is deleted.
     """
@@ -108,9 +108,11 @@ class ThreadReader:
 
     def _news(self, thread: Thread) -> list[Frame]:
         changes = self._durable_changes(thread) if thread.rev > self.cursor.rev else []
-        rev = max(thread.rev, self.cursor.rev)  # a read replica may return an older ``rev``
+        # A read replica may return an older ``rev`` than the client's.
+        rev = max(thread.rev, self.cursor.rev)
         stream = stream_open_at(thread)
-        if stream is None:  # do not send deltas of a stream that is closed
+        # If no answer is being streamed, there are no deltas to send.
+        if stream is None:
             self.cursor = Cursor(rev=rev)
             return changes
         seq = self.cursor.seq if str(stream.pk) == self.cursor.stream else -1
@@ -120,8 +122,8 @@ class ThreadReader:
         return [*changes, *({"type": "delta", **address, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
     def deltas(self, stream_id: str, *, first: int, last: int | None) -> list[Frame]:
-        """Return the stored deltas of one stream from number ``first`` to ``last``, to fill a gap. The list is empty
-        once they have been deleted.
+        """Return the stored deltas of one stream from number ``first`` to ``last``, to fill a gap. If the
+        deltas have been deleted, the list is empty.
         """
         rows = Delta.objects.after(UUID(stream_id), first - 1).filter(stream__thread_id=self.thread_id)
         if last is not None:
@@ -132,9 +134,9 @@ class ThreadReader:
         """Return up to ``limit`` messages before a position, oldest first, and whether there are more messages. The
         messages take at most a megabyte.
 
-        The client may lack the earliest steps of the message at that position; ``steps`` is their number. If ``steps``
-        is not 0, the page ends with that message, reduced to those steps. The first message of the page may lack steps
-        as well, as in a snapshot.
+        The client may have the message at that position without its earliest steps. In that case, ``steps`` is the
+        number of missing steps, and the last message returned is that message with only these steps. The first message
+        returned may lack its earliest steps, as in a snapshot.
         """
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
         rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]
@@ -233,9 +235,9 @@ _CLOSED_AS = {
 def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
     """Return the newest messages that fit into ``SNAPSHOT_BYTES``. The first of them may lack its earliest steps.
 
-    The message with the id ``answer`` is always included, at least with its last step, together with all later
-    messages. Without ``answer``, this applies to the last message that has a position. From its position, a client can
-    request older messages.
+    The message with the id ``answer`` and all later messages are always included. Of the message ``answer``, at least
+    the last step is included. By default, ``answer`` is the last message that has a position, because a client needs a
+    position to request older messages.
     """
     places = range(len(messages))
     named = [place for place in places if messages[place]["id"] == answer]
@@ -297,8 +299,8 @@ def _bytes(value: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A fingerprint of a thread: it differs after every change. ``rev`` is the thread's revision, and ``seq`` the
-    number of the last delta of the answer that is being streamed (-1 for none).
+    """A fingerprint of a thread: it differs after every change. ``rev`` is the thread's revision. ``seq`` is the
+    number of the last delta of the answer that is being streamed, or -1 if there is none.
     """
 
     rev: int

@@ -30,11 +30,12 @@ HEARTBEAT_SECONDS = 14
 15 s.
 """
 RECHECK_SECONDS = 60
-"""How long a response may continue after its user has lost access to the thread."""
+"""The maximum time that a response continues after its user has lost access to the thread."""
 UI_MESSAGE_STREAM = {"x-vercel-ai-ui-message-stream": "v1"}
 _HEADERS = {
     "Cache-Control": "no-cache, no-transform",
-    "Content-Encoding": "identity",  # otherwise compressing middleware would delay events
+    # Without this header, middleware that compresses responses would delay events.
+    "Content-Encoding": "identity",
     "X-Accel-Buffering": "no",
 }
 _TYPE = "text/event-stream"
@@ -58,12 +59,12 @@ class EventSource(Protocol):
 def event_stream(
     thread_id: UUID, source: EventSource, *, may_stay: Callable[[], bool], headers: Mapping[str, str] | None = None
 ) -> StreamingHttpResponse:
-    """Return a streaming response. It ends when its source is over, the client disconnects, or ``may_stay`` returns
-    False.
+    """Return a streaming response. The response ends when the source has no more events, the client disconnects, or
+    ``may_stay`` returns False.
 
     ``may_stay`` is called every minute. The view must run under ASGI.
     """
-    # Otherwise the view's thread would keep its database connections until the response ends.
+    # Otherwise, the thread that runs the view would keep its database connections until the response ends.
     close_old_connections()
     body = _body(thread_id, source, may_stay)
     return StreamingHttpResponse(body, content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
@@ -106,7 +107,8 @@ class _Reads:
             if self._has_begun and not await self._wait(news):
                 return None
             self._has_begun = True
-            news.clear()  # clear before the read, so that a notification during the read causes another read
+            # Clear the event before the read: a notification during the read must cause another read.
+            news.clear()
             events = await _in_database(self._source.read)
         except Exception:
             log_error("a stream of events broke off", action="events", thread=self._thread_id)
@@ -118,8 +120,8 @@ class _Reads:
         return events
 
     async def _wait(self, news: asyncio.Event) -> bool:
-        """Wait for a notification, and return whether to read again. Wait no longer than until the next heartbeat, and
-        at most ``HEAL_SECONDS`` in case a notification was lost.
+        """Wait for a notification, and return whether to read again. The wait ends when a heartbeat is due, and at the
+        latest after ``HEAL_SECONDS``, because a notification may have been lost.
         """
         if self._source.is_over:
             return False
@@ -168,8 +170,8 @@ def _event(value: Mapping[str, object]) -> str:
 
 
 class FrameSource:
-    """A source that sends one thread in the same frames as the websocket. The id of each event is the cursor after its
-    frame.
+    """A source that sends one thread in the same frames as the websocket. The id of an event is the
+    client's cursor after this event.
     """
 
     is_over = False

@@ -1,5 +1,5 @@
-"""The subscriptions of one websocket. Each sends a snapshot of its thread if one is needed, and after that only what is
-new.
+"""The subscriptions of one websocket. A subscription sends a snapshot of its thread if the client needs one, and after
+that only what is new.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Subscription:
     """
     is_reading: bool = False
     must_read_again: bool = False
-    """Whether a notification has arrived during the current read, so that another read is needed."""
+    """Whether a notification has arrived during the current read. If so, another read is needed."""
 
 
 class Subscriptions:
