@@ -146,7 +146,8 @@ def check_settings() -> Iterator[Said]:
 
 def check_queue_limits() -> Iterator[Said]:
     """Check that the queue's limits do not make the project's own tasks run twice."""
-    # After ``retry`` seconds django-q2 gives a task to another worker, even if the first is still running it.
+    # After ``retry`` seconds, django-q2 gives a task to another worker, even if the first worker is still running the
+    # task.
     retry, timeout = q_cluster().get("retry", 60), q_cluster().get("timeout")
     if timeout is not None and retry <= timeout:
         text = f"Q_CLUSTER has retry {retry} and timeout {timeout}, so two workers may run the same task at once."
@@ -223,7 +224,7 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
         theirs, session = cursor.fetchone()
-    # A connection pooler gives the client a process id of its own, not PostgreSQL's.
+    # A connection pooler gives the client its own process id instead of the id of PostgreSQL's process.
     info = connection.connection.info
     if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
         text = "PostgreSQL is behind a pooler such as PgBouncer. In transaction mode a cursor would lose its session."
@@ -339,7 +340,7 @@ class Load:
     waiting: int
     """The number of overdue rows that this version of the code can run."""
     unknown: Sequence[str]
-    """The names of agents and tools that overdue rows need and this code does not define."""
+    """The names of agents and tools that overdue rows need but this code does not define."""
 
     @classmethod
     def of(cls, pool: str) -> Load:

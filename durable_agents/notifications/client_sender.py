@@ -25,11 +25,11 @@ different groups may be sent concurrently.
 """
 LANE_SIZE = 250
 SEND_SECONDS = 1.0
-"""How long the channel layer may take for one hint."""
+"""The time limit of the channel layer for one hint."""
 STALE_SECONDS = 5.0
 """Hints that are older than this are dropped, because web processes have polled the rows by then."""
 EXIT_SECONDS = 1.0
-"""How long a process waits at its end until the last hints are sent."""
+"""The maximum time that an exiting process waits until its last hints are sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +130,8 @@ class ClientSender:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        # Use one task for each lane and not for each hint. Otherwise the hints of a hundred concurrent answers would
-        # need more connections than redis-py's pool has.
+        # Use one task for each queue of hints. With one task for each hint, a hundred concurrent answers would need
+        # more connections than redis-py's pool has.
         loop.run_until_complete(asyncio.wait([loop.create_task(lane.send_all(self._dropped)) for lane in self._lanes]))
 
 

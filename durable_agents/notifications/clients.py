@@ -32,7 +32,7 @@ def layer_crosses_processes() -> bool:
 
 
 def notify_clients(thread_id: UUID, *, using: str) -> None:
-    """After the commit, notify the browsers that follow the thread that it has changed."""
+    """After the commit, notify browsers that follow the thread. It says that the thread has changed."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
     transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 
@@ -57,8 +57,8 @@ def layer_to_receive_from() -> Any:
     """Return a channel layer for one receiver.
 
     All readers of a ``channels_redis`` layer object share one lock and one limited buffer. For this layer, return a new
-    object, separate from that of the project's consumers. Other layers may keep their messages in the object, so for
-    them return the project's own object.
+    object, separate from that of the project's consumers. Any other layer may keep its messages in the layer object, so
+    return the object that the project uses.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415

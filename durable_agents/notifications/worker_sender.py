@@ -16,15 +16,17 @@ from django.db import connections
 from durable_agents.logs import Repeated
 
 PATIENCE_SECONDS = 1.0
-"""How long a caller waits for the broker. While the broker is known to fail, callers do not wait."""
+"""The maximum wait of a caller for the broker. While the broker is known to fail, callers do not wait."""
 PAUSE_SECONDS = 0.5
 """Delay in seconds between two attempts to reach the broker."""
 KEEP_SECONDS = 60.0
-"""How long unsent notifications are kept. By then, the periodic sweep has notified the workers."""
+"""Unsent notifications are dropped after this time, because the periodic sweep has notified the workers by then."""
 
 
 class WorkerSender:
-    """The daemon thread that notifies clusters. Each process has one, which starts with the first notification."""
+    """The daemon thread that notifies clusters. Each process has one such thread. It starts with the first
+    notification.
+    """
 
     def __init__(self, enqueue: Callable[[str], None]) -> None:
         self._enqueue = enqueue
@@ -37,20 +39,20 @@ class WorkerSender:
         """
         self._news = threading.Condition()
         self._asked: defaultdict[str, int] = defaultdict(int)
-        """How often ``tell`` was called for each cluster. If the number changes while a task is being sent, another
+        """The number of calls of ``tell`` for each cluster. If the number changes while a task is being sent, another
         task is sent.
         """
         self._told: defaultdict[str, int] = defaultdict(int)
         self._since: dict[str, float] = {}
-        """The clusters that still have to be notified, each with the time of the first call of ``tell`` since the last
+        """For each cluster that still has to be notified, the time of the first call of ``tell`` since its last
         notification.
         """
         self._fails = False
         self._thread: threading.Thread | None = None
 
     def tell(self, cluster: str) -> bool:
-        """Put a task into the cluster's queue, at once or as soon as the broker accepts it. Return whether the broker
-        has already accepted it.
+        """Put a task into the cluster's queue, immediately or as soon as the broker accepts tasks. Return whether the
+        broker has already accepted the task.
         """
         with self._news:
             self._asked[cluster] += 1
@@ -84,7 +86,7 @@ class WorkerSender:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
                 # If ``tell`` was called while this task was being sent, the task may run before the latest rows are
-                # visible. Send another task then.
+                # visible. In that case, send another task.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

@@ -35,7 +35,7 @@ def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) ->
 
 
 def notify_workers(pools: Iterable[str], *, using: str) -> None:
-    """After the commit, notify the clusters that serve these pools that there may be work."""
+    """After the commit, notify the clusters that serve these pools. There may be work for them."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
         # Not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
         def notify(cluster: str = cluster) -> None:
@@ -53,10 +53,11 @@ def _notify(cluster: str) -> None:
 
 
 def notify_cluster(cluster: str) -> bool:
-    """Put a notification into the cluster's queue. Return whether the queue contains one. This function never raises.
+    """Put a notification into the cluster's queue. Return whether the queue contains a notification now. This function
+    never raises.
 
     For a broker that is reached through a socket, the call may take a second. If the broker fails, the notification is
-    sent later. Until the broker has recovered, further calls return at once.
+    sent later. Until the broker has recovered, further calls return immediately.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 
@@ -92,7 +93,7 @@ os.register_at_fork(after_in_child=_worker_sender.reset)
 
 @cache
 def _broker(cluster: str, pid: int) -> Any:
-    """Return the broker for a process and a cluster. If it uses a socket, its timeouts are one second."""
+    """Return the broker for a process and a cluster. If the broker uses a socket, its timeouts are one second."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
     from django_q.brokers.orm import ORM  # noqa: PLC0415
 
@@ -104,7 +105,7 @@ def _broker(cluster: str, pid: int) -> Any:
         pool.connection_kwargs.update(
             socket_timeout=SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
-            retry=None,  # redis-py would try ten times
+            retry=None,  # by default, redis-py would try ten times
         )
     return broker
 
@@ -129,7 +130,7 @@ class _TableBroker:
         return OrmQ.objects.using(Conf.ORM)
 
     def enqueue(self, payload: str) -> int:
-        """Store a task that is due at once. Return the primary key of its row."""
+        """Store a task that is due immediately. Return the primary key of its row."""
         row = self._rows.create(key=self.list_key, payload=payload, lock=self.lock)
         self.last = row.pk
         return int(row.pk)

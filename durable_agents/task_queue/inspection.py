@@ -15,8 +15,8 @@ from durable_agents.notifications.workers import SOCKET_TIMEOUT_SECONDS
 from durable_agents.task_queue.schedule import SCHEDULE, SWEEP
 
 LATE_SECONDS = 180.0
-"""How many seconds the sweep may be overdue before it counts as late. It is scheduled every minute, and django-q2
-checks its schedules about every thirty seconds.
+"""The sweep counts as late if it is overdue for more than this many seconds. It is scheduled every minute, and
+django-q2 checks its schedules about every thirty seconds.
 """
 
 
@@ -53,7 +53,7 @@ def clusters_seen() -> int:
 
 
 def sweep_facts(now: datetime | None = None) -> SweepFacts | None:
-    """Return the schedule of the sweep, or None if there is none."""
+    """Return the state of the sweep's schedule, or None if the sweep is not scheduled."""
     from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
 
     row = Schedule.objects.filter(name=SCHEDULE, func=SWEEP).order_by("pk").first()

@@ -65,7 +65,7 @@ class KernelLock:
         """Acquire the lock, and return whether this succeeded. The signature is that of ``multiprocessing.Lock``.
 
         The timeout applies only between threads of this process. While another process holds the lock, a call with a
-        timeout returns False at once.
+        timeout returns False immediately.
         """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
@@ -96,10 +96,11 @@ class KernelLock:
 
 
 class SharedFlag:
-    """An event that is shared by processes forked from the one that created it. Once set, it stays set.
+    """An event that is shared by the process that created it and all processes forked from that process. The event can
+    be set, but not cleared.
 
-    It replaces ``multiprocessing.Event``. The ``set`` of that class blocks for ever if a process was killed while it
-    waited.
+    It replaces ``multiprocessing.Event``. If a process is killed while it waits for such an event, ``set`` blocks for
+    ever.
     """
 
     LOOK_SECONDS = 0.05
@@ -147,7 +148,7 @@ def harden(prepare: Callable[[], None]) -> None:
             super().__init__(*args, **kwargs)
             self._rlock, self._wlock = KernelLock(), KernelLock()
             self.size.count = original_value("i", 0, lock=KernelLock())
-            self._reset()  # makes the queue's methods use the new locks
+            self._reset()  # make the queue's methods use the new locks
 
     class SeenSentinel(original_sentinel):  # type: ignore[misc,valid-type]
         def __init__(self, stop_event: SharedFlag, *args: object, **kwargs: object) -> None:
@@ -155,7 +156,7 @@ def harden(prepare: Callable[[], None]) -> None:
             _stop_events.append(stop_event)
 
             def leave(*_: object) -> None:
-                stop_event.set()  # tells the main process that this is no failure
+                stop_event.set()  # shows the main process that this exit is not a failure
                 os._exit(0)
 
             for number in (signal.SIGINT, signal.SIGTERM):

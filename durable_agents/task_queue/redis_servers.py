@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from durable_agents.conf import caches, channel_layers, q_cluster
 
 OTHER_BROKERS = frozenset({"orm", "sqs", "iron_mq", "mongo", "disque_nodes", "broker_class"})
-"""Keys of ``Q_CLUSTER`` that select another broker than Redis."""
+"""Keys of ``Q_CLUSTER`` that select a broker other than Redis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,9 @@ class RedisServer:
     """The host name or address; empty for a socket file."""
     has_password: bool
     socket_timeout: float | None
-    """How many seconds redis-py waits for an answer, by the setting or by redis-py's default. None means no limit."""
+    """The number of seconds that redis-py waits for an answer, from the setting or from redis-py's default. None means
+    no limit.
+    """
 
     @property
     def is_on_this_host(self) -> bool:
@@ -44,7 +46,7 @@ def redis_servers() -> Iterator[RedisServer]:
     cluster = q_cluster()
     if not any(cluster.get(key) for key in OTHER_BROKERS):
         if alias := cluster.get("django_redis"):
-            yield from _servers_of(alias)  # django-q2 treats any backend as django-redis
+            yield from _servers_of(alias)  # django-q2 uses this cache as if it were django-redis
         else:
             yield from _servers('Q_CLUSTER["redis"]', cluster.get("redis") or {})
     for alias, layer in channel_layers().items():
@@ -88,8 +90,8 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
 
 
 def _socket_timeout(address: object, arguments: Mapping[str, Any]) -> float | None:
-    """Return the socket timeout in seconds, or None. As in redis-py, the URL takes precedence over the arguments.
-    Without either, return redis-py's default.
+    """Return the socket timeout in seconds, or None. As in redis-py, the URL takes precedence over the arguments. If
+    neither has a timeout, return redis-py's default.
     """
     default = None
     with suppress(PackageNotFoundError, ValueError):  # redis-py has a default timeout since version 8

@@ -23,7 +23,7 @@ class Command(BaseCommand):
     """
 
     help = "Check what agents need to run: database, broker, schedule, channel layer, workers, models."
-    requires_system_checks = ()  # the command reports their messages itself
+    requires_system_checks = ()  # the command reports the messages of system checks itself
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options of this command."""

@@ -54,7 +54,7 @@ class Command(BaseCommand):
         for thread_id in _ids(threads):
             try:
                 deleted += lifecycle.delete_if_idle(thread_id, days=days)
-            except (ProtectedError, RestrictedError):  # rows of the project's own models protect it
+            except (ProtectedError, RestrictedError):  # a row of the project's own models protects the thread
                 protected += 1
         lifecycle.prune()
         lifecycle.prune_audit(days)
@@ -66,7 +66,8 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # Not below 0: running threads may have added more rows in the meantime than were deleted.
+        # Running threads may have added more rows in the meantime than were deleted, so a difference below 0 counts as
+        # 0.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
