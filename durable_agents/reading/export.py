@@ -87,8 +87,7 @@ def exported_messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
     """Yield the messages of a thread with their parts."""
     every = Message.objects.filter(thread=row)
     rows = (every if include_system else every.for_clients()).iterator(chunk_size=_ROWS_AT_ONCE)
-    # Read one batch at a time: an answer is assembled from the steps and calls of all its attempts, which may take
-    # megabytes.
+    # Read one batch at a time, because the steps and tool calls of a single answer may take megabytes.
     while batch := list(islice(rows, _ROWS_AT_ONCE)):
         for message, shown in zip(batch, ui_messages(batch), strict=True):
             yield {

@@ -1,7 +1,7 @@
 """Follow a thread until it is at rest, by polling its rows.
 
-Each read yields the new chunks, and with each chunk the cursor after it. The synchronous and the asynchronous functions
-share one generator, which yields the results of the reads and the pauses between them.
+Each read yields the new chunks, each with the cursor to continue after it. The synchronous and the asynchronous
+functions share one generator, which yields the results of the reads and the pauses between them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ HEAL_SECONDS = 5
 
 T = TypeVar("T")
 Reads: TypeAlias = Iterator[list[T] | float]
-"""An iterator that yields a list for each read (the results), and a float between two reads (the seconds to wait)."""
+"""An iterator that yields two kinds of items: a list has the results of a read, and a float is the number of seconds to
+wait before the next read.
+"""
 
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.(\d{1,18})\.([0-3])\.([0-9a-f]{32}|)", re.ASCII)
 FINISH_REASONS = {"stop", "length", "content-filter", "tool-calls"}
@@ -52,18 +54,18 @@ _WHOLE_STEP = Place(2**31, 0)
 def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Iterator[tuple[str, Chunk]]:
     """Follow a thread until it is at rest; yield each new UI message chunk as a pair of cursor and chunk.
 
-    Without a cursor, the stream begins at the start of the latest answer. With the cursor of a chunk, it continues
-    right after that chunk, in any process and however much later; it begins with everything that was committed in the
-    meantime. If the thread is at rest and nothing is new, the stream ends at once.
+    Without a cursor, the stream begins at the start of the latest answer. With the cursor of a chunk, the stream
+    continues right after that chunk, and first yields everything that was committed in the meantime. A cursor works in
+    every process and at any later time. If the thread is at rest and nothing is new, the stream ends immediately.
 
-    The chunks are those of the AI SDK's UI message stream: ``start`` (with the message's id), then for each step
-    ``start-step``, text, reasoning and tool chunks and ``finish-step``, and finally ``finish``, ``abort`` (stopped) or
-    ``error`` (failed). ``reset-step`` removes the content of the current step, because another attempt begins the step
-    again. ``reset-step`` and ``tool-approval-response`` were added in version 7 of the SDK; older clients do not
-    understand them.
+    The chunks are those of the AI SDK's UI message stream. The first is ``start``, with the message's id. Each step
+    consists of ``start-step``, the text, reasoning and tool chunks, and ``finish-step``. The last chunk is ``finish``,
+    ``abort`` (the run was stopped) or ``error`` (the run failed). ``reset-step`` removes the content of the current
+    step, because another attempt begins the step again. ``reset-step`` and ``tool-approval-response`` were added in
+    version 7 of the SDK; older clients do not understand them.
 
     Raises InvalidCursorError, and ThreadNotFoundError (also if the thread is deleted while it is followed). Inside a
-    transaction, the stream yields what is stored, and raises RuntimeError where it would have to wait.
+    transaction, the stream yields what is stored, and raises RuntimeError when it would have to wait.
     """
     return _sleeping(_reads(Follower(id_of(thread), _position(cursor))))
 
@@ -76,12 +78,12 @@ def astream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> As
 
 
 def wait_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
-    """Wait until the thread is at rest, and return its row as of then. A ``timeout_seconds`` of None means no limit.
+    """Wait until the thread is at rest, and return its current row. A ``timeout_seconds`` of None means no limit.
 
-    Raises WaitTimeoutError if the thread is not at rest in time; its run continues. Raises ThreadNotFoundError, also if
+    Raises WaitTimeoutError if the thread is not at rest in time; the run continues. Raises ThreadNotFoundError, also if
     the thread is deleted in the meantime. Raises RuntimeError inside a transaction: workers do not see uncommitted
-    rows, so the wait would never end. Inside the transaction of a Django TestCase, it returns a thread that is already
-    at rest.
+    rows, so the wait would never end. The transaction of a Django TestCase is an exception: if the thread is already at
+    rest, its row is returned.
     """
     [row] = _sleeping(_reads_until_rest(id_of(thread), timeout_seconds))
     return row
@@ -101,15 +103,15 @@ class Phase(IntEnum):
 
     BETWEEN_STEPS = 0
     IN_STEP = 1
-    # In a step that is not committed yet and in which a tool call has begun.
+    # In an uncommitted step that already contains a tool call.
     IN_CALLS = 2
     AT_REST = 3
 
 
 @dataclass(kw_only=True)
 class Position:
-    """A client's position in a thread. The client has received all committed changes up to ``rev``, and the step of
-    stream ``number`` up to ``place``.
+    """A client's position in a thread. The client has received all committed changes up to revision ``rev``, and the
+    content of stream ``number`` up to ``place``.
     """
 
     rev: int
@@ -143,9 +145,7 @@ def _position(cursor: str | None) -> Position | None:
 
 
 class Follower:
-    """A converter that turns the changes of one thread into chunks. Call its synchronous methods where the ORM may be
-    used.
-    """
+    """A converter that turns the changes of one thread into chunks. Its methods use the ORM and are synchronous."""
 
     def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id
@@ -157,11 +157,11 @@ class Follower:
         self._deltas_of: UUID | None = None
         self._last_seq = -1
         self._read = BEGINNING
-        """The place up to which the stored deltas of the open stream were read."""
+        """How far the stored deltas of the open stream were read."""
 
     def read(self) -> Iterator[tuple[str, Chunk]]:
-        """Yield each new chunk with the cursor from which a client can continue after it. Raises ThreadNotFoundError,
-        and InvalidCursorError if the cursor belongs to another thread.
+        """Yield each new chunk with its cursor. A client can use this cursor to continue after the chunk. Raises
+        ThreadNotFoundError. Raises InvalidCursorError if the initial position belongs to another thread.
         """
         self._thread = thread = row_of(self.thread_id)
         if not self._has_begun:
@@ -179,7 +179,7 @@ class Follower:
 
     @property
     def thread(self) -> Thread:
-        """The thread as of the last read. Raises ValueError before the first one."""
+        """The thread as of the last read. Raises ValueError before the first read."""
         if self._thread is None:
             raise ValueError(f"Thread {self.thread_id} was not read yet.")
         return self._thread
@@ -205,11 +205,11 @@ class Follower:
                 raise InvalidCursorError(start)
 
     def _changes(self, thread: Thread) -> Iterator[Chunk]:
-        """Yield the chunks of closed steps and changed tool calls, in the order of their revision numbers (``rev``)."""
+        """Yield the chunks of ended steps and of changed tool calls, ordered by revision number (``rev``)."""
         if thread.rev == self._at.rev:
             return
-        # Leave later changes to the next read. Each query sees the database at another time, so without this limit only
-        # some of them would see such a change.
+        # Read only changes up to ``thread.rev``. The queries run one after the other. Without this limit, the second
+        # query could see a change that the first query missed.
         changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
         streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
         calls = ToolCall.objects.using(database()).filter(**changed)
@@ -218,7 +218,8 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                # Only the last chunk moves the cursor on. A client that resumes earlier gets all chunks again.
+                # Only the last chunk of the call advances the cursor. A client that resumes before the last chunk gets
+                # all of these chunks again.
                 yield from chunks[:-1]
                 self._at.rev = row.rev
                 yield from chunks[-1:]
@@ -241,8 +242,8 @@ class Follower:
         if stream is None:
             return
         yield from self._switch_to(stream)
-        # Read the deltas of another stream from its first delta, even if the client has resumed in the middle.
-        # ``_advance`` leaves out what the client has already.
+        # Read a new stream from its first delta, even if the client has resumed in the middle of the stream.
+        # ``_advance`` skips the chunks that the client already has.
         if stream.pk != self._deltas_of:
             self._deltas_of, self._last_seq, self._read = stream.pk, -1, BEGINNING
         deltas = list(Delta.objects.using(database()).after(stream.pk, self._last_seq).values_list("seq", "chunks"))
@@ -265,7 +266,9 @@ class Follower:
         at.number, at.place, at.phase = stream.number, BEGINNING, Phase.BETWEEN_STEPS
 
     def _advance(self, chunks: Iterable[PlacedChunk]) -> Iterator[Chunk]:
-        """Yield the part of these chunks that was not sent yet, and move the position past it."""
+        """Yield those of the chunks that were not sent yet, and move the position past them. If a text was sent in
+        part, yield only the rest of it.
+        """
         for place, chunk in unsent(chunks, self._at.place):
             self._at.place = place
             if chunk["type"] == "tool-input-start":
@@ -303,7 +306,7 @@ def beginning_of(message_id: UUID) -> Position | None:
 
 
 def position_after(answer: Message, *, steps: int) -> Position | None:
-    """Return the position after the first ``steps`` committed steps of an answer; None if there are none."""
+    """Return the position after the first ``steps`` committed steps of an answer; None if no step is committed."""
     shown = list(Stream.objects.using(database()).in_transcript().filter(message=answer).order_by("number")[:steps])
     if not shown:
         return None
@@ -341,8 +344,8 @@ def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[T
     """
     pace = _Pace(thread_id)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    # The transaction that Django's TestCase wraps around each test is allowed: in it, ``run_until_idle`` may have
-    # brought the thread to rest already.
+    # The transaction that Django's TestCase opens for each test is allowed, because ``run_until_idle`` may already have
+    # finished the run within that transaction.
     blocks: list[Any] = connections[database()].atomic_blocks
     if _is_in_transaction() and not (blocks and all(block._from_testcase for block in blocks)):
         raise _never_at_rest(thread_id)
@@ -356,7 +359,9 @@ def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[T
 
 
 class _Pace:
-    """The pause between two reads of a thread: short after a read with news, longer after each read without news."""
+    """The pauses between the reads of a thread. A pause is short after a read with news. It gets longer with each read
+    without news.
+    """
 
     def __init__(self, thread_id: UUID) -> None:
         self._thread_id = thread_id

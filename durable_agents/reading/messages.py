@@ -1,7 +1,8 @@
 """List the messages of a thread, including the answer that is being written.
 
-A list that includes this answer shows the thread as it was when its ``rev`` was read. If a step is committed between
-two of the queries, it still counts as unfinished. Otherwise, parts could be missing or appear twice.
+Such a list shows the thread as it was when the thread's revision number (``rev``) was read. A step that is committed
+after that, between two of the queries, still counts as unfinished. Without this rule, parts could be missing or appear
+twice.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ class Message:
     """A message as clients see it."""
 
     id: str
-    """The client's id of the message if it has one, otherwise the id of the row."""
+    """The id that the client chose for the message or, if there is none, the id of the row."""
     client_id: str | None
     role: str
     parts: list[Part]
     """UI message parts of the AI SDK."""
     metadata: dict[str, Any]
     position: int | None
-    """Total order within the thread; None while the message is queued."""
+    """The number that orders the messages of the thread. It is None while the message is queued."""
     created_at: datetime
 
     @property
@@ -55,12 +56,12 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStream:
-    """The attempt in progress; its content so far is included in its message."""
+    """The attempt at a model call that is in progress. The attempt's message includes the content so far."""
 
     id: str
     number: int
     seq: int
-    """The number of the last delta that is included, or -1."""
+    """The number of the last delta that the message includes, or -1 if it includes none."""
     message: str
     """The id of the message that the attempt writes."""
 
@@ -77,8 +78,8 @@ class MessagesWithStream(NamedTuple):
 def list_threads(
     *, owner: object = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
 ) -> ThreadQuerySet:
-    """Return the threads that match all arguments, most recently changed first. None matches every thread, and archived
-    threads are included.
+    """Return the threads that match all arguments, most recently changed first. An argument that is None matches every
+    thread. Archived threads are included.
 
     The result is a queryset: filter it further, slice it, or iterate over it (with ``async for`` in a coroutine).
     ``owner`` is a user or a user's key. Raises ValueError for a status that does not exist.
@@ -93,9 +94,10 @@ def list_messages(
 ) -> list[Message]:
     """Return the messages of a thread as clients see them, oldest first, queued messages last.
 
-    Only messages after the position ``after`` are returned, at most ``limit`` of them. The list has no messages that an
-    edit or a regeneration replaced, no answers without parts and, without ``include_system``, no messages of the role
-    system. The function makes four queries, however many messages there are. Raises ThreadNotFoundError.
+    Only messages after the position ``after`` are returned, at most ``limit`` of them. Messages that an edit or a
+    regeneration replaced are left out, and so are answers without parts. Messages of the role system are included only
+    with ``include_system``. The function makes four queries, however many messages there are. Raises
+    ThreadNotFoundError.
     """
     listed = listed_messages(_thread(thread), include_system=include_system)
     return _values(ui_messages(after_position(listed, after)[:limit]))
@@ -105,8 +107,8 @@ def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int 
     """Return all messages of a thread and the attempt in progress. The messages include what the attempt has written so
     far.
 
-    An attempt whose number is lower than ``from_number`` is ignored. The function makes six queries, however many
-    messages and deltas there are. Raises ThreadNotFoundError.
+    Attempts with a number lower than ``from_number`` are ignored. The function makes six queries, however many messages
+    and deltas there are. Raises ThreadNotFoundError.
     """
     row = _thread(thread)
     stream = open_answer(row, from_number=from_number)
@@ -125,12 +127,14 @@ def _values(messages: Iterable[UIMessage]) -> list[Message]:
 
 
 def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
-    """Return the messages of a thread that clients see, by position, with queued messages last. The annotation ``turn``
+    """Return the messages that clients see in a thread, by position, with queued messages last. The annotation ``turn``
     is a number that increases in this order.
 
-    Answers without parts are left out, except for the answer ``answer_id``, whose parts are being written.
+    Answers without parts are left out. The answer ``answer_id``, which is being written, is included even without
+    parts.
     """
-    # Exists() is not used, because PostgreSQL would collect the steps of all threads first.
+    # This subquery is used instead of Exists(), because PostgreSQL would evaluate Exists() by collecting the steps of
+    # all threads first.
     steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).order_by().values("pk")
     has_parts = ~Q(role=Role.ASSISTANT) | Q(step__isnull=False) | Q(pk=answer_id)
     queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
@@ -140,8 +144,8 @@ def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_sy
 
 
 def after_position(messages: MessageQuerySet, position: int | None) -> MessageQuerySet:
-    """Return the messages after a position, or all if it is None. Queued messages, which have no position yet, are
-    included.
+    """Return the messages after a position, or all messages if the position is None. Queued messages, which have no
+    position yet, are included.
     """
     if position is None:
         return messages
@@ -149,16 +153,16 @@ def after_position(messages: MessageQuerySet, position: int | None) -> MessageQu
 
 
 def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
-    """Return the attempt that was in progress at the thread's ``rev``, or None. An attempt whose number is lower than
-    ``from_number`` is ignored.
+    """Return the attempt that was in progress at the thread's ``rev``, or None. Attempts with a number lower than
+    ``from_number`` are ignored.
     """
     stream = stream_open_at(thread)
     return stream if stream is not None and stream.number >= from_number else None
 
 
 def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[UIMessage], OpenStream | None]:
-    """Add the stored deltas of the stream to the message that it writes. Return the messages, without answers that have
-    no parts yet, and a description of the stream.
+    """Add the stored deltas of the stream to the message that the stream writes. Return the messages and a description
+    of the stream. Answers that have no parts yet are left out.
     """
     if stream is None:
         return _with_parts(messages), None

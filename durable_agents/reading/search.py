@@ -16,7 +16,7 @@ MAX_SEARCH_CHARS = 200
 
 
 class _Words(Func):
-    """The words of a text as they are indexed; only the beginning of a long text is indexed."""
+    """The indexed words of a text. Only the beginning of a long text is indexed."""
 
     # PostgreSQL raises an error for more than a megabyte of words. The configuration "simple" treats all languages
     # alike. The index of migration 0004 is used only if this expression is exactly the same.
@@ -36,7 +36,7 @@ class _Matches(Func):
 
 
 def threads_with_text(threads: ThreadQuerySet, text: str) -> ThreadQuerySet:
-    """Return those of the threads whose title or messages contain the text, which has at most ``MAX_SEARCH_CHARS``
+    """Return those threads that contain the text in their title or messages. The text has at most ``MAX_SEARCH_CHARS``
     characters.
     """
     in_text = _contains("text", text, threads)

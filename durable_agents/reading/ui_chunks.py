@@ -1,7 +1,8 @@
 """Convert a step to UI message chunks. The chunks are the same for the deltas of a step and for the committed step.
 
-A *place* says how much of a step was sent. It counts content, not deltas, because deltas are deleted once their step is
-committed: a client that has received some of the deltas continues from the committed parts.
+A *place* says how much of a step was sent. It counts content, not deltas, because the deltas of a step are deleted when
+the step is committed. After that, a client that has received only some of the deltas continues from the committed
+parts.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ _NAMED_BY_PLACE = ("text-", "reasoning-")
 
 
 class Place(NamedTuple):
-    """A place within a step: how many of its parts have begun, and how much of the last part was sent. In ``offset``,
-    the beginning and the end of a part count 1 each, and so does each character in between.
+    """A place within a step. ``part`` is the number of parts that have begun. ``offset`` says how much of the last of
+    these parts was sent: the beginning counts 1, each character counts 1, and the end counts 1.
     """
 
     part: int = 0
@@ -31,9 +32,9 @@ PlacedChunk = tuple[Place, Chunk]
 
 
 def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> Iterator[PlacedChunk]:
-    """Yield each chunk of stream ``number`` with its place, which says how much of the step was sent after the chunk.
-    ``at`` is the place before the first chunk. The ids of text and reasoning chunks depend only on the stream's number
-    and the place, so that they are always the same.
+    """Yield each chunk of stream ``number`` together with the place after the chunk. ``at`` is the place before the
+    first chunk. The ids of text and reasoning chunks depend only on the stream's number and the place. A chunk that is
+    sent again therefore has the same id.
     """
     for chunk in chunks:
         kind = chunk["type"]
@@ -58,7 +59,9 @@ def _text_field(chunk: Chunk) -> str:
 
 
 def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
-    """Yield the chunks of a whole step: first those of its parts, then the arguments of its calls."""
+    """Yield the chunks of a whole step: first the chunks of its parts, then the chunks with the arguments of its tool
+    calls.
+    """
     parts = list(parts)
     for part in parts:
         kind = part["type"]
@@ -73,9 +76,9 @@ def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
         elif "toolCallId" in part:
             yield {"type": "tool-input-start", **_call_fields(part)}
         else:
-            # For a file, a source or data, the part and its chunk look the same.
+            # The chunk of a file, a source or data has the same form as the part.
             yield dict(part)
-    # The arguments come last, because in the stream of deltas they are complete only at the end of a step.
+    # The arguments come last, as in the deltas of a step. In the deltas, the arguments are complete only at the end.
     for part in parts:
         if "toolCallId" in part:
             yield {"type": "tool-input-available", **_call_fields(part), "input": part.get("input")}
@@ -86,11 +89,11 @@ def _call_fields(part: Part) -> Chunk:
 
 
 def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
-    """Yield the chunks for the state of a call: the request for approval, the decision, and the progress or outcome.
-    Yield nothing if none of them exists.
+    """Yield the chunks for the state of a tool call: the request for approval, the decision, and the progress or
+    outcome. Chunks that do not apply are left out.
 
-    Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval only while it is
-    open or after a refusal.
+    Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval while it is open
+    and after a refusal, but not after an approval.
     """
     part = call.outcome().part()
     decided = dict(part.get("approval", {}))
@@ -118,8 +121,8 @@ def _state_chunk(call: ToolCall, part: Part) -> Chunk | None:
     if call.progress is not None:
         return {"type": "tool-output-available", **address, "output": call.progress, "preliminary": True}
     if call.decision_reason is not None and call.passed_at is None:
-        # The call is approved. This chunk tells clients that still show the request, or their own answer to it, that
-        # the call runs. Otherwise, a client that sends as soon as all requests are answered would send the answer again
-        # and again.
+        # The call is approved, but a client may still show the request for approval or its own decision. This chunk
+        # makes the client show a running call. Without this chunk, a client that automatically sends its decisions when
+        # all of them are made would send them again and again.
         return {"type": "tool-input-available", **_call_fields(part), "input": part["input"]}
     return None

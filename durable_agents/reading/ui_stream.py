@@ -1,9 +1,9 @@
-"""Stream one answer to an AI SDK client. The stream begins at the start of the answer, or after what the client already
-shows. It ends when the client has to act, the answer is closed, or the run is over.
+"""Stream one answer to an AI SDK client. The stream begins at the start of the answer, or after the steps that the
+client already shows. It ends when the client has to act, the answer is closed, or the run is over.
 
-Clients get only chunks that version 6 of the SDK understands, with two exceptions for clients of version 7:
-``reset-step``, which removes the content of an attempt, and a person's decision about a call. Format: AI SDK, "UI
-message stream", ``uiMessageChunkSchema``.
+All clients get the chunks that version 6 of the SDK understands. Clients of version 7 also get ``reset-step``, which
+removes the content of an attempt, and the chunk for a person's decision about a tool call. Format: AI SDK, "UI message
+stream", ``uiMessageChunkSchema``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Seen:
     """The tool parts that the client shows, by tool call id."""
 
     def shows(self, chunk: Chunk) -> bool:
-        """Return whether the client already shows what this chunk says about a tool call."""
+        """Return whether the client already shows the tool call in the state that this chunk reports."""
         part = self.calls.get(chunk.get("toolCallId") or chunk["approvalId"], {})
         approval = part.get("approval")
         if chunk["type"] == "tool-approval-response":
@@ -60,8 +60,8 @@ class Seen:
 
 
 def waits_for_others(thread: Thread) -> bool:
-    """Return whether the run waits only for people, browsers or services. Return False if the thread has changed since
-    ``thread`` was read.
+    """Return whether the run waits only for people, browsers or services. If the thread's row has changed since it was
+    read, return False.
     """
     if thread.status != ThreadStatus.AWAITING_TOOL_RESULTS:
         return False
@@ -72,8 +72,8 @@ def waits_for_others(thread: Thread) -> bool:
 
 
 class AnswerStream:
-    """The stream of one answer to an AI SDK client: of ``answer`` or, if that is None, of the first answer to
-    ``question``. Its methods are synchronous: call them where the ORM may be used.
+    """A stream that sends one answer to an AI SDK client. If ``answer`` is None, the stream sends the first answer to
+    the message ``question``. The methods use the ORM and are synchronous.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class AnswerStream:
         self.is_over = False
         """Whether the stream has ended."""
         self.is_cut = False
-        """Whether the stream ended because an attempt was discarded and the client cannot remove what it already shows
-        of that attempt. The client then has to request the answer again.
+        """Whether the stream ended because the client cannot remove the content of a discarded attempt. In that case,
+        the client has to request the answer again.
         """
         self._answer = answer
         self._question = question
@@ -108,8 +108,8 @@ class AnswerStream:
         """Return the new chunks. Raises ThreadNotFoundError."""
         if self._follower is not None and self._answer is not None:
             return list(self._news(self._follower, self._answer))
-        # Read the thread first: otherwise, a run that began and ended between the two queries would seem to have no
-        # answer.
+        # Read the thread before the answer. In the other order, a run that began and ended between the two queries
+        # would seem to have no answer.
         thread = row_of(self.thread_id)
         if self._answer is None and self._question is not None:
             self._answer = first_answer_to(self._question)
@@ -153,16 +153,16 @@ class AnswerStream:
             self._has_parts = False
             yield chunk
         elif self._has_parts and thread.is_running:
-            # Version 6 cannot remove content. Its client sees a broken stream and requests the answer again.
+            # A client of version 6 cannot remove content. It sees a broken stream and requests the answer again.
             self.is_over = self.is_cut = True
         elif self._has_parts:
-            # No other attempt follows, so the client keeps the content.
+            # No other attempt follows. The client keeps the content that it has, and gets no further content.
             self._drops_rest = True
 
     def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
         if kind == "start-step":
-            # After a reset, the client still shows the beginning of this step.
+            # After ``reset-step``, the client is still in the step, and must not get ``start-step`` again.
             if self._is_in_step:
                 return
             self._is_in_step, self._has_parts = True, False
@@ -207,8 +207,8 @@ def first_answer_to(question: Message) -> Message | None:
 
 
 def _end_of(thread: Thread, answer: Message) -> Chunk:
-    """Return the chunk that ends an answer after which another answer has begun. If a new message made the same run
-    begin the other answer, the finish reason is ``tool-calls``, because the run goes on.
+    """Return the last chunk of an answer that is followed by another answer. If the same run writes the other answer,
+    because a new message arrived, the finish reason is ``tool-calls``.
     """
     reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
     reason = reasons.values_list("finish_reason", flat=True).first()
@@ -220,5 +220,5 @@ def _end_of(thread: Thread, answer: Message) -> Chunk:
 
 
 def steps_in(parts: Iterable[Part]) -> int:
-    """Return the number of steps that a client's message shows."""
+    """Return the number of steps in a message from a client."""
     return sum(1 for part in parts if part.get("type") == "step-start")

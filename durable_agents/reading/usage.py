@@ -40,7 +40,7 @@ class UsageByModel:
 
 
 def attempts(thread: Thread) -> StreamQuerySet:
-    """Return those attempts of a thread that workers have begun, without loading the content of the attempts."""
+    """Return the attempts that workers have begun in a thread. The content of the attempts is not loaded."""
     streams = Stream.objects.filter(thread=thread, started_at__isnull=False).select_related("message")
     return streams.defer("parts", "text", "error_detail", "message__parts", "message__text", "message__metadata")
 
