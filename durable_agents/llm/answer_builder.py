@@ -41,7 +41,7 @@ same limit.
 
 
 class AnswerEvents:
-    """A builder of the events of the answer to one request."""
+    """A builder of model events for the answer to one request."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.request = request

@@ -37,8 +37,8 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""Names of litellm's module-level settings, like the names in ``_LISTS``. Each is empty, None or False unless the
-project has set it.
+"""Names of litellm's module-level settings, like the names in ``_LISTS``. If the project has not set one of them, its
+value is empty, None or False.
 """
 _OWN_VARIABLES = frozenset(
     {
@@ -46,7 +46,7 @@ _OWN_VARIABLES = frozenset(
         *("LITELLM_DETAILED_TIMING", "LITELLM_DISABLE_LAZY_LOADING"),
     }
 )
-"""Environment variables that litellm reads and that do not change its calls."""
+"""Environment variables that litellm reads, but that do not change litellm's model calls."""
 _VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
 _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
 """Names and prefixes of environment variables that only litellm reads."""
@@ -59,7 +59,9 @@ class AutoDoor:
         self._direct, self._litellm = DirectDoor(), LiteLLMDoor()
 
     def prepare(self) -> None:
-        """See ModelDoor. litellm is imported now if an agent needs it, otherwise at the first call that needs it."""
+        """See ModelDoor. If an agent needs litellm, import it now. If not, it is imported at the first call that needs
+        it.
+        """
         self._direct.prepare()
         if any(
             reason_for_litellm(model, agent.model_settings, agent.provider_tools)
@@ -100,7 +102,7 @@ _loading = Lock()
 
 
 def _load() -> None:
-    with _loading:  # otherwise two threads could set litellm up twice
+    with _loading:  # without the lock, two threads could both set litellm up
         library()
 
 

@@ -18,8 +18,8 @@ from durable_agents.parts import parse_arguments, says_nothing
 
 @dataclass(frozen=True, kw_only=True)
 class CallDelta:
-    """The fields of one delta of a tool call. If the server sent no index, ``index`` is negative. Any other missing
-    field is an empty string.
+    """The fields of one delta of a tool call. If the server sent no index, ``index`` is negative. If another field is
+    missing, it is an empty string.
     """
 
     index: int
@@ -60,13 +60,13 @@ class Call:
     name: str = ""
     raw: str = ""
     is_begun: bool = False
-    """Whether ``CallStarted`` was emitted for the call, so that the name can no longer change."""
+    """Whether ``CallStarted`` was emitted for the call. After that, the name cannot change."""
     sent: int = 0
     """How many characters of the arguments were emitted."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments may be complete, because they are a JSON object or a placeholder for an empty one."""
+        """Whether the arguments may be complete: they are a JSON object or a placeholder for an empty object."""
         if self.is_placeholder:
             return True
         ends = '"' if self.raw.lstrip().startswith('"') else "}"
@@ -74,12 +74,12 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Whether the arguments are complete and not a placeholder."""
+        """Whether the arguments are complete and are not a placeholder."""
         return not self.is_placeholder and self.is_whole
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether the arguments so far may be a placeholder, which the real arguments would replace."""
+        """Whether the arguments so far may be an empty placeholder. The real arguments replace such a placeholder."""
         return bool(self.raw.strip()) and says_nothing(self.raw)
 
     def has_other_id(self, delta: CallDelta) -> bool:
@@ -88,7 +88,9 @@ class Call:
 
 
 class CallDeltas:
-    """A converter from deltas of tool calls to events. The events number the calls of one answer from 0."""
+    """A converter from deltas of tool calls to events. In the events, each call has an index: 0 for the first call of
+    the answer, 1 for the second, and so on.
+    """
 
     def __init__(self, known_names: Collection[str] = ()) -> None:
         self.names = ToolNames(known_names)
@@ -96,8 +98,8 @@ class CallDeltas:
         self.latest: dict[int, Call] = {}
         """The latest call at each index."""
         self.named: dict[int, Call] = {}
-        """Calls that so far have only a name, by index. Each name arrived after the arguments of the call at that index
-        were complete. The name either repeats the name of that call or begins a new call.
+        """Calls that so far have only a name, by index. Such a name arrived after an earlier call at the same index was
+        complete. It either repeats the name of the earlier call or begins a new call.
         """
 
     def take(self, deltas: list[CallDelta]) -> list[CallStarted | CallArguments]:
@@ -124,8 +126,8 @@ class CallDeltas:
         return self._events()
 
     def text_follows(self) -> list[CallStarted | CallArguments]:
-        """Return the events that were held back until now. Call this when a text follows, because the calls before the
-        text are then complete.
+        """Return the events that were held back until now. Call this when a text arrives: it shows that the calls
+        before it are complete.
         """
         self._open_named()
         return self._events(is_closed=True)
@@ -139,9 +141,9 @@ class CallDeltas:
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call that the delta would continue, or None if there is none. A delta with an id, but without an
-        index and a name, continues the call with the same id. Any other delta continues the latest call at its index.
-        The caller decides whether the delta begins a new call instead.
+        """Return the call that the delta would continue, or None if there is none. If the delta has an id but has
+        neither an index nor a name, this is the call with the same id. For all other deltas, it is the latest call at
+        the same index. The caller decides whether the delta begins a new call instead.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -155,8 +157,8 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add the calls in ``named``, because no arguments will follow for them. Skip a call whose name only repeats
-        the name of the latest call at its index.
+        """Add the calls in ``named``, because no arguments will follow for them. If the name of a call only repeats the
+        name of the latest call at the same index, skip the call.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -170,7 +172,7 @@ class CallDeltas:
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
             closed = is_closed or number < len(self.calls) - 1
-            # The name of a call is complete once another call or a text follows. A known tool's name is complete as
+            # The name of a call is complete when another call or a text follows. A known tool's name is complete as
             # soon as arguments follow.
             has_name = bool(call.name) if closed else bool(call.raw) and call.name in self.names
             if not (call.is_begun or is_over or has_name):
@@ -186,8 +188,8 @@ class CallDeltas:
 
 def only_names(delta: CallDelta, call: Call) -> bool:
     """Return whether the delta has only a name, and arrives after the complete arguments of ``call``. If arguments
-    follow this delta, its name began a new call. Otherwise the server has merely repeated the name. Some servers do so
-    with every piece of the arguments, including an empty last piece.
+    follow this delta, its name began a new call. If none follow, the server has only repeated the name. Some servers
+    repeat the name with every piece of the arguments, including an empty last piece.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
@@ -215,9 +217,9 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether the delta has the real arguments of ``call``, for which the server first sent an empty
-    placeholder. Such a delta may repeat the id and name of the call. If its arguments are a complete JSON object, the
-    delta begins a new call instead, because some servers give all calls the same id.
+    """Return whether the delta has the real arguments of ``call``. They replace an empty placeholder, which the server
+    sent first. Such a delta may repeat the id and the name of the call. If the arguments in the delta are a complete
+    JSON object, the delta begins a new call instead, because some servers give all calls the same id.
     """
     if not call.is_placeholder:
         return False
@@ -227,20 +229,21 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the name in the delta begins a new call. Otherwise the name continues or repeats the name of
-    ``call``. The call must have a name, and only one of the call and the delta may have arguments.
+    """Return whether the name in the delta begins a new call. If not, the name continues or repeats the name of
+    ``call``. The call must have a name. The call and the delta must not both have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # A second delta for the same index in one chunk usually begins a new call. It continues the call if the delta
-        # extends the name and the call has no arguments yet. It also continues the call if it repeats the name and only
-        # one of the two has arguments. If the delta has none, it must also have an id.
+        # A second delta for the same index in one chunk usually begins a new call. There are two exceptions. If the
+        # delta extends the name, and the call has no arguments yet, the delta continues the call. If the delta repeats
+        # the name, it continues the call in two cases: only the delta has arguments, or only the call has arguments and
+        # the delta has an id.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True
     if delta.name == call.name:
-        # Without an index and an id, a repeated name is a second call of the same tool.
+        # If the delta has neither an index nor an id, a repeated name means a second call of the same tool.
         return delta.index < 0 and not delta.call_id and not argues
     return delta.name in names and not (delta.name.startswith(call.name) or is_piece)

@@ -1,8 +1,8 @@
-"""Give the tool calls in a history ids that the vendor of a model accepts.
+"""Assign ids to the tool calls in a history, in a form that the model's vendor accepts.
 
 Mistral's models only accept ids of nine letters and digits, whichever server runs the models: Mistral, Azure, Vertex
 AI, Bedrock, OpenRouter, or a server that has other names for the models. All other vendors accept such ids too, so
-every id that is generated here has that format.
+every id that is generated here consists of nine letters and digits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from itertools import count
 from durable_agents.llm.types import Message
 
 LENGTH = 9
-"""Mistral: "Tool call id was … but must be a-z, A-Z, 0-9, with a length of 9" (mistral-common, request validator)."""
+"""The length of the ids. Mistral's error is "Tool call id was … but must be a-z, A-Z, 0-9, with a length of 9" (request
+validator of mistral-common).
+"""
 
 _ALPHABET = string.ascii_letters + string.digits
 _FORMS = (
@@ -39,8 +41,8 @@ def fits(call_id: str, model: str) -> bool:
 
 
 def short_id(seed: str, taken: Collection[str] = ()) -> str:
-    """Return an id of nine letters and digits that is not in ``taken``. The same arguments give the same id in every
-    process.
+    """Return an id that is not in ``taken``. It consists of nine letters and digits. The same arguments give the same
+    id in every process.
     """
     for number in count():
         digest = hashlib.sha256(f"{seed}\n{number}".encode("utf-8", "surrogatepass")).digest()
@@ -83,8 +85,8 @@ class CallIds:
 
 
 def fitted(message: Message, model: str) -> Message:
-    """Return the message with ids that the model's vendor accepts. A project may have added messages with other ids to
-    the history. A call and its result get the same new id.
+    """Return the message with call ids that the model's vendor accepts. Ids that the vendor would refuse are replaced:
+    a project may have added messages with such ids. A call and its result get the same new id.
     """
     made: Message = {**message}
     if calls := message.get("tool_calls"):

@@ -13,14 +13,16 @@ from durable_agents.llm.types import Block
 from durable_agents.parts import parse_arguments
 
 NO_INDEX = -1
-"""The index of a call for which the server sent no index."""
+"""The index of a call if the server sent no index."""
 
 REASONING = ("reasoning", "reasoning_content")
-"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first, its other parsers the second."""
+"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first field. Its other parsers read the
+second field.
+"""
 
 _ORDINARY = frozenset({Ending.STOP, Ending.TOOL_CALLS, None})
 _PIECES = ("text", "thinking", "signature", "partial_json")
-"""Fields of Anthropic's blocks that arrive in pieces."""
+"""Names of fields in Anthropic's content blocks. The values of these fields arrive in pieces."""
 
 
 class ContentBlocks:
@@ -54,9 +56,9 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return the finish reason of an answer for which OpenRouter may send two. ``word`` is OpenRouter's own, and
-    ``native`` is that of the model's provider. Return ``native`` if ``word`` is ``stop`` but ``native`` shows that the
-    answer did not end normally. Otherwise return ``word``.
+    """Return the finish reason of an answer. OpenRouter sends its own finish reason (``word``), and may also send the
+    finish reason of the model's provider (``native``). If ``word`` is ``stop``, but ``native`` shows that the answer
+    did not end normally, return ``native``. In all other cases, return ``word``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word

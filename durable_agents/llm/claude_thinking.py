@@ -13,19 +13,19 @@ THINKING = frozenset({"thinking", "reasoning_effort"})
 
 
 def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
-    """Return whether Claude would refuse these messages with these settings. Claude refuses them if the settings
-    require each answer to begin with thinking, but the tool calls since the user's last message were made without
-    thinking.
+    """Return whether Claude would refuse these messages with these settings. Claude refuses them if two conditions are
+    met. The settings require each answer to begin with thinking. The tool calls since the user's last message were made
+    without thinking.
 
-    This happens when another model, or a model without thinking, began the answer. Only the next model call is
-    then made without thinking.
+    This happens when another model, or a model without thinking, began the answer. In that case, the model call is made
+    without thinking.
     """
     if "claude" not in model:
         return False
     if "thinking" in settings:
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
-    else:  # an effort requires thinking only in models without adaptive thinking
+    else:  # with an effort, models without adaptive thinking must think
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)

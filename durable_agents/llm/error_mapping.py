@@ -55,14 +55,15 @@ _IN_BODY = re.compile(r"""['"](x-ratelimit-[\w-]+|retry-after)['"]\s*:\s*['"]?([
 """Matches rate-limit headers in the body of an error. OpenRouter sends them there, in ``metadata.headers``."""
 _FINAL_ANYWAY = frozenset({ErrorKind.AUTH, ErrorKind.INVALID_REQUEST})
 _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError"})
-"""Names of classes of httpx and aiohttp. Neither library is imported here, because a process may use only one."""
+"""Names of classes of httpx and aiohttp. Neither library is imported here, because a process may use only one of them.
+"""
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
 """Kinds that say little about the cause of an error. litellm's errors within a stream have such a kind, because litellm
-makes up their status. The provider's own data is then examined, too.
+makes up their status. For an error of such a kind, the provider's own data is examined, too.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-"""Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which other scripts may be
-escaped.
+"""Matches a JSON escape of a character. litellm's errors contain the provider's JSON, and non-Latin characters may be
+escaped there.
 """
 MAX_TEXT_CHARS = 20_000
 """At most this many characters of an error are read. Only HTML pages and errors that repeat the request are longer."""
@@ -114,7 +115,7 @@ class Report:
 
     @cached_property
     def text(self) -> str:
-        """The text and the body of every error, followed by ``sent``."""
+        """The text and the body of every error, followed by ``sent``, the error that arrived within the answer."""
         bodies = (getattr(error, "body", None) for error in self.errors)
         texts = [*map(str, self.errors), *(str(body) for body in bodies if body), self.sent]
         return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), "\n".join(text[:MAX_TEXT_CHARS] for text in texts))
@@ -128,7 +129,7 @@ class Report:
 
     @cached_property
     def statuses(self) -> frozenset[int]:
-        """The HTTP statuses of the errors, including provider codes that look like one: 400 to 599."""
+        """The HTTP statuses of the errors, including provider codes that look like a status: 400 to 599."""
         given = {status for error in self.errors if isinstance(status := getattr(error, "status_code", None), int)}
         return frozenset(given | {int(code) for code in self.codes if re.fullmatch("[45]\\d\\d", code)})
 
@@ -168,8 +169,8 @@ class Report:
         return ErrorKind.INVALID_REQUEST
 
     def kind_within_answer(self) -> ErrorKind | None:
-        """Return the kind of an error that has no HTTP status of its own, judged by the provider's codes and text.
-        Return None if these do not show the kind.
+        """Return the kind of an error that has no HTTP status of its own. The kind follows from the provider's codes
+        and text. If these do not show the kind, return None.
         """
         if self.codes & RATE_CODES or 429 in self.statuses:
             return ErrorKind.RATE_LIMITED
@@ -183,7 +184,7 @@ class Report:
 
 def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
     """Return the kind of the first error whose class or status is known. An exception that litellm has wrapped is
-    examined before its wrapper. The wrapper may only say that the stream broke off.
+    examined before its wrapper, because the wrapper may say no more than that the stream broke off.
     """
     first = getattr(errors[0], "original_exception", None)
     ordered = [first, *errors] if isinstance(first, Exception) else [*errors]

@@ -121,7 +121,7 @@ SUSPECTED_CREDIT_TEXTS = re.compile(
     r"|out of credit|credit limit|key limit exceeded|billing to be enabled|enable billing",
     re.IGNORECASE,
 )
-"""Words that suggest an exhausted balance. They are used only for errors that are not retried in any case, such as
+"""Words that suggest an exhausted balance. They are used only for errors that would not be retried anyway, such as
 those with status 400, 401 or 403. OpenRouter calls its spending limit "key limit".
 """
 

@@ -12,10 +12,10 @@ LEFT_OUT = "[The result is not shown any more.]"
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Return a history in which each tool call is followed by exactly one result, in the order of the calls. Results
+    """Return a repaired history: each tool call is followed by exactly one result, in the order of the calls. Results
     without a call are removed. If the last message is an assistant message, ``CONTINUE_PROMPT`` is added after it.
     """
-    # The messages are reversed so that the first of several results of a call overwrites the others.
+    # A call may have several results. In the reversed order, its first result overwrites the others.
     results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}
     kept: list[Message] = []
     for message in messages:

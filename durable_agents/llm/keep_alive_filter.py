@@ -20,13 +20,13 @@ here.
 _SIGN = rb"\W*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat)\W*"
 _NAMES_SIGN = re.compile(rb"event:" + _SIGN, re.IGNORECASE)
 _IS_SIGN = re.compile(_SIGN + rb"|\W*(?:openrouter )?processing\W*", re.IGNORECASE)
-"""Keep-alive texts that some servers send as the data of an event."""
+"""Matches keep-alive texts that some servers send as the data of an event."""
 _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 
 
 class EventFilter:
-    """A filter that drops server-sent events that only keep the connection alive. Every other line is passed on once it
-    is complete, and its line ending is replaced by a line feed. Bodies in another format pass through unchanged.
+    """A filter that drops server-sent events that only keep the connection alive. Every other line is passed on when it
+    is complete, with a line feed as its line ending. Bodies in another format pass through unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -35,8 +35,8 @@ class EventFilter:
         self._begun: bytes = b""
         self._is_binary: bool | None = None
         """Whether the body is binary and has no lines, as with Bedrock and SageMaker. A binary body begins with a
-        length, whose first byte is 0. The content type proves nothing, because some servers label events as plain text
-        or JSON.
+        length, and the first byte of the length is 0. The content type proves nothing, because some servers label
+        events as plain text or JSON.
         """
         self._is_first = True
         self._name: bytes | None = None
@@ -45,7 +45,7 @@ class EventFilter:
         """The beginning of a response body that has no events. The body may be an error, sent as JSON with status 200.
         """
         self._may_halve = False
-        """Whether the last byte was a carriage return. A line feed that follows belongs to the same line ending."""
+        """Whether the last byte was a carriage return. If a line feed follows, it belongs to the same line ending."""
 
     def kept(self, received: bytes) -> bytes:
         """Return the received bytes without keep-alive events. An incomplete line is held back until the rest of it
@@ -64,7 +64,8 @@ class EventFilter:
         return b"".join(line + b"\n" for whole in lines for line in self._lines(whole))
 
     def rest(self) -> bytes:
-        """Return the last line if it has no line end. Call this when the answer is over."""
+        """Return the rest of the received bytes: a last line without a line ending. Call this at the end of the answer.
+        """
         last, self._begun = self._begun, b""
         kept = b"".join(self._lines(last)) if last else b""
         self._note_error(self._other)
@@ -104,7 +105,7 @@ def names_sign(event: bytes | None) -> bool:
 
 def is_error(data: bytes) -> bool:
     """Return whether the data of an event is an error in any provider's format."""
-    # A cheap test, so that most chunks are not parsed twice.
+    # Search for these words first, because parsing the JSON of every chunk a second time would be slow.
     if not any(word in data for word in (b"error", b"base_resp")):
         return False
     try:
@@ -138,7 +139,7 @@ def is_empty(data: bytes) -> bool:
 
 
 def has_empty_choices(chunk: Mapping[str, object]) -> bool:
-    """Return whether a chunk in OpenAI's format is empty. Its ``choices`` are then null, or have neither content nor a
+    """Return whether a chunk in OpenAI's format is empty: its ``choices`` are null, or have neither content nor a
     finish reason.
     """
     if "choices" not in chunk or chunk.get("usage") or chunk.get("error"):

@@ -28,8 +28,8 @@ class ListedModel(TypedDict, total=False):
 def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Decimal | None:
     """Return the list price of this many tokens in US dollars, or None for a model that is not in the list.
 
-    litellm is not imported, because the import takes seconds. This function is also called to recover the rows of a
-    dead worker, which must be fast.
+    litellm is not imported, because the import takes seconds. This function must be fast, because it is also called
+    when the rows of a dead worker are recovered.
     """
     found = listed(model)
     prices = (found.get("input_cost_per_token") or 0, found.get("output_cost_per_token") or 0)
@@ -44,8 +44,8 @@ def dollars(amount: float) -> Decimal | None:
 
 
 def listed(model: str) -> ListedModel:
-    """Return litellm's entry for the model, or an empty dict if there is none. The name is also looked up without its
-    provider. The entry is then used only if it belongs to the same provider.
+    """Return litellm's entry for the model, or an empty dict if there is none. If the full name has no entry, the name
+    without the provider is looked up. An entry under the shorter name is used only if it belongs to the same provider.
     """
     # If litellm is imported, its own list also has the prices that the project has registered with litellm.
     models: Mapping[str, ListedModel] = getattr(sys.modules.get("litellm"), "model_cost", None) or installed()

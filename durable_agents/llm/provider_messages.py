@@ -13,8 +13,7 @@ from durable_agents.llm.user_content import user_content
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
-"""The user message that is added to a history that ends with an assistant message. Most models refuse such a history.
-"""
+"""Most models refuse a history that ends with an assistant message. In that case, this user message is added."""
 
 PAUSED_CONTENT = "pausedContent"
 """The metadata key for the content of an answer that Anthropic has paused. The content is a list of Anthropic's blocks,
@@ -29,8 +28,8 @@ OpenAI's format. OpenAI itself never sends this field, and therefore never gets 
 """
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
-"""Characters that must not occur in a tool name. Providers refuse a history with such a name, even if their own model
-made the name up.
+"""Matches a character that must not occur in a tool name. Providers refuse a history with such a name, even if their
+own model made the name up.
 """
 
 
@@ -45,7 +44,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One stored model call: the text and reasoning of ``model``, and its tool calls with their results."""
+    """One stored model call: the text and reasoning that ``model`` wrote, and the tool calls with their results."""
 
     parts: Sequence[Part]
     """The text and reasoning parts, in order. Parts of other types are ignored here."""
@@ -65,7 +64,7 @@ def openai_messages(
 
     A provider's signatures and call ids are sent back only to the same provider. ``prefill`` is the partial answer of
     an earlier attempt. It becomes the last message, and the model continues it. White space at its end is removed,
-    because Anthropic refuses it. Pass ``prefill`` only for a model for which ``ModelDoor.continues`` is true.
+    because Anthropic refuses such white space. Pass ``prefill`` only if ``ModelDoor.continues`` is true for the model.
     """
     ids = CallIds(model)
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
@@ -90,8 +89,8 @@ def late_result(turn: Turn) -> Message | None:
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # The call already has a result, which said that the call was still running. Providers accept only one result for a
-    # call.
+    # In the history, the call already has a result: the note that the call was still running. Providers accept only one
+    # result for a call, so the late result is sent as a user message.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
     return {"role": "user", "content": f"[The call of {late['toolName']} that was still running {what}: {outcome}]"}
@@ -121,7 +120,7 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
     alone = CallIds(model)
     own_ids = [alone.give(call.tool_call_id, own=call.provider_call_id if is_own else "") for call in step.calls]
     is_plain = message.keys() == {"role", "content", "tool_calls"} and isinstance(message["content"], str | None)
-    # The result is cached only if its call ids do not depend on earlier steps.
+    # Cache the messages only if their call ids do not depend on earlier steps.
     if is_plain and own_ids == [call["id"] for call in calls]:
         step.rendered[model, max_result_bytes] = [_copy(item) for item in (message, *results)]
     return [message, *results]
@@ -137,8 +136,8 @@ def _copy(message: Message) -> Message:
 
 def answer_message(step: Step, *, is_own: bool) -> Message:
     """Return the assistant message of a step without its tool calls. ``is_own`` means that the message is sent back to
-    the family of models that wrote it. The message then includes the provider's own data, such as signatures, in the
-    fields that litellm reads.
+    the family of models that wrote it. In that case, the message includes the provider's own data, such as signatures,
+    in the fields that litellm reads.
     """
     message: Message = {"role": "assistant", "content": text_of(step.parts) or None}
     if not is_own:
@@ -149,7 +148,8 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     thoughts = [block for block in blocks if block["type"] != "text"]
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
-        # A list of blocks keeps the order of text and reasoning. litellm drops redacted reasoning from such a list.
+        # If a text comes before the reasoning, a list of blocks keeps this order. litellm drops redacted reasoning from
+        # such a list, so redacted reasoning is sent in the separate field.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:

@@ -21,7 +21,7 @@ _SECONDS = {unit: seconds for seconds, units in _UNITS.items() for unit in units
 _ONE = rf"\d{{1,9}}(?:\.\d{{1,9}})?\s{{0,3}}(?:{'|'.join(sorted(_SECONDS, key=len, reverse=True))})(?![a-z])"
 _DURATION = re.compile(rf"{_ONE}(?:[\s,]{{0,3}}(?:and\s)?{_ONE}){{0,4}}", re.IGNORECASE)
 _RUN_TOGETHER = re.compile(r"(?<=[a-z])(?=\d)", re.IGNORECASE)
-"""Matches between ``1m`` and ``4.5s`` in a duration of Go such as ``1m4.5s``."""
+"""Matches the position between two parts of a duration of Go, for example between ``1m`` and ``4.5s`` in ``1m4.5s``."""
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+)")
 _IN_TEXT = (
     # OpenAI, Groq, Google, Azure, Moonshot: "try again in 7.5s"; GitHub: "wait 41 seconds before retrying"
@@ -35,7 +35,7 @@ _IN_TEXT = (
     re.compile(r"retryDelay\W+seconds\W+(?P<wait>\d+)", re.IGNORECASE),  # Google's RetryInfo with an object
 )
 _IETF = re.compile(r";\s*t=(\d+)")
-"""Seconds until the reset in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
+"""Matches the seconds until the reset, in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
 FROM_EPOCH = 1e9
 """A number above this value is a Unix time in seconds, not a duration. A number above a thousand times this value is a
 Unix time in milliseconds (OpenRouter).
@@ -64,9 +64,10 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
     The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the IETF's draft. Each vendor
-    has several limits, some of them per day. If some limits are exhausted, return the time until all of these are
-    reset. Otherwise use only the limits without a header for the remaining amount. Of these, return the reset time of
-    the limit with the shortest header name, which is the most general one.
+    has several limits, some of them per day. If the remaining amount of some limits is 0, return the time until all of
+    these limits are reset. In all other cases, consider only limits without a header for the remaining amount. From
+    these limits, return the reset time in the header with the shortest name. The shortest name belongs to the most
+    general limit.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}
@@ -83,8 +84,8 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
 
 def _seconds(wait: str, *, now: datetime) -> float | None:
     """Return the seconds to wait, or None if the text cannot be parsed. The text is a number, a duration such as
-    ``1m2.5s`` or ``2 minutes``, or a time in the format of HTTP, RFC 3339 or the epoch. If a header has several values,
-    the first counts.
+    ``1m2.5s`` or ``2 minutes``, a Unix time, or a time in the format of HTTP or RFC 3339. If a header has several
+    values, the first value counts.
     """
     for value in (wait, wait.partition(",")[0]):  # the whole text is tried first, because a date contains a comma
         text = value.strip().strip("\"'").strip()

@@ -29,8 +29,8 @@ class Signals:
         self.error = ""
         """The text of an error that the provider sent after it had begun the answer with status 200."""
         self.alive: Callable[[], None] = _do_nothing
-        """Restarts the timeout for a server that sends nothing. Call this for every chunk, because not all answers are
-        read with httpx.
+        """A function that restarts the timeout for a silent server. Call this function for every chunk, because not all
+        answers are read with httpx.
         """
         self.responses: list[Response] = []
         """The responses that are read with httpx. They are closed at the end of the call."""
@@ -52,7 +52,7 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""The fraction by which the timeout for a silent server may be too short. The timer is not moved for every chunk."""
+"""The timeout for a silent server may be too short by this fraction, because the timer is not moved for every chunk."""
 
 
 def _do_nothing(*_: object) -> None:
@@ -75,7 +75,7 @@ the current task. Other uses of httpx in the process are not affected.
 
 @contextlib.asynccontextmanager
 async def bounded(*, read_seconds: float | None, call_seconds: float, signals: Signals) -> AsyncGenerator[None]:
-    """Limit the time of a model call, which must be made and read within the block, in one task. Raise TimeoutError
+    """Limit the time of a model call. The call must be made and read within the block, in one task. Raise TimeoutError
     after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total.
 
     Do not wait for anything else within the block, because that time counts too.
@@ -90,7 +90,8 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
             def alive() -> None:
                 if read_seconds is None or silence.expired():
                     return
-                # Moving a timer costs as much as parsing a token, so it is not moved for every token of a fast answer.
+                # Moving the timer costs as much as parsing a token, so it is not moved for every token of a fast
+                # answer.
                 deadline, last = now() + read_seconds, silence.when()
                 if last is None or deadline - last > read_seconds * LIMIT_SLACK:
                     silence.reschedule(deadline)

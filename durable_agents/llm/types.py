@@ -90,8 +90,8 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningSigned:
-    """A signature of the reasoning so far, which is now complete. ``metadata`` must be sent back to the provider with
-    that reasoning.
+    """A signature of the reasoning so far. The reasoning is now complete. ``metadata`` must be sent back to the
+    provider with that reasoning.
 
     ``metadata`` has the form of the AI SDK's ``providerMetadata``: ``{"anthropic": {"signature": ...}}``.
     """
@@ -165,8 +165,8 @@ class ModelDoor(Protocol):
         """Make the call and yield its events. The last event is Finished. Raise ModelError if the call fails."""
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """Return the estimated usage of a call. ``answered`` is the text of the answer so far. This must be fast, and
-        must not make a request.
+        """Return the estimated usage of a call. ``answered`` is the text of the answer so far. The method must be fast
+        and must not make a request.
 
         An estimate that takes longer than a second is discarded, and no usage is counted.
         """
@@ -175,11 +175,11 @@ class ModelDoor(Protocol):
         """Return whether the model, with these settings, continues a partial answer that is the last message of the
         history.
 
-        Return False if this is not known. This must not raise and must not make a request.
+        If this is not known, return False. The method must not raise and must not make a request.
         """
 
     async def aclose(self) -> None:
-        """Close the connections. This is called before the end of the event loop on which the calls were made."""
+        """Close the connections. This is called on the event loop of the calls, before the loop ends."""
 
 
 def provider_of(model: str) -> str:
@@ -196,5 +196,6 @@ so that it does not delay other runs.
 """
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
-"""Providers that continue a partial answer only if ``prefix`` is set in its message. Claude does not need ``prefix``.
+"""Providers that continue a partial answer only if ``prefix`` is set in the answer's message. Claude does not need
+this.
 """

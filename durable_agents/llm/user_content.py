@@ -24,9 +24,9 @@ def user_content(parts: Sequence[Part], *, model: str) -> str | list[Block]:
 
 
 def file_block(part: Part, *, model: str) -> Block:
-    """Return a file as a content block in litellm's format. A text file becomes a text block. A file that the provider
-    does not support is replaced by a note to the model. So is a file that is not embedded in the part: it is not
-    fetched, and its URL is not sent.
+    """Return a file as a content block in litellm's format. A text file becomes a text block. If the provider does not
+    support the file, a note to the model replaces it. A note also replaces a file that is not embedded in the part: the
+    file is not fetched, and its URL is not sent.
     """
     media_type: str = part["mediaType"]
     kind, _, subtype = media_type.partition("/")

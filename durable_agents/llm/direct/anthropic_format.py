@@ -36,7 +36,7 @@ the budget plus this value.
 BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
 """The thinking budget in tokens for each ``reasoning_effort``, for models that take a budget."""
 _HOSTED = ("web_search_",)
-"""Prefixes of the types of tools that Anthropic runs on its own servers. These tools need no extra HTTP header."""
+"""Prefixes of tool types. Anthropic runs tools of these types on its own servers, and requires no extra HTTP header."""
 
 
 def is_hosted(tool: Mapping[str, Any]) -> bool:
@@ -185,8 +185,8 @@ class MessagesReader:
         self._content = ContentBlocks()
         self._signatures: dict[int, str] = {}
         self._inputs: dict[int, str] = {}
-        """Arguments that arrived complete at the start of a tool call, by index. They are dropped if pieces of the
-        arguments follow.
+        """Arguments that arrived complete at the start of a tool call, by the call's index. If pieces of the arguments
+        follow, the complete arguments are dropped.
         """
 
     def events(self, event: Mapping[str, Any]) -> list[ModelEvent]:

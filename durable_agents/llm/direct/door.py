@@ -56,8 +56,8 @@ class DirectDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings turn on thinking,
-        because the model then begins its answer afresh.
+        """See ModelDoor. The result comes from litellm's list of models. If the settings turn on thinking, the result
+        is False, because a model that thinks starts a new answer.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
@@ -91,8 +91,8 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
 
 
 async def _events(call: Call, reader: _Reader, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the answer, except the last ones, which ``reader.end()`` returns. Stop early if the provider
-    sends an error.
+    """Yield the events of the answer without its last events, which ``reader.end()`` returns. If the provider sends an
+    error, stop early.
     """
     stream = EventStream(signals.note_error)
     limits = bounded(read_seconds=call.read_seconds, call_seconds=config().model_call_seconds, signals=signals)

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_ERROR_BYTES = 100_000
-"""At most this many bytes of the body of an error response are used."""
+"""The maximum number of bytes that are used from the body of an error response."""
 MAX_HEADER_BYTES = 65_536
 """The maximum size of a response header. Providers behind several gateways send long headers."""
 DRAIN_SECONDS = 0.05
-"""How long to wait for the end of the response after the end of the answer. The connection can be reused only if the
-whole response was read.
+"""After the end of the answer, wait at most this many seconds for the end of the response. The connection can be reused
+only if the whole response was read.
 """
 
 
@@ -63,7 +63,7 @@ async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
             raise await _refusal(response)
         yield response
     finally:
-        response.close()  # closing has no effect once the connection is back in the pool
+        response.close()  # if the connection is already back in the pool, closing has no effect
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
@@ -84,7 +84,8 @@ async def close() -> None:
 def proxy_for(url: str) -> str | None:
     """Return the proxy that the environment names for this URL (``HTTPS_PROXY``, ``NO_PROXY`` and the like), or None.
 
-    aiohttp could read these variables itself, but would then also send passwords from ``~/.netrc`` in place of the key.
+    aiohttp's own support for these variables is not used, because it would also send passwords from ``~/.netrc`` in
+    place of the API key.
     """
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()

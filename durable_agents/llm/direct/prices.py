@@ -17,8 +17,8 @@ _TIERS = (
     (200_000, "_above_200k_tokens"),
     (128_000, "_above_128k_tokens"),
 )
-"""The price tiers of long requests: a number of input tokens, and the suffix of price names in litellm's list. Above
-this number, all tokens of the call cost more.
+"""The price tiers of long requests. Each tier has a number of input tokens, and the suffix of its price names in
+litellm's list. If a call has more input tokens than that, the tier's prices apply to all tokens of the call.
 """
 
 

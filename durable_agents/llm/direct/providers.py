@@ -31,12 +31,12 @@ class Provider:
     base_variables: tuple[str, ...]
     key_variables: tuple[str, ...]
     settings: Mapping[str, str]
-    """The settings that the provider takes, each with the name of its field in the request."""
+    """The names of the settings that the provider takes, each mapped to the name of a field in the request."""
     format: Literal["openai", "anthropic"] = "openai"
     needs_key: bool = True
     parts: frozenset[str] = frozenset()
-    """The part types that a user message for this provider may contain. If this is empty, the message must be a plain
-    string.
+    """The part types that a user message for this provider may contain. If the set is empty, the message must be a
+    plain string.
     """
     body: Mapping[str, Any] = field(default_factory=dict)
     """Fields that every request contains."""
@@ -173,13 +173,15 @@ PROVIDERS: Mapping[str, Provider] = {
 TRANSPORT_SETTINGS = frozenset(
     {"api_base", "base_url", "api_key", "timeout", "extra_headers", "headers", "extra_body", "organization"}
 )
-"""Settings that every provider takes and that are not fields of the request's body."""
+"""Settings that every provider takes. They are not fields of the request's body."""
 OVERRIDDEN_SETTINGS = frozenset({"stream", "stream_options", "max_retries", "num_retries"})
 """Settings of the project that are ignored, because this package chooses their values itself."""
 
 _REASONS = re.compile(r"gpt-5(?![0-9])")
 _OF_RESPONSES_API = re.compile(r"^responses/|gpt-5\.[4-9]|gpt-[6-9]|codex|-pro\b|deep-research")
-"""Models of OpenAI that litellm calls through the Responses API, some of them only in requests with tools."""
+"""Matches OpenAI's models that litellm calls through the Responses API. For some of these models, litellm does so only
+if the request has tools.
+"""
 _OF_OTHER_RULES = re.compile(r"^o\d|search|audio|realtime|gpt-5-chat|image|^ft:")
 _REASONING_SETTINGS = _names(
     "max_completion_tokens seed n tool_choice response_format reasoning_effort service_tier store prompt_cache_key "

@@ -43,7 +43,7 @@ class Target:
     provider: Provider
     model: str
     settings: Mapping[str, str]
-    """The settings that the model takes, each with the name of its field in the request."""
+    """The names of the settings that the model takes, each mapped to the name of a field in the request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Call:
     """The body of the request, encoded as JSON."""
     connect_seconds: float
     read_seconds: float | None
-    """How long the server may be silent; None for no limit."""
+    """The number of seconds that the server may be silent. None means no limit."""
 
 
 def target_of(model: str) -> Target:
@@ -88,7 +88,7 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
     unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
     unknown |= set(_refused_values(target, model, settings))
     headers = {name.lower() for given in _given_headers(settings) for name in given}
-    # litellm prefers this header to the API key for some providers, and the API key for others.
+    # For some providers, litellm prefers this header to the API key. For other providers, litellm prefers the API key.
     if "authorization" in headers:
         raise NotDirectError("the direct door does not take an Authorization header")
     if unknown:
@@ -104,7 +104,9 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
 
 
 async def built(request: ModelRequest) -> Call:
-    """Return what ``call_of`` returns. A long request is built in a thread, so as not to block the event loop."""
+    """Return what ``call_of`` returns. A long request is built in a thread, because building it would block the event
+    loop.
+    """
     if len(request.messages) > MANY_MESSAGES:
         return await asyncio.to_thread(call_of, request)
     return call_of(request)
@@ -188,7 +190,8 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
 _ROLES = frozenset({"system", "user", "assistant", "tool"})
 _FIELDS = frozenset({"role", "content", "tool_calls", "tool_call_id", "prefix"})
 _OWN_FIELDS = {"openai": frozenset({"reasoning_content"}), "anthropic": frozenset({"thinking_blocks"})}
-"""For each API format, the message fields with reasoning, which is sent back to its provider."""
+"""The message fields that contain reasoning, by API format. The reasoning is sent back to the provider that wrote it.
+"""
 
 
 def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
@@ -215,7 +218,7 @@ def _is_known_part(part: Mapping[str, Any], provider: Provider) -> bool:
         return False
     if kind == "text" or provider.format != "anthropic":
         return True
-    value = part[kind]  # Anthropic's blocks can be built from embedded files only, not from URLs
+    value = part[kind]  # Anthropic's blocks are built from embedded files, not from URLs
     url = value.get("url") or value.get("file_data") if isinstance(value, Mapping) else value
     return isinstance(url, str) and url.startswith("data:") and ";base64," in url
 

@@ -11,8 +11,8 @@ from durable_agents.llm.keep_alive_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTE
 from durable_agents.redaction import redacted
 
 _parse = json.JSONDecoder().raw_decode
-"""Like ``json.loads``, but without the checks and the searches for white space, which take as long as parsing the JSON
-of one token.
+"""A faster ``json.loads``: it skips checks and the search for white space. For the short JSON of one token, these take
+as long as the parsing itself.
 """
 
 
@@ -30,7 +30,7 @@ class EventStream:
         self._begun = b""
         self._is_first = True
         self._may_halve = False
-        """Whether the last byte was a carriage return. A line feed that follows belongs to the same line ending."""
+        """Whether the last byte was a carriage return. If a line feed follows, it belongs to the same line ending."""
         self._name = b""
         self._pending = b""
         """Event data that is not complete JSON yet. The next line may complete it."""
@@ -62,8 +62,8 @@ class EventStream:
         return found
 
     def close(self) -> list[dict[str, Any]]:
-        """Return the object in the last line, if no line ending follows it. Call this at the end of the response. If
-        the response has no events, its body is passed to ``note_error``. Raise ModelError if the last event is not
+        """Parse the rest of the received bytes, and return the objects in them. Call this at the end of the response.
+        If the response has no events, its body is passed to ``note_error``. Raise ModelError if the last event is not
         JSON.
         """
         found = self.feed(b"\n\n") if self._begun else []

@@ -23,7 +23,7 @@ from durable_agents.llm.usage_estimate import estimated_tokens
 from durable_agents.redaction import remember
 
 DISCARD_PORT = 9
-"""The port of an obsolete service (RFC 863). No server listens on it, so a connection is refused at once."""
+"""The port of an obsolete service (RFC 863). No server listens on it, so a connection is refused immediately."""
 
 
 class LiteLLMDoor:
@@ -54,16 +54,16 @@ class LiteLLMDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. It is False if the settings turn on thinking,
-        because the model then begins its answer afresh.
+        """See ModelDoor. The result comes from litellm's list of models. If the settings turn on thinking, the result
+        is False, because a model that thinks starts a new answer.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
         return is_known_to(model, "supports_assistant_prefill")
 
     async def aclose(self) -> None:
-        """See ModelDoor. This also empties litellm's cache of HTTP clients. Otherwise, a later event loop at the same
-        memory address would get a closed client.
+        """See ModelDoor. This also empties litellm's cache of HTTP clients. Without this, a later event loop at the
+        same memory address would get a closed client.
         """
         if not library.cache_info().currsize:
             # There is nothing to close. Importing litellm here, without the flags that ``library`` sets, would make
@@ -79,8 +79,9 @@ class LiteLLMDoor:
 
 @cache
 def _warm() -> None:
-    """Make a model call that fails at once, on a separate event loop. litellm and the openai package import a fifth of
-    their modules, and detect the platform, only at their first call. No thread is left behind.
+    """Make a model call that fails immediately, on a separate event loop. At their first call, litellm and the openai
+    package import a fifth of their modules and detect the platform. This function does so in advance. It leaves no
+    thread behind.
     """
     settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
     request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
@@ -117,8 +118,8 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
 
 
 async def _received(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the response, except the last ones, which ``reading.end()`` returns. Close the connection at
-    the end, even after an error.
+    """Yield the events of the response without its last events, which ``reading.end()`` returns. Close the connection
+    at the end, even after an error.
     """
     response = reading.response = await library().acompletion(**arguments)
     reading.wire.watch(response)
@@ -142,11 +143,11 @@ class _SourceEnded(BaseException):
 
 
 class _Source:
-    """A wrapper of the iterator from which litellm reads a provider's chunks. It saves a third of the CPU time of a
-    call.
+    """A wrapper of the iterator over a provider's chunks. litellm reads from the wrapper, which saves a third of the
+    CPU time of a call.
 
-    Without the wrapper, litellm asks for a new iterator at every chunk, and openai's response then creates a generator.
-    At the end, litellm would build the whole answer again, in threads, for callbacks that are not registered.
+    Without the wrapper, litellm requests a new iterator for every chunk, and openai's response creates a generator each
+    time. At the end, litellm builds the whole answer again, in threads, for callbacks that are not registered.
     """
 
     def __init__(self, source: AsyncIterator[object]) -> None:
@@ -166,8 +167,8 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Make litellm read the remaining chunks through ``_Source``. Do nothing before the first chunk has arrived. Do
-    nothing either if the project has registered log callbacks with litellm, because these callbacks get the whole
+    """Make litellm read the remaining chunks through ``_Source``. Before the first chunk has arrived, do nothing. If
+    the project has registered log callbacks with litellm, also do nothing, because these callbacks get the whole
     answer.
     """
     source = getattr(response, "completion_stream", None)

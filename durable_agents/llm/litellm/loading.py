@@ -17,11 +17,11 @@ from durable_agents.llm.types import provider_of
 from durable_agents.redaction import Redacting
 
 TALKATIVE = ("LiteLLM", "openai._base_client", "httpx")
-"""Loggers that write the arguments of a call at DEBUG."""
+"""Names of loggers. At level DEBUG, they write the arguments of a call."""
 
 SIGNS_IN_WHEN_ASKED = frozenset({"github_copilot", "chatgpt"})
-"""Providers for which litellm starts a device login as soon as one of their models is looked up, before any call
-(litellm: ``PROVIDERS_THAT_AUTHENTICATE_ON_PROVIDER_INFO``).
+"""Providers with a device login. litellm starts the login as soon as one of their models is looked up, even before a
+call (litellm: ``PROVIDERS_THAT_AUTHENTICATE_ON_PROVIDER_INFO``).
 """
 
 
@@ -64,7 +64,7 @@ def avoid_look_ups() -> None:
         return {"status": "failure"}
 
     def some_size(data: str) -> tuple[int, int]:
-        # litellm would download an image to count its tokens if the provider reports no usage.
+        # If the provider reports no usage, litellm would download each image to count its tokens.
         return 1024, 1024
 
     def no_limit(model_name: str) -> None:

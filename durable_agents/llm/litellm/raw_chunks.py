@@ -30,13 +30,16 @@ class Stream(Protocol):
 
 
 class Wire:
-    """What the chunks of one response have shown so far: finish reason, refusal, and Anthropic's content blocks."""
+    """The data collected from the chunks of one response so far: finish reason, refusal, and Anthropic's content
+    blocks.
+    """
 
     def __init__(self) -> None:
         self.word = ""
         """The finish reason as the provider sent it; empty if the provider has not sent one yet."""
         self.has_ends = False
-        """Whether the format of the response always includes a finish reason. An answer without one was then cut off.
+        """Whether the format of the response always includes a finish reason. If so, an answer without a finish reason
+        was cut off.
         """
         self.refused = False
         """Whether the model sent a refusal."""
@@ -104,8 +107,9 @@ class Wire:
 
 
 def repair_delta(delta: object) -> bool:
-    """Change the delta so that its text and its reasoning are strings and its tool calls have all fields. Append a
-    refusal, which has its own field in OpenAI's format, to the text. Return whether the delta contained a refusal.
+    """Repair the delta in place: its text and its reasoning become strings, and its tool calls get all fields. In
+    OpenAI's format, a refusal has its own field; append the refusal to the text. Return whether the delta contained a
+    refusal.
     """
     content = get(delta, "content")
     text, refusal = texts(content), texts(get(delta, "refusal"))
@@ -145,8 +149,9 @@ def words_in(chunk: object) -> Iterator[str]:
 
 
 _NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
-"""The names that providers use for the finish reason. In this order: Anthropic (in ``delta``), Bedrock, Cohere (in
-``delta``) and TGI (in ``details``), Ollama, Titan.
+"""The names that providers use for the finish reason. Anthropic uses the first name and Bedrock the second. Cohere and
+TGI use the third, Ollama the fourth, and Titan the fifth. In chunks from Anthropic and Cohere, the field is within
+``delta``; in chunks from TGI, it is within ``details``.
 """
 
 

@@ -34,7 +34,7 @@ class Reading:
         self.request = request
         self.response: Response | None = None
         self.usage: Usage | None = None
-        """The usage in the last chunk that reported a usage."""
+        """The usage in the latest chunk that reported one."""
         self.wire = Wire()
         self.answer = AnswerEvents(request)
 
