@@ -90,7 +90,7 @@ def configured_door() -> ModelDoor:
 
 
 def calls_for_real() -> bool:
-    """Return whether ``MODEL_DOOR`` names a class of this package. Other classes may not call real providers."""
+    """Return whether ``MODEL_DOOR`` names a class of this package. Other classes might not call real providers."""
     return isinstance(configured_door(), tuple(DOORS.values()))
 
 

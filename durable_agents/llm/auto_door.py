@@ -49,7 +49,7 @@ _OWN_VARIABLES = frozenset(
 """Environment variables that litellm reads, but that do not change litellm's model calls."""
 _VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
 _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
-"""Names and prefixes of environment variables that only litellm reads."""
+"""Prefixes of environment variables that only litellm reads. ``_VARIABLES`` has the full names of others."""
 
 
 class AutoDoor:

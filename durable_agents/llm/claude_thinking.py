@@ -25,7 +25,7 @@ def must_not_think(model: str, settings: Mapping[str, object], messages: Sequenc
     if "thinking" in settings:
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
-    else:  # with an effort, models without adaptive thinking must think
+    else:  # if an effort is set, models without adaptive thinking must think
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)

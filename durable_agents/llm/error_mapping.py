@@ -110,7 +110,7 @@ class Report:
     """The codes, statuses, headers and texts of a failed call, collected from an exception and its causes."""
 
     errors: tuple[Exception, ...]
-    """The exception and its causes. litellm's exception comes first, the HTTP client's comes last."""
+    """The exception and its causes. litellm's exception comes first, and the HTTP client's exception comes last."""
     sent: str = ""
 
     @cached_property

@@ -1,6 +1,6 @@
 """Translate each provider's finish reason.
 
-litellm knows few finish reasons, and treats all others as ``stop``. An incomplete answer would then look complete.
+litellm knows few finish reasons, and treats all others as ``stop``. With these, an incomplete answer may look complete.
 """
 
 from __future__ import annotations

@@ -64,8 +64,7 @@ class EventFilter:
         return b"".join(line + b"\n" for whole in lines for line in self._lines(whole))
 
     def rest(self) -> bytes:
-        """Return the rest of the received bytes: a last line without a line ending. Call this at the end of the answer.
-        """
+        """Return the rest of the bytes: a last line without a line ending. Call this at the end of the answer."""
         last, self._begun = self._begun, b""
         kept = b"".join(self._lines(last)) if last else b""
         self._note_error(self._other)

@@ -14,7 +14,7 @@ from typing import TypedDict
 from durable_agents.llm.types import provider_of
 
 PRICE_LIST = "model_prices_and_context_window_backup.json"
-"""The name of the list's file in the installed litellm package."""
+"""The name of the file with the price list, in the installed litellm package."""
 
 
 class ListedModel(TypedDict, total=False):

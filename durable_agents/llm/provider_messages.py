@@ -13,7 +13,7 @@ from durable_agents.llm.user_content import user_content
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
-"""Most models refuse a history that ends with an assistant message. In that case, this user message is added."""
+"""Most models refuse a history that ends with an assistant message. This user message is added to such a history."""
 
 PAUSED_CONTENT = "pausedContent"
 """The metadata key for the content of an answer that Anthropic has paused. The content is a list of Anthropic's blocks,

@@ -127,7 +127,7 @@ def listen() -> None:
             return
         signals.responses.append(self)
         events = EventFilter(signals.note_error if self.is_success else _do_nothing)
-        async for chunk in read_bytes(self):  # without a chunk size, to see bytes as they arrive
+        async for chunk in read_bytes(self):  # a chunk size would delay bytes that have arrived
             signals.alive()
             if kept := events.kept(chunk):
                 yield kept

@@ -197,5 +197,5 @@ so that it does not delay other runs.
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
 """Providers that continue a partial answer only if ``prefix`` is set in the answer's message. Claude does not need
-this.
+``prefix``.
 """

@@ -359,8 +359,8 @@ def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[T
 
 
 class _Pace:
-    """The pauses between the reads of a thread. A pause is short after a read with news. It gets longer with each read
-    without news.
+    """The pauses between the reads of a thread. A pause is short after a read that found changes. It gets longer with
+    each read that found none.
     """
 
     def __init__(self, thread_id: UUID) -> None:

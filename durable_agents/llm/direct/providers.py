@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 NO_KEY = "fake-api-key"
-"""A placeholder for servers that need no API key. Some of them refuse a request without the header."""
+"""A placeholder for the API key of servers that need no key. Some of these servers refuse a request without a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
