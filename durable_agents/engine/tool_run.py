@@ -30,8 +30,10 @@ from durable_agents.redaction import described
 from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
-LONG_WAIT_SECONDS = 0.05
-"""The time limit of a call that has waited longer than this for a slot is counted from the end of the wait."""
+LONG_WAIT = 0.02
+"""If a call has waited for a slot for more than this share of its time limit, the limit is counted from the end of the
+wait.
+"""
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
 )
@@ -58,7 +60,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
             await env.runtime.in_transition(lifecycle.release, claim, has_begun=False)
             return
         env.held.begin(claim)
-        if call.timeout is not None and time.monotonic() - began_to_wait > LONG_WAIT_SECONDS:
+        if call.timeout and time.monotonic() - began_to_wait > LONG_WAIT * call.timeout.total_seconds():
             await env.runtime.in_database(lifecycle.restart_timeout, claim)
         job = _tool_job(env, claim, call)
         refusal = _NOT_AVAILABLE if job is None else await _refusal(env.runtime, job, call)

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from durable_agents.lifecycle import Claim
 
-MOST_WAITING = 64
+MOST_WAITING = 192
 """The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
 """The maximum expected wait for a slot. It limits how many calls a process holds."""

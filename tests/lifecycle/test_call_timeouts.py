@@ -1,5 +1,6 @@
 """The time of a tool call: it begins with the attempt, may be changed while the call is open, and ends it for sure."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -48,6 +49,15 @@ def test_the_time_begins_with_the_attempt(call, worker):
     """By the database's clock."""
     claim = worker.claim_call()
     assert seconds_of(call) == 60
+    assert 59 < lifecycle.seconds_left(claim) <= 60
+
+
+def test_a_call_that_had_to_wait_for_a_slot_has_its_whole_time_from_then_on(call, worker):
+    claim = worker.claim_call()
+    end_of_time(call, ago=-5)
+    lifecycle.restart_timeout(replace(claim, fence=claim.fence + 1))
+    assert lifecycle.seconds_left(claim) <= 5, "the claim of another worker"
+    lifecycle.restart_timeout(claim)
     assert 59 < lifecycle.seconds_left(claim) <= 60
 
 
