@@ -26,7 +26,7 @@ class ListedModel(TypedDict, total=False):
 
 
 def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Decimal | None:
-    """Return the list price of this many tokens in US dollars, or None for a model that is not in the list.
+    """Return the price in US dollars of these tokens, or None for a model that is not in litellm's list.
 
     litellm is not imported, because the import takes seconds. This function must be fast, because it is also called
     when the rows of a dead worker are recovered.

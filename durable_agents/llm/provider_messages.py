@@ -149,7 +149,7 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
         # If a text comes before the reasoning, a list of blocks keeps this order. litellm drops redacted reasoning from
-        # such a list, so redacted reasoning is sent in the separate field.
+        # such a list, so redacted reasoning is sent in ``thinking_blocks``.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 _UNITS = {
-    0.000_001: "us µs μs",  # Go writes the micro sign (U+00B5) or the letter mu (U+03BC)
+    0.000_001: "us µs μs",  # Go's durations have the micro sign (U+00B5) or the letter mu (U+03BC)
     0.001: "ms msec msecs millisecond milliseconds 毫秒",
     1.0: "s sec secs second seconds 秒 秒钟",
     60.0: "m min mins minute minutes 分 分钟",

@@ -400,8 +400,8 @@ def _sleeping(reads: Reads[T]) -> Iterator[T]:
 
 
 async def _awaiting(reads: Reads[T]) -> AsyncIterator[T]:
-    # A coroutine cannot raise StopIteration, so None marks the end. The ORM is used in one thread for all callers, as
-    # in Django's own async methods.
+    # A coroutine cannot raise StopIteration, so None marks the end. All callers share one thread for the ORM, as they
+    # do with Django's own async methods.
     read_next = sync_to_async(lambda: next(reads, None), thread_sensitive=True)
     while (news := await read_next()) is not None:
         if isinstance(news, list):
