@@ -178,7 +178,7 @@ def post_error(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Record that a call with an unknown outcome did run, with the result from the form."""
+    """Record that a call with an unknown outcome has run. The result comes from the form."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, result=_value(form), by=by, reason=_text(form, "reason")
     )
@@ -279,8 +279,8 @@ def _text(form: FormData, name: str) -> str:
 
 
 def _value(form: FormData) -> object:
-    """Return the result that the user entered. If the text is valid JSON, return its value, otherwise return the text.
-    If the text is empty, return None.
+    """Return the result that the user entered. If the text is empty, return None. If the text is valid JSON, return
+    the parsed value. Otherwise, return the text.
     """
     text = _text(form, "result")
     if not text:

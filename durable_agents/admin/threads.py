@@ -279,7 +279,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         form_url: str = "",
         obj: Thread | None = None,
     ) -> HttpResponse:
-        """Show the thread's page, with the conversation if the user may view messages, streams and tool calls."""
+        """Show the thread's page. If the user may view messages, streams and tool calls, show the conversation."""
         thread = obj
         if thread is not None:
             context["thread"] = thread

@@ -115,7 +115,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
         return view
 
     def _decide(self, request: HttpRequest, call: ToolCall, decision: Decision) -> None:
-        """Apply the decision, write a log entry if it changed something, and show a message to the user."""
+        """Apply the decision, and show a message to the user. Write a log entry, unless the decision had no effect."""
         try:
             decided = decision.run(call, request.POST, staff(request))
         except (DurableAgentsError, ValueError) as error:

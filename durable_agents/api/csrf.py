@@ -26,8 +26,8 @@ _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig
 def check_visitor(request: Request) -> None:
     """Require Django's CSRF token from a visitor who has a session, as REST framework does from a signed-in user.
 
-    A request without a session cookie cannot act in a visitor's name, so it needs no token. But it is refused if it
-    comes from another site, because its response would replace the visitor's session with a new session.
+    A request without a session cookie cannot act in a visitor's name, so it needs no token. But a request from
+    another site is refused, because its response would replace the visitor's session with a new session.
     Raises PermissionDenied.
     """
     needs_token = session_cookie_name() in request.COOKIES

@@ -50,7 +50,7 @@ class BoundedParser(BaseParser):
     ) -> Any:
         """Return the body as a value; an empty body counts as an empty object.
 
-        Raises TooLargeError, and ParseError if the body is not JSON or is nested too deep.
+        If the body is too large, raises TooLargeError. If it is not JSON or is nested too deeply, raises ParseError.
         """
         # Read one byte more than allowed, to notice a body that is too large. A chunked body does not declare its
         # length.

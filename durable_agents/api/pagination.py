@@ -1,7 +1,7 @@
 """Paginate long lists by cursor: ``{next, previous, results}``, where ``next`` and ``previous`` are links or null.
 
-A cursor contains the values by which the last row of a page is sorted. The next page begins right after these values,
-even if rows were added or removed in the meantime, and even if many rows changed at the same time.
+The cursor in ``next`` contains the sort key values of the last row of the page. The next page begins right after these
+values, even if rows were added or removed in the meantime, and even if many rows changed at the same time.
 """
 
 from __future__ import annotations

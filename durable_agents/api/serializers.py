@@ -68,7 +68,7 @@ class RetryJSON(TypedDict):
 
 
 class RunErrorJSON(TypedDict):
-    """The error with which the run of a thread failed. ``code`` is the kind of error."""
+    """The error that made the run of a thread fail. ``code`` is the kind of error."""
 
     code: str
     message: str

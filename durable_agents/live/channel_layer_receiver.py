@@ -6,8 +6,8 @@ layer object of its own.
 
 Group memberships can end without an error: after a day, or when Redis is restarted or flushed. A connection can also
 break in one direction. Therefore the receiver sends a test message (a probe) to itself every few seconds, through a
-group of its own. If one probe is lost, the receiver joins all groups again. If two in a row are lost, it replaces the
-layer object.
+group of its own. If one probe is lost, the receiver joins all groups again. If two probes in a row are lost, the
+receiver replaces the layer object.
 """
 
 from __future__ import annotations

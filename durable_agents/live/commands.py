@@ -39,7 +39,7 @@ ThreadName = str | UUID
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
 STARTS_RUN = frozenset({"send", "resume", "edit", "regenerate"})
-"""Commands that start a run or send a message to a running one. They are limited by the rate ``sends`` of the setting
+"""Commands that start a run or send a message to a running thread. Their limit is the rate ``sends`` of the setting
 ``THROTTLES``.
 """
 

@@ -74,8 +74,8 @@ MAX_PAGE = 200
 
 
 class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """The consumer of one websocket, which may follow many threads. Frames that change something are handled in
-    ``commands``, all others by an ``on_`` method.
+    """The consumer of one websocket. A websocket may follow many threads. Frames that change something are handled in
+    ``commands``. Every other frame is handled by an ``on_`` method.
     """
 
     # With an empty alias, Channels uses no channel layer. Notifications come from the hub instead, so the socket stays
@@ -96,7 +96,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self.sign_in: SignIn | None = None
         self.credential: Credential | None = None
         offered = self.scope.get("subprotocols") or []
-        # Accept any of the offered subprotocols, even if the server does not support it. Otherwise browsers drop the
+        # Accept one of the offered subprotocols, even if the server supports none of them. Otherwise, browsers drop the
         # connection and do not see the close code.
         await self.accept(SUBPROTOCOL if SUBPROTOCOL in offered else next(iter(offered), None))
         if offered and SUBPROTOCOL not in offered:
@@ -338,8 +338,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------ helpers
 
     def _payload(self, text: str) -> Frame | CloseCode:
-        """Return the JSON object that the client sent. If the text cannot be accepted, return the code to close the
-        websocket with.
+        """Return the JSON object that the client sent. If the text cannot be accepted, return the close code
+        for the websocket.
         """
         if not self.rate_limit.take():
             return CloseCode.TOO_MANY

@@ -136,8 +136,8 @@ class ThreadFrame(ClientFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribe(ThreadFrame):
-    """Subscribes to a thread. With a cursor, the server sends what has changed since then; without one, a snapshot of
-    the last ``tail`` messages.
+    """Subscribes to a thread. With a cursor, the server sends what has changed since then. Without a cursor, the server
+    sends a snapshot of the last ``tail`` messages.
     """
 
     type = "subscribe"

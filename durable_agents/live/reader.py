@@ -23,7 +23,7 @@ SNAPSHOT_BYTES = 1_000_000
 """Maximum size in bytes, as JSON, of the messages in one snapshot or in one page of older messages."""
 MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
-"""Maximum number of changes that are sent one by one after a reconnect. After more changes, a snapshot is cheaper."""
+"""Maximum number of changes that are sent one by one after a reconnect. For more changes, a snapshot is cheaper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class ThreadReader:
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
         """Yield a frame for each tool call that changed. Skip the calls of ``streams``, because other frames contain
-        them already.
+        these calls already.
         """
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
@@ -277,8 +277,8 @@ def _is_cut(messages: Sequence[UIMessage]) -> bool:
 
 
 def _steps_of(message: UIMessage) -> list[list[Part]]:
-    """Split the parts of a message into steps. There is at least one step, and each ``step-start`` part begins a new
-    one.
+    """Split the parts of a message into steps. There is at least one step. Each ``step-start`` part begins a new
+    step.
     """
     steps: list[list[Part]] = [[]]
     for part in message["parts"]:

@@ -137,8 +137,8 @@ class _Reads:
 
 
 async def _in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that uses the database, in a thread of the event loop's pool. Between such calls, a waiting
-    response occupies neither a thread nor a connection.
+    """Call a function that uses the database, and run it in a worker thread. Between such calls, a waiting response
+    occupies neither a thread nor a database connection.
     """
     result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
     return result

@@ -132,7 +132,7 @@ def problems_of(operation: Operation, path: str) -> list[Problem]:
 
 
 def of_error(error: type[DurableAgentsError]) -> Problem:
-    """Return the ``Problem`` for an error class. Its meaning is the first paragraph of the class's docstring."""
+    """Return the ``Problem`` for an error class. The ``meaning`` is the first paragraph of the class's docstring."""
     meaning = " ".join((inspect.getdoc(error) or "").partition("\n\n")[0].split())
     detail = _DETAILS.get(error.code, meaning)
     return Problem(status=error.status_code or 500, code=error.code, meaning=meaning, detail=detail)

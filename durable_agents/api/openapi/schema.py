@@ -196,7 +196,7 @@ class OperationSchema(AutoSchema):
             answers[str(status), media_type] = self._answer(status, gives)
         problems = problems_of(self.operation, self.path)
         for status, group in groupby(problems, attrgetter("status")):
-            # groupby yields iterators, and each becomes empty when the next one begins.
+            # groupby yields iterators. Each iterator becomes empty when the next iterator begins.
             alike = list(group)
             lines = [f"- `{problem.code}`: {problem.meaning}" for problem in alike]
             shown = [

@@ -146,8 +146,9 @@ class ChatStreamView(StreamingView):
 
     @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
-        """Stream the current answer: first the part that exists already, then the rest as it arrives. The response is
-        204 if the thread is not running, or if its run only waits for approvals or for tool results from outside.
+        """Stream the current answer: first the part that exists already, then the rest as it arrives. If the
+        thread is not running, or if its run waits only for approvals or for tool results from outside, the response is
+        204.
         """
         self.check_server(request)
         # ``useChat`` with ``resume`` sends this request when its component mounts, even for a chat without messages.

@@ -79,8 +79,8 @@ class AttachmentListView(AgentsView):
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
         """Return the REST framework request, and limit the size of its uploaded files."""
-        # Add the upload handler this early: it has no effect once the body has been read, and REST framework's CSRF
-        # check may read the body.
+        # Add the upload handler before the checks of the request: REST framework's CSRF check may read the body. After
+        # that, an upload handler would have no effect.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
         request.upload_handlers.insert(0, self.meter)
         return super().initialize_request(request, *args, **kwargs)

@@ -34,7 +34,7 @@ class TicketView(AgentsView):
 
     @Operation(operation_id="createTicket", action="view", answers={200: Gives(shape=serializers.TicketJSON)})
     def post(self, request: Request) -> Response:
-        """Create a ticket with which one websocket can sign in. Use it if callers sign in with a header, because
+        """Create a ticket that signs in one websocket. Use tickets if callers sign in with a header, because
         browsers cannot send headers with a websocket. The websocket is closed when the credential of this request
         becomes invalid.
         """
