@@ -16,8 +16,8 @@ from durable_agents.models import Stream, Thread, ToolCall
 
 
 async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
-    """Return the calls of a step. If a tool's ``needs_approval`` is a function and returns true for a call, that call
-    is marked.
+    """Return the calls of a step, and set ``needs_approval`` of each call. If the tool's ``needs_approval`` is a
+    function, the call gets the result of that function.
     """
     if not any(_tool_that_decides(agent, call) for call in calls):
         return calls

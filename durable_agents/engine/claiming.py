@@ -24,9 +24,7 @@ CLAIM_BATCH = 8
 the due rows.
 """
 SUSPECTS_SECONDS = 0.5
-"""How long a process remembers whether suspects (rows whose earlier workers died) are due before it asks the database
-again.
-"""
+"""The number of seconds between two queries of a process for due suspects (rows whose earlier workers died)."""
 
 
 class _Batch(TypedDict):
@@ -220,5 +218,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return the number of slots, out of ``slots``, to keep free for the next claim while other rows may be due."""
+    """Return how many of these free slots to reserve for the next claim when other rows may be due."""
     return min(CLAIM_BATCH, ceil(slots / 2))

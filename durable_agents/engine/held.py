@@ -53,7 +53,7 @@ class HeldRow:
     @property
     def has_outlived_its_trial(self) -> bool:
         """Whether the row is on trial and has run for long enough. Each earlier trial that the row survived doubles the
-        length of this one.
+        length of the current trial.
         """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial

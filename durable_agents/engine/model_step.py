@@ -44,8 +44,8 @@ from durable_agents.retry import Fail, RetryIn
 from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
-"""How long a commit or a recovery waits for an estimate of the usage. The estimates of this package take milliseconds,
-but a project may replace the class that calls providers (``ModelDoor``).
+"""The maximum wait of a commit or a recovery for an estimate of the usage. The estimates of this package take
+milliseconds, but a project may replace the class that calls providers (``ModelDoor``).
 """
 
 

@@ -79,8 +79,8 @@ def _notify_for_due() -> None:
 def reap_first() -> None:
     """Reap the rows of dead processes before the workers of a cluster start, so that these workers can claim the rows.
 
-    Reaping runs in a separate process. In this process, it would open connections that the forked workers inherit: to
-    the database, to the queue, or those of a callback.
+    Reaping runs in a separate process. Otherwise, forked workers would inherit the connections that reaping or its
+    callbacks open, for example to the database or the queue.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(
@@ -179,7 +179,7 @@ def _reap_and_notify() -> None:
 
 def _log_problems(reaping: Attempts) -> None:
     """Report the failing operations of this process. If a worker stopped working while its claims failed, test whether
-    the database accepts writes again.
+    the database accepts writes now.
     """
     reaping.publish()
     reaping.store()

@@ -230,7 +230,7 @@ def _set_result(future: asyncio.Future[R], value: R) -> None:
 
 def _set_exception(future: asyncio.Future[R], error: BaseException) -> None:
     """Set an exception on a future. SystemExit and similar exceptions would end the event loop, and a future refuses
-    StopIteration, so these become a RuntimeError.
+    StopIteration. Set a RuntimeError in place of such an exception.
     """
     if future.done():
         return

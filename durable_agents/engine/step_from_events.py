@@ -57,9 +57,9 @@ class Answer:
     """The answer of one model call. It turns the model's events into chunks for browsers and, at the end, into the step
     to commit.
 
-    ``seed`` contains the text and reasoning chunks of an earlier attempt that the model continues. The step then begins
-    with these chunks, which browsers already have. If the last text part of the seed is open, further text is added to
-    that part, under the same id.
+    ``seed`` contains the text and reasoning chunks of an earlier attempt that the model continues. The step begins with
+    these chunks, which browsers already have. If the last text part of the seed is open, further text is added to that
+    part, under the same id.
     """
 
     number: int

@@ -146,7 +146,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
                 return run.result()
             if overdue.done():
                 overdue = asyncio.ensure_future(env.held.overdue(claim))
-            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline may have changed
+            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline can change
     finally:
         overdue.cancel()
         run.cancel()  # do not await the task, because the tool may ignore the cancellation

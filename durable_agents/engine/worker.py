@@ -51,8 +51,8 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""How long an exiting worker waits for a locked thread when it releases a row. If the thread stays locked, the row is
-recovered when its lease expires.
+"""The maximum wait of an exiting worker for a locked thread when it releases a row. If the thread stays locked, the row
+is recovered when its lease expires.
 """
 SWITCH_SECONDS = 0.0005
 URGENT: frozenset[Callable[..., object]] = frozenset(

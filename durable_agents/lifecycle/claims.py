@@ -93,9 +93,9 @@ class Suspects:
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return the primary keys of due suspects (rows that may have crashed their workers). Sort them by how many
-        workers died while they held only this row, lowest first. Return at most ``FEW_SUSPECTS`` + 1 keys, which
-        is enough to tell whether many suspects are due. Return an empty list if ``limit`` is 0.
+        """Return the primary keys of due suspects (rows that may have crashed their workers). Sort the suspects by the
+        number of workers that died while they held only that suspect, lowest first. Return at most ``FEW_SUSPECTS`` + 1
+        keys, which is enough to tell whether many suspects are due. Return an empty list if ``limit`` is 0.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])

@@ -235,7 +235,7 @@ def _current(locked: Locked) -> MessageQuerySet:
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
     """Mark these messages as superseded, and cancel their open tool calls. All messages get the same revision, so that
     clients see the whole change at the same time. If one of the messages reports the late result of an earlier call,
-    the history shows the result at the call itself again.
+    that result moves back to the call in the history.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]

@@ -105,7 +105,7 @@ def change(
     rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str
 ) -> Statement:
     """Return the statement that updates these fields of rows of one model. If ``fences`` are given, one for each row, a
-    row is updated only if it still has its fence.
+    row is updated only if the fence in the database is still the same.
     """
     connection = connections[using]
     is_single, has_fences = len(rows) == 1, fences is not None

@@ -219,13 +219,13 @@ class Locked:
     last: Message | None = None
     """The last message of the thread, if this transition has just added it and the model has to answer it."""
     open_calls: list[ToolCall] | None = None
-    """The thread's calls that had no outcome when the transaction began, and the calls made since. None if they were
-    not read.
+    """The thread's calls that had no outcome when the transaction began, and the calls made since then. The value is
+    None if the calls were not read.
     """
     new_calls: list[ToolCall] = field(default_factory=list)
     """The tool calls made by the step that this transition commits."""
     queued: Sequence[Message] | None = None
-    """The thread's queued messages when the transaction began, in order. None if they were not read."""
+    """The thread's queued messages when the transaction began, in order. The value is None if they were not read."""
     has_no_open_stream: bool = False
     """True if the transition knows that the thread has no open attempt. A thread never has more than one."""
 

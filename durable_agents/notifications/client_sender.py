@@ -81,7 +81,7 @@ class Lane:
             hint = await self.next()
             try:
                 await hint.send()
-            except (Exception, asyncio.CancelledError) as error:  # only the layer raises CancelledError here
+            except (Exception, asyncio.CancelledError) as error:  # the layer may raise CancelledError
                 trouble.note(error)
             else:
                 trouble.tell()

@@ -32,7 +32,7 @@ def layer_crosses_processes() -> bool:
 
 
 def notify_clients(thread_id: UUID, *, using: str) -> None:
-    """After the commit, notify browsers that follow the thread. It says that the thread has changed."""
+    """After the commit, notify browsers that follow the thread. The message says that the thread has changed."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
     transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 

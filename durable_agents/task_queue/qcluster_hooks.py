@@ -99,8 +99,8 @@ class SharedFlag:
     """An event that is shared by the process that created it and all processes forked from that process. The event can
     be set, but not cleared.
 
-    It replaces ``multiprocessing.Event``. If a process is killed while it waits for such an event, ``set`` blocks for
-    ever.
+    It replaces ``multiprocessing.Event``. If a process is killed while it waits for a ``multiprocessing.Event``, a
+    later ``set`` of that event blocks for ever.
     """
 
     LOOK_SECONDS = 0.05

@@ -66,8 +66,7 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # Running threads may have added more rows in the meantime than were deleted, so a difference below 0 counts as
-        # 0.
+        # Running threads may have added more rows in the meantime than were deleted. In that case, report 0.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
