@@ -45,7 +45,7 @@ def add(a: float, b: float) -> float:
 
 @tool
 async def count_to(ctx: ToolContext, number: int) -> int:
-    """Count to a number, at most 100, two numbers a second, and report the progress."""
+    """Count up to a number of at most 100, with two numbers per second, and report the progress."""
     if not 1 <= number <= MOST_COUNTED:
         raise ToolError(f"Give a number from 1 to {MOST_COUNTED}.")
     for done in range(number):
@@ -73,7 +73,7 @@ def ask_colleague(ctx: ToolContext, question: str) -> None:
 
 @tool(kind="client", timeout_seconds=None)
 def pick_date(label: str) -> str:
-    """Let the user pick a date in the browser; the label says what for. Returns YYYY-MM-DD."""
+    """Let the user pick a date in the browser. The label says what the date is for. Returns YYYY-MM-DD."""
     raise NotImplementedError("The browser runs this.")
 
 
@@ -89,8 +89,8 @@ def setup(environ: Mapping[str, str]) -> Setup:
     """Return the model that `environ` selects.
 
     `DEMO_LOCAL_URL` (set by `manage.py demo --local-model`) takes precedence over `DEMO_MODEL`, which can be any
-    litellm model string. If neither is set, the scripted model is used. `manage.py demo` sets `DEMO_SCRIPTED_URL` to
-    the address of the scripted model.
+    litellm model string. If neither variable is set, the scripted model is used. `manage.py demo` sets
+    `DEMO_SCRIPTED_URL` to the address of the scripted model.
     """
     if url := environ.get("DEMO_LOCAL_URL"):
         settings = {"api_base": url, "api_key": "local", "temperature": 0.2, "max_tokens": 400}
@@ -103,7 +103,7 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
 def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return a dummy API key if `model` runs on an OpenAI-compatible server that needs no key. The client library does
-    not work without one.
+    not work without a key.
     """
     own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
     if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):

@@ -32,7 +32,7 @@ DEBUG_STATUSES = {404, 500}
 
 @sync_and_async_middleware
 def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
-    """Add the policy to every response, except to responses that already have one, such as downloads."""
+    """Add the policy to every response without a policy. Downloads, for example, already have their own policy."""
     if iscoroutinefunction(get_response):
 
         async def async_middleware(request: HttpRequest) -> HttpResponseBase:

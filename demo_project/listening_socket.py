@@ -68,7 +68,7 @@ def site_url(listener: socket.socket) -> str:
 
 
 def is_answering(host: str, port: int, path: str) -> bool:
-    """Return whether an HTTP server answers within five seconds, without an error status."""
+    """Return whether an HTTP server answers within five seconds and without an error status."""
     with contextlib.closing(http.client.HTTPConnection(host, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)

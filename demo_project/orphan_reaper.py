@@ -40,7 +40,7 @@ def states(group: int) -> Iterator[str]:
 def end(
     groups: Sequence[int], *, grace_seconds: float = GRACE_SECONDS, reap: Callable[[], object] = lambda: None
 ) -> None:
-    """Stop `groups` one after the other, the last one first. Kill those that still run after `grace_seconds`.
+    """Stop `groups` one after the other, the last one first. Kill the groups that still run after `grace_seconds`.
 
     The workers were started last, so they stop while the model and the web server still run, and can release their
     rows. During the wait, `reap` is called to collect the caller's dead children. Without `reap`, these children would

@@ -122,7 +122,7 @@ def wanted_calls(words: str) -> list[Call]:
 
 
 def errand(said: str) -> Call | None:
-    """Return the call of a slow tool, or of a tool that needs a person, if the user's message asks for one."""
+    """If the user's message asks for a slow tool or for a tool that needs a person, return the call of that tool."""
     if counted := re.search(rf"\bcount to {NUMBER}", said, re.IGNORECASE):
         return Call(name="count_to", arguments={"number": number(counted[1])})
     if re.search(r"\bcolleague\b", said, re.IGNORECASE):

@@ -49,7 +49,7 @@ def database(url: str) -> Any:
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            # If a deferred transaction starts to write while another transaction writes, it fails immediately.
+            # A deferred transaction that starts to write during another transaction's write would fail immediately.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",

@@ -43,7 +43,7 @@ _PERMISSION = re.compile(r"\w+\.\w+")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """Names that every model vendor accepts."""
 _AGENT_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
-"""Names that fit into a URL and into the database column."""
+"""Agent names that fit into a URL and into the database column."""
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -290,8 +290,8 @@ def tool(
     settles the call (``settle_tool_call``).
 
     An ``atomic`` tool must be sync. Its changes and its outcome are committed in one database transaction. If the
-    worker dies before the commit, the tool runs again. So the tool changes the database exactly once, whichever process
-    dies and when. On SQLite the tool holds the only write lock while it runs, so it should be short.
+    worker dies before the commit, the tool runs again. So the tool changes the database exactly once, even if processes
+    die. On SQLite the tool holds the only write lock while it runs, so it should be short.
 
     ``kind`` says who provides the result. ``sync``: the function returns it, in a worker; the function may be
     ``async def``. ``deferred``: the function only starts the work, and other code calls ``add_tool_result`` later.
@@ -449,7 +449,7 @@ class Agent:
         return max(self.retry.max_attempts, len(self.models))
 
     def model_for(self, attempt: int) -> str:
-        """Return the model for attempt number ``attempt``. This does not include an override by ``configure``."""
+        """Return the agent's own model for attempt number ``attempt``. Overrides by ``configure`` are ignored."""
         return model_of_attempt(self.models, attempt)
 
     def find_tool(self, name: str) -> Tool | None:

@@ -43,7 +43,7 @@ def _worker_spawned(**_: object) -> None:
 
 
 def _migrated(using: str, **_: object) -> None:
-    """Create the rows of the pools and schedule the sweep, if the tables for both exist. The tables may be missing:
+    """If the necessary tables exist, create the rows of the pools and schedule the sweep. The tables may be missing:
     Django also sends this signal if only another app or another database was migrated, or if migrations were reversed.
     """
     from durable_agents import lifecycle, task_queue  # noqa: PLC0415 - needs the app registry

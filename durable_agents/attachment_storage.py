@@ -167,8 +167,8 @@ def _is_same_part(stored: Part, given: Part) -> bool:
 
 
 def leftovers() -> Iterator[str]:
-    """Yield the names of files that have been in the storage for a day without a row, because the process that stored
-    them died before its commit. Raises NotImplementedError if the storage cannot list its files.
+    """Yield the names of files that have been in the storage for a day and have no row. The process that stored such a
+    file died before its commit. Raises NotImplementedError if the storage cannot list its files.
     """
     directories, _ = _listed(ATTACHMENTS)
     for directory in directories:

@@ -2,8 +2,8 @@
 process that recovers its calls reads the file.
 
 A call that has begun may have had its effect, so it runs again only if its tool allows that. A call that has not begun
-can simply run elsewhere. The database cannot tell the two apart, because a write for each call would cost as much as a
-claim.
+can simply run elsewhere. The database does not record whether a call has begun, because a write for each call would
+cost as much as a claim.
 """
 
 from __future__ import annotations

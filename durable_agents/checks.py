@@ -291,8 +291,8 @@ def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
 
 
 OWN_CONNECTIONS = 4
-"""How many connections a worker process uses in addition to those of its tools: one each for rows, leases, the reaper
-and the task of django-q2.
+"""How many connections a worker process needs apart from the connections of its tools: one each for rows, leases, the
+reaper and the task of django-q2.
 """
 
 

@@ -50,7 +50,7 @@ class Credential:
 
     @classmethod
     def of(cls, request: Request) -> Credential:
-        """Return the credential of an authenticated REST framework request, whose user must be stored in the database.
+        """Return the credential of an authenticated REST framework request. Its user must be stored in the database.
 
         Some requests cannot be authenticated again, for example because a middleware of the project authenticated the
         user, or because a nonce was used up. For such a request, return the same credential as ``of_user``.

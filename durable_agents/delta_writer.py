@@ -56,8 +56,8 @@ class DeltaBuffer:
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Return chunks to the buffer because their delta was not stored. They go before all chunks added in the
-        meantime.
+        """Put the chunks of a delta back into the buffer, because the delta was not stored. Chunks that were added in
+        the meantime come after these chunks.
         """
         self.chunks = [*append.chunks, *self.chunks]
 

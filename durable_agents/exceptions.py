@@ -99,8 +99,8 @@ class AsgiRequiredError(DurableAgentsError):
 
 
 class ThreadBusyError(DurableAgentsError):
-    """The thread has a current run. The operation needs a thread without one, or an agent that accepts messages during
-    a run.
+    """The thread has a current run. The operation needs a thread without a current run, or an agent that accepts
+    messages during a run.
     """
 
     code = "thread_busy"
@@ -153,7 +153,8 @@ class ApprovalExpiredError(DurableAgentsError):
 class IdempotencyKeyReusedError(DurableAgentsError):
     """The idempotency key, or the client's own id, was already used for a different request.
 
-    A request that is sent again after a lost connection has the same key or id. A different request needs a new one.
+    A request that is sent again after a lost connection has the same key or id. A different request needs a new key or
+    id.
     """
 
     code = "idempotency_key_reused"
@@ -263,7 +264,7 @@ class TooManyRunningError(ThrottledError):
 
 
 class InvalidFrameError(DurableAgentsError):
-    """A frame from a websocket's client lacks a field or has a wrong one."""
+    """In a frame from a websocket's client, a field is missing or wrong."""
 
     code = "invalid_frame"
 
@@ -305,7 +306,7 @@ class WaitTimeoutError(DurableAgentsError):
 
 
 class ErrorKind(StrEnum):
-    """Why a model call or a run failed; the kind is the ``error.code`` of the thread."""
+    """The reason why a model call or a run failed. The thread has the kind as its ``error.code``."""
 
     NETWORK = "network"
     RATE_LIMITED = "rate_limited"

@@ -1,4 +1,4 @@
-"""Lock files that processes of one machine and user share; the kernel frees a lock when its process dies."""
+"""Lock files that processes of one machine and user share; the kernel frees the locks of a dead process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def open_lock(name: str) -> int:
     time.
     """
     safe = "".join(letter if letter.isalnum() or letter == "-" else "_" for letter in name)
-    # Close the file on exec: a program that a tool starts would otherwise keep the lock after the worker has died.
+    # Close the file on exec. Without O_CLOEXEC, a program that a tool starts would keep the lock after the worker has
+    # died.
     return os.open(folder() / safe, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 

@@ -121,7 +121,7 @@ _TEXT = re.compile(
     r"application/(json|xml|yaml|x-yaml|x-ndjson|toml|javascript|x-javascript|x-sh|sql|(.*\+(json|xml|yaml)))"
 )
 _NO_TEXT = re.compile(r"(image|audio|video|font)/.*|application/pdf")
-"""Types of files that are viewed or played. A text file that is declared as one of them is refused."""
+"""Types of files that are viewed or played. A text file that is declared as one of these types is refused."""
 _OFTEN_TEXT = frozenset(
     {
         *("video/mp2t", "audio/x-mod", "audio/mpegurl", "audio/x-mpegurl", "image/x-xpixmap", "image/x-xbitmap"),
@@ -132,7 +132,7 @@ _OFTEN_TEXT = frozenset(
 images in the formats XPM, XBM, PNM, DXF and EPS.
 """
 _SOURCES = frozenset({"ts", "tsx", "mts", "cts", "mod", "m3u", "m3u8", "xpm", "xbm", "dxf", "eps"})
-"""Extensions of text files for which some operating systems declare a type of sound, video or image."""
+"""Extensions of text files that some operating systems declare as sound, video or image."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _SHOWN = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf|audio/.*|text/plain")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

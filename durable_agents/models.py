@@ -215,7 +215,7 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
 
 
 DUE_SINCE = Coalesce("available_at", "pending_since")
-"""The time since which a pending row is due. Use it only to sort rows and to compute their age.
+"""The time at which a pending row becomes due. Use it only to sort rows and to compute their age.
 
 Do not use it to decide whether a row may be claimed, because ``pending_since`` may come from another clock.
 """
@@ -240,7 +240,7 @@ def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.C
 
 
 def filled(field: str, name: str) -> models.Index:
-    """Return an index of the rows in which this nullable foreign key is set.
+    """Return an index of the rows that set this nullable foreign key.
 
     The index is used when the referenced row is deleted. Most rows do not set the key, and a partial index costs
     nothing for them.
@@ -377,7 +377,7 @@ class MessageQuerySet(models.QuerySet["Message"]):
         return self.exclude(role=Role.SYSTEM)
 
     def in_history(self) -> MessageQuerySet:
-        """Messages of the current history, which are neither superseded nor queued."""
+        """Messages of the current history. Superseded and queued messages are not part of it."""
         return self.filter(superseded_at__isnull=True, position__isnull=False)
 
     def late_results(self) -> MessageQuerySet:
@@ -572,7 +572,7 @@ class Stream(Usage, Held):
     """One attempt at a step.
 
     These rows also record usage, so the rows of failed attempts are kept. If the setting ``USAGE_ON_DELETE`` is "keep",
-    the rows of a deleted thread are kept too, without their thread, message and content.
+    the rows of a deleted thread are kept, too, but lose their thread, message and content.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -638,7 +638,7 @@ class Stream(Usage, Held):
 
     @property
     def answer_id(self) -> uuid.UUID:
-        """The primary key of ``answer``, without loading the message. Raises ValueError if the thread was deleted."""
+        """The primary key of ``answer``. The message is not loaded. Raises ValueError if the thread was deleted."""
         if self.message_id is None:
             raise ValueError(f"stream {self.pk} has lost its thread")
         return self.message_id
@@ -883,7 +883,7 @@ class DeltaQuerySet(models.QuerySet["Delta"]):
 
 
 class Delta(models.Model):
-    """One fragment of a stream: a list of UI message chunks. It may be deleted once the stream is closed."""
+    """One fragment of a stream: a list of UI message chunks. It may be deleted after the stream is closed."""
 
     stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas", db_index=False)
     seq = models.PositiveIntegerField(help_text="Contiguous from 0 per stream.")

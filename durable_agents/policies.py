@@ -114,7 +114,7 @@ class SignIn:
 
     @property
     def is_by_session(self) -> bool:
-        """Whether the user was authenticated by the session, whose cookie a browser sends with every request."""
+        """Whether the user was authenticated by the session. Browsers send the session's cookie with every request."""
         return self._credential is None and self._session[1] == str(self._user.pk)
 
     def user_now(self) -> User | None:
@@ -238,7 +238,7 @@ def can_decide(request: Asker, call: ToolCall) -> bool:
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether both the policy and ``left_to``, by default the tool's option, allow the caller to do this."""
+    """Return whether the policy and ``left_to`` both allow this. If ``left_to`` is None, the tool's option is used."""
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
     agent, thread = registry.find(call.thread.agent), call.thread

@@ -47,7 +47,7 @@ def described(error: BaseException) -> str:
 
 
 class Redacting(logging.Filter):
-    """Removes secrets from the messages of all records. It is for the loggers of libraries to which keys are passed."""
+    """A logging filter that removes secrets from messages. Use it for the loggers of libraries that get API keys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Redact the message. Return True, so that no record is dropped."""

@@ -134,7 +134,7 @@ def clean(value: object) -> JSON:
     texts, enum members, keys of other types than str, sets, bytes, dates, decimals, dataclasses and Pydantic models are
     converted to their usual JSON form. Raises TypeError for anything else.
     """
-    # Compare exact types first. This is fast, and almost all values have one of these types.
+    # Compare exact types first: the comparison is fast, and almost all values have one of the common types.
     while type(value) is not str and isinstance(value, Enum):
         value = value.value
     if type(value) is str or isinstance(value, str | Promise):
@@ -199,10 +199,10 @@ def content_hash(value: object) -> str:
 
 @dataclass
 class Halves:
-    """Joins characters that were split between two pieces of a text.
+    """A buffer that joins characters that were split between two pieces of a text.
 
-    Some servers split a text by its UTF-16 code units. An emoji has two of them, which may arrive in two chunks. In
-    Python each half is a lone surrogate.
+    Some servers split a text between its UTF-16 code units. An emoji has two code units, which may arrive in different
+    chunks. In Python, each half of the emoji is a lone surrogate.
     """
 
     held: str = ""
@@ -225,8 +225,8 @@ class Halves:
 
 
 def as_jsonb(value: JSON) -> JSON:
-    """Return a clean value as it is read back from PostgreSQL's ``jsonb``: keys are sorted by length and then by their
-    bytes, and large numbers have no exponent.
+    """Return a value as PostgreSQL would return it from a ``jsonb`` column. Keys are sorted by length and then by their
+    bytes, and large numbers have no exponent. The value must come from ``clean``.
     """
     if isinstance(value, dict):
         keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))

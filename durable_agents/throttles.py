@@ -1,4 +1,4 @@
-"""Throttle callers: count their requests in the project's default cache, and reject those above a rate of
+"""Throttle callers: count their requests in the project's default cache, and reject requests above a rate of
 ``THROTTLES``.
 
 The rate ``requests`` limits all requests to the views of the API. The rate ``sends`` limits everything that starts or
@@ -6,8 +6,8 @@ steers a run, whether it arrives at a view, at the chat endpoint or in a websock
 identified by their user id, and others by their IP address. If there are ``NUM_PROXIES`` proxies, the IP address of a
 caller is the one that connected to the outermost proxy.
 
-A period begins with a caller's first request. It has one counter, which the cache increments atomically, so concurrent
-requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
+A period begins with a caller's first request. Each period has one counter, which the cache increments atomically, so
+concurrent requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def count(limit: str, caller: Caller) -> None:
     Raises RequestsThrottledError or SendsThrottledError if the use exceeds the rate. A rejected use does not prolong
     the wait.
 
-    Nothing is counted, and no error is raised, if this limit has no rate or an invalid one, or if the cache fails. A
-    system check reports an invalid rate. A failure of the cache is logged.
+    If this limit has no valid rate, or if the cache fails, nothing is counted and no error is raised. A system check
+    reports an invalid rate. A failure of the cache is logged.
     """
     throttles = config().throttles
     text = throttles.get(limit) if isinstance(throttles, Mapping) else None

@@ -63,13 +63,13 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
         connection: BaseDatabaseWrapper,
         prepared: bool = False,  # noqa: FBT001, FBT002
     ) -> object:
-        """Convert an aware or naive time to the form in which the column stores it, whatever ``USE_TZ`` is."""
+        """Convert a time to the form that the column stores. The time may be aware or naive, whatever ``USE_TZ`` is."""
         value = value if prepared else self.get_prep_value(value)
         if not isinstance(value, datetime):
             return super().get_db_prep_value(value, connection, prepared=True)
         moment = instant(value)
         if connection.vendor == "sqlite":
-            # SQLite stores times as text. They sort correctly only if all are written in the same form.
+            # SQLite stores times as text. These texts sort correctly only if all of them have the same form.
             return str(moment.replace(tzinfo=None))
         return moment
 

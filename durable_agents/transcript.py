@@ -70,7 +70,9 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
 
 
 def stream_open_at(thread: Thread) -> Stream | None:
-    """Return the stream that was open when ``thread`` was loaded, or None. It may have been closed since."""
+    """Return the stream that was open when ``thread`` was loaded, or None. The stream may have been closed in the
+    meantime.
+    """
     streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
     last = streams.select_related("message").first()
     if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):

@@ -33,7 +33,7 @@ class Notice:
 
 
 def post(notice: Notice, *, project: str) -> None:
-    """Write the notice to a file. It replaces any earlier notice of this process and kind."""
+    """Write the notice to a file. The file replaces any earlier notice of this process and kind."""
     path = _path(notice.kind, project=project)
     # Write a temporary file and rename it, so that no reader sees an incomplete notice.
     new = path.with_suffix(f".{os.getpid()}")

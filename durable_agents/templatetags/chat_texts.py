@@ -61,4 +61,4 @@ TEXTS: dict[str, str | Promise] = {
     "welcome": _("How can I help?"),
     "you": _("You"),
 }
-"""The keys and the English texts are those of `TEXTS` in `element.js`; a test compares them."""
+"""The keys and the English texts equal `TEXTS` in `element.js`; a test compares them."""

@@ -3,7 +3,7 @@
     {% load durable_agents %}
     {% durable_chat thread %}
 
-If the page's Content-Security-Policy has a nonce, from Django 6 or django-csp, the script tags contain the nonce.
+If Django 6 or django-csp adds a nonce to the page's Content-Security-Policy, the script tags contain the nonce.
 """
 
 import json

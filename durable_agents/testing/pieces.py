@@ -183,7 +183,7 @@ class Host(Protocol):
     """The methods of ``run_until_idle`` that a scripted model calls while it streams an answer."""
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
-        """Call a function of the test in a thread in which it may use the ORM."""
+        """Call a function of the test in a thread that may use the ORM."""
 
     async def settle(self) -> None:
         """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
@@ -193,7 +193,7 @@ class Host(Protocol):
 
 
 async def call_test_function(function: Callable[..., object], *args: object, host: Host | None) -> object:
-    """Call a function of the test. A sync function is called in a thread in which it may use the ORM."""
+    """Call a function of the test. A sync function is called in a thread that may use the ORM."""
     if host is not None:
         return await host.call_user(function, *args)
     if inspect.iscoroutinefunction(function):

@@ -53,7 +53,7 @@ class ScriptedModel(ContextDecorator):
     """A model that returns these answers, one for each request, in order: ``with ScriptedModel(...) as model:``.
 
     Use it as a context manager, as a decorator of a test, or with ``enterContext`` in a ``TestCase``. It replaces the
-    models of all agents, or only of those in ``agents``. Normally it makes no network requests and does not import
+    models of all agents, or only the models of ``agents``. Normally it makes no network requests and does not import
     litellm.
 
     With ``http=True``, each request goes through litellm to a real HTTP server on loopback. The answers are the same,
