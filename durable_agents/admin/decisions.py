@@ -185,7 +185,7 @@ def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def settle_as_failed(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Record that a call with an unknown outcome failed."""
+    """Record a failure as the result of a call whose outcome was unknown."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, error=_error_text(form), by=by, reason=_text(form, "reason")
     )

@@ -309,7 +309,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             try:
                 sign_in = self.sign_in
                 user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
-                # If a ticket was redeemed during the database query, the queried user is out of date.
+                # The client may have redeemed a ticket during the query. In that case, this user is out of date.
                 is_current = sign_in is not None and sign_in is self.sign_in
                 if is_current and user is None:
                     await self.close_with(CloseCode.UNAUTHORIZED)

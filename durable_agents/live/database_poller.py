@@ -1,4 +1,4 @@
-"""Poll the database for changes to followed threads. Used if the channel layer works within one process only."""
+"""Poll the database for changes to followed threads. This is used if the channel layer works in only one process."""
 
 from __future__ import annotations
 

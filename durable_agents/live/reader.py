@@ -235,9 +235,8 @@ _CLOSED_AS = {
 def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
     """Return the newest messages that fit into ``SNAPSHOT_BYTES``. The first of them may lack its earliest steps.
 
-    The message with the id ``answer`` and all later messages are always included. Of the message ``answer``, at least
-    the last step is included. By default, ``answer`` is the last message that has a position, because a client needs a
-    position to request older messages.
+    Always include the message with the id ``answer``, at least its last step, and all later messages. The default of
+    ``answer`` is the last message that has a position, because a client needs a position to request older messages.
     """
     places = range(len(messages))
     named = [place for place in places if messages[place]["id"] == answer]

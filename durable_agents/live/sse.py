@@ -179,7 +179,7 @@ class FrameSource:
     def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
         self._reader = reader
         self._name = name
-        """The id by which the client requested the thread: the thread's own id or the client's id. Every frame repeats
+        """The id of the thread in the client's request: the thread's own id or the client's id. Every frame repeats
         it.
         """
         self._tail = tail

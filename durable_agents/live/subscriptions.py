@@ -24,7 +24,7 @@ class Subscription:
 
     reader: ThreadReader
     name: str
-    """The id by which the client requested the thread: the thread's own id or the client's id. Every frame repeats it.
+    """The id of the thread in the client's request: the thread's own id or the client's id. Every frame repeats it.
     """
     is_reading: bool = False
     must_read_again: bool = False
