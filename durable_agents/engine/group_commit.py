@@ -38,8 +38,8 @@ class Endings:
         """A function that starts work on a row that this process claimed in the commit that made the row due."""
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
-        """Commit the outcome of a row that this process holds. While another transaction locks the thread, try again at
-        intervals; other rows are committed meanwhile.
+        """Commit the outcome of a row that this process holds. If another transaction has locked the thread, try again
+        at intervals; other rows are committed meanwhile.
 
         Raises LeaseLostError, ThreadNotFoundError or a database error. In each case, nothing has been written.
         """

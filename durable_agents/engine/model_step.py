@@ -175,8 +175,8 @@ async def _after_failed_attempt(
     models: Sequence[str] = (),
     usage: ModelUsage | None = None,
 ) -> None:
-    """Schedule another attempt after a delay, or fail the run. The next attempt uses the next of ``models``, if there
-    is one.
+    """Schedule another attempt after a delay, or fail the run. The next attempt uses the next model in ``models``, if
+    there is another model.
 
     ``models`` is empty if a function of the agent failed before any model was called.
     """

@@ -19,8 +19,8 @@ PATIENCE_SECONDS = 1.0
 UNKNOWN_SECONDS = 3.0
 """The expected duration of a call if this process has not run its tool before."""
 FORGETTING = 0.5
-"""The expected duration of a tool is updated after each call. If the call was faster than expected, the old value keeps
-this weight.
+"""The expected duration of a tool is updated after each call. If the call was faster than expected, the old value has
+this weight in the new value.
 """
 
 ToolName = tuple[str, str]

@@ -149,9 +149,10 @@ def reap(
     spent: Callable[[Stream], Spent] = lambda _: Spent(),
     not_begun: Callable[[str], Collection[UUID]] = lambda _: (),
 ) -> int:
-    """End the leases of dead holders, and retry or settle their rows. A holder is dead if its lease has expired or
+    """End the leases of dead workers, and retry or settle their rows. A worker is dead if its lease has expired or
     ``is_gone(lease_owner)`` is true. ``spent`` computes the usage of a model call. ``not_begun(lease_owner)`` returns
-    tool calls that a dead holder has certainly not begun; these simply run elsewhere. Return the number of rows reaped.
+    tool calls that a dead worker has certainly not begun; other workers simply run these calls. Return the number of
+    rows reaped.
 
     Locked rows are skipped. Rows whose agent or tool this process does not know are skipped until the grace period is
     over.
@@ -202,8 +203,8 @@ def _reap_one(
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
             held = type(row).objects.using(database())
-            # Check again under the lock. Since the row was read, its holder may have sent a heartbeat or finished its
-            # work.
+            # Check again under the lock. Since the row was read, its worker may have sent a heartbeat or finished the
+            # row.
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
             current = rows.first()
