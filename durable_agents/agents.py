@@ -519,7 +519,7 @@ class Registry:
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of this name, or None. It may belong to any agent."""
+        """Return the tool of this name, or None. The tool may belong to any agent."""
         return self._tools.get(name)
 
     def known_tools(self) -> dict[str, Tool]:

@@ -355,7 +355,7 @@ def check_pools(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_tools(**_: object) -> list[CheckMessage]:
-    """Check that each tool has a schema. Without one, every run of an agent with this tool would fail."""
+    """Check that each tool has a schema. Without a schema, every run of an agent with this tool would fail."""
     tools = {item.name: item for agent in registry.all() for item in agent.tools.values()} | registry.known_tools()
     hint = "Annotate its parameters with types that Pydantic knows, and that exist where the module is imported."
     messages: list[CheckMessage] = []

@@ -114,12 +114,12 @@ def uses_time_zones() -> bool:
 
 
 def given_settings() -> object:
-    """Return ``DURABLE_AGENTS`` unchanged, for the system checks. It may have any type."""
+    """Return ``DURABLE_AGENTS`` unchanged, for the system checks. The value may have any type."""
     return getattr(settings, "DURABLE_AGENTS", None)
 
 
 def approval_keys() -> Sequence[str | bytes]:
-    """Return the keys with which approvals are signed and verified, the signing key first."""
+    """Return the keys for approvals. The first key signs approvals, and all keys verify them."""
     return config().approval_keys or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 

@@ -1,7 +1,7 @@
 """Crash points for tests: kill a process when it reaches a named point in the code.
 
 The environment variable ``DURABLE_AGENTS_CRASHPOINT`` is the path of a file that contains the name of a point. The
-first process that reaches this point removes the file and kills itself with SIGKILL. Without the file nothing happens.
+first process that reaches this point removes the file and kills itself with SIGKILL. Without the file, nothing happens.
 Tests that run in the same process use ``rehearse`` to have a function called at each point instead.
 """
 

@@ -31,8 +31,8 @@ def sqlstate(error: Error) -> str:
 
 
 def is_passing(error: Error) -> bool:
-    """Return whether a retry on the same connection may succeed: a concurrent transaction interfered, or SQLite was
-    locked.
+    """Return whether a retry on the same connection may succeed, because a concurrent transaction interfered or SQLite
+    was locked.
     """
     return sqlstate(error) in _OF_OTHERS or (isinstance(error, OperationalError) and "locked" in str(error))
 

@@ -136,7 +136,7 @@ _SOURCES = frozenset({"ts", "tsx", "mts", "cts", "mod", "m3u", "m3u8", "xpm", "x
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _SHOWN = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf|audio/.*|text/plain")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that change the direction of text, which could disguise a file's extension."""
+"""Characters that change the direction of text. In a file name, they could disguise the extension."""
 
 
 def is_text(media_type: str) -> bool:

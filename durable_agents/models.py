@@ -256,7 +256,7 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
         return self.filter(in_run=True)
 
     def idle(self, days: float) -> ThreadQuerySet:
-        """Threads at rest that have not changed for this many days."""
+        """Threads without a current run that have not changed for this many days."""
         at_rest = self.exclude(status__in=RUNNING_STATUSES)
         return at_rest.filter(updated_at__lt=seconds_from_now(-days * 86_400))
 

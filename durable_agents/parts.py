@@ -360,8 +360,8 @@ _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether a text, even in quotes, means that there are no arguments. Some servers begin with such a text and
-    send the actual arguments later.
+    """Return whether a text, with or without quotes, means that there are no arguments. Some servers begin with such a
+    text and send the actual arguments later.
     """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':

@@ -61,12 +61,12 @@ def read(text: str, *, max_depth: int, max_values: int | None = None, is_strict:
 
 
 def has_more_values_than(limit: int, text: str) -> bool:
-    """Return whether a JSON text has more than about ``limit`` values, without parsing it."""
+    """Return whether a JSON text has more than about ``limit`` values. The text is not parsed."""
     # The estimate is fast, but also counts commas and brackets within strings. So it may be too high, but never too
     # low.
     if _values(text) <= limit:
         return False
-    # Each value comes with at most two strings: its key, and itself if it is a string.
+    # Each value comes with at most two strings: its key, and the value itself if that is a string.
     if (text.count('"') - text.count('\\"')) // 2 > 2 * limit:
         return True
     return _values(_STRING.sub("", text)) > limit

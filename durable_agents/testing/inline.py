@@ -195,9 +195,9 @@ class _InlineRuntime(Runtime):
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production, such functions run outside a transaction, so they can go on after a failed statement. In a
-            # test's transaction, a failed statement requires a rollback to a savepoint, even if the function has caught
-            # the error.
+            # In production, a developer's functions run outside a transaction, so they can go on after a failed
+            # statement. In a test's transaction, a failed statement requires a rollback to a savepoint, even if the
+            # function has caught the error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -323,7 +323,7 @@ class InlineEngine:
         return await self.runtime.call_user(function, *args)
 
     async def settle(self) -> None:
-        """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
+        """Store the text so far. If the step was stopped or now belongs to another worker, end it here."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
         await asyncio.sleep(0)  # let the event loop cancel the task of a lost row

@@ -167,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(chunk, Silence):
                 self.model.closing.wait()
             if isinstance(chunk, Silence | Failure):
-                # Reset the connection: litellm takes a stream that ends normally for a complete answer.
+                # Reset the connection: litellm would treat a stream that ends normally as a complete answer.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 return

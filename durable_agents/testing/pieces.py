@@ -186,7 +186,7 @@ class Host(Protocol):
         """Call a function of the test in a thread that may use the ORM."""
 
     async def settle(self) -> None:
-        """Store the text so far. End the step here if it was stopped or now belongs to another worker."""
+        """Store the text so far. If the step was stopped or now belongs to another worker, end it here."""
 
     def end(self, error: BaseException) -> NoReturn:
         """End ``run_until_idle`` with this error."""
