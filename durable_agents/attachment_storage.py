@@ -71,7 +71,7 @@ def discard(name: str) -> None:
 
 
 def discard_unused(name: str, *, using: str) -> None:
-    """Delete a file from the storage unless a row refers to it. Call it after the commit that deleted a row."""
+    """Delete a file from the storage unless a row refers to it. Call this after the commit that deleted a row."""
     if not Attachment.objects.using(using).filter(file=name).exists():
         discard(name)
 

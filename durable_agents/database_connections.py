@@ -87,7 +87,9 @@ def discard(*, using: str | None = None) -> None:
 
 
 def close_all() -> None:
-    """Close all of this thread's connections, even if closing one of them raises. Call it at the end of a thread."""
+    """Close all of this thread's connections, even if closing one of them raises. Call this function at the end of a
+    thread.
+    """
     for connection in connections.all(initialized_only=True):
         with suppress(Exception):
             connection.close()

@@ -2,9 +2,9 @@
 
 Images, PDF, sound, video and office documents must begin with the bytes that their format requires.
 
-A text must not contain control characters. If the client declares a text type, the text keeps it, because only models
-rely on it. Otherwise the type is ``text/plain``. For many source files browsers declare no type or a wrong one, such as
-``video/mp2t`` for TypeScript.
+A text file must not contain control characters. If the client declares a text type, the file keeps this type, because
+only models rely on it. Any other text file gets the type ``text/plain``. Browsers declare no type or a wrong type for
+many source files, such as ``video/mp2t`` for TypeScript.
 """
 
 from __future__ import annotations

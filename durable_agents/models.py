@@ -544,7 +544,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
     """Named queries for streams."""
 
     def open(self) -> StreamQuerySet:
-        """Streams that are pending or held by a worker. A thread has at most one."""
+        """Streams that are pending or held by a worker. A thread has at most one such stream."""
         return self.filter(state__in=OPEN_STREAM_STATES)
 
     def held(self) -> StreamQuerySet:

@@ -67,8 +67,8 @@ def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
     """Simulate a worker's crash when it reaches a point in its code (see ``POINTS``) for the ``nth`` time within the
     block.
 
-    ``run_until_idle`` then raises SimulatedCrash. The exception ends the block, and ``crash_at`` catches it. Changes
-    that were committed before are kept. The next ``run_until_idle`` recovers as a new worker does. Raises
+    At this point, ``run_until_idle`` raises SimulatedCrash. The exception ends the block, and ``crash_at`` catches it.
+    Changes that were committed before are kept. The next ``run_until_idle`` recovers as a new worker does. Raises
     AssertionError if the block does not reach the point ``nth`` times.
     """
     passed = 0
