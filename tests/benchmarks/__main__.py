@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "load", choices=[*LOADS, "sqlite", "all"], help="`sqlite`: the ratio of `many` on both databases"
+        "load", choices=[*LOADS, "live", "sqlite", "all"], help="`sqlite`: the ratio of `many` on both databases"
     )
     parser.add_argument("--door", choices=[*DOORS, "configured"], default="configured")
     parser.add_argument(
@@ -48,8 +48,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--peers", action="store_true", help="measure the frameworks of the extra bench-peers too")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=5, help="of `one` and `tokens`: how long a round is")
-    parser.add_argument("--threads", type=int, help="threads at once: 200 by default, 50 of `tokens`, 30 of `kill`")
+    parser.add_argument("--seconds", type=float, default=5, help="of `one`, `tokens` and `live`: how long a round is")
+    parser.add_argument(
+        "--threads", type=int, help="threads at once: 200 by default, 50 of `tokens` and `live`, 30 of `kill`"
+    )
     parser.add_argument("--steps", type=int, default=10, help="tool steps of a thread; of `long` 200")
     parser.add_argument("--sqlite", action="store_true", help="SQLite and the ORM broker instead of the servers")
     parser.add_argument("--broker", choices=["redis", "orm"], default="redis")
@@ -57,7 +59,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--statements", type=int, default=0, metavar="N", help="print the N most frequent statements")
     parser.add_argument("--minutes", type=float, default=20, help="give up after this time")
     parser.add_argument("--report", help="store the figures of every round in this file, as JSON")
+    add_live_arguments(parser.add_argument_group("live"))
     return parser.parse_args()
+
+
+def add_live_arguments(group: Any) -> None:
+    """Add the options of the load `live`."""
+    group.add_argument("--server", choices=["daphne", "uvicorn"], default="daphne")
+    group.add_argument("--web", type=int, default=1, metavar="N", help="web processes")
+    group.add_argument("--layer", choices=["core", "pubsub"], default="core", help="of channels_redis")
+    group.add_argument("--token-ms", type=int, default=20, metavar="MS", help="time between two tokens")
+    group.add_argument("--viewers", type=int, default=0, metavar="N", help="further sockets on the first thread")
+    group.add_argument("--idle", type=int, default=0, metavar="N", help="first measure so many idle sockets")
 
 
 def main() -> None:
@@ -69,6 +82,8 @@ def main() -> None:
     if options.load == "sqlite":
         compare_databases(options)
         return
+    if options.load == "live":
+        options.only = "ours"
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(database_server(options))
         broker = stack.enter_context(redis(options))
@@ -104,6 +119,7 @@ def environment(options: argparse.Namespace, database: Database, broker: str) ->
     settings: dict[str, Any] = {"PROCESSES": 2, **json.loads(options.settings)}
     if options.door != "configured":
         settings["MODEL_DOOR"] = DOORS[options.door]
+    layer = {"TEST_LAYER": "pubsub.RedisPubSubChannelLayer"} if options.layer == "pubsub" else {}
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -115,6 +131,7 @@ def environment(options: argparse.Namespace, database: Database, broker: str) ->
         "TEST_REDIS_URL": broker,
         "TEST_DURABLE_AGENTS": json.dumps(settings),
         "TEST_LOG_LEVEL": "WARNING",
+        **layer,
     }
 
 
@@ -137,7 +154,7 @@ def measure(
     env: dict[str, str],
 ) -> None:
     """Start the contenders, have them take turns, print and store the medians."""
-    from tests.benchmarks import loads, report
+    from tests.benchmarks import live, loads, report
 
     chosen = started(options, stack, database, model, env)
     limit = model.answers_per_second()
@@ -148,17 +165,18 @@ def measure(
         flush=True,
     )
     results: dict[str, Any] = {}
+    runs = {**loads.LOADS, "live": live.live}
     for load in LOADS if options.load == "all" else (options.load,):
         rounds: dict[str, list[loads.Figures]] = {}
         for _, contender in itertools.product(range(options.rounds), chosen):
             if load == "kill" and not contender.is_durable:
                 continue
-            rounds.setdefault(contender.name, []).append(loads.LOADS[load](contender, model.process.pid, options))
+            rounds.setdefault(contender.name, []).append(runs[load](contender, model.process.pid, options))
             if options.statements and contender.meter is database.meter:
                 print_statements(options, database)
         medians = {name: loads.medians(figures) for name, figures in rounds.items()}
         results[load] = {"medians": medians, "rounds": rounds}
-        print("\n" + report.table(f"{load}: {loads.title(load)} (rounds: {options.rounds})", medians), flush=True)
+        print("\n" + report.table(f"{load}: {loads.title(runs[load])} (rounds: {options.rounds})", medians), flush=True)
         if options.report:
             report.store(options.report, {**facts, "loads": results})
 

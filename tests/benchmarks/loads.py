@@ -17,6 +17,7 @@ from tests.benchmarks.meters import DatabaseCosts, HostTimes, Sampler, cpu_secon
 from tests.benchmarks.model_process import Exchange, Plan
 
 Figures = dict[str, float | None]
+Load = Callable[[Contender, int, argparse.Namespace], Figures]
 
 _runs = itertools.count(1)
 
@@ -215,7 +216,7 @@ def most_at_once(journal: Iterable[Exchange]) -> int:
     return max(itertools.accumulate(change for _, change in sorted(changes)), default=0)
 
 
-LOADS: dict[str, Callable[[Contender, int, argparse.Namespace], Figures]] = {
+LOADS: dict[str, Load] = {
     "one": one,
     "many": many,
     "streams": streams,
@@ -225,9 +226,9 @@ LOADS: dict[str, Callable[[Contender, int, argparse.Namespace], Figures]] = {
 }
 
 
-def title(load: str) -> str:
+def title(load: Load) -> str:
     """Return what a load does, by the first line of its docstring."""
-    return (LOADS[load].__doc__ or "").splitlines()[0].rstrip(".")
+    return (load.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def gaps_ms(journal: Iterable[Exchange]) -> list[float]:

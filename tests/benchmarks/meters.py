@@ -251,3 +251,21 @@ class PostgresMeter:
         total = next((line for line in done.stdout.splitlines() if line.startswith("Total")), "")
         sizes = re.findall(r"(\d+) +\[", total)
         return int(sizes[1]) if len(sizes) > 1 else None
+
+
+class RedisMeter:
+    """Reads how much CPU time a Redis server has used, and how many messages the channel layer has put in channels."""
+
+    def __init__(self, url: str) -> None:
+        import redis
+
+        self.session = redis.Redis.from_url(url)
+
+    def read(self) -> dict[str, float]:
+        """Return both, as counted since the server started."""
+        cpu: Any = self.session.info("cpu")
+        commands: Any = self.session.info("commandstats")
+        # The pub/sub layer publishes a message once. The core layer puts it into the channel of each process that
+        # listens, and then lets the channel expire; nothing else here uses EXPIRE for every message.
+        calls = [commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("publish", "expire")]
+        return {"redis": cpu["used_cpu_user"] + cpu["used_cpu_sys"], "layer messages": sum(calls)}

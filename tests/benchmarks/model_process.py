@@ -14,16 +14,18 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, cast
 
-PLAN = re.compile(rb"plan:([\w-]+):(\d+):(\d+):(\d+):(\w+):([\w/.-]*)")
+PLAN = re.compile(rb"plan:([\w-]+):(\d+):(\d+):(\d+):(\w+):([01]):([\w/.-]*)")
 LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 TOOL_MESSAGES = (b'"role":"tool"', b'"role": "tool"')
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 ID_DIGITS = 12
 ID = b"@" * ID_DIGITS
 """Stands in prepared answers where the number of the answer comes; as long, so that chunk sizes hold."""
+TIME = b"#" * len("1796008494.1234")
+"""Stands in prepared answers where the time comes at which a token is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,14 @@ class Plan:
     """Time between two tokens; 0 sends the whole answer at once."""
     tool: str = "add"
     """`add` adds two numbers, `note` writes a line into the file `path`."""
+    is_clocked: bool = False
+    """Whether each token is the time at which it is written, by `time.time()`, and the first one comes at once."""
     path: str = ""
 
     def __str__(self) -> str:
         """Return the user message."""
-        return f"plan:{self.key}:{self.steps}:{self.tokens}:{self.token_ms}:{self.tool}:{self.path}"
+        numbers = f"{self.steps}:{self.tokens}:{self.token_ms}"
+        return f"plan:{self.key}:{numbers}:{self.tool}:{int(self.is_clocked)}:{self.path}"
 
     @classmethod
     def find(cls, body: bytes) -> Self:
@@ -50,8 +55,16 @@ class Plan:
         found = PLAN.search(body)
         if found is None:
             raise ValueError("no plan in the request")
-        key, steps, tokens, token_ms, tool, path = (group.decode() for group in found.groups())
-        return cls(key=key, steps=int(steps), tokens=int(tokens), token_ms=int(token_ms), tool=tool, path=path)
+        key, steps, tokens, token_ms, tool, is_clocked, path = (group.decode() for group in found.groups())
+        return cls(
+            key=key,
+            steps=int(steps),
+            tokens=int(tokens),
+            token_ms=int(token_ms),
+            tool=tool,
+            is_clocked=is_clocked == "1",
+            path=path,
+        )
 
     def arguments(self, step: int) -> dict[str, Any]:
         """Return the arguments of the tool call of a step."""
@@ -82,7 +95,8 @@ def events(plan: Plan, step: int) -> Iterator[dict[str, Any]]:
     """Yield the choices of the chunks of an answer, one for each token."""
     yield {"delta": {"role": "assistant", "content": ""}, "finish_reason": None}
     for number in range(plan.tokens):
-        yield {"delta": {"content": f"token{number:02} "}, "finish_reason": None}
+        token = TIME.decode() if plan.is_clocked else f"token{number:02}"
+        yield {"delta": {"content": f"{token} "}, "finish_reason": None}
     if step >= plan.steps:
         yield {"delta": {}, "finish_reason": "stop"}
         return
@@ -98,6 +112,11 @@ def chunk(data: bytes) -> bytes:
     """Return a server-sent event as one chunk of the transfer encoding."""
     event = b"data: " + data + b"\n\n"
     return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+def filled(data: bytes, number: bytes) -> bytes:
+    """Return prepared chunks with the number of the answer and the time."""
+    return data.replace(ID, number).replace(TIME, b"%.4f" % time.time())
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -165,29 +184,30 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(key=plan.key, step=step, received_at=time.monotonic())
         self.journal.exchanges.append(exchange)
         number = b"%0*d" % (ID_DIGITS, next(self.journal.numbers))
-        shape = (
-            Plan(key="", steps=plan.steps, tokens=plan.tokens, token_ms=plan.token_ms) if plan.tool == "add" else plan
-        )
+        shape = plan if plan.tool == "note" else replace(plan, key="")
         chunks = prepared(shape, step)
         if plan.token_ms == 0:
-            self.end(b"".join(chunks).replace(ID, number), exchange)
+            self.end(filled(b"".join(chunks), number), exchange)
         else:
-            self.transport.write(chunks[0].replace(ID, number))
-            self.send_slowly(iter(chunks[1:]), number, exchange, pause=plan.token_ms / 1000)
+            self.transport.write(filled(chunks[0], number))
+            pause = plan.token_ms / 1000
+            self.send_slowly(iter(chunks[1:]), number, exchange, wait=0 if plan.is_clocked else pause, pause=pause)
 
-    def send_slowly(self, chunks: Iterator[bytes], number: bytes, exchange: Exchange, *, pause: float) -> None:
-        """Send each token when it is due, by a clock that does not drift."""
+    def send_slowly(
+        self, chunks: Iterator[bytes], number: bytes, exchange: Exchange, *, wait: float, pause: float
+    ) -> None:
+        """Send the first token after a wait and each further one when it is due, by a clock that does not drift."""
         loop = asyncio.get_running_loop()
 
         def send(due: float) -> None:
-            data = next(chunks).replace(ID, number)
+            data = filled(next(chunks), number)
             if data.endswith(b"0\r\n\r\n"):
                 self.end(data, exchange)
                 return
             self.transport.write(data)
             self.timer = loop.call_at(due + pause, send, due + pause)
 
-        start = loop.time() + pause
+        start = loop.time() + wait
         self.timer = loop.call_at(start, send, start)
 
     def end(self, data: bytes, exchange: Exchange) -> None:
