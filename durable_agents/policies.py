@@ -18,8 +18,8 @@ from django.utils.module_loading import import_string
 
 from durable_agents.actors import Actor, User
 from durable_agents.agents import Agent, registry
+from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config, user_of_headers
-from durable_agents.credentials import Credential
 from durable_agents.exceptions import (
     AgentNotFoundError,
     AttachmentNotFoundError,

@@ -14,7 +14,7 @@ import secrets
 from django.db.models.functions import Now
 
 from durable_agents.actors import User
-from durable_agents.credentials import Credential
+from durable_agents.caller_credentials import Credential
 from durable_agents.lifecycle.transaction import database, transact, transition
 from durable_agents.models import Ticket, seconds_from_now
 

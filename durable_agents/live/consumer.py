@@ -20,8 +20,8 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import Error
 
 from durable_agents import lifecycle, strictjson, websocket_origins
+from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config
-from durable_agents.credentials import Credential
 from durable_agents.database_connections import discard_after, is_outage
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import (

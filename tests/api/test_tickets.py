@@ -8,7 +8,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models.functions import Now
 from rest_framework.authtoken.models import Token
 
-from durable_agents.credentials import Credential
+from durable_agents.caller_credentials import Credential
 from durable_agents.lifecycle import issue_ticket, prune, redeem_ticket
 from durable_agents.models import Ticket
 from tests.api.calls import Api, person, problem

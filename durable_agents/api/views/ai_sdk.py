@@ -21,8 +21,8 @@ from durable_agents.api.base import AgentsView
 from durable_agents.api.json_bodies import ChatParser
 from durable_agents.api.openapi.operations import Gives, Operation
 from durable_agents.api.request_serializers import Body, Query
+from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config
-from durable_agents.credentials import Credential
 from durable_agents.exceptions import (
     AgentNotFoundError,
     AgentRequiredError,

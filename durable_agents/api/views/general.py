@@ -14,7 +14,7 @@ from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
 from durable_agents.api.openapi.operations import Gives, Operation
 from durable_agents.api.openapi.page import page_response, wants_page
-from durable_agents.credentials import Credential
+from durable_agents.caller_credentials import Credential
 from durable_agents.exceptions import PermissionDeniedError
 from durable_agents.policies import may_connect, public_agents
 

