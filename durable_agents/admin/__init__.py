@@ -6,9 +6,7 @@ same ``lifecycle`` function as the API.
 """
 
 from durable_agents.admin.audit import AuditEntryAdmin
-from durable_agents.admin.threads import ThreadAdmin
-from durable_agents.admin.tool_calls import ToolCallAdmin
-from durable_agents.admin.worker_rows import (
+from durable_agents.admin.read_only_admins import (
     AttachmentAdmin,
     DeltaAdmin,
     MessageAdmin,
@@ -16,6 +14,8 @@ from durable_agents.admin.worker_rows import (
     StreamAdmin,
     WorkerProblemAdmin,
 )
+from durable_agents.admin.threads import ThreadAdmin
+from durable_agents.admin.tool_calls import ToolCallAdmin
 
 __all__ = [
     "AttachmentAdmin",

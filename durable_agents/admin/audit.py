@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents.actors import Actor
 from durable_agents.admin.formatting import readable
-from durable_agents.admin.worker_rows import ReadOnlyAdmin
+from durable_agents.admin.read_only_admins import ReadOnlyAdmin
 from durable_agents.models import AuditEntry
 
 MAX_ENTRIES = 50

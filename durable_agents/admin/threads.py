@@ -25,8 +25,8 @@ from durable_agents import lifecycle
 from durable_agents.admin.audit import MAX_ENTRIES, staff
 from durable_agents.admin.conversation import conversation
 from durable_agents.admin.formatting import age, all_tokens, badge, called, money, readable, tokens
+from durable_agents.admin.read_only_admins import ReadOnlyAdmin
 from durable_agents.admin.tool_calls import THREAD, decision_context
-from durable_agents.admin.worker_rows import ReadOnlyAdmin
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import AuditEntry, Message, Stream, Thread, ThreadStatus, ToolCall
 from durable_agents.reading import export_thread

@@ -18,7 +18,7 @@ from durable_agents.admin.audit import staff
 from durable_agents.admin.conversation import shown_call
 from durable_agents.admin.decisions import DECISIONS, TIMES, Decision, Question, waiting
 from durable_agents.admin.formatting import badge, readable
-from durable_agents.admin.worker_rows import OfThreadAdmin
+from durable_agents.admin.read_only_admins import OfThreadAdmin
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import ToolCall
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
-from durable_agents.llm.price_list import listed
+from durable_agents.llm.model_catalog import listed
 from durable_agents.llm.types import Message
 
 THINKING = frozenset({"thinking", "reasoning_effort"})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_agents.llm.price_list import listed
+from durable_agents.llm.model_catalog import listed
 from tests.architecture.sources import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,12 +10,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from durable_agents.llm.answer_builder import AnswerEvents
+from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
 from durable_agents.llm.chunk_shapes import ContentBlocks
 from durable_agents.llm.direct.prices import Tokens, priced
 from durable_agents.llm.finish_reasons import is_word
-from durable_agents.llm.price_list import listed
+from durable_agents.llm.model_catalog import listed
 from durable_agents.llm.types import (
     ModelEvent,
     ModelRequest,

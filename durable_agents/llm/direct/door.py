@@ -17,7 +17,7 @@ from durable_agents.llm.direct.openai_format import ChatReader
 from durable_agents.llm.direct.request import Call, NotDirectError, built
 from durable_agents.llm.direct.sse_reader import EventStream
 from durable_agents.llm.error_mapping import is_of_connection, model_error
-from durable_agents.llm.price_list import estimated_cost, listed
+from durable_agents.llm.model_catalog import estimated_cost, listed
 from durable_agents.llm.time_limits import Signals, bounded
 from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelEvent, ModelRequest, ModelUsage, provider_of
 from durable_agents.llm.usage_estimate import estimated_tokens

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durable_agents.llm.answer_builder import AnswerEvents
+from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
 from durable_agents.llm.chunk_shapes import repaired_call, texts, thoughts_of, told_word
 from durable_agents.llm.direct.prices import Tokens, priced

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from durable_agents.llm.price_list import dollars, listed
+from durable_agents.llm.model_catalog import dollars, listed
 from durable_agents.llm.types import ModelUsage
 
 _TIERS = (

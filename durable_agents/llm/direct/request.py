@@ -25,7 +25,7 @@ from durable_agents.llm.direct.providers import (
     Provider,
     openai_settings,
 )
-from durable_agents.llm.price_list import listed
+from durable_agents.llm.model_catalog import listed
 from durable_agents.llm.types import MANY_MESSAGES, TOLD_TO_CONTINUE, ModelRequest
 
 CONNECT_SECONDS = 10.0

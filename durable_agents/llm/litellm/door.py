@@ -16,7 +16,7 @@ from durable_agents.llm.error_mapping import is_of_connection, model_error
 from durable_agents.llm.litellm.loading import is_known_to, library
 from durable_agents.llm.litellm.request import arguments_of
 from durable_agents.llm.litellm.response import Reading, Response
-from durable_agents.llm.price_list import estimated_cost
+from durable_agents.llm.model_catalog import estimated_cost
 from durable_agents.llm.time_limits import Signals, bounded
 from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelEvent, ModelRequest, ModelUsage, provider_of
 from durable_agents.llm.usage_estimate import estimated_tokens

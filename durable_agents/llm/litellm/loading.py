@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from durable_agents.llm.price_list import dollars
+from durable_agents.llm.model_catalog import dollars
 from durable_agents.llm.time_limits import listen
 from durable_agents.llm.types import provider_of
 from durable_agents.redaction import Redacting

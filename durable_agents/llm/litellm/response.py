@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from durable_agents.llm.answer_builder import AnswerEvents
+from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.litellm.deltas import Chunk, call_deltas, thoughts_and_text
 from durable_agents.llm.litellm.loading import cost_of, library
 from durable_agents.llm.litellm.raw_chunks import Stream, Wire
