@@ -33,7 +33,11 @@ class CallsNotBegun:
 
     def __init__(self, holder: str) -> None:
         """``holder`` is the name of this process as a lease owner. The file begins empty."""
-        _remove_old()
+        # Remove the files of dead processes. If a live process loses its file, all its calls count as begun.
+        for path in lockfiles.folder().glob("not-begun-*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > OLD_SECONDS:
+                    path.unlink()
         descriptor = os.open(_path(holder), os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             os.ftruncate(descriptor, ROOM * ENTRY_BYTES)
@@ -80,13 +84,3 @@ def calls_not_begun(holder: str) -> Collection[UUID]:
 def _path(holder: str) -> Path:
     name = hashlib.sha256(holder.encode()).hexdigest()[:32]
     return lockfiles.folder() / f"not-begun-{os.getuid()}-{name}"
-
-
-def _remove_old() -> None:
-    """Remove files that have not changed for a day. If a live process loses its file, all calls of this process count
-    as begun.
-    """
-    for path in lockfiles.folder().glob("not-begun-*"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > OLD_SECONDS:
-                path.unlink()

@@ -1,6 +1,7 @@
 """Receive notifications from the channel layer for all threads that the clients of one event loop follow.
 
-One channel joins the groups of all followed threads. ``channels_redis`` lets only one coroutine at a time read from
+One channel joins the groups of all followed threads. There are few groups, each for many threads, so the channel also
+gets the news of other threads. ``channels_redis`` lets only one coroutine at a time read from
 channels with the same prefix, so several readers would starve each other. Therefore there is only one reader, with a
 layer object of its own.
 
@@ -44,12 +45,11 @@ class Receiver:
         self._probe_is_joined = False
         self._hears = False
         """Whether any message has arrived since the last probe (test message) was sent."""
-        self._joined: set[UUID] = set()
-        # Dicts instead of sets, because they keep the order of insertion: the oldest request is handled first.
-        self._to_join: dict[UUID, None] = {}
-        self._to_leave: dict[UUID, None] = {}
+        self._joined: set[str] = set()
+        # A dict instead of a set, because it keeps the order of insertion: the oldest request is handled first.
+        self._to_join: dict[str, None] = {}
         self._changed = asyncio.Event()
-        self._arrivals: dict[UUID, asyncio.Future[None]] = {}
+        self._arrivals: dict[str, asyncio.Future[None]] = {}
         self._fails = False
         self._trouble = Repeated("the channel layer does not answer", action="watch", level=logging.ERROR)
 
@@ -62,24 +62,16 @@ class Receiver:
         If the last request to the layer has failed, return without waiting. In that case, the channel joins the group
         when the layer works again.
         """
-        self._to_leave.pop(thread_id, None)
-        if thread_id in self._joined:
+        group = notifications.group_of(thread_id)
+        if group in self._joined:
             return
-        self._to_join[thread_id] = None
+        self._to_join[group] = None
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
         if not self._fails:
-            arrival = self._arrivals.setdefault(thread_id, asyncio.get_running_loop().create_future())
+            arrival = self._arrivals.setdefault(group, asyncio.get_running_loop().create_future())
             await asyncio.wait([arrival], timeout=ANSWER_SECONDS)
-
-    def forget(self, thread_id: UUID) -> None:
-        """Stop reporting the changes of this thread."""
-        self._to_join.pop(thread_id, None)
-        self._arrivals.pop(thread_id, None)
-        if thread_id in self._joined:
-            self._to_leave[thread_id] = None
-            self._changed.set()
 
     # ---------------------------------------------------------------------------------------------------- the channel
 
@@ -99,7 +91,6 @@ class Receiver:
         """Receive messages until no thread is followed, or until ``PROBES_TO_LOSE`` probes (test messages) in a row are
         lost.
         """
-        self._to_leave.clear()
         self._begin_anew()
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._receive()), loop.create_task(self._keep_memberships())]
@@ -114,7 +105,7 @@ class Receiver:
         """Treat all groups as not joined, so that the channel joins the groups of all followed threads again."""
         self._probe_is_joined = False
         self._joined.clear()
-        self._to_join = dict.fromkeys(self._listener.followed)
+        self._to_join = dict.fromkeys(map(notifications.group_of, self._listener.followed))
         self._changed.set()
 
     async def _probe(self) -> None:
@@ -146,40 +137,26 @@ class Receiver:
     # ---------------------------------------------------------------------------------------------------- memberships
 
     async def _keep_memberships(self) -> None:
-        """Join and leave groups one at a time, in an endless loop. Requests in parallel would need many connections."""
+        """Join groups one at a time, in an endless loop. Requests in parallel would need many connections."""
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._catch_up()
+                while self._to_join:
+                    await self._join_next()
+                self._trouble.tell()
             except Exception as error:
                 self._changed.set()
                 await self._failed(error)
 
-    async def _catch_up(self) -> None:
-        while self._to_join or self._to_leave:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                if self._to_join:
-                    await self._join_next()
-                else:
-                    thread_id = next(iter(self._to_leave))
-                    # Remove the thread before the ``await``. If ``follow`` is called during the ``await``, the channel
-                    # then joins the group again.
-                    self._joined.discard(thread_id)
-                    del self._to_leave[thread_id]
-                    await self._layer.group_discard(notifications.group_of(thread_id), self._channel)
-            self._fails = False
-        self._trouble.tell()
-
     async def _join_next(self) -> None:
-        thread_id = next(iter(self._to_join))
-        await self._layer.group_add(notifications.group_of(thread_id), self._channel)
-        self._to_join.pop(thread_id, None)
-        self._joined.add(thread_id)
-        # If nobody follows the thread any more, leave its group again.
-        if thread_id not in self._listener.followed:
-            self._to_leave[thread_id] = None
-        if (arrival := self._arrivals.pop(thread_id, None)) is not None and not arrival.done():
+        group = next(iter(self._to_join))
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._layer.group_add(group, self._channel)
+        self._to_join.pop(group, None)
+        self._joined.add(group)
+        self._fails = False
+        if (arrival := self._arrivals.pop(group, None)) is not None and not arrival.done():
             arrival.set_result(None)
 
     async def _failed(self, error: Exception) -> None:
@@ -203,10 +180,14 @@ class Receiver:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self._hears = True
-            try:
-                if message["type"] == "thread.changed":
-                    self._listener.on_change(UUID(message["thread"]))
-                elif message["type"] == "thread.delta":
-                    self._listener.on_delta(UUID(message["frame"]["thread"]), message["frame"])
-            except Exception:
-                log_error("a hint could not be passed on", action="watch")
+            for news in message.get("news", ()):
+                self._report(news)
+
+    def _report(self, news: dict[str, Any]) -> None:
+        try:
+            if news["type"] == "thread.changed":
+                self._listener.on_change(UUID(news["thread"]))
+            elif news["type"] == "thread.delta":
+                self._listener.on_delta(UUID(news["frame"]["thread"]), news["frame"])
+        except Exception:
+            log_error("a hint could not be passed on", action="watch")

@@ -29,10 +29,6 @@ class Poller:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def forget(self, thread_id: UUID) -> None:
-        """Stop reporting the changes of this thread."""
-        self._signs.pop(thread_id, None)
-
     async def _run(self) -> None:
         while self._listener.followed:
             await asyncio.sleep(POLL_SECONDS)

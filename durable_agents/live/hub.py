@@ -43,9 +43,6 @@ class ChangeSource(Protocol):
         case, reports begin when the source works again.
         """
 
-    def forget(self, thread_id: UUID) -> None:
-        """Stop reporting the changes of this thread."""
-
 
 class Hub:
     """The registry of all subscribers of one event loop. It passes each notification on to the subscribers of the
@@ -79,7 +76,6 @@ class Hub:
         watchers.discard(watcher)
         if not watchers:
             del self._watchers[thread_id]
-            self._source.forget(thread_id)
 
     def on_change(self, thread_id: UUID) -> None:
         """Notify the thread's watchers that the thread may have changed."""

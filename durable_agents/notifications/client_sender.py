@@ -1,4 +1,5 @@
-"""Send hints to browsers in a separate thread, so that neither requests nor workers wait for the channel layer.
+"""Send hints to browsers in a separate thread, so that neither requests nor workers wait for the channel layer. Hints
+to the same group that are queued together are sent in one message.
 
 Each process has one sender, with a limited number of queued hints and connections. A hint that cannot be sent is
 dropped, because web processes also poll the rows every few seconds.
@@ -12,6 +13,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +25,7 @@ LANES = 4
 """The number of queues, each with a connection of its own. Hints to the same group are sent in order. Hints to
 different groups may be sent concurrently.
 """
-LANE_SIZE = 250
+LANE_SIZE = 1000
 SEND_SECONDS = 1.0
 """The time limit of the channel layer for one hint."""
 STALE_SECONDS = 5.0
@@ -34,24 +36,11 @@ EXIT_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Hint:
-    """One message to one group of the channel layer."""
+    """A message for one group of the channel layer."""
 
     group: str
     message: Message
     made_at: float = field(default_factory=time.monotonic)
-
-    async def send(self) -> None:
-        """Send the hint over the project's channel layer, if there is one. Raises TimeoutError, or an error of the
-        layer.
-        """
-        from channels.layers import get_channel_layer  # noqa: PLC0415 - workers may do without
-
-        layer = get_channel_layer()
-        if time.monotonic() - self.made_at > STALE_SECONDS:
-            raise TimeoutError("the channel layer is too slow")
-        if layer is not None:
-            async with asyncio.timeout(SEND_SECONDS):
-                await layer.group_send(self.group, self.message)
 
 
 class Lane:
@@ -66,25 +55,43 @@ class Lane:
         """Wake up ``next`` after a hint was added. Call it on the sender's event loop."""
         self._arrived.set()
 
-    async def next(self) -> Hint:
-        """Wait for the oldest hint and take it."""
+    async def next(self) -> list[Hint]:
+        """Wait for the oldest hint. Take it, and all other hints to the same group, in order."""
         while not self.hints:
             self.is_sending = False
             self._arrived.clear()
             await self._arrived.wait()
         self.is_sending = True
-        return self.hints.popleft()
+        # Other threads may add hints meanwhile, so do not iterate over the deque.
+        hints = [self.hints.popleft() for _ in range(len(self.hints))]
+        self.hints.extendleft(reversed([hint for hint in hints if hint.group != hints[0].group]))
+        return [hint for hint in hints if hint.group == hints[0].group]
 
     async def send_all(self, trouble: Repeated) -> None:
-        """Send the hints as they are added, in an endless loop. A hint that fails is reported and dropped."""
+        """Send the hints as they are added, in an endless loop. Hints that cannot be sent are reported and dropped."""
         while True:
-            hint = await self.next()
+            hints = await self.next()
             try:
-                await hint.send()
-            except (Exception, asyncio.CancelledError) as error:  # the layer may raise CancelledError
+                await _send(hints)
+            except (Exception, asyncio.CancelledError) as error:  # only the layer raises CancelledError here
                 trouble.note(error)
             else:
                 trouble.tell()
+
+
+async def _send(hints: Sequence[Hint]) -> None:
+    """Send hints to their group over the project's channel layer, if there is one. Raises TimeoutError, or an error of
+    the layer.
+    """
+    from channels.layers import get_channel_layer  # noqa: PLC0415 - workers may do without
+
+    layer, oldest = get_channel_layer(), time.monotonic() - STALE_SECONDS
+    fresh = [hint.message for hint in hints if hint.made_at >= oldest]
+    if layer is not None and fresh:
+        async with asyncio.timeout(SEND_SECONDS):
+            await layer.group_send(hints[0].group, {"type": "threads.news", "news": fresh})
+    if len(fresh) < len(hints):
+        raise TimeoutError("the channel layer is too slow")
 
 
 class ClientSender:

@@ -18,9 +18,17 @@ CLOSE_SECONDS = 1.0
 _publisher: Callable[[str, Message], None] | None = None
 
 
+SHARDS = 8
+"""The number of channel-layer groups. Each thread belongs to one of them, so that a worker sends the news of many
+threads in few messages, and a web process joins few groups.
+"""
+
+
 def group_of(thread_id: UUID) -> str:
-    """Return the name of a thread's channel-layer group. It is made from the primary key, never from client text."""
-    return f"durable_agents.{thread_id.hex}"
+    """Return the name of the channel-layer group that a thread belongs to. It is made from the primary key, never from
+    client text.
+    """
+    return f"durable_agents.threads.{thread_id.int % SHARDS}"
 
 
 def layer_crosses_processes() -> bool:

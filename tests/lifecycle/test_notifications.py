@@ -84,4 +84,4 @@ def test_a_layer_that_does_not_cross_processes_is_left_alone():
 def test_the_group_of_a_thread_is_made_from_its_id_alone():
     """Never from what a client says; and within what layers accept."""
     thread = uuid4()
-    assert notifications.group_of(thread) == f"durable_agents.{thread.hex}"
+    assert notifications.group_of(thread) == f"durable_agents.threads.{thread.int % 8}"

@@ -5,13 +5,14 @@ import json
 import logging
 import threading
 import time
-from uuid import uuid4
+from uuid import UUID
 
 import pytest
 
 from durable_agents import create_thread, notifications
 from durable_agents.models import Delta, Stream
 from durable_agents.notifications.client_sender import LANE_SIZE, LANES, ClientSender
+from durable_agents.notifications.clients import SHARDS
 from tests.crash.talk import words
 from tests.servers.model import Hold, ModelUnderTest, Reply
 from tests.servers.redis import RedisUnderTest
@@ -50,19 +51,21 @@ class SlowLayer:
     """A channel layer that takes its time; it notes what it was given."""
 
     sent: list[int] = []  # noqa: RUF012 - one list for all objects that settings make
+    messages: list[str] = []  # noqa: RUF012 - as above
     hold = threading.Event()
 
     async def group_send(self, group: str, message: dict) -> None:
         """Wait until it is let go."""
         await asyncio.to_thread(self.hold.wait)
-        self.sent.append(message["number"])
+        self.messages.append(group)
+        self.sent += [news["number"] for news in message["news"]]
 
 
 @pytest.fixture
 def slow_layer(settings):
     """Return the slow layer's class, which the settings name."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.SlowLayer"}}
-    SlowLayer.sent = []
+    SlowLayer.sent, SlowLayer.messages = [], []
     SlowLayer.hold.clear()
     yield SlowLayer
     SlowLayer.hold.set()
@@ -78,7 +81,7 @@ def test_hints_that_do_not_fit_are_dropped_oldest_first_and_logged_once(slow_lay
     slow_layer.hold.set()
     sender.settle(10)
     assert slow_layer.sent[-LANE_SIZE:] == list(range(2 * LANE_SIZE, 3 * LANE_SIZE))
-    assert len(slow_layer.sent) <= LANE_SIZE + 2
+    assert len(slow_layer.sent) <= 2 * LANE_SIZE
     [record] = [record for record in caplog.records if record.getMessage() == "browsers were not notified"]
     assert (record.levelno, record.action) == (logging.WARNING, "ring_browsers")
 
@@ -99,10 +102,10 @@ def test_a_layer_that_hangs_costs_a_hint_a_second_at_most_and_then_goes_on(slow_
     assert len(caplog.records) == 1
 
 
-def test_hints_of_one_thread_keep_their_order_and_those_of_others_do_not_wait(slow_layer):
+def test_hints_of_one_group_keep_their_order_and_those_of_others_do_not_wait(slow_layer):
     """Each lane sends one after the other."""
     slow_layer.hold.set()
-    groups = [notifications.group_of(uuid4()) for _ in range(2 * LANES)]
+    groups = [notifications.group_of(UUID(int=number)) for number in range(SHARDS)]
     sender = ClientSender()
     for number in range(200):
         sender.put(groups[number % len(groups)], {"number": number})
@@ -111,3 +114,15 @@ def test_hints_of_one_thread_keep_their_order_and_those_of_others_do_not_wait(sl
     for first in range(len(groups)):
         own = [number for number in slow_layer.sent if number % len(groups) == first]
         assert own == sorted(own)
+
+
+def test_hints_that_are_queued_together_are_one_message_to_each_group(slow_layer):
+    """However many threads have news: a worker stores the deltas of all its streams at the same time."""
+    sender = ClientSender()
+    for number in range(40 * SHARDS):
+        sender.put(notifications.group_of(UUID(int=number)), {"number": number})
+    slow_layer.hold.set()
+    sender.settle(10)
+    assert sorted(slow_layer.sent) == list(range(40 * SHARDS))
+    # The first message of a queue may leave before all hints are queued.
+    assert len(slow_layer.messages) <= SHARDS + LANES

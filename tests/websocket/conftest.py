@@ -38,7 +38,7 @@ def delivery(request: pytest.FixtureRequest, settings: Any, monkeypatch: pytest.
 
 def send_here(group: str, message: dict[str, Any]) -> None:
     """Send over the layer in memory, whose queues belong to one event loop."""
-    async_to_sync(get_channel_layer().group_send)(group, message)
+    async_to_sync(get_channel_layer().group_send)(group, {"type": "threads.news", "news": [message]})
 
 
 @pytest.fixture
