@@ -27,7 +27,7 @@ from durable_agents.actors import Actor
 from durable_agents.api.csrf import check_visitor, send_token, token_before_body
 from durable_agents.api.errors import answer
 from durable_agents.api.json_bodies import AlwaysJSON, BoundedParser, StrictRenderer
-from durable_agents.api.openapi.operations import Operation
+from durable_agents.api.openapi.operation_decorator import Operation
 from durable_agents.conf import config
 from durable_agents.models import Thread, ToolCall
 from durable_agents.policies import actor, public_agents, public_thread, public_tool_call

@@ -66,7 +66,7 @@ from durable_agents.lifecycle.advance import advance
 from durable_agents.lifecycle.attachments import NewFiles, prune_unsent, store_files, upload
 from durable_agents.lifecycle.audit import prune_audit
 from durable_agents.lifecycle.call_signing import is_signed
-from durable_agents.lifecycle.callback_events import usage_of
+from durable_agents.lifecycle.callback_dispatch import usage_of
 from durable_agents.lifecycle.chat_threads import begin_chat, stop_answer
 from durable_agents.lifecycle.claims import (
     ANY_SUSPECT,
@@ -133,7 +133,6 @@ from durable_agents.lifecycle.threads import (
     send_message,
     stop_thread,
 )
-from durable_agents.lifecycle.tickets import TICKET_SECONDS, issue_ticket, redeem_ticket
 from durable_agents.lifecycle.together import Ended, Ending, Handed, end_together, has_callbacks_inside
 from durable_agents.lifecycle.tool_calls import (
     EXPIRY_GRACE_SECONDS,
@@ -150,6 +149,7 @@ from durable_agents.lifecycle.tool_calls import (
     seconds_left,
 )
 from durable_agents.lifecycle.transaction import HandOver, ThreadHeldError, database, id_of
+from durable_agents.lifecycle.websocket_tickets import TICKET_SECONDS, issue_ticket, redeem_ticket
 from durable_agents.lifecycle.worker_problems import note_problem, project, try_to_write
 
 __all__ = [

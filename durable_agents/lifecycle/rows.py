@@ -14,7 +14,7 @@ from uuid import UUID
 from durable_agents.actors import Actor
 from durable_agents.conf import config
 from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, bound
-from durable_agents.lifecycle.callback_events import dispatch_answer, dispatch_call, dispatch_message
+from durable_agents.lifecycle.callback_dispatch import dispatch_answer, dispatch_call, dispatch_message
 from durable_agents.lifecycle.transaction import HandOver, Locked, database
 from durable_agents.llm import ModelUsage
 from durable_agents.models import (

@@ -10,7 +10,7 @@ from uuid import UUID
 from durable_agents.exceptions import ThreadNotFoundError, safe_message
 from durable_agents.lifecycle.advance import advance, fail_run
 from durable_agents.lifecycle.call_signing import sign_call
-from durable_agents.lifecycle.callback_events import dispatch_call
+from durable_agents.lifecycle.callback_dispatch import dispatch_call
 from durable_agents.lifecycle.claims import Claim, held_stream
 from durable_agents.lifecycle.rows import (
     USAGE,

@@ -21,7 +21,7 @@ from durable_agents.agents import Agent, Code, registry
 from durable_agents.database_connections import discard_after, discarding, is_passing
 from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import statements
-from durable_agents.lifecycle.callback_events import dispatch_status, dispatch_step
+from durable_agents.lifecycle.callback_dispatch import dispatch_status, dispatch_step
 from durable_agents.lifecycle.quotas import admit
 from durable_agents.lifecycle.sqlite_queue import turn
 from durable_agents.logs import log

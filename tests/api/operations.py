@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern
 
 from durable_agents.api.base import AgentsView
-from durable_agents.api.openapi.operations import Operation
+from durable_agents.api.openapi.operation_decorator import Operation
 from durable_agents.api.urls import urlpatterns
 from tests.api.calls import Api
 

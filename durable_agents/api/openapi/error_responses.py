@@ -10,7 +10,7 @@ import inspect
 from dataclasses import dataclass
 
 from durable_agents import exceptions
-from durable_agents.api.openapi.operations import Operation
+from durable_agents.api.openapi.operation_decorator import Operation
 from durable_agents.exceptions import DurableAgentsError
 
 _ID = "5f3c1b0e-8a4d-4f6b-9c27-1d2e3f405162"

@@ -32,7 +32,7 @@ from rest_framework.serializers import CharField
 from durable_agents.api import ai_sdk_requests, request_serializers
 from durable_agents.api.openapi import examples
 from durable_agents.api.openapi.error_responses import problems_of
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.serializers import ErrorJSON
 from durable_agents.parts import MAX_FILENAME_CHARS
 from durable_agents.version import VERSION

@@ -19,7 +19,7 @@ from durable_agents import lifecycle
 from durable_agents.api.ai_sdk_requests import Chat, ChatRequest, Id, StreamedAnswer
 from durable_agents.api.base import AgentsView
 from durable_agents.api.json_bodies import ChatParser
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.request_serializers import Body, Query
 from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config

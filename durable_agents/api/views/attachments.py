@@ -19,7 +19,7 @@ from rest_framework.response import Response
 from durable_agents import attachment_storage, lifecycle
 from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.request_serializers import NewAttachment
 from durable_agents.conf import config
 from durable_agents.exceptions import (

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from durable_agents import lifecycle
 from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.pagination import BY_TURN
 from durable_agents.api.request_serializers import MessageQuery, NewMessage, NewWords, Regeneration
 from durable_agents.exceptions import (

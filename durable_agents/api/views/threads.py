@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from durable_agents import lifecycle
 from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.pagination import BY_NUMBER, LAST_CHANGED_FIRST
 from durable_agents.api.request_serializers import Continuation, Fork, NewThread, Paging, ThreadChanges, ThreadFilters
 from durable_agents.exceptions import (

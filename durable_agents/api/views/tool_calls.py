@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from durable_agents import lifecycle
 from durable_agents.api import serializers
 from durable_agents.api.base import AgentsView
-from durable_agents.api.openapi.operations import Gives, Operation
+from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.pagination import AS_MADE
 from durable_agents.api.request_serializers import (
     Approval,
