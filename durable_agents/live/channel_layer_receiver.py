@@ -19,7 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from durable_agents import notifications
-from durable_agents.live.listener import Listener
+from durable_agents.live.listener_protocol import Listener
 from durable_agents.logs import Repeated, log_error
 
 ANSWER_SECONDS = 1.0

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 
-from durable_agents.live.listener import Listener
+from durable_agents.live.listener_protocol import Listener
 from durable_agents.live.reader import Sign, signs_of
 from durable_agents.logs import log_error
 
