@@ -97,7 +97,7 @@ def _paste(sentence: str, *lines: str) -> str:
 
 @register()
 def check_keys(**_: object) -> list[CheckMessage]:
-    """Check that every key of ``DURABLE_AGENTS`` is one of the documented ones."""
+    """Check that every key of ``DURABLE_AGENTS`` is a documented setting."""
     known = [item.name.upper() for item in fields(Config)]
     messages: list[CheckMessage] = []
     for key in unknown_keys():
@@ -221,7 +221,9 @@ RULES: dict[str, Rule] = {
 
 @register()
 def check_values(**_: object) -> list[CheckMessage]:
-    """Check every value of ``DURABLE_AGENTS``. The hint ends with a line that sets an invalid value to its default."""
+    """Check every value of ``DURABLE_AGENTS``. For each invalid value, the hint ends with a line of Python to paste
+    into the settings. The line sets the key to its default.
+    """
     given = given_settings()
     if not isinstance(given, Mapping | None):
         text = f"DURABLE_AGENTS is a {type(given).__name__}, not a dict."

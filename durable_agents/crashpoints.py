@@ -45,8 +45,8 @@ def rehearse(reached: Callable[[str], None] | None) -> None:
 def crashpoint(name: str) -> None:
     """Mark a point in the code at which a test can kill this process.
 
-    The process dies if the file named by ``DURABLE_AGENTS_CRASHPOINT`` contains this name. Before that, the function
-    set by ``rehearse``, if any, is called with the name.
+    First, call the function that was set by ``rehearse``, if there is one, with the name. Next, if the environment
+    variable ``DURABLE_AGENTS_CRASHPOINT`` is the path of a file that contains the name, kill this process.
     """
     if _rehearsal is not None:
         _rehearsal(name)

@@ -208,8 +208,8 @@ class Halves:
     held: str = ""
 
     def join(self, text: str) -> str:
-        """Return the next piece of the text, joined with the half that was kept from the previous piece. If this piece
-        ends with the first half of a character, keep that half for the next piece.
+        """Return the next piece of the text with split characters joined. If the piece ends with the first half of a
+        character, leave that half out of the result. The next call puts it before the next piece.
         """
         if not self.held and text.isascii():
             return text
@@ -219,7 +219,9 @@ class Halves:
         return _PAIR.sub(lambda pair: pair[0].encode("utf-16", "surrogatepass").decode("utf-16"), whole)
 
     def rest(self) -> str:
-        """Return the half that was kept, or an empty text. Call this method when no more pieces follow."""
+        """Return the half of a character that was left out of the last piece, or an empty text. Call this method after
+        the last piece.
+        """
         rest, self.held = self.held, ""
         return rest
 

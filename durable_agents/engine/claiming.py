@@ -54,8 +54,8 @@ class Claimer:
         the suspect can run alone. One process of each cluster does this.
         """
         self.left_some = True
-        """Whether due rows may have been left unclaimed because this process had no free slot, either at the last claim
-        or when a commit made the rows due.
+        """Whether this process may have left due rows unclaimed for lack of a free slot. This can happen at a claim, or
+        when a commit makes rows due.
         """
         self._left_meanwhile = False
         """Whether, since the last claim began, a commit has made more rows due than there were free slots."""

@@ -35,7 +35,9 @@ class Endings:
         """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
-        """A function that starts work on a row that this process claimed in the commit that made the row due."""
+        """A function that starts work on a row. The commit that made the row due has also claimed it for this
+        process.
+        """
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
         """Commit the outcome of a row that this process holds. If another transaction has locked the thread, try again

@@ -40,8 +40,8 @@ class HeldRow:
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether the row is a suspect (its earlier workers died) and has not run for long enough yet. During this
-        trial, the process claims nothing else.
+        """Whether the row is a suspect (its earlier workers died) and has not run for long enough yet. While a row is
+        on trial, its process claims nothing else.
         """
         return self.claim.is_suspect and not self.is_cleared
 

@@ -44,7 +44,7 @@ from durable_agents.retry import Fail, RetryIn
 from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
-"""The maximum wait of a commit or a recovery for an estimate of the usage. The estimates of this package take
+"""The maximum time that a commit or a recovery waits for an estimate of the usage. This package's own estimates take
 milliseconds, but a project may replace the class that calls providers (``ModelDoor``).
 """
 
@@ -52,8 +52,8 @@ milliseconds, but a project may replace the class that calls providers (``ModelD
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a model call and store its outcome.
 
-    ``handed`` contains the row if this process claimed the step in the transaction that made it due. If the history of
-    the run is also in memory, nothing has to be read from the database.
+    If the transaction that made the step due also claimed it for this process, ``handed`` contains the row. If the
+    history of the run is also in memory, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
@@ -133,7 +133,7 @@ async def _receive(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -
 
 
 async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
-    # The model may answer without text if it has made a call or written text since the user's last message.
+    # Accept an empty answer if the model has already written text or made a call since the user's last message.
     last = next((turn for turn in reversed(job.turns) if turn.role != "assistant" or turn.steps), None)
     convert = partial(
         openai_messages,

@@ -47,8 +47,8 @@ _NOT_APPROVED = CallResult(
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a tool call and store its outcome.
 
-    ``handed`` contains the row if this process claimed the call in the transaction that made it due. Otherwise the row
-    is read from the database.
+    If the transaction that made the call due also claimed it for this process, ``handed`` contains the row. Otherwise,
+    the row is read from the database.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)

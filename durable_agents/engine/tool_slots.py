@@ -1,4 +1,4 @@
-"""Limit how many tool calls run at once in a worker process, and decide how many more calls the process may hold."""
+"""Limit how many tool calls a worker process runs at the same time, and how many more calls it may hold."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_WAITING = 192
 WAIT_SECONDS = 0.25
 """The maximum expected wait for a slot. It limits how many calls a process holds."""
 PATIENCE_SECONDS = 1.0
-"""The maximum wait of a call for a slot. After that, another process should run the call."""
+"""The maximum time that a call waits for a slot. After this time, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
 """The expected duration of a call if this process has not run its tool before."""
 FORGETTING = 0.5
@@ -35,7 +35,7 @@ class ToolSlots:
     """
 
     def __init__(self, size: Callable[[], int]) -> None:
-        """``size`` returns the number of calls that may run at once."""
+        """``size`` returns the number of calls that may run at the same time."""
         self._size = size
         self._running: dict[Claim, tuple[ToolName, float]] = {}
         self._waiting: deque[tuple[Claim, ToolName, asyncio.Future[None]]] = deque()

@@ -51,8 +51,8 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""The maximum wait of an exiting worker for a locked thread when it releases a row. If the thread stays locked, the row
-is recovered when its lease expires.
+"""To release a row, an exiting worker waits at most this long for the lock on the row's thread. If the thread stays
+locked, the row is recovered when its lease expires.
 """
 SWITCH_SECONDS = 0.0005
 URGENT: frozenset[Callable[..., object]] = frozenset(
@@ -241,8 +241,8 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Claim again if due rows may have been left unclaimed because all slots were taken, or if this process holds
-        no more rows.
+        """Claim again if this process now holds no rows. Also claim again if some due rows may still be unclaimed
+        because all slots were taken.
         """
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
@@ -350,7 +350,7 @@ class RowRunner:
         return task
 
     def start_handed(self, handed: Handed) -> asyncio.Task[None]:
-        """Start work on a row that this process claimed in the transaction that made the row due."""
+        """Start work on a row. The transaction that made the row due has also claimed it for this process."""
         crashpoint("claimed")
         return self.start(handed.claim, handed)
 

@@ -64,9 +64,9 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""The number of early trial runs of a suspect (a row that may have crashed its workers). After this many crashes of
-workers that held no other row, a suspect no longer takes precedence over other rows. After it has survived this many
-trial runs, a suspect is always tried alone.
+"""The number of early trial runs of a suspect (a row that may have crashed its workers). If this many workers died
+while they held only the suspect, the suspect no longer takes precedence over other rows. If the suspect has survived
+this many trial runs, it is always tried alone.
 """
 PATIENCE_SECONDS = 3
 """The number of seconds that a suspect (a row that may have crashed its workers) waits for an idle process."""
@@ -79,8 +79,8 @@ class Suspects:
     wanted: Q
     """The condition that selects the suspects."""
     is_alone: bool = True
-    """Whether the process that claims the suspects holds no other row. Its death counts towards ``CRASH_LIMIT`` only in
-    that case.
+    """Whether the rule is for a process that holds no other row. Only the death of such a process counts towards
+    ``CRASH_LIMIT``.
     """
     of_few: int = 1
     """How many rows to claim if at most ``FEW_SUSPECTS`` are due."""
@@ -105,13 +105,15 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Suspects (rows that may have crashed their workers) that have had a trial run. Either the worker of the trial
-run died too, or the row has survived several trial runs.
+"""Suspects (rows that may have crashed their workers) that need another trial run. A row is selected if its worker died
+in an earlier trial run, or if the row has survived at least ``HURRIED_TRIALS`` trial runs. A row is left out after
+``HURRIED_TRIALS`` of its workers died while they held no other row.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
-"""Suspects (rows whose workers died twice, so that the rows may be the cause) that have not had a trial run since. If
-many are due, most of them are probably harmless: their workers also held the row that was the cause. Several suspects
-are therefore tried together in one process. If that process dies too, each suspect is tried alone.
+"""Suspects that have not had a trial run since they became suspects. A suspect is a row that two workers held when they
+died, so the row may be the cause. If many suspects are due, most of them are probably harmless: another row of the same
+workers was the cause. Several suspects are therefore tried together in one process. If that process dies too, each
+suspect is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
 """The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. Such a process claims suspects (rows
@@ -121,7 +123,7 @@ that may have crashed their workers) only if more than ``FEW_SUSPECTS`` are due.
 
 def impatient() -> Suspects:
     """Return the rule for a process that holds other rows: claim the suspects that have waited too long for an idle
-    process. A suspect is a row that may have crashed its workers. If a worker died while it held only this row, the
+    process. A suspect is a row that may have crashed its workers. If a worker died while it held only the suspect, the
     suspect is left out.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
@@ -386,7 +388,7 @@ def held_call(claim: Claim) -> ToolCall:
 @transition
 def clear(claim: Claim) -> None:
     """Record that a suspect (a row that may have crashed its workers) survived its trial run, so that its worker may
-    hold other rows too. From the second time on, a single crash makes the row a suspect again.
+    hold other rows too. After the second survived trial run, a single crash makes the row a suspect again.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)

@@ -100,8 +100,8 @@ def approve_tool_call(
     arguments: Mapping[str, object] | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Let a call run, and return the call. If ``arguments`` are given, they replace the model's arguments: both are
-    kept, and the model is informed.
+    """Let a call run, and return the call. If ``arguments`` are given, the tool gets them instead of the model's
+    arguments. In that case, the row keeps both versions, and the model is informed of the change.
 
     ``by`` is a user, or None for the project itself. The row of the call keeps who decided, when and why, and a digest
     of what was approved. The first decision counts.

@@ -53,8 +53,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
     """Make a function a transition. If a concurrent transaction makes it fail, call it again, at most three times in
     all. After any other database error, close the database connections of this Python thread.
 
-    Inside a caller's transaction, neither happens: the error is raised, and the code that opened the outermost
-    transaction has to handle it.
+    Inside a caller's transaction, the function is not called again, and no connection is closed. Instead, the error is
+    raised, and the code that opened the outermost transaction has to handle it.
     """
 
     @functools.wraps(function)
@@ -66,7 +66,7 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
             except Error as error:
                 connection = connections[database()]
                 # SQLite reports "locked" either immediately or after the busy timeout. Do not retry after the busy
-                # timeout: three of them would take too long.
+                # timeout, because three timeouts would take too long.
                 has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
                 if connection.in_atomic_block or not is_passing(error) or has_waited:
                     discard_after(error, using=connection.alias)
@@ -169,7 +169,7 @@ class HandOver:
     offered: tuple[int, int] = (0, 0)
     """The numbers of free slots for model steps and for tool calls before any slot was used."""
     calls: list[UUID] = field(default_factory=list)
-    """The tool calls that the worker takes over. If the transaction is rolled back, its calls stay in this list."""
+    """The ids of the tool calls that the worker takes over in this transaction. A rollback does not remove the ids."""
     on_call: Callable[[UUID], object] = lambda _: None
     """A function that is called with the id of each tool call that the worker takes over, before the commit."""
 
@@ -309,8 +309,8 @@ def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) ->
 
 
 def atomic_tool_call() -> UUID | None:
-    """Return the id of the tool call whose function runs in this transaction, or None. A transition that the function
-    calls must not end this tool call.
+    """Return the id of the tool call whose function runs in this transaction, or None. If the function calls a
+    transition, the transition must not end this tool call.
     """
     # Django keeps the open atomic blocks of the current transaction in a list on the connection.
     blocks = connections[database()].atomic_blocks

@@ -224,8 +224,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.subscriptions.add(frame.thread, reader, tail=frame.tail, request_id=frame.id)
 
     async def on_unsubscribe(self, frame: Unsubscribe) -> None:
-        """End the subscription with this name. A thread has two names, its own id and the client's id. A subscription
-        with the other name continues.
+        """End the subscription with this name. A thread has two names: its primary key, and the ``client_id`` that the
+        client chose. A subscription with the other name continues.
         """
         await self._thread(frame)
         self.subscriptions.remove(frame.thread)
@@ -270,7 +270,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         socket and return False.
         """
         self._cancel_hello_timeout()
-        # Reject a ticket once the socket follows threads: the ticket's user might not be allowed to view them.
+        # Reject a ticket if the socket already follows threads: the ticket's user might not be allowed to view them.
         usable = isinstance(ticket, str) and not self.subscriptions
         self.credential = await database_sync_to_async(lifecycle.redeem_ticket)(ticket) if usable else None
         user = await database_sync_to_async(self.credential.user_now)() if self.credential else None

@@ -41,7 +41,7 @@ class ThreadReader:
     """A reader of one thread for one client. If the client needs a snapshot, the reader returns it first. After that,
     it returns only what is new.
 
-    The methods are synchronous and use the ORM. They raise ThreadNotFoundError once the thread is deleted.
+    The methods are synchronous and use the ORM. They raise ThreadNotFoundError if the thread was deleted.
     """
 
     def __init__(self, thread_id: UUID, cursor: Cursor | None = None) -> None:
@@ -58,8 +58,8 @@ class ThreadReader:
     def begin(self, *, tail: int = 50) -> list[Frame]:
         """Return the first frames for the client.
 
-        If the client can resume from its cursor, the frames are ``resumed``, the changes since the cursor, and the
-        thread's status. Otherwise there is one frame, a snapshot of at most 200 messages.
+        If the client can resume from its cursor, return a frame of type ``resumed``, frames with the changes since the
+        cursor, and a frame with the thread's status. Otherwise, return only a snapshot of at most 200 messages.
         """
         if not self.can_resume():
             return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
@@ -72,8 +72,8 @@ class ThreadReader:
         being streamed.
 
         The messages take at most a megabyte. Only the last step of the last answer and the queued messages after it may
-        exceed this limit. The first message may lack its earliest steps: ``omitted`` is their number, and ``older``
-        returns them.
+        exceed this limit. The first message may lack its earliest steps: ``omitted`` is the number of missing
+        steps, and ``older`` returns these steps.
         """
         thread = self._thread()
         shown = Message.objects.shown().for_clients().filter(thread_id=thread.pk, rev__lte=thread.rev)
@@ -131,12 +131,12 @@ class ThreadReader:
         return [{"seq": row.seq, "chunks": row.chunks} for row in rows]
 
     def older(self, before: int, *, limit: int, steps: int = 0) -> tuple[list[UIMessage], bool]:
-        """Return up to ``limit`` messages before a position, oldest first, and whether there are more messages. The
-        messages take at most a megabyte.
+        """Return up to ``limit`` messages before the position ``before``, oldest first. Also return whether there are
+        more messages. The messages take at most a megabyte.
 
-        The client may have the message at that position without its earliest steps. In that case, ``steps`` is the
-        number of missing steps, and the last message returned is that message with only these steps. The first message
-        returned may lack its earliest steps, as in a snapshot.
+        The client may have the message at ``before`` itself, but without its earliest steps. In that case, pass the
+        number of missing steps as ``steps``. With ``steps``, the last message returned is the message at ``before``,
+        reduced to the missing steps. The first message returned may lack its earliest steps, as in a snapshot.
         """
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
         rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]

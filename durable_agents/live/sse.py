@@ -179,8 +179,8 @@ class FrameSource:
     def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
         self._reader = reader
         self._name = name
-        """The id of the thread in the client's request: the thread's own id or the client's id. Every frame repeats
-        it.
+        """The id by which the client's request named the thread: either the primary key, or the ``client_id`` that the
+        client chose. Every frame repeats this id.
         """
         self._tail = tail
         self._has_begun = False

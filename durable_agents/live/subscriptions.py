@@ -24,7 +24,8 @@ class Subscription:
 
     reader: ThreadReader
     name: str
-    """The id of the thread in the client's request: the thread's own id or the client's id. Every frame repeats it.
+    """The id by which the client's request named the thread: either the primary key, or the ``client_id`` that the
+    client chose. Every frame repeats this id.
     """
     is_reading: bool = False
     must_read_again: bool = False
@@ -34,7 +35,7 @@ class Subscription:
 class Subscriptions:
     """The threads that one websocket follows, by the names that its client uses for them.
 
-    A thread has two names, its own id and the client's id, and may be followed under both.
+    A thread has two names: its primary key, and the ``client_id`` that the client chose. It may be followed under both.
     """
 
     def __init__(self, send: Callable[[Frame], Awaitable[None]]) -> None:

@@ -126,8 +126,8 @@ class CallDeltas:
         return self._events()
 
     def text_follows(self) -> list[CallStarted | CallArguments]:
-        """Return the events that were held back until now. Call this when a text arrives: it shows that the calls
-        before it are complete.
+        """Return the events that were held back until now. Call this when a text arrives: a text shows that
+        all calls before it are complete.
         """
         self._open_named()
         return self._events(is_closed=True)
@@ -141,9 +141,9 @@ class CallDeltas:
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call that the delta would continue, or None if there is none. If the delta has an id but has
-        neither an index nor a name, this is the call with the same id. For all other deltas, it is the latest call at
-        the same index. The caller decides whether the delta begins a new call instead.
+        """Return the call that the delta would continue, or None if there is none. If the delta has an id, but no
+        index and no name, return the call with the same id. For all other deltas, return the latest call at the same
+        index. The caller decides whether the delta begins a new call instead.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -187,9 +187,10 @@ class CallDeltas:
 
 
 def only_names(delta: CallDelta, call: Call) -> bool:
-    """Return whether the delta has only a name, and arrives after the complete arguments of ``call``. If arguments
-    follow this delta, its name began a new call. If none follow, the server has only repeated the name. Some servers
-    repeat the name with every piece of the arguments, including an empty last piece.
+    """Return whether the delta has only a name, and arrives after the complete arguments of ``call``. Later deltas show
+    what such a delta means. If arguments follow, the delta is the beginning of a new call. If no arguments follow, the
+    server has only repeated the name. Some servers repeat the name with every piece of the arguments, including an
+    empty last piece.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
@@ -217,9 +218,9 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether the delta has the real arguments of ``call``. They replace an empty placeholder, which the server
-    sent first. Such a delta may repeat the id and the name of the call. If the arguments in the delta are a complete
-    JSON object, the delta begins a new call instead, because some servers give all calls the same id.
+    """Return whether the delta has the real arguments of ``call``. These arguments replace an empty placeholder, which
+    the server sent first. Such a delta may repeat the id and the name of the call. If the arguments in the delta are a
+    complete JSON object, the delta begins a new call instead, because some servers give all calls the same id.
     """
     if not call.is_placeholder:
         return False

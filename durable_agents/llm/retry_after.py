@@ -21,7 +21,9 @@ _SECONDS = {unit: seconds for seconds, units in _UNITS.items() for unit in units
 _ONE = rf"\d{{1,9}}(?:\.\d{{1,9}})?\s{{0,3}}(?:{'|'.join(sorted(_SECONDS, key=len, reverse=True))})(?![a-z])"
 _DURATION = re.compile(rf"{_ONE}(?:[\s,]{{0,3}}(?:and\s)?{_ONE}){{0,4}}", re.IGNORECASE)
 _RUN_TOGETHER = re.compile(r"(?<=[a-z])(?=\d)", re.IGNORECASE)
-"""Matches the position between two parts of a duration of Go, for example between ``1m`` and ``4.5s`` in ``1m4.5s``."""
+"""Matches the position between two parts of a duration in Go's notation, for example between ``1m`` and ``4.5s`` in
+``1m4.5s``.
+"""
 _COUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+)")
 _IN_TEXT = (
     # OpenAI, Groq, Google, Azure, Moonshot: "try again in 7.5s"; GitHub: "wait 41 seconds before retrying"
@@ -64,10 +66,13 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
     The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the IETF's draft. Each vendor
-    has several limits, some of them per day. If the remaining amount of some limits is 0, return the time until all of
-    these limits are reset. In all other cases, consider only limits without a header for the remaining amount. From
-    these limits, return the reset time in the header with the shortest name. The shortest name belongs to the most
-    general limit.
+    has several limits, some of them per day. A limit has a header for its reset time, and usually another header for
+    its remaining amount. If the remaining amount of some limits is 0, return the time until all of these limits are
+    reset.
+
+    Otherwise, ignore all limits that have a header for the remaining amount, because they are not used up. Of the other
+    limits, use the reset header with the shortest name, because it belongs to the most general limit. If there are no
+    other limits, use the IETF's header ``RateLimit``.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}

@@ -174,7 +174,9 @@ def check_redis_passwords() -> Iterator[Said]:
 
 
 def check_database() -> Iterator[Said]:
-    """Check that the database answers, is recent enough, has all migrations, and knows the pools."""
+    """Check that the database accepts connections and that its version is supported. Also check that all migrations are
+    applied, and that the pool limits in the database match the settings.
+    """
     connection = connections[database()]
     try:
         connection.ensure_connection()

@@ -52,7 +52,7 @@ class Lane:
         self._arrived = asyncio.Event()
 
     def wake(self) -> None:
-        """Wake up ``next`` after a hint was added. Call it on the sender's event loop."""
+        """Wake up ``next`` after a hint was added. Call this method on the sender's event loop."""
         self._arrived.set()
 
     async def next(self) -> list[Hint]:
@@ -95,14 +95,14 @@ async def _send(hints: Sequence[Hint]) -> None:
 
 
 class ClientSender:
-    """An event loop in a daemon thread, started with the first hint."""
+    """A sender of hints, with an event loop in a daemon thread. The thread starts with the first hint."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Reset the sender. This is also called in a forked child, which has neither its parent's thread nor its
-        connections.
+        """Reset the sender. This method is also called in a forked child, because threads and connections of the parent
+        do not work in the child.
         """
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in range(LANES)]
@@ -111,7 +111,7 @@ class ClientSender:
 
     def put(self, group: str, message: Message) -> None:
         """Queue a message to be sent soon. This method can be called from any thread and never waits. If the queue is
-        full, its oldest hint is dropped.
+        full, the oldest message in the queue is dropped.
         """
         lane = self._lanes[hash(group) % LANES]
         with self._lock:

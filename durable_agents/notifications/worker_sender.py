@@ -16,7 +16,7 @@ from django.db import connections
 from durable_agents.logs import Repeated
 
 PATIENCE_SECONDS = 1.0
-"""The maximum wait of a caller for the broker. While the broker is known to fail, callers do not wait."""
+"""The maximum time that a caller waits for the broker. While the broker is known to fail, callers do not wait."""
 PAUSE_SECONDS = 0.5
 """Delay in seconds between two attempts to reach the broker."""
 KEEP_SECONDS = 60.0

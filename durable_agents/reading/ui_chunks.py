@@ -76,7 +76,7 @@ def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
         elif "toolCallId" in part:
             yield {"type": "tool-input-start", **_call_fields(part)}
         else:
-            # The chunk of a file, a source or data has the same form as the part.
+            # For file, source and data parts, the chunk has the same form as the part.
             yield dict(part)
     # The arguments come last, as in the deltas of a step. In the deltas, the arguments are complete only at the end.
     for part in parts:

@@ -95,8 +95,8 @@ def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
     functions, including sync tools, run in this thread. Coroutines run on an event loop in another thread.
 
     Raises NotIdleError if there is more to do after ``max_steps`` model and tool calls. Raises NoScriptedModelError
-    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash if a crash is simulated. Any
-    error that a function of a scripted answer raises is raised as well.
+    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash if a crash is simulated. If
+    a function in a scripted answer (see ``does``) raises an error, this function raises the same error.
     """
     with suppress(RuntimeError):
         asyncio.get_running_loop()

@@ -131,7 +131,8 @@ def hangs() -> Silence:
 
 
 def does(function: Callable[[], object]) -> Action:
-    """Call this function during the answer: ``does(lambda: stop_thread(thread))``, ``does(crash)``.
+    """Make the scripted model call ``function`` in the middle of its answer. For example, ``does(crash)`` simulates a
+    crash, and ``does(lambda: stop_thread(thread))`` stops the run.
 
     The text so far is stored before the call. The function may be sync or async; a sync function may use the ORM. If
     the function raises an error, ``run_until_idle`` raises the same error.

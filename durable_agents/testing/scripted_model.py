@@ -60,8 +60,8 @@ class ScriptedModel(ContextDecorator):
     but ``does`` is not supported. With ``repeat_last``, the last answer is repeated as often as needed. ``continues``
     says whether the model can continue its own text, for example after a crash.
 
-    ``requests`` lists the requests so far. Each is a ``ModelRequest`` with the agent, the model, messages and tools in
-    the OpenAI format, and the settings.
+    ``requests`` lists the requests so far. Each item is a ``ModelRequest`` with the agent, the model, messages and
+    tools in the OpenAI format, and the settings.
     """
 
     def __init__(
@@ -126,7 +126,9 @@ class ScriptedModel(ContextDecorator):
 
     @property
     def left(self) -> int:
-        """The number of answers that were not used yet. A repeated answer counts until its first use."""
+        """The number of answers that were not used yet. With ``repeat_last``, the last answer counts as used after the
+        first request that gets it.
+        """
         return max(len(self._script) - self._used, 0)
 
     def assert_done(self) -> None:

@@ -53,7 +53,9 @@ _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
 
 class StopQuery(Body):
-    """The answer or attempt to stop. If neither is set, the current run is stopped."""
+    """The body of a stop request: the id of an answer or the id of an attempt. Without an id, the current run is
+    stopped.
+    """
 
     messageId = Id()  # noqa: N815 - the AI SDK's name
     streamId = Id()  # noqa: N815
@@ -169,8 +171,8 @@ class ChatStopView(AgentsView):
 
     @Operation(operation_id="stopChat", action="stop", body=StopQuery, answers={200: Gives(shape=StoppedJSON)})
     def post(self, request: Request, thread_id: str, agent: str | None = None) -> Response:
-        """Stop the run, and end the responses that stream its answer. The body may name an answer or an attempt to
-        stop. If the thread already has a newer answer or attempt, nothing is stopped.
+        """Stop the run, and end the responses that stream its answer. The body may contain the id of an answer or of
+        an attempt. If the thread already has a newer answer or attempt, nothing is stopped.
         """
         thread = self.thread(request, thread_id)
         body = StopQuery.of(request)
