@@ -112,7 +112,7 @@ class Claimer:
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
         """Decide how many rows this process claims when these steps and tool calls are committed. It may claim only
-        rows that the commit makes due. Reserve slots for them.
+        rows that the commit makes due. Reserve slots for these rows.
 
         Return None while a suspect (a row whose earlier workers died) is on trial, because it has to run alone.
         """
@@ -162,11 +162,12 @@ class Claimer:
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        In a process that holds no rows, the suspects then run alone. A process whose rows have all run for a while runs
-        suspects beside these rows, if many are due or one has waited too long.
+        If this process holds no rows, the suspects run alone. If all of its rows have run for a while, it runs suspects
+        beside these rows, but only when many suspects are due or a suspect has waited too long. Therefore, if many
+        workers are killed together, their rows run again within seconds.
 
-        If many workers are killed together, their rows therefore run again within seconds. If several workers died
-        while they held nothing but one suspect, that suspect runs only in a process without other work.
+        If several workers died while they held only the same suspect, that suspect runs only in a process without
+        other work.
         """
         if not await self._suspects_are_waiting():
             return 0

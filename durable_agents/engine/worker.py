@@ -268,8 +268,8 @@ class Worker:
             await asyncio.sleep(TURN_SECONDS)
 
     async def _claim(self) -> int:
-        """Claim due rows and return their number. If the database fails, return 0 after a short pause. The rows that
-        this process already holds are not affected.
+        """Claim due rows and return their number. If the database fails, return 0 after a short pause. Rows that this
+        process already holds are not affected.
         """
         if self.shortage.forbids_claims:
             return 0

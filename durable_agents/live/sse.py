@@ -170,8 +170,8 @@ def _event(value: Mapping[str, object]) -> str:
 
 
 class FrameSource:
-    """A source that sends one thread in the same frames as the websocket. The id of an event is the
-    client's cursor after this event.
+    """A source that sends the changes of one thread, in the frame format of the websocket. The id of each event is the
+    client's cursor after the event.
     """
 
     is_over = False
