@@ -333,17 +333,18 @@ CALLABLES = (
 """The options of an agent that take one of the project's functions."""
 
 
-def model_of_attempt(models: Sequence[str], attempt: int) -> str:
-    """Return the model for attempt number ``attempt``, counted from 1. Each attempt uses the next model of the list;
-    attempts beyond the end of the list use the last model.
+def model_of_attempt(models: Sequence[str], attempt: int, *, attempts_per_model: int) -> str:
+    """Return the model for attempt number ``attempt``, counted from 1. With four attempts per model, attempts 1 to 4
+    use the first model, attempts 5 to 8 use the second model, and so on. Later attempts use the last model.
     """
-    return models[min(attempt, len(models)) - 1]
+    return models[min((attempt - 1) // attempts_per_model, len(models) - 1)]
 
 
 class Agent:
     """A model, its instructions and its tools, under a name. Creating an agent registers it.
 
-    ``model`` is a litellm model string, or a list of them. With a list, each retry of a model call uses the next model.
+    ``model`` is a litellm model string, or a list of them. The next model of a list is called when the attempts at the
+    model before it are used up, or when another attempt at that model cannot succeed.
     ``instructions`` is a text or a callable(thread) -> text. ``model_settings`` are passed to the model call.
     ``max_steps`` limits the model calls of one run. ``when_busy`` says what happens to a new message during a run.
     A second agent of the same name raises ImproperlyConfigured.
@@ -445,12 +446,12 @@ class Agent:
 
     @property
     def max_attempts(self) -> int:
-        """The number of attempts at one model call: at least one for each model of the list."""
-        return max(self.retry.max_attempts, len(self.models))
+        """The number of attempts at one model call, with all models of the list."""
+        return self.retry.attempts_per_model * len(self.models)
 
     def model_for(self, attempt: int) -> str:
         """Return the agent's own model for attempt number ``attempt``. Overrides by ``configure`` are ignored."""
-        return model_of_attempt(self.models, attempt)
+        return model_of_attempt(self.models, attempt, attempts_per_model=self.retry.attempts_per_model)
 
     def find_tool(self, name: str) -> Tool | None:
         """Return the tool that a call of this name runs, or None. First look among the agent's own tools. If the agent

@@ -31,9 +31,10 @@ class Fail:
 class Retry:
     """How often and when to try again.
 
-    ``max_attempts`` counts all attempts, including the first. The delay after the n-th attempt is
-    ``initial_delay_seconds``, multiplied by ``multiplier`` to the power n-1 (``exponential``), by n (``linear``) or by
-    nothing (``constant``). It is at most ``max_delay_seconds``. ``jitter`` shortens it at random, by up to a half.
+    ``max_attempts`` counts all attempts, including the first. If an agent has a list of models, each model has
+    ``max_attempts`` attempts. The delay after the n-th attempt is ``initial_delay_seconds``, multiplied by
+    ``multiplier`` to the power n-1 (``exponential``), by n (``linear``) or by nothing (``constant``). It is at most
+    ``max_delay_seconds``. ``jitter`` shortens it at random, by up to a half.
 
     ``retry_if(error, ctx, args)`` decides for tools which errors are retried, and ``classify(error)`` for model calls.
     """
@@ -46,6 +47,11 @@ class Retry:
     jitter: bool = True
     retry_if: Callable[..., object] | None = None
     classify: Callable[[Exception], RetryIn | Fail | None] | None = None
+
+    @property
+    def attempts_per_model(self) -> int:
+        """The number of attempts at a model call before the next model is used: at least one."""
+        return max(self.max_attempts, 1)
 
     def delay_seconds(self, attempt: int, *, retry_after_seconds: float | None = None) -> float:
         """Return the seconds to wait after failed attempt number ``attempt``, counted from 1. The delay that a provider

@@ -40,7 +40,7 @@ from durable_agents.llm import (
 from durable_agents.logs import log_error
 from durable_agents.models import Attachment, Delta, Stream, Thread
 from durable_agents.parts import Chunk, fold, text_of
-from durable_agents.retry import Fail, RetryIn
+from durable_agents.retry import Fail, Retry, RetryIn
 from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
@@ -58,7 +58,7 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
         plan = await plan_for(env.runtime, job.agent, job.thread)
-        request = await _request(env, job, plan, model=model_of_attempt(plan.models, claim.attempt))
+        request = await _request(env, job, plan, model=_model_of(job.agent, plan.models, claim))
     except ModelError as error:
         if is_limit(error):
             raise
@@ -175,8 +175,8 @@ async def _after_failed_attempt(
     models: Sequence[str] = (),
     usage: ModelUsage | None = None,
 ) -> None:
-    """Schedule another attempt after a delay, or fail the run. The next attempt uses the next model in ``models``, if
-    there is another model.
+    """Schedule another attempt, or fail the run. The next attempt uses the same model again or, if that model was given
+    up, the next model in ``models``.
 
     ``models`` is empty if a function of the agent failed before any model was called.
     """
@@ -187,15 +187,18 @@ async def _after_failed_attempt(
         except Exception:
             log_error("classify failed", action="classify")
     kind = str(decision.kind) if isinstance(decision, Fail) else error.kind.value
-    model = model_of_attempt(models, claim.attempt) if models else ""
+    model = _model_of(agent, models, claim) if models else ""
     failed = lifecycle.FailedAttempt(kind=kind, detail=str(error), model=model, usage=usage)
-    tries = max(agent.retry.max_attempts, len(models))
-    delay = _step_delay_seconds(agent, claim.attempt, error, decision, models=len(models))
-    if delay is None:
+    following = _next_attempt(agent.retry, claim.attempt, error, decision, models=len(models))
+    if following is None:
         await env.runtime.in_transition(lifecycle.fail_step, claim, failed)
         return
+    number, delay = following
+    tries = agent.retry.attempts_per_model * len(models or agent.models)
     env.put_off(delay)
-    await env.runtime.in_transition(lifecycle.retry_step, claim, failed, delay_seconds=delay, max_attempts=tries)
+    await env.runtime.in_transition(
+        lifecycle.retry_step, claim, failed, next_attempt=number, delay_seconds=delay, max_attempts=tries
+    )
     env.callbacks.dispatch_retry(
         agent,
         scope="step",
@@ -351,21 +354,29 @@ def estimate_spent(stream: Stream) -> lifecycle.Spent:
         return lifecycle.Spent(model=model, usage=ModelUsage(estimated=True))
 
 
-def _step_delay_seconds(
-    agent: Agent, attempt: int, error: ModelError, decision: RetryIn | Fail | None, *, models: int
-) -> float | None:
-    """Return the seconds until the next attempt, or None if there is no next attempt. ``models`` is the number of
-    models to try.
+def _model_of(agent: Agent, models: Sequence[str], claim: Claim) -> str:
+    return model_of_attempt(models, claim.attempt, attempts_per_model=agent.retry.attempts_per_model)
+
+
+def _next_attempt(
+    retry: Retry, attempt: int, error: ModelError, decision: RetryIn | Fail | None, *, models: int
+) -> tuple[int, float] | None:
+    """Return the number of the next attempt and the seconds until then, or None if there is no next attempt. ``models``
+    is the number of models, or 0 if no model was called.
     """
     if isinstance(decision, Fail):
         return None
-    if not error.retryable and attempt < models and decision is None:
-        return 0.0
-    if attempt >= max(agent.retry.max_attempts, models) or not (error.retryable or decision):
-        return None
-    if isinstance(decision, RetryIn):
-        return decision.seconds
-    return agent.retry.delay_seconds(attempt, retry_after_seconds=error.retry_after_seconds)
+    given_up, earlier = divmod(attempt - 1, retry.attempts_per_model)
+    tries = earlier + 1  # with this model
+    if (error.retryable or decision) and tries < retry.attempts_per_model:
+        if isinstance(decision, RetryIn):
+            return attempt + 1, decision.seconds
+        return attempt + 1, retry.delay_seconds(tries, retry_after_seconds=error.retry_after_seconds)
+    if given_up + 1 < models:
+        # The provider of the next model did not ask for a delay. Skip the numbers of the attempts that the failed model
+        # had left, because the model of an attempt follows from its number.
+        return (given_up + 1) * retry.attempts_per_model + 1, 0.0
+    return None
 
 
 def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:

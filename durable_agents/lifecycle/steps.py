@@ -167,18 +167,27 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
 
 @transition
 def retry_step(
-    claim: Claim, failed: FailedAttempt, *, delay_seconds: float, max_attempts: int, nowait: bool = False
+    claim: Claim,
+    failed: FailedAttempt,
+    *,
+    delay_seconds: float,
+    max_attempts: int,
+    next_attempt: int | None = None,
+    nowait: bool = False,
 ) -> None:
-    """Abort a failed attempt, and add a new attempt that is due after ``delay_seconds``."""
+    """Abort a failed attempt, and add a new attempt that is due after ``delay_seconds``. ``next_attempt`` is the number
+    of the new attempt; by default, it is the number after the failed attempt.
+    """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
         _abort_failed(locked, stream, failed)
         message_id = answer_of_next_attempt(locked, stream.answer_id)
-        add_stream(locked, message_id, attempt=stream.attempt + 1, delay_seconds=delay_seconds)
+        attempt = next_attempt or stream.attempt + 1
+        add_stream(locked, message_id, attempt=attempt, delay_seconds=delay_seconds)
         note_retry(
             locked,
             scope="step",
-            attempt=stream.attempt + 1,
+            attempt=attempt,
             max_attempts=max_attempts,
             next_retry_at=later(locked.now, timedelta(seconds=delay_seconds)),
             error=safe_message(failed.kind),

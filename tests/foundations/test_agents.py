@@ -145,11 +145,14 @@ def test_an_unknown_agent_is_not_found():
         registry.get("nobody")
 
 
-def test_models_are_tried_in_turn(declare):
-    """The last one from then on."""
-    agent = declare("several", tools=[])
+@pytest.mark.parametrize(
+    ("retry", "models"), [(Retry(max_attempts=2), "aabbb"), (False, "abbbb"), (Retry(max_attempts=0), "abbbb")]
+)
+def test_each_model_has_its_attempts_before_the_next(declare, retry, models):
+    """The last model has all attempts from then on."""
+    agent = declare("several", tools=[], retry=retry)
     agent.models = ("a", "b")
-    assert [agent.model_for(attempt) for attempt in (1, 2, 3)] == ["a", "b", "b"]
+    assert [agent.model_for(attempt) for attempt in (1, 2, 3, 4, 5)] == list(models)
 
 
 def test_a_tool_runs_in_its_own_pool_else_the_agents(declare):
