@@ -255,10 +255,15 @@ def idle_costs(site: Site, count: int, *, seconds: float) -> Figures:
     """Return what sockets cost the web processes while nothing happens in their threads."""
     targets = site.new_threads(count)
     memory = pss_bytes(site.pids)
-    with socket_clients(targets):
+    with socket_clients(targets) as clients:
         time.sleep(2)  # until the snapshots are sent and forgotten
         cpu, started = cpu_seconds(site.pids), time.monotonic()
         time.sleep(seconds)
         share = (cpu_seconds(site.pids) - cpu) / (time.monotonic() - started)
         grown = pss_bytes(site.pids) - memory
-    return {"idle web CPU %": share * 100, "idle kB a socket": grown / 1000 / count}
+        closed = sum(not seen.is_open for seen in clients.report(tokens=0))
+    return {
+        "idle sockets closed": closed,
+        "idle web CPU %": share * 100,
+        "idle kB a socket": grown / 1000 / count,
+    }

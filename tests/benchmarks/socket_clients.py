@@ -22,6 +22,8 @@ SUBPROTOCOL = "durable-agents.v1"
 HEARTBEAT_SECONDS = 25
 OPEN_AT_ONCE = 20
 """More would wait in the server's backlog."""
+CONNECT_SECONDS = 60
+"""How long a client tries to connect to a server that is too busy to accept."""
 WIDTH = len(TIME)
 """Characters of a token, without the space that follows."""
 IGNORE_ALL = sys.maxsize
@@ -74,18 +76,29 @@ class Client:
 
     async def open(self, session: aiohttp.ClientSession) -> None:
         """Connect and subscribe; go on to read once the snapshot has come."""
-        self.wire = await session.ws_connect(
-            f"{self.target.url}/ws/agents/",
-            protocols=[SUBPROTOCOL],
-            headers={"Cookie": self.target.cookie, "Origin": self.target.url},
-            max_msg_size=0,
-        )
+        self.wire = await self.connect(session)
         await self.tell(type="hello", version=1)
         await self.subscribe()
         while (frame := await self.wire.receive_json())["type"] != "snapshot":
             if frame["type"] in {"error", "closing"}:
                 raise RuntimeError(f"a client cannot subscribe: {frame}")
         self.reading = asyncio.get_running_loop().create_task(self.read())
+
+    async def connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
+        """Return a socket; try again for a while if the server does not accept, as pages do."""
+        ends = time.monotonic() + CONNECT_SECONDS
+        while True:
+            try:
+                return await session.ws_connect(
+                    f"{self.target.url}/ws/agents/",
+                    protocols=[SUBPROTOCOL],
+                    headers={"Cookie": self.target.cookie, "Origin": self.target.url},
+                    max_msg_size=0,
+                )
+            except aiohttp.ClientError:
+                if time.monotonic() > ends:
+                    raise
+                await asyncio.sleep(1)
 
     async def tell(self, **frame: Any) -> None:
         """Send a frame."""
