@@ -22,7 +22,7 @@ from durable_agents.exceptions import AgentNotFoundError
 from durable_agents.redaction import remember
 from durable_agents.retry import ONCE, Retry
 from durable_agents.strictjson import JSON, clean
-from durable_agents.tool_signatures import Signature
+from durable_agents.tool_signatures import SchemaSignature, Signature
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -101,11 +101,18 @@ class Streaming:
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that a model may call, made by ``@tool``. Calling the tool calls the function."""
+    """A function that a model may call, under a name. Calling the tool calls the function.
 
+    ``@tool`` makes tools of functions that are declared in a module. ``Tool(name, function, schema=...)`` is for tools
+    that are found at run time, such as those of an MCP server: see the ``tool_resolver`` of agents. With a ``schema``,
+    a JSON schema, the model's arguments are checked against the schema and passed on as they are.
+    """
+
+    name: str
     function: Callback
-    name: str = field(kw_only=True)
-    description: str = field(kw_only=True)
+    schema: Mapping[str, object] | None = field(kw_only=True, default=None, hash=False)
+    """The JSON schema of the arguments. If it is None, the schema is made of the type hints."""
+    description: str = field(kw_only=True, default="")
     retry: Retry = field(kw_only=True, default=ONCE)
     timeout_seconds: float | None = field(kw_only=True, default=1800)
     after_crash: AfterCrash = field(kw_only=True, default="unknown")
@@ -115,13 +122,15 @@ class Tool:
     """Who provides the result (see ``ToolKind``). The kind is ``sync`` even if the function is ``async def``."""
     needs_approval: bool | Callback = field(kw_only=True, default=False)
     approved_by: str | Callback = field(kw_only=True, default="owner")
-    answered_by: str | Callback = field(kw_only=True, default="server")
+    answered_by: str | Callback = field(kw_only=True, default="")
+    """Who may post the result. By default, ``owner`` for client tools and ``server`` for others."""
 
     def __post_init__(self) -> None:
+        if self.answered_by == "":
+            object.__setattr__(self, "answered_by", "owner" if self.kind == "client" else "server")
         for is_wrong, sentence in self._mistakes():
             if is_wrong:
                 raise ImproperlyConfigured(f"Tool {self.name!r}: {sentence}")
-        registry.add_tool(self)
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
         """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
@@ -173,7 +182,9 @@ class Tool:
 
     @cached_property
     def signature(self) -> Signature:
-        """The signature of the function."""
+        """The parameters of the function, and the rules for the model's arguments."""
+        if self.schema is not None:
+            return SchemaSignature(self.name, self.function, ToolContext, self.schema)
         return Signature(self.name, self.function, ToolContext)
 
     @property
@@ -195,18 +206,28 @@ class Tool:
             return TypeAdapter(Any)
 
     @cached_property
-    def schema(self) -> dict[str, object]:
+    def definition(self) -> dict[str, object]:
         """The tool as sent to models: an OpenAI function definition with a JSON schema."""
-        parameters = self.signature.model.model_json_schema()
-        parameters.pop("title", None)
+        parameters = self.signature.json_schema
         function = {"name": self.name, "description": str(self.description), "parameters": parameters}
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments as Python values, defaults included. Raises ValueError with a text for the model if the
-        arguments are invalid.
+        arguments are invalid. With a ``schema``, the arguments are returned unchanged.
         """
         return self.signature.validate(arguments)
+
+    @property
+    def after_death(self) -> AfterCrash:
+        """What happens to a call if its worker dies: ``after_crash``, or ``retry`` if the tool can safely run again.
+
+        An interrupted atomic tool was rolled back. A client or deferred tool only asks others for a result, and may ask
+        twice.
+        """
+        is_harmless = self.atomic or self.kind == "client"
+        is_harmless = is_harmless or (self.kind == "deferred" and self.after_crash == "unknown")
+        return "retry" if is_harmless else self.after_crash
 
     def to_json(self, value: object) -> JSON:
         """Convert a return value to JSON. Raises TypeError with a hint for a value that cannot be converted."""
@@ -253,6 +274,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    schema: Mapping[str, object] | None = None,
     retry: Retry | None = None,
     timeout_seconds: float | None = 1800,
     after_crash: AfterCrash = "unknown",
@@ -271,6 +293,7 @@ def tool(
     *,
     name: str | None = None,
     description: str | None = None,
+    schema: Mapping[str, object] | None = None,
     retry: Retry | None = None,
     timeout_seconds: float | None = 1800,
     after_crash: AfterCrash = "unknown",
@@ -284,10 +307,13 @@ def tool(
     """Make a tool of a function, sync or async.
 
     The model gets the function's name, its docstring and the JSON schema of its type hints. ``timeout_seconds`` limits
-    each attempt; None means no limit. ``after_crash`` says what happens to a call if the worker dies while the tool
-    runs. ``retry`` runs the tool again with the same ``ctx.idempotency_key``. ``fail`` fails the call. ``unknown``, the
-    default, ends the call and tells the model that the tool may have run. With ``ask`` the run waits until a person
-    settles the call (``settle_tool_call``).
+    each attempt; None means no limit. ``schema`` is a JSON schema to use instead of that of the type hints: arguments
+    are checked against it, and the function gets them as they are.
+
+    ``after_crash`` says what happens to a call if the worker dies while the tool runs. ``retry`` runs the tool again
+    with the same ``ctx.idempotency_key``. ``fail`` fails the call. ``unknown``, the default, ends the call and tells
+    the model that the tool may have run. With ``ask`` the run waits until a person settles the call
+    (``settle_tool_call``).
 
     An ``atomic`` tool must be sync. Its changes and its outcome are committed in one database transaction. If the
     worker dies before the commit, the tool runs again. So the tool changes the database exactly once, even if processes
@@ -308,9 +334,10 @@ def tool(
     """
 
     def declare(target: Callable[..., object]) -> Tool:
-        return Tool(
+        declared = Tool(
+            name or str(getattr(target, "__name__", type(target).__name__)),
             target,
-            name=name or str(getattr(target, "__name__", type(target).__name__)),
+            schema=schema,
             description=description or inspect.getdoc(target) or "",
             retry=retry or ONCE,
             timeout_seconds=timeout_seconds,
@@ -320,14 +347,16 @@ def tool(
             kind=kind,
             needs_approval=needs_approval,
             approved_by=approved_by,
-            answered_by=answered_by or ("owner" if kind == "client" else "server"),
+            answered_by=answered_by or "",
         )
+        registry.add_tool(declared)
+        return declared
 
     return declare(function) if function is not None else declare
 
 
 CALLABLES = (
-    *("transform_messages", "configure", "title", "on_status_change", "on_commit_step"),
+    *("transform_messages", "configure", "tool_resolver", "title", "on_status_change", "on_commit_step"),
     *("on_message_complete", "on_turn_complete", "on_error", "on_retry"),
 )
 """The options of an agent that take one of the project's functions."""
@@ -358,6 +387,10 @@ class Agent:
     format. ``provider_tools`` are passed to the model unchanged, and the model's vendor runs them. ``title(thread)``
     returns a title for the thread after the first answer.
 
+    With ``tool_resolver``, ``configure`` may also return tools that no module declares, such as those of an MCP server.
+    ``tool_resolver(name, thread)`` returns the tool of this name, or None if the thread no longer has it. It is called
+    for each attempt at a call of such a tool, in whichever process runs the call.
+
     ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async. The other
     callbacks run after the commit, at most once. All callbacks are called with keyword arguments.
     """
@@ -382,6 +415,7 @@ class Agent:
         provider_tools: Sequence[Mapping[str, object]] = (),
         transform_messages: Callback | None = None,
         configure: Callback | None = None,
+        tool_resolver: Callback | None = None,
         title: Callback | None = None,
         on_status_change: Callback | None = None,
         on_commit_step: Callback | None = None,
@@ -407,6 +441,7 @@ class Agent:
         self.provider_tools = list(provider_tools)
         self.transform_messages = transform_messages
         self.configure = configure
+        self.tool_resolver = tool_resolver
         self.title = title
         self.on_status_change = on_status_change
         self.on_commit_step = on_commit_step
@@ -440,6 +475,10 @@ class Agent:
         for name in CALLABLES:
             declared = getattr(self, name)
             yield not (declared is None or callable(declared)), f"{name} is a function or None, not {declared!r}."
+        yield (
+            self.tool_resolver is not None and self.configure is None,
+            "tool_resolver finds the tools again that configure has chosen for a thread. Add configure.",
+        )
 
     def __repr__(self) -> str:
         return f"<Agent {self.name!r}>"
@@ -460,9 +499,12 @@ class Agent:
         return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
 
     def tool_names(self) -> frozenset[str]:
-        """Return the names of all tools that this process can run for this agent."""
+        """Return the names of all tools that this process can run for this agent. If it can also run tools of a
+        resolver, the set contains ``RESOLVED_TOOLS``.
+        """
         chosen = registry.known_tools() if self.configure is not None else {}
-        return frozenset({*self.tools, *chosen})
+        resolved = [] if self.tool_resolver is None else [RESOLVED_TOOLS]
+        return frozenset({*self.tools, *chosen, *resolved})
 
     def pool_of(self, tool_name: str) -> str:
         """Return the pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
@@ -470,6 +512,8 @@ class Agent:
         return (declared.pool if declared else None) or self.tool_pool or self.pool
 
 
+RESOLVED_TOOLS = "*"
+"""In ``Code``, this name stands for all tools that the agent's ``tool_resolver`` finds. No tool can have this name."""
 Code = Mapping[str, Collection[str]]
 """The code that a process can run: the names of its agents, each with the names of its tools. During a deploy,
 processes may have different code.

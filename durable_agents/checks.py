@@ -363,7 +363,7 @@ def check_tools(**_: object) -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     for name, item in sorted(tools.items()):
         try:
-            _ = item.schema
+            _ = item.definition
         except Exception as error:
             text = f"Tool {name!r} cannot be offered to a model. {error}"
             messages.append(Error(text, hint=hint, id="durable_agents.E012"))

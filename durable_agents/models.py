@@ -20,7 +20,7 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now, RowNumber
 
-from durable_agents.agents import Code
+from durable_agents.agents import RESOLVED_TOOLS, Code
 from durable_agents.conf import AUTH_USER_MODEL
 from durable_agents.parts import CallOutcome
 from durable_agents.strictjson import is_storable, is_uuid
@@ -532,12 +532,16 @@ def streams_of(code: Code) -> Q:
 
 
 def calls_of(code: Code) -> Q:
-    """Return the condition that a process with this code can run a tool call: it has the call's agent and tool."""
+    """Return the condition that a process with this code can run a tool call: it has the call's agent and
+    tool. A tool that a ``tool_resolver`` finds counts as known if the agent has a resolver.
+    """
     agents_with: defaultdict[frozenset[str], list[str]] = defaultdict(list)
     for agent, tools in code.items():
         agents_with[frozenset(tools)].append(agent)
     known = (Q(thread__agent__in=agents, tool_name__in=tools) for tools, agents in agents_with.items())
-    return reduce(or_, known, Q(pk__in=[]))
+    resolving = [agent for agent, tools in code.items() if RESOLVED_TOOLS in tools]
+    declared = reduce(or_, known, Q(pk__in=[])) & Q(is_resolved=False)
+    return declared | Q(is_resolved=True, thread__agent__in=resolving) if resolving else declared
 
 
 class StreamQuerySet(models.QuerySet["Stream"]):
@@ -700,6 +704,16 @@ class ToolCall(Held):
     provider_call_id = models.TextField(blank=True, default="")
     tool_name = models.CharField(max_length=128)
     kind = models.CharField(max_length=16, choices=ToolKind, default=ToolKind.SYNC)
+    is_resolved = models.BooleanField(
+        default=False, db_default=False, help_text="The agent's tool_resolver finds its tool; no module declares it."
+    )
+    after_crash = models.CharField(
+        max_length=16,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What happens if its worker dies. Empty: as the declared tool says.",
+    )
     needs_worker = models.BooleanField(default=True, help_text="A worker has to run it, or to announce it.")
     answered_by = models.CharField(max_length=200, default="server", help_text="Who may give its result.")
     answered_by_user = models.ForeignKey(
@@ -763,6 +777,13 @@ class ToolCall(Held):
 
     def __str__(self) -> str:
         return f"{self.tool_name} {self.tool_call_id} ({self.status})"
+
+    @property
+    def name_in_code(self) -> str:
+        """The name of the call's tool among the tools that a process can run (see ``Code``). If a ``tool_resolver``
+        finds the tool, this is a name that no declared tool has.
+        """
+        return RESOLVED_TOOLS if self.is_resolved else self.tool_name
 
     @property
     def decision_reason(self) -> str | None:

@@ -51,7 +51,7 @@ def _function_allows(user: User | None, call: ToolCall, *, option: str) -> bool:
     or if the tool no longer declares a function.
     """
     agent = registry.find(call.thread.agent)
-    tool = agent.find_tool(call.tool_name) if agent else None
+    tool = agent.find_tool(call.name_in_code) if agent else None
     function = getattr(tool, option, None)
     if not callable(function):
         return False

@@ -1,5 +1,5 @@
 """Inspect the signature of a tool's function: find the parameter for the context, and make a Pydantic model of the
-other parameters.
+other parameters. If the tool has a JSON schema of its own, check the arguments against that schema instead.
 
 Pydantic is imported only when the model is first needed.
 """
@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from django.core.exceptions import ImproperlyConfigured
 
+from durable_agents.json_schemas import problems
 from durable_agents.logs import log_error
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+_NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Signature:
     tool_name: str
     function: Any
     context_class: type
+
+    _allowed_kinds: ClassVar[Collection[inspect._ParameterKind]] = _NAMED
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -63,7 +66,7 @@ class Signature:
         )
         for parameter in self._parameters:
             yield (
-                parameter.kind not in _NAMED,
+                parameter.kind not in self._allowed_kinds,
                 f"parameter {parameter.name!r} must be an ordinary named parameter: models name their arguments.",
             )
         try:
@@ -141,6 +144,13 @@ class Signature:
             )
         return made
 
+    @property
+    def json_schema(self) -> dict[str, object]:
+        """The JSON schema of the arguments, as sent to models."""
+        schema = self.model.model_json_schema()
+        schema.pop("title", None)
+        return schema
+
     def _field(self, parameter: inspect.Parameter) -> tuple[object, object]:
         from pydantic import Field  # noqa: PLC0415 - as above
 
@@ -168,6 +178,59 @@ class Signature:
             log_error("arguments could not be validated", action="validate", tool=self.tool_name)
             raise ValueError(f"Invalid arguments for {self.tool_name}: they could not be checked.") from error
         return {name: getattr(made, field) for field, name in self._names.items()}
+
+
+@dataclass(frozen=True)
+class SchemaSignature(Signature):
+    """The parameters of a tool that has a JSON schema of its own. The type hints are not used, except to find the
+    parameter that gets the context.
+
+    The function gets the arguments as keyword arguments, as the model wrote them. It may collect them in a
+    ``**parameter``.
+    """
+
+    schema: object
+
+    _allowed_kinds = (*_NAMED, inspect.Parameter.VAR_KEYWORD)
+
+    def mistakes(self) -> Iterator[tuple[bool, str]]:
+        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
+        schema = self.schema if isinstance(self.schema, Mapping) else {"type": None}
+        properties = schema.get("properties", {})
+        yield (
+            schema.get("type", "object") != "object" or not isinstance(properties, Mapping),
+            'schema is the JSON schema of the arguments, a dict with "type": "object" and a dict of "properties".',
+        )
+        yield from super().mistakes()
+        yield (
+            isinstance(properties, Mapping) and self.context_parameter in properties,
+            f"its schema has a property {self.context_parameter!r}, as the context's parameter. Rename the parameter.",
+        )
+
+    @property
+    def json_schema(self) -> dict[str, object]:
+        """The JSON schema of the arguments, as sent to models."""
+        schema = self.schema if isinstance(self.schema, Mapping) else {}
+        return {"type": "object", "properties": {}, **schema}
+
+    def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        """Return the arguments unchanged.
+
+        Raises ValueError with a text for the model if the schema does not allow them, or if the function does not
+        accept them.
+        """
+        found = problems(dict(arguments), self.schema)
+        context = {} if self.context_parameter is None else {self.context_parameter: None}
+        if context.keys() & arguments.keys():
+            found.append(f"{self.context_parameter}: is not allowed")
+        if not found:
+            try:
+                inspect.signature(self.function).bind(**arguments, **context)
+            except TypeError as error:
+                found.append(str(error))
+        if found:
+            raise ValueError(f"Invalid arguments for {self.tool_name}: {'; '.join(found[:10])}")
+        return dict(arguments)
 
 
 def _bare(hint: object) -> object:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from durable_agents.agents import Agent, Tool, ToolContext
+from durable_agents.agents import Tool, ToolContext
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_context import context_of
 from durable_agents.lifecycle import Claim, NewCall, database, is_signed
@@ -15,16 +15,18 @@ from durable_agents.logs import log, log_error
 from durable_agents.models import Stream, Thread, ToolCall
 
 
-async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Sequence[NewCall]) -> Sequence[NewCall]:
+async def with_approvals(
+    runtime: Runtime, claim: Claim, tools: Mapping[str, Tool], calls: Sequence[NewCall]
+) -> Sequence[NewCall]:
     """Return the calls of a step, and set ``needs_approval`` of each call. If the tool's ``needs_approval`` is a
     function, the call gets the result of that function.
     """
-    if not any(_tool_that_decides(agent, call) for call in calls):
+    if not any(_tool_that_decides(tools, call) for call in calls):
         return calls
     thread, message_id = await runtime.in_database(_thread_of, claim)
     decided: list[NewCall] = []
     for call in calls:
-        tool = _tool_that_decides(agent, call)
+        tool = _tool_that_decides(tools, call)
         if tool is None:
             decided.append(call)
             continue
@@ -33,9 +35,9 @@ async def with_approvals(runtime: Runtime, claim: Claim, agent: Agent, calls: Se
     return decided
 
 
-def _tool_that_decides(agent: Agent, call: NewCall) -> Tool | None:
+def _tool_that_decides(tools: Mapping[str, Tool], call: NewCall) -> Tool | None:
     """Return the tool of a call if its ``needs_approval`` is a function, or None."""
-    tool = None if call.error else agent.find_tool(call.tool_name)
+    tool = None if call.error else tools.get(call.tool_name)
     return tool if tool is not None and callable(tool.needs_approval) else None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import Error
 from django.utils.functional import Promise
@@ -21,10 +21,11 @@ from durable_agents.logs import log_error
 from durable_agents.models import Thread
 from durable_agents.redaction import described
 
-_CONFIGURE_WAITS_SECONDS = (0.2, 1.0)
-"""Delays before ``configure`` is called again for a tool call. A temporary error must not use up an attempt of the
-call.
+_AGENT_FUNCTION_WAITS_SECONDS = (0.2, 1.0)
+"""Delays before ``configure`` or ``tool_resolver`` is called again for a tool call. A temporary error must not use up
+an attempt of the call.
 """
+T = TypeVar("T")
 
 
 OVERRIDES = ("model", "instructions", "tools", "model_settings", "max_steps")
@@ -41,6 +42,8 @@ class Plan:
     provider_tools: Sequence[Mapping[str, object]]
     model_settings: Mapping[str, object]
     max_steps: int
+    resolved: Collection[str] = ()
+    """The names of the tools that no module declares. Workers find them with the agent's ``tool_resolver``."""
 
     @property
     def provider_tool_names(self) -> set[str]:
@@ -83,21 +86,45 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
     """
     if agent.configure is None:
         return agent.tools
-    for seconds in _CONFIGURE_WAITS_SECONDS:
+    return (await _patiently(lambda: _configured(runtime, agent, thread))).tools
+
+
+async def resolved_tool(runtime: Runtime, agent: Agent, thread: Thread, name: str) -> Tool | None:
+    """Return the tool that the agent's ``tool_resolver`` finds for this thread, or None.
+
+    If the resolver fails with a temporary error, call it again. Raises ModelError if the error is permanent or does not
+    go away, or if the resolver returns something else.
+    """
+    found = await _patiently(
+        lambda: _call_agent_function(runtime, thread, "tool_resolver", agent.tool_resolver, name, thread)
+    )
+    if found is None:
+        return None
+    if not isinstance(found, Tool) or found.name != name:
+        raise _mistake("tool_resolver", f"returns a Tool named {name!r} or None, not {found!r}.")
+    return found
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Call a function of the agent. If it fails with a temporary error, call it again after a while."""
+    for seconds in _AGENT_FUNCTION_WAITS_SECONDS:
         try:
-            return (await _configured(runtime, agent, thread)).tools
+            return await ask()
         except ModelError as error:
             if not error.retryable:
                 raise
         await asyncio.sleep(seconds)
-    return (await _configured(runtime, agent, thread)).tools
+    return await ask()
 
 
 async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
-    # Reject tools that ``configure`` creates on the fly, because other workers do not have them.
+    # Without a resolver, reject tools that ``configure`` creates on the fly, because other workers do not have them.
     known = registry.known_tools() | agent.tools
     overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
-    return _overridden(_declared(agent), overrides, known)
+    plan = _overridden(_declared(agent), overrides)
+    undeclared = [item for item in plan.tools.values() if known.get(item.name) is not item]
+    _check_undeclared(agent, undeclared)
+    return replace(plan, resolved={item.name for item in undeclared})
 
 
 def _declared(agent: Agent) -> Plan:
@@ -162,7 +189,7 @@ def _mistake(name: str, sentence: str) -> ModelError:
     return ModelError(ErrorKind.INVALID_REQUEST, f"{name} {sentence}", retryable=False)
 
 
-def _overridden(plan: Plan, overrides: object, declared: Mapping[str, Tool]) -> Plan:
+def _overridden(plan: Plan, overrides: object) -> Plan:
     """Return the plan with the overrides. Raises ModelError with a sentence that describes the mistake."""
     if overrides is None:
         return plan
@@ -175,7 +202,7 @@ def _overridden(plan: Plan, overrides: object, declared: Mapping[str, Tool]) -> 
     instructions = overrides.get("instructions", plan.instructions)
     if not (isinstance(instructions, str | Promise) or callable(instructions)):
         raise _mistake("configure", "overrides instructions with a text or a callable(thread).")
-    tools = _tools(overrides["tools"], declared) if "tools" in overrides else plan.tools
+    tools = _tools(overrides["tools"]) if "tools" in overrides else plan.tools
     settings = overrides.get("model_settings", plan.model_settings)
     if not isinstance(settings, Mapping):
         raise _mistake("configure", "overrides model_settings with a dict.")
@@ -194,13 +221,29 @@ def _models(value: object) -> Sequence[str]:
     return models
 
 
-def _tools(value: object, declared: Mapping[str, Tool]) -> Mapping[str, Tool]:
+def _tools(value: object) -> Mapping[str, Tool]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, Tool) for item in value):
         raise _mistake("configure", "overrides tools with a list of functions that have @tool above.")
-    unknown = [item.name for item in value if declared.get(item.name) is not item]
-    if unknown:
-        names = ", ".join(unknown)
-        raise _mistake("configure", f"gives tools that workers would not find: {names}. Add them to the agent's tools.")
     if len({item.name for item in value}) != len(value):
         raise _mistake("configure", "gives two tools of the same name.")
     return {item.name: item for item in value}
+
+
+def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
+    """Check tools that ``configure`` returned and that no module declares. Raises ModelError."""
+    if tools and agent.tool_resolver is None:
+        names = ", ".join(item.name for item in tools)
+        raise _mistake(
+            "configure",
+            f"gives tools that workers would not find: {names}. Add them to the agent's tools, or give it a "
+            "tool_resolver.",
+        )
+    # Web processes, which call the function for each viewer, do not call the resolver.
+    for item in tools:
+        for option in ("approved_by", "answered_by"):
+            if callable(getattr(item, option)):
+                raise _mistake(
+                    "configure",
+                    f"gives the tool {item.name} a function as {option}. A tool of a tool_resolver takes a word or a "
+                    "permission.",
+                )

@@ -86,10 +86,10 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
         await env.runtime.in_transition(lifecycle.record_usage, claim, model=request.model, usage=usage)
         raise
     else:
-        outcome = answer.outcome(plan.tools)
+        outcome = answer.outcome(plan.tools, resolved=plan.resolved)
         if outcome.usage is None:
             outcome = replace(outcome, usage=await _estimated(env.runtime, request, answer))
-        outcome = replace(outcome, calls=await with_approvals(env.runtime, claim, job.agent, outcome.calls))
+        outcome = replace(outcome, calls=await with_approvals(env.runtime, claim, plan.tools, outcome.calls))
         crashpoint("answered")
         await _commit(env, claim, outcome)
         crashpoint("step_committed")
@@ -147,7 +147,7 @@ async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -
     return ModelRequest(
         model=model,
         messages=await transformed(env.runtime, job.agent, job.thread, messages),
-        tools=[*(tool.schema for tool in plan.tools.values()), *plan.provider_tools],
+        tools=[*(tool.definition for tool in plan.tools.values()), *plan.provider_tools],
         settings=plan.model_settings,
         agent=job.agent.name,
         may_be_silent=last is not None and last.role != "user",

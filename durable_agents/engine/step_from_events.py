@@ -10,7 +10,7 @@ from itertools import takewhile
 from uuid import uuid4
 
 from durable_agents.agents import Tool, stored_who
-from durable_agents.lifecycle import NewCall, StepOutcome
+from durable_agents.lifecycle import NewCall, ResolvedTool, StepOutcome
 from durable_agents.llm import (
     CallArguments,
     CallStarted,
@@ -202,11 +202,22 @@ class Answer:
             return []
         return [{"type": "tool-input-delta", "toolCallId": call.tool_call_id, "inputTextDelta": text}]
 
-    def outcome(self, tools: Mapping[str, Tool]) -> StepOutcome:
-        """Return the whole step. Calls that cannot run with these tools carry an error for the model."""
+    def outcome(self, tools: Mapping[str, Tool], *, resolved: Collection[str] = ()) -> StepOutcome:
+        """Return the whole step. Calls that cannot run with these tools carry an error for the model.
+
+        ``resolved`` are the names of the tools that the agent's ``tool_resolver`` finds.
+        """
         finished = self.finished or Finished(finish_reason="stop", usage=None, model="")
         made = [call for call in self.calls if not call.is_providers]
-        calls = [_new_call(tools, call, is_cut=self._is_cut(call, finished.finish_reason)) for call in made]
+        calls = [
+            _new_call(
+                tools,
+                call,
+                is_cut=self._is_cut(call, finished.finish_reason),
+                is_resolved=call.tool_name in resolved,
+            )
+            for call in made
+        ]
         inputs = {call.tool_call_id: call.arguments for call in calls}
         reason = finished.finish_reason
         # Use the finish reasons of the AI SDK. An answer that was cut off keeps its reason even if it contains tool
@@ -240,7 +251,7 @@ class Answer:
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))
 
 
-def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool = False) -> NewCall:
+def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool, is_resolved: bool) -> NewCall:
     """Return the call for the step, with its arguments parsed and checked against the tool."""
     arguments = parse_arguments(call.raw)
     tool = tools.get(call.tool_name)
@@ -256,6 +267,7 @@ def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool = False) -
         needs_approval=bool(tool and tool.needs_approval is True),
         approved_by=stored_who(tool.approved_by) if tool else "owner",
         answered_by=stored_who(tool.answered_by) if tool else "server",
+        resolved=ResolvedTool(pool=tool.pool, after_crash=tool.after_death) if tool and is_resolved else None,
     )
 
 

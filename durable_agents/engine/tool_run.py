@@ -15,7 +15,7 @@ from durable_agents.agents import Tool, ToolContext, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.approvals import may_run
-from durable_agents.engine.call_options import tools_for
+from durable_agents.engine.call_options import resolved_tool, tools_for
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.own_cancellation import is_cancelled
 from durable_agents.engine.resource_errors import WorkerLimitError
@@ -62,8 +62,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
         env.held.begin(claim)
         if call.timeout and time.monotonic() - began_to_wait > LONG_WAIT * call.timeout.total_seconds():
             await env.runtime.in_database(lifecycle.restart_timeout, claim)
-        job = _tool_job(env, claim, call)
-        refusal = _NOT_AVAILABLE if job is None else await _refusal(env.runtime, job, call)
+        job, refusal = await _checked_job(env, claim, call)
         if job is not None and refusal is None and call.kind != ToolKind.CLIENT:
             ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
@@ -108,6 +107,30 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     crashpoint("tool_committed")
 
 
+async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[_ToolJob | None, CallResult | None]:
+    """Return the job of a call, and the outcome of the call if it must not run. The job is None if the tool no longer
+    exists, or has changed its kind.
+    """
+    agent = registry.find(call.thread.agent)
+    if agent is None:
+        return None, _NOT_AVAILABLE
+    tool = agent.find_tool(call.name_in_code)
+    if call.is_resolved:
+        try:
+            tool = await resolved_tool(env.runtime, agent, call.thread, call.tool_name)
+        except ModelError as error:
+            return None, _failed(error)
+    if tool is None or tool.kind != call.kind:
+        return None, _NOT_AVAILABLE
+    job = _tool_job(env, claim, call, tool)
+    return job, await _refusal(env.runtime, job, call)
+
+
+def _failed(error: ModelError) -> CallResult:
+    """Return the outcome of a call that did not run because a function of the agent failed."""
+    return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=str(error))
+
+
 async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResult | None:
     """Return the outcome of a call that must not run, or None. A call must not run if its arguments were not approved,
     or if ``configure`` has removed its tool since the model made the call.
@@ -119,7 +142,7 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
     try:
         tools = await tools_for(runtime, registry.get(call.thread.agent), call.thread)
     except ModelError as error:
-        return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=str(error))
+        return _failed(error)
     return None if call.tool_name in tools else _NOT_AVAILABLE
 
 
@@ -193,16 +216,11 @@ def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
     return {row.pk: row for row in rows if row.fence == fences[row.pk]}
 
 
-def _tool_job(env: Environment, claim: Claim, call: ToolCall) -> _ToolJob | None:
-    """Return the job of a call. Return None if the tool no longer exists, or has changed its kind."""
-    thread = call.thread
-    agent = registry.find(thread.agent)
-    tool = agent.find_tool(call.tool_name) if agent else None
+def _tool_job(env: Environment, claim: Claim, call: ToolCall, tool: Tool) -> _ToolJob:
+    """Return the job of a call."""
     arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
-    if tool is None or tool.kind != call.kind:
-        return None
     context = context_of(
-        thread,
+        call.thread,
         call,
         message_id=call.message_id,
         attempt=call.attempt,

@@ -113,6 +113,7 @@ from durable_agents.lifecycle.rows import TOOL_CHANGED
 from durable_agents.lifecycle.steps import (
     FailedAttempt,
     NewCall,
+    ResolvedTool,
     StepOutcome,
     commit_step,
     fail_step,
@@ -172,6 +173,7 @@ __all__ = [
     "Handed",
     "NewCall",
     "NewFiles",
+    "ResolvedTool",
     "RowKind",
     "Spent",
     "StepOutcome",

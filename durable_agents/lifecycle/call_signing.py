@@ -37,6 +37,8 @@ def _digest(call: ToolCall, key: str | bytes) -> str:
     # that needs none.
     was_requested = call.approval_requested_at is not None
     signed_values = ["durable_agents.approval", was_requested, str(call.thread_id), call.tool_call_id, call.tool_name]
+    if call.is_resolved:
+        signed_values.append("resolved")
     text = json.dumps([*signed_values, _canonical(arguments)], sort_keys=True, separators=(",", ":"))
     return hmac.new(force_bytes(key), text.encode(), hashlib.sha256).hexdigest()
 

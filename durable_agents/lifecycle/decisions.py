@@ -228,7 +228,7 @@ def _problem(locked: Locked, call: ToolCall, arguments: Mapping[str, object]) ->
     """Return why the tool, as it is defined now, refuses these arguments. Return an empty string if the tool accepts
     them, or if this process does not know the tool.
     """
-    tool = locked.agent.find_tool(call.tool_name) if locked.agent else None
+    tool = locked.agent.find_tool(call.name_in_code) if locked.agent else None
     try:
         if tool is not None:
             tool.validate(arguments)

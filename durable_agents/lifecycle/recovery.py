@@ -247,14 +247,8 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
     """Handle a tool call whose worker died. The tool's ``after_crash`` option says whether to run the call again, fail
     it, or mark it as unknown.
     """
-    declared = locked.agent.find_tool(call.tool_name) if locked.agent else None
-    after_crash = "unknown" if declared is None else declared.after_crash
-    # An atomic tool that was interrupted was rolled back, so it can run again. A client or deferred tool only asks
-    # others for a result, and may ask twice.
-    if declared is not None and (
-        declared.atomic or declared.kind == "client" or (declared.kind == "deferred" and after_crash == "unknown")
-    ):
-        after_crash = "retry"
+    declared = locked.agent.find_tool(call.name_in_code) if locked.agent else None
+    after_crash = call.after_crash or ("unknown" if declared is None else declared.after_death)
     if after_crash == "retry" and not deaths.are_too_many:
         give_back(locked, call, attempt=call.attempt, deaths=deaths)
         return

@@ -31,6 +31,16 @@ from durable_agents.times import later
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResolvedTool:
+    """The options of a tool that the agent's ``tool_resolver`` finds. Transitions need these options, but must not call
+    the resolver, which is the project's function.
+    """
+
+    pool: str | None
+    after_crash: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewCall:
     """A tool call that a step made. A call with an ``error`` (unknown tool, bad arguments) is stored as failed."""
 
@@ -45,6 +55,8 @@ class NewCall:
     needs_approval: bool = False
     approved_by: str = "owner"
     answered_by: str = "server"
+    resolved: ResolvedTool | None = None
+    """The value is None if the call's tool is declared in the code."""
 
     @property
     def is_due(self) -> bool:
@@ -135,7 +147,9 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
         approved_by=call.approved_by,
         arguments=clean(call.arguments),
         max_attempts=call.max_attempts,
-        pool=agent.pool_of(call.tool_name) if agent else "tools",
+        is_resolved=call.resolved is not None,
+        after_crash=call.resolved.after_crash if call.resolved else "",
+        pool=(call.resolved.pool if call.resolved else None) or (agent.pool_of(call.tool_name) if agent else "tools"),
         pending_since=locked.now,
         timeout=None if call.timeout_seconds is None else timedelta(seconds=call.timeout_seconds),
         rev=locked.thread.next_rev(),

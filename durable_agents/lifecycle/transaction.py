@@ -181,7 +181,7 @@ class HandOver:
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
         """Return whether this worker may run this new tool call immediately. If so, count one free slot as used."""
-        takes = self.tools > 0 and call.pool in self.pools and call.tool_name in self.code.get(agent, ())
+        takes = self.tools > 0 and call.pool in self.pools and call.name_in_code in self.code.get(agent, ())
         self.tools -= takes
         if takes:
             self.calls.append(call.pk)

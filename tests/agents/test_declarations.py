@@ -86,7 +86,7 @@ def test_a_function_without_a_name_of_its_own_needs_one():
 def test_the_schema_of_a_client_tool_comes_from_its_signature():
     """Its function is never called."""
     made = tool(kind="client")(work)
-    assert made.schema["function"]["parameters"]["properties"] == {
+    assert made.definition["function"]["parameters"]["properties"] == {
         "word": {"default": "", "title": "Word", "type": "string"}
     }
 

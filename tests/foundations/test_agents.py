@@ -41,7 +41,7 @@ class Line(BaseModel):
 
 def test_a_tool_is_described_by_its_function():
     """Name, docstring, and a schema that knows nothing of the context."""
-    function = weather.schema["function"]
+    function = weather.definition["function"]
     assert (function["name"], function["description"]) == ("weather", "Tell the weather.\n\nIn one city.")
     assert function["parameters"]["required"] == ["city"]
     assert set(function["parameters"]["properties"]) == {"city", "unit"}

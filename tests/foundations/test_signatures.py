@@ -33,7 +33,7 @@ def function_with(parameters: str, **known: Any) -> Callable[..., Any]:
 
 def properties(item: Tool) -> dict[str, Any]:
     """Return the description of the parameters that the model gets."""
-    found: dict[str, Any] = item.schema["function"]["parameters"]["properties"]
+    found: dict[str, Any] = item.definition["function"]["parameters"]["properties"]
     return found
 
 
@@ -52,7 +52,7 @@ def test_a_parameter_of_any_name_is_told_to_the_model_and_reaches_the_function(n
     item = tool(name="named")(function_with(f"ctx: ToolContext, {name}: int, other: int = 5"))
     declare("naming", tools=[item])
     assert set(properties(item)) == {name, "other"}
-    assert item.schema["function"]["parameters"]["required"] == [name]
+    assert item.definition["function"]["parameters"]["required"] == [name]
     assert result_of(item, **{name: "7"}).result == {name: 7, "other": 5}
 
 
@@ -205,7 +205,7 @@ def test_two_parameters_of_one_alias_are_refused():
     """A model could name only one of them."""
     item = tool(name="twice")(function_with("a: Annotated[int, Field(alias='b')], b: int", Field=Field))
     with pytest.raises(ImproperlyConfigured, match="alias of its own"):
-        _ = item.schema
+        _ = item.definition
 
 
 class Line(BaseModel):

@@ -29,7 +29,7 @@ def blocks(page: str) -> list[str]:
 
 
 AN_AGENT, ITS_THREAD, _ = blocks("README.md")
-FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, PICK_A_DATE, TICKET = blocks("docs/howto/tools.md")
+FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks("docs/howto/tools.md")
 REFUND_AND_PAY, DECISIONS, TELL_STAFF = blocks("docs/howto/approvals.md")
 
 
@@ -79,7 +79,7 @@ def owner(django_user_model, monkeypatch):
 def _forget():
     """The pages' agents are for one test."""
     yield
-    for name in ("support", "shop"):
+    for name in ("support", "shop", "assistant"):
         registry.remove(name)
 
 
@@ -223,3 +223,39 @@ def test_staff_is_asked_about_large_amounts_and_told_so(owner, amount, status):
         assert thread_status_changed.disconnect(space["tell_staff"])
     assert (call.status, call.approved_by) == (status, "staff"), call.error
     assert told == ([call] if status == "approval_requested" else [])
+
+
+def test_a_tool_of_an_mcp_server_runs_for_its_organisation_only(owner, orders):
+    """Another organisation has no such tool."""
+    asked = []
+
+    class Rows(list):
+        def filter(self, organisation, name="search"):
+            return Rows(row for row in self if (row.organisation, row.name) == (organisation, name))
+
+        def first(self):
+            return self[0] if self else None
+
+    async def call_tool(server, name, arguments, key):
+        asked.append((server, name, arguments))
+        return {"found": 2}
+
+    schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
+    facts = {"server": "https://mcp.example", "description": "Search.", "input_schema": schema, "writes": False}
+    rows = Rows([SimpleNamespace(organisation="acme", name="search", **facts)])
+    find_orders = run_example(FIND_ORDERS, Order=SimpleNamespace(objects=orders))["find_orders"]
+    run_example(
+        FROM_SCHEMAS,
+        mcp=SimpleNamespace(call_tool=call_tool),
+        McpTool=SimpleNamespace(objects=rows),
+        find_orders=find_orders,
+    )
+    results = {}
+    for scope in ("acme", "other"):
+        with ScriptedModel(calls("search", query="boots"), "Done."):
+            thread = create_thread("assistant", prompt="Search.", owner=owner, scope=scope)
+            run_until_idle()
+        call = ToolCall.objects.get(thread=thread)
+        results[scope] = (call.status, call.result)
+    assert results == {"acme": ("completed", {"found": 2}), "other": ("failed", None)}
+    assert asked == [("https://mcp.example", "search", {"query": "boots"})]
