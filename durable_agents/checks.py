@@ -206,6 +206,7 @@ RULES: dict[str, Rule] = {
     "MAX_FRAME_BYTES": _AT_LEAST_ONE,
     "MAX_JSON_DEPTH": _AT_LEAST_ONE,
     "USAGE_ON_DELETE": _one_of("keep", "drop"),
+    "OWNER_ON_DELETE": _one_of("cascade", "keep"),
     "MODEL_DOOR": (
         lambda value: isinstance(value, str) and (value in DOORS or "." in value),
         '"auto", "direct", "litellm", or the dotted path of a class, such as "shop.Door"',

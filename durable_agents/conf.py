@@ -72,6 +72,7 @@ class Config:
     max_frame_bytes: int = 256 * 1024
     max_json_depth: int = 32
     usage_on_delete: str = "keep"
+    owner_on_delete: str = "cascade"
     model_door: str = "auto"
     model_read_seconds: float = 60
     model_call_seconds: float = 1800

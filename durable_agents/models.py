@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from django.core.files.storage import Storage, default_storage, storages
 from django.db import models
 from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery, Value, Window
+from django.db.models.deletion import Collector
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now, RowNumber
 
 from durable_agents.agents import RESOLVED_TOOLS, Code
-from durable_agents.conf import AUTH_USER_MODEL
+from durable_agents.conf import AUTH_USER_MODEL, config
 from durable_agents.parts import CallOutcome
 from durable_agents.strictjson import is_storable, is_uuid
 from durable_agents.times import InstantField
@@ -261,6 +262,27 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
         return at_rest.filter(updated_at__lt=seconds_from_now(-days * 86_400))
 
 
+def cascade_or_keep(
+    collector: Collector, field: models.ForeignKey[object, object], sub_objs: models.QuerySet[models.Model], using: str
+) -> None:
+    """Delete the threads and attachments of a deleted user, or keep those that have a scope: an ``on_delete`` function.
+
+    The setting ``OWNER_ON_DELETE`` decides. Kept rows have no owner any more. An attachment is kept only with a thread.
+    """
+    if config().owner_on_delete == "keep":
+        shared = sub_objs.exclude(scope="")
+        if sub_objs.model is Thread:
+            # The id that the owner's client has chosen is unique only among the owner's threads. It has to be removed
+            # first, because the queryset no longer finds the threads after their owner is removed.
+            collector.add_field_update(Thread._meta.get_field("client_id"), None, shared)
+            sub_objs = sub_objs.filter(scope="")
+        else:
+            shared = shared.filter(thread__isnull=False)
+            sub_objs = sub_objs.filter(Q(scope="") | Q(thread__isnull=True))
+        collector.add_field_update(field, None, shared)
+    models.CASCADE(collector, field, sub_objs, using)
+
+
 class Thread(models.Model):
     """A durable conversation. Every change of its state locks the thread's row first, except claims, heartbeats and
     appended deltas.
@@ -273,7 +295,7 @@ class Thread(models.Model):
         AUTH_USER_MODEL,
         null=True,
         blank=True,
-        on_delete=models.CASCADE,
+        on_delete=cascade_or_keep,
         related_name="durable_threads",
         db_index=False,
     )
@@ -1028,7 +1050,7 @@ class Attachment(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=cascade_or_keep, related_name="+")
     scope = models.CharField(max_length=200, blank=True, default="")
     thread = models.ForeignKey(Thread, null=True, blank=True, on_delete=models.CASCADE, related_name="attachments")
     file = models.FileField(max_length=200, storage=attachment_storage, upload_to=attachment_path)
