@@ -124,6 +124,8 @@ class Tool:
     approved_by: str | Callback = field(kw_only=True, default="owner")
     answered_by: str | Callback = field(kw_only=True, default="")
     """Who may post the result. By default, ``owner`` for client tools and ``server`` for others."""
+    aliases: tuple[str, ...] = field(kw_only=True, default=())
+    """Earlier names of the tool. Calls that were made under these names still run."""
 
     def __post_init__(self) -> None:
         if self.answered_by == "":
@@ -138,6 +140,7 @@ class Tool:
             not _TOOL_NAME.fullmatch(self.name),
             "models accept only names of 1 to 64 letters a-z, digits, _ and -. Set such a name with @tool(name=...).",
         )
+        yield _are_no_aliases(self.name, self.aliases)
         yield (
             self.kind == "provider",
             "the model's vendor runs it, so it has no function. Put its definition, a dict, into provider_tools.",
@@ -260,6 +263,18 @@ def _names_nobody(value: object, words: object, name: str) -> tuple[bool, str]:
     )
 
 
+def _are_no_aliases(name: str, aliases: object) -> tuple[bool, str]:
+    is_list = isinstance(aliases, list | tuple) and all(isinstance(alias, str) and alias for alias in aliases)
+    names = [name, *(aliases if isinstance(aliases, list | tuple) else ())]
+    is_wrong = not is_list or any(names.count(alias) > 1 for alias in names)
+    return is_wrong, f"aliases is a list of its earlier names, each once and without {name!r}; not {aliases!r}."
+
+
+def find_among(tools: Mapping[str, Tool], name: str) -> Tool | None:
+    """Return the tool with this name, or else the tool that has this name as an alias, or None."""
+    return tools.get(name) or next((item for item in list(tools.values()) if name in item.aliases), None)
+
+
 def stored_who(who: str | Callback) -> str:
     """Return the text that is stored with a call for this value of ``approved_by`` or ``answered_by``."""
     return LEFT_TO_FUNCTION if callable(who) else who
@@ -284,6 +299,7 @@ def tool(
     needs_approval: bool | Callback = False,
     approved_by: str | Callback = "owner",
     answered_by: str | Callback | None = None,
+    aliases: Sequence[str] = (),
 ) -> Callable[[Callable[..., object]], Tool]: ...
 
 
@@ -303,6 +319,7 @@ def tool(
     needs_approval: bool | Callback = False,
     approved_by: str | Callback = "owner",
     answered_by: str | Callback | None = None,
+    aliases: Sequence[str] = (),
 ) -> Tool | Callable[[Callable[..., object]], Tool]:
     """Make a tool of a function, sync or async.
 
@@ -331,6 +348,9 @@ def tool(
     than the one who asked, users with a permission such as ``"shop.approve_refund"``, or a callable(user, call) ->
     bool. The callable runs for each viewer and inside the decision's transaction, so it should be quick. If it raises,
     nobody may approve.
+
+    ``aliases`` are earlier names of the tool. Open calls that were made under these names still run. The model gets
+    only the current name, also for earlier calls in its history.
     """
 
     def declare(target: Callable[..., object]) -> Tool:
@@ -348,6 +368,7 @@ def tool(
             needs_approval=needs_approval,
             approved_by=approved_by,
             answered_by=answered_by or "",
+            aliases=aliases if isinstance(aliases, str) else tuple(aliases),  # type: ignore[arg-type]  # refused later
         )
         registry.add_tool(declared)
         return declared
@@ -376,7 +397,8 @@ class Agent:
     model before it are used up, or when another attempt at that model cannot succeed.
     ``instructions`` is a text or a callable(thread) -> text. ``model_settings`` are passed to the model call.
     ``max_steps`` limits the model calls of one run. ``when_busy`` says what happens to a new message during a run.
-    A second agent of the same name raises ImproperlyConfigured.
+    A second agent of the same name raises ImproperlyConfigured. ``aliases`` are earlier names of the agent. Threads
+    that were created under these names belong to the agent.
 
     ``after_crash`` says what happens when a worker dies in the middle of an answer. With ``"continue"`` the next
     attempt continues the stored text, if the model supports that and the answer is only text so far. Otherwise, and
@@ -412,6 +434,7 @@ class Agent:
         tool_pool: str | None = None,
         public: bool = False,
         description: str = "",
+        aliases: Sequence[str] = (),
         provider_tools: Sequence[Mapping[str, object]] = (),
         transform_messages: Callback | None = None,
         configure: Callback | None = None,
@@ -434,10 +457,10 @@ class Agent:
         self.when_busy: WhenBusy = when_busy
         self.after_crash: StepAfterCrash = after_crash
         self.retry = ONCE if retry is False else retry or Retry()
-        self.pool = pool
-        self.tool_pool = tool_pool
+        self.pool, self.tool_pool = pool, tool_pool
         self.public = public
         self.description = description
+        self.aliases = aliases
         self.provider_tools = list(provider_tools)
         self.transform_messages = transform_messages
         self.configure = configure
@@ -461,10 +484,14 @@ class Agent:
             not _AGENT_NAME.fullmatch(self.name),
             "a name has 1 to 100 letters a-z, digits, _, - and dots, because it is part of URLs.",
         )
+        yield _are_no_aliases(self.name, self.aliases)
         yield not self.models, "it needs a model: a litellm model string, or a list of them."
         yield not all(isinstance(item, Tool) for item in tools), "tools must be functions with the decorator @tool."
         yield not all(isinstance(item, Mapping) for item in self.provider_tools), "provider_tools are dicts."
         yield len(self.tools) != len(tools), "two tools have the same name. Rename one of them with @tool(name=...)."
+        names = [name for key, item in self.tools.items() for name in (key, *getattr(item, "aliases", ()))]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        yield bool(twice), f"two of its tools have the name or alias {', '.join(twice)}. Remove it from one of them."
         yield _no_word_of(self.when_busy, WhenBusy, "when_busy")
         yield _no_word_of(self.after_crash, StepAfterCrash, "after_crash")
         for name in ("on_status_change", "on_commit_step"):
@@ -484,6 +511,11 @@ class Agent:
         return f"<Agent {self.name!r}>"
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The agent's name, followed by its earlier names."""
+        return (self.name, *self.aliases)
+
+    @property
     def max_attempts(self) -> int:
         """The number of attempts at one model call, with all models of the list."""
         return self.retry.attempts_per_model * len(self.models)
@@ -494,17 +526,21 @@ class Agent:
 
     def find_tool(self, name: str) -> Tool | None:
         """Return the tool that a call of this name runs, or None. First look among the agent's own tools. If the agent
-        has ``configure``, which may add any tool, then look among all declared tools.
+        has ``configure``, which may add any tool, then look among all declared tools. The name may be an alias.
         """
-        return self.tools.get(name) or (registry.find_tool(name) if self.configure is not None else None)
+        if self.configure is None:
+            return find_among(self.tools, name)
+        # ``configure`` may return a tool that has this name, so names take precedence over aliases.
+        return find_among(registry.known_tools() | self.tools, name)
 
     def tool_names(self) -> frozenset[str]:
-        """Return the names of all tools that this process can run for this agent. If it can also run tools of a
-        resolver, the set contains ``RESOLVED_TOOLS``.
+        """Return the names and aliases of all tools that this process can run for this agent. If it can also run tools
+        of a resolver, the set contains ``RESOLVED_TOOLS``.
         """
         chosen = registry.known_tools() if self.configure is not None else {}
+        tools = [*self.tools.values(), *chosen.values()]
         resolved = [] if self.tool_resolver is None else [RESOLVED_TOOLS]
-        return frozenset({*self.tools, *chosen, *resolved})
+        return frozenset([*(name for item in tools for name in (item.name, *item.aliases)), *resolved])
 
     def pool_of(self, tool_name: str) -> str:
         """Return the pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
@@ -525,25 +561,43 @@ class Registry:
 
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
+        self._by_alias: dict[str, Agent] = {}
         # References are weak, because ``configure`` may declare new tools at every call and would fill the memory.
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
-        """Register an agent. Raises ImproperlyConfigured if another agent has the same name."""
+        """Register an agent. Raises ImproperlyConfigured if another agent has one of its names or aliases."""
         if agent.name in self._agents:
             raise ImproperlyConfigured(f"Two agents are called {agent.name!r}. Names must be unique in a project.")
+        for name in agent.names:
+            other = self.find(name)
+            if other is not None:
+                raise ImproperlyConfigured(
+                    f"The agents {other.name!r} and {agent.name!r} both have {name!r} as a name or an alias. Names and "
+                    "aliases must be unique in a project."
+                )
         self._agents[agent.name] = agent
+        self._by_alias.update(dict.fromkeys(agent.aliases, agent))
 
     def remove(self, name: str) -> None:
         """Unregister an agent. Only tests need this."""
-        self._agents.pop(name, None)
+        removed = self._agents.pop(name, None)
+        for alias in removed.aliases if removed else ():
+            self._by_alias.pop(alias, None)
 
     def find(self, name: str) -> Agent | None:
-        """Return the agent of this name, or None if this process does not know it."""
-        return self._agents.get(name)
+        """Return the agent of this name or alias, or None if this process does not know it."""
+        return self._agents.get(name) or self._by_alias.get(name)
+
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """Return the current name and the aliases of the agent that has this name or alias. Return only ``name`` if
+        this process does not know the agent.
+        """
+        agent = self.find(name)
+        return agent.names if agent else (name,)
 
     def get(self, name: str) -> Agent:
-        """Return the agent of this name. Raises AgentNotFoundError."""
+        """Return the agent of this name or alias. Raises AgentNotFoundError."""
         agent = self.find(name)
         if agent is None:
             raise AgentNotFoundError(name)
@@ -572,8 +626,8 @@ class Registry:
         return dict(self._tools)
 
     def code(self) -> Code:
-        """Return the names of the agents that this process can run, each with the names of its tools."""
-        return {agent.name: agent.tool_names() for agent in self.all()}
+        """Return the names and aliases of the agents that this process can run, each with the names of its tools."""
+        return {name: tools for agent in self.all() for tools in [agent.tool_names()] for name in agent.names}
 
 
 registry = Registry()

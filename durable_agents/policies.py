@@ -177,7 +177,7 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 def public_threads(request: Asker) -> ThreadQuerySet:
     """Return the threads that the policy lets this caller see. Their agents are public and visible to the caller."""
     shown = policy().filter(Thread.objects.all(), request)
-    return shown.filter(agent__in=[agent.name for agent in public_agents(request)])
+    return shown.filter(agent__in=[name for agent in public_agents(request) for name in agent.names])
 
 
 def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:

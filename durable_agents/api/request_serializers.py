@@ -13,6 +13,7 @@ from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from durable_agents.agents import registry
 from durable_agents.lifecycle import MAX_TIMEOUT_SECONDS
 from durable_agents.models import ThreadQuerySet, ThreadStatus, ToolCall, ToolCallStatus
 from durable_agents.reading import MAX_SEARCH_CHARS, threads_with_text
@@ -253,6 +254,8 @@ class ThreadFilters(Query):
         """Return the threads that match the request's filters."""
         filters = cls.of(request)
         text = filters.pop("search", None)
+        if "agent" in filters:
+            filters["agent__in"] = registry.names_of(filters.pop("agent"))
         threads = threads.filter(**filters)
         return threads_with_text(threads, text) if text else threads
 

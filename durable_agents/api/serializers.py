@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 from django.db.models import Prefetch, prefetch_related_objects
 
 from durable_agents import attachment_storage
-from durable_agents.agents import Agent
+from durable_agents.agents import Agent, registry
 from durable_agents.models import (
     Attachment,
     Role,
@@ -270,7 +270,7 @@ def _thread_json(thread: Thread) -> ThreadJSON:
     return {
         "id": str(thread.pk),
         "client_id": thread.client_id,
-        "agent": thread.agent,
+        "agent": registry.names_of(thread.agent)[0],
         "title": thread.title,
         "status": ThreadStatus(thread.status),
         "rev": thread.rev,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from durable_agents.agents import Tool, ToolContext
+from durable_agents.agents import Tool, ToolContext, find_among
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_context import context_of
 from durable_agents.lifecycle import Claim, NewCall, database, is_signed
@@ -30,14 +30,14 @@ async def with_approvals(
         if tool is None:
             decided.append(call)
             continue
-        context = context_of(thread, call, message_id=message_id, attempt=1, idempotency_key=call.tool_call_id)
+        context = context_of(thread, call, tool, message_id=message_id, attempt=1, idempotency_key=call.tool_call_id)
         decided.append(replace(call, needs_approval=await _is_needed(runtime, tool, call.arguments, context)))
     return decided
 
 
 def _tool_that_decides(tools: Mapping[str, Tool], call: NewCall) -> Tool | None:
     """Return the tool of a call if its ``needs_approval`` is a function, or None."""
-    tool = None if call.error else tools.get(call.tool_name)
+    tool = None if call.error else find_among(tools, call.tool_name)
     return tool if tool is not None and callable(tool.needs_approval) else None
 
 

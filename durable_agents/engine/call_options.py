@@ -100,7 +100,7 @@ async def resolved_tool(runtime: Runtime, agent: Agent, thread: Thread, name: st
     )
     if found is None:
         return None
-    if not isinstance(found, Tool) or found.name != name:
+    if not isinstance(found, Tool) or name not in (found.name, *found.aliases):
         raise _mistake("tool_resolver", f"returns a Tool named {name!r} or None, not {found!r}.")
     return found
 
@@ -164,6 +164,18 @@ async def transformed(
     if not transformed_history:
         raise _mistake("transform_messages", "returned no messages. A model needs at least one.")
     return [*transformed_history, *last_answer]
+
+
+def use_current_names(messages: Sequence[Message], tools: Mapping[str, Tool]) -> None:
+    """In the calls of these messages, replace earlier names of tools by their current names. Otherwise the model may
+    call a tool by a name that it reads in the history.
+    """
+    current = {alias: tool.name for tool in tools.values() for alias in tool.aliases if alias not in tools}
+    if not current:
+        return
+    for message in messages:
+        for call in message.get("tool_calls", ()):
+            call["function"]["name"] = current.get(call["function"]["name"], call["function"]["name"])
 
 
 async def _call_agent_function(

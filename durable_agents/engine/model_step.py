@@ -19,7 +19,14 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.delta_writer import DeltaBuffer
 from durable_agents.engine.approvals import with_approvals
-from durable_agents.engine.call_options import Plan, instructions_of, needs_thread, plan_for, transformed
+from durable_agents.engine.call_options import (
+    Plan,
+    instructions_of,
+    needs_thread,
+    plan_for,
+    transformed,
+    use_current_names,
+)
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.history_cache import RunHistory
 from durable_agents.engine.inline_files import with_contents
@@ -144,6 +151,7 @@ async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -
         prefill=text_of(fold(job.continued_text)),
     )
     messages = await env.runtime.in_thread(convert) if len(job.turns) > MANY_MESSAGES else convert()
+    use_current_names(messages, plan.tools)
     return ModelRequest(
         model=model,
         messages=await transformed(env.runtime, job.agent, job.thread, messages),

@@ -9,7 +9,7 @@ from dataclasses import InitVar, dataclass, field
 from itertools import takewhile
 from uuid import uuid4
 
-from durable_agents.agents import Tool, stored_who
+from durable_agents.agents import Tool, find_among, stored_who
 from durable_agents.lifecycle import NewCall, ResolvedTool, StepOutcome
 from durable_agents.llm import (
     CallArguments,
@@ -210,12 +210,7 @@ class Answer:
         finished = self.finished or Finished(finish_reason="stop", usage=None, model="")
         made = [call for call in self.calls if not call.is_providers]
         calls = [
-            _new_call(
-                tools,
-                call,
-                is_cut=self._is_cut(call, finished.finish_reason),
-                is_resolved=call.tool_name in resolved,
-            )
+            _new_call(tools, call, is_cut=self._is_cut(call, finished.finish_reason), resolved=resolved)
             for call in made
         ]
         inputs = {call.tool_call_id: call.arguments for call in calls}
@@ -251,10 +246,10 @@ class Answer:
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))
 
 
-def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool, is_resolved: bool) -> NewCall:
+def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool, resolved: Collection[str]) -> NewCall:
     """Return the call for the step, with its arguments parsed and checked against the tool."""
     arguments = parse_arguments(call.raw)
-    tool = tools.get(call.tool_name)
+    tool = find_among(tools, call.tool_name)
     return NewCall(
         tool_call_id=call.tool_call_id,
         provider_call_id=call.provider_call_id,
@@ -267,12 +262,12 @@ def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool, is_resolv
         needs_approval=bool(tool and tool.needs_approval is True),
         approved_by=stored_who(tool.approved_by) if tool else "owner",
         answered_by=stored_who(tool.answered_by) if tool else "server",
-        resolved=ResolvedTool(pool=tool.pool, after_crash=tool.after_death) if tool and is_resolved else None,
+        resolved=ResolvedTool(pool=tool.pool, after_crash=tool.after_death) if tool and tool.name in resolved else None,
     )
 
 
 def _problem(tools: Mapping[str, Tool], call: _Call, arguments: Mapping[str, object] | None) -> str:
-    tool = tools.get(call.tool_name)
+    tool = find_among(tools, call.tool_name)
     if tool is None:
         known = ", ".join(tools) or "none"
         return f"There is no tool {call.tool_name!r}. Tools: {known}."

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from durable_agents.agents import ToolContext
+from durable_agents.agents import Tool, ToolContext, registry
 from durable_agents.lifecycle import NewCall
 from durable_agents.models import Thread, ToolCall
 
 
 def context_of(
-    thread: Thread, call: ToolCall | NewCall, *, message_id: UUID, attempt: int, idempotency_key: str
+    thread: Thread, call: ToolCall | NewCall, tool: Tool, *, message_id: UUID, attempt: int, idempotency_key: str
 ) -> ToolContext:
     """Return the context of a tool call of this thread. The keyword arguments are values that a new call does not have
-    before it is stored.
+    before it is stored. The names of the agent and the tool are their current names, even if the thread or the call has
+    an earlier name.
     """
     return ToolContext(
         thread_id=thread.pk,
         tool_call_id=call.tool_call_id,
-        tool_name=call.tool_name,
-        agent=thread.agent,
+        tool_name=tool.name,
+        agent=registry.names_of(thread.agent)[0],
         owner=thread.owner,
         scope=thread.scope,
         context=thread.context,

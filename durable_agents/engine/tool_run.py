@@ -11,7 +11,7 @@ from functools import partial
 from uuid import UUID
 
 from durable_agents import lifecycle
-from durable_agents.agents import Tool, ToolContext, registry
+from durable_agents.agents import Tool, ToolContext, find_among, registry
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.approvals import may_run
@@ -143,7 +143,9 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
         tools = await tools_for(runtime, registry.get(call.thread.agent), call.thread)
     except ModelError as error:
         return _failed(error)
-    return None if call.tool_name in tools else _NOT_AVAILABLE
+    available = find_among(tools, call.tool_name)
+    # One tool may have an alias that is the name of another tool. The thread may have only one of the two.
+    return None if available is not None and available.name == job.tool.name else _NOT_AVAILABLE
 
 
 async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
@@ -222,6 +224,7 @@ def _tool_job(env: Environment, claim: Claim, call: ToolCall, tool: Tool) -> _To
     context = context_of(
         call.thread,
         call,
+        tool,
         message_id=call.message_id,
         attempt=call.attempt,
         idempotency_key=str(call.pk),

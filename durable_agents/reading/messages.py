@@ -17,7 +17,7 @@ from django.db.models import BigIntegerField, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from durable_agents import models
-from durable_agents.agents import Agent
+from durable_agents.agents import Agent, registry
 from durable_agents.models import (
     MessageQuerySet,
     Role,
@@ -79,13 +79,13 @@ def list_threads(
     *, owner: object = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
 ) -> ThreadQuerySet:
     """Return the threads that match all arguments, most recently changed first. An argument that is None matches every
-    thread. Archived threads are included.
+    thread. Archived threads are included. An agent's threads include those that were created under its aliases.
 
     The result is a queryset: filter it further, slice it, or iterate over it (with ``async for`` in a coroutine).
     ``owner`` is a user or a user's key. Raises ValueError for a status that does not exist.
     """
-    name = agent.name if isinstance(agent, Agent) else agent
-    filters = {"owner": owner, "scope": scope, "agent": name, "status": status and ThreadStatus(status)}
+    names = agent.names if isinstance(agent, Agent) else None if agent is None else registry.names_of(agent)
+    filters = {"owner": owner, "scope": scope, "agent__in": names, "status": status and ThreadStatus(status)}
     return Thread.objects.filter(**{field: value for field, value in filters.items() if value is not None})
 
 

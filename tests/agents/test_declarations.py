@@ -69,6 +69,10 @@ def test_who_answers_follows_from_the_kind_unless_it_is_said(options, answered_b
         ({"needs_approval": True, "approved_by": "anybody"}, "'owner'"),
         ({"needs_approval": "yes"}, "callable"),
         ({"after_crash": "again"}, "'unknown'"),
+        ({"aliases": "old"}, "list of its earlier names"),
+        ({"aliases": [""]}, "list of its earlier names"),
+        ({"aliases": ["work"]}, "without 'work'"),
+        ({"aliases": ["old", "old"]}, "each once"),
     ],
 )
 def test_a_tool_that_cannot_work_is_refused(options, hint):
@@ -113,6 +117,10 @@ def test_what_runs_inside_a_transaction_cannot_be_async(shop, name, function):
         ({"after_crash": "retry"}, "'restart'"),
         ({"title": "A title"}, "title is a function"),
         ({"on_error": 5}, "on_error is a function"),
+        ({"aliases": "old"}, "list of its earlier names"),
+        ({"aliases": ["wrong"]}, "without 'wrong'"),
+        ({"tools": [add, tool(aliases=["add"])(work)]}, "name or alias add"),
+        ({"tools": [tool(aliases=["x"])(work), tool(name="y", aliases=["x"])(work)]}, "name or alias x"),
     ],
 )
 def test_an_agent_that_cannot_work_is_refused(options, hint):

@@ -15,7 +15,9 @@ from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from tests.architecture.sources import ROOT
 
 PAGE = (ROOT / "docs" / "howto" / "agents.md").read_text(encoding="utf-8")
-FIRST, CONFIGURE, TRANSFORM, PROVIDER, TITLE, STATUS, BILLING = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+FIRST, CONFIGURE, RENAMED, TRANSFORM, PROVIDER, TITLE, STATUS, BILLING = re.findall(
+    r"```python\n(.*?)```", PAGE, re.DOTALL
+)
 
 
 @tool
@@ -51,6 +53,14 @@ def _forget():
     yield
     for name in ("support", "reader"):
         registry.remove(name)
+
+
+def test_the_renamed_agent_and_tool_are_known_by_their_old_names():
+    """The example runs as it is written."""
+    space = run_example(RENAMED, tool=tool)
+    assert registry.get("helpdesk") is space["support"]
+    assert space["support"].find_tool("search") is space["find_order"]
+    assert registry.code()["helpdesk"] == {"find_order", "search"}
 
 
 @pytest.mark.django_db
