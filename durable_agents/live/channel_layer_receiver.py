@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from durable_agents import notifications
+from durable_agents.delta_writer import Frame
 from durable_agents.live.listener_protocol import Listener
 from durable_agents.logs import Repeated, log_error
 
@@ -183,7 +184,7 @@ class Receiver:
             for news in message.get("news", ()):
                 self._report(news)
 
-    def _report(self, news: dict[str, Any]) -> None:
+    def _report(self, news: Frame) -> None:
         try:
             if news["type"] == "thread.changed":
                 self._listener.on_change(UUID(news["thread"]))

@@ -33,6 +33,7 @@ from durable_agents.exceptions import (
 from durable_agents.live import commands, frames
 from durable_agents.live.asgi_scope import SocketAsker, headers_of
 from durable_agents.live.close_codes import CloseCode
+from durable_agents.live.flow_control import FlowControl
 from durable_agents.live.frames import (
     ClientCommand,
     Fill,
@@ -60,6 +61,8 @@ RECHECK_SECONDS = 60
 """Interval at which the server checks that the user is still signed in and may still view the threads."""
 SILENT_SECONDS = 3 * HEARTBEAT_SECONDS
 """A socket is closed if its client sends nothing for this long. A working client sends a ping at each heartbeat."""
+SLOW_READER_SECONDS = 20
+"""A socket is closed if its client has not read what it was sent for this long."""
 FRAMES_PER_SECOND = 50
 FRAMES_AT_ONCE = 500
 """Maximum number of frames in one burst. After a burst, the limit is ``FRAMES_PER_SECOND``."""
@@ -86,7 +89,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Accept the connection, and then close it with a code if the client may not connect. Browsers do not see the
         close code of a connection that was never accepted.
         """
-        self.subscriptions = Subscriptions(self.send_frame)
+        self.flow = FlowControl(self.base_send, on_resume=lambda: self._start(self.subscriptions.catch_up()))
+        self.subscriptions = Subscriptions(self.send_frame, self.flow)
         self.rate_limit = TokenBucket(burst=FRAMES_AT_ONCE, per_second=FRAMES_PER_SECOND)
         self.received_at = time.monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +124,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def disconnect(self, code: int) -> None:
         """End the tasks and subscriptions of the socket. Runs continue."""
         self.is_closing = True
+        self.flow.end()
         for task in self.tasks:
             task.cancel()
         self.subscriptions.clear()
@@ -181,6 +186,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if code is CloseCode.TOO_MANY:
             # After this time, the client may send a full burst of frames again.
             closing["retryAfter"] = FRAMES_AT_ONCE // FRAMES_PER_SECOND
+        self.flow.end()
         # The client may have disconnected already.
         with contextlib.suppress(OSError):
             await self.send(text_data=_encode(closing))
@@ -217,6 +223,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send_frame({"type": "pong", "t": frame.t})
 
     async def on_subscribe(self, frame: Subscribe) -> None:
+        await self.flow.wait()
         thread = await self._thread(frame)
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS and frame.thread not in self.subscriptions:
             raise TooManySubscriptionsError(MAX_SUBSCRIPTIONS)
@@ -235,6 +242,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Send the deltas that the client lacks. If they have been deleted already, send ``reset``: the client must
         then subscribe again without a cursor.
         """
+        await self.flow.wait()
         thread = await self._thread(frame)
         read = database_sync_to_async(ThreadReader(thread.pk).deltas)
         deltas = await read(frame.stream, first=frame.first, last=frame.last)
@@ -245,6 +253,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.send_frame({"type": "reset"} | answer)
 
     async def on_older(self, frame: Older) -> None:
+        await self.flow.wait()
         thread = await self._thread(frame)
         read = database_sync_to_async(ThreadReader(thread.pk).older)
         messages, has_older = await read(frame.before, limit=max(1, min(frame.limit, MAX_PAGE)), steps=frame.steps)
@@ -325,6 +334,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """
         while True:
             await asyncio.sleep(HEAL_SECONDS)
+            if self.flow.full_seconds > SLOW_READER_SECONDS:
+                await self.close_with(CloseCode.TOO_SLOW, "The client does not read what it is sent.")
+                return
             if time.monotonic() - self.received_at > SILENT_SECONDS:
                 await self.close_with(CloseCode.SILENT)
                 return

@@ -12,6 +12,7 @@ from channels.db import database_sync_to_async
 
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import DurableAgentsError, ThreadNotFoundError
+from durable_agents.live.flow_control import FlowControl
 from durable_agents.live.hub import Inbox, hub
 from durable_agents.live.reader import ThreadReader
 from durable_agents.logs import log_error
@@ -38,8 +39,9 @@ class Subscriptions:
     A thread has two names: its primary key, and the ``client_id`` that the client chose. It may be followed under both.
     """
 
-    def __init__(self, send: Callable[[Frame], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[Frame], Awaitable[None]], flow: FlowControl) -> None:
         self._send = send
+        self._flow = flow
         self._by_name: dict[str, Subscription] = {}
         self._inbox = Inbox()
 
@@ -116,7 +118,8 @@ class Subscriptions:
 
     async def _pass_on(self, subscription: Subscription, delta: Frame | None) -> None:
         # Send a delta unchanged if it directly follows the cursor. In all other cases, read the rows.
-        if delta is not None and not subscription.is_reading and subscription.reader.accept(delta):
+        can_send = not (subscription.is_reading or self._flow.is_full)
+        if delta is not None and can_send and subscription.reader.accept(delta):
             await self._show(subscription, [delta])
         else:
             await self._catch_up(subscription)
@@ -138,11 +141,12 @@ class Subscriptions:
     async def _catch_up(self, subscription: Subscription) -> None:
         """Send what is new. Only one read runs at a time, because two reads would move the same cursor twice."""
         subscription.must_read_again = True
-        if subscription.is_reading:
+        # To a client that does not keep up, nothing is sent. ``catch_up`` is called again as soon as it has read all.
+        if subscription.is_reading or self._flow.is_full:
             return
         subscription.is_reading = True
         try:
-            while subscription.must_read_again:
+            while subscription.must_read_again and not self._flow.is_full:
                 subscription.must_read_again = False
                 await self._show(subscription, await database_sync_to_async(subscription.reader.news)())
         except ThreadNotFoundError:

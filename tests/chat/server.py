@@ -24,6 +24,7 @@ class Server:
         application: str = "tests.chat.asgi:application",
         **extra: str,
     ) -> None:
+        self.kind = kind
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the server runs
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -64,9 +64,12 @@ def connected(
     cookie: str | None = None,
     origin: str | None = "own",
     subprotocols: list[str] | None = None,
+    max_queue: int | None = 16,
     **headers: str,
 ) -> Iterator[RealSocket]:
-    """Open a socket as a page of the site opens it, or one of `origin`; None is no browser."""
+    """Open a socket as a page of the site opens it, or one of `origin`; None is no browser. `max_queue` is how many
+    frames are read before the test asks for them.
+    """
     given = {"Cookie": cookie, **headers}
     with open_socket(
         f"{server.url.replace('http', 'ws', 1)}/ws/agents/",
@@ -76,6 +79,7 @@ def connected(
         compression=None,
         proxy=None,
         max_size=None,
+        max_queue=max_queue,
         close_timeout=1,
     ) as wire:
         yield RealSocket(wire)
