@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
-from uuid import UUID
+from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from django.core.exceptions import ImproperlyConfigured
@@ -75,6 +75,46 @@ class ToolContext:
     """The engine's function that stores the progress. It does nothing if no worker runs the call, as in a test."""
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
     """The engine's function that returns the value of ``stop_requested``."""
+
+    @classmethod
+    def for_test(
+        cls,
+        *,
+        owner: User | None = None,
+        scope: str = "",
+        context: Mapping[str, object] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        agent: str = "test",
+        tool_name: str = "test",
+        tool_call_id: str = "call_test",
+        thread_id: UUID | None = None,
+        message_id: UUID | None = None,
+        attempt: int = 1,
+        max_attempts: int = 1,
+        idempotency_key: str | None = None,
+        stop_requested: bool = False,
+        on_progress: Callable[[object], None] | None = None,
+    ) -> ToolContext:
+        """Return a context for a test that calls a tool as a function. Values that are left out are made up.
+
+        ``on_progress`` is called with each value that the tool passes to ``progress``.
+        """
+        return cls(
+            thread_id=thread_id or uuid4(),
+            message_id=message_id or uuid4(),
+            tool_call_id=tool_call_id,
+            tool_name=tool_name,
+            agent=agent,
+            owner=owner,
+            scope=scope,
+            context=context or {},
+            metadata=metadata or {},
+            attempt=attempt,
+            max_attempts=max_attempts,
+            idempotency_key=idempotency_key or str(uuid4()),
+            report=on_progress or (lambda _: None),
+            is_stopped=lambda: stop_requested,
+        )
 
     @property
     def stop_requested(self) -> bool:

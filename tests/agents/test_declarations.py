@@ -1,6 +1,7 @@
 """A declaration that cannot work is refused where it is made, with a sentence that says what to do."""
 
 import functools
+from dataclasses import fields
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -130,16 +131,21 @@ def test_an_agent_that_cannot_work_is_refused(options, hint):
     assert registry.find(options.get("name", "wrong")) is None
 
 
-def test_a_context_that_nobody_listens_to_takes_progress():
+def test_a_context_for_a_test_is_complete():
     """So that a tool can be tested as a function."""
-    context = ToolContext(
-        **dict.fromkeys(["thread_id", "message_id", "tool_call_id", "tool_name", "agent", "owner", "scope"], ""),
-        context={},
-        metadata={},
-        attempt=1,
-        max_attempts=1,
-        idempotency_key="",
-    )
+    context, other = ToolContext.for_test(), ToolContext.for_test()
+    assert all(getattr(context, item.name) is not None for item in fields(context) if item.name != "owner")
+    assert context.idempotency_key != other.idempotency_key
     context.progress({"done": 1})
     assert not context.stop_requested
+
+
+def test_a_context_for_a_test_has_what_the_test_gives():
+    """Also what a worker would do."""
+    seen: list[object] = []
+    given = {"owner": "ada", "scope": "acme", "context": {"a": 1}, "attempt": 2, "max_attempts": 3, "tool_name": "x"}
+    context = ToolContext.for_test(**given, on_progress=seen.append, stop_requested=True)
+    assert {name: getattr(context, name) for name in given} == given
+    context.progress({"done": 1})
+    assert (context.stop_requested, seen) == (True, [{"done": 1}])
     assert "report" not in repr(context)

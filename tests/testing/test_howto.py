@@ -13,7 +13,7 @@ from tests.project.models import Booking
 from tests.testing.shop import opened
 
 PAGE = (ROOT / "docs" / "howto" / "testing.md").read_text(encoding="utf-8")
-FIRST, SCRIPT, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+FIRST, FUNCTION, SCRIPT, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 class Order:
@@ -75,6 +75,22 @@ def run_cases(code, names):
 def test_the_first_example_runs(names):
     """A test case as a project writes it."""
     run_cases(FIRST, names)
+
+
+@pytest.mark.django_db
+def test_the_example_of_a_tool_as_a_function_runs(names):
+    """With a tool that stops when it should."""
+
+    @tool
+    def export(ctx: ToolContext, year: int) -> str:
+        """Export a year."""
+        assert (ctx.owner, ctx.scope) == ("ada", "acme")
+        return "stopped" if ctx.stop_requested else "done"
+
+    body = "".join(f"    {line}\n" for line in FUNCTION.splitlines())
+    run_cases(
+        f"class ExportTests(TestCase):\n    ada = 'ada'\n{body}", names | {"export": export, "ToolContext": ToolContext}
+    )
 
 
 @pytest.mark.django_db(transaction=True)
