@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -23,9 +24,11 @@ from durable_agents.conf import cluster_of, config, default_cluster, q_cluster
 from durable_agents.lifecycle import database, project, try_to_write
 from durable_agents.llm import DOORS
 from durable_agents.llm.auto_door import reason_for_litellm
-from durable_agents.models import Pool, Stream, ToolCall, WorkerProblem, calls_of, streams_of
+from durable_agents.llm.model_catalog import estimated_cost
+from durable_agents.llm.types import provider_of
+from durable_agents.models import Pool, Stream, Thread, ToolCall, WorkerProblem, calls_of, streams_of
 from durable_agents.notifications import layer_crosses_processes
-from durable_agents.task_queue.inspection import clusters_seen, layer_round_trip, queue_size, sweep_facts
+from durable_agents.task_queue.inspection import clusters_seen, late_queues, layer_round_trip, queue_size, sweep_facts
 from durable_agents.task_queue.redis_servers import redis_servers
 from durable_agents.times import instant
 from durable_agents.worker_identity import is_gone
@@ -50,6 +53,10 @@ KEYS = {
     "xai": "XAI_API_KEY",
 }
 """The environment variables from which litellm takes the keys of well-known providers."""
+OWN_SERVER = frozenset({"api_base", "base_url"})
+"""The keys in ``model_settings`` that name a server other than the provider's."""
+LOCAL = frozenset({"hosted_vllm", "lemonade", "llamafile", "lm_studio", "ollama", "ollama_chat"})
+"""litellm's names for model servers that a project runs itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,7 @@ def examine(*, models: bool = False) -> list[Finding]:
             ("sweep", check_sweep),
             ("channel layer", check_channel_layer),
             ("workers", check_workers),
+            ("agents", check_agents),
         ]
     areas.append(("models", check_models_by_litellm if models else check_models))
     return found + [finding for area, look in areas for finding in _looked(area, look)]
@@ -271,7 +279,7 @@ def _clusters() -> list[str]:
 
 
 def check_brokers() -> Iterator[Said]:
-    """Check that the broker of each cluster answers."""
+    """Check that the broker of each cluster answers, and that each queue with tasks has a cluster."""
     for cluster in _clusters():
         try:
             size = queue_size(cluster)
@@ -281,6 +289,10 @@ def check_brokers() -> Iterator[Said]:
             yield "error", text, hint
         else:
             yield "ok", f"Cluster {cluster!r}: {size} tasks wait in the queue.", ""
+    # ``check_workers`` reports the clusters of agents.
+    for queue in sorted(set(late_queues()) - set(_clusters())):
+        text = f"No cluster seems to serve the queue {queue!r}: its tasks or schedules have been due for minutes."
+        yield "warning", text, f"Run: {_start(queue)}, or delete its tasks and schedules in the admin."
 
 
 def check_sweep() -> Iterator[Said]:
@@ -453,6 +465,21 @@ def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[
         yield "error", text, hint
 
 
+# ------------------------------------------------------------------------------------------------------------ agents
+
+
+def check_agents() -> Iterator[Said]:
+    """Check that each agent is public or has threads. Otherwise, nobody uses it."""
+    internal = [agent for agent in registry.all() if not agent.public]
+    threads = Thread.objects.using(database())
+    unused = [agent.name for agent in internal if not threads.filter(agent__in=agent.names).exists()]
+    if unused:
+        text = f"These agents are not public and have no threads, so nobody can reach them: {', '.join(unused)}."
+        yield "warning", text, "Add public=True to let clients use them, or create threads for them in Python."
+    else:
+        yield "ok", "Every agent is public or has threads.", ""
+
+
 # ------------------------------------------------------------------------------------------------------------ models
 
 
@@ -464,12 +491,37 @@ def check_models() -> Iterator[Said]:
         return f"the environment has no {key}" if key is not None and not os.environ.get(key) else ""
 
     yield from _for_each_model(missing_key, "The environment has the keys of well-known providers (--models: all).")
+    yield from check_prices(lambda model: estimated_cost(model, input_tokens=1_000, output_tokens=1_000))
 
 
 def check_models_by_litellm() -> Iterator[Said]:
     """Check with litellm's own data that it knows the models and finds their keys. No model is called."""
-    problem_with = importlib.import_module("durable_agents.llm.litellm.loading").problem_with
-    yield from _for_each_model(problem_with, "litellm knows every model and finds every key.")
+    loading = importlib.import_module("durable_agents.llm.litellm.loading")
+    yield from _for_each_model(loading.problem_with, "litellm knows every model and finds every key.")
+    yield from check_prices(lambda model: loading.cost_of(model, prompt_tokens=1_000, completion_tokens=1_000))
+
+
+def check_prices(cost_of: Callable[[str], Decimal | None]) -> Iterator[Said]:
+    """Check that the price of each model is known. ``cost_of`` returns the cost of some tokens of a model, or None. For
+    models on the project's own servers, a missing price is no problem.
+    """
+    if config().model_door not in DOORS:
+        return
+    unknown = [(agent, model) for agent in registry.all() for model in agent.models if cost_of(model) is None]
+    own = {model for agent, model in unknown if OWN_SERVER & set(agent.model_settings) or provider_of(model) in LOCAL}
+    others = {model for _, model in unknown} - own
+    if own:
+        yield (
+            "ok",
+            f"These models of your own servers have no price, so their cost is not known: {', '.join(sorted(own))}.",
+            "",
+        )
+    if others:
+        text = (
+            f"litellm's price list does not have these models, so their cost is not known: {', '.join(sorted(others))}."
+        )
+        hint = "Correct the names, upgrade litellm, or register their prices in the workers (litellm.register_model)."
+        yield "warning", text, hint
 
 
 def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[Said]:
@@ -483,7 +535,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
     if config().model_door != "litellm":
         yield from _doors(agents)
     # Skip agents that set a key or server of their own. Their server may accept any key, or need none.
-    with_own_key = {"api_key", "api_base", "base_url"}
+    with_own_key = {"api_key", *OWN_SERVER}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)
     ]

@@ -43,6 +43,29 @@ def queue_size(cluster: str) -> int:
     return int(broker.queue_size())
 
 
+def late_queues(now: datetime | None = None) -> list[str]:
+    """Return the names of the queues that no cluster seems to serve, sorted by name. A queue is in the list if a task
+    has waited in it, or one of its schedules has been overdue, for more than ``LATE_SECONDS``.
+
+    Tasks count only with the ORM broker, because other brokers do not show their age. A queue with a running task is
+    left out.
+    """
+    from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
+    from django_q.models import OrmQ, Schedule  # noqa: PLC0415 - needs the app registry
+
+    now = now or timezone.now()
+    late = now - timedelta(seconds=LATE_SECONDS)
+    schedules = Schedule.objects.filter(next_run__lt=late).exclude(repeats=0).exclude(name=SCHEDULE)
+    queues = {cluster or default_cluster() for cluster in schedules.values_list("cluster", flat=True)}
+    if Conf.ORM:
+        tasks = OrmQ.objects.using(Conf.ORM)
+        # A worker that takes a task sets ``lock`` to a time in the future.
+        running = tasks.filter(lock__gt=now)
+        queues |= set(tasks.filter(lock__lt=late).values_list("key", flat=True))
+        queues -= set(running.values_list("key", flat=True))
+    return sorted(queues)
+
+
 def clusters_seen() -> int:
     """Return the number of clusters that django-q2 reports as running. It reports them through the cache, so the number
     is also zero if processes do not share a cache.

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from datetime import timedelta
+from decimal import Decimal
 from importlib.metadata import PackageNotFoundError
 from io import StringIO
 from types import SimpleNamespace
@@ -16,12 +17,15 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django_q.brokers import Broker
 from django_q.conf import Conf
-from django_q.models import Schedule
+from django_q.models import OrmQ, Schedule
 
 from durable_agents import create_thread
+from durable_agents.agents import registry
+from durable_agents.llm.model_catalog import estimated_cost
 from durable_agents.management import diagnosis
-from durable_agents.models import Pool, Stream, StreamState
+from durable_agents.models import Pool, Stream, StreamState, Thread
 from durable_agents.task_queue import schedule_sweep
+from durable_agents.task_queue.inspection import late_queues
 from tests.architecture.sources import ROOT
 from tests.testing.shop import opened
 
@@ -37,6 +41,9 @@ def _healthy(agent, bells, monkeypatch):
     Schedule.objects.update(task="an earlier one", next_run=timezone.now() + timedelta(seconds=30))
     for key in diagnosis.KEYS.values():
         monkeypatch.setenv(key, "key")
+    monkeypatch.setattr(diagnosis, "estimated_cost", lambda model, **tokens: Decimal(1))
+    for declared in registry.all():
+        Thread.objects.create(agent=declared.name)
 
 
 def examine(*arguments):
@@ -69,7 +76,7 @@ def test_a_healthy_project_has_no_problem():
     """Each area says something."""
     told = examine("--fail-level", "warning")
     assert (told.code, told.status) == (0, "ok"), told.by_area
-    areas = ["package", "settings", "database", "broker", "sweep", "channel layer", "workers", "models"]
+    areas = ["package", "settings", "database", "broker", "sweep", "channel layer", "workers", "agents", "models"]
     assert list(told.by_area) == areas
 
 
@@ -418,3 +425,59 @@ def test_a_broker_on_another_host_without_a_password_is_warned_of(settings):
     assert (found.level, found.code) == ("warning", 0)
     assert found.text == "Q_CLUSTER[\"redis\"] names a Redis on 'redis.internal' without a password."
     assert "rediss://" in found.hint
+
+
+def test_models_without_a_price_are_named(monkeypatch):
+    """By name, once each; a model in the price list is not."""
+    monkeypatch.setattr(diagnosis, "estimated_cost", lambda model, **tokens: None if "x" in model else Decimal(1))
+    with opened(name="odd", model=["openai/x-2", "openai/gpt-5-mini"]), opened(name="even", model="openai/x-2"):
+        Thread.objects.create(agent="odd")
+        Thread.objects.create(agent="even")
+        found = problem("models")
+    assert (found.code, found.level) == (0, "warning")
+    assert found.text.endswith("so their cost is not known: openai/x, openai/x-2.")
+
+
+def test_a_model_of_an_own_server_needs_no_price(monkeypatch):
+    """It is named without a warning."""
+    monkeypatch.setattr(diagnosis, "estimated_cost", lambda model, **tokens: None if "own" in model else Decimal(1))
+    with opened(name="odd", model="openai/own", model_settings={"api_base": "http://127.0.0.1:9/v1"}):
+        findings = examine().by_area["models"]
+    assert {finding["level"] for finding in findings} == {"ok"}
+    assert any("openai/own" in finding["text"] for finding in findings)
+
+
+def test_the_price_list_has_well_known_models_and_no_others():
+    """Whatever the number of tokens."""
+    costs = [estimated_cost(model, input_tokens=1, output_tokens=1) for model in ("openai/gpt-4o", "openai/nobodys")]
+    assert [cost is None for cost in costs] == [False, True]
+
+
+def test_agents_that_nobody_can_reach_are_named():
+    """An agent that is public, or has a thread under one of its names, is not."""
+    Thread.objects.create(agent="earlier")
+    with opened(name="hidden"), opened(name="shown", public=True), opened(name="renamed", aliases=["earlier"]):
+        found = problem("agents")
+    assert (found.level, found.text.rpartition(": ")[2]) == ("warning", "hidden.")
+
+
+def test_a_queue_whose_schedules_nobody_runs_is_named():
+    """After some minutes; a schedule that is switched off does not count."""
+    due = {"func": "math.floor", "cluster": "reports"}
+    row = Schedule.objects.create(**due, next_run=timezone.now() - timedelta(seconds=100))
+    Schedule.objects.create(func="math.floor", cluster="off", repeats=0, next_run=timezone.now() - timedelta(hours=1))
+    assert examine().status == "ok"
+    Schedule.objects.filter(pk=row.pk).update(next_run=timezone.now() - timedelta(seconds=200))
+    found = problem("broker")
+    assert (found.level, "'reports'" in found.text) == ("warning", True)
+    assert found.hint.startswith("Run: Q_CLUSTER_NAME=reports manage.py qcluster")
+
+
+def test_a_queue_whose_tasks_nobody_takes_is_named(monkeypatch):
+    """Unless another of its tasks is running."""
+    monkeypatch.setattr(Conf, "ORM", "default")
+    OrmQ.objects.create(key="reports", payload="", lock=timezone.now() - timedelta(seconds=200))
+    OrmQ.objects.create(key="new", payload="", lock=timezone.now())
+    assert late_queues() == ["reports"]
+    OrmQ.objects.create(key="reports", payload="", lock=timezone.now() + timedelta(seconds=200))
+    assert late_queues() == []
