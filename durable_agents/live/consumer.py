@@ -15,7 +15,6 @@ import time
 from collections.abc import Coroutine
 from uuid import UUID, uuid4
 
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.db import Error
 
@@ -45,6 +44,7 @@ from durable_agents.live.frames import (
     Unsubscribe,
 )
 from durable_agents.live.hub import HEAL_SECONDS
+from durable_agents.live.kept_connection import in_database, keep_for, let_go
 from durable_agents.live.rate_limit import TokenBucket
 from durable_agents.live.reader import ThreadReader
 from durable_agents.live.subscriptions import Subscriptions
@@ -111,7 +111,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             log(logging.WARNING, "a websocket comes from a foreign origin", action="origin", origin=origin, host=host)
             await self.close_with(CloseCode.FORBIDDEN, "Websockets may not be opened from this origin.")
             return
-        self.asker = await database_sync_to_async(SocketAsker)(self.scope)
+        keep_for(self)
+        self.asker = await in_database(SocketAsker)(self.scope)
         if await self._admit():
             return
         if self.asker.user.is_authenticated:
@@ -128,6 +129,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for task in self.tasks:
             task.cancel()
         self.subscriptions.clear()
+        await let_go(self)
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Parse and handle one frame from the client. For any error, send an ``error`` frame with a code."""
@@ -141,7 +143,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         try:
             frame = frames.parse(payload)
             if isinstance(frame, ClientCommand):
-                run = database_sync_to_async(commands.run_command)
+                run = in_database(commands.run_command)
                 thread_id, result = await run(frame, self.asker, self._thread_name(frame))
                 await self.send_frame({"type": "ok", "id": frame.id, "thread": frame.thread, **result})
                 # Send the changes now, because the notification about them may be late.
@@ -154,7 +156,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             # A client's mistake is a DurableAgentsError, so any other error is a fault of the server.
             if isinstance(error, Error) and is_outage(error):
                 log_error("the database does not answer", action="frame", type=payload.get("type"))
-                await database_sync_to_async(discard_after)(error)
+                await in_database(discard_after)(error)
                 unavailable = DatabaseUnavailableError()
                 await self._send_error(payload, unavailable.code, str(unavailable), retryable=True)
                 return
@@ -244,7 +246,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """
         await self.flow.wait()
         thread = await self._thread(frame)
-        read = database_sync_to_async(ThreadReader(thread.pk).deltas)
+        read = in_database(ThreadReader(thread.pk).deltas)
         deltas = await read(frame.stream, first=frame.first, last=frame.last)
         answer: Frame = {"id": frame.id, "thread": frame.thread}
         if deltas:
@@ -255,7 +257,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def on_older(self, frame: Older) -> None:
         await self.flow.wait()
         thread = await self._thread(frame)
-        read = database_sync_to_async(ThreadReader(thread.pk).older)
+        read = in_database(ThreadReader(thread.pk).older)
         messages, has_older = await read(frame.before, limit=max(1, min(frame.limit, MAX_PAGE)), steps=frame.steps)
         page: Frame = {"type": "page", "id": frame.id, "thread": frame.thread}
         await self.send_frame(page | {"messages": messages, "hasOlder": has_older})
@@ -264,9 +266,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _admit(self) -> bool:
         """Return whether the policy lets the caller connect. If so, start to handle frames."""
-        if not await database_sync_to_async(may_connect)(self.asker):
+        if not await in_database(may_connect)(self.asker):
             return False
-        self.sign_in = await database_sync_to_async(SignIn)(self.asker, self.credential)
+        self.sign_in = await in_database(SignIn)(self.asker, self.credential)
         if not self.is_admitted:
             self.is_admitted = True
             self._start(self.subscriptions.listen())
@@ -281,8 +283,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._cancel_hello_timeout()
         # Reject a ticket if the socket already follows threads: the ticket's user might not be allowed to view them.
         usable = isinstance(ticket, str) and not self.subscriptions
-        self.credential = await database_sync_to_async(lifecycle.redeem_ticket)(ticket) if usable else None
-        user = await database_sync_to_async(self.credential.user_now)() if self.credential else None
+        self.credential = await in_database(lifecycle.redeem_ticket)(str(ticket)) if usable else None
+        user = await in_database(self.credential.user_now)() if self.credential else None
         if user is None:
             await self.close_with(CloseCode.UNAUTHORIZED)
             return False
@@ -317,7 +319,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await asyncio.sleep(RECHECK_SECONDS)
             try:
                 sign_in = self.sign_in
-                user = await database_sync_to_async(sign_in.user_now)() if sign_in else None
+                user = await in_database(sign_in.user_now)() if sign_in else None
                 # The client may have redeemed a ticket during the query. In that case, this user is out of date.
                 is_current = sign_in is not None and sign_in is self.sign_in
                 if is_current and user is None:
@@ -341,7 +343,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self.close_with(CloseCode.SILENT)
                 return
             try:
-                notify_overdue = database_sync_to_async(lifecycle.notify_overdue)
+                notify_overdue = in_database(lifecycle.notify_overdue)
                 await notify_overdue(list(self.subscriptions.thread_ids), seconds=HEAL_SECONDS)
                 await self.subscriptions.catch_up()
             except Exception:
@@ -380,7 +382,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _thread(self, frame: ThreadFrame) -> Thread:
         """Return the thread that the frame names. Raises an error if the caller may not view it."""
         name = frame.thread if isinstance(frame, Subscribe) else self._thread_name(frame)
-        thread: Thread = await database_sync_to_async(public_thread)(self.asker, name, "view")
+        thread: Thread = await in_database(public_thread)(self.asker, name, "view")
         return thread
 
     async def _send_error(self, payload: Frame, code: str, message: str, *, retryable: bool) -> None:

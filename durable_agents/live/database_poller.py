@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from channels.db import database_sync_to_async
-
+from durable_agents.live.kept_connection import in_database
 from durable_agents.live.listener_protocol import Listener
 from durable_agents.live.reader import Sign, signs_of
 from durable_agents.logs import log_error
@@ -34,7 +33,7 @@ class Poller:
             await asyncio.sleep(POLL_SECONDS)
             followed = list(self._listener.followed)
             try:
-                signs: dict[UUID, Sign] = await database_sync_to_async(signs_of)(followed)
+                signs: dict[UUID, Sign] = await in_database(signs_of)(followed)
                 for thread_id in [pk for pk in followed if signs.get(pk) != self._signs.get(pk)]:
                     self._listener.on_change(thread_id)
                 self._signs = {pk: sign for pk, sign in signs.items() if pk in self._listener.followed}

@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from channels.db import database_sync_to_async
-
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import DurableAgentsError, ThreadNotFoundError
 from durable_agents.live.flow_control import FlowControl
 from durable_agents.live.hub import Inbox, hub
+from durable_agents.live.kept_connection import in_database
 from durable_agents.live.reader import ThreadReader
 from durable_agents.logs import log_error
 from durable_agents.policies import Asker, public_thread
@@ -74,7 +73,7 @@ class Subscriptions:
                 self._unwatch(replaced.reader.thread_id)
             # Watch the thread before reading it, so that a change in between is not lost.
             await hub().watch(reader.thread_id, self._inbox)
-            answer, *others = await database_sync_to_async(reader.begin)(tail=tail)
+            answer, *others = await in_database(reader.begin)(tail=tail)
             await self._show(subscription, [answer | {"id": request_id}, *others])
         except BaseException:
             self._remove(subscription)
@@ -112,7 +111,7 @@ class Subscriptions:
         """End the subscriptions of threads that the client may no longer view."""
         for subscription in list(self._by_name.values()):
             try:
-                await database_sync_to_async(public_thread)(asker, subscription.reader.thread_id, "view")
+                await in_database(public_thread)(asker, subscription.reader.thread_id, "view")
             except DurableAgentsError:
                 await self._end(subscription)
 
@@ -148,7 +147,7 @@ class Subscriptions:
         try:
             while subscription.must_read_again and not self._flow.is_full:
                 subscription.must_read_again = False
-                await self._show(subscription, await database_sync_to_async(subscription.reader.news)())
+                await self._show(subscription, await in_database(subscription.reader.news)())
         except ThreadNotFoundError:
             await self._end(subscription)
         finally:
