@@ -26,6 +26,9 @@ RunInDatabase = Callable[
 MAX_TICK_SECONDS = 0.25
 """The longest pause between two flushes, however slow the database is."""
 
+FEW_STREAMS = 8
+"""Up to this many open streams, chunks are stored as soon as they come."""
+
 Frame = dict[str, Any]
 """A stored delta as it is sent to browsers."""
 
@@ -41,10 +44,12 @@ class DeltaBuffer:
     seq: int = 0
     chunks: list[Chunk] = field(default_factory=list)
     flushed_at: float = 0.0
+    on_added: Callable[[], object] = lambda: None
 
     def add(self, chunk: Chunk) -> None:
         """Clean a chunk and buffer it. If it continues the text of the last chunk, merge the two."""
         self.chunks[-1:] = joined([*self.chunks[-1:], clean(chunk)])
+        self.on_added()
 
     def is_due(self, now: float) -> bool:
         """Return whether there are chunks to store and the throttle interval has passed."""
@@ -81,9 +86,11 @@ class DeltaWriter:
         self._publish = publish
         self._flush_seconds = flush_seconds
         self._buffers: dict[UUID, DeltaBuffer] = {}
+        self._added = asyncio.Event()
 
     def open(self, buffer: DeltaBuffer) -> None:
         """Add a stream to the group commits."""
+        buffer.on_added = self._added.set
         self._buffers[buffer.claim.row_id] = buffer
 
     def close(self, claim: Claim) -> None:
@@ -100,15 +107,22 @@ class DeltaWriter:
         return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
-        """Flush in an endless loop. After each flush, pause for ``flush_seconds`` or twice the flush's duration,
-        whichever is longer, but at most for ``MAX_TICK_SECONDS``.
+        """Flush in an endless loop, as soon as there are chunks. After each flush, pause for ``flush_seconds`` or twice
+        the flush's duration, whichever is longer, but at most for ``MAX_TICK_SECONDS``.
         """
         while True:
+            await self._added.wait()
+            if len(self._buffers) > FEW_STREAMS:
+                # Chunks of many streams often come together. Let one flush store them all.
+                await asyncio.sleep(self._flush_seconds / 4)
+            self._added.clear()
             started = time.monotonic()
             await self.flush()
             took = time.monotonic() - started
             # When the database is slow, write fewer and longer deltas.
             await asyncio.sleep(min(max(self._flush_seconds, 2 * took), MAX_TICK_SECONDS))
+            if any(buffer.chunks for buffer in self._buffers.values()):  # throttled, or not stored
+                self._added.set()
 
     async def flush(self) -> None:
         """Store the chunks of every stream that is due, in one transaction."""
