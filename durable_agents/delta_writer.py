@@ -107,14 +107,15 @@ class DeltaWriter:
         return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
-        """Flush in an endless loop, as soon as there are chunks. After each flush, pause for ``flush_seconds`` or twice
-        the flush's duration, whichever is longer, but at most for ``MAX_TICK_SECONDS``.
+        """Flush in an endless loop. While few streams are open, flush as soon as there are chunks.
+
+        After each flush, pause for ``flush_seconds`` or twice the flush's duration, whichever is longer, but at most
+        for ``MAX_TICK_SECONDS``.
         """
         while True:
-            await self._added.wait()
-            if len(self._buffers) > FEW_STREAMS:
-                # Chunks of many streams often come together. Let one flush store them all.
-                await asyncio.sleep(self._flush_seconds / 4)
+            # With many streams, a flush at the first chunk would store little, and the other chunks would have to wait.
+            if len(self._buffers) <= FEW_STREAMS:
+                await self._added.wait()
             self._added.clear()
             started = time.monotonic()
             await self.flush()
