@@ -8,6 +8,7 @@ import time
 import pytest
 
 from durable_agents import create_thread
+from durable_agents.calls_not_begun import calls_not_begun
 from durable_agents.models import Stream, Thread, ToolCall
 from tests.crash.talk import was_told
 from tests.servers.model import Call, Reply, Stall
@@ -68,6 +69,8 @@ def left_behind(start, model_server):
     yesterday = start(2, TEST_RELEASE="yesterday", TEST_DURABLE_AGENTS=SHORT)
     caller, speaker = create_thread("archivist", prompt="Search."), create_thread("retired", prompt="Speak.")
     until(lambda: ToolCall.objects.held().exists() and Stream.objects.held().filter(agent="retired").exists())
+    held = ToolCall.objects.held().get()
+    until(lambda: held.pk not in calls_not_begun(held.lease_owner), what="the call begins")
     yesterday.kill_all()
     return (caller, speaker, create_thread("retired", prompt="Begin.")), time.time()
 

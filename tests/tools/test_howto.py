@@ -79,7 +79,7 @@ def owner(django_user_model, monkeypatch):
 def _forget():
     """The pages' agents are for one test."""
     yield
-    for name in ("support", "shop", "assistant"):
+    for name in ("support", "shop", "helpdesk"):
         registry.remove(name)
 
 
@@ -253,7 +253,7 @@ def test_a_tool_of_an_mcp_server_runs_for_its_organisation_only(owner, orders):
     results = {}
     for scope in ("acme", "other"):
         with ScriptedModel(calls("search", query="boots"), "Done."):
-            thread = create_thread("assistant", prompt="Search.", owner=owner, scope=scope)
+            thread = create_thread("helpdesk", prompt="Search.", owner=owner, scope=scope)
             run_until_idle()
         call = ToolCall.objects.get(thread=thread)
         results[scope] = (call.status, call.result)
