@@ -11,7 +11,6 @@ from typing import TypedDict
 
 from durable_agents import lifecycle
 from durable_agents.agents import registry
-from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.held import HeldRows
@@ -43,7 +42,6 @@ class Claimer:
         held: HeldRows,
         slots: ToolSlots,
         *,
-        not_begun: CallsNotBegun,
         pools: Sequence[str],
         holder: str,
         start: Callable[[Claim], object],
@@ -64,7 +62,6 @@ class Claimer:
         self._runtime = runtime
         self._held = held
         self._slots = slots
-        self._not_begun = not_begun
         self._pools = pools
         self._holder = holder
         self._start = start
@@ -139,7 +136,7 @@ class Claimer:
             streams=streams,
             tools=tools,
             offered=(streams, tools),
-            on_call=self._not_begun.add,
+            on_call=self._held.expect,
         )
 
     def take_back(self, offer: HandOver | None) -> None:
@@ -148,8 +145,7 @@ class Claimer:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
             for row_id in offer.calls:
-                if not self._held.has(row_id):  # the transaction was rolled back
-                    self._not_begun.remove(row_id)
+                self._held.forget_expected(row_id)
 
     def free_slots(self, next_tools: Collection[ToolName] | None = None) -> tuple[int, int]:
         """Return how many more model steps and how many more calls of ``next_tools`` this process has room for. If the
@@ -201,7 +197,7 @@ class Claimer:
             self._reserved_tools -= tools
         for claim in won:
             if claim.kind == "tool":
-                self._not_begun.add(claim.row_id)
+                self._held.expect(claim.row_id)
             crashpoint("claimed")
             self._start(claim)
         return len(won)

@@ -73,18 +73,16 @@ class Endings:
             group = self._next_group()
             endings = [ending for ending, _ in group]
             offer = self.offer(endings)
+            results: Sequence[Ended | Exception]
             try:
-                results: Sequence[Ended | Exception] = await self._runtime.in_database(
-                    lifecycle.end_together, endings, hand_over=offer
-                )
-            except Exception as error:
-                results = [error] * len(group)
-            except BaseException:
+                try:
+                    results = await self._runtime.in_database(lifecycle.end_together, endings, hand_over=offer)
+                except Exception as error:
+                    results = [error] * len(group)
+                for (ending, committed), result in zip(group, results, strict=True):
+                    self._finish(ending, committed, result)
+            finally:
                 self.take_back(offer)
-                raise
-            for (ending, committed), result in zip(group, results, strict=True):
-                self._finish(ending, committed, result)
-            self.take_back(offer)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
         """Remove and return the steps and tool calls to commit next. A row is committed alone if the project's

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.lifecycle import Claim
 
 TRIAL_SECONDS = 1.0
@@ -66,13 +67,12 @@ class HeldRows:
     the row has a newer claim.
     """
 
-    def __init__(
-        self, *, on_slot_freed: Callable[[], None], on_begin: Callable[[UUID], object] = lambda _: None
-    ) -> None:
+    def __init__(self, *, on_slot_freed: Callable[[], None], not_begun: CallsNotBegun | None = None) -> None:
+        """``not_begun`` records the tool calls that have not begun, for the process that recovers them."""
         self._rows: dict[UUID, HeldRow] = {}
         self._abandoned: deque[tuple[UUID, int]] = deque(maxlen=MOST_ABANDONED)
         self._on_slot_freed = on_slot_freed
-        self._on_begin = on_begin
+        self._not_begun = not_begun
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -96,12 +96,22 @@ class HeldRows:
         """Remove a row whose task has ended."""
         if self.find(claim) is not None:
             del self._rows[claim.row_id]
-            self._on_begin(claim.row_id)
+            self._end_record(claim.row_id)
         self._on_slot_freed()
 
-    def has(self, row_id: UUID) -> bool:
-        """Return whether this process holds a row with this id."""
-        return row_id in self._rows
+    def expect(self, row_id: UUID) -> None:
+        """Record a tool call that this process is about to hold."""
+        if self._not_begun is not None:
+            self._not_begun.add(row_id)
+
+    def forget_expected(self, row_id: UUID) -> None:
+        """Remove the record of a tool call, unless this process holds the call. Its transaction was rolled back."""
+        if row_id not in self._rows:
+            self._end_record(row_id)
+
+    def _end_record(self, row_id: UUID) -> None:
+        if self._not_begun is not None:
+            self._not_begun.remove(row_id)
 
     def find(self, claim: Claim) -> HeldRow | None:
         """Return the row of exactly this claim, or None. Any thread may call this."""
@@ -148,7 +158,7 @@ class HeldRows:
 
     def begin(self, claim: Claim) -> None:
         """Record that the function of this call may run from now on."""
-        self._on_begin(claim.row_id)
+        self._end_record(claim.row_id)
         row = self.find(claim)
         if row is not None:
             row.has_begun = True

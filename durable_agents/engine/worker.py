@@ -80,8 +80,7 @@ class Worker:
         self._wake = asyncio.Event()
         histories = RunHistories()
         holder = worker_identity.me()
-        not_begun = CallsNotBegun(holder)
-        self.held = HeldRows(on_slot_freed=self._on_slot_freed, on_begin=not_begun.remove)
+        self.held = HeldRows(on_slot_freed=self._on_slot_freed, not_begun=CallsNotBegun(holder))
         slots = ToolSlots(lambda: max(0, config().tool_threads - self.runtime.hung_threads()))
         self.env = Environment(
             runtime=self.runtime,
@@ -101,7 +100,6 @@ class Worker:
             self.runtime,
             self.held,
             slots,
-            not_begun=not_begun,
             pools=config().pools_of(cluster),
             holder=holder,
             start=rows.start,

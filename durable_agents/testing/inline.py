@@ -22,7 +22,6 @@ from django.test import TestCase
 
 from durable_agents import callbacks, lifecycle, llm
 from durable_agents.agents import registry
-from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config, default_cluster
 from durable_agents.database_connections import is_outage
 from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
@@ -260,7 +259,6 @@ class InlineEngine:
             self.runtime,
             held,
             slots,
-            not_begun=CallsNotBegun(holder),
             pools=list(config().pools),
             holder=holder,
             start=self._start,
