@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -57,13 +58,17 @@ class Lane:
 
     async def next(self) -> list[Hint]:
         """Wait for the oldest hint. Take it, and all other hints to the same group, in order."""
-        while not self.hints:
-            self.is_sending = False
-            self._arrived.clear()
-            await self._arrived.wait()
-        self.is_sending = True
-        # Other threads may add hints meanwhile, so do not iterate over the deque.
-        hints = [self.hints.popleft() for _ in range(len(self.hints))]
+        hints: list[Hint] = []
+        while not hints:
+            if not self.hints:
+                self.is_sending = False
+                self._arrived.clear()
+                await self._arrived.wait()
+            self.is_sending = True
+            # Other threads may add hints meanwhile, and drop the oldest hints of a full queue.
+            with contextlib.suppress(IndexError):
+                for _ in range(len(self.hints)):
+                    hints.append(self.hints.popleft())  # noqa: PERF401 - an error must not lose what was taken
         self.hints.extendleft(reversed([hint for hint in hints if hint.group != hints[0].group]))
         return [hint for hint in hints if hint.group == hints[0].group]
 

@@ -5,13 +5,14 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from uuid import UUID
 
 import pytest
 
 from durable_agents import create_thread, notifications
 from durable_agents.models import Delta, Stream
-from durable_agents.notifications.client_sender import LANE_SIZE, LANES, ClientSender
+from durable_agents.notifications.client_sender import LANE_SIZE, LANES, ClientSender, Hint, Lane
 from durable_agents.notifications.clients import SHARDS
 from tests.crash.talk import words
 from tests.servers.model import Hold, ModelUnderTest, Reply
@@ -126,3 +127,16 @@ def test_hints_that_are_queued_together_are_one_message_to_each_group(slow_layer
     assert sorted(slow_layer.sent) == list(range(40 * SHARDS))
     # The first message of a queue may leave before all hints are queued.
     assert len(slow_layer.messages) <= SHARDS + LANES
+
+
+class Raced(deque[Hint]):
+    """A queue from which another thread drops the oldest hint right after its length was read."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 1
+
+
+async def test_a_hint_that_is_dropped_while_hints_are_taken_does_not_end_the_sending():
+    lane = Lane()
+    lane.hints = Raced(Hint(group="one", message={"number": number}) for number in range(3))
+    assert [hint.message["number"] for hint in await lane.next()] == [0, 1, 2]
