@@ -7,7 +7,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 from tests.benchmarks.contenders import Contender, Ours
 from tests.benchmarks.loads import Cost, Figures, measured, plans
 from tests.benchmarks.meters import RedisMeter, cpu_seconds, pss_bytes, tree_cpu_seconds
-from tests.benchmarks.servers import ROOT
+from tests.benchmarks.servers import module_process
 from tests.benchmarks.socket_clients import Seen, Target
 
 THREADS_PER_USER = 10
@@ -29,13 +28,7 @@ class SocketClients:
     """A process with websocket clients, which ends with this one."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.socket_clients"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = module_process("socket_clients")
 
     def open(self, targets: Sequence[Target]) -> None:
         """Open a socket for each target, and wait until all are subscribed."""

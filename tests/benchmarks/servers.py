@@ -138,17 +138,22 @@ def redis_server() -> Iterator[str]:
             server.kill()
 
 
+def module_process(name: str) -> subprocess.Popen[str]:
+    """Start a module of this folder in a process of its own, which is spoken to over its standard streams."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"tests.benchmarks.{name}"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 class ModelProcess:
     """The model server, in a process of its own that ends with this one."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.model_process"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = module_process("model_process")
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
 
