@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from durable_agents.database_connections import close_pools, discard
 
@@ -181,10 +181,35 @@ def harden(prepare: Callable[[], None]) -> None:
         discard()  # the scheduler swallows errors, so discard a connection that a failover may have broken
 
     django_q_cluster.scheduler = hard_scheduler
+    exit_quietly_after_fork(django_q_cluster.Cluster)
     django_q_cluster.Queue = HardQueue
     django_q_cluster.Sentinel = SeenSentinel
     django_q_cluster.Value = hard_value
     django_q_cluster.Event = SharedFlag
+
+
+class MainProcess(Protocol):
+    """The parts of django-q2's ``Cluster`` that ``exit_quietly_after_fork`` uses."""
+
+    pid: int
+    stop_event: SharedFlag
+
+    def sig_handler(self, *args: object) -> None: ...
+
+
+def exit_quietly_after_fork(cluster: type[MainProcess]) -> None:
+    """Patch the signal handler of django-q2's main process. The sentinel inherits this handler, and may get a signal
+    before it has installed handlers of its own. In that case, the sentinel exits immediately.
+    """
+    original_sig_handler = cluster.sig_handler
+
+    def sig_handler(self: MainProcess, *args: object) -> None:
+        if os.getpid() != self.pid:
+            self.stop_event.set()  # shows the main process that this exit is not a failure
+            os._exit(0)
+        original_sig_handler(self, *args)
+
+    cluster.sig_handler = sig_handler  # type: ignore[method-assign]
 
 
 def cluster_is_stopping() -> bool:

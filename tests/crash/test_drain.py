@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -11,6 +13,7 @@ import pytest
 from durable_agents import create_thread
 from durable_agents.models import Delta, Stream
 from tests.crash.talk import said, words
+from tests.processes import ROOT
 from tests.proof import FULL
 from tests.servers.model import Call, Reply
 from tests.workers import Cluster, at_rest, holder_of, text_in, until
@@ -68,6 +71,31 @@ def test_a_cluster_that_is_told_to_go_while_it_starts_goes_quietly(moment, how, 
         assert "Traceback" not in cluster.log
     finally:
         cluster.stop()
+
+
+SENTINEL = """
+import os, signal, sys
+import django
+django.setup()
+from django_q.cluster import Cluster
+from durable_agents import task_queue
+from durable_agents.task_queue.qcluster_hardening import SharedFlag
+task_queue.harden(lambda: None)
+cluster = Cluster(broker=object())
+cluster.stop_event = SharedFlag()
+child = os.fork()
+if child == 0:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(7)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(status, cluster.stop_event.is_set())
+"""
+
+
+def test_a_sentinel_that_is_told_to_go_before_it_has_handlers_goes_quietly(worker_env):
+    command = [sys.executable, "-c", SENTINEL]
+    ran = subprocess.run(command, cwd=ROOT, env=worker_env, capture_output=True, text=True, check=False)
+    assert (ran.stdout.strip(), "Traceback" in ran.stderr) == ("0 True", False), ran.stderr
 
 
 def test_hanging_sync_tool_does_not_keep_the_cluster_from_draining(start, model_server, tmp_path, prove):
