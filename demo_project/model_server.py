@@ -34,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """The model's answer: reasoning, then text, then tool calls, with one token every `delay_seconds`."""
+    """The model's answer: reasoning, then text, then tool calls. One token is sent every `delay_seconds`."""
 
     text: str = ""
     reasoning: str = ""

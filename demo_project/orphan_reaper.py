@@ -1,8 +1,8 @@
-"""Stop the demo's processes after the command that started them has ended, even if the command was killed.
+"""Stop the demo's processes when the command that started them has ended, even if the command was killed.
 
-`python -m demo_project.orphan_reaper` reads its standard input. Each line lists process group ids and replaces the line
-before. The input closes when the command ends, even after `kill -9`. Then this process stops every group in the last
-line. It has its own session, so that signals to the command's group or terminal do not reach it.
+`python -m demo_project.orphan_reaper` reads its standard input. Each line is a complete list of process group ids; only
+the last line counts. The input closes when the command ends, even after `kill -9`. Then this process stops every group
+in the last line. It runs in its own session, so that signals to the command's group or terminal do not reach it.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ def is_alive(group: int) -> bool:
 
 
 def states(group: int) -> Iterator[str]:
-    """Yield the state of each process of `group`. Read the files `/proc/*/stat`. Their format is "pid (name) state
+    """Yield the state of each process of `group`, from the files `/proc/*/stat`. Their format is "pid (name) state
     parent group ..."; see proc(5).
     """
     for file in PROC.glob("[0-9]*/stat"):
@@ -42,9 +42,10 @@ def end(
 ) -> None:
     """Stop `groups` one after the other, the last one first. Kill the groups that still run after `grace_seconds`.
 
-    The workers were started last, so they stop while the model and the web server still run, and can release their
-    rows. During the wait, `reap` is called to collect the caller's dead children. Without `reap`, these children would
-    count as alive.
+    The workers were started last, so they stop first. They can release their rows while the other processes still run.
+
+    `reap` is called during the wait, to collect the exit status of the caller's dead children. On systems without
+    `/proc`, a child could otherwise count as alive.
     """
     deadline = time.monotonic() + grace_seconds
     for group in reversed(groups):

@@ -37,7 +37,19 @@ TOPICS = {"get_weather": re.compile(r"\bweather\b"), "get_time": re.compile(r"\b
 PLACE = re.compile(r"\b(?:in|at|for|of)\s+(.+)$")
 SEPARATOR = re.compile(r"\s*(?:,|;|\?|!|\.\s|\.$|\band\b)\s*")
 
-LATE_RESULT = re.compile(r"^\[The call of (\w+) that was still running has its result: (.*)\]$", re.DOTALL)
+GERMAN = (
+    (r"\bwie ist das wetter\b", "what is the weather"),
+    (r"\bund wie spät ist es\b", "and the time"),
+    (r"\btokio\b", "Tokyo"),
+    (r"\bzähle bis zehn\b", "count to ten"),
+    (r"\bzähle bis\b", "count to"),
+    (r"\blange geschichte\b", "long story"),
+    (r"\breserviere einen tisch für vier bei (.+) um\b", r"book a table for four at \1 at"),
+    (r"\bfrag eine kollegin\b", "ask a colleague"),
+    (r"\blass mich ein datum für (.+) wählen", r"let me pick a date for \1"),
+)
+"""The German suggestions of the chat page, and what they mean. The replies are in English."""
+LATE_RESULT = re.compile(r"^\[The call of (\w+) that was still open has its result: (.*)\]$", re.DOTALL)
 REFUSED = re.compile(r"Error: A person refused this call\.\s*(.*)", re.DOTALL)
 CHANGED = re.compile(r"^\[A person changed the arguments to .*\]\n")
 NUMBERS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "ten": 10}
@@ -80,6 +92,8 @@ def answer(request: Body) -> Reply:
 
 def reply_to_user(said: str, tools: set[str]) -> Reply:
     """Return the reply to the user's message. It calls only tools whose names are in `tools`."""
+    for german, english in GERMAN:
+        said = re.sub(german, english, said, flags=re.IGNORECASE)
     if late := LATE_RESULT.search(said):
         return Reply(text=sentence({"name": late[1]}, {"content": late[2]}) + NOTICE)
     if (call := errand(said)) and call.name in tools:
@@ -122,7 +136,7 @@ def wanted_calls(words: str) -> list[Call]:
 
 
 def errand(said: str) -> Call | None:
-    """If the user's message asks for a slow tool or for a tool that needs a person, return the call of that tool."""
+    """If the message asks for a slow tool, or for a tool that needs a person, return a call of that tool."""
     if counted := re.search(rf"\bcount to {NUMBER}", said, re.IGNORECASE):
         return Call(name="count_to", arguments={"number": number(counted[1])})
     if re.search(r"\bcolleague\b", said, re.IGNORECASE):
@@ -161,9 +175,9 @@ def number(word: str) -> int:
 
 
 def place_in(clause: str) -> str:
-    """Return the place, such as a city, that a clause names, or "" if it names none.
+    """Return the place, such as a city, that a clause contains, or "" if there is none.
 
-    The place is what follows "in" or a similar word. A clause of one or two words, such as "Tokyo", is itself a place
+    The place is what follows "in" or a similar word. A clause of one or two words, such as "Tokyo", is a place itself,
     unless it contains a topic, such as "weather".
     """
     if found := PLACE.search(clause):
@@ -188,7 +202,7 @@ def zones() -> dict[str, str]:
 
 
 def zone(place: str) -> str:
-    """Return the time zone of `place`. If it is unknown, return `place` itself; the tool then reports an error."""
+    """Return the time zone of `place`, or `place` itself if no zone is known. The tool then reports an error."""
     return zones().get(place, place)
 
 
@@ -239,7 +253,7 @@ SENTENCES: dict[str, Callable[[Any, Any], str]] = {
 
 
 def spelled(day: Any) -> str:
-    """Return an ISO date written out, such as Monday, 3 March 2025. Return any other value as text."""
+    """Return an ISO date as text, such as Monday, 3 March 2025. Return any other value unchanged, as text."""
     try:
         found = date.fromisoformat(day)
     except (TypeError, ValueError):

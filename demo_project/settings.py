@@ -28,17 +28,16 @@ def listed(name: str, default: str = "") -> list[str]:
 
 
 def checkout_secret(path: Path) -> str:
-    """Return the secret key of this checkout. The first call creates the file, which only its owner can read.
+    """Return the secret key of this checkout. The first call creates the key file, which only its owner can read.
 
-    The key also signs the queue's payloads. If the key were well known, anyone who can write to the queue could run
-    code.
+    The key also signs the tasks in the queue. With a well-known key, anyone who can write to the queue could run code.
     """
     if not path.exists():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name) as file:
             file.write(secrets.token_urlsafe(50))
             file.flush()
-            # Create the key file by a hard link to the complete temporary file. If two processes start at the same
-            # time, the second link fails, and both use the first key.
+            # Link the complete temporary file to the path. If two processes start at the same time, the second link
+            # fails, and both processes use the first key.
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, path)
     return path.read_text(encoding="ascii")
@@ -49,7 +48,8 @@ def database(url: str) -> Any:
     settings = dj_database_url.parse(url)
     if settings["ENGINE"].endswith("sqlite3"):
         settings["OPTIONS"] = {
-            # A deferred transaction that starts to write during another transaction's write would fail immediately.
+            # By default, SQLite does not wait for another writer if a transaction began with a read. The write fails
+            # immediately.
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -61,10 +61,11 @@ def channel_layer(redis_url: str) -> dict[str, Any]:
     """Return the settings of a channel layer on `redis_url`, or of the in-memory layer if `redis_url` is empty."""
     if not redis_url:
         return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
-    # Each read of the layer waits up to five seconds for a message, so the socket timeout must be longer. Without a
-    # timeout, a read on a dead connection would block for ever.
+    # Without a timeout, a read from a dead connection would block for ever.
     hosts = [{"address": redis_url, "socket_timeout": 10, "socket_connect_timeout": 2}]
-    return {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": hosts}}
+    # The messages of this layer reach all databases of a Redis server, so the prefix has to differ for each project.
+    config = {"hosts": hosts, "prefix": "durable-agents-demo"}
+    return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": config}
 
 
 def broker(redis_url: str) -> dict[str, Any]:
@@ -99,6 +100,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "demo_project.csp.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -138,8 +140,8 @@ Q_CLUSTER = {
     "log_level": "WARNING",
     **broker(os.environ.get("REDIS_URL", "")),
 }
-# The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. At the next start, the demo
-# continues unfinished answers.
+# The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. Unfinished answers continue
+# at the next start.
 DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
 
 REST_FRAMEWORK = {
@@ -158,6 +160,7 @@ MEDIA_ROOT = os.environ.get("MEDIA_ROOT") or BASE_DIR / "media"
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
 TIME_ZONE = "UTC"
 USE_TZ = True
 

@@ -25,7 +25,7 @@ DEATHS_WINDOW_SECONDS = 60
 
 
 class ProcessFailedError(Exception):
-    """A process stops again and again, so another restart would not help."""
+    """A program stops again and again, so another restart would not help."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Program:
     fds: Sequence[int] = ()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the program as the leader of a new session, so that this terminal's Ctrl-C does not reach it."""
+        """Start the program in a session of its own, so that Ctrl-C in this terminal does not reach it."""
         return subprocess.Popen(
             self.command,
             cwd=ROOT,
@@ -132,16 +132,17 @@ class Supervisor:
             child.is_dead()
 
     def tell_guard(self) -> None:
-        """Send the current process groups to the guard process. If the guard is dead, do nothing: `watch` starts a new
-        guard and sends the groups again.
+        """Send the current process groups to the guard process. If the guard is dead, do nothing, because `watch`
+        starts a new guard and sends the groups again.
         """
         with contextlib.suppress(BrokenPipeError):
             os.write(self.leash, " ".join(str(child.group) for child in self.children).encode() + b"\n")
 
 
 def start_guard() -> tuple[subprocess.Popen[bytes], int]:
-    """Start the guard process. Return it, and the write end of a pipe to it. The operating system closes the pipe when
-    this process ends, even after a crash. The guard then stops the demo.
+    """Start the guard process. Return it, and the write end of a pipe to it.
+
+    The operating system closes the pipe when this process ends, even after a crash. The guard then stops the demo.
     """
     theirs, ours = os.pipe()
     command = [sys.executable, "-m", "demo_project.orphan_reaper"]

@@ -6,19 +6,20 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.translation import gettext_lazy as _
 
 from durable_agents.models import Thread
 
 from .csp import offer_nonce
 
 PROMPTS = [
-    "What is the weather in Paris and the time in Tokyo?",
-    "What is 2.5 + 39.5?",
-    "Count to ten",
-    "Tell me a long story",
-    "Book a table for four at Luigi's at 19:30",
-    "Ask a colleague: do we ship on Friday?",
-    "Let me pick a date for the launch",
+    _("What is the weather in Paris and the time in Tokyo?"),
+    _("What is 2.5 + 39.5?"),
+    _("Count to ten"),
+    _("Tell me a long story"),
+    _("Book a table for four at Luigi's at 19:30"),
+    _("Ask a colleague: do we ship on Friday?"),
+    _("Let me pick a date for the launch"),
 ]
 """Suggested prompts for the chat page. The last three need an approval, a colleague's answer, or a date from the user.
 """
@@ -44,8 +45,8 @@ def react(request: HttpRequest) -> HttpResponse:
 
 
 def _own_thread(request: HttpRequest) -> Thread | None:
-    """Return the thread in `?thread=` if it belongs to the user, otherwise None. The page shows the thread's messages
-    even without JavaScript.
+    """Return the thread in `?thread=` if it belongs to the user, otherwise None. The template shows its messages even
+    without JavaScript.
     """
     with suppress(ValueError):
         return Thread.objects.filter(owner=request.user.pk, pk=UUID(request.GET.get("thread", ""))).first()

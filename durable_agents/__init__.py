@@ -1,14 +1,14 @@
 """Durable AI agents for Django: threads that survive crashes, deploys and restarts.
 
-The whole public API can be imported from here, even before the app registry is ready. The import loads nothing heavy:
-each module is imported when one of its names is first used.
+Import the whole public API from here, even before Django's app registry is ready. Each module is imported when one of
+its names is first used.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from durable_agents.version import VERSION
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from durable_agents.callbacks import thread_status_changed as thread_status_changed
     from durable_agents.callbacks import tool_call_finished as tool_call_finished
     from durable_agents.exceptions import AgentNotFoundError as AgentNotFoundError
+    from durable_agents.exceptions import AgentRemovedError as AgentRemovedError
     from durable_agents.exceptions import ApprovalExpiredError as ApprovalExpiredError
     from durable_agents.exceptions import DurableAgentsError as DurableAgentsError
     from durable_agents.exceptions import IdempotencyKeyReusedError as IdempotencyKeyReusedError
     from durable_agents.exceptions import InvalidCursorError as InvalidCursorError
+    from durable_agents.exceptions import InvalidJSONObjectError as InvalidJSONObjectError
     from durable_agents.exceptions import InvalidPartsError as InvalidPartsError
     from durable_agents.exceptions import MessageNotFoundError as MessageNotFoundError
     from durable_agents.exceptions import PermissionDeniedError as PermissionDeniedError
@@ -53,10 +55,12 @@ _VALUES = {
     "ToolContext": "agents",
     "tool": "agents",
     "AgentNotFoundError": "exceptions",
+    "AgentRemovedError": "exceptions",
     "ApprovalExpiredError": "exceptions",
     "DurableAgentsError": "exceptions",
     "IdempotencyKeyReusedError": "exceptions",
     "InvalidCursorError": "exceptions",
+    "InvalidJSONObjectError": "exceptions",
     "InvalidPartsError": "exceptions",
     "MessageNotFoundError": "exceptions",
     "PermissionDeniedError": "exceptions",
@@ -102,6 +106,7 @@ _FUNCTIONS = [
     "settle_tool_call",
     "stop_thread",
     "stream_thread",
+    "update_thread",
     "wait_for_thread",
 ]
 """Functions that need the app registry. The name of each function's async version begins with an ``a``."""
@@ -111,14 +116,16 @@ _LAZY = {*_FUNCTIONS, *(f"a{name}" for name in _FUNCTIONS)}
 __all__ = sorted([*_VALUES, *_LAZY])  # noqa: PLE0605 - type checkers read the block above
 
 
-def __getattr__(name: str) -> Any:
-    if name in _VALUES:
-        return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
-    if name in _LAZY:
-        from django.apps import apps  # noqa: PLC0415 - keeps the import of this package light
+if not TYPE_CHECKING:
+    # Type checkers must not see this, so that they report a misspelled name.
+    def __getattr__(name: str) -> object:
+        if name in _VALUES:
+            return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
+        if name in _LAZY:
+            from django.apps import apps  # noqa: PLC0415 - keeps the import of this package light
 
-        return _function(name) if apps.ready else _deferred(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return _function(name) if apps.ready else _deferred(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _function(name: str) -> Callable[..., object]:
@@ -127,8 +134,8 @@ def _function(name: str) -> Callable[..., object]:
 
 
 def _deferred(name: str) -> Callable[..., object]:
-    """Return a stand-in that imports the real function when it is called. So the name can be imported before the app
-    registry is ready.
+    """Return a stand-in for a function. A call of the stand-in imports and calls the real function. Settings and models
+    can therefore import the name early.
     """
 
     def call(*args: object, **kwargs: object) -> object:

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 User: TypeAlias = Any
-"""An instance of the project's user model. A caller may also be Django's anonymous user."""
+"""An instance of the project's user model. A caller who is not signed in can be Django's anonymous user."""
+
+
+class Person(TypedDict):
+    """A user, as others see them."""
+
+    id: str
+    name: str
+
+
+ShowPerson: TypeAlias = Callable[[User], Person | None]
+"""A function that returns what a caller is allowed to see of a user; None means nothing."""
+
+
+def person_of(user: User) -> Person:
+    """Return the user's id and full name. A user without a full name is called by the username."""
+    # Django requires get_username of every user model, but not get_full_name.
+    name = user.get_full_name() if hasattr(user, "get_full_name") else ""
+    return {"id": str(user.pk), "name": name or user.get_username()}
+
+
+def username_of(user: User, shown: Person) -> str:
+    """Return the username, or the name in ``shown`` if the policy shows the user in another way than ``person_of``."""
+    return user.get_username() if shown == person_of(user) else shown["name"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """Who causes a state change: a person who uses one of the interfaces, or the project's own code."""
+    """Who causes a state change: a signed-in user, an anonymous visitor, or the project's own code."""
 
     user: User | None = None
     scope: str | None = None
@@ -26,7 +50,7 @@ class Actor:
 
     @classmethod
     def of(cls, by: Actor | User | None) -> Actor:
-        """Return the actor for a ``by`` argument, which is an actor, a user, or None for the project itself."""
+        """Return the actor for a ``by`` argument. None means the project's own code."""
         if isinstance(by, Actor):
             return by
         # Django's anonymous user has no primary key.
@@ -35,24 +59,24 @@ class Actor:
 
     @property
     def user_id(self) -> Any:
-        """The primary key of the user, or None."""
+        """The user's primary key; None for a visitor and for the project's own code."""
         return None if self.user is None else self.user.pk
 
     @property
     def digest(self) -> str:
-        """A hash of 64 characters that identifies the person on every interface; empty for the project's own code."""
+        """A hash of 64 characters that identifies the user or visitor. It is empty for the project's own code."""
         if not self.is_person:
             return ""
         return scope_digest(self.scope) if self.user is None else user_digest(self.user_id)
 
 
 def user_digest(user_id: object) -> str:
-    """Return the digest of the user with this primary key."""
+    """Return the digest (see ``Actor.digest``) of the user with this primary key."""
     return _sha256(f"user {user_id}")
 
 
 def scope_digest(scope: str | None) -> str:
-    """Return the digest of an anonymous caller, who is identified by this scope."""
+    """Return the digest (see ``Actor.digest``) of the anonymous visitor with this scope."""
     return _sha256(f"scope {scope}")
 
 

@@ -1,23 +1,40 @@
-"""Declare agents and tools, and find them by name in the registry.
+"""Declare agents and tools, and look them up by name.
 
-Declarations are plain values. Nothing here touches the database, a model or the queue, and Pydantic is imported
-only when a tool's schema is first needed.
+Declarations use neither the database, nor a model, nor the queue. Pydantic is imported only when a tool's schema is
+first needed.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
 from django.core.exceptions import ImproperlyConfigured
 
 from durable_agents.actors import User
+from durable_agents.callback_types import (
+    Configure,
+    Decider,
+    Instructions,
+    JSONObject,
+    MakeTitle,
+    OnCommitStep,
+    OnError,
+    OnMessageComplete,
+    OnRetry,
+    OnStatusChange,
+    OnTurnComplete,
+    Text,
+    Thread,
+    TransformMessages,
+    Who,
+)
 from durable_agents.exceptions import AgentNotFoundError
 from durable_agents.redaction import remember
 from durable_agents.retry import ONCE, Retry
@@ -26,6 +43,13 @@ from durable_agents.tool_signatures import SchemaSignature, Signature
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # Without an argument, ``Tool`` means ``Tool[Any]`` to type checkers. No bound: with one, mypy would not find a
+    # common type for the items of ``TOOLS = [one_tool, another_tool]``.
+    Function_co = TypeVarWithDefault("Function_co", covariant=True, default=Any)
+else:
+    Function_co = TypeVar("Function_co", covariant=True)
 
 WhenBusy = Literal["steer", "queue", "interrupt", "reject"]
 AfterCrash = Literal["retry", "fail", "unknown", "ask"]
@@ -33,11 +57,16 @@ StepAfterCrash = Literal["continue", "restart"]
 Kind = Literal["sync", "deferred", "client", "provider"]
 Callback = Callable[..., Any]
 """One of the project's functions, with any arguments and result."""
+F = TypeVar("F", bound=Callback)
+P = ParamSpec("P")
+R = TypeVar("R")
 ApproverWord = Literal["owner", "staff", "other"]
 AnswererWord = Literal["server", "owner", "staff", "other"]
 MAX_PERMISSION = 200
 LEFT_TO_FUNCTION = "function"
 """The value stored with a call if one of the project's functions decides who may approve or answer the call."""
+AND = " and "
+"""Separates the conditions in the value that is stored with a call. No condition contains a space."""
 _PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -47,16 +76,20 @@ _AGENT_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}")
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Return whether calling ``function`` returns a coroutine. It may be an object with an async ``__call__``."""
+    """Return whether ``function`` is a coroutine function or an object with an async ``__call__``."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
-    """The context of a tool call, passed to the parameter that is annotated with this class.
+    """Information about a tool call. A tool receives it in the parameter that is annotated with this class.
 
-    ``context`` is only set by server-side code and can be trusted. ``metadata`` is written by clients and cannot be
-    trusted. ``idempotency_key`` is the same for every attempt at the same call.
+    ``context`` is set by server code only, so tools can trust it. ``metadata`` is written by clients, so tools must not
+    trust it. ``idempotency_key`` is the same for every attempt at the same call.
+
+    ``owner`` is the user who owns the thread. ``sender`` is the user whose message the run answers; if the project's
+    own code sent that message, ``sender`` is the owner. In a thread that people share, check what the sender may do,
+    and look up database rows by the sender or by ``scope``.
     """
 
     thread_id: UUID
@@ -71,6 +104,7 @@ class ToolContext:
     attempt: int
     max_attempts: int
     idempotency_key: str
+    sender: User = None
     report: Callable[[object], None] = field(default=lambda _: None, repr=False, compare=False)
     """The engine's function that stores the progress. It does nothing if no worker runs the call, as in a test."""
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
@@ -81,6 +115,7 @@ class ToolContext:
         cls,
         *,
         owner: User | None = None,
+        sender: User | None = None,
         scope: str = "",
         context: Mapping[str, object] | None = None,
         metadata: Mapping[str, object] | None = None,
@@ -95,7 +130,7 @@ class ToolContext:
         stop_requested: bool = False,
         on_progress: Callable[[object], None] | None = None,
     ) -> ToolContext:
-        """Return a context for a test that calls a tool as a function. Values that are left out are made up.
+        """Return a context for a test that calls a tool as a function. Every value has a default.
 
         ``on_progress`` is called with each value that the tool passes to ``progress``.
         """
@@ -106,6 +141,7 @@ class ToolContext:
             tool_name=tool_name,
             agent=agent,
             owner=owner,
+            sender=owner if sender is None else sender,
             scope=scope,
             context=context or {},
             metadata=metadata or {},
@@ -118,21 +154,21 @@ class ToolContext:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the result is no longer needed, because the run was stopped or the call was abandoned."""
+        """Whether the result is no longer needed, because the run was stopped or the call was given up."""
         return self.is_stopped()
 
     def progress(self, value: object) -> None:
-        """Show users the progress of the call. ``value`` may be any JSON value, and replaces the previous value. This
-        method may be called often.
+        """Show users the progress of the call. ``value`` may be any JSON value, and replaces the previous one. Call
+        this as often as you like.
         """
         self.report(value)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming:
-    """The options of streaming. An answer is stored in fragments, at most one row every ``throttle_ms`` milliseconds.
+    """Options for streaming an answer. Text is stored at most once every ``throttle_ms`` milliseconds.
 
-    With ``tool_input_deltas``, the arguments of tool calls are also streamed while the model writes them.
+    With ``tool_input_deltas``, the arguments of tool calls are streamed too, while the model writes them.
     """
 
     throttle_ms: int = 100
@@ -140,34 +176,70 @@ class Streaming:
 
 
 @dataclass(frozen=True)
-class Tool:
-    """A function that a model may call, under a name. Calling the tool calls the function.
+class Tool(Generic[Function_co]):
+    """A function that a model may call by name. Calling the tool object calls the function.
 
-    ``@tool`` makes tools of functions that are declared in a module. ``Tool(name, function, schema=...)`` is for tools
-    that are found at run time, such as those of an MCP server: see the ``tool_resolver`` of agents. With a ``schema``,
-    a JSON schema, the model's arguments are checked against the schema and passed on as they are.
+    Use the ``@tool`` decorator for functions in your own modules. Use ``Tool(name, function, schema=...)`` for tools
+    that are found at run time, such as those of an MCP server (see ``tool_resolver`` in ``Agent``). With ``schema``,
+    the model's arguments are checked against this JSON schema, and passed to the function unchanged.
     """
 
     name: str
-    function: Callback
+    function: Function_co
     schema: Mapping[str, object] | None = field(kw_only=True, default=None, hash=False)
-    """The JSON schema of the arguments. If it is None, the schema is made of the type hints."""
-    description: str = field(kw_only=True, default="")
+    """The JSON schema of the arguments. None means that the schema is made from the function's type hints."""
+    description: Text = field(kw_only=True, default="")
+    """What the model is told about the tool. By default, the function's docstring."""
     retry: Retry = field(kw_only=True, default=ONCE)
+    """How often the tool is tried again after an error. By default, never."""
     timeout_seconds: float | None = field(kw_only=True, default=1800)
+    """The time limit for each attempt. None means no limit."""
     after_crash: AfterCrash = field(kw_only=True, default="unknown")
+    """What happens to a call whose worker dies while the tool runs:
+
+    - ``unknown``: end the call, and tell the model that the tool may have run.
+    - ``retry``: run the tool again, with the same ``ctx.idempotency_key``.
+    - ``fail``: fail the call.
+    - ``ask``: wait until a person decides the outcome with ``settle_tool_call``.
+    """
     atomic: bool = field(kw_only=True, default=False)
+    """Whether the tool's database changes and its outcome are committed in one transaction. The function must be sync.
+    If the worker dies before the commit, the changes are rolled back and the tool runs again. Therefore the changes
+    happen exactly once. On SQLite, keep atomic tools short, because they hold the database's only write lock.
+    """
     pool: str | None = field(kw_only=True, default=None)
+    """The worker pool whose workers run the tool. By default, the agent's ``tool_pool`` or ``pool``."""
     kind: str = field(kw_only=True, default="sync")
-    """Who provides the result (see ``ToolKind``). The kind is ``sync`` even if the function is ``async def``."""
-    needs_approval: bool | Callback = field(kw_only=True, default=False)
-    approved_by: str | Callback = field(kw_only=True, default="owner")
-    answered_by: str | Callback = field(kw_only=True, default="")
-    """Who may post the result. By default, ``owner`` for client tools and ``server`` for others."""
+    """Who provides the result:
+
+    - ``sync``: the function, which a worker runs. The function may still be ``async def``.
+    - ``deferred``: other code, which calls ``add_tool_result`` later. The function only starts the work.
+    - ``client``: the browser. The function is never called; its signature is the schema of the arguments.
+    """
+    needs_approval: bool | Callable[[ToolContext, JSONObject], object] = field(kw_only=True, default=False)
+    """Whether a call waits for a person's approval: a bool, or a sync or async callable(ctx, args) -> bool."""
+    approved_by: Who = field(kw_only=True, default="owner")
+    """Who may approve a call:
+
+    - ``owner``: the thread's owner and staff users.
+    - ``staff``: staff users only.
+    - ``other``: any user except the one who caused the call.
+    - a permission, such as ``"shop.approve_refund"``: users with this permission.
+    - a callable(user, call) -> bool. It runs whenever a user looks at the call, and within the transaction of the
+      decision, so keep it fast. If the callable raises an error, nobody may approve the call.
+    - a tuple or list of these, such as ``("shop.approve_refund", "other")``: users who meet all of the conditions.
+    """
+    answered_by: Who = field(kw_only=True, default="")
+    """Who may post the result of a deferred or client tool over the API: ``server`` (nobody), or any value of
+    ``approved_by``. By default, ``owner`` for client tools and ``server`` for others.
+    """
     aliases: tuple[str, ...] = field(kw_only=True, default=())
-    """Earlier names of the tool. Calls that were made under these names still run."""
+    """Earlier names of the tool. Open calls under these names still run. The model gets only the current name."""
 
     def __post_init__(self) -> None:
+        for option in ("approved_by", "answered_by"):
+            if isinstance(who := getattr(self, option), list):
+                object.__setattr__(self, option, tuple(who))
         if self.answered_by == "":
             object.__setattr__(self, "answered_by", "owner" if self.kind == "client" else "server")
         for is_wrong, sentence in self._mistakes():
@@ -175,7 +247,7 @@ class Tool:
                 raise ImproperlyConfigured(f"Tool {self.name!r}: {sentence}")
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
+        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
         yield (
             not _TOOL_NAME.fullmatch(self.name),
             "models accept only names of 1 to 64 letters a-z, digits, _ and -. Set such a name with @tool(name=...).",
@@ -187,8 +259,8 @@ class Tool:
         )
         yield _no_word_of(self.kind, Kind, "kind")
         yield _no_word_of(self.after_crash, AfterCrash, "after_crash")
-        yield _names_nobody(self.approved_by, ApproverWord, "approved_by")
-        yield _names_nobody(self.answered_by, AnswererWord, "answered_by")
+        yield from _are_no_conditions(self.approved_by, ApproverWord, "approved_by")
+        yield from _are_no_conditions(self.answered_by, AnswererWord, "answered_by")
         yield (
             self.atomic and self.kind != "sync",
             f"the result of a {self.kind} tool comes later, from outside. Leave out atomic=True.",
@@ -215,65 +287,68 @@ class Tool:
         )
         yield from self.signature.mistakes()
 
-    def __call__(self, /, *args: object, **kwargs: object) -> Any:
+    def __call__(self: Tool[Callable[P, R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
 
     @property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function."""
-        return is_async(self.function)
+        return callable(self.function) and is_async(self.function)
 
     @cached_property
     def signature(self) -> Signature:
-        """The parameters of the function, and the rules for the model's arguments."""
+        """The function's parameters, and the rules for the model's arguments."""
         if self.schema is not None:
             return SchemaSignature(self.name, self.function, ToolContext, self.schema)
         return Signature(self.name, self.function, ToolContext)
 
     @property
     def context_parameter(self) -> str | None:
-        """Name of the parameter that gets the ToolContext."""
+        """The name of the parameter that gets the ToolContext, or None."""
         return self.signature.context_parameter
 
     @cached_property
     def result_adapter(self) -> TypeAdapter[object]:
-        """The Pydantic adapter that converts return values to JSON. It uses the function's return annotation if there
-        is one, otherwise the value's type.
+        """The Pydantic adapter that converts return values to JSON. It uses the return annotation. If there is none, or
+        if Pydantic cannot handle it, the adapter uses the type of the value.
         """
         from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
         try:
-            # A function without a return annotation is treated as if it returned ``Any``.
+            # No return annotation means ``Any``.
             return TypeAdapter(self.signature.hints.get("return", Any))
         except PydanticSchemaGenerationError:
             return TypeAdapter(Any)
 
     @cached_property
     def definition(self) -> dict[str, object]:
-        """The tool as sent to models: an OpenAI function definition with a JSON schema."""
+        """The tool in the form that models get: an OpenAI function definition with a JSON schema."""
         parameters = self.signature.json_schema
         function = {"name": self.name, "description": str(self.description), "parameters": parameters}
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments as Python values, defaults included. Raises ValueError with a text for the model if the
-        arguments are invalid. With a ``schema``, the arguments are returned unchanged.
+        """Check the model's arguments. Return them as Python values, with defaults filled in. With ``schema``, return
+        them unchanged.
+
+        Raises ValueError with a text for the model if the arguments are invalid.
         """
         return self.signature.validate(arguments)
 
     @property
     def after_death(self) -> AfterCrash:
-        """What happens to a call if its worker dies: ``after_crash``, or ``retry`` if the tool can safely run again.
+        """What happens to a call if its worker dies: ``after_crash``, or ``retry`` if a second run can do no harm.
 
-        An interrupted atomic tool was rolled back. A client or deferred tool only asks others for a result, and may ask
-        twice.
+        A second run is harmless for an atomic tool, because the first run was rolled back. It is harmless for a client
+        tool, which only asks the browser for a result. A deferred tool, which only starts the work, also runs again,
+        unless its ``after_crash`` differs from the default.
         """
         is_harmless = self.atomic or self.kind == "client"
         is_harmless = is_harmless or (self.kind == "deferred" and self.after_crash == "unknown")
         return "retry" if is_harmless else self.after_crash
 
     def to_json(self, value: object) -> JSON:
-        """Convert a return value to JSON. Raises TypeError with a hint for a value that cannot be converted."""
+        """Convert a return value to JSON. Raises TypeError if this is impossible, with a hint in the message."""
         if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
             raise TypeError(
                 f"Tool {self.name!r} returned a {type(value).__name__}. Return values (a dict, a Pydantic model), "
@@ -282,7 +357,7 @@ class Tool:
         try:
             dumped: object = self.result_adapter.dump_python(value, mode="json", warnings="none")
         except (ValueError, TypeError):
-            # Pydantic cannot convert lazily translated texts and lone surrogates to JSON, but ``clean`` can.
+            # Let ``clean`` produce the JSON. Unlike Pydantic, it accepts lazy translations and lone surrogates.
             dumped = self.result_adapter.dump_python(value, mode="python", warnings="none")
         return clean(dumped)
 
@@ -292,15 +367,41 @@ def _no_word_of(value: str, words: object, name: str) -> tuple[bool, str]:
     return value not in known, f"{name} is one of {', '.join(map(repr, known))}, not {value!r}."
 
 
-def _names_nobody(value: object, words: object, name: str) -> tuple[bool, str]:
+def _are_no_conditions(value: object, words: object, name: str) -> Iterator[tuple[bool, str]]:
+    """Yield the rules about a value of ``approved_by`` or ``answered_by``."""
     known = get_args(words)
-    is_permission = isinstance(value, str) and len(value) <= MAX_PERMISSION and _PERMISSION.fullmatch(value)
-    is_function = callable(value) and not is_async(value)
-    is_wrong = not (is_function or is_permission or (isinstance(value, str) and value in known))
-    return is_wrong, (
-        f'{name} is one of {", ".join(map(repr, known))}, a permission such as "shop.approve_refund" or a callable'
-        f"(user, call), which cannot be async; not {value!r}."
+    conditions = value if isinstance(value, tuple) else (value,)
+    yield (
+        not conditions or not all(_is_condition(one, known) for one in conditions),
+        (
+            f'{name} is one of {", ".join(map(repr, known))}, a permission such as "shop.approve_refund", a callable'
+            f"(user, call), which cannot be async, or a tuple of conditions that must all hold; not {value!r}."
+        ),
     )
+    if len(conditions) < 2:
+        return
+    texts = [condition for condition in conditions if isinstance(condition, str)]
+    yield (
+        len(set(texts)) < len(texts) or len(conditions) - len(texts) > 1,
+        f"{name} is a tuple of different conditions, and at most one of them is a callable; not {value!r}.",
+    )
+    yield (
+        "server" in texts or {"owner", "staff"} <= set(texts),
+        (
+            f"{name} cannot combine 'server' with other conditions, nor 'owner' with 'staff', because 'owner' includes "
+            f"staff; not {value!r}."
+        ),
+    )
+    yield (
+        len(stored_who(conditions)) > MAX_PERMISSION,
+        f"{name} has at most {MAX_PERMISSION} characters in total; not {value!r}.",
+    )
+
+
+def _is_condition(value: object, known: Collection[str]) -> bool:
+    if not isinstance(value, str):
+        return callable(value) and not is_async(value)
+    return value in known or (len(value) <= MAX_PERMISSION and _PERMISSION.fullmatch(value) is not None)
 
 
 def _are_no_aliases(name: str, aliases: object) -> tuple[bool, str]:
@@ -311,44 +412,31 @@ def _are_no_aliases(name: str, aliases: object) -> tuple[bool, str]:
 
 
 def find_among(tools: Mapping[str, Tool], name: str) -> Tool | None:
-    """Return the tool with this name, or else the tool that has this name as an alias, or None."""
+    """Return the tool with this name. If no tool has this name, return the tool with this alias, or None."""
     return tools.get(name) or next((item for item in list(tools.values()) if name in item.aliases), None)
 
 
-def stored_who(who: str | Callback) -> str:
-    """Return the text that is stored with a call for this value of ``approved_by`` or ``answered_by``."""
-    return LEFT_TO_FUNCTION if callable(who) else who
+def stored_who(who: Who) -> str:
+    """Return the text that is stored with a call for this value of ``approved_by`` or ``answered_by``. If there are
+    several conditions, " and " joins them, in the order of the declaration.
+    """
+    conditions = [who] if isinstance(who, str) or callable(who) else who
+    return AND.join(LEFT_TO_FUNCTION if callable(one) else one for one in conditions)
 
 
-@overload
-def tool(function: Callable[..., object], /) -> Tool: ...
+def deciding_function(who: Who) -> Decider | None:
+    """Return the function in this value of ``approved_by`` or ``answered_by``, or None."""
+    conditions = [who] if isinstance(who, str) or callable(who) else who
+    return next((one for one in conditions if callable(one)), None)
 
 
 @overload
 def tool(
-    *,
-    name: str | None = None,
-    description: str | None = None,
-    schema: Mapping[str, object] | None = None,
-    retry: Retry | None = None,
-    timeout_seconds: float | None = 1800,
-    after_crash: AfterCrash = "unknown",
-    atomic: bool = False,
-    pool: str | None = None,
-    kind: Kind = "sync",
-    needs_approval: bool | Callback = False,
-    approved_by: str | Callback = "owner",
-    answered_by: str | Callback | None = None,
-    aliases: Sequence[str] = (),
-) -> Callable[[Callable[..., object]], Tool]: ...
-
-
-def tool(
-    function: Callable[..., object] | None = None,
+    function: F,
     /,
     *,
     name: str | None = None,
-    description: str | None = None,
+    description: Text | None = None,
     schema: Mapping[str, object] | None = None,
     retry: Retry | None = None,
     timeout_seconds: float | None = 1800,
@@ -356,44 +444,59 @@ def tool(
     atomic: bool = False,
     pool: str | None = None,
     kind: Kind = "sync",
-    needs_approval: bool | Callback = False,
-    approved_by: str | Callback = "owner",
-    answered_by: str | Callback | None = None,
+    needs_approval: bool | Callable[[ToolContext, JSONObject], object] = False,
+    approved_by: Who = "owner",
+    answered_by: Who | None = None,
     aliases: Sequence[str] = (),
-) -> Tool | Callable[[Callable[..., object]], Tool]:
-    """Make a tool of a function, sync or async.
+) -> Tool[F]: ...
 
-    The model gets the function's name, its docstring and the JSON schema of its type hints. ``timeout_seconds`` limits
-    each attempt; None means no limit. ``schema`` is a JSON schema to use instead of that of the type hints: arguments
-    are checked against it, and the function gets them as they are.
 
-    ``after_crash`` says what happens to a call if the worker dies while the tool runs. ``retry`` runs the tool again
-    with the same ``ctx.idempotency_key``. ``fail`` fails the call. ``unknown``, the default, ends the call and tells
-    the model that the tool may have run. With ``ask`` the run waits until a person settles the call
-    (``settle_tool_call``).
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: Text | None = None,
+    schema: Mapping[str, object] | None = None,
+    retry: Retry | None = None,
+    timeout_seconds: float | None = 1800,
+    after_crash: AfterCrash = "unknown",
+    atomic: bool = False,
+    pool: str | None = None,
+    kind: Kind = "sync",
+    needs_approval: bool | Callable[[ToolContext, JSONObject], object] = False,
+    approved_by: Who = "owner",
+    answered_by: Who | None = None,
+    aliases: Sequence[str] = (),
+) -> Callable[[F], Tool[F]]: ...
 
-    An ``atomic`` tool must be sync. Its changes and its outcome are committed in one database transaction. If the
-    worker dies before the commit, the tool runs again. So the tool changes the database exactly once, even if processes
-    die. On SQLite the tool holds the only write lock while it runs, so it should be short.
 
-    ``kind`` says who provides the result. ``sync``: the function returns it, in a worker; the function may be
-    ``async def``. ``deferred``: the function only starts the work, and other code calls ``add_tool_result`` later.
-    ``client``: the browser provides the result; the function is never called, and its signature is the schema.
-    ``answered_by`` says who may post the result of a deferred or client tool over the API: nobody (``server``, the
-    default), the thread's ``owner`` (the default of client tools), ``staff``, or anything else that ``approved_by``
-    accepts.
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: Text | None = None,
+    schema: Mapping[str, object] | None = None,
+    retry: Retry | None = None,
+    timeout_seconds: float | None = 1800,
+    after_crash: AfterCrash = "unknown",
+    atomic: bool = False,
+    pool: str | None = None,
+    kind: Kind = "sync",
+    needs_approval: bool | Callable[[ToolContext, JSONObject], object] = False,
+    approved_by: Who = "owner",
+    answered_by: Who | None = None,
+    aliases: Sequence[str] = (),
+) -> Tool[F] | Callable[[F], Tool[F]]:
+    """Make a tool from a sync or async function. The model gets the function's name, its docstring, and a JSON schema
+    made from its type hints.
 
-    ``needs_approval`` makes a call wait until a person approves it. It is True, or a callable(ctx, args) -> bool, sync
-    or async. ``approved_by`` says who may approve: the thread's ``owner`` and staff, only ``staff``, any user ``other``
-    than the one who asked, users with a permission such as ``"shop.approve_refund"``, or a callable(user, call) ->
-    bool. The callable runs for each viewer and inside the decision's transaction, so it should be quick. If it raises,
-    nobody may approve.
-
-    ``aliases`` are earlier names of the tool. Open calls that were made under these names still run. The model gets
-    only the current name, also for earlier calls in its history.
+    Use this decorator with or without options: ``@tool`` or ``@tool(timeout_seconds=60)``. Each option sets the
+    attribute of ``Tool`` with the same name, which is described there. The tool is registered, so that agents can name
+    it, and so that workers find it again. Raises ImproperlyConfigured if the options contradict each other.
     """
 
-    def declare(target: Callable[..., object]) -> Tool:
+    def declare(target: F) -> Tool[F]:
         declared = Tool(
             name or str(getattr(target, "__name__", type(target).__name__)),
             target,
@@ -407,7 +510,7 @@ def tool(
             kind=kind,
             needs_approval=needs_approval,
             approved_by=approved_by,
-            answered_by=answered_by or "",
+            answered_by="" if answered_by is None else answered_by,
             aliases=aliases if isinstance(aliases, str) else tuple(aliases),  # type: ignore[arg-type]  # refused later
         )
         registry.add_tool(declared)
@@ -424,37 +527,40 @@ CALLABLES = (
 
 
 def model_of_attempt(models: Sequence[str], attempt: int, *, attempts_per_model: int) -> str:
-    """Return the model for attempt number ``attempt``, counted from 1. With four attempts per model, attempts 1 to 4
-    use the first model, attempts 5 to 8 use the second model, and so on. Later attempts use the last model.
+    """Return the model for attempt number ``attempt``, counted from 1.
+
+    With four attempts per model, attempts 1 to 4 use the first model, 5 to 8 the second, and so on. All later attempts
+    use the last model.
     """
     return models[min((attempt - 1) // attempts_per_model, len(models) - 1)]
 
 
 class Agent:
-    """A model, its instructions and its tools, under a name. Creating an agent registers it.
+    """A named combination of a model, instructions and tools. Creating an agent registers it.
 
-    ``model`` is a litellm model string, or a list of them. The next model of a list is called when the attempts at the
-    model before it are used up, or when another attempt at that model cannot succeed.
-    ``instructions`` is a text or a callable(thread) -> text. ``model_settings`` are passed to the model call.
-    ``max_steps`` limits the model calls of one run. ``when_busy`` says what happens to a new message during a run.
-    A second agent of the same name raises ImproperlyConfigured. ``aliases`` are earlier names of the agent. Threads
-    that were created under these names belong to the agent.
+    ``model`` is a litellm model string, or a list of them. The next model in the list is used when the attempts with
+    the previous model are used up, or when more attempts with it cannot succeed. ``model_settings`` are passed to the
+    model call. ``instructions`` is a text or a callable(thread) -> text. ``max_steps`` limits the model calls of one
+    run. ``when_busy`` says what happens to a new message during a run.
 
-    ``after_crash`` says what happens when a worker dies in the middle of an answer. With ``"continue"`` the next
-    attempt continues the stored text, if the model supports that and the answer is only text so far. Otherwise, and
-    always with ``"restart"``, the answer is generated again from the beginning.
+    ``aliases`` are earlier names of the agent. Threads that were created under these names belong to this agent. Raises
+    ImproperlyConfigured if another agent has the same name.
 
-    Before every model call ``configure(thread)`` may return a dict that overrides model, instructions, tools,
-    model_settings or max_steps, and ``transform_messages(messages, thread)`` may return other messages in the OpenAI
-    format. ``provider_tools`` are passed to the model unchanged, and the model's vendor runs them. ``title(thread)``
-    returns a title for the thread after the first answer.
+    ``after_crash`` says what happens to an answer whose worker dies. ``"continue"`` continues the text that is already
+    stored, if the model supports this and the answer is only text so far. Otherwise, and with ``"restart"``, the answer
+    starts again.
 
-    With ``tool_resolver``, ``configure`` may also return tools that no module declares, such as those of an MCP server.
-    ``tool_resolver(name, thread)`` returns the tool of this name, or None if the thread no longer has it. It is called
-    for each attempt at a call of such a tool, in whichever process runs the call.
+    ``configure(thread)`` runs before every model call. It may return a dict that overrides model, instructions, tools,
+    model_settings or max_steps. ``transform_messages(messages, thread)`` returns the messages to send to the model, in
+    OpenAI's format. ``provider_tools`` are passed to the model unchanged; the model's vendor runs them.
+    ``title(thread)`` returns a title for the thread after the first answer.
 
-    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async. The other
-    callbacks run after the commit, at most once. All callbacks are called with keyword arguments.
+    ``tool_resolver`` is for tools that no module declares, such as those of an MCP server. With it, ``configure`` may
+    return such tools. ``tool_resolver(name, thread)`` returns the tool with this name, or None. At each attempt, the
+    process that runs a call uses ``tool_resolver`` to find the tool.
+
+    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async. All other
+    callbacks run after the commit, at most once. All callbacks get keyword arguments.
     """
 
     def __init__(
@@ -462,7 +568,7 @@ class Agent:
         name: str,
         *,
         model: str | Sequence[str],
-        instructions: str | Callable[..., object] = "",
+        instructions: Text | Instructions = "",
         tools: Sequence[Tool] = (),
         model_settings: Mapping[str, object] | None = None,
         streaming: Streaming | bool = True,
@@ -473,19 +579,19 @@ class Agent:
         pool: str = "agents",
         tool_pool: str | None = None,
         public: bool = False,
-        description: str = "",
+        description: Text = "",
         aliases: Sequence[str] = (),
         provider_tools: Sequence[Mapping[str, object]] = (),
-        transform_messages: Callback | None = None,
-        configure: Callback | None = None,
-        tool_resolver: Callback | None = None,
-        title: Callback | None = None,
-        on_status_change: Callback | None = None,
-        on_commit_step: Callback | None = None,
-        on_message_complete: Callback | None = None,
-        on_turn_complete: Callback | None = None,
-        on_error: Callback | None = None,
-        on_retry: Callback | None = None,
+        transform_messages: TransformMessages | None = None,
+        configure: Configure | None = None,
+        tool_resolver: Callable[[str, Thread], Tool | Awaitable[Tool | None] | None] | None = None,
+        title: MakeTitle | None = None,
+        on_status_change: OnStatusChange | None = None,
+        on_commit_step: OnCommitStep | None = None,
+        on_message_complete: OnMessageComplete | None = None,
+        on_turn_complete: OnTurnComplete | None = None,
+        on_error: OnError | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self.name = name
         self.models = (model,) if isinstance(model, str) else tuple(model)
@@ -516,10 +622,13 @@ class Agent:
             if is_wrong:
                 raise ImproperlyConfigured(f"Agent {name!r}: {sentence}")
         remember(self.model_settings)
+        self._register()
+
+    def _register(self) -> None:
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
-        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
+        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
         yield (
             not _AGENT_NAME.fullmatch(self.name),
             "a name has 1 to 100 letters a-z, digits, _, - and dots, because it is part of URLs.",
@@ -552,30 +661,33 @@ class Agent:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The agent's name, followed by its earlier names."""
+        """The agent's name and its aliases."""
         return (self.name, *self.aliases)
 
     @property
     def max_attempts(self) -> int:
-        """The number of attempts at one model call, with all models of the list."""
+        """The number of attempts at one model call, over all models in the list."""
         return self.retry.attempts_per_model * len(self.models)
 
     def model_for(self, attempt: int) -> str:
-        """Return the agent's own model for attempt number ``attempt``. Overrides by ``configure`` are ignored."""
+        """Return the agent's own model for this attempt. Overrides by ``configure`` are ignored."""
         return model_of_attempt(self.models, attempt, attempts_per_model=self.retry.attempts_per_model)
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool that a call of this name runs, or None. First look among the agent's own tools. If the agent
-        has ``configure``, which may add any tool, then look among all declared tools. The name may be an alias.
+        """Return the tool for a call with this name or alias, or None.
+
+        If the agent has a ``configure`` function, all declared tools are searched, because this function can give the
+        agent any of them.
         """
         if self.configure is None:
             return find_among(self.tools, name)
-        # ``configure`` may return a tool that has this name, so names take precedence over aliases.
+        # Search all tools together, so that a tool with exactly this name takes precedence over every alias, even over
+        # an alias of one of the agent's own tools.
         return find_among(registry.known_tools() | self.tools, name)
 
     def tool_names(self) -> frozenset[str]:
-        """Return the names and aliases of all tools that this process can run for this agent. If it can also run tools
-        of a resolver, the set contains ``RESOLVED_TOOLS``.
+        """Return the names and aliases of all tools that this process can run for this agent. If the agent has a
+        ``tool_resolver``, ``RESOLVED_TOOLS`` is included: it stands for all tools that the resolver finds.
         """
         chosen = registry.known_tools() if self.configure is not None else {}
         tools = [*self.tools.values(), *chosen.values()]
@@ -583,9 +695,25 @@ class Agent:
         return frozenset([*(name for item in tools for name in (item.name, *item.aliases)), *resolved])
 
     def pool_of(self, tool_name: str) -> str:
-        """Return the pool in which a call of this tool runs: the tool's own, else ``tool_pool``, else ``pool``."""
+        """Return the pool for calls of this tool: the tool's ``pool``, or the agent's ``tool_pool`` or ``pool``."""
         declared = self.find_tool(tool_name)
         return (declared.pool if declared else None) or self.tool_pool or self.pool
+
+
+class RemovedAgent(Agent):
+    """A stand-in for an agent that has been removed from the code. Policies get it, and can decide by its name.
+
+    It is not registered, and has neither a model nor tools.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, model=(), public=True)
+
+    def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
+        return iter(())
+
+    def _register(self) -> None:
+        pass
 
 
 RESOLVED_TOOLS = "*"
@@ -602,11 +730,12 @@ class Registry:
     def __init__(self) -> None:
         self._agents: dict[str, Agent] = {}
         self._by_alias: dict[str, Agent] = {}
-        # References are weak, because ``configure`` may declare new tools at every call and would fill the memory.
+        # Keep only weak references. A ``configure`` function can declare new tools before every model call, and strong
+        # references would let these tools fill the memory.
         self._tools: WeakValueDictionary[str, Tool] = WeakValueDictionary()
 
     def add(self, agent: Agent) -> None:
-        """Register an agent. Raises ImproperlyConfigured if another agent has one of its names or aliases."""
+        """Register an agent. Raises ImproperlyConfigured if another agent has its name or one of its aliases."""
         if agent.name in self._agents:
             raise ImproperlyConfigured(f"Two agents are called {agent.name!r}. Names must be unique in a project.")
         for name in agent.names:
@@ -626,47 +755,45 @@ class Registry:
             self._by_alias.pop(alias, None)
 
     def find(self, name: str) -> Agent | None:
-        """Return the agent of this name or alias, or None if this process does not know it."""
+        """Return the agent with this name or alias, or None."""
         return self._agents.get(name) or self._by_alias.get(name)
 
     def names_of(self, name: str) -> tuple[str, ...]:
-        """Return the current name and the aliases of the agent that has this name or alias. Return only ``name`` if
-        this process does not know the agent.
+        """Return all names of the agent with this name or alias: its current name and its aliases. For an unknown
+        agent, return only ``name``.
         """
         agent = self.find(name)
         return agent.names if agent else (name,)
 
     def get(self, name: str) -> Agent:
-        """Return the agent of this name or alias. Raises AgentNotFoundError."""
+        """Return the agent with this name or alias. Raises AgentNotFoundError."""
         agent = self.find(name)
         if agent is None:
             raise AgentNotFoundError(name)
         return agent
 
     def all(self) -> list[Agent]:
-        """Return all agents, by name."""
+        """Return all agents, sorted by name."""
         return [self._agents[name] for name in sorted(self._agents)]
 
     def public(self) -> list[Agent]:
-        """Return the agents that the API offers, by name."""
+        """Return the agents that the API offers, sorted by name."""
         return [agent for agent in self.all() if agent.public]
 
     def add_tool(self, tool: Tool) -> None:
-        """Register a tool for agents whose ``configure`` chooses tools. The tool replaces any earlier
-        tool of the same name.
-        """
+        """Register a tool for agents whose ``configure`` chooses tools. A tool with the same name is replaced."""
         self._tools[tool.name] = tool
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return the tool of this name, or None. The tool may belong to any agent."""
+        """Return the tool with this name, or None. The tool can belong to any agent or to none."""
         return self._tools.get(name)
 
     def known_tools(self) -> dict[str, Tool]:
-        """Return all registered tools, by name."""
+        """Return all registered tools as a dict from names to tools."""
         return dict(self._tools)
 
     def code(self) -> Code:
-        """Return the names and aliases of the agents that this process can run, each with the names of its tools."""
+        """Return the names and aliases of all agents in this process, each with the names of its tools."""
         return {name: tools for agent in self.all() for tools in [agent.tool_names()] for name in agent.names}
 
 

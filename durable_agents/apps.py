@@ -1,4 +1,4 @@
-"""The Django app: discovers the project's agents and installs hooks into django-q2."""
+"""The Django app: import the project's agents, and connect to django-q2."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from django.utils.translation import gettext_lazy as _
 
 
 class DurableAgentsConfig(AppConfig):
-    """AppConfig of ``durable_agents``."""
-
     name = "durable_agents"
     label = "durable_agents"
     verbose_name = _("Durable agents")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from durable_agents import checks  # noqa: F401, PLC0415 - registers the system checks
+        from durable_agents import checks, notifications  # noqa: F401, PLC0415 - registers the system checks
 
         autodiscover_modules("agents")
-        # If django-q2 is not installed, a system check reports that.
+        notifications.connect_signals()
+        # Without django-q2, a system check reports an error.
         if apps.is_installed("django_q"):
             from django_q.signals import post_spawn  # noqa: PLC0415 - its models need the app registry
 
@@ -43,8 +42,10 @@ def _worker_spawned(**_: object) -> None:
 
 
 def _migrated(using: str, **_: object) -> None:
-    """If the necessary tables exist, create the rows of the pools and schedule the sweep. The tables may be missing:
-    Django also sends this signal if only another app or another database was migrated, or if migrations were reversed.
+    """Create the rows of the pools, and schedule the periodic clean-up.
+
+    Do nothing if the tables are missing: Django also sends ``post_migrate`` when only another app or database was
+    migrated, or when migrations were reversed.
     """
     from durable_agents import lifecycle, task_queue  # noqa: PLC0415 - needs the app registry
 
@@ -56,11 +57,11 @@ def _migrated(using: str, **_: object) -> None:
 
 
 def _prepare_before_fork() -> None:
-    """Load the model library before the workers fork, so that they share its memory and start quickly. After that,
-    recover the rows that dead workers hold.
+    """Load the model library before the workers fork. The workers then share the library's memory and start fast.
+    Afterwards, recover the rows of dead workers.
 
-    Do nothing on systems other than Linux, because a fork would not be safe there after loading. The parent must not
-    start any thread, because a forked child has none of its parent's threads.
+    Forking after this import is safe only on Linux. On other systems, do nothing. Do not start OS threads here,
+    because a forked child does not inherit them.
     """
     if sys.platform != "linux":
         return
@@ -69,6 +70,7 @@ def _prepare_before_fork() -> None:
 
     door().prepare()
     gc.collect()
-    # Without this call, the garbage collector of a child would write to all shared memory pages, and so copy them.
+    # Without ``freeze``, the child's garbage collector would write to the shared memory pages, and each page would be
+    # copied.
     gc.freeze()
     engine.reap_first()

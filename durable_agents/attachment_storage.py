@@ -1,7 +1,7 @@
-"""Store and read the bytes of attachments in the project's storage, which may be slow and may fail.
+"""Store and read the content of attachments in the project's storage, which can be slow and can fail.
 
-A stored file never changes, so its bytes may be cached. The rows of attachments are written by ``lifecycle``. A file
-is stored before its row is committed, and deleted after the commit that deletes its last row.
+A stored file never changes, so it can be cached. ``lifecycle`` writes the attachment rows. A file is stored before its
+row is committed, and deleted after the deletion of its last row is committed.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ MAX_KEPT_BYTES = 32 * 1024 * 1024
 
 
 def storage() -> Storage:
-    """Return the storage of attachments."""
     found: Storage = Attachment._meta.get_field("file").storage
     return found
 
 
 def url_of(attachment_id: UUID) -> str:
-    """Return the URL path of an attachment, or a placeholder if the project does not include the app's URLs."""
+    """Return the URL path of an attachment. If the project does not include the app's URLs, return a
+    placeholder.
+    """
     try:
         return reverse("durable_agents:attachment", args=[attachment_id])
     except NoReverseMatch:
@@ -45,14 +46,14 @@ def url_of(attachment_id: UUID) -> str:
 
 
 def part_of(attachment: Attachment) -> Part:
-    """Return the file part of a message for an attachment."""
+    """Return the message part for an attachment."""
     return file_part(attachment.media_type, url_of(attachment.pk), attachment.filename)
 
 
 def store(data: bytes, *, claimed: str, filename: str, **facts: object) -> Attachment:
-    """Save a file in the storage and return an unsaved ``Attachment`` for it, with ``facts`` as further fields.
+    """Save a file in the storage, and return an unsaved ``Attachment`` for it. ``facts`` are its other fields.
 
-    ``claimed`` is the media type that the sender declares. Raises UnsupportedMediaTypeError.
+    ``claimed`` is the media type that the sender declares. Raises UnsupportedMediaTypeError as ``media_type_of`` does.
     """
     name = clean_name(filename)
     media_type = media_type_of(data, claimed=claimed, filename=name)
@@ -62,7 +63,7 @@ def store(data: bytes, *, claimed: str, filename: str, **facts: object) -> Attac
 
 
 def discard(name: str) -> None:
-    """Delete a file from the storage. A failure is logged, and the file stays."""
+    """Delete a file from the storage. If this fails, log the error and leave the file."""
     _recent.drop(name)
     try:
         storage().delete(name)
@@ -71,28 +72,28 @@ def discard(name: str) -> None:
 
 
 def discard_unused(name: str, *, using: str) -> None:
-    """Delete a file from the storage unless a row refers to it. Call this after the commit that deleted a row."""
+    """Delete a file unless a row still uses it. Call this function after the deletion of a row is committed."""
     if not Attachment.objects.using(using).filter(file=name).exists():
         discard(name)
 
 
 def keep_if_committed(name: str, *, using: str) -> None:
-    """If the current transaction is rolled back, delete the stored file again."""
+    """Delete the stored file if the current transaction rolls back."""
     transaction.on_commit(_Undo(name).call_off, using=using)
 
 
 class _Undo:
-    """An object that deletes a file when it is garbage-collected, unless ``call_off`` was called before.
+    """Deletes a file when this object is garbage-collected, unless ``call_off`` was called before.
 
-    Django has no callback for a rollback. Instead ``call_off`` is registered as a callback for the commit. On rollback
-    Django drops that callback, and with it the last reference to this object.
+    Django has no rollback callback. Therefore, ``call_off`` is registered as a commit callback. If the transaction
+    rolls back, Django drops that callback, and with it the last reference to this object.
     """
 
     def __init__(self, name: str) -> None:
         self._name: str | None = name
 
     def call_off(self) -> None:
-        """Keep the file."""
+        """Keep the file: the transaction was committed."""
         self._name = None
 
     def __del__(self) -> None:
@@ -101,7 +102,7 @@ class _Undo:
 
 
 class _Recent:
-    """A cache of the files that were read last. Their total size is limited."""
+    """A cache of recently read files with a limited total size."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -109,21 +110,20 @@ class _Recent:
         self._lock = Lock()
 
     def find(self, name: str) -> bytes | None:
-        """Return the cached content of the file of this name, or None."""
+        """Return the content of a file, or None if it is not cached."""
         with self._lock:
             if name in self._kept:
                 self._kept.move_to_end(name)
             return self._kept.get(name)
 
     def keep(self, name: str, data: bytes) -> None:
-        """Cache a file's content, and evict the least recently used files beyond the limit."""
+        """Cache the content of a file. If the cache exceeds its limit, evict the least recently used files."""
         with self._lock:
             self._kept[name] = data
             while sum(map(len, self._kept.values())) > self._max_bytes:
                 self._kept.popitem(last=False)
 
     def drop(self, name: str) -> None:
-        """Evict the file of this name."""
         with self._lock:
             self._kept.pop(name, None)
 
@@ -132,16 +132,15 @@ _recent = _Recent(MAX_KEPT_BYTES)
 
 
 def read(attachment: Attachment) -> bytes | None:
-    """Return the bytes of an attachment, at most ``attachment.size``, or None if the storage does not have the file.
-    Any other error of the storage is raised.
+    """Return the content of an attachment, or None if the storage does not have the file. At most ``attachment.size``
+    bytes are read. Errors of the storage are raised, except for a missing file.
     """
     name = attachment.place
     known = _recent.find(name)
     if known is None:
         try:
             with storage().open(name) as file:
-                # The size in the row was checked against the limit. Do not read more than that, even if the stored file
-                # is larger.
+                # The size in the row is within the limit. The stored file might be larger now, so read no more.
                 known = bytes(file.read(attachment.size))
         except FileNotFoundError:
             return None
@@ -150,8 +149,10 @@ def read(attachment: Attachment) -> bytes | None:
 
 
 def same_content(stored: Sequence[Part], given: Sequence[Part]) -> bool:
-    """Return whether the parts that a user sends have the same content as stored parts: the same texts and the same
-    files. A sent file may have any URL of the attachment, or be embedded. The caller must have validated both lists.
+    """Return whether the parts that a user sends have the same texts and files as the stored parts.
+
+    A file that the user sends can be embedded in its part, or can be given by any URL of the attachment. Both lists
+    must be validated already.
     """
     return len(stored) == len(given) and all(map(_is_same_part, stored, given))
 
@@ -167,14 +168,16 @@ def _is_same_part(stored: Part, given: Part) -> bool:
 
 
 def leftovers() -> Iterator[str]:
-    """Yield the names of files that have been in the storage for a day and have no row. The process that stored such a
-    file died before its commit. Raises NotImplementedError if the storage cannot list its files.
+    """Yield the names of stored files that are at least a day old and have no row. The process that stored such a
+    file died before it committed a row.
+
+    Raises NotImplementedError if the storage cannot list files.
     """
     directories, _ = _listed(ATTACHMENTS)
     for directory in directories:
         names = {f"{ATTACHMENTS}/{directory}/{name}" for name in _listed(f"{ATTACHMENTS}/{directory}")[1]}
         known = Attachment.objects.filter(file__in=names).values_list("file", flat=True)
-        # Younger files are left out, because their rows may not be committed yet.
+        # Leave out newer files: their rows might not be committed yet.
         oldest = now() - timedelta(seconds=FORGOTTEN_SECONDS)
         yield from (name for name in sorted(names - set(known)) if storage().get_modified_time(name) < oldest)
 

@@ -1,7 +1,7 @@
-"""Call the project's callbacks and signals, inside a transaction or after it.
+"""Call the project's callbacks and send its signals, within a transaction or after its commit.
 
-An error in a callback or a receiver is logged and not raised. Callbacks after a commit run at most once: if the process
-dies right after the commit, they do not run.
+Errors in callbacks and signal receivers are logged, not raised. A callback that runs after the commit runs at most
+once: if the process dies right after the commit, it does not run.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ the class ToolCall.
 
 @dataclass(frozen=True, kw_only=True)
 class DueCallback:
-    """One of the project's callbacks, which runs after a commit."""
+    """A callback of the project that is about to run after a commit."""
 
     name: str
     thread_id: UUID
@@ -50,11 +50,11 @@ class DueCallback:
 
     @property
     def call(self) -> Callback:
-        """The function with its arguments bound. Calling it returns a coroutine if the function is async."""
+        """The callback as a function without parameters. If the callback is async, the function returns a coroutine."""
         return partial(self.function, **self.arguments)
 
     def log_failure(self) -> None:
-        """Log the exception that is being handled."""
+        """Log the current exception."""
         log_error("a callback failed", action="callback", callback=self.name, thread=self.thread_id)
 
 
@@ -62,35 +62,34 @@ Runner = Callable[[DueCallback], None]
 
 
 def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call one of the project's functions within this transaction, in a savepoint. The function's changes are rolled
-    back if the function raises or if the transaction is rolled back later.
+    """Call a function of the project within this transaction, in a savepoint. If it raises, its changes are rolled
+    back.
 
-    Raises InterfaceError if the function broke the transaction, for example by closing the connection. Without this
-    error Django would roll back silently.
+    Raises InterfaceError if the function has broken the transaction, for example by closing the connection. Without
+    this error, Django would roll back silently.
     """
     try:
         with transaction.atomic(using=using):
             function(thread_id=thread_id, **arguments)
     except (Exception, SystemExit):
-        # A callback that raises, or calls sys.exit(), must not roll back the caller's changes.
+        # Even if a callback raises or calls sys.exit(), keep the caller's changes.
         log_error("a callback failed", action="callback", callback=name, thread=thread_id)
     if connections[using].needs_rollback:
         raise InterfaceError(f"The transaction was lost while {name} ran. {name} must not close the connection.")
 
 
 def call_after_commit(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call one of the project's functions after the commit of this transaction, through the runner set by
-    ``run_through``.
-    """
+    """Call a function of the project after the commit of this transaction, in the way that ``run_through`` has set."""
     callback = DueCallback(
         name=name, thread_id=thread_id, function=function, arguments={"thread_id": thread_id, **arguments}
     )
-    # Use a lambda, not a partial: if a robust callback fails, Django logs its __qualname__, which a partial lacks.
+    # Use a lambda here. If a robust callback fails, Django logs its ``__qualname__``, which a ``partial`` does not
+    # have.
     transaction.on_commit(lambda: deliver(callback), using=using, robust=True)
 
 
 def send_after_commit(name: str, sender: type, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Send the signal of this name after the commit of this transaction, if the signal has receivers."""
+    """Send the signal with this name after the commit of this transaction, if anybody receives it."""
     signal = _SIGNALS[name]
 
     def send(**facts: object) -> None:
@@ -118,7 +117,7 @@ _SIGNALS = {
 
 
 def in_place(callback: DueCallback) -> None:
-    """Run the callback immediately, in this thread. This is the default, for processes that are not workers."""
+    """Run the callback at once, in the current OS thread. This is the default in processes that are not workers."""
     try:
         call = callback.call
         if is_async(callback.function):
@@ -130,14 +129,14 @@ def in_place(callback: DueCallback) -> None:
 
 
 def in_own_thread(callback: DueCallback) -> None:
-    """Run the callback in a new thread. A worker process uses this function while it runs no agents."""
+    """Run the callback in a new OS thread. Worker processes use this while they run no agents."""
 
     def run() -> None:
         in_place(callback)
-        # Django closes connections at the end of a request. This thread must close its own.
+        # Django closes connections at the end of a request. This OS thread has no request, so close them here.
         connections.close_all()
 
-    # A daemon thread: a callback that hangs must not keep the process from ending.
+    # Use a daemon thread, so that a callback that hangs does not keep the process alive.
     threading.Thread(target=run, daemon=True, name="durable-agents-callback").start()
 
 
@@ -145,12 +144,12 @@ _runners: list[Runner] = [in_place]
 
 
 def deliver(callback: DueCallback) -> None:
-    """Run the callback in the way that ``run_through`` has set for this process."""
+    """Run the callback in the way that ``run_through`` has set."""
     _runners[-1](callback)
 
 
 def run_through(runner: Runner) -> Runner:
-    """Let ``runner`` run the callbacks of this process from now on. Return the previous runner."""
+    """From now on, run the callbacks of this process with ``runner``. Return the previous runner."""
     before = _runners.pop()
     _runners.append(runner)
     return before

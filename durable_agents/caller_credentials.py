@@ -1,4 +1,4 @@
-"""Keep the credential of an authenticated request, so that the request can be authenticated again later."""
+"""Remember how a request was authenticated, so that its user can be authenticated again later."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ _KEPT = ("REMOTE_ADDR", "REMOTE_USER", "SERVER_NAME", "SERVER_PORT")
 
 @dataclass(frozen=True, kw_only=True)
 class Credential:
-    """The user of a request, and how the request was authenticated: by a session, a token, or anything else that the
-    project uses.
-    """
+    """The user of a request, and what authenticated the request: a session, a token, or the project's own method."""
 
     user_id: str
     secret: str
@@ -45,15 +43,16 @@ class Credential:
 
     @classmethod
     def of_user(cls, user: User) -> Credential:
-        """Return a credential that is valid as long as the user is active and has the same password."""
+        """Return a credential that is valid while the user is active and keeps the same password."""
         return cls(user_id=str(user.pk), secret=_secret_of(user))
 
     @classmethod
     def of(cls, request: Request) -> Credential:
-        """Return the credential of an authenticated REST framework request. Its user must be stored in the database.
+        """Return the credential of an authenticated REST framework request. The request's user must be saved in the
+        database.
 
-        Some requests cannot be authenticated again, for example because a middleware of the project authenticated the
-        user, or because a nonce was used up. For such a request, return the same credential as ``of_user``.
+        Some requests cannot be authenticated again, for example because a nonce was used up, or because the project's
+        own middleware authenticated the user. In that case, return the credential that ``of_user`` returns.
         """
         kept = {name: value for name, value in request.META.items() if name.startswith("HTTP_") or name in _KEPT}
         session = getattr(request._request, "session", None)
@@ -68,9 +67,7 @@ class Credential:
         return repeatable if repeatable.user_now() else cls.of_user(request.user)
 
     def user_now(self) -> User | None:
-        """Authenticate again. Return the user, reloaded from the database, or None if the credential is no longer
-        valid.
-        """
+        """Authenticate again. Return the reloaded user, or None if the credential is no longer valid."""
         if self.authenticator:
             user = self._authenticated()
         else:
@@ -88,7 +85,7 @@ class Credential:
         try:
             authenticator = import_string(self.authenticator)()
         except (ImportError, TypeError):
-            # The class no longer exists after a deploy, or its constructor needs arguments.
+            # A deploy has removed the authenticator's class, or has changed its constructor so that it needs arguments.
             return None
         try:
             user = Request(self._request(), authenticators=[authenticator]).user
@@ -97,7 +94,7 @@ class Credential:
         return user if isinstance(user, get_user_model()) else None
 
     def _request(self) -> HttpRequest:
-        """Rebuild the request as a GET without a body, so that it triggers no action and needs no CSRF token."""
+        """Build a GET request without a body. Such a request triggers no action, and needs no CSRF token."""
         request = HttpRequest()
         request.method, request.path = "GET", self.path
         request.META = {**self.meta, "REQUEST_METHOD": "GET"}
@@ -108,9 +105,10 @@ class Credential:
         return request
 
     def sealed(self, key: str) -> str:
-        """Return the credential encrypted, for the database. ``key`` must be 256 random bits, used for nothing else.
+        """Return the credential encrypted, to be stored in the database. ``key`` must be 256 random bits that are used
+        for nothing else.
 
-        Neither the encrypted text nor the key alone reveals anything. Decryption also needs SECRET_KEY.
+        To decrypt it, one needs the encrypted text, the key and SECRET_KEY.
         """
         data = json.dumps(asdict(self)).encode()
         body = _xor(data, _stream(key, len(data)))
@@ -118,7 +116,7 @@ class Credential:
 
     @classmethod
     def unsealed(cls, sealed: str, key: str) -> Credential | None:
-        """Return the credential that was sealed with this key, or None if it was sealed with another key."""
+        """Decrypt a credential. Return None if the key does not fit."""
         mac, body = sealed[:64], bytes.fromhex(sealed[64:])
         if not constant_time_compare(mac, _mac(key, body)):
             return None
@@ -126,7 +124,7 @@ class Credential:
 
 
 def _path_of(thing: object) -> str:
-    """Return the dotted path of an object's class; empty for None."""
+    """Return the dotted path of an object's class, or an empty string for None."""
     return "" if thing is None else f"{type(thing).__module__}.{type(thing).__qualname__}"
 
 
@@ -135,10 +133,10 @@ def _secret_of(user: object) -> str:
 
 
 def user_of_session(session: SessionBase | None) -> User | None:
-    """Return the user that Django's authentication middleware would set, or None.
+    """Return the user that Django's authentication middleware would set for this session, or None.
 
-    Unlike Django's ``get_user``, this function has no side effects. ``get_user`` ends a session whose user has changed
-    the password, and changes the key of a session that was signed with an old SECRET_KEY.
+    Django's own ``get_user`` is not used, because it changes sessions: it ends a session after a password change, and
+    gives a new key to a session that was signed with an old SECRET_KEY.
     """
     if session is None or SESSION_KEY not in session or BACKEND_SESSION_KEY not in session:
         return None
@@ -155,7 +153,7 @@ def _derived(key: str, use: str) -> bytes:
 
 
 def _stream(key: str, length: int) -> bytes:
-    """Return ``length`` bytes derived from the key by SHAKE-256. A key is used only once, as for a one-time pad."""
+    """Return ``length`` bytes derived from the key with SHAKE-256, for use as a one-time pad. Never use a key twice."""
     return hashlib.shake_256(_derived(key, "stream")).digest(length)
 
 

@@ -1,9 +1,9 @@
-"""Record in a local file the tool calls that a worker process holds but has not begun. If the worker is killed, the
-process that recovers its calls reads the file.
+"""Record in a local file which tool calls a worker has claimed but not begun. If the worker is killed, the process that
+recovers the worker's calls reads this file.
 
-A call that has begun may have had its effect, so it runs again only if its tool allows that. A call that has not begun
-can simply run elsewhere. The database does not record whether a call has begun, because a write for each call would
-cost as much as a claim.
+A call that has begun may have had an effect, so the call runs again only if its tool allows this. A call that has not
+begun can simply run in another worker. The database does not record which calls have begun, because an extra write per
+call would cost as much as a claim.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ OLD_SECONDS = 86_400
 
 
 class CallsNotBegun:
-    """The file of this process, mapped into memory. Its content survives a SIGKILL of the process, but not a crash of
-    the machine. Any thread may call the methods.
+    """The file of this process, mapped into memory. It survives a SIGKILL of the process, but not a crash of the
+    machine. All methods are thread-safe.
     """
 
     def __init__(self, holder: str) -> None:
-        """``holder`` is the name of this process as a lease owner. The file begins empty."""
-        # Remove the files of dead processes. If a live process loses its file, all its calls count as begun.
+        """Create an empty file. ``holder`` is the name of this process in the leases."""
+        # Delete files that are older than a day: their processes are probably dead. If such a process is still alive,
+        # all its calls are treated as begun.
         for path in lockfiles.folder().glob("not-begun-*"):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > OLD_SECONDS:
@@ -49,16 +50,14 @@ class CallsNotBegun:
         self._places: dict[UUID, int] = {}
 
     def add(self, row_id: UUID) -> None:
-        """Record a call that this process holds, or is about to hold, and has not begun."""
+        """Record a call that this process has claimed, or will claim next, and has not begun."""
         with self._lock:
             if self._free and row_id not in self._places:
                 self._places[row_id] = self._free.pop()
                 self._write(self._places[row_id], row_id.bytes)
 
     def remove(self, row_id: UUID) -> None:
-        """Record that this call is about to begin, or that this process does not hold it. Do nothing if it was not
-        recorded.
-        """
+        """Record that this call is about to begin, or that this process no longer holds it. Ignore unknown calls."""
         with self._lock:
             place = self._places.pop(row_id, None)
             if place is not None:
@@ -70,8 +69,8 @@ class CallsNotBegun:
 
 
 def calls_not_begun(holder: str) -> Collection[UUID]:
-    """Return the calls that a dead process of this machine held and had not begun. If its file is lost, return no
-    calls.
+    """Return the calls that a dead process of this machine had claimed but not begun. Return none if the process has
+    left no file.
     """
     try:
         content = _path(holder).read_bytes()

@@ -11,7 +11,7 @@
     durable_agents.E012   the arguments of a tool have no schema
     durable_agents.W001   SQLite is not configured for several writers
     durable_agents.W002   django-q2 runs tasks in the process that enqueues them
-    durable_agents.W003   django-q2's scheduler is off, so the sweep never runs
+    durable_agents.W003   django-q2's scheduler is off, so the periodic clean-up never runs
     durable_agents.W004   on deployment: the channel layer does not reach other processes
     durable_agents.W005   the Redis channel layer closes sockets that are silent for five seconds
     durable_agents.W006   there is no ASGI_APPLICATION, so nothing can stream to browsers
@@ -24,6 +24,7 @@
     durable_agents.W016   a connection to Redis has no timeout, or the broker's timeout is too short
     durable_agents.W017   on deployment: ALLOWED_HOSTS or TRUSTED_ORIGINS lets pages of any site open websockets
     durable_agents.W018   on deployment: forms are accepted from an origin of the site, but websockets are refused
+    durable_agents.W019   the API does not use the project's permission classes, and there is no policy of its own
 
 The checks only read settings and declarations; they open no connection. If a setting has to change, the hint ends with
 lines to paste at the end of the settings. Four spaces precede each of these lines.
@@ -57,6 +58,7 @@ from durable_agents.conf import (
     csrf_trusted_origins,
     default_cache,
     default_cluster,
+    default_permissions,
     given_settings,
     has_caches,
     knows_scheme_from_proxy,
@@ -78,7 +80,8 @@ SQLITE_OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": SQLITE_SECONDS, "i
 APPS = ("channels", "rest_framework", "django_q")
 POLICY_METHODS = ("filter", "allows", "owner_and_scope", "context")
 LAYER_HOSTS = [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": 10, "socket_connect_timeout": 2}]
-LAYER = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer", "CONFIG": {"hosts": LAYER_HOSTS}}}
+LAYER_BACKEND = "channels_redis.pubsub.RedisPubSubChannelLayer"
+LAYER = {"default": {"BACKEND": LAYER_BACKEND, "CONFIG": {"hosts": LAYER_HOSTS, "prefix": "site"}}}
 BROKER = "redis://127.0.0.1:6379/0?socket_timeout=10&socket_connect_timeout=2"
 LAYER_WAIT_SECONDS = 5
 BROKER_WAIT_SECONDS = 1
@@ -91,13 +94,13 @@ CACHE = {
 
 
 def _paste(sentence: str, *lines: str) -> str:
-    """Return a hint that ends with lines to paste at the end of the settings."""
+    """Return a hint that ends with lines to paste into the settings."""
     return "\n".join([f"{sentence} At the end of the settings:", *(f"    {line}" for line in lines)])
 
 
 @register()
 def check_keys(**_: object) -> list[CheckMessage]:
-    """Check that every key of ``DURABLE_AGENTS`` is a documented setting."""
+    """Check that every key of ``DURABLE_AGENTS`` is a known setting."""
     known = [item.name.upper() for item in fields(Config)]
     messages: list[CheckMessage] = []
     for key in unknown_keys():
@@ -111,7 +114,7 @@ Rule = tuple[Callable[[object], bool], str]
 
 
 def _number(least: float, *, optional: bool = False, whole: bool = True) -> Rule:
-    """Return the rule for a number that is at least ``least``. A bool is not accepted."""
+    """Return a rule for numbers of at least ``least``. Booleans are refused."""
     word = "a whole number" if whole else "a number"
 
     def fits(value: object) -> bool:
@@ -127,8 +130,8 @@ def _one_of(*words: str) -> Rule:
 
 
 def are_pools(value: object) -> bool:
-    """Return whether a value of ``POOLS`` is a dict that maps each pool's name to another dict. The only keys of that
-    dict are ``cluster`` and ``limit``, and both are optional.
+    """Return whether a value is a valid ``POOLS`` setting: a dict from pool names to dicts. The inner dicts may have
+    the keys ``cluster`` and ``limit``.
     """
     if not isinstance(value, Mapping):
         return False
@@ -141,7 +144,7 @@ def are_pools(value: object) -> bool:
 
 
 def are_origins(value: object) -> bool:
-    """Return whether a value of ``TRUSTED_ORIGINS`` is a list of origins. Each origin must have its scheme, or be
+    """Return whether a value is a valid ``TRUSTED_ORIGINS`` setting: a list of origins. Each has a scheme, or is
     ``"*"``.
     """
     return isinstance(value, list | tuple) and all(
@@ -151,7 +154,7 @@ def are_origins(value: object) -> bool:
 
 
 def are_throttles(value: object) -> bool:
-    """Return whether a value of ``THROTTLES`` is None, or a dict of valid rates for known limits."""
+    """Return whether a value is a valid ``THROTTLES`` setting: None, or a dict from known limits to valid rates."""
     if not isinstance(value, Mapping) or not set(value) <= set(LIMITS):
         return value is None
     try:
@@ -163,8 +166,8 @@ def are_throttles(value: object) -> bool:
 
 
 def are_keys(value: object) -> bool:
-    """Return whether a value of ``APPROVAL_KEYS`` is None, or a list of keys. The list must not be empty, and every key
-    must be long enough.
+    """Return whether a value is a valid ``APPROVAL_KEYS`` setting: None, or a list of at least one key. Every key must
+    be long enough.
     """
     if not isinstance(value, list | tuple) or not value:
         return value is None
@@ -188,7 +191,8 @@ RULES: dict[str, Rule] = {
     "TOOL_THREADS": _AT_LEAST_ONE,
     "WORK_SECONDS": _number(1, whole=False),
     "LINGER_SECONDS": _SECONDS,
-    # A lease must be long enough for three heartbeats, and the loop that sends them runs only twice a second.
+    # Workers send three heartbeats per lease, and look for lost leases twice a second. A shorter lease would leave too
+    # little time for both.
     "LEASE_SECONDS": _number(2, whole=False),
     "DRAIN_SECONDS": _SECONDS,
     "CRASH_LIMIT": _AT_LEAST_ONE,
@@ -204,6 +208,10 @@ RULES: dict[str, Rule] = {
     "MAX_HISTORY_BYTES": _AT_LEAST_ONE,
     "MAX_ATTACHMENT_BYTES": _AT_LEAST_ONE,
     "MAX_FRAME_BYTES": _AT_LEAST_ONE,
+    "WEBSOCKET_THREADS": _AT_LEAST_ONE,
+    "MAX_SOCKETS_PER_USER": _AT_LEAST_ONE,
+    "MAX_SUBSCRIPTIONS": _AT_LEAST_ONE,
+    "MAX_STREAMS_PER_USER": _AT_LEAST_ONE,
     "MAX_JSON_DEPTH": _AT_LEAST_ONE,
     "USAGE_ON_DELETE": _one_of("keep", "drop"),
     "OWNER_ON_DELETE": _one_of("cascade", "keep"),
@@ -214,6 +222,7 @@ RULES: dict[str, Rule] = {
     "MODEL_READ_SECONDS": _number(1, whole=False),
     "MODEL_CALL_SECONDS": _number(1, whole=False),
     "AI_SDK_DIALECT": _one_of("6", "7"),
+    "MAX_WAIT_SECONDS": _number(1, whole=False),
     "APPROVAL_KEYS": (are_keys, f"a list of texts of {MIN_KEY_CHARS} characters or more, the newest first, or None"),
     "TRUSTED_ORIGINS": (are_origins, 'a list of origins such as ["https://app.example.org", "https://*.example.com"]'),
 }
@@ -222,9 +231,7 @@ RULES: dict[str, Rule] = {
 
 @register()
 def check_values(**_: object) -> list[CheckMessage]:
-    """Check every value of ``DURABLE_AGENTS``. For each invalid value, the hint ends with a line of Python to paste
-    into the settings. The line sets the key to its default.
-    """
+    """Check the values in ``DURABLE_AGENTS``. The hint for an invalid value ends with a line that sets the default."""
     given = given_settings()
     if not isinstance(given, Mapping | None):
         text = f"DURABLE_AGENTS is a {type(given).__name__}, not a dict."
@@ -239,7 +246,7 @@ def check_values(**_: object) -> list[CheckMessage]:
 
 
 def _wrong_values() -> Iterator[tuple[str, str]]:
-    """Yield each key that has an invalid value, and a description of valid values."""
+    """Yield the keys with invalid values, each with a description of valid values."""
     given = given_settings()
     for key, (fits, words) in RULES.items():
         if isinstance(given, Mapping) and key in given and not fits(given[key]):
@@ -247,13 +254,15 @@ def _wrong_values() -> Iterator[tuple[str, str]]:
 
 
 def _is_readable() -> bool:
-    """Return whether the other checks can read the settings. If not, only ``check_values`` reports the problem."""
+    """Return whether the settings can be read. If not, the other checks do nothing, and ``check_values`` reports the
+    error.
+    """
     return not any(key in {"POLICY", "POOLS"} for key, _ in _wrong_values())
 
 
 @register()
 def check_database(**_: object) -> list[CheckMessage]:
-    """Check that the database of the threads is PostgreSQL or SQLite, which support partial unique indexes."""
+    """Check that the threads' database is PostgreSQL or SQLite. Only these support partial unique indexes."""
     connection = connections[router.db_for_write(Thread)]
     if connection.vendor == "postgresql":
         return []
@@ -270,7 +279,7 @@ def check_database(**_: object) -> list[CheckMessage]:
 
 
 def sqlite_warnings(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
-    """Return a warning if SQLite's options do not suit concurrent writers. The hint contains options to paste."""
+    """Return a warning if SQLite's options do not suit concurrent writers. Its hint has options to paste."""
     options: dict[str, object] = connection.settings_dict.get("OPTIONS", {})
     given, timeout = str(options.get("init_command", "")).strip().rstrip(";"), options.get("timeout", 5)
     missing: list[str] = []
@@ -301,11 +310,11 @@ reaper and the task of django-q2.
 
 @register()
 def check_connection_pool(**_: object) -> list[CheckMessage]:
-    """Check that Django's connection pool, if there is one, has as many connections as a worker may use at the same
+    """Check that Django's connection pool, if used, has a connection for everything that a worker can do at the same
     time.
 
-    With a smaller pool, a worker may have to wait for a connection until one of its own tools ends. In the meantime,
-    the worker may lose its leases.
+    With a smaller pool, a worker might have to wait until its own tools return a connection, and might lose its leases
+    while it waits.
     """
     connection = connections[router.db_for_write(Thread)]
     options = connection.settings_dict.get("OPTIONS", {}).get("pool")
@@ -313,7 +322,7 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
         return []
     given = options if isinstance(options, Mapping) else {}
     least = config().tool_threads + OWN_CONNECTIONS
-    # In psycopg_pool, ``max_size`` defaults to ``min_size``, and ``min_size`` to 4.
+    # In psycopg_pool, ``max_size`` defaults to ``min_size``, and ``min_size`` defaults to 4.
     size = given.get("max_size", given.get("min_size", 4))
     if size is None or size >= least:
         return []
@@ -329,7 +338,7 @@ def check_connection_pool(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_pools(**_: object) -> list[CheckMessage]:
-    """Check that the cluster of every pool exists, and that the pool of every agent and tool is configured."""
+    """Check that every pool's cluster exists, and that every agent and tool uses a configured pool."""
     if not _is_readable():
         return []
     pools, queue = config().pools, q_cluster()
@@ -358,7 +367,7 @@ def check_pools(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_tools(**_: object) -> list[CheckMessage]:
-    """Check that each tool has a schema. Without a schema, every run of an agent with this tool would fail."""
+    """Check that each tool has a schema. Without one, every run of an agent with this tool would fail."""
     tools = {item.name: item for agent in registry.all() for item in agent.tools.values()} | registry.known_tools()
     hint = "Annotate its parameters with types that Pydantic knows, and that exist where the module is imported."
     messages: list[CheckMessage] = []
@@ -373,7 +382,7 @@ def check_tools(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_policy(**_: object) -> list[CheckMessage]:
-    """Check that the policy can be imported and is complete."""
+    """Check that the policy class can be imported and has all methods."""
     if not _is_readable():
         return []
     hint = _paste("Use the default until then.", 'DURABLE_AGENTS["POLICY"] = "durable_agents.policies.OwnerPolicy"')
@@ -390,9 +399,34 @@ def check_policy(**_: object) -> list[CheckMessage]:
 
 
 @register()
+def check_permission_classes(**_: object) -> list[CheckMessage]:
+    """Check whether the project expects its REST framework permission classes to protect this package's API.
+
+    They are not used there: they know nothing of threads, and do not see websockets. The policy decides instead. A
+    project with a policy of its own has written down its rules there.
+    """
+    if not _is_readable() or config().policy != Config.policy:
+        return []
+    others = [name for name in default_permissions() if name not in {"AllowAny", "IsAuthenticated"}]
+    if not others:
+        return []
+    text = (
+        f"The agents' API does not use {', '.join(others)} of DEFAULT_PERMISSION_CLASSES: every signed-in user may use "
+        "public agents."
+    )
+    hint = _paste(
+        "A policy decides for REST, websockets and the chat alike: write one (docs/howto/tenancy.md), and name it in "
+        'DURABLE_AGENTS["POLICY"]. If every signed-in user may use public agents, silence this check.',
+        'SILENCED_SYSTEM_CHECKS = ["durable_agents.W019"]',
+    )
+    return [Warning(text, hint=hint, id="durable_agents.W019")]
+
+
+@register()
 def check_queue(**_: object) -> list[CheckMessage]:
-    """Check that django-q2 is configured, that its broker can work, and that tasks run in worker processes. Also check
-    that its scheduler is on, because the scheduled sweep notifies workers whose notification was lost.
+    """Check that django-q2 is configured, that its broker works, and that tasks run in worker processes.
+
+    Also check that django-q2's scheduler is on. A scheduled task notifies workers again if a notification was lost.
     """
     if not q_cluster():
         wanted = {"name": project_package(), "orm": "default", "workers": 4, "timeout": 300, "retry": 360}
@@ -417,7 +451,7 @@ def check_queue(**_: object) -> list[CheckMessage]:
 
 
 def broken_broker(given: Mapping[str, object]) -> Iterator[CheckMessage]:
-    """Yield an error if the broker cannot work: its database does not exist, or its library is not installed."""
+    """Yield an error if the broker's database does not exist, or if the broker's library is not installed."""
     alias = str(given.get("orm") or "")
     if alias and alias not in connections:
         yield Error(
@@ -438,7 +472,6 @@ def broken_broker(given: Mapping[str, object]) -> Iterator[CheckMessage]:
 
 @register()
 def check_apps(**_: object) -> list[CheckMessage]:
-    """Check that the required apps are installed."""
     missing = [name for name in APPS if not apps.is_installed(name)]
     if not missing:
         return []
@@ -448,7 +481,7 @@ def check_apps(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_asgi(**_: object) -> list[CheckMessage]:
-    """Check that public agents can stream to browsers."""
+    """Check that public agents can stream to browsers, which needs ASGI."""
     if asgi_application() or not registry.public():
         return []
     text = "ASGI_APPLICATION is not set, so nothing can stream to browsers: they have to poll."
@@ -459,8 +492,8 @@ def check_asgi(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_urls(**_: object) -> list[CheckMessage]:
-    """Check that public agents have URLs. This check runs on deployment only, because it imports every view of the
-    project.
+    """Check that the project has URLs for public agents. This check runs only with ``--deploy``, because it imports
+    all views of the project.
     """
     public = ", ".join(agent.name for agent in registry.public())
     try:
@@ -485,7 +518,7 @@ def check_channel_layer(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_files(**_: object) -> list[CheckMessage]:
-    """Warn if uploaded files are stored in the file system and no directory is set."""
+    """Warn if uploaded files are stored in the file system and no directory is configured."""
     if getattr(attachment_storage.storage(), "base_location", None) != "":
         return []
     text = "Uploaded files are stored in the directory in which a process was started."
@@ -495,13 +528,13 @@ def check_files(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_redis_timeouts(**_: object) -> list[CheckMessage]:
-    """Check that connections to Redis have timeouts, and that these are longer than the blocking reads."""
+    """Check that Redis connections have timeouts, and that the timeouts are longer than blocking reads."""
     return [
         message
         for alias, layer in channel_layers().items()
         if str(layer.get("BACKEND", "")).startswith("channels_redis.")
         for message in layer_timeouts(alias)
-    ] + (list(broker_timeouts()) if q_cluster() else [])  # check_queue asks for a missing Q_CLUSTER
+    ] + (list(broker_timeouts()) if q_cluster() else [])  # ``check_queue`` reports a missing Q_CLUSTER
 
 
 def _timeouts_of(setting: str) -> list[float | None]:
@@ -509,15 +542,16 @@ def _timeouts_of(setting: str) -> list[float | None]:
 
 
 def layer_timeouts(alias: str) -> Iterator[CheckMessage]:
-    """Check the timeouts of one channel layer. A read of ``channels_redis`` blocks for up to five seconds, so a shorter
-    timeout would close silent websockets.
+    """Check the timeouts of a channel layer. A read of ``channels_redis``'s core layer blocks for up to five seconds; a
+    shorter timeout would close silent websockets.
     """
     timeouts = _timeouts_of(f'CHANNEL_LAYERS["{alias}"]')
     hint = _paste(
         "Give every host as a dict, with the address that is set now.",
         f'CHANNEL_LAYERS[{alias!r}].setdefault("CONFIG", {{}})["hosts"] = {LAYER_HOSTS}',
     )
-    if any(timeout is not None and timeout <= LAYER_WAIT_SECONDS for timeout in timeouts):
+    is_blocking = channel_layers()[alias]["BACKEND"] != LAYER_BACKEND
+    if is_blocking and any(timeout is not None and timeout <= LAYER_WAIT_SECONDS for timeout in timeouts):
         text = "The Redis channel layer closes websockets that are silent for five seconds: its timeout is too short."
         yield Warning(text, hint=hint, id="durable_agents.W005")
     elif None in timeouts:
@@ -526,7 +560,7 @@ def layer_timeouts(alias: str) -> Iterator[CheckMessage]:
 
 
 def broker_timeouts() -> Iterator[CheckMessage]:
-    """Check the broker's timeouts. Each read of django-q2 blocks for one second, so a timeout must be longer."""
+    """Check the broker's timeouts. Each read of django-q2 blocks for one second, so the timeouts must be longer."""
     timeouts = _timeouts_of('Q_CLUSTER["redis"]')
     if None in timeouts:
         text = "The broker has no timeout: workers wait for ever for a Redis that hangs."
@@ -540,7 +574,7 @@ def broker_timeouts() -> Iterator[CheckMessage]:
 
 @register()
 def check_cache(**_: object) -> list[CheckMessage]:
-    """Check that the cache that counts throttles is shared by all processes and has a timeout."""
+    """Check that all processes share the cache for throttles, and that its connections to Redis have a timeout."""
     backend = default_cache()
     if not (given := given_settings()) or not isinstance(given, Mapping) or not given.get("THROTTLES"):
         return []
@@ -560,10 +594,10 @@ def check_cache(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_origins(**_: object) -> list[CheckMessage]:
-    """Check that only pages of trusted sites can open websockets.
+    """Check that only trusted sites can open websockets.
 
-    A websocket's origin is compared with the request's ``Host``. If any host is allowed, an attacker can point a domain
-    at this server, and pages of that domain pass the comparison.
+    A websocket's origin must match the request's ``Host``. If any host is allowed, an attacker can point a domain at
+    this server. Pages of that domain could then open websockets.
     """
     messages: list[CheckMessage] = []
     if "*" in allowed_hosts():
@@ -579,8 +613,8 @@ def check_origins(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_scheme(**_: object) -> list[CheckMessage]:
-    """Check that Django knows the scheme of a site behind a TLS proxy. Otherwise forms are accepted because of
-    ``CSRF_TRUSTED_ORIGINS``, but websockets from the same pages are refused.
+    """Check that Django knows the scheme (http or https) of a site behind a TLS proxy. Otherwise,
+    ``CSRF_TRUSTED_ORIGINS`` lets forms through, but websockets from the same pages are refused.
     """
     others = [origin for origin in csrf_trusted_origins() if origin not in config().trusted_origins]
     own = [origin for origin in others if validate_host(urlsplit(origin).hostname or "", allowed_hosts())]
@@ -594,7 +628,7 @@ def check_scheme(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_proxies(**_: object) -> list[CheckMessage]:
-    """Check that the number of proxies is set, because ``THROTTLES`` counts visitors by address."""
+    """Check that the number of proxies is set. ``THROTTLES`` needs this number to tell visitors apart by address."""
     given = given_settings()
     if not isinstance(given, Mapping) or not given.get("THROTTLES") or number_of_proxies() is not None:
         return []

@@ -1,6 +1,6 @@
 """Read the project's settings. No other module reads ``django.conf.settings``.
 
-``config()`` returns the ``DURABLE_AGENTS`` setting, with its defaults, as one typed, frozen value.
+``config()`` returns the ``DURABLE_AGENTS`` setting, with defaults, as a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ AUTH_USER_MODEL: str = settings.AUTH_USER_MODEL
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """The configuration of a pool, a named share of capacity.
+    """The configuration of a pool. Pools divide the workers' capacity.
 
-    ``cluster`` is the django-q2 cluster whose workers serve the pool; None means the default cluster. Together these
-    workers run at most ``limit`` rows of the pool at the same time; None means no limit.
+    ``cluster`` is the django-q2 cluster whose workers serve the pool; None means the default cluster. At most ``limit``
+    calls of the pool run at the same time, over all workers; None means no limit.
     """
 
     cluster: str | None = None
@@ -38,7 +38,7 @@ def _default_pools() -> dict[str, PoolConfig]:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The values of ``DURABLE_AGENTS``. Each field has the name of its key, in lower case. Names of durations end in
+    """The values of ``DURABLE_AGENTS``. Each field is named after its key, in lower case. Names of durations end in
     their unit.
     """
 
@@ -46,7 +46,7 @@ class Config:
     default_agent: str | None = None
     pools: Mapping[str, PoolConfig] = field(default_factory=_default_pools)
     processes: int | None = None
-    """How many worker processes of one cluster may run agents at the same time.
+    """The maximum number of worker processes of one cluster that run agents at the same time.
 
     None means all but one process, which stays free for the project's other tasks. If there is only one process, it
     runs agents and other tasks.
@@ -70,6 +70,10 @@ class Config:
     max_history_bytes: int = 10 * 1024 * 1024
     max_attachment_bytes: int = 10 * 1024 * 1024
     max_frame_bytes: int = 256 * 1024
+    websocket_threads: int = 3
+    max_sockets_per_user: int = 20
+    max_subscriptions: int = 50
+    max_streams_per_user: int = 20
     max_json_depth: int = 32
     usage_on_delete: str = "keep"
     owner_on_delete: str = "cascade"
@@ -77,16 +81,17 @@ class Config:
     model_read_seconds: float = 60
     model_call_seconds: float = 1800
     ai_sdk_dialect: str = "6"
+    max_wait_seconds: float = 300
     approval_keys: Sequence[str] | None = None
     """The first key signs approvals; all keys verify them. None means ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``."""
     trusted_origins: Sequence[str] = ()
 
     def pool(self, name: str) -> PoolConfig:
-        """Return the configuration of the pool of this name. A pool that is not configured has no limit."""
+        """Return the configuration of this pool. An unconfigured pool has no limit."""
         return self.pools.get(name, PoolConfig())
 
     def pools_of(self, cluster: str) -> list[str]:
-        """Return the names of the pools that workers of ``cluster`` serve."""
+        """Return the names of the pools that the workers of this cluster serve."""
         return [name for name in self.pools if cluster_of(name) == cluster]
 
 
@@ -104,28 +109,30 @@ def config() -> Config:
 
 
 def unknown_keys() -> list[str]:
-    """Return the unknown keys of ``DURABLE_AGENTS``, for the system checks."""
+    """Return the keys of ``DURABLE_AGENTS`` that are no known settings."""
     known = {item.name.upper() for item in fields(Config)}
     return sorted(key for key in _raw() if key not in known)
 
 
 def uses_time_zones() -> bool:
-    """Return whether the project's times are aware (``USE_TZ``)."""
+    """Return the ``USE_TZ`` setting."""
     return bool(settings.USE_TZ)
 
 
 def given_settings() -> object:
-    """Return ``DURABLE_AGENTS`` unchanged, for the system checks. The value may have any type."""
+    """Return ``DURABLE_AGENTS`` unchanged, for the system checks. It may have any type."""
     return getattr(settings, "DURABLE_AGENTS", None)
 
 
 def approval_keys() -> Sequence[str | bytes]:
-    """Return the keys for approvals. The first key signs approvals, and all keys verify them."""
+    """Return the keys that sign approvals. The first key makes new signatures; all keys verify signatures. The default
+    is SECRET_KEY and its fallbacks.
+    """
     return config().approval_keys or [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
 
 
 def asgi_application() -> str | None:
-    """Return the project's ``ASGI_APPLICATION`` setting, if any."""
+    """Return the ``ASGI_APPLICATION`` setting, or None."""
     return getattr(settings, "ASGI_APPLICATION", None)
 
 
@@ -135,61 +142,65 @@ def project_package() -> str:
 
 
 def q_cluster() -> Mapping[str, Any]:
-    """Return the project's ``Q_CLUSTER`` setting, unchanged."""
     return getattr(settings, "Q_CLUSTER", {})
 
 
 def channel_layers() -> Mapping[str, Any]:
-    """Return the project's ``CHANNEL_LAYERS`` setting, unchanged."""
     return getattr(settings, "CHANNEL_LAYERS", {})
 
 
 def caches() -> Mapping[str, Any]:
-    """Return the project's ``CACHES`` setting, unchanged."""
     given: Mapping[str, Any] = settings.CACHES
     return given
 
 
 def default_cache() -> str:
-    """Return the dotted path of the default cache's backend."""
+    """Return the dotted path of the default cache backend."""
     return str(settings.CACHES.get("default", {}).get("BACKEND", ""))
 
 
 def session_cookie_name() -> str:
-    """Return the name of the cookie that holds the key of Django's session."""
+    """Return the name of Django's session cookie."""
     return str(settings.SESSION_COOKIE_NAME)
 
 
 def csrf_header() -> str:
-    """Return the name of Django's CSRF token header in ``HttpRequest.META``."""
+    """Return the name of Django's CSRF header in ``HttpRequest.META``."""
     return str(settings.CSRF_HEADER_NAME)
 
 
 def number_of_proxies() -> int | None:
-    """Return REST framework's ``NUM_PROXIES``, or None if the project does not set it."""
+    """Return REST framework's ``NUM_PROXIES``, or None if it is not set."""
     from rest_framework.settings import api_settings  # noqa: PLC0415 - REST framework reads its settings at import
 
     number: int | None = api_settings.NUM_PROXIES
     return number
 
 
+def default_permissions() -> list[str]:
+    """Return the names of the permission classes that REST framework uses by default."""
+    from rest_framework.settings import api_settings  # noqa: PLC0415 - as above
+
+    # To type checkers, the setting contains the dotted paths from which REST framework imports the classes.
+    return [getattr(permission, "__name__", "") for permission in api_settings.DEFAULT_PERMISSION_CLASSES]
+
+
 def allowed_hosts() -> list[str]:
-    """Return the project's ``ALLOWED_HOSTS``."""
     return list(settings.ALLOWED_HOSTS)
 
 
 def csrf_trusted_origins() -> list[str]:
-    """Return the origins, other than the site's own, from which the project's forms may be sent."""
+    """Return the ``CSRF_TRUSTED_ORIGINS`` setting."""
     return list(settings.CSRF_TRUSTED_ORIGINS)
 
 
 def knows_scheme_from_proxy() -> bool:
-    """Return whether a proxy sends the scheme in a header (``SECURE_PROXY_SSL_HEADER``)."""
+    """Return whether Django reads the scheme from a proxy's header (``SECURE_PROXY_SSL_HEADER``)."""
     return settings.SECURE_PROXY_SSL_HEADER is not None
 
 
 def trusts_forwarded_port() -> bool:
-    """Return whether Django reads the port from the header ``X-Forwarded-Port``, which a proxy sets."""
+    """Return whether Django reads the port from a proxy's ``X-Forwarded-Port`` header (``USE_X_FORWARDED_PORT``)."""
     return bool(settings.USE_X_FORWARDED_PORT)
 
 
@@ -199,13 +210,13 @@ def has_caches() -> bool:
 
 
 def default_cluster() -> str:
-    """Return the name of the cluster that serves pools without a configured cluster: django-q2's default queue."""
+    """Return the django-q2 cluster that serves pools without a configured cluster."""
     given = q_cluster()
     return str(given.get("cluster_name") or given.get("name") or "default")
 
 
 def cluster_of(pool: str) -> str:
-    """Return the name of the django-q2 cluster whose workers serve ``pool``."""
+    """Return the django-q2 cluster whose workers serve this pool."""
     return config().pool(pool).cluster or default_cluster()
 
 
@@ -221,7 +232,7 @@ def _forget(*, setting: str, **_: object) -> None:
 
 
 def user_of_headers(headers: Mapping[str, str]) -> User | None:
-    """Return the user that REST framework authenticates by the ``Authorization`` header, or None."""
+    """Return the user whom REST framework authenticates by the ``Authorization`` header, or None."""
     if "authorization" not in headers:
         return None
     from rest_framework.exceptions import APIException  # noqa: PLC0415 - only for sockets without a session

@@ -1,8 +1,8 @@
 """Crash points for tests: kill a process when it reaches a named point in the code.
 
-The environment variable ``DURABLE_AGENTS_CRASHPOINT`` is the path of a file that contains the name of a point. The
-first process that reaches this point removes the file and kills itself with SIGKILL. Without the file, nothing happens.
-Tests that run in the same process use ``rehearse`` to have a function called at each point instead.
+The environment variable ``DURABLE_AGENTS_CRASHPOINT`` contains the path of a file, and the file contains the name of a
+point. The first process that reaches the point deletes the file and kills itself with SIGKILL. Without this file,
+nothing happens. Tests within one process call ``rehearse`` instead, to have a function called at each point.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 POINTS = (
     # The worker has claimed a row, but has not begun to run it.
     "claimed",
-    # The model's answer is complete, but its step is not committed.
+    # The model's answer is complete, but not committed.
     "answered",
     "step_committed",
     # A tool that is not atomic has returned, but its result is not stored.
     "tool_ended",
     "tool_committed",
-    # The transaction of an atomic tool is open, but the tool's function was not called.
+    # The transaction of an atomic tool is open, but its function has not been called.
     "atomic_begun",
     # The function of an atomic tool has returned, but its result is not written.
     "atomic_ran",
@@ -35,8 +35,8 @@ _rehearsal: Callable[[str], None] | None = None
 
 
 def rehearse(reached: Callable[[str], None] | None) -> None:
-    """From now on, call ``reached`` with the name of every crash point that this process reaches. None ends these
-    calls.
+    """From now on, call ``reached`` with the name of each crash point that this process reaches. With None,
+    stop calling the function.
     """
     global _rehearsal  # noqa: PLW0603 - one process, one test at a time
     _rehearsal = reached
@@ -45,8 +45,8 @@ def rehearse(reached: Callable[[str], None] | None) -> None:
 def crashpoint(name: str) -> None:
     """Mark a point in the code at which a test can kill this process.
 
-    First, call the function that was set by ``rehearse``, if there is one, with the name. Next, if the environment
-    variable ``DURABLE_AGENTS_CRASHPOINT`` is the path of a file that contains the name, kill this process.
+    If ``rehearse`` has set a function, call it with the name. If the file of ``DURABLE_AGENTS_CRASHPOINT`` contains the
+    name, kill this process.
     """
     if _rehearsal is not None:
         _rehearsal(name)
@@ -56,7 +56,7 @@ def crashpoint(name: str) -> None:
     try:
         if file.read_text().strip() != name:
             return
-        # If several processes reach this point, only the one that removes the file dies.
+        # If several processes reach this point, only the one that deletes the file dies.
         file.unlink()
     except FileNotFoundError:
         return

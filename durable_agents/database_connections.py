@@ -1,5 +1,5 @@
-"""Recognise errors that break a database connection, replace broken connections, and keep forked processes from sharing
-connections.
+"""Handle broken database connections: recognise the errors, replace the connections, and keep forked processes from
+sharing one.
 """
 
 from __future__ import annotations
@@ -18,30 +18,41 @@ from django.db import (
     ProgrammingError,
     connections,
 )
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 _OF_OTHERS = {"40001", "40P01", "55P03"}
 """PostgreSQL's error codes for a serialisation failure, a deadlock and a lock that is not available."""
+_CANCELLED = "57014"
+"""PostgreSQL's error code for a statement that was cancelled, for example because of ``statement_timeout``."""
 
 
 def sqlstate(error: Error) -> str:
-    """Return PostgreSQL's code for an error, or an empty string if the error has no code."""
+    """Return PostgreSQL's code (SQLSTATE) for an error, or an empty string."""
     cause = error.__cause__
-    # The attribute is called ``sqlstate`` in psycopg 3 and ``pgcode`` in psycopg 2.
+    # psycopg 3 calls the code ``sqlstate``, and psycopg 2 calls it ``pgcode``.
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
 
 
 def is_passing(error: Error) -> bool:
-    """Return whether a retry on the same connection may succeed, because a concurrent transaction interfered or SQLite
-    was locked.
+    """Return whether a retry on the same connection might succeed, because a concurrent transaction interfered or
+    SQLite was locked.
     """
     return sqlstate(error) in _OF_OTHERS or (isinstance(error, OperationalError) and "locked" in str(error))
 
 
-def is_outage(error: Error) -> bool:
-    """Return whether the cause of the error is the database or the connection, and not the values of the statement.
+def is_blocked(error: Error) -> bool:
+    """Return whether PostgreSQL ended the statement because of other transactions: a conflict, a wait for a lock that
+    took too long, or a statement timeout. Statements for other rows might succeed.
+    """
+    return sqlstate(error) in _OF_OTHERS | {_CANCELLED}
 
-    The server may also refuse a correct statement: during a migration a column is missing, or after a failover the role
-    lacks a privilege. Errors that the driver raises without asking the server are bugs in this package.
+
+def is_outage(error: Error) -> bool:
+    """Return whether the error comes from the state of the database or the connection, and not from the statement.
+
+    Even a correct statement can fail because of the database's state: a column may be missing during a migration, or a
+    privilege may be missing after a failover. But if such an error has no code from the server, the driver itself has
+    raised the error. The cause is then a bug in this package, and not an outage.
     """
     if isinstance(error, IntegrityError | DataError):
         return False
@@ -49,11 +60,11 @@ def is_outage(error: Error) -> bool:
 
 
 def discard_after(error: BaseException, *, using: str | None = None) -> None:
-    """Close this thread's connections if they may have caused the error. With ``using``, close only the connection of
-    this alias.
+    """Close this OS thread's database connections if one of them might have caused the error. With ``using``, close
+    only the connection with this alias.
 
-    Testing a connection would not help: a connection that was opened while the database was read-only stays read-only,
-    but still answers ``SELECT 1``. Connections in a transaction are not closed.
+    Connections in a transaction are left open. The connections are not tested first, because a test can mislead: a
+    connection that was opened while the database was read-only stays read-only, but still answers ``SELECT 1``.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -70,25 +81,33 @@ def discarding(*, using: str | None = None) -> Iterator[None]:
 
 
 def discard(*, using: str | None = None) -> None:
-    """Close this thread's connections, without returning them to a pool. The next statement opens a new connection."""
+    """Close this OS thread's connections instead of returning them to a connection pool.
+
+    The next query opens a new connection.
+    """
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block or using not in {None, connection.alias}:
             continue
-        pooled = connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool")
-        if pooled and connection.connection is not None:
+        if is_pooled(connection) and connection.connection is not None:
             with suppress(Exception):
-                # Whatever broke this connection may have broken the other connections of the pool, too.
+                # Replace the pool's other connections, because they might be broken for the same reason.
                 connection.connection._pool.drain()
             with suppress(Exception):
-                # The pool discards a closed connection instead of lending it again.
+                # Close the connection itself, so that the pool does not lend it again.
                 connection.connection.close()
         with suppress(Exception):
             connection.close()
 
 
+def is_pooled(connection: BaseDatabaseWrapper) -> bool:
+    """Return whether closing this connection only returns it to Django's connection pool."""
+    return connection.vendor == "postgresql" and bool(connection.settings_dict["OPTIONS"].get("pool"))
+
+
 def close_all() -> None:
-    """Close all of this thread's connections, even if closing one of them raises. Call this function at the end of a
-    thread.
+    """Close all of this OS thread's connections, even if closing one of them fails.
+
+    Call this at the end of an OS thread.
     """
     for connection in connections.all(initialized_only=True):
         with suppress(Exception):
@@ -96,10 +115,10 @@ def close_all() -> None:
 
 
 def close_pools() -> None:
-    """Close this thread's connections and the pools of this process, before the process forks.
+    """Close this OS thread's connections and this process's connection pools before the process forks.
 
-    A pool has threads, which a child does not inherit, and sockets, which two processes cannot share. Django's
-    ``close_all`` is not enough: it gives connections back to the pool.
+    A child does not inherit the OS threads of a connection pool, and two processes cannot share the pool's sockets.
+    Closing the connections is not enough, because that only returns them to the pool.
     """
     close_all()
     for connection in connections.all(initialized_only=True):
@@ -111,28 +130,29 @@ def close_pools() -> None:
 
 
 class Pool(Protocol):
-    """A pool of Django's connections to PostgreSQL."""
+    """Django's connection pool for PostgreSQL."""
 
     def close(self, timeout: float) -> None:
-        """Close the pool's connections and end its threads."""
+        """Close the pool's connections and end the pool's OS threads."""
 
 
 POOL_SECONDS = 2.0
-"""How long ``close_pools`` waits for the threads of a pool."""
+"""How long ``close_pools`` waits until the OS threads of a connection pool have ended."""
 _inherited: list[object] = []
-"""Objects that a forked child must not touch. The list keeps them from being finalized."""
+"""Objects of the parent that a forked child must not touch. Python does not finalize objects that are in this list."""
 
 
 def _abandon_inherited() -> None:
-    """In a forked child, forget the parent's connections and pools without closing them.
+    """In a forked child, forget the parent's connections and connection pools without closing them.
 
-    Closing a connection here would make the server end the parent's session. Closing a pool could block for ever on a
-    lock: the thread that holds the lock exists only in the parent.
+    Closing a connection would end the parent's database session. Closing a pool could wait forever for a lock, because
+    the OS thread that holds the lock exists only in the parent.
     """
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            # Without a pool, the code that forks must close the connections itself, as Django requires.
+            # Keep a connection that has no connection pool. Django expects the code that forks to close such
+            # connections.
             continue
         _inherited.append((dict(pools), connection.connection))
         pools.clear()

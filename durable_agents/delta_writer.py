@@ -1,4 +1,4 @@
-"""Write deltas in groups: each flush stores the deltas of all streams of a worker in one transaction."""
+"""Store streamed text in groups: each flush writes the new chunks of all model calls of a worker in one transaction."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ RunInDatabase = Callable[
     [Callable[[Sequence[Append]], tuple[set[UUID], set[UUID]]], Sequence[Append]],
     Awaitable[tuple[set[UUID], set[UUID]]],
 ]
-"""Runs ``append_deltas`` in a thread that may use the database."""
+"""A function that runs ``append_deltas`` in an OS thread for database work."""
 
 MAX_TICK_SECONDS = 0.25
 """The longest pause between two flushes, however slow the database is."""
 
 FEW_STREAMS = 8
-"""Up to this many open streams, chunks are stored as soon as they come."""
+"""While at most this many streams are open, chunks are stored as soon as they arrive."""
 
 Frame = dict[str, Any]
 """A stored delta as it is sent to browsers."""
@@ -35,7 +35,7 @@ Frame = dict[str, Any]
 
 @dataclass(kw_only=True)
 class DeltaBuffer:
-    """The chunks of one stream that are not stored yet."""
+    """The chunks of one model call that are not stored yet."""
 
     claim: Claim
     message: str
@@ -47,27 +47,25 @@ class DeltaBuffer:
     on_added: Callable[[], object] = lambda: None
 
     def add(self, chunk: Chunk) -> None:
-        """Clean a chunk and buffer it. If it continues the text of the last chunk, merge the two."""
+        """Clean a chunk and add it to the buffer. A chunk that continues the last one is merged with it."""
         self.chunks[-1:] = joined([*self.chunks[-1:], clean(chunk)])
         self.on_added()
 
     def is_due(self, now: float) -> bool:
-        """Return whether there are chunks to store and the throttle interval has passed."""
+        """Return whether there are chunks to store and the throttle interval is over."""
         return bool(self.chunks) and now - self.flushed_at >= self.throttle_seconds
 
     def take(self, now: float) -> Append:
-        """Return all buffered chunks as the next delta, and empty the buffer."""
+        """Empty the buffer, and return its chunks as the next delta to store."""
         chunks, self.chunks, self.flushed_at = self.chunks, [], now
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Put the chunks of a delta back into the buffer, because the delta was not stored. Chunks that were added in
-        the meantime come after these chunks.
-        """
+        """Put back the chunks of a delta that could not be stored, before chunks that were added in the meantime."""
         self.chunks = [*append.chunks, *self.chunks]
 
     def frame(self, append: Append) -> Frame:
-        """Return the stored delta as it is sent to browsers."""
+        """Return the stored delta as a frame for browsers."""
         return {
             "type": "delta",
             "thread": str(self.claim.thread_id),
@@ -79,7 +77,7 @@ class DeltaBuffer:
 
 
 class DeltaWriter:
-    """A writer that commits the deltas of all streams of a worker process together, at short intervals."""
+    """Stores the streamed text of all model calls of a worker process at short intervals."""
 
     def __init__(self, *, run: RunInDatabase, publish: Callable[[UUID, Frame], None], flush_seconds: float) -> None:
         self._run = run
@@ -89,44 +87,46 @@ class DeltaWriter:
         self._added = asyncio.Event()
 
     def open(self, buffer: DeltaBuffer) -> None:
-        """Add a stream to the group commits."""
+        """From now on, store the chunks of this buffer."""
         buffer.on_added = self._added.set
         self._buffers[buffer.claim.row_id] = buffer
 
     def close(self, claim: Claim) -> None:
-        """Drop the chunks that are not stored yet. Call this method after the step was committed, has failed or was
-        lost.
+        """Drop the chunks of a model call that are not stored yet.
+
+        Call this after the call ends, or after this process loses its row.
         """
         if self._writes(claim):
             del self._buffers[claim.row_id]
 
     def _writes(self, claim: Claim) -> bool:
-        # Compare the claims, not only the row ids: this process may have lost the row and claimed it again in the
-        # meantime.
+        # Compare claims, not only row ids: this process might have lost the row and claimed it again.
         buffer = self._buffers.get(claim.row_id)
         return buffer is not None and buffer.claim is claim
 
     async def run(self) -> None:
-        """Flush in an endless loop. While few streams are open, flush as soon as there are chunks.
+        """Flush in an endless loop. While few model calls are running, flush as soon as there are chunks.
 
-        After each flush, pause for ``flush_seconds`` or twice the flush's duration, whichever is longer, but at most
-        for ``MAX_TICK_SECONDS``.
+        After each flush, pause for ``flush_seconds`` or twice the duration of the flush, whichever is longer, but at
+        most for ``MAX_TICK_SECONDS``.
         """
         while True:
-            # With many streams, a flush at the first chunk would store little, and the other chunks would have to wait.
+            # With many model calls, do not flush at the first chunk. Such a flush would store little, and all other
+            # chunks would have to wait for the next flush.
             if len(self._buffers) <= FEW_STREAMS:
                 await self._added.wait()
             self._added.clear()
             started = time.monotonic()
             await self.flush()
             took = time.monotonic() - started
-            # When the database is slow, write fewer and longer deltas.
+            # When the database is slow, write less often. Each write then has more text.
             await asyncio.sleep(min(max(self._flush_seconds, 2 * took), MAX_TICK_SECONDS))
-            if any(buffer.chunks for buffer in self._buffers.values()):  # throttled, or not stored
+            # Some chunks may be left, because they were throttled or could not be stored. Flush them next time.
+            if any(buffer.chunks for buffer in self._buffers.values()):
                 self._added.set()
 
     async def flush(self) -> None:
-        """Store the chunks of every stream that is due, in one transaction."""
+        """Store the chunks of all buffers that are due, in one transaction."""
         now = time.monotonic()
         due = [buffer for buffer in self._buffers.values() if buffer.is_due(now)]
         if not due:
@@ -135,27 +135,28 @@ class DeltaWriter:
         stored, lost = await self._store(batch)
         for buffer, append in zip(due, batch, strict=True):
             if append.claim.row_id in stored:
-                # Publish a delta after it is stored, never before. A reader who misses the frame can then read the row.
+                # Publish only stored deltas. A client that misses the frame can then get the delta from the database.
                 buffer.seq += 1
                 self._publish(append.claim.thread_id, buffer.frame(append))
             elif append.claim.row_id in lost and self._writes(append.claim):
                 self.close(append.claim)
                 buffer.on_lost()
             else:
-                # The next flush uses the same ``seq``. If the delta was stored after all, the database refuses the
-                # second copy.
+                # The next flush stores a delta with the same ``seq``. If this delta was stored after all, the database
+                # refuses the next one.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-        """Store the deltas in one transaction. If that fails, store each delta alone, so that one bad delta does not
-        block the others. Return two sets of stream ids: the streams with a stored delta, and the streams that this
-        worker has lost.
+        """Store the deltas in one transaction. If the transaction fails, store each delta in a transaction of its own,
+        so that one bad delta does not stop the others.
+
+        Return two sets of stream ids: the streams whose deltas are stored, and the streams that this process has lost.
         """
         try:
             return await self._run(append_deltas, batch)
         except Exception as error:
             if len(batch) == 1 and isinstance(error, IntegrityError):
-                # The delta is already stored: an earlier COMMIT succeeded, but its reply was lost.
+                # The delta is stored already: an earlier COMMIT succeeded, but its confirmation was lost.
                 return {batch[0].claim.row_id}, set()
             if len(batch) == 1 or (isinstance(error, Error) and is_outage(error)):
                 log_error("deltas were not stored", action="append_deltas")

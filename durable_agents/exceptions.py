@@ -3,6 +3,7 @@
     DurableAgentsError                 code                       status_code
     ├── ThreadNotFoundError            thread_not_found           404
     ├── AgentNotFoundError             agent_not_found            400
+    │   └── AgentRemovedError          agent_removed              409
     ├── AgentRequiredError             agent_required             400
     ├── AttachmentNotFoundError        attachment_not_found       404
     ├── ThreadBusyError                thread_busy                409
@@ -14,6 +15,7 @@
     ├── ToolChangedError               tool_changed               409
     ├── InvalidPartsError              invalid_parts              400
     ├── InvalidCursorError             invalid_cursor             400
+    ├── InvalidJSONObjectError         invalid_json_object        500
     ├── PermissionDeniedError          permission_denied          403
     ├── TooLargeError                  too_large                  413
     ├── UnsupportedMediaTypeError      unsupported_media_type     415
@@ -22,7 +24,8 @@
     ├── ThrottledError                 throttled                  429
     │   ├── RequestsThrottledError     requests_throttled         429
     │   ├── SendsThrottledError        sends_throttled            429
-    │   └── TooManyRunningError        too_many_running           429
+    │   ├── TooManyRunningError        too_many_running           429
+    │   └── TooManyStreamsError        too_many_streams           429
     ├── InvalidFrameError              invalid_frame              (on the websocket only, never an HTTP answer)
     ├── UnknownFrameTypeError          unknown_type               (on the websocket only, never an HTTP answer)
     ├── TooManySubscriptionsError      too_many_subscriptions     (on the websocket only, never an HTTP answer)
@@ -39,6 +42,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
+from django.utils.translation import gettext_noop
+
 
 class DurableAgentsError(Exception):
     """Root of all errors of this package."""
@@ -48,17 +53,17 @@ class DurableAgentsError(Exception):
 
 
 class ThreadNotFoundError(DurableAgentsError):
-    """No thread with this id exists for the caller."""
+    """There is no thread with this id that the caller may see."""
 
     code = "thread_not_found"
     status_code = 404
 
     def __init__(self, thread_id: object) -> None:
-        super().__init__(f"There is no thread {thread_id!s} that you may see.")
+        super().__init__(f"There is no thread {thread_id!s}.")
 
 
 class AgentNotFoundError(DurableAgentsError):
-    """No agent of this name is registered, or the agent is not public."""
+    """There is no agent with this name, or the agent is not public."""
 
     code = "agent_not_found"
     status_code = 400
@@ -68,18 +73,34 @@ class AgentNotFoundError(DurableAgentsError):
         super().__init__(f"There is no {kind} {name!r}. Declare it{how} in the agents.py of an installed app.")
 
 
+class AgentRemovedError(AgentNotFoundError):
+    """The thread's agent has been removed from the code. The thread can be read, stopped, exported and deleted, but not
+    continued.
+    """
+
+    code = "agent_removed"
+    status_code = 409
+
+    def __init__(self, name: str) -> None:
+        DurableAgentsError.__init__(
+            self,
+            f"There is no agent {name!r} any more, so this thread can only be read, stopped, exported and deleted. "
+            f"To continue it, declare an agent with this name, or with this name as an alias.",
+        )
+
+
 class AttachmentNotFoundError(DurableAgentsError):
-    """No attachment with this id exists for the caller."""
+    """There is no attachment with this id that the caller may see."""
 
     code = "attachment_not_found"
     status_code = 404
 
     def __init__(self, attachment_id: object) -> None:
-        super().__init__(f"There is no attachment {attachment_id!s} that you may see.")
+        super().__init__(f"There is no attachment {attachment_id!s}.")
 
 
 class AgentRequiredError(DurableAgentsError):
-    """A new thread needs an agent, and neither the request nor ``DEFAULT_AGENT`` names one."""
+    """A new thread needs an agent, but neither the request nor ``DEFAULT_AGENT`` names one."""
 
     code = "agent_required"
     status_code = 400
@@ -89,7 +110,7 @@ class AgentRequiredError(DurableAgentsError):
 
 
 class AsgiRequiredError(DurableAgentsError):
-    """The response is a stream that lasts as long as a run, and the project is served under WSGI."""
+    """The response is a stream that stays open during a run. That needs ASGI, but the project runs under WSGI."""
 
     code = "asgi_required"
     status_code = 501
@@ -99,9 +120,7 @@ class AsgiRequiredError(DurableAgentsError):
 
 
 class ThreadBusyError(DurableAgentsError):
-    """The thread has a current run. The operation needs a thread without a current run, or an agent that accepts
-    messages during a run.
-    """
+    """The thread is running. The operation is not possible during a run, or the agent refuses messages during a run."""
 
     code = "thread_busy"
     status_code = 409
@@ -111,7 +130,7 @@ class ThreadBusyError(DurableAgentsError):
 
 
 class MessageNotFoundError(DurableAgentsError):
-    """The thread shows no message of this id."""
+    """The thread has no visible message with this id."""
 
     code = "message_not_found"
     status_code = 404
@@ -121,7 +140,7 @@ class MessageNotFoundError(DurableAgentsError):
 
 
 class ToolCallNotFoundError(DurableAgentsError):
-    """The thread has no tool call of this id."""
+    """The thread has no tool call with this id."""
 
     code = "tool_call_not_found"
     status_code = 404
@@ -131,7 +150,7 @@ class ToolCallNotFoundError(DurableAgentsError):
 
 
 class ToolCallNotPendingError(DurableAgentsError):
-    """The tool call already has another outcome."""
+    """The tool call does not wait for this decision or result: it has another outcome, or waits for something else."""
 
     code = "tool_call_not_pending"
     status_code = 409
@@ -141,7 +160,7 @@ class ToolCallNotPendingError(DurableAgentsError):
 
 
 class ApprovalExpiredError(DurableAgentsError):
-    """The decision came after the approval's deadline."""
+    """The approval or rejection came after its deadline."""
 
     code = "approval_expired"
     status_code = 409
@@ -151,10 +170,9 @@ class ApprovalExpiredError(DurableAgentsError):
 
 
 class IdempotencyKeyReusedError(DurableAgentsError):
-    """The idempotency key, or the client's own id, was already used for a different request.
+    """The idempotency key or client id was already used for a different request.
 
-    A request that is sent again after a lost connection has the same key or id. A different request needs a new key or
-    id.
+    To repeat a request after a lost connection, send the same key or id. A different request needs a new one.
     """
 
     code = "idempotency_key_reused"
@@ -165,7 +183,7 @@ class IdempotencyKeyReusedError(DurableAgentsError):
 
 
 class ToolChangedError(DurableAgentsError):
-    """The call has failed: the tool has changed since the call was made, and no longer accepts the arguments."""
+    """The tool has changed since the call was made, and no longer accepts the arguments. The call has failed."""
 
     code = "tool_changed"
     status_code = 409
@@ -175,7 +193,7 @@ class ToolChangedError(DurableAgentsError):
 
 
 class InvalidPartsError(DurableAgentsError):
-    """The message parts are not UI message parts that a user may send."""
+    """The message parts are not valid, or a user is not allowed to send them."""
 
     code = "invalid_parts"
     status_code = 400
@@ -191,6 +209,18 @@ class InvalidCursorError(DurableAgentsError):
         super().__init__(f"{str(cursor)[:100]!r} is not a cursor of this thread. Start again without a cursor.")
 
 
+class InvalidJSONObjectError(DurableAgentsError, TypeError):
+    """``metadata`` or ``context`` is not a JSON object. The project's code has passed it, or the policy's ``context``
+    method has returned it.
+    """
+
+    code = "invalid_json_object"
+    status_code = 500
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} must be a JSON object, such as a dict with JSON values: {problem}.")
+
+
 class PermissionDeniedError(DurableAgentsError):
     """The policy does not allow the caller to do this."""
 
@@ -199,14 +229,14 @@ class PermissionDeniedError(DurableAgentsError):
 
 
 class TooLargeError(DurableAgentsError):
-    """A text, a request body or a result exceeds its limit."""
+    """A text, a request body or a result is larger than its limit."""
 
     code = "too_large"
     status_code = 413
 
 
 class UnsupportedMediaTypeError(DurableAgentsError):
-    """The type of the file is not accepted, or the content does not match the declared type."""
+    """Files of this type are not accepted, or the content does not match the declared type."""
 
     code = "unsupported_media_type"
     status_code = 415
@@ -224,7 +254,7 @@ class ThrottledError(DurableAgentsError):
 
 
 class DatabaseUnavailableError(DurableAgentsError):
-    """The database does not answer, or does not accept writes at the moment."""
+    """The database does not answer, or accepts no writes at the moment."""
 
     code = "database_unavailable"
     status_code = 503
@@ -250,9 +280,9 @@ class SendsThrottledError(ThrottledError):
 
 
 class TooManyRunningError(ThrottledError):
-    """The owner has as many running threads as ``MAX_RUNNING_PER_OWNER`` allows.
+    """The owner already has ``MAX_RUNNING_PER_OWNER`` running threads.
 
-    It is unknown when one of the runs will end; ``retry_after_seconds`` is a reasonable time until the next try.
+    It is unknown when one of the runs will end, so ``retry_after_seconds`` is only a reasonable guess.
     """
 
     code = "too_many_running"
@@ -264,13 +294,13 @@ class TooManyRunningError(ThrottledError):
 
 
 class InvalidFrameError(DurableAgentsError):
-    """In a frame from a websocket's client, a field is missing or wrong."""
+    """A client has sent a websocket frame in which a field is missing or invalid."""
 
     code = "invalid_frame"
 
 
 class UnknownFrameTypeError(DurableAgentsError):
-    """A frame from a websocket's client has a type that this release of the server does not know."""
+    """A client has sent a websocket frame of a type that this version does not know."""
 
     code = "unknown_type"
 
@@ -279,7 +309,7 @@ class UnknownFrameTypeError(DurableAgentsError):
 
 
 class TooManySubscriptionsError(DurableAgentsError):
-    """A websocket already follows as many threads as allowed."""
+    """The websocket already follows the maximum number of threads."""
 
     code = "too_many_subscriptions"
 
@@ -287,14 +317,28 @@ class TooManySubscriptionsError(DurableAgentsError):
         super().__init__(f"A websocket can follow at most {limit} threads.")
 
 
+class TooManyStreamsError(ThrottledError):
+    """The caller has as many event streams open in this process as ``MAX_STREAMS_PER_USER`` allows."""
+
+    code = "too_many_streams"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"At most {limit} event streams may be open. Close others, then try again.", retry_after_seconds=5
+        )
+
+
 class ToolError(DurableAgentsError):
-    """Raise this error in a tool. The model gets its text, unmasked, as the outcome of the call."""
+    """Raise this in a tool to fail the call with a text for the model. The model gets the text unchanged."""
 
     code = "tool_error"
 
 
 class LeaseLostError(DurableAgentsError):
-    """Nothing was written, because this worker no longer holds the row. Another worker claimed it, or it was closed."""
+    """This worker no longer holds the row, so nothing was written.
+
+    Another worker has claimed the row, or the row was closed.
+    """
 
     code = "lease_lost"
 
@@ -306,7 +350,7 @@ class WaitTimeoutError(DurableAgentsError):
 
 
 class ErrorKind(StrEnum):
-    """The reason why a model call or a run failed. The thread has the kind as its ``error.code``."""
+    """The reason why a model call or a run failed. Clients see it as the thread's ``error.code``."""
 
     NETWORK = "network"
     RATE_LIMITED = "rate_limited"
@@ -322,42 +366,42 @@ class ErrorKind(StrEnum):
 
     @property
     def retryable(self) -> bool:
-        """Whether another attempt at the same call may succeed."""
+        """Whether another attempt at the same model call might succeed."""
         return self in {ErrorKind.NETWORK, ErrorKind.RATE_LIMITED, ErrorKind.PROVIDER_5XX}
 
     @property
     def safe_message(self) -> str:
-        """A text for end users that reveals no internals."""
+        """A text for end users, without internal details."""
         return _SAFE_MESSAGES[self]
 
 
 _SAFE_MESSAGES = {
-    ErrorKind.NETWORK: "The model could not be reached.",
-    ErrorKind.RATE_LIMITED: "The model is busy: too many requests.",
-    ErrorKind.PROVIDER_5XX: "The model's provider has a problem.",
-    ErrorKind.CONTEXT_WINDOW_EXCEEDED: "The conversation is too long for the model.",
-    ErrorKind.INSUFFICIENT_CREDITS: "The model's account has no credit left.",
-    ErrorKind.INVALID_REQUEST: "The model refused the request.",
-    ErrorKind.AUTH: "The model's credentials are not accepted.",
-    ErrorKind.CONTENT_POLICY: "The model's provider declined to answer this.",
-    ErrorKind.MAX_STEPS: "The run has used up its steps. Resume it to go on.",
-    ErrorKind.CRASHED: "The worker died again and again during this step.",
-    ErrorKind.UNKNOWN: "Something went wrong.",
+    ErrorKind.NETWORK: gettext_noop("The model could not be reached."),
+    ErrorKind.RATE_LIMITED: gettext_noop("The model is busy: too many requests."),
+    ErrorKind.PROVIDER_5XX: gettext_noop("The model's provider has a problem."),
+    ErrorKind.CONTEXT_WINDOW_EXCEEDED: gettext_noop("The conversation is too long for the model."),
+    ErrorKind.INSUFFICIENT_CREDITS: gettext_noop("The model's account has no credit left."),
+    ErrorKind.INVALID_REQUEST: gettext_noop("The model refused the request."),
+    ErrorKind.AUTH: gettext_noop("The model's credentials are not accepted."),
+    ErrorKind.CONTENT_POLICY: gettext_noop("The model's provider declined to answer this."),
+    ErrorKind.MAX_STEPS: gettext_noop("The run has used up its steps. Resume it to go on."),
+    ErrorKind.CRASHED: gettext_noop("The worker died again and again during this step."),
+    ErrorKind.UNKNOWN: gettext_noop("Something went wrong."),
 }
 
 
 def safe_message(kind: str) -> str:
-    """Return a text for end users that reveals no internals. ``kind`` may also be a project's own error code."""
+    """Return a text for end users, without internal details. ``kind`` can also be an error code of the project."""
     known = ErrorKind(kind) if kind in set(ErrorKind) else ErrorKind.UNKNOWN
     return known.safe_message
 
 
 class ModelError(DurableAgentsError):
-    """An attempt at a model call failed.
+    """A model call failed.
 
-    ``kind`` is the cause. ``retryable`` says whether another attempt may succeed. ``retry_after_seconds`` is the delay
-    that the provider asks for, or None. ``str(error)`` is the raw detail, for the admin and the log but never for end
-    users.
+    ``kind`` is the reason, and ``retryable`` says whether another attempt might succeed. ``retry_after_seconds`` is
+    the delay that the provider asks for, or None if it asks for none. ``str(error)`` has internal details for the admin
+    and the log. Never show this text to end users.
     """
 
     def __init__(self, kind: ErrorKind, detail: str, *, retryable: bool, retry_after_seconds: float | None = None):

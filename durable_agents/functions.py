@@ -1,11 +1,11 @@
-"""The functions of the public API and their async versions. The package ``durable_agents`` exports them lazily.
+"""The functions of the public API and their async versions. ``durable_agents/__init__.py`` exports them lazily.
 
-To add a function, import it here, make its async version, and add its name to ``durable_agents/__init__.py``.
+To add a function, import it here, make its async version, and add its name in ``durable_agents/__init__.py``.
 """
 
 from __future__ import annotations
 
-from durable_agents.async_api import async_version
+from durable_agents.async_versions import async_version
 from durable_agents.lifecycle import add_message as add_message
 from durable_agents.lifecycle import add_tool_error as add_tool_error
 from durable_agents.lifecycle import add_tool_result as add_tool_result
@@ -22,6 +22,7 @@ from durable_agents.lifecycle import send_message as send_message
 from durable_agents.lifecycle import set_tool_call_timeout as set_tool_call_timeout
 from durable_agents.lifecycle import settle_tool_call as settle_tool_call
 from durable_agents.lifecycle import stop_thread as stop_thread
+from durable_agents.lifecycle import update_thread as update_thread
 from durable_agents.reading import astream_thread as astream_thread
 from durable_agents.reading import await_for_thread as await_for_thread
 from durable_agents.reading import export_thread as export_thread
@@ -53,3 +54,4 @@ asend_message = async_version(send_message)
 aset_tool_call_timeout = async_version(set_tool_call_timeout)
 asettle_tool_call = async_version(settle_tool_call)
 astop_thread = async_version(stop_thread)
+aupdate_thread = async_version(update_thread)

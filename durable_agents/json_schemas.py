@@ -1,7 +1,7 @@
-"""Check JSON values against a JSON schema that was written elsewhere, such as by an MCP server or an OpenAPI document.
+"""Check JSON values against a JSON schema from elsewhere, such as an MCP server or an OpenAPI document.
 
-The keywords that say which values a tool accepts are checked. Other keywords are ignored. So are ``pattern`` and
-``format``, because a regular expression from another server could occupy the worker for minutes.
+The keywords that restrict a tool's arguments are checked. All others are ignored. ``pattern`` and ``format`` are
+ignored too, because a regular expression from another server could block the worker for minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 MAX_CHECKS = 20_000
-"""The maximum number of schemas that one check visits. A schema that refers to itself could otherwise be endless."""
+"""The maximum number of schemas that one check visits. The check of a schema that refers to itself could
+otherwise be endless.
+"""
 MAX_DEPTH = 60
 _TOO_COMPLEX = "is too deeply nested or too large to be checked"
 
@@ -39,30 +41,30 @@ _LIMITS: dict[str, tuple[type | tuple[type, ...], Callable[[float, float], bool]
     "minItems": (list, operator.ge, "must have at least {} items"),
     "maxItems": (list, operator.le, "must have at most {} items"),
 }
-"""Keywords that limit a number or a length: the Python type of the values that they apply to, the comparison with the
-limit, and the error.
+"""For each keyword that limits a number or a length: the Python type of the values that the keyword applies to, the
+comparison with the limit, and the error.
 """
 
 
 def problems(value: object, schema: object) -> list[str]:
-    """Return what is wrong with a JSON value, as texts for the model. Return an empty list if the value is valid."""
+    """Return the errors in a JSON value as texts for the model. The list is empty if the value is valid."""
     return list(_Check(schema).problems(value, schema, "", depth=0))
 
 
 def _equals(value: object, other: object) -> bool:
-    """Compare as JSON does: in Python, True equals 1."""
+    """Compare two JSON values. Unlike in Python, true does not equal 1."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 class _Check:
-    """One check of a value. ``root`` is the schema to which references such as ``#/$defs/address`` are relative."""
+    """One validation. ``root`` is the schema in which references such as ``#/$defs/address`` are looked up."""
 
     def __init__(self, root: object) -> None:
         self._root = root
         self._checks_left = MAX_CHECKS
 
     def problems(self, value: object, schema: object, path: str, *, depth: int) -> Iterator[str]:
-        """Yield what is wrong with the value at this path."""
+        """Yield the errors in the value at this path."""
         self._checks_left -= 1
         if depth > MAX_DEPTH or self._checks_left < 0:
             yield f"{path or 'arguments'}: {_TOO_COMPLEX}"
@@ -85,7 +87,8 @@ class _Check:
         for part in _listed(schema.get("allOf")):
             yield from self.problems(value, part, path, depth=depth)
         for keyword in ("anyOf", "oneOf"):
-            # Servers often write ``oneOf`` for ``anyOf``, so a value that matches several of the schemas is accepted.
+            # Accept a value that matches several schemas of ``oneOf``: servers often write ``oneOf`` when they mean
+            # ``anyOf``.
             found = [next(self.problems(value, part, path, depth=depth), None) for part in _listed(schema.get(keyword))]
             if found and all(found):
                 yield f"{path or 'arguments'}: matches none of the {len(found)} alternatives ({found[0]})"
@@ -103,8 +106,8 @@ class _Check:
             yield from self.problems(item, properties.get(name, others), _joined(path, name), depth=depth)
 
     def resolved(self, reference: str) -> object:
-        """Return the schema of a reference within the root. Return True, which accepts all values, for other
-        references.
+        """Return the schema that a reference within ``root`` points to. For any other reference, return True, which
+        accepts every value.
         """
         if not reference.startswith("#"):
             return True
@@ -115,7 +118,7 @@ class _Check:
 
 
 def _own_problems(value: object, schema: Mapping[str, object]) -> Iterator[str]:
-    """Yield the errors of the keywords that concern the value itself, not its items."""
+    """Yield the errors of the value itself, without those of its items."""
     names = schema.get("type")
     wanted = [str(name) for name in ([names] if isinstance(names, str) else _listed(names)) if str(name) in _TYPES]
     if wanted and not any(_TYPES[name](value) for name in wanted):

@@ -1,8 +1,8 @@
-"""Log with a constant message, and with every fact as an attribute of the record.
+"""Log with constant messages. All variable facts are attributes of the log record.
 
 The attributes ``action``, ``thread``, ``stream``, ``attempt``, ``fence`` and ``tool_call`` are stable. ``thread`` is
-the id of the conversation. ``logging`` itself stores the number of the operating-system thread under this name, and
-formatters that use ``%(thread)d`` still get that number. Message content and secrets are never logged, not even in
+the id of a conversation, although ``logging`` itself uses this name for the number of the OS thread. A formatter with
+``%(thread)d`` still prints the number of the OS thread. Message content and secrets are never logged, not even in
 tracebacks.
 """
 
@@ -20,7 +20,10 @@ logger = logging.getLogger("durable_agents")
 
 
 class _ThreadId(str):
-    """A conversation's id as a string. If ``%d`` formats it, the result is the operating-system thread's number."""
+    """The id of a conversation, as a string.
+
+    With the format ``%d``, the number of the OS thread that wrote the log record is shown instead.
+    """
 
     __slots__ = ("number",)
     number: int
@@ -33,21 +36,21 @@ class _ThreadId(str):
 
 
 def log(level: int, message: str, /, *, action: str, error: BaseException | None = None, **facts: object) -> None:
-    """Write one record with these facts. If ``error`` is given, its traceback is added."""
+    """Write one log record with these facts. With ``error``, add its traceback."""
     _write(level, message, action, error, facts)
 
 
 def log_error(message: str, /, *, action: str, **facts: object) -> None:
-    """Log the exception that is being handled, with its traceback."""
+    """Log the current exception with its traceback."""
     _write(logging.ERROR, message, action, sys.exc_info()[1], facts)
 
 
 class Repeated:
-    """A problem that may occur a thousand times a second. The first occurrence is logged immediately, and later ones at
-    most once a minute.
+    """A log message for a problem that can occur a thousand times a second. The message is logged immediately the first
+    time, and then at most once a minute.
 
-    The attribute ``times`` of a record says how often the problem has occurred since the previous record. The methods
-    may be called from any thread.
+    The attribute ``times`` of the record counts how often the problem has occurred since the last record. All methods
+    are thread-safe.
     """
 
     SECONDS = 60.0
@@ -62,7 +65,7 @@ class Repeated:
         self._facts: dict[str, object] = {}
 
     def note(self, problem: BaseException | str, **facts: object) -> None:
-        """Count one more occurrence. Log it unless the last record is less than a minute old."""
+        """Count the problem once more. Log it unless the last record is less than a minute old."""
         with self._lock:
             self._times += 1
             text = problem if isinstance(problem, str) else f"{type(problem).__name__}: {problem}".rstrip(": ")
@@ -70,9 +73,9 @@ class Repeated:
         self.tell()
 
     def tell(self) -> None:
-        """Log the occurrences since the last record, unless that record is less than a minute old.
+        """Log what has occurred since the last record, unless that record is less than a minute old.
 
-        Call this method also after the problem is solved, so that the last occurrences are logged.
+        Also call this method when the problem does not occur. Otherwise, its last occurrences might not be logged.
         """
         with self._lock:
             now = time.monotonic()
@@ -85,7 +88,7 @@ class Repeated:
 def _write(level: int, message: str, action: str, error: BaseException | None, facts: dict[str, object]) -> None:
     if not logger.isEnabledFor(level):
         return
-    # The record names the caller of the logging function, not this module.
+    # The record must name the caller of the logging function, not this module.
     file, line, function, _ = logger.findCaller(stacklevel=3)
     info = (type(error), error, error.__traceback__) if error is not None else None
     record = logger.makeRecord(logger.name, level, file, line, message, (), info, function)
@@ -97,7 +100,7 @@ def _write(level: int, message: str, action: str, error: BaseException | None, f
         shown = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
         safe = redacted(shown)
         if safe != shown:
-            # Remove the exception: handlers would format its traceback again, with the secrets.
+            # Remove the exception. Otherwise, log handlers would format its traceback again, with the secrets.
             record.exc_info, record.exc_text = None, safe
     plain = {name: value if isinstance(value, int | _ThreadId) else str(value) for name, value in facts.items()}
     record.__dict__.update({"action": action, **plain})

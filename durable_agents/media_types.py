@@ -1,10 +1,9 @@
-"""Determine the media type and a safe name of an uploaded file. The client's declaration is not trusted.
+"""Determine the media type and a safe name of an uploaded file, without trusting the client.
 
-Images, PDF, sound, video and office documents must begin with the bytes that their format requires.
-
-A text file must not contain control characters. If the client declares a text type, the file keeps this type, because
-only models rely on it. Any other text file gets the type ``text/plain``. Browsers declare no type or a wrong type for
-many source files, such as ``video/mp2t`` for TypeScript.
+Images, PDF, audio, video and office files must begin with the bytes that their format requires. Text files must have no
+control characters. A text file keeps the text type that the client declares. This is safe, because only models get the
+declared type. Any other text file becomes ``text/plain``: for many source files, browsers declare no type or a wrong
+one, for example ``video/mp2t`` for TypeScript.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _MAGIC = (
     (re.compile(rb"\x00\x00..ftypqt  ", re.DOTALL), "video/quicktime"),
 )
 """First bytes that identify a type. They must not match ordinary text: ``ID3`` alone is not enough for an MP3 file,
-because a text about ID3 tags may begin with it.
+because a text about ID3 tags might begin with these letters.
 """
 
 _CONTAINERS = (
@@ -140,20 +139,21 @@ _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def is_text(media_type: str) -> bool:
-    """Return whether files of this type are text, which every model can read."""
+    """Return whether files of this type are text that every model can read."""
     return _TEXT.fullmatch(media_type) is not None
 
 
 def is_shown(media_type: str) -> bool:
-    """Return whether a browser may display files of this type. Browsers run no code in files of these types."""
+    """Return whether a browser is allowed to display files of this type. Types that can run code are not displayed."""
     return _SHOWN.fullmatch(media_type) is not None
 
 
 def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
     """Return the media type of a file, in lower case and without parameters.
 
-    ``claimed`` is the type that the sender declares. It may be wrong, have parameters, or be empty. Raises
-    UnsupportedMediaTypeError if the type is not accepted, or if the content contradicts the declared type and the name.
+    ``claimed`` is the type that the sender declares. It can be wrong or empty, or have parameters. Raises
+    UnsupportedMediaTypeError if the type is not accepted, or if the content contradicts the declared type and the file
+    name.
     """
     said = claimed.partition(";")[0].strip().lower()
     if said and not _MEDIA_TYPE.fullmatch(said):
@@ -170,7 +170,7 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
             fits = is_text(candidate) and container is None and not _CONTROL.search(data)
         if fits:
             return candidate
-    # Do not accept text that is declared as an image, sound, video or document, unless the type is in _OFTEN_TEXT.
+    # Refuse text that is declared as an image, sound, video or document. The types in _OFTEN_TEXT are an exception.
     may_be_text = said in _UNSAID | _OFTEN_TEXT or not (_NO_TEXT.fullmatch(said) or said in _WITHIN)
     if (ending in _SOURCES or may_be_text) and not container and not _CONTROL.search(data):
         return "text/plain"
@@ -179,8 +179,8 @@ def media_type_of(data: bytes, *, claimed: str = "", filename: str = "") -> str:
 
 
 def clean_name(given: str) -> str:
-    """Return the last part of a path without unprintable characters, shortened to 255 characters but with its
-    extension. Return an empty text if nothing is left.
+    """Return a safe file name: without folders and unprintable characters, and with at most 255 characters. The
+    extension is kept. The result may be empty.
     """
     last = given.replace("\\", "/").rpartition("/")[2]
     kept = "".join(char for char in last if unicodedata.category(char) not in {"Cc", "Cs"} and char not in _TURNING)

@@ -1,7 +1,7 @@
-"""The models, with the states of their rows and the legal transitions between states.
+"""The database models, with the states of their rows and the allowed changes between states.
 
-Write to the rows only through the functions of this package. Every query for many rows is a queryset method, named
-after a state or a purpose.
+Write to the rows only through the functions of this package. Queries for several rows are queryset methods, named after
+a state or a purpose.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ from django.db.models import Exists, ExpressionWrapper, F, OuterRef, Q, Subquery
 from django.db.models.deletion import Collector
 from django.db.models.expressions import CombinedExpression
 from django.db.models.functions import Coalesce, Now, RowNumber
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
+from durable_agents.actors import User
 from durable_agents.agents import RESOLVED_TOOLS, Code
 from durable_agents.conf import AUTH_USER_MODEL, config
 from durable_agents.parts import CallOutcome
 from durable_agents.strictjson import is_storable, is_uuid
-from durable_agents.times import InstantField
+from durable_agents.times import InstantField, instant
 
 
 class ThreadStatus(models.TextChoices):
     """The status of a thread, as clients see it."""
 
-    # A model call is running, is due, or will be due later.
-    STREAMING = "streaming"
-    # At least one tool call has no outcome yet.
-    AWAITING_TOOL_RESULTS = "awaiting_tool_results"
-    # No run: all messages are answered, or the thread is new and empty.
-    COMPLETED = "completed"
-    # No run: an error ended the last one. ``resume_thread`` tries again.
-    FAILED = "failed"
-    # No run: a person stopped the last one. ``resume_thread`` continues it.
-    STOPPED = "stopped"
+    # The thread waits for a model call, which is running or will run.
+    STREAMING = "streaming", _("Streaming")
+    # The thread waits for the outcome of at least one tool call.
+    AWAITING_TOOL_RESULTS = "awaiting_tool_results", _("Awaiting Tool Results")
+    # Not running: every message is answered, or the thread is empty.
+    COMPLETED = "completed", _("Completed")
+    # Not running: an error ended the last run. ``resume_thread`` tries again.
+    FAILED = "failed", _("Failed")
+    # Not running: a person stopped the last run. ``resume_thread`` continues it.
+    STOPPED = "stopped", _("Stopped")
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a current run."""
+        """Whether the thread is in a run: it waits for a model call or for tool calls."""
         return self in RUNNING_STATUSES
 
 
@@ -61,20 +64,21 @@ THREAD_TRANSITIONS: Mapping[ThreadStatus, Collection[ThreadStatus]] = {
     ThreadStatus.FAILED: {ThreadStatus.STREAMING},
     ThreadStatus.STOPPED: {ThreadStatus.STREAMING},
 }
-"""The statuses that may follow each status. ``streaming`` follows itself when the next attempt or step begins."""
+"""The statuses that can follow each status. ``streaming`` follows itself when the next attempt or step begins."""
 
 
 class StreamState(models.TextChoices):
-    """The state of one attempt at a step."""
+    """The state of one model call."""
 
-    # No worker has claimed the attempt. It is due at ``available_at``, or now if ``available_at`` is not set.
-    PENDING = "pending"
-    # A worker holds the attempt under a lease.
-    STREAMING = "streaming"
-    # The step of this attempt is committed.
-    FINISHED = "finished"
-    # The attempt failed, crashed, or was stopped or superseded. If it has kept parts, they are shown.
-    ABORTED = "aborted"
+    # No worker has claimed the model call. It can be claimed at ``available_at``, or at once if ``available_at`` is
+    # empty.
+    PENDING = "pending", _("Pending")
+    # A worker holds the lease of the model call.
+    STREAMING = "streaming", _("Streaming")
+    # The result of the model call is committed.
+    FINISHED = "finished", _("Finished")
+    # The model call failed, crashed, or was stopped or replaced. If the row has parts, clients still see them.
+    ABORTED = "aborted", _("Aborted")
 
 
 OPEN_STREAM_STATES = (StreamState.PENDING.value, StreamState.STREAMING.value)
@@ -84,30 +88,30 @@ STREAM_TRANSITIONS: Mapping[StreamState, Collection[StreamState]] = {
     StreamState.FINISHED: (),
     StreamState.ABORTED: (),
 }
-"""The states that may follow each state. A retry is a new row, so no state leads back to ``pending``."""
+"""The states that can follow each state. A retry is a new row, so no state leads back to ``pending``."""
 
 
 class ToolCallStatus(models.TextChoices):
     """The status of a tool call. Each call gets exactly one outcome."""
 
     # A person has to approve the call first.
-    APPROVAL_REQUESTED = "approval_requested"
-    # A worker has to run the call or, for deferred and client tools, the result has to be posted.
-    PENDING = "pending"
-    # A worker holds the call under a lease.
-    RUNNING = "running"
+    APPROVAL_REQUESTED = "approval_requested", _("Approval Requested")
+    # The call waits for a worker. Or it is a deferred or client call that waits for its result from outside.
+    PENDING = "pending", _("Pending")
+    # A worker holds the call's lease.
+    RUNNING = "running", _("Running")
     # The outcome is a result.
-    COMPLETED = "completed"
+    COMPLETED = "completed", _("Completed")
     # The outcome is an error.
-    FAILED = "failed"
-    # A person refused to approve the call.
-    DENIED = "denied"
-    # No result, approval or refusal came in time.
-    EXPIRED = "expired"
-    # The run was stopped, or continued without the result.
-    CANCELLED = "cancelled"
-    # The worker died, and the tool may or may not have run. A person may be asked to settle the call.
-    UNKNOWN = "unknown"
+    FAILED = "failed", _("Failed")
+    # A person has rejected the call.
+    DENIED = "denied", _("Denied")
+    # The deadline passed before a result, an approval or a rejection.
+    EXPIRED = "expired", _("Expired")
+    # The run was stopped, or went on without the result.
+    CANCELLED = "cancelled", _("Cancelled")
+    # The worker died, and it is unknown whether the tool ran. In some cases, a person has to decide the outcome.
+    UNKNOWN = "unknown", _("Unknown")
 
 
 TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
@@ -146,7 +150,7 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
     ToolCallStatus.EXPIRED: (),
     ToolCallStatus.CANCELLED: (),
 }
-"""The statuses that may follow each status.
+"""The statuses that can follow each status.
 
 A call is ``unknown``, without an outcome, while a person is asked whether the tool has run. If the run continues
 without the person's answer, ``unknown`` also becomes the call's outcome.
@@ -161,11 +165,11 @@ _TRANSITIONS: Mapping[Any, Mapping[Any, Collection[Any]]] = {
 
 
 class IllegalTransitionError(RuntimeError):
-    """The current state of a row does not allow the transition. This is a bug in this package."""
+    """The row's current state does not allow this change. This is a bug in this package."""
 
 
 def next_state(current: str, new: AnyState) -> AnyState:
-    """Return ``new``. Raises IllegalTransitionError if a row may not change from ``current`` to ``new``."""
+    """Return ``new``. Raises IllegalTransitionError if a row is not allowed to change from ``current`` to ``new``."""
     states = type(new)
     if new not in _TRANSITIONS[states][states(current)]:
         raise IllegalTransitionError(f"{states.__name__}: {new.value!r} may not follow {current!r}.")
@@ -175,22 +179,22 @@ def next_state(current: str, new: AnyState) -> AnyState:
 class ToolKind(models.TextChoices):
     """Who runs a tool."""
 
-    # A worker runs the tool, and the return value is the result.
-    SYNC = "sync"
-    # A worker runs the tool to start the work. The result is posted later.
-    DEFERRED = "deferred"
-    # The browser runs the tool and posts the result.
-    CLIENT = "client"
+    # A worker runs the tool. Its return value is the result.
+    SYNC = "sync", _("Sync")
+    # A worker runs the tool, which only starts the work. The result is added later.
+    DEFERRED = "deferred", _("Deferred")
+    # The browser runs the tool and sends the result.
+    CLIENT = "client", _("Client")
     # The model's vendor runs the tool during the model call.
-    PROVIDER = "provider"
+    PROVIDER = "provider", _("Provider")
 
 
 class Role(models.TextChoices):
     """The role of a message's author."""
 
-    SYSTEM = "system"
-    USER = "user"
-    ASSISTANT = "assistant"
+    SYSTEM = "system", _("System")
+    USER = "user", _("User")
+    ASSISTANT = "assistant", _("Assistant")
 
 
 SUSPECT_CRASHES = 2
@@ -200,15 +204,15 @@ such a row runs nothing else.
 
 
 def seconds_from_now(seconds: float) -> CombinedExpression:
-    """Return the time this many seconds from now, by the database's clock."""
+    """Return the database's time plus this many seconds, as an expression."""
     return Now() + Value(timedelta(seconds=seconds))
 
 
 def fairly(due: Any, limit: int) -> list[uuid.UUID]:
-    """Return the primary keys of at most ``limit`` of these rows: first the oldest row of each owner, then the second
+    """Return at most ``limit`` primary keys, so that owners take turns: the oldest row of each owner, then the second
     oldest of each, and so on.
 
-    For rows without an owner, each scope counts as an owner, because the scope distinguishes visitors.
+    Rows without an owner belong to anonymous visitors. The scope of such a row is used instead of the owner.
     """
     whose = ("scope", "owner_id") if due.model is Stream else ("thread__scope", "thread__owner_id")
     turn = Window(RowNumber(), partition_by=[F(name) for name in whose], order_by=DUE_SINCE.asc())
@@ -218,46 +222,46 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
 DUE_SINCE = Coalesce("available_at", "pending_since")
 """The time at which a pending row becomes due. Use it only to sort rows and to compute their age.
 
-Do not use it to decide whether a row may be claimed, because ``pending_since`` may come from another clock.
+Do not use it to decide whether a row is due, because ``pending_since`` can come from another clock.
 """
 
 
 def is_due() -> Q:
-    """Return the condition that a pending row is due. A row that is due immediately has no ``available_at``. So its
-    claim does not compare times from different clocks.
+    """Return a filter for pending rows that can be claimed now.
+
+    If a row is due at once, its ``available_at`` is empty. A process whose clock is behind could think that a stored
+    time has not come yet.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
 
 def due_for(seconds: float) -> Q:
-    """Return the condition that a pending row has been due for more than this many seconds."""
+    """Return a filter for pending rows that have been due for more than this many seconds."""
     before = seconds_from_now(-seconds)
     return Q(available_at__lt=before) | Q(available_at__isnull=True, pending_since__lt=before)
 
 
 def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.CheckConstraint:
-    """Return a constraint that makes the database refuse values outside the enum."""
+    """Return a database constraint that allows only the values of this enum."""
     return models.CheckConstraint(condition=Q(**{f"{field}__in": choices.values}), name=name)
 
 
 def filled(field: str, name: str) -> models.Index:
-    """Return an index of the rows that set this nullable foreign key.
+    """Return a partial index of the rows in which this foreign key is not NULL. Deleting the referenced row uses this
+    index.
 
-    The index is used when the referenced row is deleted. Most rows do not set the key, and a partial index costs
-    nothing for them.
+    Most rows have NULL here. A partial index costs nothing for them.
     """
     return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
 
 
 class ThreadQuerySet(models.QuerySet["Thread"]):
-    """Named queries for threads."""
-
     def running(self) -> ThreadQuerySet:
-        """Threads with a current run."""
+        """Return threads that are in a run."""
         return self.filter(in_run=True)
 
     def idle(self, days: float) -> ThreadQuerySet:
-        """Threads without a current run that have not changed for this many days."""
+        """Return threads that are not in a run and have not changed for this many days."""
         at_rest = self.exclude(status__in=RUNNING_STATUSES)
         return at_rest.filter(updated_at__lt=seconds_from_now(-days * 86_400))
 
@@ -265,15 +269,16 @@ class ThreadQuerySet(models.QuerySet["Thread"]):
 def cascade_or_keep(
     collector: Collector, field: models.ForeignKey[object, object], sub_objs: models.QuerySet[models.Model], using: str
 ) -> None:
-    """Delete the threads and attachments of a deleted user, or keep those that have a scope: an ``on_delete`` function.
+    """Handle the deletion of a user (``on_delete``): delete the user's threads and attachments, or keep them without an
+    owner.
 
-    The setting ``OWNER_ON_DELETE`` decides. Kept rows have no owner any more. An attachment is kept only with a thread.
+    ``OWNER_ON_DELETE`` decides. Only rows with a scope are kept, and attachments only if they belong to a thread.
     """
     if config().owner_on_delete == "keep":
         shared = sub_objs.exclude(scope="")
         if sub_objs.model is Thread:
-            # The id that the owner's client has chosen is unique only among the owner's threads. It has to be removed
-            # first, because the queryset no longer finds the threads after their owner is removed.
+            # Remove ``client_id``, which is unique only among the threads of one owner. Do this before the owner is
+            # removed, because the queryset finds the threads by their owner.
             collector.add_field_update(Thread._meta.get_field("client_id"), None, shared)
             sub_objs = sub_objs.filter(scope="")
         else:
@@ -284,13 +289,21 @@ def cascade_or_keep(
 
 
 class Thread(models.Model):
-    """A durable conversation. Every change of its state locks the thread's row first, except claims, heartbeats and
-    appended deltas.
+    """A durable conversation.
+
+    Every change of the thread's state locks this row first. Only claims, heartbeats and streamed text are written
+    without the lock.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    client_id = models.CharField(max_length=200, null=True, blank=True)
-    agent = models.CharField(max_length=100)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    client_id = models.CharField(_("client id"), max_length=200, null=True, blank=True)
+    agent = models.CharField(_("agent"), max_length=100)
+    agent_is_public = models.BooleanField(
+        _("agent is public"),
+        default=False,
+        db_default=False,
+        help_text=_("Whether the agent was public when the thread last changed. This counts if the agent is removed."),
+    )
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -298,29 +311,39 @@ class Thread(models.Model):
         on_delete=cascade_or_keep,
         related_name="durable_threads",
         db_index=False,
+        verbose_name=_("owner"),
     )
-    scope = models.CharField(max_length=200, blank=True, default="")
-    title = models.CharField(max_length=200, blank=True, default="")
-    archived = models.BooleanField(default=False)
-    status = models.CharField(max_length=24, choices=ThreadStatus, default=ThreadStatus.COMPLETED)
-    rev = models.BigIntegerField(default=0, help_text="Counter of durable changes.")
+    scope = models.CharField(_("scope"), max_length=200, blank=True, default="")
+    title = models.CharField(_("title"), max_length=200, blank=True, default="")
+    archived = models.BooleanField(_("archived"), default=False)
+    status = models.CharField(_("status"), max_length=24, choices=ThreadStatus, default=ThreadStatus.COMPLETED)
+    rev = models.BigIntegerField(_("rev"), default=0, help_text=_("Counts the changes of the thread."))
     stop_rev = models.BigIntegerField(
-        null=True, blank=True, help_text="Stop position: messages queued up to this rev wait for a resume."
+        _("stop rev"),
+        null=True,
+        blank=True,
+        help_text=_("The rev at the last stop. Older queued messages wait until the thread is resumed."),
     )
-    last_position = models.BigIntegerField(default=0)
-    last_number = models.BigIntegerField(default=0)
-    run_steps = models.PositiveIntegerField(default=0, help_text="Model calls committed in this run.")
-    metadata = models.JSONField(default=dict, blank=True, help_text="Written by clients: untrusted.")
-    context = models.JSONField(default=dict, blank=True, help_text="Set by Python only: trusted.")
-    error_code = models.CharField(max_length=64, blank=True, default="")
-    error_message = models.TextField(blank=True, default="")
-    retry = models.JSONField(null=True, blank=True)
-    input_tokens = models.BigIntegerField(default=0)
-    output_tokens = models.BigIntegerField(default=0)
-    cached_input_tokens = models.BigIntegerField(default=0)
-    cache_write_tokens = models.BigIntegerField(default=0)
-    reasoning_tokens = models.BigIntegerField(default=0)
-    cost = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    last_position = models.BigIntegerField(_("last position"), default=0)
+    last_number = models.BigIntegerField(_("last number"), default=0)
+    run_steps = models.PositiveIntegerField(
+        _("run steps"), default=0, help_text=_("Successful model calls of the current run.")
+    )
+    metadata = models.JSONField(
+        _("metadata"), default=dict, blank=True, help_text=_("Written by clients. Do not trust it.")
+    )
+    context = models.JSONField(
+        _("context"), default=dict, blank=True, help_text=_("Set by server code only. Tools can trust it.")
+    )
+    error_code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    error_message = models.TextField(_("error message"), blank=True, default="")
+    retry = models.JSONField(_("retry"), null=True, blank=True)
+    input_tokens = models.BigIntegerField(_("input tokens"), default=0)
+    output_tokens = models.BigIntegerField(_("output tokens"), default=0)
+    cached_input_tokens = models.BigIntegerField(_("cached input tokens"), default=0)
+    cache_write_tokens = models.BigIntegerField(_("cache write tokens"), default=0)
+    reasoning_tokens = models.BigIntegerField(_("reasoning tokens"), default=0)
+    cost = models.DecimalField(_("cost"), max_digits=16, decimal_places=8, null=True, blank=True)
     parent_tool_call = models.ForeignKey(
         "ToolCall",
         null=True,
@@ -328,25 +351,44 @@ class Thread(models.Model):
         on_delete=models.SET_NULL,
         related_name="child_threads",
         db_index=False,
+        verbose_name=_("parent tool call"),
     )
     forked_from = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="forks", db_index=False
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="forks",
+        db_index=False,
+        verbose_name=_("forked from"),
     )
-    created_at = InstantField(db_default=Now(), editable=False)
-    updated_at = InstantField(db_default=Now(), editable=False, help_text="To ten seconds while a run is on.")
+    created_at = InstantField(_("created at"), db_default=Now(), editable=False)
+    updated_at = InstantField(
+        _("updated at"),
+        db_default=Now(),
+        editable=False,
+        help_text=_("During a run, this may be up to ten seconds old."),
+    )
     in_run = models.GeneratedField(
         expression=ExpressionWrapper(Q(status__in=RUNNING_STATUSES), output_field=models.BooleanField()),
         output_field=models.BooleanField(),
         db_persist=True,
-        help_text="Whether a run is on. It does not change with each step, as the status does, and nor does its index.",
+        help_text=_(
+            "Whether the thread is in a run. Unlike the status, this stays the same between the steps of a run."
+        ),
+        verbose_name=_("in run"),
     )
 
     deleted_by: Any = None
-    """Who deletes this row, for the audit log: an actor, a user, or None for the project itself. It is not stored."""
+    """Who deletes this row, for the audit log: an actor, a user, or None for the project itself. This attribute is not
+    stored.
+    """
 
     objects = ThreadQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("thread")
+        verbose_name_plural = _("threads")
         ordering = ["-updated_at", "-id"]
         indexes = [
             models.Index(fields=["owner", "-updated_at", "-id"], name="da_thread_owner"),
@@ -375,58 +417,59 @@ class Thread(models.Model):
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a current run."""
+        """Whether the thread is in a run."""
         return ThreadStatus(self.status).is_running
 
     def next_rev(self) -> int:
-        """Increment ``rev``, the counter of the thread's changes, and return it.
-
-        The caller must have locked the thread's row, and must save the thread.
+        """Increment ``rev``, the counter of changes, and return the new value. The caller has locked the thread, and
+        saves it afterwards.
         """
         self.rev += 1
         return self.rev
 
 
 class MessageQuerySet(models.QuerySet["Message"]):
-    """Named queries for messages."""
-
     def shown(self) -> MessageQuerySet:
-        """Messages that no edit or regeneration has replaced, in order, with queued messages last."""
+        """Return messages that no edit or new answer has replaced, in order. Queued messages come last."""
         return self.filter(superseded_at__isnull=True).order_by(F("position").asc(nulls_last=True), "rev")
 
     def for_clients(self) -> MessageQuerySet:
-        """Messages that clients see. System messages are excluded: the project writes them for the model."""
+        """Return messages that clients see: all except system messages, which are only for the model."""
         return self.exclude(role=Role.SYSTEM)
 
     def in_history(self) -> MessageQuerySet:
-        """Messages of the current history. Superseded and queued messages are not part of it."""
+        """Return the messages of the current history, without superseded and queued ones."""
         return self.filter(superseded_at__isnull=True, position__isnull=False)
 
     def late_results(self) -> MessageQuerySet:
-        """Messages that contain the late result of a tool call; see ``Message.is_late_result``."""
+        """Return messages that contain the late result of a tool call (see ``Message.is_late_result``)."""
         return self.filter(role=Role.SYSTEM, text="")
 
     def find(self, shown_id: str) -> Message | None:
-        """Return the message whose primary key or ``client_id`` is ``shown_id``, or None."""
+        """Return the message that clients see under this id, or None. The id is a ``client_id`` or a primary key."""
         if not is_storable(shown_id):
             return None
         ours = Q(pk=shown_id) if is_uuid(shown_id) else Q()
         return self.filter(Q(client_id=shown_id) | ours).first()
 
     def queued(self) -> MessageQuerySet:
-        """Messages that wait for the end of the run, the oldest first."""
+        """Return messages that wait for the end of the current run, oldest first."""
         return self.filter(position__isnull=True, superseded_at__isnull=True).order_by("rev")
 
 
 class Message(models.Model):
-    """A message of a thread. The parts of an assistant message are not stored here but in its streams."""
+    """A message of a thread. The parts of an assistant message are stored in ``Stream`` rows, one per model call."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="messages", db_index=False)
-    position = models.BigIntegerField(null=True, blank=True, help_text="Total order; none while queued.")
-    queued_at = InstantField(null=True, blank=True)
-    client_id = models.CharField(max_length=200, null=True, blank=True)
-    role = models.CharField(max_length=16, choices=Role)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(
+        Thread, on_delete=models.CASCADE, related_name="messages", db_index=False, verbose_name=_("thread")
+    )
+    position = models.BigIntegerField(
+        _("position"), null=True, blank=True, help_text=_("Order of the messages. Empty while the message is queued.")
+    )
+    queued_at = InstantField(_("queued at"), null=True, blank=True)
+    client_id = models.CharField(_("client id"), max_length=200, null=True, blank=True)
+    role = models.CharField(_("role"), max_length=16, choices=Role)
     sender = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -434,21 +477,30 @@ class Message(models.Model):
         on_delete=models.SET_NULL,
         related_name="+",
         db_index=False,
-        help_text="Who wrote it.",
+        help_text=_("The user who wrote the message."),
+        verbose_name=_("sender"),
     )
-    parts = models.JSONField(default=list, blank=True)
-    text = models.TextField(blank=True, default="")
+    parts = models.JSONField(_("parts"), default=list, blank=True)
+    text = models.TextField(_("text"), blank=True, default="")
     parent = models.ForeignKey(
-        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="children", db_index=False
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="children",
+        db_index=False,
+        verbose_name=_("parent"),
     )
-    metadata = models.JSONField(default=dict, blank=True)
-    superseded_at = InstantField(null=True, blank=True)
-    rev = models.BigIntegerField()
-    created_at = InstantField(db_default=Now(), editable=False)
+    metadata = models.JSONField(_("metadata"), default=dict, blank=True)
+    superseded_at = InstantField(_("superseded at"), null=True, blank=True)
+    rev = models.BigIntegerField(_("rev"))
+    created_at = InstantField(_("created at"), db_default=Now(), editable=False)
 
     objects = MessageQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
         ordering = ["thread_id", F("position").asc(nulls_last=True), "rev"]
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_message_rev"),
@@ -466,38 +518,43 @@ class Message(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.role} {self.shown_id}"
+        return f"{self.get_role_display()} {self.shown_id}"
 
     @property
     def is_late_result(self) -> bool:
-        """Whether the message contains the late result of a tool call: its role is system and it has no text."""
+        """Whether the message contains the late result of a tool call: a system message without text."""
         return self.role == Role.SYSTEM and not self.text
 
     @property
     def asks(self) -> bool:
-        """Whether the model has to answer the message: it is a user's message, or the late result of a tool call."""
+        """Whether the model has to answer this message: a user's message, or the late result of a tool call."""
         return self.role == Role.USER or self.is_late_result
+
+    def question(self) -> Message | None:
+        """Return the user's message that this answer answers, with its sender. Return None if there is none."""
+        said = Message.objects.using(self._state.db).filter(thread_id=self.thread_id, role=Role.USER)
+        return said.filter(position__lt=self.position).select_related("sender").order_by("-position").first()
 
     @property
     def shown_id(self) -> str:
-        """The id that clients see: the ``client_id`` if there is one, otherwise the primary key."""
+        """The id that clients see: the ``client_id``, or the primary key if there is none."""
         return self.client_id or str(self.id)
 
 
 class Usage(models.Model):
-    """The tokens and the cost of a model call.
+    """The token counts and the cost of a model call.
 
-    The input tokens include the cached and the cache-write tokens, and the output tokens include the reasoning tokens.
-    The cost is in US dollars, or NULL if no price is known.
+    Input tokens include cached and cache-write tokens. Output tokens include reasoning tokens. The cost is in US
+    dollars, or NULL if the price is unknown.
     """
 
-    input_tokens = models.BigIntegerField(default=0)
-    output_tokens = models.BigIntegerField(default=0)
-    cached_input_tokens = models.BigIntegerField(default=0)
-    cache_write_tokens = models.BigIntegerField(default=0)
-    reasoning_tokens = models.BigIntegerField(default=0)
-    cost = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
-    usage_estimated = models.BooleanField(default=False)
+    input_tokens = models.BigIntegerField(_("input tokens"), default=0)
+    output_tokens = models.BigIntegerField(_("output tokens"), default=0)
+    cached_input_tokens = models.BigIntegerField(_("cached input tokens"), default=0)
+    cache_write_tokens = models.BigIntegerField(_("cache write tokens"), default=0)
+    reasoning_tokens = models.BigIntegerField(_("reasoning tokens"), default=0)
+    cost = models.DecimalField(_("cost"), max_digits=16, decimal_places=8, null=True, blank=True)
+    usage_estimated = models.BooleanField(_("usage estimated"), default=False)
 
     class Meta:
         abstract = True
@@ -508,32 +565,58 @@ ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") 
 
 
 class Held(models.Model):
-    """A row that a worker may hold under a lease. Every claim increments ``fence``, the fencing token. A worker's write
-    is refused unless the worker's token is the current one.
+    """A row that a worker can claim and hold under a lease.
+
+    Every claim increments ``fence``, the fencing token. A write with an old token is refused.
     """
 
-    fence = models.BigIntegerField(default=0)
-    attempt = models.PositiveIntegerField(default=1, help_text="Counted tries, this one included.")
+    fence = models.BigIntegerField(_("fence"), default=0)
+    attempt = models.PositiveIntegerField(
+        _("attempt"), default=1, help_text=_("Number of this attempt, counted from 1.")
+    )
     crashes = models.PositiveIntegerField(
-        default=0, help_text="Deaths of the holder since the row last outlived a lonely start."
+        _("crashes"),
+        default=0,
+        help_text=_("How many workers have died while they held this row, since it last survived a trial."),
     )
     is_alone = models.BooleanField(
-        default=False, db_default=False, help_text="Claimed by a process that held nothing else, and not cleared since."
+        _("on trial"),
+        default=False,
+        db_default=False,
+        help_text=_("Whether the last worker that claimed the row held no other row."),
     )
     lonely_crashes = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="Deaths of the holder while it held nothing else."
+        _("crashes on trial"),
+        default=0,
+        db_default=0,
+        help_text=_("How many workers have died while they held only this row."),
     )
     excuses = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="Deaths that were not counted, since other workers died at the same time."
+        _("uncounted crashes"),
+        default=0,
+        db_default=0,
+        help_text=_("How many worker deaths were not counted, because other workers died at the same time."),
     )
     clearances = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="How often the row has outlived a lonely start."
+        _("survived trials"),
+        default=0,
+        db_default=0,
+        help_text=_("How often a worker has held only this row and survived."),
     )
-    available_at = InstantField(null=True, blank=True, help_text="Not claimed before; empty is at once.")
-    pending_since = InstantField(db_default=Now(), help_text="For order and age; decides no claim.")
-    lease_owner = models.CharField(max_length=120, blank=True, default="")
-    lease_expires_at = InstantField(null=True, blank=True)
-    pool = models.CharField(max_length=64)
+    available_at = InstantField(
+        _("available at"),
+        null=True,
+        blank=True,
+        help_text=_("No worker claims the row before this time. Empty means at once."),
+    )
+    pending_since = InstantField(
+        _("pending since"),
+        db_default=Now(),
+        help_text=_("When the row began to wait. Used only for its order and age."),
+    )
+    lease_owner = models.CharField(_("lease owner"), max_length=120, blank=True, default="")
+    lease_expires_at = InstantField(_("lease expires at"), null=True, blank=True)
+    pool = models.CharField(_("pool"), max_length=64)
 
     LEASE_FIELDS = ("lease_owner", "lease_expires_at", "fence")
 
@@ -541,7 +624,7 @@ class Held(models.Model):
         abstract = True
 
     def end_lease(self) -> None:
-        """End the lease and increment ``fence``, so that later writes of the worker are refused. The caller must save
+        """End the lease, and increment ``fence`` so that later writes of the worker are refused. The caller saves
         ``LEASE_FIELDS``.
         """
         self.lease_owner, self.lease_expires_at = "", None
@@ -549,13 +632,16 @@ class Held(models.Model):
 
 
 def streams_of(code: Code) -> Q:
-    """Return the condition that a process with this code can run a stream: it has the stream's agent."""
+    """Return a filter for streams that a process can run: their agent is in ``code``, which lists the agents and tools
+    that the process knows.
+    """
     return Q(agent__in=code)
 
 
 def calls_of(code: Code) -> Q:
-    """Return the condition that a process with this code can run a tool call: it has the call's agent and
-    tool. A tool that a ``tool_resolver`` finds counts as known if the agent has a resolver.
+    """Return a filter for tool calls that a process can run: agent and tool are in ``code``, which lists the agents and
+    tools that the process knows. If the tool comes from a ``tool_resolver``, it is enough that the agent has a
+    resolver.
     """
     agents_with: defaultdict[frozenset[str], list[str]] = defaultdict(list)
     for agent, tools in code.items():
@@ -567,46 +653,48 @@ def calls_of(code: Code) -> Q:
 
 
 class StreamQuerySet(models.QuerySet["Stream"]):
-    """Named queries for streams."""
-
     def open(self) -> StreamQuerySet:
-        """Streams that are pending or held by a worker. A thread has at most one such stream."""
+        """Return streams that are pending or held by a worker. A thread has at most one."""
         return self.filter(state__in=OPEN_STREAM_STATES)
 
     def held(self) -> StreamQuerySet:
-        """Streams with a lease, even if the lease has expired."""
+        """Return streams that a worker holds, even if the lease has expired."""
         return self.filter(state=StreamState.STREAMING)
 
     def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
-        """Streams that a worker with this code may claim now. The stream that has been due for the longest time comes
-        first.
-        """
+        """Return streams that a worker with this code can claim now, ordered by waiting time, longest first."""
         due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
     def overdue(self, seconds: float) -> StreamQuerySet:
-        """Streams that have been due for more than this many seconds without being claimed."""
+        """Return streams that no worker has claimed although they have been due for more than this many seconds."""
         return self.filter(due_for(seconds), state=StreamState.PENDING)
 
     def in_transcript(self) -> StreamQuerySet:
-        """Streams that show parts in their message, in order: committed steps, and aborted streams with parts."""
+        """Return the streams whose parts appear in the thread's messages, in order. These are all committed or aborted
+        streams that have parts.
+        """
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
         return closed.exclude(parts=[]).order_by("number")
 
 
 class Stream(Usage, Held):
-    """One attempt at a step.
+    """One model call. If the call has to be repeated, the next attempt is a new row.
 
-    These rows also record usage, so the rows of failed attempts are kept. If the setting ``USAGE_ON_DELETE`` is "keep",
-    the rows of a deleted thread are kept, too, but lose their thread, message and content.
+    Failed attempts are kept, because their rows record usage. With ``USAGE_ON_DELETE`` set to "keep", rows are even
+    kept when their thread is deleted, but without message and content.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
-    message = models.ForeignKey(Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False)
-    agent = models.CharField(max_length=100, blank=True, default="")
-    # The database has no constraint for this key. With a constraint, the commit of a new attempt would wait for every
-    # other transaction that has locked the user's row.
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(
+        Thread, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False, verbose_name=_("thread")
+    )
+    message = models.ForeignKey(
+        Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False, verbose_name=_("message")
+    )
+    agent = models.CharField(_("agent"), max_length=100, blank=True, default="")
+    # No database constraint here. With one, inserting a row would wait for every transaction that has locked the user's
+    # row.
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -615,27 +703,34 @@ class Stream(Usage, Held):
         related_name="+",
         db_index=False,
         db_constraint=False,
+        verbose_name=_("owner"),
     )
-    scope = models.CharField(max_length=200, blank=True, default="")
-    number = models.BigIntegerField(help_text="Rises per thread.")
-    state = models.CharField(max_length=16, choices=StreamState, default=StreamState.PENDING)
-    parts = models.JSONField(default=list, blank=True)
-    text = models.TextField(blank=True, default="")
-    model = models.CharField(max_length=200, blank=True, default="")
-    finish_reason = models.CharField(max_length=32, blank=True, default="")
+    scope = models.CharField(_("scope"), max_length=200, blank=True, default="")
+    number = models.BigIntegerField(
+        _("number"), help_text=_("Number of this model call in its thread. Later calls have higher numbers.")
+    )
+    state = models.CharField(_("state"), max_length=16, choices=StreamState, default=StreamState.PENDING)
+    parts = models.JSONField(_("parts"), default=list, blank=True)
+    text = models.TextField(_("text"), blank=True, default="")
+    model = models.CharField(_("model"), max_length=200, blank=True, default="")
+    finish_reason = models.CharField(_("finish reason"), max_length=32, blank=True, default="")
     goes_on = models.BooleanField(
-        default=False, help_text="Begins with what a crashed attempt had said, as its delta 0."
+        _("continues earlier text"),
+        default=False,
+        help_text=_("Whether this attempt continues the text of an interrupted attempt. That text is its first delta."),
     )
-    error_code = models.CharField(max_length=64, blank=True, default="")
-    error_detail = models.TextField(blank=True, default="")
-    rev = models.BigIntegerField()
-    created_at = InstantField(db_default=Now(), editable=False)
-    started_at = InstantField(null=True, blank=True)
-    finished_at = InstantField(null=True, blank=True)
+    error_code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    error_detail = models.TextField(_("error detail"), blank=True, default="")
+    rev = models.BigIntegerField(_("rev"))
+    created_at = InstantField(_("created at"), db_default=Now(), editable=False)
+    started_at = InstantField(_("started at"), null=True, blank=True)
+    finished_at = InstantField(_("finished at"), null=True, blank=True)
 
     objects = StreamQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("stream")
+        verbose_name_plural = _("streams")
         ordering = ["thread_id", "number"]
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_stream_rev"),
@@ -653,64 +748,66 @@ class Stream(Usage, Held):
         ]
 
     def __str__(self) -> str:
-        return f"stream {self.number} ({self.state})"
+        facts = {"number": self.number, "state": self.get_state_display()}
+        return gettext("Stream %(number)s (%(state)s)") % facts
 
     @property
     def answer(self) -> Message:
-        """The message that this stream is part of. Raises ValueError if the thread was deleted."""
+        """The message that this stream belongs to. Raises ValueError if the thread was deleted."""
         if self.message is None:
             raise ValueError(f"stream {self.pk} has lost its thread")
         return self.message
 
     @property
     def answer_id(self) -> uuid.UUID:
-        """The primary key of ``answer``. The message is not loaded. Raises ValueError if the thread was deleted."""
+        """The primary key of ``answer``, without a query. Raises ValueError if the thread was deleted."""
         if self.message_id is None:
             raise ValueError(f"stream {self.pk} has lost its thread")
         return self.message_id
 
 
 class ToolCallQuerySet(models.QuerySet["ToolCall"]):
-    """Named queries for tool calls."""
-
     def open(self) -> ToolCallQuerySet:
-        """Calls without an outcome."""
+        """Return calls without an outcome."""
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Annotate each call with the user who caused it, so that ``asker_id`` and ``is_asked_by`` need fewer queries.
+        """Annotate each call with the user who caused it. With this annotation, ``asker_id`` and ``is_asked_by`` need
+        fewer queries.
 
-        ``asker_pk`` is the id of the user who caused the call. ``is_made_again`` says whether anybody has ever
-        regenerated an answer or resumed a run in the call's thread.
+        Also add the annotation ``is_made_again``: whether anybody has ever regenerated an answer or resumed a run in
+        the thread. If nobody has, ``is_asked_by`` does not search the audit log.
         """
+        again = AuditEntry.objects.filter(thread_id=OuterRef("thread"), action__in=MAKES_AGAIN)
+        return self.with_asker_pk().annotate(is_made_again=Exists(again))
+
+    def with_asker_pk(self) -> ToolCallQuerySet:
+        """Annotate each call with the id of the user who caused it, as ``asker_pk``."""
         said = Message.objects.filter(
             thread=OuterRef("thread"), role=Role.USER, position__lt=OuterRef("message__position")
         ).order_by("-position")
         asker = Subquery(said.values("sender")[:1])
         key = Thread._meta.get_field("owner").target_field
-        again = AuditEntry.objects.filter(thread_id=OuterRef("thread"), action__in=MAKES_AGAIN)
-        return self.annotate(asker_pk=Coalesce(asker, "thread__owner", output_field=key), is_made_again=Exists(again))
+        return self.annotate(asker_pk=Coalesce(asker, "thread__owner", output_field=key))
 
     def held(self) -> ToolCallQuerySet:
-        """Calls with a lease, even if the lease has expired."""
+        """Return calls that a worker holds, even if the lease has expired."""
         return self.filter(status=ToolCallStatus.RUNNING)
 
     def expired(self, grace_seconds: float) -> ToolCallQuerySet:
-        """Calls without an outcome that have timed out. A call that a worker is running is included only if it timed
-        out more than ``grace_seconds`` ago.
+        """Return calls without an outcome whose deadline has passed. A call that a worker is running is included only
+        ``grace_seconds`` later.
         """
         running = Q(status=ToolCallStatus.RUNNING, expires_at__gte=seconds_from_now(-grace_seconds))
         return self.filter(finished_at__isnull=True, expires_at__lt=Now()).exclude(running)
 
     def overdue(self, seconds: float) -> ToolCallQuerySet:
-        """Calls that need a worker and have been due for more than this many seconds without being claimed."""
+        """Return calls that no worker has claimed although they have been due for more than this many seconds."""
         pending = self.filter(status=ToolCallStatus.PENDING, needs_worker=True)
         return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Calls that a worker with this code may claim now. The call that has been due for the longest time comes
-        first.
-        """
+        """Return calls that a worker with this code can claim now, those that have waited longest first."""
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -718,26 +815,44 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
 class ToolCall(Held):
     """One call of a tool by the model, with exactly one outcome."""
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="tool_calls", db_index=False)
-    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls")
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="tool_calls", db_index=False)
-    tool_call_id = models.CharField(max_length=64, help_text="Ours, unique per thread.")
-    provider_call_id = models.TextField(blank=True, default="")
-    tool_name = models.CharField(max_length=128)
-    kind = models.CharField(max_length=16, choices=ToolKind, default=ToolKind.SYNC)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    thread = models.ForeignKey(
+        Thread, on_delete=models.CASCADE, related_name="tool_calls", db_index=False, verbose_name=_("thread")
+    )
+    message = models.ForeignKey(Message, on_delete=models.CASCADE, related_name="tool_calls", verbose_name=_("message"))
+    stream = models.ForeignKey(
+        Stream, on_delete=models.CASCADE, related_name="tool_calls", db_index=False, verbose_name=_("stream")
+    )
+    tool_call_id = models.CharField(
+        _("tool call id"),
+        max_length=64,
+        help_text=_("The id that this package gave the call. It is unique in the thread."),
+    )
+    provider_call_id = models.TextField(_("provider call id"), blank=True, default="")
+    tool_name = models.CharField(_("tool name"), max_length=128)
+    kind = models.CharField(_("kind"), max_length=16, choices=ToolKind, default=ToolKind.SYNC)
     is_resolved = models.BooleanField(
-        default=False, db_default=False, help_text="The agent's tool_resolver finds its tool; no module declares it."
+        _("from tool_resolver"),
+        default=False,
+        db_default=False,
+        help_text=_("Whether the tool comes from the agent's tool_resolver instead of a module."),
     )
     after_crash = models.CharField(
+        _("after crash"),
         max_length=16,
         blank=True,
         default="",
         db_default="",
-        help_text="What happens if its worker dies. Empty: as the declared tool says.",
+        help_text=_("What happens if the worker dies. Empty means the current option of the tool."),
     )
-    needs_worker = models.BooleanField(default=True, help_text="A worker has to run it, or to announce it.")
-    answered_by = models.CharField(max_length=200, default="server", help_text="Who may give its result.")
+    needs_worker = models.BooleanField(
+        _("needs worker"),
+        default=True,
+        help_text=_("Whether a worker has to handle the call before its result can be added."),
+    )
+    answered_by = models.CharField(
+        _("answered by"), max_length=200, default="server", help_text=_("Who may add the result.")
+    )
     answered_by_user = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -745,37 +860,64 @@ class ToolCall(Held):
         on_delete=models.SET_NULL,
         related_name="+",
         db_index=False,
-        help_text="Who gave its result or error from outside.",
+        help_text=_("The user who added the result or error."),
+        verbose_name=_("answered by user"),
     )
-    approved_by = models.CharField(max_length=200, default="owner", help_text="Who may approve it.")
+    approved_by = models.CharField(
+        _("approved by"), max_length=200, default="owner", help_text=_("Who may approve the call.")
+    )
     passed_at = InstantField(
-        null=True, blank=True, help_text="The model was told that it is still running; its result comes later."
+        _("continued without result at"),
+        null=True,
+        blank=True,
+        help_text=_("When the model went on without the result, which is added later."),
     )
-    arguments = models.JSONField(default=dict, blank=True)
-    approved_arguments = models.JSONField(null=True, blank=True)
-    status = models.CharField(max_length=24, choices=ToolCallStatus, default=ToolCallStatus.PENDING)
-    result = models.JSONField(null=True, blank=True)
-    progress = models.JSONField(null=True, blank=True)
-    error_code = models.CharField(max_length=64, blank=True, default="")
-    error = models.TextField(blank=True, default="", help_text="Told to the model and shown.")
-    error_detail = models.TextField(blank=True, default="", help_text="For the admin only.")
-    max_attempts = models.PositiveIntegerField(default=1)
-    timeout = models.DurationField(null=True, blank=True, help_text="Of one attempt, or of the wait for an answer.")
-    expires_at = InstantField(null=True, blank=True, help_text="Given up then, as things stand.")
-    approval_requested_at = InstantField(null=True, blank=True)
-    approval_decided_at = InstantField(null=True, blank=True)
+    arguments = models.JSONField(_("arguments"), default=dict, blank=True)
+    approved_arguments = models.JSONField(_("approved arguments"), null=True, blank=True)
+    status = models.CharField(_("status"), max_length=24, choices=ToolCallStatus, default=ToolCallStatus.PENDING)
+    result = models.JSONField(_("result"), null=True, blank=True)
+    progress = models.JSONField(_("progress"), null=True, blank=True)
+    error_code = models.CharField(_("error code"), max_length=64, blank=True, default="")
+    error = models.TextField(
+        _("error"), blank=True, default="", help_text=_("The error text for the model and for users.")
+    )
+    error_detail = models.TextField(
+        _("error detail"), blank=True, default="", help_text=_("Details of the error, shown only in the admin.")
+    )
+    max_attempts = models.PositiveIntegerField(_("max attempts"), default=1)
+    timeout = models.DurationField(
+        _("timeout"), null=True, blank=True, help_text=_("The time limit of one attempt, or of the wait for an answer.")
+    )
+    expires_at = InstantField(
+        _("expires at"), null=True, blank=True, help_text=_("Deadline: the call expires after this time.")
+    )
+    approval_requested_at = InstantField(_("approval requested at"), null=True, blank=True)
+    approval_decided_at = InstantField(_("approval decided at"), null=True, blank=True)
     approval_decided_by = models.ForeignKey(
-        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", db_index=False
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        db_index=False,
+        verbose_name=_("approval decided by"),
     )
-    approval_reason = models.TextField(blank=True, default="")
-    approval_digest = models.CharField(max_length=64, blank=True, default="")
-    rev = models.BigIntegerField()
-    created_at = InstantField(db_default=Now(), editable=False)
-    finished_at = InstantField(null=True, blank=True, help_text="Empty while the call has no outcome.")
+    approval_reason = models.TextField(_("approval reason"), blank=True, default="")
+    approval_digest = models.CharField(_("approval digest"), max_length=64, blank=True, default="")
+    rev = models.BigIntegerField(_("rev"))
+    created_at = InstantField(_("created at"), db_default=Now(), editable=False)
+    finished_at = InstantField(
+        _("finished at"), null=True, blank=True, help_text=_("Empty while the call has no outcome.")
+    )
+
+    asker: User = None
+    """The user of ``asker_id``, if a worker has loaded that user for the tool's context."""
 
     objects = ToolCallQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("tool call")
+        verbose_name_plural = _("tool calls")
         ordering = ["thread_id", "rev"]
         indexes = [
             models.Index(fields=["thread", "rev"], name="da_toolcall_rev"),
@@ -798,23 +940,25 @@ class ToolCall(Held):
         ]
 
     def __str__(self) -> str:
-        return f"{self.tool_name} {self.tool_call_id} ({self.status})"
+        return f"{self.tool_name} {self.tool_call_id} ({self.get_status_display()})"
 
     @property
     def name_in_code(self) -> str:
-        """The name of the call's tool among the tools that a process can run (see ``Code``). If a ``tool_resolver``
-        finds the tool, this is a name that no declared tool has.
+        """The name under which ``Code`` lists this call's tool. For a tool that comes from a ``tool_resolver``, this is
+        ``RESOLVED_TOOLS``, which stands for all such tools.
         """
         return RESOLVED_TOOLS if self.is_resolved else self.tool_name
 
     @property
     def decision_reason(self) -> str | None:
-        """The reason that a person gave for the decision, maybe empty. None if there was no decision."""
+        """The reason that a person gave for approving or rejecting the call. The reason can be empty. Without a
+        decision, the value is None.
+        """
         was_decided = self.approval_requested_at is not None and self.approval_decided_at is not None
         return self.approval_reason if was_decided else None
 
     def outcome(self) -> CallOutcome:
-        """Return the fields of the call that are shown in messages, as an immutable value."""
+        """Return those fields of this call that messages show, as an immutable object."""
         return CallOutcome(
             tool_call_id=self.tool_call_id,
             provider_call_id=self.provider_call_id,
@@ -823,47 +967,58 @@ class ToolCall(Held):
             status=self.status,
             result=self.result,
             error=self.error,
+            progress=self.progress,
             approved_arguments=self.approved_arguments,
             is_passed=self.passed_at is not None,
+            is_asked=self.was_asked_when_passed,
             decision_reason=self.decision_reason,
         )
 
     def asker_id(self) -> Any:
-        """Return the id of the user who caused the call, or None for a visitor.
+        """Return the id of the user who caused this call, or None for a visitor.
 
-        The user is the sender of the message that the run answers. If the project sent that message, the user is the
-        thread's owner.
+        The user is the sender of the message that the run answers. If the project's own code sent that message, the
+        user is the thread's owner.
         """
-        # ``with_asker`` adds this annotation.
+        # The queryset method ``with_asker`` adds this annotation.
         if hasattr(self, "asker_pk"):
             return self.asker_pk
-        question = self._question()
+        question = self.message.question()
         sender_id = question.sender_id if question else None
         return self.thread.owner_id if sender_id is None else sender_id
 
     def is_asked_by(self, user: Any) -> bool:
-        """Return whether this user caused the call. This is true for the user of ``asker_id``. It is also true for a
-        user who regenerated the answer or resumed the run before the call was made.
+        """Return whether this user caused the call: by sending the message, by regenerating the answer, or by resuming
+        the run.
         """
         if user.pk == self.asker_id():
             return True
-        # ``with_asker`` adds this annotation. Without the annotation, the audit log has to be searched.
+        # The queryset method ``with_asker`` adds this annotation. Without the annotation, search the audit log.
         if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
             thread_id=self.thread_id, action__in=MAKES_AGAIN, user=user, at__lte=self.created_at
         )
-        question = self._question()
+        question = self.message.question()
         return again.filter(at__gte=question.created_at).exists() if question else again.exists()
-
-    def _question(self) -> Message | None:
-        said = Message.objects.using(self._state.db).filter(thread_id=self.thread_id, role=Role.USER)
-        return said.filter(position__lt=self.message.position).order_by("-position").first()
 
     @property
     def waits_for_worker(self) -> bool:
-        """Whether the call depends on a worker: a worker is running it now, or still has to run it."""
+        """Whether a worker is running this call, or still has to run it."""
         return self.status == ToolCallStatus.RUNNING or (self.status == ToolCallStatus.PENDING and self.needs_worker)
+
+    @property
+    def waits_for_service(self) -> bool:
+        """Whether a deferred call waits for its result from outside."""
+        return self.kind == ToolKind.DEFERRED and self.status == ToolCallStatus.PENDING
+
+    @property
+    def was_asked_when_passed(self) -> bool:
+        """Whether the call was waiting for a person or a browser when the run went on without it."""
+        if self.kind != ToolKind.DEFERRED or self.approval_requested_at is None or self.passed_at is None:
+            return self.kind != ToolKind.DEFERRED
+        decided_at = self.approval_decided_at
+        return decided_at is None or instant(decided_at) > instant(self.passed_at)
 
 
 MAKES_AGAIN = ("regenerate", "resume_thread")
@@ -871,84 +1026,107 @@ MAKES_AGAIN = ("regenerate", "resume_thread")
 
 
 class AuditEntry(models.Model):
-    """One state change of a thread, and who caused it. Entries are never changed, and are kept when the thread is
-    deleted.
-    """
+    """One state change of a thread, and who caused it. Entries never change, and outlive their thread."""
 
-    thread_id = models.UUIDField(null=True, blank=True, help_text="It may be deleted since.")
-    action = models.CharField(max_length=40)
-    user = models.ForeignKey(
-        AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL, related_name="+", help_text="Who did it."
+    thread_id = models.UUIDField(
+        _("thread id"), null=True, blank=True, help_text=_("The thread may have been deleted.")
     )
-    scope = models.CharField(max_length=200, blank=True, default="", help_text="Of a visitor without an account.")
-    via = models.CharField(max_length=16, help_text="python, rest, chat, websocket, admin or cascade.")
-    subject = models.CharField(max_length=200, blank=True, default="", help_text="Id of the message, call or thread.")
-    arguments_hash = models.CharField(max_length=64, blank=True, default="", help_text="SHA-256 of what was given.")
-    at = InstantField(db_default=Now(), editable=False)
+    action = models.CharField(_("action"), max_length=40)
+    user = models.ForeignKey(
+        AUTH_USER_MODEL,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text=_("The user who made the change."),
+        verbose_name=_("user"),
+    )
+    scope = models.CharField(
+        _("scope"), max_length=200, blank=True, default="", help_text=_("The scope of a visitor without an account.")
+    )
+    via = models.CharField(
+        _("via"),
+        max_length=16,
+        help_text=_("How the change was made: python, rest, chat, websocket, admin or cascade."),
+    )
+    subject = models.CharField(
+        _("subject"),
+        max_length=200,
+        blank=True,
+        default="",
+        help_text=_("The id of the changed message, call or thread."),
+    )
+    arguments_hash = models.CharField(
+        _("arguments hash"), max_length=64, blank=True, default="", help_text=_("SHA-256 of the arguments.")
+    )
+    at = InstantField(_("at"), db_default=Now(), editable=False)
 
     class Meta:
+        verbose_name = _("audit entry")
         ordering = ["-pk"]
-        verbose_name_plural = "audit entries"
+        verbose_name_plural = _("audit entries")
         indexes = [
             models.Index(fields=["thread_id", "-id"], name="da_audit_thread"),
             models.Index(fields=["at"], name="da_audit_age"),
         ]
 
     def __str__(self) -> str:
-        return f"{self.action} of {self.thread_id}"
+        return gettext("%(action)s, thread %(thread)s") % {"action": self.action, "thread": self.thread_id}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Add the entry. Raises TypeError if the entry is already stored."""
+        """Insert the entry. Raises TypeError if it is stored already."""
         if not self._state.adding:
             raise TypeError("Audit entries are not changed.")
         super().save(*args, **kwargs)
 
     @property
     def who(self) -> str:
-        """The user's name, or the scope of a visitor, or a dash if neither is known."""
+        """The user's name, a visitor's scope, or a dash."""
         return str(self.user.get_username()) if self.user is not None else self.scope or "-"
 
 
 class DeltaQuerySet(models.QuerySet["Delta"]):
-    """Named queries for deltas."""
-
     def after(self, stream_id: uuid.UUID, seq: int) -> DeltaQuerySet:
-        """Return the deltas of one stream with a greater ``seq`` than this, in order."""
+        """Return the deltas of a stream whose ``seq`` is greater than this, in order."""
         return self.filter(stream_id=stream_id, seq__gt=seq).order_by("seq")
 
     def chunks_of(self, stream_id: uuid.UUID) -> list[dict[str, Any]]:
-        """Return all stored chunks of one stream, in order."""
+        """Return all stored chunks of a stream, in order."""
         return [chunk for chunks in self.after(stream_id, -1).values_list("chunks", flat=True) for chunk in chunks]
 
     def disposable(self) -> DeltaQuerySet:
-        """Deltas of closed streams. They may be deleted, because the stream's row contains the parts to show."""
+        """Return deltas that can be deleted: their stream is closed, and the stream's row contains the final parts."""
         return self.exclude(stream__state__in=OPEN_STREAM_STATES)
 
 
 class Delta(models.Model):
-    """One fragment of a stream: a list of UI message chunks. It may be deleted after the stream is closed."""
+    """A piece of streamed text: a list of UI message chunks. It can be deleted after its stream is closed."""
 
-    stream = models.ForeignKey(Stream, on_delete=models.CASCADE, related_name="deltas", db_index=False)
-    seq = models.PositiveIntegerField(help_text="Contiguous from 0 per stream.")
-    chunks = models.JSONField()
+    stream = models.ForeignKey(
+        Stream, on_delete=models.CASCADE, related_name="deltas", db_index=False, verbose_name=_("stream")
+    )
+    seq = models.PositiveIntegerField(_("seq"), help_text=_("Number of the delta in its stream, counted from 0."))
+    chunks = models.JSONField(_("chunks"))
 
     objects = DeltaQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("delta")
+        verbose_name_plural = _("deltas")
         ordering = ["stream_id", "seq"]
         constraints = [models.UniqueConstraint(fields=["stream", "seq"], name="da_delta_seq")]
 
     def __str__(self) -> str:
-        return f"delta {self.seq} of {self.stream_id}"
+        return gettext("Delta %(seq)s of %(stream)s") % {"seq": self.seq, "stream": self.stream_id}
 
 
 class Pool(models.Model):
-    """A named share of capacity. If a pool has a limit, each claim locks the pool's row, so that the limit applies to
-    all processes together.
+    """A named part of the workers' capacity. If the pool has a limit, every claim of work in the pool locks this row,
+    so that all processes together keep the limit.
     """
 
-    name = models.CharField(max_length=64, primary_key=True)
-    limit = models.PositiveIntegerField()
+    name = models.CharField(_("name"), max_length=64, primary_key=True)
+    limit = models.PositiveIntegerField(_("limit"))
 
     NO_LIMIT = 2**31 - 1
     """The value of ``limit`` for a pool without a limit. Workers of earlier releases cannot handle NULL."""
@@ -958,31 +1136,31 @@ class Pool(models.Model):
 
 
 class WorkerProblemQuerySet(models.QuerySet["WorkerProblem"]):
-    """Named queries for problems of workers."""
-
     def open(self, seconds: float) -> WorkerProblemQuerySet:
-        """Problems that have not ended and were reported within the last ``seconds``."""
+        """Return problems that have not ended and were reported within the last ``seconds``."""
         return self.filter(ended_at=None, seen_at__gt=seconds_from_now(-seconds))
 
     def ended_within(self, seconds: float) -> WorkerProblemQuerySet:
-        """Problems that ended within the last ``seconds``."""
+        """Return problems that ended within the last ``seconds``."""
         return self.filter(ended_at__gt=seconds_from_now(-seconds))
 
 
 class WorkerProblem(models.Model):
-    """The reason why a worker process cannot work, for ``agents_doctor`` and the admin. Rows are kept for a day."""
+    """Why a worker process cannot work, for the ``agents_doctor`` command and the admin. Rows are kept for a day."""
 
-    holder = models.CharField(max_length=200, help_text="The process, as a lease owner is named.")
-    cluster = models.CharField(max_length=100, blank=True, default="")
-    kind = models.CharField(max_length=16)
-    detail = models.TextField(blank=True, default="")
-    since = InstantField()
-    seen_at = InstantField(db_default=Now())
-    ended_at = InstantField(null=True, blank=True)
+    holder = models.CharField(_("holder"), max_length=200, help_text=_("The worker process, as named in lease owner."))
+    cluster = models.CharField(_("cluster"), max_length=100, blank=True, default="")
+    kind = models.CharField(_("kind"), max_length=16)
+    detail = models.TextField(_("detail"), blank=True, default="")
+    since = InstantField(_("since"))
+    seen_at = InstantField(_("seen at"), db_default=Now())
+    ended_at = InstantField(_("ended at"), null=True, blank=True)
 
     objects = WorkerProblemQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("worker problem")
+        verbose_name_plural = _("worker problems")
         ordering = ["-seen_at", "-pk"]
         constraints = [models.UniqueConstraint(fields=["holder", "kind"], name="da_worker_problem")]
 
@@ -990,13 +1168,39 @@ class WorkerProblem(models.Model):
         return f"{self.kind}: {self.detail[:80]}"
 
 
+class DeliveryReportQuerySet(models.QuerySet["DeliveryReport"]):
+    def stored_within(self, seconds: float) -> DeliveryReportQuerySet:
+        """Return reports that were stored within the last ``seconds``."""
+        return self.filter(seen_at__gt=seconds_from_now(-seconds))
+
+
+class DeliveryReport(models.Model):
+    """What a process counted about live delivery in one period, for ``agents_doctor``. Rows are kept for a day."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    holder = models.CharField(max_length=200, help_text="The process, named as a lease owner.")
+    since = InstantField()
+    seen_at = InstantField(db_default=Now())
+    counts: Any = models.JSONField(default=dict)
+
+    objects = DeliveryReportQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("delivery report")
+        verbose_name_plural = _("delivery reports")
+        ordering = ["-seen_at", "-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.holder}: {self.counts}"
+
+
 class Command(models.Model):
-    """The stored reply to a command on the websocket. If the client sends the command again, it gets the same reply,
-    and the command is not executed again.
+    """The stored reply to a websocket command. If the client sends the command again, it gets this reply, and the
+    command does not run again.
     """
 
     thread = models.ForeignKey(Thread, on_delete=models.CASCADE, related_name="commands")
-    caller = models.CharField(max_length=64, blank=True, db_default="", help_text="A hash of whose command it was.")
+    caller = models.CharField(max_length=64, blank=True, db_default="", help_text="A hash that identifies the caller.")
     command = models.CharField(max_length=32, blank=True, db_default="")
     key = models.CharField(max_length=200)
     content_hash = models.CharField(max_length=64, blank=True, db_default="")
@@ -1004,6 +1208,8 @@ class Command(models.Model):
     created_at = InstantField(db_default=Now(), editable=False)
 
     class Meta:
+        verbose_name = _("command")
+        verbose_name_plural = _("commands")
         constraints = [
             models.UniqueConstraint(fields=["thread", "caller", "command", "key"], name="da_command_caller_key")
         ]
@@ -1018,50 +1224,60 @@ ATTACHMENTS = "durable_agents/attachments"
 
 
 def attachment_path(attachment: Attachment, filename: str) -> str:
-    """Return the file's name in the storage. The name is random: it reveals nothing about the owner, and cannot be
-    guessed even by somebody who knows the attachment's id.
+    """Return a random name for the file in the storage. It reveals nothing about the owner. Nobody can guess it from
+    the attachment's id.
     """
     name = uuid.uuid4().hex
     return f"{ATTACHMENTS}/{name[:2]}/{name}"
 
 
 def attachment_storage() -> Storage:
-    """Return the storage named ``durable_agents`` in the project's ``STORAGES``, or else the default storage."""
+    """Return the storage ``durable_agents`` from the ``STORAGES`` setting. If it is missing, return the default
+    storage.
+    """
     return storages["durable_agents"] if "durable_agents" in storages.backends else default_storage
 
 
 class AttachmentQuerySet(models.QuerySet["Attachment"]):
-    """Named queries for attachments."""
-
     def unsent(self) -> AttachmentQuerySet:
-        """Attachments that were not sent in a message."""
+        """Return attachments that are in no message yet."""
         return self.filter(thread__isnull=True)
 
     def forgotten(self, seconds: float) -> AttachmentQuerySet:
-        """Unsent attachments that were created more than this many seconds ago."""
+        """Return unsent attachments that are older than this many seconds."""
         return self.unsent().filter(created_at__lt=seconds_from_now(-seconds))
 
 
 class Attachment(models.Model):
-    """A file that a user has uploaded to the storage.
+    """An uploaded file.
 
-    Until the file is sent in a message, it belongs to its uploader alone. After that, it belongs to the message's
-    thread and is deleted with the thread. A fork of the thread has its own row for the same file.
+    Until the file is sent in a message, only its uploader can use it. A sent file belongs to the message's thread, and
+    is deleted with that thread. A fork of the thread has its own row for the same stored file.
     """
 
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    owner = models.ForeignKey(AUTH_USER_MODEL, null=True, blank=True, on_delete=cascade_or_keep, related_name="+")
-    scope = models.CharField(max_length=200, blank=True, default="")
-    thread = models.ForeignKey(Thread, null=True, blank=True, on_delete=models.CASCADE, related_name="attachments")
-    file = models.FileField(max_length=200, storage=attachment_storage, upload_to=attachment_path)
-    media_type = models.CharField(max_length=127, help_text="By its content, whatever its sender said.")
-    filename = models.CharField(max_length=255, blank=True, default="")
-    size = models.BigIntegerField(help_text="In bytes.")
-    created_at = InstantField(db_default=Now(), editable=False)
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    owner = models.ForeignKey(
+        AUTH_USER_MODEL, null=True, blank=True, on_delete=cascade_or_keep, related_name="+", verbose_name=_("owner")
+    )
+    scope = models.CharField(_("scope"), max_length=200, blank=True, default="")
+    thread = models.ForeignKey(
+        Thread, null=True, blank=True, on_delete=models.CASCADE, related_name="attachments", verbose_name=_("thread")
+    )
+    file = models.FileField(_("file"), max_length=200, storage=attachment_storage, upload_to=attachment_path)
+    media_type = models.CharField(
+        _("media type"),
+        max_length=127,
+        help_text=_("The type as determined from the content, not as declared by the sender."),
+    )
+    filename = models.CharField(_("filename"), max_length=255, blank=True, default="")
+    size = models.BigIntegerField(_("size"), help_text=_("Size in bytes."))
+    created_at = InstantField(_("created at"), db_default=Now(), editable=False)
 
     objects = AttachmentQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("attachment")
+        verbose_name_plural = _("attachments")
         ordering = ["-created_at", "-id"]
         indexes = [
             models.Index(fields=["file"], name="da_attachment_file"),
@@ -1078,18 +1294,21 @@ class Attachment(models.Model):
 
 
 class Ticket(models.Model):
-    """A ticket that a client exchanges for one websocket connection. It is for clients that authenticate with a header,
-    because browsers cannot send headers of their own with a websocket.
+    """A ticket that opens one websocket. It is for clients that authenticate with a header, because browsers cannot
+    send custom headers with a websocket.
     """
 
     digest = models.CharField(max_length=64, primary_key=True, help_text="SHA-256 of the ticket, in hex.")
     user = models.ForeignKey(AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     expires_at = InstantField()
     credential = models.TextField(
-        null=True, help_text="What the ticket was fetched with, encrypted with the ticket, which is not stored."
+        null=True,
+        help_text="The session or token that the ticket stands for, encrypted with the ticket.",
     )
 
     class Meta:
+        verbose_name = _("ticket")
+        verbose_name_plural = _("tickets")
         indexes = [models.Index(fields=["expires_at"], name="da_ticket_expiry")]
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""Parts and chunks of the AI SDK's UI message stream, as plain JSON dicts.
+"""Message parts and chunks in the AI SDK's format, as plain JSON dicts.
 
-A *part* is one typed piece of a message. A *chunk* is one event from which parts are built. Parts and chunks are sent
-to browsers unchanged. Their formats are ``UIMessage`` and ``UIMessageChunk`` of the AI SDK, limited to what versions 6
-and 7 both accept. Optional fields are absent, never null.
+A *part* is one piece of a message, such as a text or a tool call. A *chunk* is one event of a stream; parts are built
+from chunks. Both are sent to browsers unchanged. The formats are the AI SDK's ``UIMessage`` and ``UIMessageChunk``,
+limited to what versions 6 and 7 both accept. Optional fields are left out, never null.
 """
 
 from __future__ import annotations
@@ -44,18 +44,19 @@ _ATTACHMENT_URL = re.compile(
 
 
 def text_of(parts: Iterable[Part]) -> str:
-    """Return the plain text of the text parts, with a blank line between them."""
+    """Return the plain text of the text parts, separated by blank lines."""
     return "\n\n".join(part["text"] for part in parts if part.get("type") == "text" and part.get("text"))
 
 
 def user_parts(
     prompt: str | None, parts: list[Part] | None, *, max_text_chars: int, max_file_bytes: int | None = None
 ) -> list[Part]:
-    """Return the parts of a user message, checked and cleaned. A file is a reference to an attachment or is embedded.
+    """Validate and clean a user's message, given as ``prompt`` (a text) or ``parts``. Return its parts. A file part
+    embeds its file or refers to an attachment.
 
-    Pass either ``prompt``, a text, or ``parts``. Raises InvalidPartsError for anything that a user may not send.
-    Raises TooLargeError if the texts have more than ``max_text_chars`` characters, or if the embedded files together
-    have more than ``max_file_bytes`` bytes (by default the project's ``MAX_ATTACHMENT_BYTES``).
+    Raises InvalidPartsError for anything that a user may not send. Raises TooLargeError if the text is longer than
+    ``max_text_chars``, or if the embedded files together are larger than ``max_file_bytes``. ``max_file_bytes``
+    defaults to ``MAX_ATTACHMENT_BYTES``.
     """
     if (prompt is None) == (parts is None):
         raise InvalidPartsError("Give a prompt (text) or a list of parts, one of the two.")
@@ -85,25 +86,27 @@ def _checked(parts: list[Part], *, room: int) -> list[Part]:
 
 
 def embedded_files(parts: Sequence[object]) -> dict[int, Part]:
-    """Check and clean every part that has an embedded file. Return these parts by their index in ``parts``.
+    """Validate and clean the parts with embedded files. Return them by their index in ``parts``. All other parts are
+    left to ``user_parts``.
 
-    Raises InvalidPartsError or TooLargeError if a file is invalid, or if there are too many or too large files. Other
-    parts are not checked here, but by ``user_parts``.
+    Raises InvalidPartsError if a file is invalid or if there are too many files. Raises TooLargeError if the files
+    together are too large.
     """
     embedded = {index: part for index, part in enumerate(parts) if is_embedded(part)}
     return dict(zip(embedded, _checked(list(embedded.values()), room=_room(None)), strict=True))
 
 
 def is_embedded(part: object) -> TypeGuard[Part]:
-    """Return whether a part is a file part with an embedded file: its URL is a ``data:`` URL, valid or not."""
+    """Return whether a part is a file with a ``data:`` URL, valid or not."""
     url = _file_url(part)
     return url is not None and url[:5].lower() == "data:"
 
 
 def attachment_id(part: object) -> UUID | None:
-    """Return the attachment id in the URL of a file part, or None for any other part.
+    """Return the attachment id from the URL of a file part, or None for any other part.
 
-    The URL may have an origin, and any path before ``attachments/``. The attachment need not exist.
+    The URL may have an origin, and any path before ``attachments/``. This function does not check whether the
+    attachment exists.
     """
     found = _ATTACHMENT_URL.fullmatch((_file_url(part) or "")[:2000])
     try:
@@ -113,18 +116,18 @@ def attachment_id(part: object) -> UUID | None:
 
 
 def _file_url(part: object) -> str | None:
-    """Return the URL of a file part, or None for any other value."""
+    """Return the URL of a file part, or None for anything else."""
     url = part.get("url") if isinstance(part, dict) and part.get("type") == "file" else None
     return url if isinstance(url, str) else None
 
 
 def file_part(media_type: str, url: str, filename: str = "") -> Part:
-    """Return a file part. It has a filename only if one is given."""
+    """Return a file part. If ``filename`` is empty, the part has no such field."""
     return {"type": "file", "mediaType": media_type, "url": url} | ({"filename": filename} if filename else {})
 
 
 def user_part(part: object, *, room: int) -> Part:
-    """Return one part of a user's message, checked and cleaned. An embedded file may have at most ``room`` bytes."""
+    """Validate and clean one part of a user's message. An embedded file may have at most ``room`` bytes."""
     kind = part.get("type") if isinstance(part, dict) else type(part).__name__
     if isinstance(part, dict) and kind == "text":
         if not isinstance(part.get("text"), str | Promise):
@@ -136,12 +139,12 @@ def user_part(part: object, *, room: int) -> Part:
 
 
 def user_file(part: Part, *, room: int) -> Part:
-    """Return a file part of a user's message, checked and cleaned, with its declared type. An embedded file may have at
-    most ``room`` bytes.
+    """Validate and clean a file part of a user's message, and return it with its declared type. An embedded file may
+    have at most ``room`` bytes.
     """
     media_type, filename = part.get("mediaType"), part.get("filename")
     if attachment_id(part) is not None:
-        # The declared type and name need no check: the type and name of the stored attachment are used instead.
+        # Do not check the declared type and name: those of the stored attachment are used instead.
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -151,8 +154,11 @@ def user_file(part: Part, *, room: int) -> Part:
 
 
 def declared_type(media_type: object, url: str) -> str:
-    """Return the declared type of a file, in lower case and without parameters. It is taken from the part, or else from
-    the ``data:`` URL. If a browser does not know the type of a file, it declares ``application/octet-stream``.
+    """Return the declared type of a file, in lower case and without parameters. The part's ``media_type`` takes
+    precedence over the type in the ``data:`` URL.
+
+    ``application/octet-stream`` counts as no declaration, because browsers send it if they do not know the type.
+    Without another declaration, return this type.
     """
     head = _DATA_URL.match(url)
     for given in (media_type or "", head[1] if head else ""):
@@ -165,8 +171,9 @@ def declared_type(media_type: object, url: str) -> str:
 
 
 def encoded_file(url: object, *, room: int) -> str:
-    """Return the base64 text of a ``data:`` URL. The file may have at most ``room`` bytes. Other URLs are refused,
-    because the server must not fetch URLs that clients send.
+    """Return the base64 text of a ``data:`` URL. The file may have at most ``room`` bytes.
+
+    Other URLs are refused, because the server must not fetch URLs that clients send.
     """
     head = _DATA_URL.match(url) if isinstance(url, str) else None
     if not isinstance(url, str) or head is None:
@@ -187,7 +194,7 @@ def encoded_file(url: object, *, room: int) -> str:
 
 
 def file_size(part: Part) -> int:
-    """Return the size in bytes of the file embedded in a checked part, or 0 if there is none."""
+    """Return the size in bytes of the file that is embedded in a validated part. If no file is embedded, return 0."""
     return _decoded_bytes(file_base64(part)) if is_embedded(part) else 0
 
 
@@ -196,13 +203,13 @@ def _decoded_bytes(encoded: str) -> int:
 
 
 def file_base64(part: Part) -> str:
-    """Return the base64 text of the file embedded in a checked part."""
+    """Return the base64 text of the file that is embedded in a validated part."""
     encoded: str = part["url"].partition(",")[2]
     return encoded
 
 
 def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return the chunks, with neighbouring deltas of the same part merged into one."""
+    """Return the chunks with consecutive deltas of the same part merged."""
     found: list[Chunk] = []
     for chunk in chunks:
         last = found[-1] if found else None
@@ -214,7 +221,7 @@ def joined(chunks: Iterable[Chunk]) -> list[Chunk]:
 
 
 def fold(chunks: Iterable[Chunk]) -> list[Part]:
-    """Return the parts that are built from the chunks. Unfinished text and reasoning has the state ``streaming``."""
+    """Build parts from chunks. Unfinished text and reasoning get the state ``streaming``."""
     folded = Fold()
     for chunk in chunks:
         folded.apply(chunk)
@@ -222,8 +229,8 @@ def fold(chunks: Iterable[Chunk]) -> list[Part]:
 
 
 def close(parts: list[Part]) -> list[Part]:
-    """Return the parts of an attempt that ended early: unfinished text is marked as done, and tool calls with
-    incomplete arguments are left out.
+    """Return the parts of a model call that ended early: mark unfinished text as done, and drop tool calls with
+    incomplete arguments.
     """
     kept = [part for part in parts if part.get("state") != "input-streaming"]
     return [part | {"state": "done"} if part.get("state") == "streaming" else part for part in kept]
@@ -231,13 +238,12 @@ def close(parts: list[Part]) -> list[Part]:
 
 @dataclass
 class Fold:
-    """A list of parts that grows as chunks are applied to it, one after the other."""
+    """A list of parts that is built chunk by chunk."""
 
     parts: list[Part] = field(default_factory=list)
     open: dict[str, Part] = field(default_factory=dict)
 
     def apply(self, chunk: Chunk) -> None:
-        """Apply the next chunk."""
         kind = chunk["type"]
         if kind in {"text-start", "reasoning-start"}:
             self._begin(chunk["id"], {"type": kind.removesuffix("-start"), "text": "", "state": "streaming"})
@@ -266,11 +272,12 @@ class Fold:
 LATE_RESULT = "data-late-tool-result"
 """Type of the data part for a late result: a tool call's result that came after the run had continued without it."""
 STILL_RUNNING = "The call is still running. Its result will come in a later message."
+STILL_WAITING = "The call is still waiting for a person. Its outcome will come in a later message."
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallOutcome:
-    """The data of a tool call's row that its message part shows: the arguments, the status and the outcome."""
+    """What a message shows of a tool call: the arguments, the status and the outcome."""
 
     tool_call_id: str
     provider_call_id: str
@@ -279,18 +286,25 @@ class CallOutcome:
     status: str
     result: JSON = None
     error: str = ""
+    progress: JSON = None
+    """The last value that the tool passed to ``ctx.progress``."""
     approved_arguments: JSON = None
     """The arguments as changed by a person, or None if nobody changed them."""
     is_passed: bool = False
-    """Whether the run continued without the result. The model got a note that the call is still running."""
+    """Whether the run continued without the result. The model got a note that the call is still running or waiting."""
+    is_asked: bool = False
+    """If ``is_passed``: whether the call was waiting for a person or a browser when the run continued."""
     decision_reason: str | None = None
-    """The reason that a person gave for the decision, maybe empty. None if there was no decision."""
+    """The reason that a person gave for the decision. It is empty if the person gave no reason, and None if nobody
+    decided.
+    """
 
     def part(self) -> Part:
-        """Return the tool part that clients see, according to the call's status.
+        """Return the tool part that clients see.
 
-        A person's decision is shown only with the outcome. While an approved call runs, its part looks like that of any
-        other running call.
+        While a call runs, its progress is shown as a preliminary output, as in the AI SDK. A person's approval or
+        rejection is shown only with the outcome. While an approved call runs, its part looks like that of any other
+        running call.
         """
         part: Part = {
             "type": f"tool-{self.tool_name}",
@@ -307,15 +321,17 @@ class CallOutcome:
         elif self.decision_reason is not None and part["state"] != "input-available":
             decided = {"id": self.tool_call_id, "approved": self.status != "denied"}
             part["approval"] = decided | ({"reason": self.decision_reason} if self.decision_reason else {})
+        if part["state"] == "input-available" and self.progress is not None:
+            part |= {"state": "output-available", "output": self.progress, "preliminary": True}
         return part
 
     def model_text(self, *, max_bytes: int) -> str:
-        """Return the text that the model gets as the result of the call. A text of more than ``max_bytes`` is cut, and
-        a note is added.
+        """Return the text that the model gets as the result of the call. Longer texts are cut to ``max_bytes`` and end
+        with a note.
         """
-        # The note announces a later result. A cancelled call gets no note, because it will have no result.
+        # Say that the result comes later. A cancelled call has no later result.
         if self.is_passed and self.status != "cancelled":
-            text = STILL_RUNNING
+            text = STILL_WAITING if self.is_asked else STILL_RUNNING
         elif self.status == "completed":
             text = self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)
             if self.approved_arguments is not None:
@@ -344,24 +360,26 @@ PART_STATES = {
 
 
 def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) -> list[Part]:
-    """Return the parts of one step as clients see them. The parts of tool calls are built from ``outcomes``."""
+    """Return the parts of one step as clients see them. Tool parts are built from ``outcomes``."""
     return [
         outcomes[part["toolCallId"]].part() if part.get("toolCallId") in outcomes else dict(part) for part in step_parts
     ]
 
 
 MAX_QUOTED = 3
-"""How many times the arguments may be encoded as a JSON string. Some servers encode them more than once."""
+"""How many times the arguments can be encoded as a JSON string. Some model servers encode them more than once."""
 _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
-"""What servers send if there are no arguments: in PHP, for example, ``[]``, and in Python ``None``."""
+"""The texts that model servers send if there are no arguments. For example, a server in PHP can send ``[]``, and a
+server in Python ``None``.
+"""
 _EMPTY_FIRST = re.compile(r"(?:\{\s*\}\s*)+(?=\{)")
 """Empty objects before the actual arguments. Some servers begin a call with them."""
 _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether a text, with or without quotes, means that there are no arguments. Some servers begin with such a
-    text and send the actual arguments later.
+    """Return whether this text means that there are no arguments. Some servers send such a text first, and the real
+    arguments later.
     """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':
@@ -372,7 +390,8 @@ def says_nothing(raw: str) -> bool:
 def parse_arguments(raw: str, *, max_depth: int = 32) -> dict[str, JSON] | None:
     """Parse the arguments of a tool call as the model wrote them. Return None if they are not a JSON object.
 
-    A text that ``says_nothing`` accepts is parsed as ``{}``. JSON that is encoded as a JSON string is decoded first.
+    A text that means "no arguments" (see ``says_nothing``) becomes ``{}``. If the text is a JSON string that contains
+    JSON, that JSON is parsed.
     """
     value: JSON = raw
     try:

@@ -1,59 +1,69 @@
-"""Policies decide what each caller may see and do. Every interface asks the project's policy on every access.
+"""Policies decide what each caller may see and do. Every access over the API asks the project's policy.
 
-A project sets its own class in ``DURABLE_AGENTS["POLICY"]``. The default policy lets users access their own threads.
+Set your own class in ``DURABLE_AGENTS["POLICY"]``. The default policy lets users access only their own threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Protocol
 from uuid import UUID
 
 from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.sessions.backends.base import SessionBase
+from django.contrib.sessions.backends.db import SessionStore
 from django.core.signals import setting_changed
+from django.db.models import Q, Value
 from django.dispatch import receiver
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from durable_agents.actors import Actor, User
-from durable_agents.agents import Agent, registry
+from durable_agents.actors import Actor, Person, User, person_of
+from durable_agents.agents import Agent, RemovedAgent, registry
 from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config, user_of_headers
 from durable_agents.exceptions import (
     AgentNotFoundError,
+    AgentRemovedError,
     AttachmentNotFoundError,
+    InvalidJSONObjectError,
     PermissionDeniedError,
     ThreadNotFoundError,
     ToolCallNotFoundError,
 )
+from durable_agents.json_objects import json_object
+from durable_agents.logs import log_error
 from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall, ToolCallStatus
 from durable_agents.parts import attachment_id
-from durable_agents.strictjson import is_storable, is_uuid
-from durable_agents.tool_call_permissions import is_left_to
+from durable_agents.strictjson import JSON, is_storable, is_uuid
+from durable_agents.tool_call_permissions import is_left_to, meets_all
+
+ALLOWED_WITHOUT_AGENT = frozenset({"view", "stop", "export", "delete"})
+"""The actions on a thread that do not need its agent. They are possible after the agent has been removed."""
 
 
 class Asker(Protocol):
-    """The caller as policies see it: a request, or an object with a websocket's user, session and headers."""
+    """The caller as policies see it: an HTTP request, or an object with a websocket's user, session and headers."""
 
     @property
     def user(self) -> User:
-        """The user. For anonymous callers, ``is_authenticated`` is false."""
+        """The user. ``is_authenticated`` is false for anonymous callers."""
 
     @property
     def session(self) -> SessionBase | None:
-        """The session, or None if there is none."""
+        """The session, or None."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of the request or handshake."""
+        """The headers of the request or of the websocket handshake."""
 
 
 class OwnerPolicy:
-    """Lets signed-in users, including superusers, access only their own threads."""
+    """Users can access only their own threads. This also applies to superusers."""
 
     def filter(self, queryset: ThreadQuerySet, request: Asker) -> ThreadQuerySet:
-        """Return the threads that this caller may know about. All others appear not to exist."""
+        """Return the threads that this caller may know of. For the caller, all others do not exist."""
         if not request.user.is_authenticated:
             return queryset.none()
         return queryset.filter(owner=request.user)
@@ -67,18 +77,26 @@ class OwnerPolicy:
         thread: Thread | None = None,
         tool_call: ToolCall | None = None,
     ) -> bool:
-        """Return whether the caller may perform ``action``: create, view, send, stop, resume, edit, fork, delete,
+        """Return whether the caller may perform ``action``. If the thread's agent has been removed from the code,
+        ``agent`` is a stand-in with its name. The actions are: create, view, send, stop, resume, edit, fork, delete,
         add_tool_result, approve or export.
         """
         return bool(request.user.is_authenticated)
 
     def owner_and_scope(self, request: Asker) -> tuple[User | None, str]:
-        """Return the owner and the scope of a thread that this caller creates."""
+        """Return the owner and the scope for threads that this caller creates."""
         return request.user, ""
 
     def context(self, request: Asker) -> dict[str, object]:
-        """Return the trusted context of a thread that this caller creates."""
+        """Return the trusted context for threads that this caller creates."""
         return {}
+
+    def person(self, request: Asker, user: User, *, thread: Thread) -> Person | None:
+        """Return what the caller may see of a user in a thread: of the sender of a message, and of whoever has answered
+        a tool call or decided about it. None means that nothing is shown. By default, callers who may view the thread
+        see the id and the name.
+        """
+        return person_of(user)
 
 
 @cache
@@ -89,38 +107,40 @@ def policy() -> OwnerPolicy:
 
 
 def may_connect(request: Asker) -> bool:
-    """Return whether the policy lets this caller see any agent. The policy decides again on each agent and thread."""
+    """Return whether this caller may see at least one public agent. If the project has no public
+    agents, return whether the caller is signed in. The policy still checks every agent and thread later.
+    """
     agents = registry.public()
     return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
 
 
 class SignIn:
-    """How the user of a long-lived connection was authenticated. The connection may outlive the user's session by days,
-    so call ``user_now`` regularly.
+    """How the user of a long-lived connection was authenticated.
 
-    All methods, including the constructor, are synchronous, because they read the database.
+    A connection can last days longer than the user's session. Call ``user_now`` regularly to check that the user is
+    still valid. All methods read the database, so call them from sync code.
     """
 
     def __init__(self, request: Asker, credential: Credential | None = None) -> None:
-        """Record how the request's user was authenticated: by ``credential`` if it is given, otherwise by the request's
-        session or header.
-        """
+        """Remember how the user was authenticated: by ``credential``, or else by the request's session or header."""
         self._credential = credential
         self._request = request
         self._user = request.user
-        self._session_key = getattr(getattr(request, "session", None), "session_key", None)
-        self._session = self._stored_session()
+        session: SessionBase | None = getattr(request, "session", None)
+        self._session_key = session.session_key if session is not None else None
+        # The session was loaded to authenticate the user. ``user_now`` compares it with the one that is stored then.
+        self._session = self._content_of(session) if session is not None and self._session_key else (False, None)
         self._is_by_headers = self._is_named_by_headers()
 
     @property
     def is_by_session(self) -> bool:
-        """Whether the user was authenticated by the session. Browsers send the session's cookie with every request."""
+        """Whether the session authenticated the user. Browsers send the session's cookie with every request."""
         return self._credential is None and self._session[1] == str(self._user.pk)
 
     def user_now(self) -> User | None:
-        """Return the user, reloaded from the database, or None if the user may not continue.
+        """Return the reloaded user, or None if the user may not continue.
 
-        The user may not continue if the account is inactive or deleted, the session has ended or belongs to another
+        None means one of these: the account was deactivated or deleted, the session has ended or belongs to another
         user, the password was changed, or the token was deleted.
         """
         if self._credential is not None:
@@ -128,22 +148,29 @@ class SignIn:
         if self._stored_session() != self._session or self._is_named_by_headers() != self._is_by_headers:
             return None
         if not isinstance(self._user, get_user_model()):
-            # An anonymous user and the user of a stateless token have no row to reload.
+            # An anonymous user, or the user of a stateless token, has no row to reload.
             return self._user
-        user = get_user_model()._default_manager.filter(pk=self._user.pk).first()
-        if user is None or not user.is_active:
+        return self.user_if_same(self._session, get_user_model()._default_manager.filter(pk=self._user.pk).first())
+
+    def user_if_same(self, session: tuple[bool, object], user: User | None) -> User | None:
+        """Return ``user``, the reloaded user, if the user may continue; otherwise None. ``session`` is what
+        ``_stored_session`` would return now.
+        """
+        if session != self._session or user is None or not user.is_active:
             return None
         return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
 
     def _stored_session(self) -> tuple[bool, object]:
-        """Return whether the session is stored, and the id of its user. A session in a signed cookie counts as stored
-        as long as the cookie is valid.
+        """Return whether the session still exists, and the id of its user. A session in a signed cookie exists while
+        the cookie is valid.
         """
         if self._request.session is None or not self._session_key:
             return False, None
-        # A websocket's session is wrapped in a lazy object. ``__class__`` returns the class of the wrapped session.
-        session = self._request.session.__class__(self._session_key)
-        # This loads the session. If the session is not stored, loading it removes its key.
+        # A websocket's session is a lazy object. ``__class__`` returns the class of the real session.
+        return self._content_of(self._request.session.__class__(self._session_key))
+
+    def _content_of(self, session: SessionBase) -> tuple[bool, object]:
+        # This loads the session, if it is not loaded yet. If the session no longer exists, its key becomes None.
         user_id = session.get(SESSION_KEY)
         return session.session_key == self._session_key, user_id
 
@@ -152,19 +179,66 @@ class SignIn:
         return not is_named_by_session and bool(user_of_headers(self._request.headers) == self._user)
 
 
+def users_now(sign_ins: Sequence[SignIn]) -> list[User | None]:
+    """Return the result of ``user_now()`` for each sign-in.
+
+    Users who were authenticated by sessions are loaded together. Sessions in the database are loaded together, too. All
+    other users are authenticated one by one.
+    """
+    by_session = [one for one in sign_ins if one.is_by_session and isinstance(one._user, get_user_model())]
+    users = get_user_model()._default_manager.in_bulk({one._user.pk for one in by_session}) if by_session else {}
+    stored: dict[SignIn, tuple[bool, object]] = {}
+    for store in {one._request.session.__class__ for one in by_session}:
+        of_store = [one for one in by_session if one._request.session.__class__ is store]
+        # Load the sessions together only if the store is Django's own. A project's store can have its own rules for
+        # which sessions are valid.
+        if issubclass(store, SessionStore) and store.load.__module__.startswith("django.contrib.sessions."):
+            keys = {one._session_key for one in of_store}
+            rows = store.get_model_class().objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
+            found = {row.session_key: (True, store().decode(row.session_data).get(SESSION_KEY)) for row in rows}
+            stored |= {one: found.get(one._session_key, (False, None)) for one in of_store}
+        else:
+            stored |= {one: one._stored_session() for one in of_store}
+    return [
+        one.user_if_same(stored[one], users.get(one._user.pk)) if one in stored else one.user_now() for one in sign_ins
+    ]
+
+
+def visible_threads(
+    asked: Sequence[tuple[Asker, Collection[UUID]]], *, defer: Sequence[str] = ()
+) -> list[frozenset[UUID]]:
+    """Return which of these threads each caller may view. This takes two queries, in addition to those of the policy.
+
+    The fields in ``defer`` are loaded only if a policy uses them.
+    """
+    shown = [
+        public_threads(request).filter(pk__in=ids).order_by().annotate(asker=Value(place)).values_list("asker", "pk")
+        for place, (request, ids) in enumerate(asked)
+        if ids
+    ]
+    pairs = list(shown[0].union(*shown[1:], all=True).order_by()) if shown else []
+    threads = Thread.objects.defer(*defer).in_bulk({pk for _, pk in pairs}) if pairs else {}
+    visible: list[set[UUID]] = [set() for _ in asked]
+    for place, pk in pairs:
+        thread = threads.get(pk)
+        if thread is not None and _may_view(asked[place][0], thread):
+            visible[place].add(pk)
+    return [frozenset(pks) for pks in visible]
+
+
 def _secret(user: User) -> object:
-    """Return a value that changes with the password. Django ends sessions that were started with an earlier value."""
+    """Return a value that changes with the password. Django ends all sessions that were started with an old value."""
     return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else None
 
 
 def public_agents(request: Asker, action: str = "view") -> list[Agent]:
-    """Return the public agents that the caller may use for ``action``, sorted by name."""
+    """Return the public agents on which the caller may perform ``action``, sorted by name."""
     return [agent for agent in registry.public() if policy().allows(request, action, agent=agent)]
 
 
 def public_agent(request: Asker, name: str, action: str) -> Agent:
-    """Return the public agent of this name, if the caller may perform ``action`` with it. Raises AgentNotFoundError and
-    PermissionDeniedError.
+    """Return the public agent with this name. Raises AgentNotFoundError if there is no such agent, and
+    PermissionDeniedError if the caller may not perform ``action`` on it.
     """
     agent = registry.find(name)
     if agent is None or not agent.public:  # callers must not learn that an internal agent exists
@@ -175,51 +249,90 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:
-    """Return the threads that the policy lets this caller see. Their agents are public and visible to the caller."""
-    shown = policy().filter(Thread.objects.all(), request)
-    return shown.filter(agent__in=[name for agent in public_agents(request) for name in agent.names])
+    """Return the threads that this caller may see. Threads of internal agents, and of agents that the caller may not
+    see, are left out.
 
-
-def public_thread(request: Asker, thread_id: str | UUID, action: str) -> Thread:
-    """If the caller may perform ``action`` on a thread, return the thread. ``thread_id`` is the thread's id, or the
-    ``client_id`` of one of the caller's own threads.
-
-    A ``UUID`` object matches only the primary key. To check access to a loaded thread, pass its primary key as a
-    ``UUID``. A string would be unsafe: callers can create a thread with any ``client_id``, even the id of another
-    user's thread.
-
-    Raises ThreadNotFoundError if the caller can see no such thread, the agent is not public, or the caller may not view
-    the thread. Raises PermissionDeniedError if the caller may view the thread but not perform ``action``.
+    Threads of removed agents are included if their agents were public. The policy has not decided about these agents
+    yet: see ``hidden_agents``.
     """
-    threads = public_threads(request)
+    shown = policy().filter(Thread.objects.all(), request)
+    names = [name for agent in public_agents(request) for name in agent.names]
+    known = [name for agent in registry.all() for name in agent.names]
+    return shown.filter(Q(agent__in=names) | (Q(agent_is_public=True) & ~Q(agent__in=known)))
+
+
+def hidden_agents(request: Asker, threads: Iterable[Thread]) -> set[str]:
+    """Return the names of those removed agents of these threads whose threads the caller may not view."""
+    removed = {thread.agent for thread in threads if registry.find(thread.agent) is None}
+    return {name for name in removed if not policy().allows(request, "view", agent=RemovedAgent(name))}
+
+
+def _agent_of(thread: Thread) -> Agent:
+    """Return the thread's agent, or a stand-in if the agent has been removed."""
+    return registry.find(thread.agent) or RemovedAgent(thread.agent)
+
+
+def _may_view(request: Asker, thread: Thread) -> bool:
+    """Return whether the policy lets the caller view this thread, which is one of ``public_threads``."""
+    if hidden_agents(request, [thread]):
+        return False
+    return policy().allows(request, "view", agent=_agent_of(thread), thread=thread)
+
+
+def _check_agent(thread: Thread, action: str) -> None:
+    """Raise AgentRemovedError if the action needs the thread's agent, but the agent has been removed."""
+    if action not in ALLOWED_WITHOUT_AGENT and registry.find(thread.agent) is None:
+        raise AgentRemovedError(thread.agent)
+
+
+def public_thread(request: Asker, thread_id: str | UUID, action: str, *, defer: Sequence[str] = ()) -> Thread:
+    """Return a thread if the caller may perform ``action`` on it. ``thread_id`` is the thread's id, or the
+    ``client_id`` of the caller's own thread.
+
+    If you already have the thread and only check access, pass its primary key as a ``UUID`` object. A ``UUID`` matches
+    only primary keys. A string could also match a ``client_id``, and callers can choose any ``client_id``, even the id
+    of another user's thread.
+
+    The fields in ``defer`` are loaded only if a policy uses them. Raises ThreadNotFoundError if the caller may not view
+    the thread, or if its agent is not public. Raises PermissionDeniedError if the caller may view it but not perform
+    ``action``. Raises AgentRemovedError if the action needs the thread's agent, but the agent has been removed.
+    """
+    threads = public_threads(request).defer(*defer)
     is_key = isinstance(thread_id, UUID) or is_uuid(thread_id)
     thread = threads.filter(pk=thread_id).first() if is_key else None
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
         if named.exists():
-            # The policy may create a session here. So ask the policy only if there is a thread with this ``client_id``.
+            # The policy may create a session in ``owner_and_scope``. To avoid a session that nobody needs, call it only
+            # if a thread has this ``client_id``.
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
         raise ThreadNotFoundError(thread_id)
-    agent = registry.find(thread.agent)
-    if not policy().allows(request, "view", agent=agent, thread=thread):
+    if not _may_view(request, thread):
         raise ThreadNotFoundError(thread_id)
-    if not policy().allows(request, action, agent=agent, thread=thread):
+    if not policy().allows(request, action, agent=_agent_of(thread), thread=thread):
         raise PermissionDeniedError(f"You may not {action} thread {thread_id}.")
+    _check_agent(thread, action)
     return thread
 
 
 def public_tool_call(
     request: Asker, thread_id: str | UUID, tool_call_id: str, action: str, *, left_to: str | None = None
 ) -> ToolCall:
-    """If the caller may perform ``action``, return the tool call of this id, with its thread. ``action`` is
-    ``add_tool_result`` or ``approve``.
+    """Return a tool call with its thread if the caller may perform ``action``: ``add_tool_result`` or ``approve``.
 
-    ``left_to`` says who may perform the action: ``owner`` (and staff), ``staff``, ``other`` (any user but the one who
-    asked for the call), the name of a permission, ``function`` (the tool's function decides) or ``server`` (nobody may
-    do it over the API). None means the tool's own option. Raises the errors of ``public_thread``, and
-    ToolCallNotFoundError.
+    ``left_to`` says who may do so. The default is the tool's own option. Values:
+
+    - ``owner``: the thread's owner and staff users.
+    - ``staff``: staff users.
+    - ``other``: any user except the one who caused the call.
+    - a permission name: users with this permission.
+    - ``function``: the tool's own function decides.
+    - several of these, joined by " and ": users who meet all of the conditions.
+    - ``server``: nobody may do so over the API.
+
+    Raises the errors of ``public_thread``, ToolCallNotFoundError and PermissionDeniedError.
     """
     thread = public_thread(request, thread_id, "view")
     rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
@@ -229,42 +342,57 @@ def public_tool_call(
     call.thread = thread
     if not _is_allowed(request, call, action, left_to=left_to):
         raise PermissionDeniedError(f"You may not perform {action!r} on tool call {tool_call_id!r}.")
+    _check_agent(thread, action)
     return call
 
 
 def can_decide(request: Asker, call: ToolCall) -> bool:
-    """Return whether the call needs an approval and the caller may approve or refuse it."""
-    return call.status == ToolCallStatus.APPROVAL_REQUESTED and _is_allowed(request, call, "approve")
+    """Return whether the call waits for an approval that this caller may give or refuse."""
+    is_waiting = call.status == ToolCallStatus.APPROVAL_REQUESTED and registry.find(call.thread.agent) is not None
+    return is_waiting and _is_allowed(request, call, "approve")
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether the policy and ``left_to`` both allow this. If ``left_to`` is None, the tool's option is used."""
+    """Return whether the policy and ``left_to`` both allow this action. Without ``left_to``, the tool's own option is
+    used.
+    """
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
-    agent, thread = registry.find(call.thread.agent), call.thread
+    agent, thread = _agent_of(call.thread), call.thread
     is_allowed = policy().allows(request, action, agent=agent, thread=thread, tool_call=call)
-    if not is_allowed or who == "server":
-        return False
-    if who not in {"owner", "staff"}:
-        return is_left_to(_user_row(request.user), who, call, option=option)
-    if getattr(request.user, "is_staff", False):
-        return True
-    if who != "owner":
-        return False
+    return bool(is_allowed) and meets_all(
+        who,
+        is_staff=getattr(request.user, "is_staff", False),
+        owns=lambda: owns(request, thread),
+        # For ``server``, the result is False.
+        is_left=lambda condition: is_left_to(_user_row(request.user), condition, call, option=option),
+    )
+
+
+def owns(request: Asker, thread: Thread) -> bool:
+    """Return whether the caller owns the thread."""
     if thread.owner_id is not None:
         return bool(request.user.pk == thread.owner_id)
-    # A thread without an owner belongs to every anonymous caller with the same scope.
+    # A thread without an owner belongs to all anonymous callers with the same scope.
     owner, scope = owner_and_scope(request)
     return owner is None and bool(scope == thread.scope)
 
 
+def denied_actions(request: Asker, thread: Thread) -> list[str]:
+    """Return those of the actions send, stop, resume and edit that the policy denies to the caller on this thread."""
+    agent = _agent_of(thread)
+    actions = ("send", "stop", "resume", "edit")
+    return [action for action in actions if not policy().allows(request, action, agent=agent, thread=thread)]
+
+
 def public_attachment(request: Asker, key: str) -> Attachment:
-    """If the caller may view the attachment of this id, return it; otherwise raise AttachmentNotFoundError. Only the
-    uploader may view an attachment that was not sent yet. A sent attachment can be viewed by everybody who may view its
+    """Return an attachment that the caller may view. Raises AttachmentNotFoundError.
+
+    An unsent attachment can be viewed only by its uploader. A sent one can be viewed by everybody who may view its
     thread.
     """
-    # This call may create a session. Make the call for unknown ids, too: a session cookie must not reveal that the id
-    # exists.
+    # Ask the policy before the id is looked up. The policy may create a session, and the response then sets a cookie.
+    # If the policy were asked only for existing ids, this cookie would reveal that an id exists.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None:
@@ -281,25 +409,37 @@ def public_attachment(request: Asker, key: str) -> Attachment:
 
 
 def owner_and_scope(request: Asker) -> tuple[User | None, str]:
-    """Return the owner and the scope of threads and attachments that the caller creates. The owner is None for a user
-    without a primary key, such as Django's anonymous user.
+    """Return the owner and the scope for threads and attachments that this caller creates. The owner is None for a user
+    without a primary key, such as an anonymous user.
     """
     owner, scope = policy().owner_and_scope(request)
     return None if getattr(owner, "pk", None) is None else owner, scope
 
 
-def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
-    """Return the owner and the scope of the uploads that this caller may send, or None if ``parts`` contains no upload.
+def trusted_context(request: Asker) -> dict[str, JSON]:
+    """Return the trusted context for threads that this caller creates.
 
-    Without an upload, the policy is not called, because it may create a session.
+    Raises InvalidJSONObjectError, after logging it, if the policy returns anything but a JSON object.
+    """
+    try:
+        return json_object("The context of the policy", policy().context(request))
+    except InvalidJSONObjectError:
+        log_error("the policy's context is no JSON object", action="context")
+        raise
+
+
+def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
+    """Return the owner and the scope that this caller's uploads have. Return None if ``parts`` contains no upload.
+
+    The policy is asked only if there is an upload, because the policy can create a session when it is asked.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None
 
 
 def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
-    """Return the caller as the actor for the audit log. The actor has a scope if the caller is not a stored user, or
-    acts on a thread without an owner.
+    """Return the caller as an actor for the audit log. The actor's scope is set only if the user is not in the
+    database, or if the thread has no owner.
     """
     user = _user_row(request.user)
     needs_scope = user is None or (thread is not None and thread.owner_id is None)
@@ -307,7 +447,7 @@ def actor(request: Asker, *, via: str, thread: Thread | None = None) -> Actor:
 
 
 def _user_row(user: User) -> User | None:
-    """Return the stored user for this user, or None. The user of a stateless token is loaded by its primary key."""
+    """Return the database row of this user, or None. The user of a stateless token is looked up by primary key."""
     if isinstance(user, get_user_model()) or not getattr(user, "is_authenticated", False):
         return user if isinstance(user, get_user_model()) else None
     try:

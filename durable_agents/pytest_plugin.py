@@ -1,6 +1,6 @@
-"""Fixtures for projects that test with pytest, which finds this module through the entry point ``pytest11``.
+"""Fixtures for projects that test with pytest. pytest finds this module through the ``pytest11`` entry point.
 
-The module imports nothing else of this package until a fixture is used.
+The rest of this package is imported only when a fixture is used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def scripted_model() -> Iterator[ScriptedModel]:
-    """Replace every agent's model by a scripted model. Add answers to it: ``scripted_model.script("Hello.")``."""
+    """Replace every agent's model by a scripted model. Add answers with ``scripted_model.script("Hello.")``."""
     from durable_agents.testing import ScriptedModel  # noqa: PLC0415 - needs the app registry
 
     with ScriptedModel() as model:
@@ -25,7 +25,7 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def run_until_idle() -> Callable[..., Ran]:
-    """Return ``durable_agents.testing.run_until_idle``. The test must also use a database fixture, such as ``db``."""
+    """Return ``durable_agents.testing.run_until_idle``. The test also needs a database fixture, such as ``db``."""
     from durable_agents import testing  # noqa: PLC0415 - needs the app registry
 
     return testing.run_until_idle

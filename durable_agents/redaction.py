@@ -1,7 +1,7 @@
-"""Redact secrets from texts, so that no secret is stored or logged.
+"""Mask secrets in texts, so that no secret is stored or logged.
 
-Secrets are the API keys in the settings of agents and in environment variables. Errors of providers and libraries often
-include the arguments of a call, and so may contain secrets. These errors are logged, and stored for the admin.
+Secrets are the API keys in agents' settings and in environment variables. The errors of providers and libraries often
+repeat the arguments of a call, and these may include an API key.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _known: OrderedDict[str, None] = OrderedDict()
 
 
 def remember(settings: Mapping[str, object]) -> None:
-    """Treat the values of keys like ``api_key``, at any depth of a model's settings, as secrets from now on."""
+    """From now on, treat the values of keys such as ``api_key`` as secrets. The settings are searched at any depth."""
     for secret in _secrets_of(settings):
         _known[secret] = None
         _known.move_to_end(secret)
@@ -34,8 +34,9 @@ def remember(settings: Mapping[str, object]) -> None:
 
 
 def redacted(text: str) -> str:
-    """Return the text with every known secret masked."""
-    # Mask the longest secret first. A shorter secret may be part of it, and masking that first would reveal the rest.
+    """Return the text with all known secrets masked."""
+    # Mask long secrets first. A long secret can contain a shorter one, and masking the shorter one first would leave
+    # the rest of the long one visible.
     for secret in sorted({*_known, *_secrets_of(os.environ)}, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
@@ -47,10 +48,10 @@ def described(error: BaseException) -> str:
 
 
 class Redacting(logging.Filter):
-    """A logging filter that removes secrets from messages. Use it for the loggers of libraries that get API keys."""
+    """A logging filter that masks secrets in messages. Add it to the loggers of libraries that get API keys."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact the message. Return True, so that no record is dropped."""
+        """Mask secrets in the message. Always return True, so that no record is dropped."""
         message = record.getMessage()
         safe = redacted(message)
         if safe != message:
@@ -63,7 +64,7 @@ def _secrets_of(value: object, *, is_secret: bool = False) -> Iterator[str]:
         for name, item in list(value.items()):
             yield from _secrets_of(item, is_secret=is_secret or bool(_IS_SECRET.search(str(name))))
     elif isinstance(value, str):
-        # The key in ``Bearer sk-1234`` is also masked where it occurs without the word ``Bearer``.
+        # For ``Bearer sk-1234``, also mask ``sk-1234`` alone.
         forms = {value, value.rpartition(" ")[2]}
         yield from (text for text in forms if is_secret and len(text) >= MIN_CHARS)
     elif isinstance(value, Iterable) and not isinstance(value, bytes):

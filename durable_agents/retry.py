@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from durable_agents.exceptions import ErrorKind
 
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""The upper limit for a provider's ``Retry-After``. With a longer wait, the thread would seem to hang."""
+"""The upper limit for a provider's ``Retry-After``. With a longer wait, the run would seem to hang."""
 
 
 @dataclass(frozen=True)
 class RetryIn:
-    """Returned by ``Retry.classify``: try again after ``seconds``."""
+    """Return this from ``Retry.classify`` to try again after ``seconds``."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Fail:
-    """Returned by ``Retry.classify``: do not try again; ``kind`` becomes the error code."""
+    """Return this from ``Retry.classify`` to give up. ``kind`` becomes the error code."""
 
     kind: ErrorKind | str = ErrorKind.UNKNOWN
 
@@ -31,12 +31,19 @@ class Fail:
 class Retry:
     """How often and when to try again.
 
-    ``max_attempts`` counts all attempts, including the first. If an agent has a list of models, each model has
-    ``max_attempts`` attempts. The delay after the n-th attempt is ``initial_delay_seconds``, multiplied by
-    ``multiplier`` to the power n-1 (``exponential``), by n (``linear``) or by nothing (``constant``). It is at most
-    ``max_delay_seconds``. ``jitter`` shortens it at random, by up to a half.
+    ``max_attempts`` includes the first attempt. If an agent has several models, each has ``max_attempts`` attempts.
 
-    ``retry_if(error, ctx, args)`` decides for tools which errors are retried, and ``classify(error)`` for model calls.
+    ``initial_delay_seconds`` is the delay after the first attempt. The delay after the n-th attempt is
+    ``initial_delay_seconds``, multiplied according to the backoff:
+
+    - ``exponential``: by ``multiplier`` to the power of n-1.
+    - ``linear``: by n.
+    - ``constant``: by 1.
+
+    The delay never exceeds ``max_delay_seconds``. With ``jitter``, it is shortened at random, by up to a half.
+
+    For tools, ``retry_if(error, ctx, args)`` decides whether an error is retried. For model calls, ``classify(error)``
+    does.
     """
 
     max_attempts: int = 4
@@ -45,23 +52,23 @@ class Retry:
     multiplier: float = 2.0
     max_delay_seconds: float = 30.0
     jitter: bool = True
-    retry_if: Callable[..., object] | None = None
-    classify: Callable[[Exception], RetryIn | Fail | None] | None = None
+    retry_if: Callable[[Exception, Any, dict[str, Any]], object] | None = None
+    classify: Callable[[Exception], RetryIn | Fail | Awaitable[RetryIn | Fail | None] | None] | None = None
 
     @property
     def attempts_per_model(self) -> int:
-        """The number of attempts at a model call before the next model is used: at least one."""
+        """The number of attempts at a model call before the next model is used. It is at least 1."""
         return max(self.max_attempts, 1)
 
     def delay_seconds(self, attempt: int, *, retry_after_seconds: float | None = None) -> float:
-        """Return the seconds to wait after failed attempt number ``attempt``, counted from 1. The delay that a provider
-        asks for is the minimum.
+        """Return how many seconds to wait after attempt number ``attempt``, counted from 1. If a provider asks for a
+        delay, the result is at least as long, up to ``MAX_RETRY_AFTER_SECONDS``.
         """
         delay = self.initial_delay_seconds
         if self.backoff == "linear":
             delay *= attempt
         elif self.backoff == "exponential":
-            # The exponent is limited, because a large power would raise OverflowError.
+            # Limit the exponent, because a very large power raises OverflowError.
             delay *= self.multiplier ** min(attempt - 1, 60)
         delay = min(delay, self.max_delay_seconds)
         if self.jitter:
@@ -69,8 +76,8 @@ class Retry:
         if retry_after_seconds is None:
             return delay
         asked = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
-        # Wait up to 20 % longer than the provider asks, at random, so that waiting runs do not all retry at the same
-        # time.
+        # Wait up to 20 % longer than the provider asks. The extra time is random, so that runs do not all retry at the
+        # same moment.
         return max(delay, asked * (random.uniform(1.0, 1.2) if self.jitter else 1.0))  # noqa: S311
 
 

@@ -1,13 +1,11 @@
-"""Throttle callers: count their requests in the project's default cache, and reject requests above a rate of
-``THROTTLES``.
+"""Throttle callers: count their requests in the default cache, and reject requests above a rate in ``THROTTLES``.
 
-The rate ``requests`` limits all requests to the views of the API. The rate ``sends`` limits everything that starts or
-steers a run, whether it arrives at a view, at the chat endpoint or in a websocket frame. Signed-in callers are
-identified by their user id, and others by their IP address. If there are ``NUM_PROXIES`` proxies, the IP address of a
-caller is the one that connected to the outermost proxy.
+The rate ``requests`` limits all API requests. The rate ``sends`` limits everything that starts or steers a run, over
+any interface. Signed-in callers are counted by user id, all others by IP address. Behind ``NUM_PROXIES`` proxies, the
+address that connected to the outermost proxy is used.
 
-A period begins with a caller's first request. Each period has one counter, which the cache increments atomically, so
-concurrent requests cannot exceed the rate. However high the rate is, only two numbers are stored for each caller.
+A period begins with a caller's first request. Each period has one counter. The cache increments it atomically, so
+concurrent requests cannot exceed the rate. Even with a high rate, only two numbers are stored per caller.
 """
 
 from __future__ import annotations
@@ -43,14 +41,14 @@ _RATE = re.compile(r"([1-9][0-9]{0,8})/([smhd])[a-z]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A rate of at most ``count`` uses in ``seconds``."""
+    """A rate: at most ``count`` uses within ``seconds`` seconds."""
 
     count: int
     seconds: int
 
 
 class Caller(Protocol):
-    """A Django or REST framework request, or the object that represents a websocket's caller to policies."""
+    """A Django or REST framework request, or a websocket's caller."""
 
     @property
     def user(self) -> User | None:
@@ -58,11 +56,12 @@ class Caller(Protocol):
 
     @property
     def META(self) -> Mapping[str, object]:  # noqa: N802 - Django's name
-        """The address of the connection, and the headers of proxies."""
+        """The connection's address and the headers of proxies, named as in Django's ``HttpRequest.META``."""
 
 
 def rate_of(text: object) -> Rate:
-    """Parse a rate in REST framework's syntax: a number, a slash, and a word that begins with s, m, h or d.
+    """Parse a rate in REST framework's syntax, such as ``10/min``: a number, a slash, and a word that begins with s, m,
+    h or d.
 
     Raises ValueError for anything else.
     """
@@ -73,13 +72,13 @@ def rate_of(text: object) -> Rate:
 
 
 def count(limit: str, caller: Caller) -> None:
-    """Count one use of ``limit``, which is ``requests`` or ``sends``, by ``caller``.
+    """Count one use of ``limit`` (``requests`` or ``sends``) by this caller.
 
-    Raises RequestsThrottledError or SendsThrottledError if the use exceeds the rate. A rejected use does not prolong
-    the wait.
+    Raises RequestsThrottledError or SendsThrottledError if the rate is exceeded. A rejected use does not prolong the
+    wait.
 
-    If this limit has no valid rate, or if the cache fails, nothing is counted and no error is raised. A system check
-    reports an invalid rate. A failure of the cache is logged.
+    Without a valid rate, nothing is counted; a system check reports an invalid rate. If the cache fails, nothing is
+    counted either, and the failure is logged.
     """
     throttles = config().throttles
     text = throttles.get(limit) if isinstance(throttles, Mapping) else None
@@ -98,13 +97,13 @@ def count(limit: str, caller: Caller) -> None:
 
 
 def key_of(caller: Caller) -> str:
-    """Return the part of the cache key that identifies the caller: the user's id, or a hash of the address. The address
-    itself may contain characters that are not allowed in cache keys.
+    """Return the part of the cache key for this caller: the user's id, or a hash of the address. The address is hashed
+    because it can contain characters that are not allowed in cache keys.
     """
     if caller.user is not None and caller.user.is_authenticated:
         return f"user.{quote(str(caller.user.pk))}"
-    # Without the number of proxies REST framework would use the whole ``X-Forwarded-For`` header as the address.
-    # Callers could then evade the limit with a new header value in each request.
+    # Without ``NUM_PROXIES``, REST framework uses the whole ``X-Forwarded-For`` header. Callers could then evade the
+    # limit by sending a new value each time.
     if number_of_proxies() is None:
         address = str(caller.META.get("REMOTE_ADDR", ""))
     else:
@@ -113,9 +112,10 @@ def key_of(caller: Caller) -> str:
 
 
 def network_of(address: str) -> str:
-    """Return the part of a caller's address that stays the same. The port is removed, because some proxies add it and
-    it differs for each connection. An IPv6 address is replaced by its /64 network, because callers may use any address
-    of their network.
+    """Return the part of an address that identifies a caller.
+
+    The port is removed: some proxies add it, and it differs for each connection. An IPv6 address becomes its /64
+    network, because a caller can use every address in that network.
     """
     bare = _PORT.sub(r"\1", address.strip()).strip("[]")
     try:
@@ -132,17 +132,17 @@ _PORT = re.compile(r"^(\[.*\]|[\d.]+):\d+$")
 
 
 def _seconds_to_wait(key: str, rate: Rate) -> float:
-    """Count one use. If it exceeds the rate, return the seconds until the end of the period; otherwise return 0."""
+    """Count one use. Return the seconds until the end of the period if the rate is exceeded, otherwise 0."""
     now, key = time.time(), f"{key}.{rate.seconds}"
-    # The first process sets the end of the period, and all others read it.
+    # The first process sets the end of the period. All others read it.
     end = float(cache.get_or_set(key, now + rate.seconds, rate.seconds) or 0)
     counter = f"{key}.{end:.6f}"
     cache.add(counter, 0, rate.seconds)
     try:
         number = int(cache.incr(counter))
     except ValueError:
-        # The counter is missing although it was just added, so this cache stores nothing, like Django's dummy cache.
+        # The counter was just added, but it is missing. This cache stores nothing, like Django's dummy cache.
         return 0
-    # Set the expiry again, because some cache backends remove it when they increment a value.
+    # Some cache backends remove the expiry when they increment a value, so set it again.
     cache.touch(counter, rate.seconds)
     return max(end - now, 0.001) if number > rate.count else 0

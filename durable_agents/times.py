@@ -1,10 +1,10 @@
-"""Store times in UTC in every database, whatever ``USE_TZ`` is, and format them with their offset.
+"""Store times in UTC in every database, whatever ``USE_TZ`` says.
 
-With ``USE_TZ = False`` Django stores naive local times on SQLite. They cannot be compared with the database's clock
-(``Now()``), which is in UTC. And in every database, a naive local time is ambiguous for an hour each autumn.
+With ``USE_TZ = False``, Django stores local times without a time zone on SQLite. They cannot be compared with the
+database's clock (``Now()``), which is in UTC. In every database, such times are also ambiguous for an hour each autumn.
 
-Columns therefore contain UTC. Attributes of models contain aware times, or with ``USE_TZ = False`` naive times in
-``TIME_ZONE``.
+Therefore, columns contain UTC. Model attributes contain aware times. With ``USE_TZ = False``, they contain naive times
+in ``TIME_ZONE``.
 """
 
 from __future__ import annotations
@@ -21,31 +21,33 @@ from durable_agents.conf import uses_time_zones
 
 
 def instant(moment: datetime) -> datetime:
-    """Return the same time in UTC. A naive time is taken to be in ``TIME_ZONE``."""
+    """Return the same time in UTC. A naive time is in ``TIME_ZONE``."""
     aware = moment.replace(tzinfo=timezone.get_default_timezone()) if timezone.is_naive(moment) else moment
     return aware.astimezone(UTC)
 
 
 def as_expected(moment: datetime) -> datetime:
-    """Return the same time in the form that ``USE_TZ`` requires: aware, or naive in ``TIME_ZONE``."""
+    """Return the same time in the form that ``USE_TZ`` asks for: aware, or naive in ``TIME_ZONE``."""
     if uses_time_zones():
         return instant(moment)
-    # make_naive() would drop ``fold``, which distinguishes the hour that occurs twice on an autumn night.
+    # Do not use make_naive(): it drops ``fold``, which tells apart the two hours with the same local time in autumn.
     return instant(moment).astimezone(timezone.get_default_timezone()).replace(tzinfo=None)
 
 
 def later(moment: datetime, wait: timedelta) -> datetime:
-    """Return the time that is ``wait`` later, also across a change to or from daylight saving time."""
+    """Return the time that is ``wait`` later. The result is right even if daylight saving time begins or ends in
+    between.
+    """
     return as_expected(instant(moment) + wait)
 
 
 def to_iso(moment: datetime) -> str:
-    """Format the time in ISO 8601, in UTC and with the offset."""
+    """Format a time in ISO 8601, in UTC with the offset."""
     return instant(moment).isoformat()
 
 
 def to_iso_or_none(moment: datetime | None) -> str | None:
-    """Return what ``to_iso`` returns, or None for None."""
+    """Do what ``to_iso`` does. None stays None."""
     return None if moment is None else to_iso(moment)
 
 
@@ -53,7 +55,7 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
     """A DateTimeField whose column contains UTC in every database. Migrations see a plain DateTimeField."""
 
     def deconstruct(self) -> tuple[str, str, Sequence[object], dict[str, object]]:
-        """Present the field to migrations as Django's DateTimeField."""
+        """Show the field to migrations as Django's DateTimeField."""
         name, _, args, kwargs = super().deconstruct()
         return name, "django.db.models.DateTimeField", args, kwargs
 
@@ -63,21 +65,20 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
         connection: BaseDatabaseWrapper,
         prepared: bool = False,  # noqa: FBT001, FBT002
     ) -> object:
-        """Convert a time to the form that the column stores. The time may be aware or naive, whatever ``USE_TZ`` is."""
+        """Convert a time to the form that the column stores. The time may be aware or naive."""
         value = value if prepared else self.get_prep_value(value)
         if not isinstance(value, datetime):
             return super().get_db_prep_value(value, connection, prepared=True)
         moment = instant(value)
         if connection.vendor == "sqlite":
-            # SQLite stores times as text. These texts sort correctly only if all of them have the same form.
+            # SQLite stores times as text. They sort correctly only if all have the same format.
             return str(moment.replace(tzinfo=None))
         return moment
 
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> object:
-        """Return the stored time in the form that ``USE_TZ`` requires.
+        """Return the stored time in the form that ``USE_TZ`` asks for.
 
-        On SQLite, Django reads the column as a time in the connection's time zone. This method replaces that zone by
-        UTC.
+        On SQLite, Django reads the column in the connection's time zone. This method corrects it to UTC.
         """
         if connection.vendor != "sqlite" or not isinstance(value, datetime) or value.tzinfo is UTC:
             return value
@@ -85,6 +86,6 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
 
 
 class Now(functions.Now):
-    """The time of the database's clock, for annotations. It is loaded like an InstantField."""
+    """The database's current time. As an annotation, it is loaded like an InstantField."""
 
     output_field = InstantField()

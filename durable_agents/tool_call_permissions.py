@@ -1,59 +1,122 @@
-"""Determine whether a user may approve a tool call or post its result.
+"""Decide whether a user may approve a tool call or add its result.
 
-The answer depends on a permission, on one of the project's functions, or on who asked for the call.
+The tool's options ``approved_by`` and ``answered_by`` say who may do so: the thread's owner, staff users, any user
+except the one who caused the call, users with a permission, users whom one of the project's functions allows, or only
+the project's own code. An option can also combine several of these conditions; a user must then meet all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.contrib.auth.models import AnonymousUser
+from django.utils.translation import gettext_noop
 
-from durable_agents.actors import User
-from durable_agents.agents import LEFT_TO_FUNCTION, registry
+from durable_agents.actors import Actor, User
+from durable_agents.agents import AND, LEFT_TO_FUNCTION, deciding_function, registry
 from durable_agents.logs import log_error
-from durable_agents.models import ToolCall
+from durable_agents.models import ToolCall, ToolCallStatus
 
 
-def is_left_to(user: User | None, who: str, call: ToolCall, *, option: str) -> bool:
-    """Return whether ``who`` lets this user act on the call.
+def conditions_of(who: str) -> list[str]:
+    """Return the conditions in a stored value of ``approved_by`` or ``answered_by``. A user must meet all of them."""
+    return who.split(AND)
 
-    ``who`` is the value of the tool's option ``approved_by`` or ``answered_by``: ``other`` (any user but the one who
-    asked for the call), the name of a permission, or ``function``. The caller of this function handles the values
-    ``owner``, ``staff`` and ``server``. The user is None for a visitor. Staff have no privileges here.
+
+def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Callable[[str], bool]) -> bool:
+    """Return whether a person meets all conditions in ``who``, a stored value of ``approved_by`` or ``answered_by``.
+
+    ``owns`` tells whether the person owns the thread. ``is_left`` decides all conditions but ``owner`` and ``staff``.
     """
-    if who == LEFT_TO_FUNCTION:
+    return all(
+        is_staff or (condition == "owner" and owns()) if condition in {"owner", "staff"} else is_left(condition)
+        for condition in conditions_of(who)
+    )
+
+
+def is_left_to(user: User | None, condition: str, call: ToolCall, *, option: str) -> bool:
+    """Return whether this user may act on the call, given one condition of the tool's option ``approved_by`` or
+    ``answered_by``.
+
+    The condition is one of these:
+
+    - ``other``: any user except the one who caused the call.
+    - a permission name: users with this permission.
+    - ``function``: the tool's own function decides.
+
+    The calling function handles ``owner``, ``staff`` and ``server``. ``user`` is None for a visitor. Staff users have
+    no extra rights here.
+    """
+    if condition == LEFT_TO_FUNCTION:
         return _function_allows(user, call, option=option)
     if user is None:
         return False
-    if who == "other":
+    if condition == "other":
         return not call.is_asked_by(user)
-    return "." in who and bool(user.has_perm(who))
+    return "." in condition and bool(user.has_perm(condition))
 
 
-def whom(who: str) -> str:
-    """Describe who may approve a call or post its result, for error messages and the admin."""
+def may_decide(by: Actor, call: ToolCall, *, option: str) -> bool:
+    """Return whether ``by`` may approve the call, or add its result. ``option`` says which: ``approved_by`` or
+    ``answered_by``.
+
+    The project's own code always may. The tool's option says who else may:
+
+    - ``staff``: staff users.
+    - ``owner``: staff users and the thread's owner. If the thread has no owner, every caller with the thread's scope.
+    - a permission, ``other`` or a function: only users whom this rule allows. Staff users have no extra rights.
+    - several of these conditions: only users who meet all of them.
+    """
+    thread = call.thread
+    return not by.is_person or meets_all(
+        getattr(call, option),
+        is_staff=getattr(by.user, "is_staff", False),
+        owns=lambda: bool(by.scope == thread.scope if thread.owner_id is None else by.user_id == thread.owner_id),
+        is_left=lambda condition: is_left_to(by.user, condition, call, option=option),
+    )
+
+
+def may_answer(by: Actor, call: ToolCall) -> bool:
+    """Return whether ``by`` may do what the call waits for: approve it, add the result of a client tool, or decide the
+    outcome of an interrupted tool. Only staff users and the project's own code may decide such an outcome.
+    """
+    if call.status == ToolCallStatus.UNKNOWN:
+        return not by.is_person or bool(getattr(by.user, "is_staff", False))
+    is_approval = call.status == ToolCallStatus.APPROVAL_REQUESTED
+    return may_decide(by, call, option="approved_by" if is_approval else "answered_by")
+
+
+def whom(who: str, translate: Callable[[str], str] = str) -> str:
+    """Describe who may approve a call or add its result, for error messages and the admin."""
+    conditions = conditions_of(who)
+    if len(conditions) > 1:
+        listed = "; ".join(whom(condition, translate) for condition in conditions)
+        return translate(gettext_noop("one person who meets all of these conditions: %(conditions)s")) % {
+            "conditions": listed
+        }
     if who == LEFT_TO_FUNCTION:
-        return "somebody whom the tool's own function names"
+        return translate(gettext_noop("somebody whom the tool's own function names"))
     if "." in who:
-        return f"somebody with the permission {who!r}"
-    return _WHOM.get(who, who)
+        return translate(gettext_noop("somebody with the permission '%(permission)s'")) % {"permission": who}
+    return translate(_WHOM[who]) if who in _WHOM else who
 
 
 _WHOM = {
-    "owner": "the thread's owner or a member of staff",
-    "staff": "a member of staff",
-    "other": "somebody other than the person who asked for it",
-    "server": "the project itself or a member of staff in the admin",
+    "owner": gettext_noop("the thread's owner or a member of staff"),
+    "staff": gettext_noop("a member of staff"),
+    "other": gettext_noop("somebody other than the person who asked for it"),
+    "server": gettext_noop("the project itself or a member of staff in the admin"),
 }
 
 
 def _function_allows(user: User | None, call: ToolCall, *, option: str) -> bool:
-    """Call the function that the tool currently declares, and return its answer. Return False if the function raises,
-    or if the tool no longer declares a function.
+    """Call the function in the tool's current declaration, and return its answer. Return False if the function raises
+    an error, or if the tool no longer has a function.
     """
     agent = registry.find(call.thread.agent)
     tool = agent.find_tool(call.name_in_code) if agent else None
-    function = getattr(tool, option, None)
-    if not callable(function):
+    function = None if tool is None else deciding_function(getattr(tool, option))
+    if function is None:
         return False
     try:
         return bool(function(AnonymousUser() if user is None else user, call))

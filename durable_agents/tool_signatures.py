@@ -1,7 +1,8 @@
-"""Inspect the signature of a tool's function: find the parameter for the context, and make a Pydantic model of the
-other parameters. If the tool has a JSON schema of its own, check the arguments against that schema instead.
+"""Inspect the signature of a tool's function. Find the parameter for the context, and build a Pydantic model of the
+other parameters.
 
-Pydantic is imported only when the model is first needed.
+A tool with its own JSON schema needs no such model; its arguments are checked against the schema. Pydantic is imported
+only when a model is first needed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _NAMED = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.K
 
 @dataclass(frozen=True)
 class Signature:
-    """The parameters of a tool's function; ``context_class`` is the class of the context."""
+    """The parameters of a tool's function. ``context_class`` is the class of the context."""
 
     tool_name: str
     function: Any
@@ -37,23 +38,23 @@ class Signature:
 
     @cached_property
     def hints(self) -> dict[str, Any]:
-        """The resolved type hints. Raises NameError if a hint refers to an undefined name, or to a name that is defined
-        later.
+        """The function's type hints as objects. Raises NameError if a hint uses a name that does not exist or is
+        defined later.
         """
         function = self.function if inspect.isroutine(self.function) else type(self.function).__call__
         try:
             return get_type_hints(function, include_extras=True)
         except NameError:
-            # Modules often import ToolContext under TYPE_CHECKING, so it is missing at run time. Add it.
+            # Add ToolContext. Modules often import it only under TYPE_CHECKING, so it is missing at run time.
             own: dict[str, object] = getattr(inspect.unwrap(function), "__globals__", {})
             known = {self.context_class.__name__: self.context_class, **own}
             return get_type_hints(function, globalns=known, include_extras=True)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it.
+        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message.
 
-        If a type hint names a class that the module defines later, hints are not checked here. They are checked when
-        the tool is first used, and by ``manage.py check``.
+        If a hint uses a class that is defined later in the module, hints are not checked yet. They are checked when the
+        tool is first used, and by ``manage.py check``.
         """
         yield not callable(self.function), f"a tool is made of a function, not of {self.function!r}."
         yield isinstance(self.function, partial), "a partial has no hints of its own. Write a function that calls it."
@@ -93,7 +94,7 @@ class Signature:
         return next((name for name, hint in self.hints.items() if self._is_context(hint) and name != "return"), None)
 
     def _is_context(self, hint: object) -> bool:
-        """Return whether a hint is the context's class. It may be optional, or wrapped in ``Annotated``."""
+        """Return whether a hint is the context's class. The class can be optional or inside ``Annotated``."""
         bare = _bare(hint)
         if get_origin(bare) in {Union, UnionType}:
             return {_bare(item) for item in get_args(bare)} - {NoneType} == {self.context_class}
@@ -106,7 +107,7 @@ class Signature:
         if sys.version_info >= (3, 14):
             from annotationlib import Format  # noqa: PLC0415 - new in Python 3.14
 
-            # An annotation may name a class that the module defines later.
+            # An annotation may name a class that is defined later in the module.
             signature = inspect.signature(self.function, annotation_format=Format.FORWARDREF)
         else:
             signature = inspect.signature(self.function)
@@ -114,19 +115,19 @@ class Signature:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        """The name of the parameter for each field of the model.
+        """A dict from the fields of the Pydantic model to the parameters of the function.
 
-        Pydantic reserves names such as ``_x``, ``copy`` and ``model_config``. So the fields have generated names, with
-        the parameters' names as aliases.
+        Pydantic reserves names such as ``_x``, ``copy`` and ``model_config``. Therefore, fields have generated names,
+        with the parameter names as aliases.
         """
         names = [parameter.name for parameter in self._parameters if parameter.name != self.context_parameter]
         return {f"argument_{number}": name for number, name in enumerate(names)}
 
     @cached_property
     def model(self) -> type[BaseModel]:
-        """A Pydantic model of the arguments. It refuses unknown arguments.
+        """A Pydantic model of the arguments. Unknown arguments are refused.
 
-        Raises ImproperlyConfigured if Pydantic has no schema for a hint.
+        Raises ImproperlyConfigured if Pydantic cannot handle a type hint.
         """
         from pydantic import ConfigDict, create_model  # noqa: PLC0415 - web processes need no schema
 
@@ -146,7 +147,7 @@ class Signature:
 
     @property
     def json_schema(self) -> dict[str, object]:
-        """The JSON schema of the arguments, as sent to models."""
+        """The JSON schema of the arguments, as models get it."""
         schema = self.model.model_json_schema()
         schema.pop("title", None)
         return schema
@@ -161,7 +162,7 @@ class Signature:
         return annotation, ... if parameter.default is parameter.empty else parameter.default
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments as Python values, by the names of the parameters, defaults included.
+        """Validate the model's arguments. Return them as Python values by parameter name, with defaults filled in.
 
         Raises ValueError with a text for the model if the arguments are invalid.
         """
@@ -174,7 +175,7 @@ class Signature:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'arguments'}: {e['msg']}" for e in error.errors())
             raise ValueError(f"Invalid arguments for {self.tool_name}: {problems}") from error
         except Exception as error:
-            # One of the project's validators raised an unexpected error.
+            # One of the project's own validators has raised an unexpected error.
             log_error("arguments could not be validated", action="validate", tool=self.tool_name)
             raise ValueError(f"Invalid arguments for {self.tool_name}: they could not be checked.") from error
         return {name: getattr(made, field) for field, name in self._names.items()}
@@ -182,11 +183,10 @@ class Signature:
 
 @dataclass(frozen=True)
 class SchemaSignature(Signature):
-    """The parameters of a tool that has a JSON schema of its own. The type hints are not used, except to find the
-    parameter that gets the context.
+    """The parameters of a tool with its own JSON schema. Type hints are used only to find the parameter for the
+    context.
 
-    The function gets the arguments as keyword arguments, as the model wrote them. It may collect them in a
-    ``**parameter``.
+    The function gets the model's arguments unchanged, as keyword arguments. It may collect them in a ``**parameter``.
     """
 
     schema: object
@@ -194,7 +194,7 @@ class SchemaSignature(Signature):
     _allowed_kinds = (*_NAMED, inspect.Parameter.VAR_KEYWORD)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Check the declaration. For each possible mistake yield whether it was made, and how to fix it."""
+        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
         schema = self.schema if isinstance(self.schema, Mapping) else {"type": None}
         properties = schema.get("properties", {})
         yield (
@@ -209,15 +209,14 @@ class SchemaSignature(Signature):
 
     @property
     def json_schema(self) -> dict[str, object]:
-        """The JSON schema of the arguments, as sent to models."""
+        """The JSON schema of the arguments, as models get it."""
         schema = self.schema if isinstance(self.schema, Mapping) else {}
         return {"type": "object", "properties": {}, **schema}
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Return the arguments unchanged.
+        """Validate the model's arguments, and return them unchanged.
 
-        Raises ValueError with a text for the model if the schema does not allow them, or if the function does not
-        accept them.
+        Raises ValueError with a text for the model if the arguments do not fit the schema or the function's parameters.
         """
         found = problems(dict(arguments), self.schema)
         context = {} if self.context_parameter is None else {self.context_parameter: None}
@@ -234,13 +233,15 @@ class SchemaSignature(Signature):
 
 
 def _bare(hint: object) -> object:
-    """Return the hint without ``Annotated``. Replace an alias made by a ``type`` statement with its type."""
+    """Return a hint without ``Annotated``. For an alias from a ``type`` statement, return the type that the alias
+    stands for.
+    """
     bare = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return getattr(bare, "__value__", bare)
 
 
 def _mentions(hint: object, wanted: type) -> bool:
-    """Return whether the class or a subclass occurs anywhere in a type hint."""
+    """Return whether a type hint contains this class or a subclass."""
     bare = _bare(hint)
     if inspect.isclass(bare) and not get_args(bare):
         return issubclass(bare, wanted)

@@ -1,26 +1,29 @@
-"""Assemble messages from rows. A run only adds rows; it rewrites no stored message.
+"""Build messages from database rows, for clients and for the model. A run only adds rows and never rewrites a stored
+message.
 
-An assistant message consists of the parts of its closed streams, in order. The outcomes of its tool calls are filled in
-from their rows. Each message has two forms: a UI message for clients and a turn for the model.
+An assistant message consists of the parts of its closed streams, in order. The outcomes of its tool calls come from
+their own rows.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db.models import Q, TextField, Value
-from django.db.models.functions import Cast, Coalesce, Least, Length
+from django.db.models import Q, Value
+from django.db.models.functions import Least
 
+from durable_agents.actors import Person, ShowPerson, person_of
 from durable_agents.conf import config
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import MANY_MESSAGES, Step, Turn
 from durable_agents.logs import log
+from durable_agents.message_sizes import StoredBytes
 from durable_agents.models import (
     OPEN_STREAM_STATES,
     Attachment,
@@ -39,21 +42,34 @@ UIMessage = dict[str, Any]
 
 
 def ui_messages(
-    messages: MessageQuerySet | Sequence[Message], *, upto_rev: int | None = None, using: str | None = None
+    messages: MessageQuerySet | Sequence[Message],
+    *,
+    upto_rev: int | None = None,
+    streams: Collection[UUID] | None = None,
+    using: str | None = None,
+    show_person: ShowPerson | None = person_of,
 ) -> list[UIMessage]:
-    """Return the messages as clients see them, including the steps that were committed up to ``upto_rev``.
+    """Return the messages as clients see them. With ``upto_rev``, only steps up to this revision are included. With
+    ``streams``, only the steps of these streams are included.
 
-    ``using`` is the alias of the database to read from; by default the project's router chooses it. This function makes
-    three queries, however many messages there are.
+    ``show_person`` returns what clients see of a sender. With None, clients see no senders. ``using`` is a database
+    alias. With None, the project's database router chooses the database. The number of queries is always three,
+    however many messages there are.
     """
-    rows = list(messages)
-    steps = _StepsOf((row.pk for row in rows if row.role == Role.ASSISTANT), upto_rev=upto_rev, using=using)
-    return [ui_message(row, steps.parts(row.pk) if row.role == Role.ASSISTANT else row.parts) for row in rows]
+    rows = list(messages.select_related("sender") if isinstance(messages, MessageQuerySet) else messages)
+    answers = [row.pk for row in rows if row.role == Role.ASSISTANT]
+    steps = _StepsOf(answers, upto_rev=upto_rev, streams=streams, using=using)
+    return [
+        ui_message(row, steps.parts(row.pk) if row.role == Role.ASSISTANT else row.parts, show_person=show_person)
+        for row in rows
+    ]
 
 
-def ui_message(row: Message, parts: Sequence[Part]) -> UIMessage:
-    """Return the message in the form for clients, with these parts."""
-    return {
+def ui_message(row: Message, parts: Sequence[Part], *, show_person: ShowPerson | None) -> UIMessage:
+    """Return a message with these parts in the form that clients get. ``show_person`` returns what clients see of the
+    sender. With None, clients do not see the sender.
+    """
+    message = {
         "id": row.shown_id,
         "client_id": row.client_id,
         "role": row.role,
@@ -62,6 +78,14 @@ def ui_message(row: Message, parts: Sequence[Part]) -> UIMessage:
         "position": row.position,
         "created_at": to_iso(row.created_at),
     }
+    return with_sender(message, None if show_person is None or row.sender is None else show_person(row.sender))
+
+
+def with_sender(message: UIMessage, sender: Person | None) -> UIMessage:
+    """Return the message with this sender."""
+    # Clients write the metadata, so a sender in the metadata is not shown.
+    metadata = {name: value for name, value in message["metadata"].items() if name != "sender"}
+    return message | {"metadata": metadata if sender is None else metadata | {"sender": sender}, "sender": sender}
 
 
 def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
@@ -70,41 +94,45 @@ def step_parts(stream: Stream, calls: Iterable[ToolCall]) -> list[Part]:
 
 
 def stream_open_at(thread: Thread) -> Stream | None:
-    """Return the stream that was open when ``thread`` was loaded, or None. The stream may have been closed in the
-    meantime.
-    """
+    """Return the stream that was open when ``thread`` was loaded, or None. The stream might be closed by now."""
+    if not thread.last_number:
+        return None
     streams = Stream.objects.using(thread._state.db).filter(thread_id=thread.pk, number=thread.last_number)
-    last = streams.select_related("message").first()
+    last = streams.select_related("message").defer("message__parts", "message__text", "message__metadata").first()
     if last is None or (last.state not in OPEN_STREAM_STATES and last.rev <= thread.rev):
         return None
     return last
 
 
-def add_partial_answer(messages: Sequence[UIMessage], stream: Stream) -> int:
-    """Append the stored deltas of an open stream to the stream's message, if ``messages`` contains it. Return the
-    ``seq`` of the last delta, or -1 if there is none.
+def partial_answer(stream: Stream) -> tuple[list[Part], int]:
+    """Return the parts that an open stream has written so far, and the ``seq`` of the stream's last delta. If the
+    stream has no deltas, ``seq`` is -1.
     """
     deltas = list(Delta.objects.after(stream.pk, -1).values_list("seq", "chunks"))
+    return fold(chunk for _, chunks in deltas for chunk in chunks), deltas[-1][0] if deltas else -1
+
+
+def add_parts(messages: Sequence[UIMessage], message_id: str, parts: Sequence[Part]) -> None:
+    """Append parts to the message with this id, if ``messages`` contains it."""
     for message in messages:
-        if message["id"] == stream.answer.shown_id:
-            message["parts"] = message["parts"] + fold(chunk for _, chunks in deltas for chunk in chunks)
-    return deltas[-1][0] if deltas else -1
+        if message["id"] == message_id:
+            message["parts"] = [*message["parts"], *parts]
 
 
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
-    """Return the history for the model: the thread's messages in order, up to position ``upto``. Superseded and queued
-    messages are left out. This function makes three queries.
+    """Return a thread's history for the model, up to position ``upto``. Superseded and queued messages are left out.
+    There are always three queries.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
-    """Return the histories of several threads. ``upto`` maps each thread to the last position to include, or to None
-    for the complete history.
+    """Return the histories of several threads. ``upto`` maps each thread to the position of the last message to
+    include, or to None for the whole history.
 
-    If a thread's position is above ``MANY_MESSAGES`` and its history exceeds ``MAX_HISTORY_BYTES``, the earliest
-    messages are left out and the history begins with a note. Each thread with such a position needs further queries.
-    All other threads together need three.
+    If this position is above ``MANY_MESSAGES``, the history is limited to ``MAX_HISTORY_BYTES``: a note replaces the
+    oldest messages that do not fit. Each such thread needs queries of its own. All other threads together need three
+    queries.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]
@@ -130,8 +158,8 @@ def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
 
 
 def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
-    """Return the newest turns that fit into ``MAX_HISTORY_BYTES``. Read the messages in batches: during one large
-    query, Python could not run other threads.
+    """Return the newest messages that fit into ``MAX_HISTORY_BYTES``. Read the messages in batches, because other OS
+    threads of this process could not run during one large query.
     """
     messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
     start, left_out = _newest_that_fit(messages, end, using=using)
@@ -147,8 +175,9 @@ def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]
 
 
 def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) -> tuple[int, int]:
-    """Choose the newest messages that together fit into ``MAX_HISTORY_BYTES``. Return the position of the first chosen
-    message, and the number of messages before it. The last message is always chosen, whatever its size.
+    """Find the newest messages that together fit into ``MAX_HISTORY_BYTES``. The last message is always included.
+
+    Return the position of the first included message, and the number of messages before it.
     """
     room, first = config().max_history_bytes, end
     for last in range(end, -1, -MANY_MESSAGES):
@@ -162,29 +191,22 @@ def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) 
 
 
 def _sizes(messages: MessageQuerySet, *, using: str | None) -> Mapping[int, int]:
-    """Return the approximate size of each message as the model gets it, by position."""
+    """Return the approximate size of each message for the model, by the position of the message."""
     keys, sizes = messages.order_by().values("pk"), defaultdict[int, int](int)
     streams = Stream.objects.using(using).in_transcript().filter(message__in=keys).order_by()
     calls = ToolCall.objects.using(using).filter(message__in=keys).order_by()
-    result_size = Least(_size("result"), Value(config().max_tool_result_bytes))
+    result_size = Least(StoredBytes("result"), Value(config().max_tool_result_bytes))
     for position, size in (
-        *messages.values_list("position", _size("parts")),
-        *streams.values_list("message__position", _size("parts")),
-        *calls.values_list("message__position", _size("arguments") + result_size),
+        *messages.values_list("position", StoredBytes("parts")),
+        *streams.values_list("message__position", StoredBytes("parts")),
+        *calls.values_list("message__position", StoredBytes("arguments") + result_size),
     ):
         sizes[position or 0] += size
     return sizes
 
 
-def _size(field: str) -> Coalesce:
-    """Return the length of a JSON field's text, in characters."""
-    return Coalesce(Length(Cast(field, TextField())), 0)
-
-
 def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | None = None) -> dict[UUID, Attachment]:
-    """Return the attachments that the messages of these threads refer to, by id. This function makes at most one query,
-    however many threads there are.
-    """
+    """Return the attachments to which the messages of these threads refer, by id. There is at most one query."""
     named = {
         key for turns in histories.values() for turn in turns for part in turn.parts if (key := attachment_id(part))
     }
@@ -193,9 +215,16 @@ def attachments_of(histories: Mapping[UUID, Sequence[Turn]], *, using: str | Non
 
 
 class _StepsOf:
-    """The closed streams and the call outcomes of some assistant messages."""
+    """The closed streams of some assistant messages, and the outcomes of their tool calls."""
 
-    def __init__(self, message_ids: Iterable[UUID], *, upto_rev: int | None = None, using: str | None = None) -> None:
+    def __init__(
+        self,
+        message_ids: Iterable[UUID],
+        *,
+        upto_rev: int | None = None,
+        streams: Collection[UUID] | None = None,
+        using: str | None = None,
+    ) -> None:
         ids = list(message_ids)
         upto = Q() if upto_rev is None else Q(rev__lte=upto_rev)
         self._streams: Mapping[UUID, list[Stream]] = defaultdict(list)
@@ -203,13 +232,16 @@ class _StepsOf:
         if not ids:
             return
         steps = Stream.objects.using(using).in_transcript().filter(upto, message_id__in=ids)
+        calls = ToolCall.objects.using(using).filter(message_id__in=ids)
+        if streams is not None:
+            steps, calls = steps.filter(pk__in=streams), calls.filter(stream_id__in=streams)
         for stream in steps.only("message_id", "number", "parts", "model"):
             self._streams[stream.answer_id].append(stream)
-        for call in ToolCall.objects.using(using).filter(message_id__in=ids).order_by("thread_id", "rev"):
+        for call in calls.defer("error_detail").order_by("thread_id", "rev"):
             self._outcomes[call.stream_id][call.tool_call_id] = call.outcome()
 
     def parts(self, message_id: UUID) -> list[Part]:
-        """Return all parts of the message, in the order of its steps."""
+        """Return all parts of the message, in order."""
         return [part for row in self._streams[message_id] for part in assemble(row.parts, self._outcomes[row.pk])]
 
     def of(self, message_id: UUID) -> list[Step]:
@@ -218,14 +250,17 @@ class _StepsOf:
 
 
 def step_of(stream: Stream, outcomes: Mapping[str, CallOutcome]) -> Step:
-    """Return a closed stream as the model gets it. The outcomes of its tool calls are in the order of its parts."""
+    """Return a closed stream as the model gets it, with the outcomes in the order of the tool calls in its parts."""
     ids = [part.get("toolCallId") for part in stream.parts]
     calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
     return Step(parts=stream.parts, calls=calls, model=stream.model)
 
 
-def get_thread(thread_id: UUID | str) -> Thread:
-    """Return the thread of this id. Raises ThreadNotFoundError."""
+def get_thread(thread: Thread | UUID | str) -> Thread:
+    """Load the current row of a thread. ``thread`` is an id, or an instance that may be outdated. Raises
+    ThreadNotFoundError.
+    """
+    thread_id = thread.pk if isinstance(thread, Thread) else thread
     try:
         return Thread.objects.get(pk=thread_id)
     except (Thread.DoesNotExist, ValidationError) as error:

@@ -1,7 +1,7 @@
-"""Decide from which origins a websocket may be opened, as Django's CSRF check does for forms.
+"""Decide from which origins a websocket may be opened. Django's CSRF check decides the same for forms.
 
-Any page can open a websocket to this site, and the browser sends the site's cookies with it. CSRF tokens and CORS do
-not apply to websockets, so the ``Origin`` header is the only protection.
+Any page can open a websocket to this site, and the browser then sends this site's cookies. CSRF tokens and CORS do not
+protect websockets, so the ``Origin`` header must be checked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 class Handshake(HttpRequest):
-    """A websocket's handshake as a Django request, whose host and scheme follow the project's settings for proxies."""
+    """A websocket's handshake as a Django request. Its host and scheme follow the project's proxy settings."""
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class Handshake(HttpRequest):
         self.path = self.path_info = str(scope.get("path", "/"))
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            # ``X_Forwarded_Host`` would become the same key as ``X-Forwarded-Host``, which only a proxy may set.
+            # Ignore ``X_Forwarded_Host``: it would get the same key as ``X-Forwarded-Host``, which only a proxy may
+            # set.
             if "_" in name:
                 continue
             key = f"HTTP_{name.upper().replace('-', '_')}"
@@ -41,13 +42,15 @@ class Handshake(HttpRequest):
         self._is_secure = scope.get("scheme", "wss" if port == 443 else "ws") in {"wss", "https"}
 
     def _get_scheme(self) -> str:
-        """Return the scheme of the connection. Django calls this if no proxy has sent the scheme in a header."""
+        """Return the scheme of the connection. Django calls this method if no proxy header has the scheme."""
         return "https" if self._is_secure else "http"
 
 
 def is_allowed(scope: Mapping[str, object]) -> bool:
-    """Return whether a websocket may be opened from its origin. The origin must be the site's own (scheme, host and
-    port), or one of ``TRUSTED_ORIGINS``. A client that sends no origin is not a browser, and must not send cookies.
+    """Return whether a websocket may be opened from its origin.
+
+    The origin must be the site's own (scheme, host and port), or one of ``TRUSTED_ORIGINS``. A client without an origin
+    is not a browser. Such a client is allowed to connect only if it sends no cookies.
     """
     request = Handshake(scope)
     if ANY in config().trusted_origins:
@@ -59,7 +62,7 @@ def is_allowed(scope: Mapping[str, object]) -> bool:
 
 
 def own_origins(request: Handshake) -> Iterator[str]:
-    """Yield the site's own origins as browsers write them, without the default port of the scheme."""
+    """Yield the site's own origins as browsers write them, without the scheme's default port."""
     try:
         host = request.get_host().lower()
     except DisallowedHost:
@@ -71,8 +74,8 @@ def own_origins(request: Handshake) -> Iterator[str]:
 
 
 def matches(origin: str, trusted: str) -> bool:
-    """Return whether an origin matches a trusted one. A host that begins with ``*.`` also matches all its subdomains,
-    as in ``CSRF_TRUSTED_ORIGINS``.
+    """Return whether an origin matches a trusted origin. As in ``CSRF_TRUSTED_ORIGINS``, a host with ``*.`` also
+    matches all subdomains.
     """
     if "*" not in trusted:
         return origin == trusted

@@ -1,4 +1,4 @@
-"""Name the process that holds a lease, and determine whether a process on the same machine is dead."""
+"""Name the process that holds a lease, and find out whether a process on this machine is dead."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _PROC = Path("/proc")
 
 
 def me() -> str:
-    """Return the name of this process as a lease owner: boot id, pid namespace, pid and start time, joined by
-    colons.
-    """
+    """Return the name of this process for leases: boot id, pid namespace, pid and start time, joined by colons."""
     return f"{_machine()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def is_gone(holder: str) -> bool:
-    """Return whether the process of this name is certainly dead. Return False for a process of another boot, container
-    or host: this machine cannot know, so the lease of the process has to expire.
+    """Return whether the process with this name is certainly dead.
+
+    Return False if the named process runs in another container or on another host, or ran before a reboot. In these
+    cases, this process cannot find out whether the named process is dead, so the lease must expire first.
     """
     machine, _, rest = holder.rpartition(":")
     machine, _, pid = machine.rpartition(":")
@@ -30,15 +30,15 @@ def is_gone(holder: str) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        # The process exists but belongs to another user. If its start time differs, the pid was reused.
+        # A process with this pid exists, and belongs to another user. If it has another start time, the pid was reused.
         return _started(int(pid)) != rest
-    # A zombie is dead, although its parent has not waited for it yet. If the start time differs, the pid was reused.
+    # A zombie is dead, although its parent has not noticed yet. A different start time means that the pid was reused.
     return _stat(int(pid))[:1] in (["Z"], ["X"]) or _started(int(pid)) != rest
 
 
 @cache
 def _machine() -> str:
-    """Return an id of the running kernel and the pid namespace. Together with this id, a pid identifies one process."""
+    """Return an id of the running kernel and the pid namespace. Within the namespace, a pid identifies one process."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{(_PROC / 'self/ns/pid').stat().st_ino}"
@@ -47,14 +47,16 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return the start time of a process in clock ticks since boot; empty if the system does not provide it."""
+    """Return the start time of a process in clock ticks since boot. If the system does not provide it, return an empty
+    string.
+    """
     fields = _stat(pid)
     return fields[19] if fields else ""
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on; see proc(5). The second field is the process's name, which
-    may contain spaces and parentheses.
+    """Return the fields of /proc/PID/stat, beginning with the third (see proc(5)). The second is the process name,
+    which may contain spaces and parentheses.
     """
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -1,4 +1,6 @@
-"""Write the problems of workers to local files for ``agents_doctor``, because the database may be unreachable."""
+"""Write the problems of workers to local files, because the database might be unreachable. The command
+``agents_doctor`` reads these files.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from durable_agents import lockfiles, worker_identity
 
 @dataclass(frozen=True, kw_only=True)
 class Notice:
-    """The reason why a worker process cannot work, as stored in a file."""
+    """Why a worker process cannot work, as stored in a file."""
 
     holder: str
-    """The name of the process as a lease owner."""
+    """The name under which the process holds leases."""
     cluster: str
     kind: str
     detail: str
@@ -33,9 +35,9 @@ class Notice:
 
 
 def post(notice: Notice, *, project: str) -> None:
-    """Write the notice to a file. The file replaces any earlier notice of this process and kind."""
+    """Write the notice to a file. It replaces an earlier notice of this process and kind."""
     path = _path(notice.kind, project=project)
-    # Write a temporary file and rename it, so that no reader sees an incomplete notice.
+    # Write a temporary file and rename it, so that no reader sees half a notice.
     new = path.with_suffix(f".{os.getpid()}")
     new.write_text(json.dumps(asdict(notice)), encoding="utf-8")
     new.replace(path)
@@ -47,10 +49,7 @@ def remove(kind: str, *, project: str) -> None:
 
 
 def posted(*, project: str) -> Iterator[Notice]:
-    """Yield the problems that live worker processes of this user and machine have reported.
-
-    The files of dead processes are deleted.
-    """
+    """Yield the notices of live worker processes of this user on this machine. Delete the files of dead processes."""
     for path in sorted(lockfiles.folder().glob(f"notice-{_key(project)}-*.json")):
         with suppress(OSError, ValueError, TypeError):
             notice = Notice(**json.loads(path.read_text(encoding="utf-8")))

@@ -99,8 +99,10 @@ def main() -> int:
             "no:randomly",
             "-n",
             "0",
+            "-o",
+            "timeout=1800",
         ]
-        command += ["-n", "0", "-o", "junit_family=xunit1"]  # the newer one has no place for what the tests say
+        command += ["-o", "junit_family=xunit1"]  # the newer one has no place for what the tests say
         run = subprocess.run(
             [*command, f"--junitxml={results}", *arguments], cwd=ROOT, env={**os.environ, "PROOF": "full"}, check=False
         )

@@ -18,6 +18,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 os.environ["TEST_PROCESS"] = os.environ.get("PYTEST_XDIST_WORKER", "main")
 # A process that a test starts inherits the folder: its files are where the test looks for them.
@@ -48,6 +49,8 @@ if os.environ.get("TEST_DATABASE_POOLER") == "transaction":
 CHANNEL_LAYERS = {"default": channel_layer(_redis)}
 if "TEST_LAYER" in os.environ:  # another class of channels_redis
     CHANNEL_LAYERS["default"]["BACKEND"] = f"channels_redis.{os.environ['TEST_LAYER']}"
+if _redis:  # other test runs may use other databases of the same server
+    CHANNEL_LAYERS["default"]["CONFIG"]["prefix"] = f"tests-{urlsplit(_redis).path[1:]}-{os.environ['TEST_PROCESS']}"
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.project", "tests.releases"]
 Q_CLUSTER = {
     "name": f"tests-{os.environ['TEST_PROCESS']}",  # pytest-xdist's processes have queues of their own on one Redis

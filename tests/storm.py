@@ -341,19 +341,19 @@ def main() -> int:
         weather(storm, {**os.environ, "PYTHONPATH": here, "PYTHONUNBUFFERED": "1"}, Path(name))
         if options.log:
             options.log.write_text((Path(name) / "cluster.log").read_text())
-        report = f"{heading()}\n\n{storm.report()}\n"
+        report = f"{heading('Storm')}\n\n{storm.report()}\n"
     print(report)
     if options.keep:
         options.keep.write_text(report, encoding="utf-8")
     return 1 if storm.problems else 0
 
 
-def heading() -> str:
-    """Return when, and on what."""
+def heading(name: str) -> str:
+    """Return what was run when, and on what."""
     from tests.proof import commit, database
 
     return (
-        f"Storm, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}\n"
+        f"{name}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit()}\n"
         f"Python {platform.python_version()}, {database()}; {os.cpu_count()} processors"
     )
 

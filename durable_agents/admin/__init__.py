@@ -1,8 +1,11 @@
-"""Django admin for threads and their rows: read-only, with actions for threads and tool calls.
+"""Django admin for threads and their rows.
 
-No row can be edited here. Stopping and resuming threads need the change permission for threads. Deleting threads needs
-the delete permission for threads. Deciding tool calls needs the change permission for tool calls. Each action calls the
-same ``lifecycle`` function as the API.
+No row can be edited. Threads and tool calls have actions, and each action calls the same ``lifecycle`` function as the
+API. The actions need these permissions:
+
+- Stop or resume threads: the change permission for threads.
+- Delete threads: the delete permission for threads.
+- Decide about tool calls: the change permission for tool calls.
 """
 
 from durable_agents.admin.audit import AuditEntryAdmin

@@ -33,5 +33,5 @@ class AuditEntryAdmin(ReadOnlyAdmin[AuditEntry]):
 
     @admin.display(description=_("who"), ordering="user")
     def who(self, row: AuditEntry) -> str:
-        """Return the name of the user. For a visitor who is not signed in, return the scope."""
+        """Return the name of the user, or the scope of a visitor who is not signed in."""
         return row.who

@@ -1,7 +1,7 @@
 """Build the admin page of a thread: its newest messages, every attempt at each answer, and every tool call.
 
-The page makes five queries, however long the thread is. It shows a limited number of messages and attempts; the lists
-in the admin show all messages and streams.
+The page makes five queries, however long the thread is. It shows a limited number of messages and attempts. The admin's
+lists of messages and streams show all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
+
+from django.utils.translation import gettext
 
 from durable_agents.actors import User
 from durable_agents.admin.decisions import (
@@ -43,7 +45,7 @@ class ShownCall:
     took: str
     question: Question | None
     decisions: Sequence[Decision]
-    """The decisions about the call that the user of the page may make."""
+    """The decisions that the user of the page is allowed to make about the call."""
     is_left_to_user: bool
     """Whether the options of the tool allow the user of the page to answer the call."""
     left_to: str
@@ -60,14 +62,14 @@ class ShownCall:
 
     @property
     def is_open(self) -> bool:
-        """Whether the call has not finished yet. Only an unfinished call can get a new time limit."""
+        """Whether the call is unfinished. Only an unfinished call can get a new time limit."""
         return self.row.finished_at is None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPart:
-    """A part of a message. ``kind`` is text, reasoning, tool, file or data. A tool part has ``call``; all others have
-    ``text``. ``attachment`` is the id of a file.
+    """A part of a message. ``kind`` is text, reasoning, tool, file or data. A tool part has ``call``, all other parts
+    have ``text``, and a file part also has ``attachment``, the file's id.
     """
 
     kind: str
@@ -109,7 +111,7 @@ class Conversation:
 
     @property
     def open_calls(self) -> list[ShownCall]:
-        """The calls that have not finished, in order."""
+        """The unfinished calls, in the order of the page."""
         parts = (part for message in self.messages for attempt in message.attempts for part in attempt.parts)
         return [part.call for part in parts if part.call is not None and part.call.is_open]
 
@@ -133,8 +135,8 @@ def conversation(thread: Thread, user: User) -> Conversation:
 
 
 class _Attempts:
-    """The attempts (streams) that belong to some messages, with their tool calls. For unfinished attempts, the deltas
-    stored so far are included.
+    """The attempts (streams) of some messages, with their tool calls. An unfinished attempt includes the content that
+    has arrived so far.
     """
 
     def __init__(self, streams: Sequence[Stream], user: User) -> None:
@@ -142,13 +144,14 @@ class _Attempts:
         self._calls: Mapping[UUID, dict[str, ShownCall]] = defaultdict(dict)
         for stream in streams:
             self._streams[stream.answer_id].append(stream)
-        # ``with_asker`` loads the user who caused each call. Who may decide about a call can depend on that user.
+        # ``with_asker`` loads the user who caused each call, because the right to decide about a call can depend on
+        # that user.
         calls = ToolCall.objects.filter(stream__in=streams).select_related("thread", "approval_decided_by").with_asker()
         for call in calls.order_by("created_at", "rev"):
             self._calls[call.stream_id][call.tool_call_id] = shown_call(call, user)
 
     def of(self, message_id: UUID) -> Iterator[ShownAttempt]:
-        """Return the attempts of one message, in order."""
+        """Yield the attempts of one message, oldest first."""
         for stream in self._streams[message_id]:
             parts = stream.parts
             if not parts and stream.state in OPEN_STREAM_STATES:
@@ -158,7 +161,7 @@ class _Attempts:
             facts = joined(
                 stream.model,
                 stream.finish_reason,
-                used and f"{used} tokens",
+                used and gettext("%(used)s tokens") % {"used": used},
                 money(stream.cost),
                 seconds(stream.started_at, stream.finished_at),
             )
@@ -204,6 +207,6 @@ def shown_call(row: ToolCall, user: User) -> ShownCall:
         question=question_of(row),
         decisions=decisions_of(row, user),
         is_left_to_user=is_left_to_user(row, user),
-        left_to=whom(row.approved_by if question_of(row) == Question.APPROVAL else row.answered_by),
+        left_to=whom(row.approved_by if question_of(row) == Question.APPROVAL else row.answered_by, gettext),
         editable=arguments_to_change(row) if question_of(row) == Question.APPROVAL else "",
     )

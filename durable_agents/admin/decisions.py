@@ -1,4 +1,4 @@
-"""Let staff decide tool calls in the admin: find the calls that need a person, list the decisions, and apply them."""
+"""Let staff decide about tool calls in the admin: find the calls that need a person, and list and apply decisions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents import lifecycle, strictjson
 from durable_agents.actors import Actor, User
+from durable_agents.admin import log_entries
 from durable_agents.conf import config
 from durable_agents.exceptions import InvalidPartsError, PermissionDeniedError
 from durable_agents.models import ToolCall, ToolCallStatus, ToolKind
-from durable_agents.tool_call_permissions import is_left_to, whom
+from durable_agents.tool_call_permissions import conditions_of, is_left_to, whom
 
 NO_LIMIT = "none"
 TIMES = (
@@ -73,9 +74,13 @@ FormData = Mapping[str, object]
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """A decision about a tool call. ``question`` is the kind of answer that the call must be waiting for. If it is
-    None, the decision applies to any unfinished call. ``run`` carries out the decision, ``entry`` is the beginning of
-    the log entry, and ``done`` is the message for the user.
+    """A decision about a tool call.
+
+    - ``question``: the call must be waiting for this kind of answer. If ``question`` is None, the decision applies
+      to any unfinished call.
+    - ``run``: carries out the decision.
+    - ``entry``: the beginning of the log entry.
+    - ``done``: the text that the admin shows to the user after the decision.
     """
 
     name: str
@@ -93,15 +98,16 @@ class Decision:
 
     def log_entry(self, call: ToolCall, form: FormData) -> str:
         """Return the text of the log entry: what was decided, about which call, and why."""
-        text = f"{self.entry}: {call.tool_name} ({call.tool_call_id})."
-        if call.approved_arguments is not None and self.name == "approve":
-            text += " The arguments were changed."
-        reason = _text(form, "reason")
-        return f"{text} Reason: {reason}" if reason else text
+        return log_entries.about_call(
+            self.entry,
+            f"{call.tool_name} ({call.tool_call_id})",
+            are_arguments_changed=call.approved_arguments is not None and self.name == "approve",
+            reason=_text(form, "reason"),
+        )
 
 
 def is_left_to_user(call: ToolCall, user: User) -> bool:
-    """Return whether the options of the tool allow this member of staff to answer the call.
+    """Return whether the tool's options allow this member of staff to answer the call.
 
     The options are ``approved_by`` for an approval and ``answered_by`` for a result. In the admin, the values
     ``owner``, ``staff`` and ``server`` allow every member of staff to answer.
@@ -113,8 +119,10 @@ def is_left_to_user(call: ToolCall, user: User) -> bool:
 
 
 def _may(user: User, call: ToolCall, option: str) -> bool:
-    who = getattr(call, option)
-    return who in {"owner", "staff", "server"} or is_left_to(user, who, call, option=option)
+    return all(
+        condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)
+        for condition in conditions_of(getattr(call, option))
+    )
 
 
 def decisions_of(call: ToolCall, user: User) -> list[Decision]:
@@ -132,8 +140,8 @@ def arguments_to_change(call: ToolCall) -> str:
 
 
 def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Approve the call. If the form changed the arguments, the call runs with the new arguments. If these are invalid,
-    raises InvalidPartsError.
+    """Approve the call. If the form changed the arguments, the call runs with the new arguments. Raises
+    InvalidPartsError if the new arguments are invalid.
     """
     arguments, text = None, _text(form, "arguments")
     if text:
@@ -144,7 +152,7 @@ def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
         if not isinstance(value, dict):
             raise InvalidPartsError("The arguments must be a JSON object, in curly brackets.")
         arguments = value
-    # The form contains the arguments that the model chose. If they are unchanged, the person has not replaced them.
+    # The form was filled with the model's arguments. If the posted arguments are equal, the person changed nothing.
     if arguments == call.arguments:
         arguments = None
     return lifecycle.approve_tool_call(
@@ -158,13 +166,15 @@ def reject(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def _check_may_answer(call: ToolCall, by: Actor) -> None:
-    """Raise PermissionDeniedError if the tool does not let this user answer. ``lifecycle`` checks approvals itself."""
+    """Raise PermissionDeniedError if the tool does not let this user answer. Approvals do not need this check,
+    because ``lifecycle`` checks who approves.
+    """
     if not _may(by.user, call, "answered_by"):
         raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
 
 
 def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the result of a call to a deferred or client tool."""
+    """Store the result from the form for a call of a deferred or client tool."""
     _check_may_answer(call, by)
     if not _text(form, "result"):
         raise InvalidPartsError("Enter the result; null is a result too.")
@@ -172,20 +182,20 @@ def post_result(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def post_error(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Add the error of a call to a deferred or client tool."""
+    """Store the error from the form for a call of a deferred or client tool."""
     _check_may_answer(call, by)
     return lifecycle.add_tool_error(call.thread_id, call.tool_call_id, _error_text(form), by=by)
 
 
 def settle(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Record that a call with an unknown outcome has run. The result comes from the form."""
+    """Record that a call with an unknown outcome has run, with the result from the form."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, result=_value(form), by=by, reason=_text(form, "reason")
     )
 
 
 def settle_as_failed(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Record a failure as the result of a call whose outcome was unknown."""
+    """Record that a call with an unknown outcome has failed, with the error from the form."""
     return lifecycle.settle_tool_call(
         call.thread_id, call.tool_call_id, error=_error_text(form), by=by, reason=_text(form, "reason")
     )
@@ -208,14 +218,14 @@ def set_time(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 SET_TIME = Decision(
-    name="timeout", label=_("Set time"), run=set_time, entry="Changed the time", done=_("The time was changed.")
+    name="timeout", label=_("Set time"), run=set_time, entry=log_entries.CHANGED_TIME, done=_("The time was changed.")
 )
 DECISIONS = (
     Decision(
         name="approve",
         label=_("Approve"),
         run=approve,
-        entry="Approved",
+        entry=log_entries.APPROVED,
         done=_("The call was approved."),
         question=Question.APPROVAL,
     ),
@@ -223,7 +233,7 @@ DECISIONS = (
         name="reject",
         label=_("Reject"),
         run=reject,
-        entry="Rejected",
+        entry=log_entries.REJECTED,
         done=_("The call was rejected."),
         question=Question.APPROVAL,
         is_refusal=True,
@@ -232,7 +242,7 @@ DECISIONS = (
         name="result",
         label=_("Post result"),
         run=post_result,
-        entry="Posted the result",
+        entry=log_entries.POSTED_RESULT,
         done=_("The result was posted."),
         question=Question.ANSWER,
     ),
@@ -240,7 +250,7 @@ DECISIONS = (
         name="error",
         label=_("It failed"),
         run=post_error,
-        entry="Posted an error",
+        entry=log_entries.POSTED_ERROR,
         done=_("The model gets the error as the result."),
         question=Question.ANSWER,
         is_refusal=True,
@@ -249,7 +259,7 @@ DECISIONS = (
         name="settle",
         label=_("It ran"),
         run=settle,
-        entry="Settled as done",
+        entry=log_entries.SETTLED_AS_DONE,
         done=_("The call was settled."),
         question=Question.OUTCOME,
     ),
@@ -257,7 +267,7 @@ DECISIONS = (
         name="run-again",
         label=_("Run it again"),
         run=run_again,
-        entry="Let it run again",
+        entry=log_entries.RUN_AGAIN,
         done=_("The call runs again."),
         question=Question.OUTCOME,
     ),
@@ -265,7 +275,7 @@ DECISIONS = (
         name="settle-failed",
         label=_("It failed"),
         run=settle_as_failed,
-        entry="Settled as failed",
+        entry=log_entries.SETTLED_AS_FAILED,
         done=_("The call was settled as failed; the model gets an error as its result."),
         question=Question.OUTCOME,
         is_refusal=True,

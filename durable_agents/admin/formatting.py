@@ -23,7 +23,7 @@ Show = Callable[[Any], str]
 
 
 def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
-    """Return the text. If it is long, return its beginning and its length."""
+    """Return the text, shortened to ``max_chars``. A shortened text also says how long the whole text is."""
     if len(text) <= max_chars:
         return text
     return _("%(beginning)s… (cut: %(length)s characters in all)") % {
@@ -33,10 +33,11 @@ def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
 
 
 def pretty(value: object, *, max_chars: int = MAX_CHARS) -> str:
-    """Return a JSON value as readable text. A string stays unchanged; any other value becomes indented JSON."""
+    """Return a JSON value as text: a string as it is, and any other value as indented JSON. Long text is cut."""
     if isinstance(value, str):
         return cut(value, max_chars=max_chars)
-    # Encode piece by piece: a result may have megabytes, but the page shows only its beginning.
+    # A result can have several megabytes, but the page shows only its beginning. Encode the result in pieces, and
+    # stop when there is enough text.
     text = ""
     for piece in json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value):
         text += piece
@@ -53,34 +54,34 @@ def brief(value: object, *, max_chars: int = 80) -> str:
 
 
 def called(thread: Thread) -> str:
-    """Return the title of the thread; if the title is empty, return the beginning of the thread's id."""
+    """Return the title of the thread. If it has no title, return the beginning of its id."""
     return brief(thread.title, max_chars=40) or f"{thread.pk!s:.8}…"
 
 
 def readable(model: type[Model], *names: str) -> list[str | Show]:
-    """Return the fields for an admin page. A JSON or text field becomes a function that formats its value with
-    ``pretty``, because the value may be long.
+    """Return the fields for an admin page. Each JSON or text field is replaced by a function that formats its value
+    with ``pretty``, because the value may be long.
     """
-    long = {field.name for field in model._meta.concrete_fields if isinstance(field, JSONField | TextField)}
-    return [_long(name) if name in long else name for name in names]
+    long = {field.name: field for field in model._meta.concrete_fields if isinstance(field, JSONField | TextField)}
+    return [_long(long[name]) if name in long else name for name in names]
 
 
-def _long(name: str) -> Show:
-    @admin.display(description=name.replace("_", " "))
+def _long(field: JSONField[object, object] | TextField[object, object]) -> Show:
+    @admin.display(description=field.verbose_name)
     def show(row: Model) -> str:
-        value = getattr(row, name)
+        value = getattr(row, field.name)
         return "-" if value in (None, "") else format_html('<pre class="da-value">{}</pre>', pretty(value))
 
     return show
 
 
 def badge(value: str, label: str) -> str:
-    """Return a status as a coloured label. The colour adds no information to the text."""
+    """Return a status as a coloured label. Nobody needs to see the colour, because the text says the same."""
     return format_html('<span class="da-badge da-{}">{}</span>', value, label)
 
 
 def age(moment: datetime) -> str:
-    """Return the time since this moment, in the largest unit."""
+    """Return the time since this moment in words, in its largest unit only."""
     return timesince(moment, depth=1)
 
 
@@ -95,8 +96,8 @@ def all_tokens(row: Thread | Usage) -> str:
 
 
 def money(cost: Decimal | None) -> str:
-    """Return an amount of US dollars with four decimal places. An amount that would be shown as zero gets more decimal
-    places. If the cost is not known, return an empty string.
+    """Return an amount of US dollars with four decimal places, or an empty string for None. A small amount gets more
+    decimal places, so that it is not shown as zero.
     """
     if cost is None:
         return ""
@@ -109,5 +110,5 @@ def seconds(start: datetime | None, end: datetime | None) -> str:
 
 
 def joined(*texts: str) -> str:
-    """Join texts on one line, without the empty ones."""
+    """Join the texts on one line. Leave out empty texts."""
     return " · ".join(text for text in texts if text)

@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents.admin.decisions import waiting
 from durable_agents.admin.formatting import Show, age, all_tokens, badge, brief, called, money, readable
-from durable_agents.models import Attachment, Delta, Message, Pool, Stream, WorkerProblem
+from durable_agents.admin.log_entries import translated
+from durable_agents.models import Attachment, Delta, Message, Pool, Stream, Thread, WorkerProblem
 
 Row = TypeVar("Row", bound=Model)
 
@@ -37,7 +38,7 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     ids: ClassVar[tuple[str, ...]] = ("pk", "thread")
     shown: ClassVar[Sequence[str | Show]] = ()
     change_list_template = "durable_agents/admin/list.html"
-    # Otherwise, Django would count the rows of the whole table for each search.
+    # With True, Django would count all rows of the table for each search.
     show_full_result_count = False
     list_per_page = 50
 
@@ -53,8 +54,8 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
-        """Return False on this model's own pages. Elsewhere, such as on the page that deletes a user, return the user's
-        permission.
+        """Return False on the pages of this model. On other pages, such as the page that deletes a user, return
+        whether the signed-in user has the permission.
         """
         # Deleting a user also deletes the user's threads. Django then asks the admin of each model whether its rows may
         # be deleted.
@@ -64,10 +65,22 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return not is_own and super().has_delete_permission(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
-        """Show the list, with a link to the inbox of waiting tool calls for users who may view tool calls."""
+        """Show the list. Users who may view tool calls also get a link to the inbox of waiting calls."""
         may_see = request.user.has_perm("durable_agents.view_toolcall")
         context = {"waiting": waiting().count()} if may_see else {}
         return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, object] | None = None
+    ) -> HttpResponse:
+        """Show the log entries of a row, in the reader's language."""
+        response = super().history_view(request, object_id, extra_context)
+        page = getattr(response, "context_data", {}).get("action_list")
+        if page is not None:
+            page.object_list = list(page.object_list)
+            for entry in page.object_list:
+                entry.change_message = translated(entry.change_message)
+        return response
 
     def get_fields(self, request: HttpRequest, obj: object = None) -> Any:
         """Return the fields of a row's page."""
@@ -87,8 +100,8 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
     ) -> tuple[QuerySet[Row], bool]:
-        """Return the rows that match a term. If the term is an id, return the row with this id and the rows of the
-        thread with this id.
+        """Return the rows that match the search. For an id, return the row with this id, and the rows of the thread
+        with this id.
         """
         try:
             wanted = UUID(search_term.strip())
@@ -100,10 +113,51 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return queryset.filter(matches), False
 
 
+def may_view_threads(request: HttpRequest) -> bool:
+    """Return whether the user may see the pages of threads."""
+    user = request.user
+    return user.has_perm("durable_agents.view_thread") or user.has_perm("durable_agents.change_thread")
+
+
+MAX_SCOPES = 50
+
+
+def scope_filter(path: str = "scope") -> type[admin.SimpleListFilter]:
+    """Return a list filter for the scope of threads. ``path`` leads from a row to the scope.
+
+    The filter offers the scopes of all threads, at most ``MAX_SCOPES``. Any other scope can be set in the URL.
+    """
+
+    class ScopeFilter(admin.SimpleListFilter):
+        title = _("scope")
+        parameter_name = "scope"
+
+        def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+            scopes = Thread.objects.exclude(scope="").order_by("scope").values_list("scope", flat=True).distinct()
+            return [(scope, scope) for scope in scopes[:MAX_SCOPES]]
+
+        def queryset(self, request: HttpRequest, queryset: QuerySet[Model]) -> QuerySet[Model]:
+            return queryset if self.value() is None else queryset.filter(**{path: self.value()})
+
+    return ScopeFilter
+
+
 class OfThreadAdmin(ReadOnlyAdmin[Row]):
     """An admin for rows that belong to a thread, with a link to the thread's page."""
 
     list_select_related = ("thread",)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Return the columns. Users who may not view threads get the thread's name instead of a link to its page."""
+        columns = super().get_list_display(request)
+        if may_view_threads(request):
+            return columns
+        return ["conversation_name" if column == "conversation" else column for column in columns]
+
+    @admin.display(description=_("thread"), ordering="thread")
+    def conversation_name(self, row: Any) -> str:
+        """Return the thread's name."""
+        return called(row.thread) if row.thread_id else "-"
 
     @admin.display(description=_("thread"), ordering="thread")
     def conversation(self, row: Any) -> str:
@@ -122,7 +176,7 @@ class MessageAdmin(OfThreadAdmin[Message]):
     """Admin for messages. The text of an assistant's message is stored in its streams."""
 
     list_display = ("place", "conversation", "role", "excerpt", "age")
-    list_filter = ("role", "created_at")
+    list_filter = ("role", scope_filter("thread__scope"), "created_at")
     search_fields = ("text", "client_id")
     heavy = ("parts", "text", "metadata", "thread__metadata", "thread__context")
     shown = readable(
@@ -135,7 +189,7 @@ class MessageAdmin(OfThreadAdmin[Message]):
         """Return the messages, each with the beginning of its text. For an assistant's message, the text comes from the
         first step that has any text.
         """
-        # Load 81 characters, one more than ``brief`` shows. Otherwise, ``brief`` could not see that a text is longer.
+        # Load 81 characters, because ``brief`` shows 80. The 81st tells ``brief`` that the text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")
         step = Subquery(steps.annotate(beginning=Left("text", 81)).values("beginning")[:1])
         return super().get_queryset(request).annotate(own_excerpt=Left("text", 81), step_excerpt=step)
@@ -156,7 +210,7 @@ class StreamAdmin(OfThreadAdmin[Stream]):
     """Admin for attempts at model calls. Each row records the token usage and the cost of one attempt."""
 
     list_display = ("number", "conversation", "shown_state", "error_code", "model", "used", "price", "age")
-    list_filter = ("state", "error_code", "pool", "created_at")
+    list_filter = ("state", "error_code", scope_filter(), "pool", "created_at")
     search_fields = ("model", "error_code", "lease_owner")
     heavy = ("parts", "text", "error_detail", "thread__metadata", "thread__context")
     shown = readable(
@@ -200,7 +254,7 @@ class AttachmentAdmin(OfThreadAdmin[Attachment]):
     """Admin for uploaded files. It does not show their content."""
 
     list_display = ("__str__", "conversation", "media_type", "bytes", "age")
-    list_filter = ("media_type", "created_at")
+    list_filter = ("media_type", scope_filter(), "created_at")
     list_select_related = ("thread",)
     search_fields = ("filename",)
     heavy = ("thread__metadata", "thread__context")

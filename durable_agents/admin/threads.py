@@ -22,20 +22,24 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
+from durable_agents.admin import log_entries
 from durable_agents.admin.audit import MAX_ENTRIES, staff
 from durable_agents.admin.conversation import conversation
 from durable_agents.admin.formatting import age, all_tokens, badge, called, money, readable, tokens
-from durable_agents.admin.read_only_admins import ReadOnlyAdmin
+from durable_agents.admin.read_only_admins import ReadOnlyAdmin, scope_filter
 from durable_agents.admin.tool_calls import THREAD, decision_context
+from durable_agents.chat_texts import localized
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import AuditEntry, Message, Stream, Thread, ThreadStatus, ToolCall
-from durable_agents.reading import export_thread
+from durable_agents.reading import export_thread, read_only
 from durable_agents.transcript import get_thread
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadAction:
-    """An action on threads: its label, the ``lifecycle`` function to call, its log entry and the user's messages."""
+    """An action on threads: its label, the ``lifecycle`` function to call, its log entry, and the notices
+    that the admin's user sees.
+    """
 
     name: str
     label: Promise
@@ -52,7 +56,7 @@ STOP = ThreadAction(
     label=_("Stop"),
     run=lifecycle.stop_thread,
     statuses=frozenset({ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}),
-    entry="Stopped the run.",
+    entry=log_entries.STOPPED,
     done=lambda count: ngettext("%d thread was stopped.", "%d threads were stopped.", count) % count,
     if_none=_("There was no run to stop."),
 )
@@ -61,7 +65,7 @@ RESUME = ThreadAction(
     label=_("Resume"),
     run=lifecycle.resume_thread,
     statuses=frozenset({ThreadStatus.STOPPED, ThreadStatus.FAILED}),
-    entry="Resumed the thread.",
+    entry=log_entries.RESUMED,
     done=lambda count: ngettext("%d thread goes on.", "%d threads go on.", count) % count,
     if_none=_("There was nothing to resume: no thread was stopped or failed."),
 )
@@ -70,7 +74,7 @@ RETRY = ThreadAction(
     label=_("Retry"),
     run=lifecycle.resume_thread,
     statuses=frozenset({ThreadStatus.FAILED}),
-    entry="Tried the failed run again.",
+    entry=log_entries.RETRIED,
     done=lambda count: ngettext("%d thread tries again.", "%d threads try again.", count) % count,
     if_none=_("There was nothing to try again: no thread failed."),
 )
@@ -82,7 +86,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     """Threads: a list that can be searched, and a page for each thread that shows the conversation."""
 
     list_display = ("called", "shown_status", "agent", "owner", "scope", "age", "used", "price")
-    list_filter = ("status", "agent", "archived", "created_at")
+    list_filter = ("status", "agent", scope_filter(), "archived", "created_at")
     list_select_related = ("owner",)
     search_fields = ("title", "client_id", "scope", f"owner__{get_user_model().USERNAME_FIELD}")
     ids: ClassVar[tuple[str, ...]] = ("pk",)
@@ -91,7 +95,19 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     change_form_template = "durable_agents/admin/thread.html"
     shown = readable(
         Thread,
-        *("id", "client_id", "agent", "owner", "scope", "title", "archived", "status", "error_code", "error_message"),
+        *(
+            "id",
+            "client_id",
+            "agent",
+            "agent_is_public",
+            "owner",
+            "scope",
+            "title",
+            "archived",
+            "status",
+            "error_code",
+            "error_message",
+        ),
         *("retry", "metadata", "context", "input_tokens", "output_tokens", "cached_input_tokens"),
         *("cache_write_tokens", "reasoning_tokens", "cost", "rev", "stop_rev", "last_position", "last_number"),
         *("run_steps", "parent_tool_call", "forked_from", "created_at", "updated_at"),
@@ -132,8 +148,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:
         """Return whether the user may delete threads."""
-        # Do not call ``super()``: a read-only admin refuses deletions on its own pages, whatever the user's permissions
-        # are.
+        # Do not call ``super()``: a read-only admin never allows deletions on its own pages.
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     @admin.action(description=_("Stop the selected threads"), permissions=["change_threads"])
@@ -152,7 +167,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         self._apply(request, threads, RETRY)
 
     def _apply(self, request: HttpRequest, threads: Iterable[Thread], action: ThreadAction) -> None:
-        """Apply the action to each thread. Write a log entry for each thread that it changed."""
+        """Apply the action to each thread. Write a log entry for each thread that the action changed."""
         count = 0
         for thread in threads:
             try:
@@ -163,7 +178,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
                 if action.run(before, by=staff(request)).status in action.statuses:
                     continue
             except DurableAgentsError as error:
-                self.message_user(request, str(error), messages.ERROR)
+                self.message_user(request, localized(error.code, str(error)), messages.ERROR)
                 continue
             self.log_change(request, thread, action.entry)
             count += 1
@@ -238,10 +253,10 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         try:
             fork = lifecycle.fork_thread(thread, by=staff(request))
         except DurableAgentsError as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, localized(error.code, str(error)), messages.ERROR)
             return None
-        self.log_change(request, thread, f"Forked as {fork.pk}.")
-        self.log_addition(request, fork, f"Forked from {thread.pk}.")
+        self.log_change(request, thread, log_entries.FORKED_AS % {"thread": fork.pk})
+        self.log_addition(request, fork, log_entries.FORKED_FROM % {"thread": thread.pk})
         return fork
 
     def _fork_one(self, request: HttpRequest, thread: Thread) -> HttpResponse:
@@ -260,7 +275,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def _exported(self, request: HttpRequest, thread: Thread) -> dict[str, object]:
         exported = export_thread(thread)
-        self.log_change(request, thread, "Exported the thread.")
+        self.log_change(request, thread, log_entries.EXPORTED)
         return exported
 
     def _file(self, name: str, content: object) -> HttpResponse:
@@ -284,8 +299,12 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         if thread is not None:
             context["thread"] = thread
             context["used"], context["price"] = tokens(thread), money(thread.cost)
-            # Offer only actions that have an effect. For a failed thread, retrying and resuming are the same.
+            # Offer only actions that have an effect. For a failed thread, retrying and resuming are the same, so offer
+            # only retrying.
             offered = [RETRY] if thread.status == ThreadStatus.FAILED else [STOP, RESUME]
+            context["is_agent_removed"] = read_only(thread) is not None
+            if context["is_agent_removed"]:
+                offered = [STOP]
             may_change = self.has_change_threads_permission(request)
             context["actions"] = [action for action in offered if may_change and thread.status in action.statuses]
             context["may_fork"] = self.has_fork_permission(request) and not thread.is_running
@@ -302,8 +321,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Return the number of deleted rows of each model, instead of a list of all rows."""
-        # Django's method would list every row, and a long thread has thousands of rows.
+        """Return how many rows of each model would be deleted, instead of a list of all rows."""
+        # Django's method would list every deleted row. A long thread has thousands of rows.
         collector = Collector(using=lifecycle.database(), origin=objs)
         try:
             collector.collect(objs)
@@ -323,7 +342,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Thread]) -> None:
         """Delete threads through ``lifecycle``."""
-        # Delete one by one. A single DELETE statement would leave files in the storage, and workers would continue.
+        # Delete one thread at a time. A single DELETE statement would leave files in the storage, and workers would
+        # continue the runs.
         for thread in queryset:
             lifecycle.delete_thread(thread, by=staff(request))
 

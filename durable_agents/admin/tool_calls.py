@@ -18,7 +18,8 @@ from durable_agents.admin.audit import staff
 from durable_agents.admin.conversation import shown_call
 from durable_agents.admin.decisions import DECISIONS, TIMES, Decision, Question, waiting
 from durable_agents.admin.formatting import badge, readable
-from durable_agents.admin.read_only_admins import OfThreadAdmin
+from durable_agents.admin.read_only_admins import OfThreadAdmin, may_view_threads, scope_filter
+from durable_agents.chat_texts import localized
 from durable_agents.exceptions import DurableAgentsError
 from durable_agents.models import ToolCall
 
@@ -31,7 +32,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
     """Tool calls: a list, a page for each call, and the inbox of calls that wait for a person."""
 
     list_display = ("tool_call_id", "tool_name", "shown_status", "conversation", "kind", "attempt", "age")
-    list_filter = ("status", "tool_name", "kind", "pool", "created_at")
+    list_filter = ("status", "tool_name", "kind", scope_filter("thread__scope"), "pool", "created_at")
     search_fields = ("tool_call_id", "tool_name", "error_code")
     heavy = ("arguments", "approved_arguments", "result", "progress", "error", "error_detail")
     shown = readable(
@@ -88,6 +89,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             "calls": calls[:MAX_SHOWN],
             "is_cut": len(calls) > MAX_SHOWN,
             "chosen": question,
+            "may_view_threads": may_view_threads(request),
             "counts": [(kind, waiting(kind).count()) for kind in Question],
         }
         # Links on the page must lead to this admin site, even if the project has several.
@@ -108,28 +110,28 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             name, arguments = "toolcall_inbox", []
             if request.POST.get("back") == THREAD:
                 name, arguments = "thread_change", [call.thread_id]
-            # Do not take the URL from the form: a forged form could redirect the user to any site.
+            # Do not take the URL from the form, because a forged form could redirect the user to any site.
             back = reverse(f"admin:durable_agents_{name}", args=arguments, current_app=self.admin_site.name)
             return HttpResponseRedirect(back)
 
         return view
 
     def _decide(self, request: HttpRequest, call: ToolCall, decision: Decision) -> None:
-        """Apply the decision, and show a message to the user. Write a log entry, unless the decision had no effect."""
+        """Apply the decision, and show a message to the user. If the decision had an effect, write a log entry."""
         try:
             decided = decision.run(call, request.POST, staff(request))
         except (DurableAgentsError, ValueError) as error:
-            self.message_user(request, str(error), messages.ERROR)
+            self.message_user(request, localized(getattr(error, "code", ""), str(error)), messages.ERROR)
             return
-        # If ``rev`` is unchanged, the decision had no effect: the form was sent twice, or somebody else decided first.
-        # In these cases, there is nothing to log.
+        # If ``rev`` is unchanged, the decision had no effect, so there is nothing to log. Either the form was sent
+        # twice, or somebody else decided first.
         if decided.rev != call.rev:
             self.log_change(request, decided, decision.log_entry(decided, request.POST))
         self.message_user(request, str(decision.done), messages.SUCCESS)
 
 
 def may_decide(request: HttpRequest) -> bool:
-    """Return whether the user may change tool calls; only decisions need this permission."""
+    """Return whether the user may change tool calls. Only decisions need this permission."""
     return bool(request.user.has_perm("durable_agents.change_toolcall"))
 
 

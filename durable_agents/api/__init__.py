@@ -1,1 +1,3 @@
-"""The REST API: views validate, authorise, call one lifecycle function and serialise."""
+"""The REST API. Each view validates the request, authorises the caller, calls one lifecycle function and serialises the
+result.
+"""

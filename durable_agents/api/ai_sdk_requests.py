@@ -1,7 +1,8 @@
 """Parse requests of AI SDK clients into actions: send, edit or regenerate a message, answer tool calls, or do nothing.
 
-The server has its own history and never trusts the history in a request. Format: AI SDK, ``HttpChatTransport``; its
-``AbstractChat`` defines which action sends which request.
+A request contains the chat history that the client shows. The server never trusts this history, because it stores its
+own. The format is that of ``HttpChatTransport`` in the AI SDK. The SDK's ``AbstractChat`` defines which action sends
+which request.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from functools import partial
 from typing import TypedDict, cast
 
 from rest_framework import serializers
-from rest_framework.request import Request
 
 from durable_agents import attachment_storage, lifecycle
 from durable_agents.actors import Actor
 from durable_agents.agents import registry
-from durable_agents.api.request_serializers import Body, Text
+from durable_agents.api.request_serializers import Body, Query, Text, ValidatedData
 from durable_agents.conf import config
 from durable_agents.exceptions import (
     AgentRequiredError,
@@ -44,15 +44,16 @@ from durable_agents.models import (
 )
 from durable_agents.parts import Part, user_parts
 from durable_agents.policies import (
+    Asker,
     actor,
     owner_and_scope,
-    policy,
     public_agent,
     public_thread,
     public_tool_call,
     sender,
+    trusted_context,
 )
-from durable_agents.reading import Seen, latest_answer_of, steps_in
+from durable_agents.reading import Seen, latest_answer_of, steps_in, waits_for_others
 
 SUBMIT, REGENERATE = "submit-message", "regenerate-message"
 
@@ -64,7 +65,7 @@ class Id(serializers.CharField):
         super().__init__(required=is_required, allow_null=not is_required, max_length=200, trim_whitespace=False)
 
     def to_internal_value(self, data: object) -> str:
-        """Return the id. Raises ValidationError if the id is not a text."""
+        """Return the id. Raises ValidationError if the id is not a string."""
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -101,7 +102,9 @@ class ChatMessage(Body):
 
 
 class ChatRequest(Body):
-    """The fields of a request that are read; all others (``system``, ``tools``, ``model`` …) are ignored."""
+    """The fields of a request that the server reads. All other fields are ignored, such as ``system``, ``tools`` and
+    ``model``.
+    """
 
     id = Id(is_required=True)
     messages = ShownMessages(required=False, allow_null=True)
@@ -111,10 +114,21 @@ class ChatRequest(Body):
     agent = Text(required=False, allow_null=True, max_length=100)
 
 
+class WaitQuery(Query):
+    """The query parameter that keeps a response open while the run waits."""
+
+    wait = serializers.BooleanField(
+        required=False,
+        help_text="Keep the response open while the run waits for people, browsers or services.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client: ``answer``, or the first answer to the user's message ``question``. ``seen``
-    is the part of the answer that the client already has.
+    """The answer to stream to the client.
+
+    If ``answer`` is set, this answer is streamed. If ``question``, a user's message, is set instead, the first answer
+    to this message is streamed. ``seen`` says which part of the answer the client already has.
     """
 
     thread: Thread
@@ -135,8 +149,8 @@ class LastMessage(TypedDict, total=False):
 class Chat:
     """A request from an AI SDK client. ``execute`` finds out which action the client wants, and performs it."""
 
-    def __init__(self, request: Request, *, agent: str | None) -> None:
-        body = ChatRequest.of(request)
+    def __init__(self, request: Asker, body: ValidatedData, *, agent: str | None) -> None:
+        """``body`` has the fields of a ``ChatRequest``."""
         self._request = request
         self._chat_id: str = body["id"]
         self._agent: str | None = agent or body.get("agent")
@@ -163,7 +177,8 @@ class Chat:
         if self._message["role"] == Role.ASSISTANT:
             return self._regenerate(thread, self._message_id) if self._regenerates else self._continue(thread)
         known = _shown(thread).find(self._message_id or self._message.get("id") or "")
-        # ``messageId`` names an existing message to edit or regenerate; a message to send contains its own id.
+        # ``messageId`` is the id of an existing message to edit or regenerate. A new message has its id in the message
+        # itself.
         if self._message_id is not None and known is None:
             raise MessageNotFoundError(self._message_id)
         if known is None:
@@ -177,7 +192,7 @@ class Chat:
     def _authorize(self, thread: Thread, action: str) -> Thread:
         return public_thread(self._request, thread.pk, action)
 
-    # ---------------------------------------------------------------------------------------------- user's messages
+    # Messages from the user.
 
     def _begin(self) -> StreamedAnswer:
         """Create a thread with the chat's id as its ``client_id``, and send its first message."""
@@ -196,13 +211,13 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # The owner may already have a thread with this client_id, but not be allowed to view that thread. In that
-            # case, ``_authorize`` raises ThreadNotFoundError.
+            # The thread is not always new: the owner may already have one with this client_id. If the owner may not
+            # view that thread, ``_authorize`` raises ThreadNotFoundError.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
             client_id=self._chat_id,
-            context=policy().context(self._request),
+            context=trusted_context(self._request),
             message_client_id=self._message.get("id"),
             metadata=self._metadata() or {},
             by=self._actor(),
@@ -235,7 +250,7 @@ class Chat:
         """
         parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
         later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
-        # A client repeats an edit if it lost the response. A second edit would start a second run.
+        # A client that lost the response sends the same edit again. Performing the edit twice would start a second run.
         if attachment_storage.same_content(question.parts, parts) and not later.exists():
             if not thread.is_running:
                 lifecycle.resume_thread(self._authorize(thread, "resume"), by=self._actor(thread))
@@ -261,27 +276,27 @@ class Chat:
         self._authorize(thread, "edit")
         return StreamedAnswer(thread=thread, answer=lifecycle.regenerate(thread, message_id, by=self._actor(thread)))
 
-    # ---------------------------------------------------------------------------------------------- continue an answer
+    # Answers in progress.
 
     def _continue(self, thread: Thread) -> StreamedAnswer:
         """Store the new tool results, tool errors and approval decisions that the request contains.
 
-        If the request contains none of these, resume a failed or stopped run. But a run that was stopped during tool
-        calls stays stopped.
+        If the request contains none of these, resume a failed or stopped run. Exception: if the run was stopped during
+        tool calls, it stays stopped.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
         answer = shown if shown is not None and shown.role == Role.ASSISTANT else latest_answer_of(thread)
         outcomes = list(self._outcomes(thread, parts))
         for store in outcomes:
-            # Somebody else may have decided, the call may have expired, or the tool may have changed. These are not
-            # errors here: the client sees the current state in the response.
+            # Ignore these errors: somebody else decided first, the call expired, or the tool has changed. The client
+            # sees the current state in the response.
             with suppress(ToolCallNotPendingError, ApprovalExpiredError, ToolChangedError):
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
         if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
-            # AI SDK clients send a request automatically as soon as all tool calls of a step have a result. Such a
-            # request must not resume a run that a person stopped.
+            # AI SDK clients automatically send a request when all tool calls of a step have results. Such a request
+            # must not resume a run that a person has stopped.
             last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
             is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
         if is_retry:
@@ -293,8 +308,8 @@ class Chat:
         """Yield a function for each tool result, tool error and approval decision in the request. Calling the function
         stores the result, error or decision.
 
-        If the user may not send one of them, raises PermissionDeniedError. ``_continue`` collects all functions before
-        it calls the first one, so a refused request stores nothing.
+        Raises PermissionDeniedError if the user is not allowed to send one of them. ``_continue`` collects all
+        functions before it calls the first one, so a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -303,7 +318,7 @@ class Chat:
                 continue
             if part.get("state") == "approval-responded" and call.status == ToolCallStatus.APPROVAL_REQUESTED:
                 for decide in self._decision(thread, call, part.get("approval")):
-                    # Only the first answer to a call counts, so further answers to it in this request are skipped.
+                    # Only the first decision counts. Skip all later parts of this request that belong to the same call.
                     del calls[call.tool_call_id]
                     yield decide
             # A preliminary output shows the progress of a tool. The tool's result follows in a later request.
@@ -331,6 +346,23 @@ class Chat:
         yield partial(decide, thread, call.tool_call_id, by=by, reason=reason if isinstance(reason, str) else "")
 
 
+def current_answer(request: Asker, thread_id: str, *, waits: bool) -> StreamedAnswer | None:
+    """Return the answer that a client may resume, or None if no answer is in progress.
+
+    Also return None if the caller is not allowed to view the thread. If the run waits only for approvals or for tool
+    results from outside, return the answer only if ``waits`` is true.
+    """
+    # ``useChat`` with ``resume`` sends this request when its component mounts, even for a new chat whose thread does
+    # not exist yet. An error response would be shown to the user, so return None for an unknown thread.
+    try:
+        thread = public_thread(request, thread_id, "view")
+    except ThreadNotFoundError:
+        return None
+    if not thread.is_running or (not waits and waits_for_others(thread)):
+        return None
+    return StreamedAnswer(thread=thread, answer=latest_answer_of(thread))
+
+
 def _shown(thread: Thread) -> MessageQuerySet:
     return Message.objects.shown().filter(thread=thread)
 
@@ -349,8 +381,8 @@ def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callabl
 
 def _check_size(value: object, name: str) -> None:
     """Raise TooLargeError for a value that is larger than ``MAX_BODY_BYTES``."""
-    # A chat request may be larger than ``MAX_BODY_BYTES``, because it contains the history. But this value gets stored,
-    # so the ordinary limit applies to it.
+    # The whole request is allowed to be larger than ``MAX_BODY_BYTES``, because it contains the history. But this value
+    # is stored, so the ordinary limit applies to the value.
     limit = config().max_body_bytes
     if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
         raise TooLargeError(f"{name} has more than {limit} bytes.")

@@ -7,6 +7,7 @@ and all other settings are fixed here, so that the API is the same in every proj
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission
+from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.schemas.inspectors import ViewInspector
@@ -34,8 +36,8 @@ from durable_agents.policies import actor, public_agents, public_thread, public_
 
 
 class Door(BasePermission):
-    """The permission to use the API. Signed-in callers have this permission. Other callers have it only for actions
-    that the policy allows with at least one public agent.
+    """Allow signed-in callers to use the API. Allow other callers only those actions that the policy permits for at
+    least one public agent.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
@@ -59,22 +61,24 @@ if find_spec("drf_spectacular"):
 class AgentsView(APIView):
     """The base class of this API's views. Each handler method is decorated with an ``Operation``."""
 
-    renderer_classes = (StrictRenderer,)
+    renderer_classes: Sequence[type[BaseRenderer]] = (StrictRenderer,)
     parser_classes: Sequence[type[BaseParser]] = (BoundedParser,)
     permission_classes: Sequence[type[BasePermission]] = (Door,)
     content_negotiation_class = AlwaysJSON
     metadata_class = None
     versioning_class = None
     via = "rest"
+    has_token_in_body = False
+    """Whether the CSRF token may be a field of the body. An error about the body is then reported as such."""
     schema = _SCHEMA
 
     @classmethod
     def as_view(cls, **options: object) -> Any:
         """Return the view function, exempt from ``ATOMIC_REQUESTS`` for every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
-        # A state change is retried after a conflict, so it must own its transaction. Also, ``ATOMIC_REQUESTS`` commits
-        # after the view, where database errors are no longer turned into responses. A router may store threads in any
-        # database, so every database is exempt.
+        # Every state change opens its own transaction, so that it can be retried after a conflict. With
+        # ``ATOMIC_REQUESTS``, the commit happens after the view, where a database error is no longer turned into a
+        # response. Exempt every database, because a router may store threads in any of them.
         for alias in connections:
             view = non_atomic_requests(using=alias)(view)
         return view
@@ -117,7 +121,9 @@ class AgentsView(APIView):
 
     def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
         """Return the tool call with this id. Raises PermissionDeniedError if the caller may not perform this view's
-        action on it. ``left_to`` says who may perform the action; by default, the tool's options decide.
+        action on it.
+
+        By default, the tool's options say who may perform the action. ``left_to`` overrides these options.
         """
         return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 
@@ -134,7 +140,7 @@ class AgentsView(APIView):
 
     def perform_authentication(self, request: Request) -> None:
         """Authenticate the caller, so that policies always get a user."""
-        with token_before_body(request):
+        with nullcontext() if self.has_token_in_body else token_before_body(request):
             user: object = request.user
             # A project may set REST framework's ``UNAUTHENTICATED_USER`` to None.
             if user is None:

@@ -1,7 +1,7 @@
-"""Protect visitors from cross-site request forgery. A visitor is not signed in; the policy identifies visitors by their
-session alone.
+"""Protect visitors from cross-site request forgery. A visitor is not signed in; the policy recognises a visitor only by
+the session.
 
-REST framework checks the CSRF token of signed-in callers only.
+This module is needed because REST framework checks the CSRF token of signed-in callers only.
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ from rest_framework.request import Request
 from durable_agents.conf import csrf_header, session_cookie_name
 from durable_agents.exceptions import TooLargeError
 
+_FAILED = "CSRF Failed"
+"""With this, REST framework's ``SessionAuthentication`` begins the detail of its error."""
 _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig, MultiPartParserError)
 
 
 def check_visitor(request: Request) -> None:
-    """Require Django's CSRF token from a visitor who has a session, as REST framework does from a signed-in user.
+    """Require Django's CSRF token if the request has a session cookie, as REST framework does for a signed-in user.
 
-    A request without a session cookie cannot act in a visitor's name, so it needs no token. But a request from
-    another site is refused, because its response would replace the visitor's session with a new session.
+    A request without a session cookie cannot act in a visitor's name, so it needs no token unless it comes from another
+    site. In that case, the visitor's browser might have a session cookie that it leaves out of cross-site requests. A
+    new session cookie in the response would overwrite that cookie, and the visitor's session would be lost.
+
     Raises PermissionDenied.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
-        # This runs only Django's Origin check, which has no public method. tests/policies/test_visitors.py fails if
-        # Django changes the check. The full CSRF check would refuse every visitor's first request, because the CSRF
-        # cookie is not set yet.
+        # Django has no public method that checks only the Origin header. The full CSRF check would refuse every
+        # visitor's first request, because the CSRF cookie is not set yet. If Django changes this private method,
+        # tests/policies/test_visitors.py fails.
         verified = CSRFCheck(lambda _: HttpResponse())._origin_verified  # type: ignore[attr-defined]
         needs_token = not verified(request._request)
     if needs_token:
@@ -43,17 +47,22 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Convert an error about the body to PermissionDenied, if the request has no header with a CSRF token.
+    """Raise PermissionDenied instead of an error about the body, unless the request has a header with a CSRF token.
 
-    REST framework's CSRF check parses the body to look for a token in a form. Without this conversion, an invalid body
-    would be reported before the missing token.
+    REST framework's CSRF check parses the body to look for a token in a form. Without this function, an invalid body
+    would be reported instead of the missing token.
     """
     try:
         yield
     except _OF_BODIES as error:
         if csrf_header() in request.META:
             raise
-        raise PermissionDenied("CSRF Failed: Send the CSRF token in its header.") from error
+        raise PermissionDenied(f"{_FAILED}: Send the CSRF token in its header.") from error
+
+
+def is_csrf_failure(detail: str) -> bool:
+    """Return whether the detail of an error is about a CSRF token that is missing or wrong."""
+    return detail.startswith(_FAILED)
 
 
 def send_token(request: Request) -> None:

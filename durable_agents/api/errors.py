@@ -1,6 +1,7 @@
 """Handle the exceptions of the API: the response to every error is ``{"code", "detail"}``.
 
-``code`` is stable and meant for programs; ``detail`` is a text for people.
+``code`` is stable and meant for programs; ``detail`` is a text for people. In other languages than English, it is the
+translation for the code, if there is one. The detail of a CSRF failure is always in English.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from durable_agents.api.csrf import is_csrf_failure
+from durable_agents.chat_texts import localized
 from durable_agents.database_connections import discard_after, is_outage
 from durable_agents.exceptions import DatabaseUnavailableError, DurableAgentsError, TooLargeError
 from durable_agents.logs import log_error
@@ -43,7 +46,7 @@ def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
     codes = problem.get_codes()
     code = codes if isinstance(codes, str) else problem.default_code
     headers = {}
-    # REST framework's own handler would set these two headers, but this handler replaces it.
+    # Set these two headers here, because this handler replaces REST framework's own handler, which would set them.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
         headers["WWW-Authenticate"] = challenge
@@ -52,12 +55,14 @@ def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
         headers["Retry-After"] = str(ceil(wait_seconds))
     # A detail may quote text from the request. Lone surrogates in it must be replaced, because UTF-8 cannot encode
     # them.
-    data = {"code": code, "detail": clean(_text(problem.detail))}
+    detail = clean(_text(problem.detail))
+    # The detail of a CSRF failure says what the client has to send. The translation for its code does not.
+    data = {"code": code, "detail": detail if is_csrf_failure(detail) else localized(code, detail)}
     return Response(data, status=problem.status_code, headers=headers)
 
 
 def _translated(error: Exception) -> Exception:
-    """Convert an error of the caller or the database to a REST framework exception; return any other error
+    """Convert an error of the caller or the database to a REST framework exception. Return any other error
     unchanged.
     """
     if isinstance(error, Error) and is_outage(error):

@@ -1,5 +1,5 @@
-"""Parse and render the JSON of the API. Parsing is strict and limits size and depth; the project's settings have no
-effect.
+"""Parse and render the JSON of the API. Parsing is strict and limits size and depth. The REST framework settings of the
+project have no effect here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ class StrictRenderer(JSONRenderer):
     charset = None
 
 
+def bounded(stream: IO[bytes], limit: int) -> bytes:
+    """Return the whole body. Raises TooLargeError if it has more than ``limit`` bytes."""
+    # Read one byte more than allowed, so that a body that is too large is noticed. A chunked body does not declare its
+    # length.
+    body = stream.read(limit + 1)
+    if len(body) > limit:
+        raise TooLargeError(f"The request has more than {limit} bytes.")
+    return body
+
+
 class BoundedParser(BaseParser):
     """A parser for JSON of at most ``MAX_BODY_BYTES`` bytes and ``MAX_JSON_DEPTH`` levels of nesting."""
 
@@ -39,7 +49,7 @@ class BoundedParser(BaseParser):
 
     @property
     def limit(self) -> int:
-        """The maximum number of bytes of a body."""
+        """The maximum size of a body, in bytes."""
         return config().max_body_bytes
 
     max_values: int | None = None
@@ -52,11 +62,7 @@ class BoundedParser(BaseParser):
 
         If the body is too large, raises TooLargeError. If it is not JSON or is nested too deeply, raises ParseError.
         """
-        # Read one byte more than allowed, to notice a body that is too large. A chunked body does not declare its
-        # length.
-        body = stream.read(self.limit + 1)
-        if len(body) > self.limit:
-            raise TooLargeError(f"The request has more than {self.limit} bytes.")
+        body = bounded(stream, self.limit)
         if not body:
             return {}
         max_depth = config().max_json_depth
@@ -99,7 +105,7 @@ class ChatParser(BoundedParser):
 
 
 class AlwaysJSON(DefaultContentNegotiation):
-    """Content negotiation that always selects JSON. It ignores ``Accept`` and ``?format=``."""
+    """Content negotiation that always selects JSON, whatever ``Accept`` or ``?format=`` says."""
 
     def select_renderer(
         self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None

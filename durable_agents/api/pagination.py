@@ -1,12 +1,14 @@
-"""Paginate long lists by cursor: ``{next, previous, results}``, where ``next`` and ``previous`` are links or null.
+"""Paginate long lists by cursor. The response is ``{next, previous, results}``; ``next`` and ``previous`` are links or
+null.
 
-The cursor in ``next`` contains the sort key values of the last row of the page. The next page begins right after these
-values, even if rows were added or removed in the meantime, and even if many rows changed at the same time.
+The cursor in ``next`` contains the sort key of the last row on the page. The next page begins right after this key,
+even if rows were added or removed in the meantime. The sort key is unique, so rows with equal times are neither skipped
+nor repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -43,8 +45,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """The position in a list at which a page begins. The page has the rows after the sort key values ``values`` or, if
-    ``is_backwards``, the rows before them. The text of a cursor is signed, so that clients cannot forge a cursor.
+    """The position in a list at which a page begins. The page contains the rows after the sort key ``values`` or, if
+    ``is_backwards`` is true, the rows before that key. Clients cannot forge a cursor, because its text is signed.
     """
 
     values: Sequence[str]
@@ -86,28 +88,35 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A sort order. Cursors contain the values of the fields ``keys``, which are unique together. By default, the
-    database also sorts by these fields. If no index covers them, it sorts by ``columns`` instead, which must give the
-    same order. In ascending order, nulls come last.
+    """A sort order. Each cursor contains the values of the fields ``keys``, which are unique together.
+
+    By default, the database sorts by ``keys``. If no index covers these fields, set ``columns`` to other fields that
+    give the same order. In ascending order, nulls come last.
     """
 
     keys: Mapping[str, Kind]
     columns: Sequence[str] = ()
     is_descending: bool = False
 
-    def page(self, rows: QuerySet[Row], request: Request) -> Page[Row]:
-        """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid."""
+    def page(
+        self, rows: QuerySet[Row], request: Request, *, fitting: Callable[[QuerySet[Row]], int] | None = None
+    ) -> Page[Row]:
+        """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid.
+
+        ``fitting`` gets the rows from the cursor on, and returns how many of them fit into one page.
+        """
         cursor = PageCursor.of(request, self.keys.values())
-        # A limit that is invalid or has ten or more digits is ignored. The time that ``int`` takes grows with the
-        # square of the number of digits.
+        # Ignore an invalid limit, and a limit of ten or more digits. ``int`` would be slow for very many digits.
         text = request.query_params.get("limit", "")
         given = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
         limit = min(given, _MAX_ROWS) or _ROWS
         is_backwards = cursor is not None and cursor.is_backwards
         spelled = {_SPELLED + name: _spelling(rows, name, kind) for name, kind in self.keys.items()}
         # Fetch one extra row to see whether there is another page. Counting the rows of a long list would be slow.
-        rows_and_next = list(self._beyond(rows, cursor).annotate(**spelled)[: limit + 1])
-        has_more, shown = len(rows_and_next) > limit, rows_and_next[:limit]
+        ordered = self._beyond(rows, cursor)
+        rows_and_next = list(ordered.annotate(**spelled)[: limit + 1])
+        shown = rows_and_next[: fitting(ordered[:limit]) if fitting else limit]
+        has_more = len(rows_and_next) > len(shown)
         if is_backwards:
             shown.reverse()
         has_next = has_more or is_backwards
@@ -119,8 +128,8 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows after the cursor or, if the cursor points backwards, the rows before it. The rows closest to
-        the cursor come first. Without a cursor, return all rows.
+        """Return the rows after the cursor. If the cursor points backwards, return the rows before the cursor. The rows
+        closest to the cursor come first. Without a cursor, return all rows.
         """
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
         # Say where nulls go, because in ascending order SQLite puts them first and PostgreSQL puts them last.
@@ -140,7 +149,8 @@ class Order:
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
         """Return a link to the next page or, if ``is_backwards``, to the previous page.
 
-        ``edge`` contains the row of this page that is next to the linked page. If ``edge`` is empty, return None.
+        For the next page, ``edge`` contains the last row of this page. For the previous page, it contains the first
+        row. If ``edge`` is empty, return None.
         """
         if not edge:
             return None
@@ -150,9 +160,9 @@ class Order:
 
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
-    """Return a database expression for the value of the sort key ``name``, as a cursor stores it."""
-    # SQLite stores and sorts times as text, and its own clock writes fewer digits than Django does. A time that Django
-    # has formatted could therefore sort differently, so the cursor contains the stored text.
+    """Return a database expression for the value of the sort key ``name``, in the form in which a cursor stores it."""
+    # SQLite stores and sorts times as text. SQLite's own clock writes fewer digits than Django does. If Django
+    # formatted a time again, the new text could sort differently. Therefore the cursor contains the stored text.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)
@@ -165,7 +175,7 @@ def _is_past(keys: Sequence[F], values: Sequence[Value], *, is_descending: bool)
     if len(keys) == 1:
         return is_past
     rest = _is_past(keys[1:], values[1:], is_descending=is_descending)
-    # The first condition is redundant, but lets the query planner start at the right place in the index.
+    # The first condition does not change the result, but lets the query planner start at the right place in the index.
     return Q(level_or_past(keys[0], values[0])) & (is_past | rest)
 
 

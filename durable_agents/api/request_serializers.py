@@ -43,7 +43,7 @@ class Storable(Text):
 
 
 class Flag(serializers.BooleanField):
-    """True or false. Words and numbers that stand for true or false are refused."""
+    """A boolean field that accepts only true and false, not words or numbers that mean the same."""
 
     def to_internal_value(self, data: object) -> bool:
         """Return True or False."""
@@ -75,7 +75,7 @@ class Prompt(Storable):
 
 
 class Parts(serializers.ListField):
-    """UI message parts; ``parts.user_parts`` checks which of them a user may send."""
+    """UI message parts. ``parts.user_parts`` checks which of them a user may send."""
 
     child = serializers.JSONField()
 
@@ -84,8 +84,8 @@ class Parts(serializers.ListField):
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged."""
-        # The parser has already checked that the parts are JSON. REST framework would encode each part again and
-        # collect an error for each part. Half a megabyte of empty lists kept a web process busy for minutes.
+        # REST framework would encode each part again and collect an error for each part. Half a megabyte of empty lists
+        # kept a web process busy for minutes. The parser has already checked that the parts are JSON.
         return data
 
 
@@ -116,28 +116,34 @@ class Seconds(serializers.FloatField):
         return super().to_internal_value(data)
 
 
-class Body(serializers.Serializer[None]):
+class Checked(serializers.Serializer[None]):
+    """Fields that are validated together."""
+
+    @classmethod
+    def checked(cls, data: object) -> ValidatedData:
+        """Return the validated fields of a JSON object. Raises ValidationError."""
+        serializer = cls(data=data)
+        serializer.is_valid(raise_exception=True)
+        return dict(serializer.validated_data)
+
+
+class Body(Checked):
     """The body of a request."""
 
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
         """Return the validated fields of the request's body. Raises ValidationError."""
         # For a request without a body, ``request.data`` is an empty QueryDict, whatever the media type is.
-        return _validated(cls(data={} if isinstance(request.data, QueryDict) else request.data))
+        return cls.checked({} if isinstance(request.data, QueryDict) else request.data)
 
 
-class Query(serializers.Serializer[None]):
-    """The query parameters of a request; a parameter without a value is ignored."""
+class Query(Checked):
+    """The query parameters of a request. A parameter without a value is ignored."""
 
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
         """Return the validated query parameters of the request. Raises ValidationError."""
-        return _validated(cls(data={name: value for name, value in request.query_params.items() if value}))
-
-
-def _validated(serializer: Body | Query) -> ValidatedData:
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
+        return cls.checked({name: value for name, value in request.query_params.items() if value})
 
 
 class ShownId(Text):
@@ -183,11 +189,11 @@ class NewThread(NewMessage):
 
 
 class File(serializers.FileField):
-    """A file, as it is uploaded."""
+    """An uploaded file."""
 
 
 class NewAttachment(Body):
-    """A file to upload."""
+    """The request that uploads a file."""
 
     file = File(help_text="One file; it must not be empty.")
 
@@ -201,7 +207,7 @@ class ThreadChanges(Body):
 
 
 class Continuation(Body):
-    """A new message for the thread. Without a message, the stopped or failed run is retried."""
+    """The body of a request to resume a thread. Without a message, the stopped or failed run is retried."""
 
     prompt = Prompt()
 
@@ -279,7 +285,7 @@ class Paging(Query):
 
 
 class MessageQuery(Query):
-    """The query parameters of the message list: which messages are listed, and whether an unfinished answer is
+    """The query parameters of the message list. They select messages, and say whether an unfinished answer is
     included.
     """
 

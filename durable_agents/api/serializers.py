@@ -1,7 +1,8 @@
 """Convert threads, tool calls and agents to the JSON that the API returns.
 
-Each JSON object has a TypedDict. The type checker compares it with the function that builds the object, and the OpenAPI
-schema is generated from it. No object contains a thread's owner, scope or trusted context.
+A TypedDict describes each JSON object. The type checker compares the TypedDict with the function that builds the
+object, and the OpenAPI schema is generated from the TypedDict. No object contains a thread's owner, scope or trusted
+context.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any, TypeAlias, TypedDict, cast
 
 from django.db.models import Prefetch, prefetch_related_objects
+from django.utils.translation import gettext
 
 from durable_agents import attachment_storage
+from durable_agents.actors import Person, ShowPerson, username_of
 from durable_agents.agents import Agent, registry
 from durable_agents.models import (
     Attachment,
@@ -24,7 +27,7 @@ from durable_agents.models import (
     ToolCallStatus,
     ToolKind,
 )
-from durable_agents.reading import UsageByModel
+from durable_agents.reading import ReadOnlyJSON, UsageByModel, read_only
 from durable_agents.times import to_iso, to_iso_or_none
 
 JSONValue: TypeAlias = Any
@@ -56,7 +59,7 @@ class AgentJSON(TypedDict):
 
 
 class RetryJSON(TypedDict):
-    """The retry that the thread waits for after a failed attempt."""
+    """The next attempt, for which the thread waits after a failed attempt."""
 
     scope: str
     attempt: int
@@ -68,7 +71,7 @@ class RetryJSON(TypedDict):
 
 
 class RunErrorJSON(TypedDict):
-    """The error that made the run of a thread fail. ``code`` is the kind of error."""
+    """The error that made the run of a thread fail. ``code`` identifies the kind of error."""
 
     code: str
     message: str
@@ -115,8 +118,8 @@ class AttemptJSON(TypedDict):
 
 
 class ThreadUsageJSON(UsageJSON):
-    """The usage of a thread: in total, by model (the most expensive first), and one page of its attempts (oldest
-    first).
+    """The usage of a thread in total, by model, and by attempt. The most expensive model comes first. The attempts are
+    one page of a list, oldest first.
     """
 
     models: list[ModelUsageJSON]
@@ -147,7 +150,7 @@ class TicketJSON(TypedDict):
 
 
 class AttachmentJSON(TypedDict):
-    """An uploaded file; a message part refers to the file by this ``url``. ``size`` is in bytes."""
+    """An uploaded file. A message part refers to the file by this ``url``. ``size`` is in bytes."""
 
     id: str
     url: str
@@ -157,14 +160,14 @@ class AttachmentJSON(TypedDict):
 
 
 class ActiveStreamJSON(TypedDict):
-    """The current attempt at a model call. The attempt is waiting to start or in progress."""
+    """The current attempt at a model call. The attempt is in progress or waits to start."""
 
     id: str
     number: int
 
 
 class ThreadJSON(TypedDict):
-    """A conversation."""
+    """A conversation. ``read_only`` says why it can only be read and deleted; it is null if it can go on."""
 
     id: str
     client_id: str | None
@@ -178,6 +181,7 @@ class ThreadJSON(TypedDict):
     metadata: JSONObject
     retry: RetryJSON | None
     error: RunErrorJSON | None
+    read_only: ReadOnlyJSON | None
     usage: UsageJSON
     active_stream: ActiveStreamJSON | None
     is_running: bool
@@ -191,13 +195,14 @@ class MessageJSON(TypedDict):
     role: Role
     parts: list[JSONObject]
     metadata: JSONObject
+    sender: Person | None
     position: int | None
     created_at: str
 
 
 class OpenStreamJSON(TypedDict):
-    """An unfinished attempt (stream). Its content so far is included in its message. ``seq`` is the number of the last
-    included delta, or -1 if none is included.
+    """An unfinished attempt (stream). The message with the id ``message`` includes the attempt's content so far.
+    ``seq`` is the number of the last included delta, or -1 if none is included.
     """
 
     id: str
@@ -214,13 +219,6 @@ class ApprovalJSON(TypedDict):
     decided_by: str | None
     reason: str
     can_decide: bool
-
-
-class PersonJSON(TypedDict):
-    """A user."""
-
-    id: str
-    name: str
 
 
 class ToolCallJSON(TypedDict):
@@ -240,7 +238,7 @@ class ToolCallJSON(TypedDict):
     expires_at: str | None
     created_at: str
     approval: ApprovalJSON | None
-    answered_by_user: PersonJSON | None
+    answered_by_user: Person | None
 
 
 def agent_json(agent: Agent) -> AgentJSON:
@@ -248,13 +246,13 @@ def agent_json(agent: Agent) -> AgentJSON:
     tools: list[AgentToolJSON] = [
         {
             "name": tool.name,
-            "description": tool.description,
+            "description": str(tool.description),
             "kind": ToolKind(tool.kind),
             "needs_approval": bool(getattr(tool, "needs_approval", False)),
         }
         for tool in agent.tools.values()
     ]
-    return {"name": agent.name, "description": agent.description, "tools": tools}
+    return {"name": agent.name, "description": str(agent.description), "tools": tools}
 
 
 def threads_json(threads: Iterable[Thread]) -> list[ThreadJSON]:
@@ -266,6 +264,7 @@ def threads_json(threads: Iterable[Thread]) -> list[ThreadJSON]:
 
 
 def _thread_json(thread: Thread) -> ThreadJSON:
+    reason = read_only(thread)
     open_streams: list[Stream] = thread.open_streams  # type: ignore[attr-defined]  # prefetched by ``threads_json``
     return {
         "id": str(thread.pk),
@@ -279,7 +278,8 @@ def _thread_json(thread: Thread) -> ThreadJSON:
         "archived": thread.archived,
         "metadata": thread.metadata,
         "retry": cast("RetryJSON | None", thread.retry),
-        "error": {"code": thread.error_code, "message": thread.error_message} if thread.error_code else None,
+        "error": {"code": thread.error_code, "message": gettext(thread.error_message)} if thread.error_code else None,
+        "read_only": reason and {"code": reason["code"], "message": gettext(reason["message"])},
         "usage": usage_json(thread),
         "active_stream": {"id": str(open_streams[0].pk), "number": open_streams[0].number} if open_streams else None,
         "is_running": thread.is_running,
@@ -327,22 +327,18 @@ def attempt_json(stream: Stream) -> AttemptJSON:
     }
 
 
-def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
-    """Return a tool call as JSON. Load the tool call with ``select_related("answered_by_user", "approval_decided_by")``
-    to avoid queries.
+def tool_call_json(call: ToolCall, *, can_decide: bool, show_person: ShowPerson) -> ToolCallJSON:
+    """Return a tool call as JSON. ``show_person`` says what is shown of the users who answered the call or decided
+    about it. Load the call with ``select_related("answered_by_user", "approval_decided_by")`` to avoid queries.
     """
-    user = call.answered_by_user
-    person: PersonJSON | None = None
-    if user is not None:
-        # Django requires get_username of every user model, but not get_full_name.
-        name = user.get_full_name() if hasattr(user, "get_full_name") else ""
-        person = {"id": str(user.pk), "name": name or user.get_username()}
+    answered_by, decided_by = call.answered_by_user, call.approval_decided_by
+    decider = None if decided_by is None else show_person(decided_by)
     approval: ApprovalJSON | None = None
     if call.approval_requested_at is not None:
         approval = {
             "requested_at": to_iso(call.approval_requested_at),
             "decided_at": to_iso_or_none(call.approval_decided_at),
-            "decided_by": call.approval_decided_by.get_username() if call.approval_decided_by else None,
+            "decided_by": None if decider is None else username_of(decided_by, decider),
             "reason": call.approval_reason,
             "can_decide": can_decide,
         }
@@ -361,7 +357,7 @@ def tool_call_json(call: ToolCall, *, can_decide: bool) -> ToolCallJSON:
         "expires_at": to_iso_or_none(call.expires_at),
         "created_at": to_iso(call.created_at),
         "approval": approval,
-        "answered_by_user": person,
+        "answered_by_user": None if answered_by is None else show_person(answered_by),
     }
 
 

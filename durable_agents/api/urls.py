@@ -7,7 +7,7 @@ from django.urls import URLPattern, path
 
 from durable_agents.api import views
 from durable_agents.api.base import AgentsView
-from durable_agents.api.views import ai_sdk, attachments
+from durable_agents.api.views import ai_sdk, attachments, forms
 
 
 def _both(route: str, view: type[AgentsView], name: str) -> Iterator[URLPattern]:
@@ -52,4 +52,14 @@ streams = [
     *_both("chat/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-stop"),
     *_both("chat/<str:agent>/<str:thread_id>/stop", ai_sdk.ChatStopView, "chat-with-stop"),
 ]
-"""The URLs whose responses are streams, and the URLs that stop a stream."""
+"""The URLs whose responses are streams, and the URLs that stop an answer."""
+
+without_scripts = [
+    *_both("forms/threads", forms.ThreadForm, "form-threads"),
+    *_both("forms/threads/<str:thread_id>/messages", forms.MessageForm, "form-messages"),
+    *_both("forms/threads/<str:thread_id>/stop", forms.StopForm, "form-stop"),
+    *_both("forms/threads/<str:thread_id>/resume", forms.ResumeForm, "form-resume"),
+    *_both("forms/threads/<str:thread_id>/tool-calls/approve", forms.ApproveForm, "form-approve"),
+    *_both("forms/threads/<str:thread_id>/tool-calls/reject", forms.RejectForm, "form-reject"),
+]
+"""The URLs of the forms that a chat shows in browsers that run no scripts."""

@@ -1,4 +1,6 @@
-"""Decide whether a tool call needs approval: ``needs_approval`` of the tool is a boolean, or a function of the call."""
+"""Decide whether a tool call needs approval. A tool's ``needs_approval`` is a boolean, or a function that decides for
+each call.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +9,47 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from durable_agents.actors import User
 from durable_agents.agents import Tool, ToolContext, find_among
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_context import context_of
 from durable_agents.lifecycle import Claim, NewCall, database, is_signed
 from durable_agents.logs import log, log_error
-from durable_agents.models import Stream, Thread, ToolCall
+from durable_agents.models import Message, Thread, ToolCall
 
 
 async def with_approvals(
     runtime: Runtime, claim: Claim, tools: Mapping[str, Tool], calls: Sequence[NewCall]
 ) -> Sequence[NewCall]:
-    """Return the calls of a step, and set ``needs_approval`` of each call. If the tool's ``needs_approval`` is a
-    function, the call gets the result of that function.
+    """Decide which calls of a step need approval, if a tool has a function for this. Return the calls.
+
+    The function is the tool's ``needs_approval``. Its result becomes the value of ``needs_approval`` in the call. All
+    other calls are returned unchanged.
     """
     if not any(_tool_that_decides(tools, call) for call in calls):
         return calls
-    thread, message_id = await runtime.in_database(_thread_of, claim)
+    thread, sender, message_id = await runtime.in_database(_thread_of, claim)
     decided: list[NewCall] = []
     for call in calls:
         tool = _tool_that_decides(tools, call)
         if tool is None:
             decided.append(call)
             continue
-        context = context_of(thread, call, tool, message_id=message_id, attempt=1, idempotency_key=call.tool_call_id)
+        context = context_of(
+            thread,
+            call,
+            tool,
+            sender=sender,
+            message_id=message_id,
+            attempt=1,
+            idempotency_key=call.tool_call_id,
+        )
         decided.append(replace(call, needs_approval=await _is_needed(runtime, tool, call.arguments, context)))
     return decided
 
 
 def _tool_that_decides(tools: Mapping[str, Tool], call: NewCall) -> Tool | None:
-    """Return the tool of a call if its ``needs_approval`` is a function, or None."""
+    """Return the tool of the call if the tool's ``needs_approval`` is a function. Otherwise return None."""
     tool = None if call.error else find_among(tools, call.tool_name)
     return tool if tool is not None and callable(tool.needs_approval) else None
 
@@ -44,11 +57,13 @@ def _tool_that_decides(tools: Mapping[str, Tool], call: NewCall) -> Tool | None:
 async def may_run(
     runtime: Runtime, tool: Tool, call: ToolCall, arguments: Mapping[str, object], context: ToolContext
 ) -> bool:
-    """Return whether a call may run: either a person approved exactly these arguments, or the call needs no approval.
-    Log an error if the call may not run.
+    """Return whether a call is allowed to run. Log an error if it is not.
 
-    An approval counts only if the row has a valid signature. An unsigned row was written by an older release. It runs
-    only if no approval was requested for it and none is needed now.
+    A call is allowed to run if it needs no approval, or if a person has approved exactly these arguments. An approval
+    counts only if the call's row has a valid signature.
+
+    A row without a signature was written by an older release. The call of such a row runs only if no approval was
+    requested for it and none is needed now.
     """
     was_requested = call.approval_requested_at is not None
     if not (was_requested or tool.needs_approval) or is_signed(call):
@@ -66,7 +81,11 @@ async def may_run(
 
 
 async def _is_needed(runtime: Runtime, tool: Tool, arguments: Mapping[str, object], context: ToolContext) -> bool:
-    """Return the result of the tool's ``needs_approval`` for the validated arguments, or True if the function fails."""
+    """Return whether the call needs approval. If ``needs_approval`` is a function, call it with the validated
+    arguments.
+
+    If the function fails, return True.
+    """
     decide = tool.needs_approval
     if isinstance(decide, bool):
         return decide
@@ -83,6 +102,9 @@ async def _is_needed(runtime: Runtime, tool: Tool, arguments: Mapping[str, objec
         return True
 
 
-def _thread_of(claim: Claim) -> tuple[Thread, UUID]:
-    stream = Stream.objects.using(database()).only("message_id").get(pk=claim.row_id)
-    return Thread.objects.using(database()).select_related("owner").get(pk=claim.thread_id), stream.answer_id
+def _thread_of(claim: Claim) -> tuple[Thread, User, UUID]:
+    """Return the thread of a model call, the user whose message the model answers, and the id of the answer."""
+    answer = Message.objects.using(database()).get(streams=claim.row_id)
+    thread = Thread.objects.using(database()).select_related("owner").get(pk=claim.thread_id)
+    question = answer.question()
+    return thread, thread.owner if question is None or question.sender is None else question.sender, answer.pk

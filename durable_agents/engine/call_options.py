@@ -1,4 +1,4 @@
-"""Prepare a model call from the agent's declaration and functions. Errors of these functions become ModelErrors."""
+"""Prepare a model call from the agent's options and functions. Errors of these functions become ModelErrors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from django.db import Error
 from django.utils.functional import Promise
 
-from durable_agents.agents import Agent, Callback, Tool, registry
+from durable_agents.agents import Agent, Callback, Tool, deciding_function, registry
+from durable_agents.callback_types import Instructions, Text
 from durable_agents.database_connections import is_outage
 from durable_agents.engine.runtime import Runtime
 from durable_agents.exceptions import ErrorKind, ModelError
@@ -22,14 +23,14 @@ from durable_agents.models import Thread
 from durable_agents.redaction import described
 
 _AGENT_FUNCTION_WAITS_SECONDS = (0.2, 1.0)
-"""Delays before ``configure`` or ``tool_resolver`` is called again for a tool call. A temporary error must not use up
-an attempt of the call.
+"""For a tool call: delays before ``configure`` or ``tool_resolver`` is called again after a temporary error. Such an
+error must not use up an attempt of the tool call.
 """
 T = TypeVar("T")
 
 
 OVERRIDES = ("model", "instructions", "tools", "model_settings", "max_steps")
-"""What ``configure`` may override."""
+"""The options that ``configure`` can override."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,13 @@ class Plan:
     """The parameters of one model call."""
 
     models: Sequence[str]
-    instructions: str | Callback
+    instructions: Text | Instructions
     tools: Mapping[str, Tool]
     provider_tools: Sequence[Mapping[str, object]]
     model_settings: Mapping[str, object]
     max_steps: int
     resolved: Collection[str] = ()
-    """The names of the tools that no module declares. Workers find them with the agent's ``tool_resolver``."""
+    """The names of the tools that no module declares. Workers find these tools with the agent's ``tool_resolver``."""
 
     @property
     def provider_tool_names(self) -> set[str]:
@@ -53,21 +54,24 @@ class Plan:
             names.update(str(tool[key]) for key in ("name", "type") if key in tool)
             if isinstance(function := tool.get("function"), Mapping):
                 names.add(str(function.get("name")))
-            if "type" not in tool:  # Google's tool definitions have a single key, which is the name
+            if "type" not in tool:  # Google's tool definitions have a single key: the name
                 names.update(tool)
         return names - self.tools.keys()
 
 
 def needs_thread(agent: Agent) -> bool:
-    """Return whether the agent has functions that need the thread before a model call."""
+    """Return whether the agent has a function that needs the ``Thread`` object before a model call."""
     return callable(agent.instructions) or agent.configure is not None or agent.transform_messages is not None
 
 
 async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Plan:
-    """Return the agent's declaration with the overrides that ``configure`` returns for this thread.
+    """Return the agent's options, with the overrides that ``configure`` returns for this thread.
 
-    Raises ModelError. Its kind is ``unknown`` if ``configure`` raises an exception, ``invalid_request`` if
-    ``configure`` does not return overrides, and ``max_steps`` if the run has used up its steps.
+    Raises ModelError. Its kind says what went wrong:
+
+    - ``unknown``: ``configure`` raised an exception.
+    - ``invalid_request``: ``configure`` returned something other than overrides.
+    - ``max_steps``: the run has used up its steps.
     """
     if agent.configure is None or thread is None:
         return _declared(agent)
@@ -78,8 +82,8 @@ async def plan_for(runtime: Runtime, agent: Agent, thread: Thread | None) -> Pla
 
 
 async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[str, Tool]:
-    """Return the tools that this thread has now: the tools that ``configure`` chooses or, without ``configure``, the
-    agent's own tools.
+    """Return the tools that this thread has now. ``configure`` chooses the tools. Without ``configure``, the thread has
+    the agent's own tools.
 
     If ``configure`` fails with a temporary error, call it again. Raises ModelError if the error is permanent or does
     not go away.
@@ -90,10 +94,10 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
 
 
 async def resolved_tool(runtime: Runtime, agent: Agent, thread: Thread, name: str) -> Tool | None:
-    """Return the tool that the agent's ``tool_resolver`` finds for this thread, or None.
+    """Return the tool that the agent's ``tool_resolver`` returns for this name and thread, or None.
 
     If the resolver fails with a temporary error, call it again. Raises ModelError if the error is permanent or does not
-    go away, or if the resolver returns something else.
+    go away, or if the resolver returns neither a tool with this name nor None.
     """
     found = await _patiently(
         lambda: _call_agent_function(runtime, thread, "tool_resolver", agent.tool_resolver, name, thread)
@@ -106,7 +110,7 @@ async def resolved_tool(runtime: Runtime, agent: Agent, thread: Thread, name: st
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Call a function of the agent. If it fails with a temporary error, call it again after a while."""
+    """Call a function of the agent. After a temporary error, wait and call it again."""
     for seconds in _AGENT_FUNCTION_WAITS_SECONDS:
         try:
             return await ask()
@@ -118,7 +122,8 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
-    # Without a resolver, reject tools that ``configure`` creates on the fly, because other workers do not have them.
+    # Other workers do not have a tool that ``configure`` creates on the fly. Reject such tools, unless the agent has a
+    # ``tool_resolver`` that can find them.
     known = registry.known_tools() | agent.tools
     overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
     plan = _overridden(_declared(agent), overrides)
@@ -141,15 +146,17 @@ def _declared(agent: Agent) -> Plan:
 async def instructions_of(runtime: Runtime, plan: Plan, thread: Thread | None) -> str:
     """Return the instructions for this thread. Raises ModelError if a function of the agent fails."""
     if not callable(plan.instructions):
-        return str(plan.instructions)  # str(), because the instructions may be a lazy translation
+        return str(plan.instructions)  # the instructions may be a lazy translation
     return str(await _call_agent_function(runtime, thread, "instructions", plan.instructions, thread))
 
 
 async def transformed(
     runtime: Runtime, agent: Agent, thread: Thread | None, messages: list[Message]
 ) -> Sequence[Message]:
-    """Apply ``transform_messages`` to the history and repair the result. If the model continues an earlier attempt, the
-    text of that attempt is added afterwards. Raises ModelError if ``transform_messages`` fails.
+    """Apply the agent's ``transform_messages`` to the history, and repair the result.
+
+    If the model continues an answer that an earlier attempt began, that answer stays the last message. Raises
+    ModelError if ``transform_messages`` fails.
     """
     if agent.transform_messages is None:
         return messages
@@ -167,8 +174,9 @@ async def transformed(
 
 
 def use_current_names(messages: Sequence[Message], tools: Mapping[str, Tool]) -> None:
-    """In the calls of these messages, replace earlier names of tools by their current names. Otherwise the model may
-    call a tool by a name that it reads in the history.
+    """In the tool calls of these messages, replace old tool names with the current names.
+
+    Otherwise, the model may call a tool by an old name that it reads in the history.
     """
     current = {alias: tool.name for tool in tools.values() for alias in tool.aliases if alias not in tools}
     if not current:
@@ -181,8 +189,9 @@ def use_current_names(messages: Sequence[Message], tools: Mapping[str, Tool]) ->
 async def _call_agent_function(
     runtime: Runtime, thread: Thread | None, name: str, function: Callback | None, *args: object
 ) -> Any:
-    """Call a function of the agent and return its result. Return None if the agent has no such function. If the
-    function raises an exception, raise ModelError, which fails the attempt.
+    """Call a function of the agent and return its result. Return None if the agent has no such function.
+
+    Raises ModelError if the function raises an exception.
     """
     if function is None:
         return None
@@ -192,7 +201,7 @@ async def _call_agent_function(
         extra = {} if thread is None else {"thread": thread.pk}
         log_error("a function of the agent failed", action="agent_function", function=name, **extra)
         detail = f"{name} raised {described(error)}"
-        # A network error or a database outage may be over by the next attempt.
+        # A network error or a database outage is retryable, because it may be over by the next attempt.
         passes = isinstance(error, ConnectionError | TimeoutError) or (isinstance(error, Error) and is_outage(error))
         raise ModelError(ErrorKind.UNKNOWN, detail, retryable=passes) from error
 
@@ -202,7 +211,7 @@ def _mistake(name: str, sentence: str) -> ModelError:
 
 
 def _overridden(plan: Plan, overrides: object) -> Plan:
-    """Return the plan with the overrides. Raises ModelError with a sentence that describes the mistake."""
+    """Return the plan with the overrides. Raises ModelError if the overrides are not valid."""
     if overrides is None:
         return plan
     if not isinstance(overrides, Mapping):
@@ -210,7 +219,10 @@ def _overridden(plan: Plan, overrides: object) -> Plan:
     unknown = sorted(str(key) for key in overrides.keys() - set(OVERRIDES))
     if unknown:
         raise _mistake("configure", f"overrides {', '.join(unknown)}: only {', '.join(OVERRIDES)} can be overridden.")
-    models = _models(overrides["model"]) if "model" in overrides else plan.models
+    chosen: object = overrides.get("model", plan.models)
+    models = (chosen,) if isinstance(chosen, str) else tuple(chosen) if isinstance(chosen, list | tuple) else ()
+    if not models or not all(isinstance(model, str) and model for model in models):
+        raise _mistake("configure", "overrides model with a litellm model string or a list of them.")
     instructions = overrides.get("instructions", plan.instructions)
     if not (isinstance(instructions, str | Promise) or callable(instructions)):
         raise _mistake("configure", "overrides instructions with a text or a callable(thread).")
@@ -226,13 +238,6 @@ def _overridden(plan: Plan, overrides: object) -> Plan:
     )
 
 
-def _models(value: object) -> Sequence[str]:
-    models = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    if not models or not all(isinstance(model, str) and model for model in models):
-        raise _mistake("configure", "overrides model with a litellm model string or a list of them.")
-    return models
-
-
 def _tools(value: object) -> Mapping[str, Tool]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, Tool) for item in value):
         raise _mistake("configure", "overrides tools with a list of functions that have @tool above.")
@@ -242,7 +247,7 @@ def _tools(value: object) -> Mapping[str, Tool]:
 
 
 def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
-    """Check tools that ``configure`` returned and that no module declares. Raises ModelError."""
+    """Check the tools that ``configure`` returned but no module declares. Raises ModelError."""
     if tools and agent.tool_resolver is None:
         names = ", ".join(item.name for item in tools)
         raise _mistake(
@@ -250,10 +255,11 @@ def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
             f"gives tools that workers would not find: {names}. Add them to the agent's tools, or give it a "
             "tool_resolver.",
         )
-    # Web processes, which call the function for each viewer, do not call the resolver.
+    # ``approved_by`` and ``answered_by`` are called in web processes. These do not call the resolver, so they do not
+    # have the tool.
     for item in tools:
         for option in ("approved_by", "answered_by"):
-            if callable(getattr(item, option)):
+            if deciding_function(getattr(item, option)):
                 raise _mistake(
                     "configure",
                     f"gives the tool {item.name} a function as {option}. A tool of a tool_resolver takes a word or a "

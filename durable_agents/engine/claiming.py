@@ -1,5 +1,6 @@
-"""Decide which rows a worker claims: as many due rows as it has free slots. Suspects (rows whose earlier workers died)
-are claimed separately, so that they cannot harm other rows.
+"""Decide which due rows a worker claims, up to the number of its free slots.
+
+A suspect is a row whose earlier workers died. Suspects are claimed separately, so that they cannot harm other rows.
 """
 
 from __future__ import annotations
@@ -23,18 +24,21 @@ CLAIM_BATCH = 8
 the due rows.
 """
 SUSPECTS_SECONDS = 0.5
-"""The number of seconds between two queries of a process for due suspects (rows whose earlier workers died)."""
+"""The minimum number of seconds between two queries that look for due suspects (rows whose earlier workers died)."""
 
 
 class _Batch(TypedDict):
-    """The maximum number of rows of each kind to claim."""
+    """The maximum numbers of rows to claim in one batch."""
 
     streams: int
     tools: int
 
 
 class Claimer:
-    """Claims rows of some pools for one process, and starts them."""
+    """Claims due rows (model steps and tool calls) for one worker process, and starts them.
+
+    It claims only rows of this worker's pools.
+    """
 
     def __init__(
         self,
@@ -52,11 +56,13 @@ class Claimer:
         the suspect can run alone. One process of each cluster does this.
         """
         self.left_some = True
-        """Whether this process may have left due rows unclaimed for lack of a free slot. This can happen at a claim, or
-        when a commit makes rows due.
+        """Whether this process might have left due rows unclaimed for lack of a free slot. This can happen at a claim,
+        or when a commit makes rows due.
         """
         self._left_meanwhile = False
-        """Whether, since the last claim began, a commit has made more rows due than there were free slots."""
+        """Whether a commit has made more rows due than there were free slots, since this process last began to claim
+        rows.
+        """
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -71,15 +77,14 @@ class Claimer:
         self._suspects_read_at = 0.0
 
     async def claim_due(self) -> int:
-        """Claim as many due rows as there are free slots, but at most one batch, and start them. Return the number of
-        rows claimed.
+        """Claim due rows and start them. Return the number of rows claimed.
 
-        A suspect (a row whose earlier workers died) is on trial until it has run for a while. During the trial, this
-        process claims nothing else.
+        This claims one row for each free slot, but at most one batch. A suspect (a row whose earlier workers died) is
+        on trial until it has run for a while. During the trial, this process claims nothing else.
         """
         streams, tools = self.free_slots()
-        # End the trial of suspects that have run for long enough. Most suspects did not crash their workers: another
-        # row did, or the workers were killed from outside.
+        # End the trial of suspects (rows whose earlier workers died) that have run for long enough. Most suspects did
+        # not crash their worker: another row did, or the worker was killed from outside.
         for row in self._held:
             if row.has_outlived_its_trial:
                 await self._runtime.in_database(lifecycle.clear, row.claim)
@@ -88,12 +93,12 @@ class Claimer:
             await self._notify_others()
             return 0
         self._left_meanwhile = False
-        # If this process holds rows, leave one slot free. Otherwise the claim would reserve all slots, and a row that a
-        # transaction makes due meanwhile would have to wait for the next claim.
+        # If this process holds rows, leave one slot free. A commit during this claim can use the slot for a row that
+        # the commit makes due. Otherwise, that row would have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
-        # Alternate between suspects, whose earlier workers died, and other rows. Without this, rows of one kind could
-        # starve when many of both kinds are due.
+        # Alternate between suspects (rows whose earlier workers died) and other rows. Otherwise, one kind would never
+        # run while many rows of the other kind are due.
         won = 0 if self._tried_suspects_last else await self._try_suspects(**batch)
         self._tried_suspects_last = won > 0
         if not won and not (self.makes_room and await self._suspects_are_waiting()):
@@ -108,18 +113,19 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Decide how many rows this process claims when these steps and tool calls are committed. It may claim only
-        rows that the commit makes due. Reserve slots for these rows.
+        """Decide how many new rows this process claims when it commits these steps and tool calls. Reserve slots for
+        the new rows.
 
-        Return None while a suspect (a row whose earlier workers died) is on trial, because it has to run alone.
+        The new rows are those that the commit itself makes due. Return None while a suspect (a row whose earlier
+        workers died) is on trial, because the suspect must run alone.
         """
         if any(row.is_on_trial for row in self._held):
             return None
         due_tools = [tool for ending in endings for tool in ending.due_tools]
         free_streams, free_tools = self.free_slots(due_tools)
         if self.left_some:
-            # Keep some slots free for rows that already wait and may belong to other owners. Keep only a share, because
-            # these slots stay idle until the next claim.
+            # Other rows, perhaps of other owners, may already wait. Keep slots free for those rows, but not all slots,
+            # because the slots that are kept free stay idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(self._slots.capacity(due_tools))
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
@@ -140,7 +146,9 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free all slots that ``offer`` reserved. Rows that this process has claimed count as held rows from now on."""
+        """Free all slots that ``offer`` reserved. The rows that the commit handed over are held by now, and occupy
+        slots as held rows.
+        """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
             self._reserved_tools -= offer.offered[1]
@@ -148,8 +156,9 @@ class Claimer:
                 self._held.forget_expected(row_id)
 
     def free_slots(self, next_tools: Collection[ToolName] | None = None) -> tuple[int, int]:
-        """Return how many more model steps and how many more calls of ``next_tools`` this process has room for. If the
-        tools are not known yet, ``next_tools`` is None.
+        """Return how many more model steps and how many more tool calls this process has room for.
+
+        ``next_tools`` contains the tools of the next tool calls, or is None if the tools are not known yet.
         """
         streams = self._held.streams + self._reserved_streams
         tools = self._held.running_tools + self._reserved_tools
@@ -158,12 +167,11 @@ class Claimer:
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        If this process holds no rows, the suspects run alone. If all of its rows have run for a while, it runs suspects
-        beside these rows, but only when many suspects are due or a suspect has waited too long. Therefore, if many
-        workers are killed together, their rows run again within seconds.
-
-        If several workers died while they held only the same suspect, that suspect runs only in a process without
-        other work.
+        - If this process holds no rows, the suspects run alone.
+        - If all rows of this process have run for a while, suspects can run beside them, but only if many suspects are
+          due, or if one has waited too long. Thus, after many workers were killed together, their rows run again
+          within seconds.
+        - A suspect always runs alone if several workers died while it was their only row.
         """
         if not await self._suspects_are_waiting():
             return 0
@@ -179,7 +187,8 @@ class Claimer:
         return 0
 
     async def _claim(self, *, streams: int, tools: int, suspects: Suspects | None = None) -> int:
-        # Reserve the slots, so that a concurrent commit of this process does not claim rows for the same slots.
+        # Reserve the slots during the query. A concurrent commit of this process must not claim rows for the same
+        # slots.
         self._reserved_streams += streams
         self._reserved_tools += tools
         try:
@@ -203,8 +212,9 @@ class Claimer:
         return len(won)
 
     async def _suspects_are_waiting(self) -> bool:
-        """Return whether any suspect (a row whose earlier workers died) is due. Ask the database at most once every
-        ``SUSPECTS_SECONDS``.
+        """Return whether any suspect (a row whose earlier workers died) is due.
+
+        Query the database at most once every ``SUSPECTS_SECONDS``.
         """
         if time.monotonic() - self._suspects_read_at > SUSPECTS_SECONDS:
             self._suspects_read_at = time.monotonic()
@@ -215,5 +225,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return how many of these free slots to reserve for the next claim when other rows may be due."""
+    """Return how many of these slots to leave free for rows that already wait."""
     return min(CLAIM_BATCH, ceil(slots / 2))

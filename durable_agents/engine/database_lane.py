@@ -1,4 +1,4 @@
-"""Run the engine's database work on one thread. Urgent jobs run first; all others run in order of submission."""
+"""Run the engine's database work on an OS thread. Urgent jobs run first. All other jobs run in order of submission."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from durable_agents.engine.resource_errors import start
 
 R = TypeVar("R")
 Task = tuple[bool, int, Callable[[], None]]
-"""Whether the task can wait, the number of the task, and its function. Tasks are taken in the order of these tuples."""
+"""A tuple of three values: whether the task can wait, the number of the task, and its function. Tasks run in the sort
+order of their tuples.
+"""
 
 
 class DatabaseLane:
-    """A thread with a database connection. The thread starts with the first task and ends with the process."""
+    """An OS thread with a database connection. The OS thread runs until the process ends."""
 
     def __init__(self, name: str) -> None:
         self._tasks: queue.PriorityQueue[Task] = queue.PriorityQueue()
@@ -27,15 +29,17 @@ class DatabaseLane:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, unless it has been started already. Raises WorkerLimitError."""
+        """Start the OS thread, unless it has been started already. Raises WorkerLimitError."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, daemon=True, name=self._name)
             start(thread)
             self._thread = thread
 
     def submit(self, call: Callable[[], R], *, urgent: bool = False) -> Future[R]:
-        """Schedule a call. The returned future gets the call's result or error. If the future is cancelled before its
-        turn, the call is not made. Only the event loop's thread may use the future.
+        """Schedule a function call. The returned future gets the call's result or error.
+
+        If the future is cancelled before the call begins, the call is not made. Use the future only in the event loop's
+        OS thread.
         """
         self.start()
         future: Future[R] = Future()
@@ -46,7 +50,7 @@ class DatabaseLane:
         while True:
             _, _, task = self._tasks.get()
             task()
-            del task  # free the task's rows and results before the wait for the next task
+            del task  # free the memory of the task before the wait for the next one
 
 
 def _settle(future: Future[R], call: Callable[[], R]) -> None:

@@ -17,7 +17,7 @@ from durable_agents.engine.tool_slots import ToolSlots
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """The parts of a worker that steps and tools use. A test may provide parts of its own."""
+    """The parts of a worker that steps and tools use. A test can replace the parts with other objects."""
 
     runtime: Runtime
     held: HeldRows
@@ -28,6 +28,6 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """A function to call when a row is scheduled for a retry. Its argument is the delay in seconds. It keeps this
+    """A function to call when a row is scheduled for a retry. The function takes the delay in seconds. It keeps this
     process running until the row is due.
     """

@@ -1,7 +1,7 @@
-"""Commit finished steps and tool calls in groups. One transaction commits everything that finished while the previous
-transaction ran.
+"""Commit finished steps and tool calls in groups.
 
-A commit may make further rows due. This process starts those rows that it claims in the same transaction.
+Steps and calls that finish during a transaction wait, and the next transaction commits them all. A commit can make more
+rows due. The same transaction can claim these rows for this process, which then starts them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ gain.
 
 
 class Endings:
-    """A queue of finished steps and tool calls. Many of them are committed in one transaction."""
+    """A queue of finished steps and tool calls. One transaction commits many of them."""
 
     def __init__(self, runtime: Runtime, histories: RunHistories) -> None:
         self._runtime = runtime
@@ -35,15 +35,18 @@ class Endings:
         """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
-        """A function that starts work on a row. The commit that made the row due has also claimed it for this
-        process.
+        """Called with a row, to start to work on it. The row became due and was claimed by this process in the same
+        commit.
         """
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
-        """Commit the outcome of a row that this process holds. If another transaction has locked the thread, try again
-        at intervals; other rows are committed meanwhile.
+        """Commit the outcome of a step or tool call that this process holds.
 
-        Raises LeaseLostError, ThreadNotFoundError or a database error. In each case, nothing has been written.
+        If another transaction has locked the row of the chat thread, try again at intervals. Meanwhile, other rows are
+        committed.
+
+        Raises LeaseLostError, ThreadNotFoundError or a database error. After a database error, it is unknown whether
+        the outcome was written. Otherwise, this call has written nothing.
         """
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
         ending = Ending(claim=claim, outcome=outcome)
@@ -58,8 +61,9 @@ class Endings:
                 await asyncio.sleep(next(waits))
 
     async def settle(self, *, seconds: float) -> list[Handed]:
-        """Wait at most ``seconds`` until no commit is running. Return the rows that this process claimed in these
-        commits, without starting them.
+        """Wait until no commit is running, or until ``seconds`` have passed.
+
+        Return the rows that commits claimed for this process during the wait. These rows have not been started.
         """
         left: list[Handed] = []
         if self._task is not None and not self._task.done():
@@ -85,8 +89,10 @@ class Endings:
                 self.take_back(offer)
 
     def _next_group(self) -> list[tuple[Ending, asyncio.Future[None]]]:
-        """Remove and return the steps and tool calls to commit next. A row is committed alone if the project's
-        callbacks run inside its transaction. All other rows are committed together.
+        """Choose the steps and tool calls of the next commit. Remove them from the queue, and return them.
+
+        A row is committed alone if callbacks of the project run inside its transaction. All other rows are committed
+        together.
         """
         self._waiting = [item for item in self._waiting if not item[1].cancelled()]
         alone = [item for item in self._waiting if lifecycle.has_callbacks_inside(item[0].claim)]
@@ -103,7 +109,7 @@ class Endings:
             self._histories.note(ending, result)
             for handed in result.handed:
                 self.start(handed)
-        if committed.done():  # the task was cancelled during the transaction: nothing awaits the result
+        if committed.done():  # the task was cancelled during the transaction, so nothing awaits the result
             return
         if error is None:
             committed.set_result(None)

@@ -1,4 +1,4 @@
-"""The table of the rows that this process holds."""
+"""The table of the rows that this process holds. A row is a model step or a tool call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_ABANDONED = 1000
 
 @dataclass(kw_only=True)
 class HeldRow:
-    """A row that this process works on."""
+    """A model step or tool call that this process works on."""
 
     claim: Claim
     task: asyncio.Task[None]
@@ -35,14 +35,15 @@ class HeldRow:
     is_cleared: bool = False
     """Whether the row was a suspect (its earlier workers died) and has since run for long enough without a crash."""
     has_begun: bool = False
-    """Whether a slot was assigned to the tool call, so that the tool's function may have run."""
+    """Whether the tool call has been given a slot. If so, the tool's function might have run."""
     has_ended: bool = False
-    """Whether the tool's function has ended, so that the row needs no thread any more."""
+    """Whether the tool's function has ended, so that the row no longer needs a slot."""
 
     @property
     def is_on_trial(self) -> bool:
-        """Whether the row is a suspect (its earlier workers died) and has not run for long enough yet. While a row is
-        on trial, its process claims nothing else.
+        """Whether the row is a suspect (a row whose earlier workers died) and has not run for long enough yet.
+
+        During the trial, the process claims nothing else.
         """
         return self.claim.is_suspect and not self.is_cleared
 
@@ -53,8 +54,9 @@ class HeldRow:
 
     @property
     def has_outlived_its_trial(self) -> bool:
-        """Whether the row is on trial and has run for long enough. Each earlier trial that the row survived doubles the
-        length of the current trial.
+        """Whether the row is on trial and has run for long enough.
+
+        The length of the trial doubles each time that the row survives a trial.
         """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial
@@ -63,12 +65,16 @@ class HeldRow:
 class HeldRows:
     """The rows that this process holds, by row id.
 
-    A process may lose a row and claim it again. Most methods therefore have the claim as a parameter, and do nothing if
-    the row has a newer claim.
+    A process may lose a row and claim it again. Therefore, most methods take the claim instead of the id. They do
+    nothing if the row has a newer claim.
     """
 
     def __init__(self, *, on_slot_freed: Callable[[], None], not_begun: CallsNotBegun | None = None) -> None:
-        """``not_begun`` records the tool calls that have not begun, for the process that recovers them."""
+        """Set up an empty table. ``on_slot_freed`` is called when a slot becomes free.
+
+        ``not_begun`` records the tool calls that have not begun. If this process dies, another process recovers the
+        calls and reads this record.
+        """
         self._rows: dict[UUID, HeldRow] = {}
         self._abandoned: deque[tuple[UUID, int]] = deque(maxlen=MOST_ABANDONED)
         self._on_slot_freed = on_slot_freed
@@ -82,13 +88,11 @@ class HeldRows:
 
     @property
     def claims(self) -> list[Claim]:
-        """The claims of all rows."""
         return [row.claim for row in self]
 
     def add(self, claim: Claim, task: asyncio.Task[None]) -> None:
-        """Add a row and the task that works on it."""
         earlier = self._rows.get(claim.row_id)
-        if earlier is not None:  # the lease of the row ran out, and this process claimed the row again
+        if earlier is not None:  # the lease expired, and this process claimed the row again
             earlier.task.cancel()
         self._rows[claim.row_id] = HeldRow(claim=claim, task=task)
 
@@ -100,12 +104,14 @@ class HeldRows:
         self._on_slot_freed()
 
     def expect(self, row_id: UUID) -> None:
-        """Record a tool call that this process is about to hold."""
+        """Record a tool call that this process is going to hold but has not begun."""
         if self._not_begun is not None:
             self._not_begun.add(row_id)
 
     def forget_expected(self, row_id: UUID) -> None:
-        """Remove the record of a tool call, unless this process holds the call. Its transaction was rolled back."""
+        """Delete the record that ``expect`` made, unless this process holds the call. Used after a rollback of the
+        claim.
+        """
         if row_id not in self._rows:
             self._end_record(row_id)
 
@@ -114,57 +120,59 @@ class HeldRows:
             self._not_begun.remove(row_id)
 
     def find(self, claim: Claim) -> HeldRow | None:
-        """Return the row of exactly this claim, or None. Any thread may call this."""
+        """Return the row with exactly this claim, or None. Safe to call from any OS thread."""
         row = self._rows.get(claim.row_id)
         return row if row is not None and row.claim is claim else None
 
     def drop(self, row_ids: Collection[UUID]) -> None:
-        """Cancel the tasks of rows that another process holds now, or that already have their outcome. This also closes
-        their connections to model providers.
+        """Cancel the tasks of these rows. This also closes their connections to model providers.
+
+        Used for rows that another process holds now, or whose outcome is already stored.
         """
         for row in self:
-            # Cancel a task only once: after the first cancellation, it may be recording the usage of its model call.
+            # Cancel a task only once. A cancelled task still records the usage of its model call, and a second
+            # cancellation would interrupt that.
             if row.claim.row_id in row_ids and not row.is_dropped:
                 row.is_dropped = True
                 row.task.cancel()
 
     def drop_claim(self, claim: Claim) -> None:
-        """Stop working on one row."""
+        """Stop working on the row of this claim."""
         if self.find(claim) is not None:
             self.drop({claim.row_id})
 
     def keep(self, claim: Claim) -> None:
-        """Do not cancel the task of this row when its lease is lost, because the task releases the row itself."""
+        """Keep ``drop`` from cancelling the task of this row. The task releases the row itself."""
         row = self.find(claim)
         if row is not None:
             row.is_dropped = True
 
     def abandon(self, claim: Claim) -> None:
-        """Remember that this process began the row and gave it up after an error. The database may still show the row
-        as leased to this process.
+        """Remember that this process gave up the row after an error. In the database, the row may still be leased to
+        this process.
         """
         self._abandoned.append((claim.row_id, claim.fence))
 
     def knows(self, claim: Claim) -> bool:
-        """Return whether this process holds this row, or has begun and abandoned it."""
+        """Return whether this process holds the row of this claim, or has given it up with ``abandon``."""
         row = self._rows.get(claim.row_id)
         is_held = row is not None and row.claim.fence == claim.fence
         return is_held or (claim.row_id, claim.fence) in self._abandoned
 
     def is_stopped(self, claim: Claim) -> bool:
-        """Return whether the outcome of this row is no longer wanted. Any thread may call this."""
+        """Return whether the outcome of this row is no longer wanted. Safe to call from any OS thread."""
         row = self.find(claim)
         return row is None or row.is_dropped
 
     def begin(self, claim: Claim) -> None:
-        """Record that the function of this call may run from now on."""
+        """Record that the tool's function may run from now on."""
         self._end_record(claim.row_id)
         row = self.find(claim)
         if row is not None:
             row.has_begun = True
 
     def end_function(self, claim: Claim) -> None:
-        """Record that the tool's function has ended. Its slot is free from now on, although the outcome is not stored
+        """Record that the tool's function has ended. This frees the call's slot, although the outcome is not stored
         yet.
         """
         row = self.find(claim)
@@ -179,8 +187,9 @@ class HeldRows:
                 row.overdue.set()
 
     async def overdue(self, claim: Claim) -> None:
-        """Wait until ``mark_overdue`` reports that the deadline of this tool call has passed. The deadline may be
-        changed later; call this method again to wait for the new one.
+        """Wait until the deadline of this tool call has passed, as reported by ``mark_overdue``.
+
+        If the deadline has been extended in the meantime, call this method again to wait for the new deadline.
         """
         row = self.find(claim)
         if row is not None:
@@ -188,14 +197,16 @@ class HeldRows:
             row.overdue.clear()
 
     def claim_of(self, task: asyncio.Task[object] | None) -> Claim | None:
-        """Return the claim of the row that a task works on, or None. A task belongs to a row if it was added with the
-        row, or if its name is the row's id.
+        """Return the claim of the row that this task works on, or None.
+
+        A task works on a row if it was added with the row. A task whose name is the row's id also works on the row:
+        it runs the function of a tool call.
         """
         name = task.get_name() if task else ""
         return next((row.claim for row in self if row.task is task or str(row.claim.row_id) == name), None)
 
     def holds(self, thread_id: UUID) -> bool:
-        """Return whether this process holds a row of this thread."""
+        """Return whether this process holds a row of this chat thread."""
         return any(row.claim.thread_id == thread_id for row in self._rows.values())
 
     @property

@@ -1,4 +1,4 @@
-"""The histories of the runs that this process works on, kept in memory until another process changes the thread."""
+"""Cache the histories of the runs that this process works on. A change by another process invalidates a history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_UNHELD = 32
 
 @dataclass(kw_only=True)
 class RunHistory:
-    """The history of a thread at one value of ``Thread.rev``. Its last turn is the answer of the current run."""
+    """The history of a thread at one revision (``Thread.rev``). The last turn is the answer of the current run."""
 
     rev: int
     message_id: UUID
@@ -32,11 +32,11 @@ class RunHistory:
 
     @property
     def waits_for_calls(self) -> bool:
-        """Whether a tool call of the last step is running on a worker or is due to run there."""
+        """Whether workers still have to finish a tool call of the last step."""
         return any(PART_STATES[outcome.status] == "input-available" for outcome in self.outcomes.values())
 
     def close_step(self) -> None:
-        """Add the committed step, with the outcomes of its calls, to the last turn."""
+        """Add the committed step and the outcomes of its calls to the last turn."""
         if self.step is None:
             return
         if self.step.parts:
@@ -46,7 +46,7 @@ class RunHistory:
 
 
 class RunHistories:
-    """The histories that this process knows, by thread."""
+    """The cached histories, by thread."""
 
     def __init__(self) -> None:
         self._known: dict[UUID, RunHistory] = {}
@@ -57,15 +57,15 @@ class RunHistories:
         return len(self._known)
 
     def keep(self, thread_id: UUID, history: RunHistory) -> None:
-        """Keep a history that was read from the database."""
+        """Store a history that was read from the database."""
         self._known[thread_id] = history
         self._unheld.pop(thread_id, None)
 
     def release(self, thread_id: UUID) -> None:
         """Record that this process no longer holds a row of the thread.
 
-        Keep the thread's history if it is short and this process may soon claim a tool call of the thread. Otherwise,
-        drop the history. At most ``MOST_UNHELD`` histories are kept in this way.
+        Keep the thread's history only if it is short and this process might soon claim a tool call of the thread. At
+        most ``MOST_UNHELD`` such histories are kept.
         """
         known = self._known.get(thread_id)
         if known is None:
@@ -78,13 +78,14 @@ class RunHistories:
             self.forget(next(iter(self._unheld)))
 
     def forget(self, thread_id: UUID) -> None:
-        """Drop the history of a thread."""
+        """Drop the thread's history."""
         self._known.pop(thread_id, None)
         self._unheld.pop(thread_id, None)
 
     def note(self, ending: Ending, ended: Ended) -> None:
-        """Add a committed step or tool call to the history of its thread. If another process has also changed the
-        thread, drop the history.
+        """Add a committed step or tool call to the history of its thread.
+
+        If another process has changed the thread as well, drop the history instead.
         """
         thread_id, (before, after) = ending.claim.thread_id, ended.revs
         known = self._known.get(thread_id)
@@ -103,8 +104,9 @@ class RunHistories:
             known.outcomes[ended.row.tool_call_id] = ended.row.outcome()
 
     def of(self, handed: Handed) -> RunHistory | None:
-        """Return the cached history for a model step that this process has just claimed. Return None if the history
-        must be read from the database.
+        """Return the cached history for a model step that this process has just claimed.
+
+        Return None if the history must be read from the database.
         """
         known = self._known.get(handed.claim.thread_id)
         if known is None or not isinstance(handed.row, Stream):

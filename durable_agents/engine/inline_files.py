@@ -1,6 +1,6 @@
-"""Inline the files of a history into the model request, up to a total number of bytes.
+"""Put the contents of attached files into the model request, up to a maximum total size.
 
-The worker reads the bytes from the project's own storage. No provider receives a URL, and nothing is fetched from one.
+The worker reads the files from the project's own storage. It sends no URL to a provider and fetches none.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from durable_agents.parts import Part, attachment_id, file_part
 
 
 async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Return the turns with the contents of their attachments. An attachment is replaced by a note to the model if it
-    was deleted, or if newer files have used up the room. Raises a retryable ModelError if the storage does not answer.
+    """Return the turns with the contents of their attachments.
+
+    An attachment is replaced by a note to the model if it was deleted, or if newer files have left no room for it.
+    Raises a retryable ModelError if the storage does not answer.
     """
     if not any(attachment_id(part) for turn in turns for part in turn.parts):
         return list(turns)
@@ -33,8 +35,9 @@ async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Ma
 
 
 def _filled(turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
-    """Inline the newest files first, until their total reaches twice the limit for one file. Providers refuse larger
-    requests.
+    """Insert the contents of files, beginning with the newest file.
+
+    The total is at most twice the size limit for one file, because providers refuse larger requests.
     """
     room = 2 * config().max_attachment_bytes
     filled = []
@@ -50,7 +53,7 @@ def _filled(turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> li
 
 
 def _part(part: Part, row: Attachment | None, *, room: int) -> Part:
-    """Return the part with its file inlined, or a text part that says why the file is missing."""
+    """Return the part with the content of its file, or a text part that says why the file is missing."""
     name = part.get("filename", "a file")
     if row is not None and row.size > room:
         return {"type": "text", "text": f"[{name}: left out here, because newer files fill the request.]"}

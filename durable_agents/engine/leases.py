@@ -1,4 +1,4 @@
-"""Extend the leases of this process's rows, and notice when a lease is lost or a tool call takes too long."""
+"""Extend the leases of the rows that this process holds. Detect lost leases and tool calls that take too long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIVE_BACK_SECONDS = 1.0
 
 
 class LeaseKeeper:
-    """Sends heartbeats for the rows that this process holds, and stops work on rows whose lease was lost."""
+    """Extends the leases of the rows that this process holds, and stops work on rows whose lease is lost."""
 
     def __init__(self, runtime: Runtime, held: HeldRows, *, holder: str, health: Attempts) -> None:
         self._runtime = runtime
@@ -32,11 +32,11 @@ class LeaseKeeper:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the database has failed since this process last checked which rows are leased to it."""
+        """Whether the database has failed since this process last read which rows are leased to it."""
         return self._runtime.failed_at >= self._checked_at or bool(self._unknown)
 
     async def extend(self) -> None:
-        """Extend the leases regularly until this task is cancelled."""
+        """Extend the leases at intervals, until this task is cancelled."""
         while True:
             await asyncio.sleep(config().lease_seconds / 3)
             claims = self._held.claims
@@ -52,9 +52,7 @@ class LeaseKeeper:
             self._health.succeed()
 
     async def watch(self) -> None:
-        """Look for rows that this process has lost, and for tool calls whose deadline has passed, until this task is
-        cancelled.
-        """
+        """Look for lost leases and for tool calls past their deadline, at intervals, until this task is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self._held:
@@ -64,22 +62,24 @@ class LeaseKeeper:
             await self._give_back_unknown()
 
     async def drop_lost(self) -> None:
-        """Stop working on rows that were stopped, or that another process holds now."""
+        """Stop working on rows that were stopped or that another process holds now."""
         self._held.drop(await self._read(lifecycle.lost_claims))
 
     async def _give_back_unknown(self) -> None:
-        """After a database failure, release rows that are leased to this process without its knowledge. This happens if
-        the response to the COMMIT of a claim was lost. No work on these rows has begun.
+        """Release rows that are leased to this process without its knowledge.
+
+        This can happen after a database failure, if the response to the COMMIT of a claim was lost. Work on these rows
+        has not begun.
         """
         if not self.is_unsure:
             return
         began = time.monotonic()
         try:
-            async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked thread row must not delay the other checks
+            async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked chat thread must not delay the other checks
                 leased = await self._runtime.in_database(lifecycle.leased_to, self._holder)
                 unknown = {claim for claim in leased if not self._held.knows(claim)}
-                # Release only rows that two checks in a row have found. A row that only one check has found may belong
-                # to a claim whose COMMIT is not answered yet.
+                # Release only rows that two successive checks have found. A row that only one check has found might
+                # belong to a claim whose COMMIT has not been answered yet.
                 for claim in unknown & self._unknown:
                     await self._runtime.in_transition(lifecycle.release, claim, has_begun=False)
         except Exception:

@@ -1,5 +1,6 @@
-"""Run one model step: load the history, call the model, buffer the output for browsers, and commit the step. If the
-attempt fails, decide whether to retry it.
+"""Run one model step: load the history, call the model, stream the output to browsers, and commit the step.
+
+If the attempt fails, decide whether to retry it.
 """
 
 from __future__ import annotations
@@ -52,15 +53,15 @@ from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
 """The maximum time that a commit or a recovery waits for an estimate of the usage. This package's own estimates take
-milliseconds, but a project may replace the class that calls providers (``ModelDoor``).
+milliseconds, but a project can replace the class that calls providers (``ModelDoor``).
 """
 
 
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a model call and store its outcome.
 
-    If the transaction that made the step due also claimed it for this process, ``handed`` contains the row. If the
-    history of the run is also in memory, nothing has to be read from the database.
+    ``handed`` contains the row of the step if the row became due and was claimed by this process in the same commit. If
+    the history is also cached, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
@@ -106,14 +107,14 @@ async def run_step(env: Environment, claim: Claim, handed: Handed | None = None)
 async def _commit(env: Environment, claim: Claim, outcome: StepOutcome) -> None:
     try:
         await env.endings.end(claim, outcome)
-    except LeaseLostError:  # the run was stopped, but its model call costs money, so record the usage
+    except LeaseLostError:  # the run was stopped, but the model call costs money, so record its usage
         if outcome.usage is not None:
             await env.runtime.in_transition(lifecycle.record_usage, claim, model=outcome.model, usage=outcome.usage)
         raise
 
 
 async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelRequest, answer: Answer) -> None:
-    """Call the model. Fold every event into the answer, and buffer the event's chunks for browsers."""
+    """Call the model. Add each event to the answer, and buffer its chunks for browsers."""
     streaming = job.agent.streaming
     buffer = DeltaBuffer(
         claim=claim,
@@ -124,7 +125,7 @@ async def _stream(env: Environment, claim: Claim, job: _StepJob, request: ModelR
     )
     if streaming:
         env.writer.open(buffer)
-    # A model library cancels its own tasks after a lost connection. Treat this as a failed attempt, not as a
+    # Some model libraries cancel their own tasks when a connection is lost. Treat this as a failed attempt, not as a
     # cancellation by the engine.
     cancelled = ModelError(ErrorKind.NETWORK, "The model library has cancelled the call.", retryable=True)
     with cancelled_by_us_only(cancelled):
@@ -140,7 +141,7 @@ async def _receive(request: ModelRequest, answer: Answer, buffer: DeltaBuffer) -
 
 
 async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -> ModelRequest:
-    # Accept an empty answer if the model has already written text or made a call since the user's last message.
+    # An empty answer is acceptable if the model has already answered or called a tool since the user's last message.
     last = next((turn for turn in reversed(job.turns) if turn.role != "assistant" or turn.steps), None)
     convert = partial(
         openai_messages,
@@ -163,7 +164,7 @@ async def _request(env: Environment, job: _StepJob, plan: Plan, *, model: str) -
 
 
 async def _estimated(runtime: Runtime, request: ModelRequest, answer: Answer) -> ModelUsage:
-    """Estimate the usage of an attempt that was cut short, or that has no usage report from the provider."""
+    """Estimate the usage of an attempt for which the provider has reported no usage."""
     if not answer.own_text and not answer.calls:
         return ModelUsage(estimated=True)
     try:
@@ -183,9 +184,9 @@ async def _after_failed_attempt(
     models: Sequence[str] = (),
     usage: ModelUsage | None = None,
 ) -> None:
-    """Schedule another attempt, or fail the run. The next attempt uses the same model again or, if that model was given
-    up, the next model in ``models``.
+    """Schedule another attempt, or fail the run.
 
+    The next attempt uses the same model or, if the same model has no attempts left, the next model in ``models``.
     ``models`` is empty if a function of the agent failed before any model was called.
     """
     decision: RetryIn | Fail | None = None
@@ -276,12 +277,13 @@ async def _loaded_job(env: Environment, claim: Claim) -> _StepJob:
 
 
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob | None]:
-    """Load the steps of these claims, and return them by row id. A step with a long history has the value None; the
-    caller loads that step separately. Rows that were deleted, or that other processes have claimed meanwhile, are left
-    out.
+    """Load the steps of these claims, and return them by row id.
 
-    This takes four queries, however many rows there are. It takes one more query each to load files, texts to continue,
-    and threads that an agent's functions need.
+    The value is None for a step with a long history, which the caller loads separately. A row is left out if it was
+    deleted or if another process has claimed it.
+
+    This takes four queries for any number of rows. Up to three more queries load attached files, threads, and texts of
+    earlier attempts that the model continues. Each of these queries is made only if it is needed.
     """
     streams = _held_streams(claims)
     long = [row.pk for row in streams if (row.answer.position or 0) > MANY_MESSAGES]
@@ -298,10 +300,10 @@ def _load_long_step(claim: Claim) -> _StepJob:
 
 def _held_streams(claims: Sequence[Claim]) -> list[Stream]:
     fences = {claim.row_id: claim.fence for claim in claims}
-    # Do not read from a replica: it may not have the newest messages yet.
+    # Do not read from a replica, because it may not have the newest messages yet.
     rows = Stream.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("message__thread")
-    # Read the thread's ``rev`` in the first query. If the thread changes during the other queries, its ``rev`` no
-    # longer matches, and the history is not used again.
+    # Read ``rev`` in the first query. If the thread changes during the later queries, the cached history has an old
+    # ``rev`` and is not used again.
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
     held = rows.order_by().only(*columns)
     return [row for row in held if row.message is not None and row.fence == fences[row.pk]]
@@ -338,8 +340,9 @@ def _jobs(claims: Sequence[Claim], streams: Sequence[Stream]) -> dict[UUID, _Ste
 
 
 def estimate_spent(stream: Stream) -> lifecycle.Spent:
-    """Estimate the usage of a model call after its worker has died, from the input and the stored part of the answer.
-    Instructions that a function returns are not known and are left out.
+    """Estimate the usage of a model call whose worker has died, from the input and the stored part of the answer.
+
+    Instructions that come from a function are unknown here and are not counted.
     """
     agent = registry.find(stream.agent)
     using = lifecycle.database()
@@ -369,34 +372,36 @@ def _model_of(agent: Agent, models: Sequence[str], claim: Claim) -> str:
 def _next_attempt(
     retry: Retry, attempt: int, error: ModelError, decision: RetryIn | Fail | None, *, models: int
 ) -> tuple[int, float] | None:
-    """Return the number of the next attempt and the seconds until then, or None if there is no next attempt. ``models``
-    is the number of models, or 0 if no model was called.
+    """Return the number of the next attempt and the delay in seconds. Return None if there is no next attempt.
+
+    ``models`` is the number of models, or 0 if no model was called.
     """
     if isinstance(decision, Fail):
         return None
     given_up, earlier = divmod(attempt - 1, retry.attempts_per_model)
-    tries = earlier + 1  # with this model
+    tries = earlier + 1  # how many attempts the current model has had, including the failed one
     if (error.retryable or decision) and tries < retry.attempts_per_model:
         if isinstance(decision, RetryIn):
             return attempt + 1, decision.seconds
         return attempt + 1, retry.delay_seconds(tries, retry_after_seconds=error.retry_after_seconds)
     if given_up + 1 < models:
-        # The provider of the next model did not ask for a delay. Skip the numbers of the attempts that the failed model
-        # had left, because the model of an attempt follows from its number.
+        # The number of an attempt determines its model. Therefore, continue with the first number of the next model.
+        # There is no delay: if a provider asked for a delay, it was the failed model's provider.
         return (given_up + 1) * retry.attempts_per_model + 1, 0.0
     return None
 
 
 def _within(seconds: float, estimate: Callable[[], ModelUsage]) -> ModelUsage:
-    """Return the result of ``estimate``, which runs in a thread. If it takes longer than ``seconds``, raise
-    TimeoutError and leave the thread running.
+    """Call ``estimate`` in a new OS thread and return the result.
+
+    If the call takes longer than ``seconds``, raise TimeoutError. The OS thread keeps running.
     """
     results: queue.SimpleQueue[ModelUsage | Exception] = queue.SimpleQueue()
 
     def run() -> None:
         try:
             results.put(estimate())
-        except Exception as error:  # the caller's thread raises this error again
+        except Exception as error:  # the caller's OS thread raises this error again
             results.put(error)
 
     threading.Thread(target=run, daemon=True, name="durable-agents-estimate").start()

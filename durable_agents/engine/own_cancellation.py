@@ -1,4 +1,4 @@
-"""Find out whether the engine cancelled a task, or user code raised a ``CancelledError`` by itself."""
+"""Find out whether a ``CancelledError`` comes from the engine or from user code."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 
 def is_cancelled() -> bool:
-    """Return whether the engine has requested the cancellation of the current task. Any other ``CancelledError`` comes
-    from user code or a library.
+    """Return whether the engine has cancelled the current task.
+
+    If not, a ``CancelledError`` comes from user code or a library.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -15,7 +16,7 @@ def is_cancelled() -> bool:
 
 @contextmanager
 def cancelled_by_us_only(error: Exception) -> Iterator[None]:
-    """Raise ``error`` in place of a ``CancelledError`` that the engine did not request."""
+    """Raise ``error`` instead of a ``CancelledError`` that does not come from the engine."""
     try:
         yield
     except asyncio.CancelledError as cancelled:

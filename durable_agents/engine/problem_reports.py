@@ -1,4 +1,4 @@
-"""Report what prevents this process from working: in the log, in a file and, as soon as possible, in the database."""
+"""Report problems that keep this process from working. They go to the log, a file and, when possible, the database."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STORE_SECONDS = 10.0
 
 
 class Attempts:
-    """The health of one operation that this process repeats, such as claiming or reaping.
+    """The health of one operation that this process repeats, such as claiming rows.
 
-    The thread that runs the operation calls ``begin``, ``succeed`` and ``fail``. Other threads call ``publish`` and
-    ``store`` every second or two, since an attempt may hang.
+    The OS thread that runs the operation calls ``begin``, ``succeed`` and ``fail``. Because an attempt may hang, other
+    OS threads call ``publish`` and ``store`` every second or two.
     """
 
     def __init__(self, kind: str, cluster: str) -> None:
@@ -34,7 +34,7 @@ class Attempts:
 
     @property
     def are_failing(self) -> bool:
-        """Whether the last attempt has failed, or has not ended."""
+        """Whether the last attempt has failed or is still running."""
         return self._failing_since is not None
 
     def begin(self) -> None:
@@ -51,8 +51,9 @@ class Attempts:
         self._detail = error if isinstance(error, str) else described(error)
 
     def publish(self) -> None:
-        """Report an operation that has failed for ten seconds: log it once, and write a notice file. When the operation
-        works again, log this and delete the file.
+        """If the operation has failed for ten seconds, log this once, and write a file about the problem.
+
+        When the operation works again, log the recovery and delete the file.
         """
         since = self._failing_since
         if since is not None and time.time() - since >= PATIENCE_SECONDS:
@@ -83,8 +84,9 @@ class Attempts:
                 worker_problem_files.remove(self.kind, project=lifecycle.project())
 
     def store(self) -> None:
-        """Store a published problem in the database, and later record that it is over. If the database fails, a later
-        call tries again.
+        """Store a published problem in the database. When the problem is over, store the end as well.
+
+        If the database fails, the next call tries again.
         """
         notice, is_over = self._unstored, self._published is None
         if notice is None or (not is_over and time.monotonic() - self._stored_at < STORE_SECONDS):

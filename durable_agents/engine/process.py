@@ -1,4 +1,4 @@
-"""Manage a worker process from start to exit, both during django-q2's tasks and between them."""
+"""Manage a worker process from its start to its exit, during django-q2's tasks and between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from django_q.conf import Conf as QConf
 from durable_agents import callbacks, lifecycle, lockfiles, notifications, task_queue, worker_identity
 from durable_agents.calls_not_begun import calls_not_begun
 from durable_agents.conf import cluster_of, config
-from durable_agents.database_connections import close_pools, discard, discarding
+from durable_agents.database_connections import close_all, close_pools, discard, discarding
+from durable_agents.delivery_counts import delivery_counts
 from durable_agents.engine.model_step import estimate_spent
 from durable_agents.engine.problem_reports import Attempts
 from durable_agents.engine.resource_errors import LIMITED_EXIT_CODE, WorkerLimitError, start
@@ -27,23 +28,24 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 FAILED_START_SECONDS = 5.0
-"""The delay before a worker exits because it cannot start a thread. Without the delay, django-q2 would start new
+"""If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new
 workers in quick succession.
 """
 FIRST_REAP_SECONDS = 2.0
-"""The maximum delay of a cluster's workers at start. They are delayed until the rows of dead processes are reaped."""
+"""The workers of a cluster start when the rows of dead processes are recovered, but at the latest after this time."""
 
 _workers: dict[tuple[int, str], Worker] = {}
 
 
 def work(cluster: str) -> None:
-    """Claim and run rows of the pools of ``cluster`` until none are due. If enough processes of the cluster are working
-    already, return immediately.
+    """Claim and run rows of the cluster's pools until none are due.
+
+    Return immediately if enough processes of the cluster are already working.
     """
     with _slot(cluster) as slot:
         if slot is None:
             return
-        key = (os.getpid(), cluster)  # the pid keeps a forked child from using its parent's worker
+        key = (os.getpid(), cluster)  # the pid in the key keeps a forked process from using its parent's worker
         try:
             if key not in _workers:
                 worker = Worker(cluster)
@@ -57,10 +59,15 @@ def work(cluster: str) -> None:
 
 
 def sweep() -> None:
-    """Reap the rows of dead workers, fail rows whose agent or tool no worker knows, notify workers of due rows, and
-    delete old data. This runs on a schedule, in case faster mechanisms have failed.
+    """Clean up on a schedule, in case faster mechanisms have failed:
+
+    - Recover the rows of dead workers.
+    - End tool calls whose deadline has passed.
+    - Fail rows whose agent or tool no worker knows.
+    - Delete old data.
+    - Notify workers of due rows.
     """
-    # The stages run from last to first, and a stage that fails does not prevent the others.
+    # The stack calls these functions from last to first. If one fails, the others still run.
     with contextlib.ExitStack() as stages:
         stages.enter_context(discarding())
         stages.callback(_notify_for_due)
@@ -77,10 +84,11 @@ def _notify_for_due() -> None:
 
 
 def reap_first() -> None:
-    """Reap the rows of dead processes before the workers of a cluster start, so that these workers can claim the rows.
+    """Recover the rows of dead processes before the workers of a cluster start, so that these workers can claim the
+    rows.
 
-    Reaping runs in a separate process. Otherwise, forked workers would inherit the connections that reaping or its
-    callbacks open, for example to the database or the queue.
+    The recovery runs in a separate process. Otherwise, the workers, which are forked from this process, would inherit
+    open connections, for example to the database.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(
@@ -100,8 +108,9 @@ def _reap_once() -> None:
 
 
 def on_spawn() -> None:
-    """Prepare a new django-q2 worker: start a thread that reaps the rows of dead processes, and preload modules that
-    are slow to import.
+    """Prepare a new django-q2 worker.
+
+    Start an OS thread that recovers the rows of dead processes, and preload modules that are slow to import.
     """
     try:
         lifecycle.ensure_pools()
@@ -122,8 +131,10 @@ def on_spawn() -> None:
 
 @contextlib.contextmanager
 def _slot(cluster: str) -> Iterator[int | None]:
-    """Reserve one of the slots for working processes of a cluster, and yield its number. Yield None if all slots are
-    taken. The operating system frees the slot when the process dies.
+    """Reserve one of the cluster's slots for working processes, and yield the slot's number. Yield None if all slots
+    are taken.
+
+    The operating system frees the slot when the process dies.
     """
     slots = config().processes or max(1, QConf.WORKERS - 1)
     for number in range(slots):
@@ -138,7 +149,7 @@ def _slot(cluster: str) -> Iterator[int | None]:
 
 
 def _lock_file(name: str) -> int | None:
-    """Return an open, locked file, or None if another process holds it."""
+    """Open and lock a file, and return its descriptor. Return None if another process holds the lock."""
     descriptor = lockfiles.open_lock(name)
     if lockfiles.take(descriptor):
         return descriptor
@@ -147,10 +158,10 @@ def _lock_file(name: str) -> int | None:
 
 
 def _reap_for_ever(parent: int) -> None:
-    """Reap the rows of this machine's dead processes every two seconds, and notify workers. Only one process of each
-    cluster does this; when it dies, another takes over.
+    """Recover the rows of this machine's dead processes every two seconds, and notify workers.
 
-    If the parent process of the cluster has died, exit this process unless it is working.
+    Only one process of each cluster recovers rows. When that process dies, another takes over. If the cluster's parent
+    process has died, exit as soon as this process is not working.
     """
     descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:
@@ -178,14 +189,16 @@ def _reap_and_notify() -> None:
 
 
 def _log_problems(reaping: Attempts) -> None:
-    """Report the failing operations of this process. If a worker stopped working while its claims failed, test whether
-    the database accepts writes now.
+    """Report failing operations of this process.
+
+    If a worker stopped working while its claims failed, no later claim shows whether the database works again.
+    Therefore, this function tests whether the database accepts writes.
     """
     reaping.publish()
     reaping.store()
     for worker in list(_workers.values()):
         if not worker.is_working:
-            worker.lease_health.succeed()  # an idle worker holds no rows, so it has no lease that could fail
+            worker.lease_health.succeed()  # an idle worker has no lease that could fail
         if not worker.is_working and worker.claim_health.are_failing:
             try:
                 lifecycle.try_to_write()
@@ -197,6 +210,9 @@ def _log_problems(reaping: Attempts) -> None:
         worker.claim_health.store()
         worker.lease_health.publish()
         worker.lease_health.store()
+    if delivery_counts().are_due:
+        lifecycle.store_delivery_counts()
+        close_all()
 
 
 def _is_working() -> bool:

@@ -1,5 +1,6 @@
-"""Recognise errors of a process that lacks threads or memory. The model step or tool call in which such an error occurs
-is not necessarily its cause.
+"""Recognise errors that occur because the process lacks OS threads or memory.
+
+The model step or tool call that raises such an error has not necessarily caused the shortage.
 """
 
 from __future__ import annotations
@@ -8,25 +9,29 @@ import threading
 import time
 
 NO_THREAD = "can't start new thread"
-"""Python's message if the system refuses a thread (``RLIMIT_NPROC``, a cgroup's ``pids.max``, too little memory)."""
+"""Python's error message if the operating system refuses a new thread (``RLIMIT_NPROC``, a cgroup's ``pids.max``, too
+little memory).
+"""
 
 
 LIMITED_EXIT_CODE = 71
 MAX_LIMITS = 3
-"""A worker exits after it has lacked threads or memory for this many rows in succession."""
+"""A worker exits after it has lacked OS threads or memory for this many rows in succession."""
 PAUSE_SECONDS = 1.0
 
 
 class WorkerLimitError(BaseException):
-    """The process lacks the threads or memory to run a row. Another process may have enough.
+    """The process lacks the OS threads or memory to run a row. Another process might have enough.
 
-    This is not a subclass of ``Exception``, so that code that handles errors of user functions does not catch it.
+    The class is not a subclass of ``Exception``, so that code that handles errors of user functions does not catch this
+    error.
     """
 
 
 def start(thread: threading.Thread) -> None:
-    """Start a thread. If the operating system refuses to start it, raise WorkerLimitError. In that case, the thread's
-    function is not called.
+    """Start an OS thread.
+
+    Raises WorkerLimitError if the operating system refuses the thread. The thread's function is then not called.
     """
     try:
         thread.start()
@@ -35,13 +40,14 @@ def start(thread: threading.Thread) -> None:
 
 
 def is_limit(error: BaseException) -> bool:
-    """Return whether an error, or one of its causes, means that this process lacks threads or memory. Libraries wrap
-    such errors, for example when the look-up of a host name needs a thread.
+    """Return whether this error, or one of its causes, means that the process lacks OS threads or memory.
+
+    Libraries wrap such errors, for example when the lookup of a host name needs an OS thread.
     """
     seen: set[int] = set()
     cause: BaseException | None = error  # check the error itself, then its causes
     while cause is not None and id(cause) not in seen:
-        # Only Python's own error counts, not a provider's message with the same words.
+        # Only Python's own RuntimeError counts. A provider's error message might contain the same words.
         is_refusal = isinstance(cause, RuntimeError) and NO_THREAD in str(cause)
         if is_refusal or isinstance(cause, WorkerLimitError | MemoryError):
             return True
@@ -51,22 +57,24 @@ def is_limit(error: BaseException) -> bool:
 
 
 class Shortage:
-    """A counter of the rows in succession that could not run because this process lacks threads or memory."""
+    """Counts how many rows in succession could not run because this process lacked OS threads or memory."""
 
     def __init__(self) -> None:
         self._rows = 0
         self._claims_again_at = 0.0
         self.is_final = False
-        """Whether this process has to exit. A new process may get enough threads and memory."""
+        """Whether this process has to exit. A new process might get enough OS threads and memory."""
 
     @property
     def forbids_claims(self) -> bool:
-        """Whether this process must not claim rows for now, so that other processes claim them first."""
+        """Whether this process must wait before it claims rows, so that other processes can claim the rows first."""
         return time.monotonic() < self._claims_again_at
 
     def note_row(self) -> bool:
-        """Count one more row that could not run because the process lacks threads or memory, and stop claiming for some
-        seconds. Return whether the count has reached ``MAX_LIMITS``.
+        """Count a row that could not run because this process lacks OS threads or memory. Forbid claims for some
+        seconds.
+
+        Return whether the count has reached ``MAX_LIMITS``.
         """
         self._rows += 1
         self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS
@@ -75,5 +83,5 @@ class Shortage:
         return becomes_final
 
     def end(self) -> None:
-        """Reset the counter, because a thread has started."""
+        """Reset the counter, because an OS thread has started."""
         self._rows = 0

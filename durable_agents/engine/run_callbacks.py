@@ -1,7 +1,6 @@
-"""Run the project's after-commit callbacks in a worker. Model steps and tool calls run at the same time and never wait
-for a callback.
+"""Run the project's after-commit callbacks in a worker. Model steps and tool calls never wait for a callback.
 
-The callbacks of one thread run one after the other. Each may take a minute at most.
+The callbacks of one chat thread run one after the other. Each may take at most a minute.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ CALLBACK_SECONDS = 60.0
 
 
 class CallbackRunner:
-    """Runs the callbacks of one process."""
-
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._tasks: set[asyncio.Task[None]] = set()
@@ -37,14 +34,15 @@ class CallbackRunner:
         return not self._tasks
 
     def schedule(self, callback: DueCallback) -> None:
-        """Schedule a callback. Any thread may call this."""
+        """Schedule a callback. Safe to call from any OS thread."""
         self._runtime.loop.call_soon_threadsafe(self._start, callback)
 
     async def wait(self, *, seconds: float | None = None) -> bool:
-        """Wait for running callbacks for at most ``seconds``, then cancel the rest. Return whether any callback ran
-        since the last call.
+        """Wait for running callbacks for at most ``seconds``, then cancel the rest.
+
+        Return whether any callback has run since the last call.
         """
-        await asyncio.sleep(0)  # let the event loop create the tasks of callbacks that were scheduled just before
+        await asyncio.sleep(0)  # let the event loop create tasks for newly scheduled callbacks
         if tasks := set(self._tasks):
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
@@ -74,16 +72,15 @@ class CallbackRunner:
         except (Exception, WorkerLimitError):
             callback.log_failure()
 
-    # ------------------------------------------------------------------------------------- the callbacks of an agent
-
     def dispatch_step(self, claim: Claim, agent: Agent, outcome: StepOutcome) -> None:
-        """Schedule the callbacks for a committed step: ``on_message_complete``, and at the end of a turn also
-        ``on_turn_complete`` and ``title``. A step that made tool calls, or that the provider paused, does not end the
-        turn.
+        """Schedule the callbacks for a committed step.
+
+        ``on_message_complete`` is always called. At the end of a turn, ``on_turn_complete`` and ``title`` are called as
+        well. A step with tool calls, or one that the provider paused, does not end the turn.
         """
         metadata: dict[str, object] = {}
         for part in outcome.parts:
-            metadata |= part.get("providerMetadata") or {}  # a later part overrides an earlier one of the same provider
+            metadata |= part.get("providerMetadata") or {}  # values of later parts replace earlier values
         thread_id, stream_id = claim.thread_id, claim.row_id
         if agent.on_message_complete is not None:
             call = partial(self._call_with_message, agent.on_message_complete)
@@ -125,7 +122,7 @@ class CallbackRunner:
 
 
 def _message_of(stream_id: UUID) -> tuple[object, object] | None:
-    """Return the message up to this step, as clients see it, and the usage of the step. Return None if the thread is
+    """Return the message up to this step, as clients see it, and the step's usage. Return None if the thread is
     deleted.
     """
     streams = Stream.objects.using(lifecycle.database()).select_related("message")

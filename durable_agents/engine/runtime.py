@@ -1,6 +1,4 @@
-"""Run a worker's code where it belongs: on the event loop, on a thread for database work, or on a thread for a
-synchronous function.
-"""
+"""Decide where a worker runs a function: on the event loop, on an OS thread for database work, or on a new one."""
 
 from __future__ import annotations
 
@@ -33,14 +31,15 @@ R = TypeVar("R")
 
 DATABASE_WAITS_SECONDS = (0.2, 1, 3)
 LOCKED_WAITS_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2)
-"""Delays in seconds between attempts to lock a thread; the last one repeats."""
+"""Delays in seconds between attempts to lock the row of a chat thread. The last delay repeats."""
 
 Loader = Callable[[Sequence[Claim]], Mapping[UUID, R]]
 
 
 class Runtime(ABC):
-    """An interface for running the code of model steps and tools. A worker uses threads for synchronous code and for
-    the database; a test runs everything in its own thread.
+    """Runs the functions of model steps and tool calls.
+
+    A worker uses several OS threads; a test uses only its own OS thread.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -57,38 +56,44 @@ class Runtime(ABC):
 
     @abstractmethod
     async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
-        """Run a transition that locks a thread, on the connection for database work."""
+        """Run a ``lifecycle`` function that locks the row of a chat thread, on the connection for database work."""
 
     @abstractmethod
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that keeps leases alive, on a separate connection. On a shared connection, all leases could
-        expire while a transition waits for a thread's lock.
+        """Call a function that keeps leases alive, on a separate connection.
+
+        On a shared connection, all leases could expire while another function waits for a row lock.
         """
 
     @abstractmethod
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function that reads a long history, on a separate connection. On a shared connection, the transitions
-        of other threads would have to wait for it.
+        """Call a function that reads a long history, on a separate connection.
+
+        On a shared connection, the work of other chat threads would have to wait for this read.
         """
 
     @abstractmethod
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a developer's function in a thread where the ORM may be used."""
+        """Call a developer's synchronous function in an OS thread where the function can use the ORM."""
 
     def hung_threads(self) -> int:
-        """Return the number of threads that are still running although their calls were abandoned."""
+        """Return the number of OS threads that are still running although their calls were abandoned."""
         return 0
 
     async def call_user(self, function: Callback, *args: object, **kwargs: object) -> Any:
-        """Call a developer's function: a coroutine function on the event loop, any other function in a thread."""
+        """Call a developer's function.
+
+        A coroutine function runs on the event loop, and any other function in an OS thread.
+        """
         call = partial(function, *args, **kwargs)
         with cancelled_by_us_only(RuntimeError(f"A CancelledError came out of {function!r}.")):
             return await (call() if is_async(function) else self.in_thread(call))
 
     async def load(self, function: Loader[R], claim: Claim) -> R:
-        """Return the value that ``function`` reads for this claim. Concurrent calls with the same function are
-        combined: ``function`` gets all their claims, and returns the values by row id. Raises LeaseLostError if the
-        result does not contain this row.
+        """Return the value that ``function`` reads for this claim.
+
+        Concurrent calls of this method are combined: ``function`` gets the claims of all these calls, and returns the
+        values by row id. Raises LeaseLostError if there is no value for this row.
         """
         requested = self._requested.setdefault(function, {})
         if not requested:
@@ -115,17 +120,19 @@ class Runtime(ABC):
 
 
 class WorkerRuntime(Runtime):
-    """The runtime of a worker process. The event loop is kept for the life of the process, because the model library's
-    connections are bound to the loop.
+    """The runtime of a worker process.
 
-    Two operating-system threads live as long as the process and have a database connection each: one for general
-    database work, one for leases. A third thread starts when the first long history is read. Each call of a developer's
-    function gets a new thread, so that a function that hangs does not delay the others.
+    The event loop lives as long as the process, because the model library's connections belong to the loop.
+
+    Two OS threads for database work also live as long as the process: one for general work and one for leases. A third
+    starts when the first long history is read. Each has its own connection. Each call of a developer's synchronous
+    function gets a new OS thread, so that a function that hangs does not delay the others.
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
-        """``urgent`` contains the functions whose database work runs first. ``shortage`` is reset whenever a thread
-        starts.
+        """Set up the event loop. Calls of the functions in ``urgent`` run before all other waiting database work.
+
+        ``shortage`` is reset whenever an OS thread for a developer's function starts.
         """
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -137,7 +144,7 @@ class WorkerRuntime(Runtime):
         self._left_behind: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the threads that this process needs for as long as it lives. Raises WorkerLimitError."""
+        """Start the OS threads that this process needs for as long as it lives. Raises WorkerLimitError."""
         self._database.start()
         self._leases.start()
 
@@ -146,8 +153,9 @@ class WorkerRuntime(Runtime):
         return await self._submit(partial(function, *args, **kwargs), urgent=function in self._urgent)
 
     async def in_transition(self, function: Callable[..., R], *args: object, **kwargs: object) -> R:
-        """See Runtime. If the thread's row is locked, for example by a long transaction of a view, the transition is
-        tried again later. The database work of other rows goes on meanwhile.
+        """See Runtime. If the chat thread's row is locked, for example by a slow view, try again later.
+
+        Meanwhile, the database work of other rows goes on.
         """
         call = partial(function, *args, **kwargs, nowait=True)
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
@@ -174,7 +182,7 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._histories.submit(read))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See Runtime. If the awaiting task is cancelled, the thread keeps running, and ``hung_threads`` counts it."""
+        """See Runtime. If the awaiting task is cancelled, the OS thread keeps running. ``hung_threads`` counts it."""
         ended: asyncio.Future[R] = self.loop.create_future()
         call = partial(function, *args, **kwargs)
         thread = threading.Thread(target=self._run, args=(call, ended), daemon=True, name="durable-agents-tool")
@@ -195,10 +203,11 @@ class WorkerRuntime(Runtime):
         return await asyncio.wrap_future(self._database.submit(partial(self._with_connection, call), urgent=urgent))
 
     def _with_connection(self, call: Callable[[], R]) -> R:
-        """Call a function and return its result. If the database fails, call the function again on a fresh connection.
-        This is safe because a transition that was already committed does nothing the second time.
+        """Call a function and return its result. If the database fails, call the function again on a new connection.
+
+        A second call is safe: a transition that was already committed does nothing the second time.
         """
-        reset_queries()  # with DEBUG, Django keeps every statement until the next request, and a worker has no requests
+        reset_queries()  # with DEBUG, Django keeps all queries until the next request; a worker has no requests
         for wait_seconds in DATABASE_WAITS_SECONDS:
             try:
                 return call()
@@ -219,7 +228,7 @@ class WorkerRuntime(Runtime):
             settle = partial(_set_exception, ended, error)
             discard()
         close_all()
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing awaits the result
+        with contextlib.suppress(RuntimeError):  # if the loop is closed, nothing awaits the result
             self.loop.call_soon_threadsafe(settle)
 
 
@@ -229,8 +238,9 @@ def _set_result(future: asyncio.Future[R], value: R) -> None:
 
 
 def _set_exception(future: asyncio.Future[R], error: BaseException) -> None:
-    """Set an exception on a future. SystemExit and similar exceptions would end the event loop, and a future refuses
-    StopIteration. Set a RuntimeError in place of such an exception.
+    """Set an exception on a future.
+
+    SystemExit would end the event loop, and a future refuses StopIteration. A RuntimeError replaces such an exception.
     """
     if future.done():
         return

@@ -1,5 +1,6 @@
-"""Build a step from the events of a model's stream. Each event is turned into chunks for browsers when it arrives; the
-step to commit is ready at the end.
+"""Build a step from the events of a model's stream.
+
+Each event is turned into chunks for browsers when it arrives. At the end, the step is ready to commit.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class _Call:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether no arguments have arrived yet, apart from a placeholder that some servers send first."""
+        """Whether no arguments have arrived yet. Some servers first send a placeholder, which does not count."""
         return says_nothing(self.raw)
 
 
@@ -54,18 +55,16 @@ _CUT = frozenset({"length", "content_filter"})
 
 @dataclass(kw_only=True)
 class Answer:
-    """The answer of one model call. It turns the model's events into chunks for browsers and, at the end, into the step
-    to commit.
+    """The answer of one model call. Turns events into chunks for browsers, and at the end into the step to commit.
 
-    ``seed`` contains the text and reasoning chunks of an earlier attempt that the model continues. The step begins with
-    these chunks, which browsers already have. If the last text part of the seed is open, further text is added to that
-    part, under the same id.
+    The model may continue the text of an earlier attempt. ``seed`` contains the chunks of that text, which browsers
+    already have. The step begins with these chunks. If the last text part of ``seed`` is open, new text is added to it.
     """
 
     number: int
     tool_input_deltas: bool
     provider_tools: Collection[str] = ()
-    """Names of tools that the model's vendor runs; their calls are ignored."""
+    """Names of tools that the model's provider runs. Calls of these tools are ignored."""
     seed: InitVar[Iterable[Chunk]] = ()
     fold: Fold = field(default_factory=Fold)
     calls: list[_Call] = field(default_factory=list)
@@ -74,14 +73,14 @@ class Answer:
     signature: Mapping[str, object] | None = None
     """The provider's signature of the text part that is open now. It is sent with the chunk that ends the part."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
-    """Incomplete characters at the end of a text, by the kind of text and the number of the call. A text that arrives
-    in pieces may be cut within a character.
+    """A text that arrives in pieces may be cut within a character. These are the incomplete characters at the end of
+    the texts, by the kind of text and the number of the tool call.
     """
     finished: Finished | None = None
     own_text: str = ""
     """The text of this attempt, without the text of the earlier attempt that it continues."""
     saying: _Call | None = None
-    """The tool call whose arguments arrived last. It is None after text has followed the call."""
+    """The tool call whose arguments arrived last. The value is None if text has arrived since then."""
     takes_turns: bool = False
     """Whether the arguments of several calls arrive interleaved. If so, no call is known to be complete before the
     answer ends.
@@ -105,7 +104,7 @@ class Answer:
             self.gap = begun[len(begun.rstrip()) :]
 
     def take(self, event: ModelEvent) -> list[Chunk]:
-        """Fold an event into the step, and return the event's chunks for browsers."""
+        """Add an event to the step, and return its chunks for browsers."""
         chunks: list[Chunk] = [] if self.fold.parts else [{"type": "start-step"}]
         match event:
             case TextDelta():
@@ -130,13 +129,16 @@ class Answer:
         return chunks
 
     def _joined(self, kind: str, text: str, *, index: int = 0) -> str:
-        """Return the text without an incomplete character at its end. The incomplete character is added to the next
-        text of this kind.
+        """Return the text. If it ends with half of a split character, keep this half for the next text of the same
+        kind.
         """
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Return the text without leading white space that repeats ``gap``, the white space at the end of the seed."""
+        """Return the text without white space at its beginning that the text of the earlier attempt already ends with.
+
+        See ``gap``.
+        """
         self.own_text += text
         if not self.gap:
             return text
@@ -152,13 +154,14 @@ class Answer:
         return [*begun, {"type": f"{kind}-delta", "id": part_id, "delta": text}]
 
     def _signed(self, metadata: Mapping[str, object]) -> list[Chunk]:
-        """End the reasoning part. If the provider withheld the text, add an empty part that has the metadata."""
+        """End the reasoning part with this metadata. If the provider withheld the text, the part is empty."""
         begun, _ = self._in_part("reasoning")
         return [*begun, *self._end_open(metadata)]
 
     def _in_part(self, kind: str) -> tuple[list[Chunk], str]:
-        """Return the chunks that open a part of this kind, and the part's id. If such a part is open already, return no
-        chunks and the id of the open part.
+        """Return the chunks that open a part of this kind, and the part's id.
+
+        If such a part is already open, return its id and no chunks.
         """
         if self.open_part is not None and self.open_part[0] == kind:
             return [], self.open_part[1]
@@ -203,9 +206,9 @@ class Answer:
         return [{"type": "tool-input-delta", "toolCallId": call.tool_call_id, "inputTextDelta": text}]
 
     def outcome(self, tools: Mapping[str, Tool], *, resolved: Collection[str] = ()) -> StepOutcome:
-        """Return the whole step. Calls that cannot run with these tools carry an error for the model.
+        """Return the step to commit. A call that cannot run has an error for the model.
 
-        ``resolved`` are the names of the tools that the agent's ``tool_resolver`` finds.
+        ``resolved`` contains the names of tools that come from the agent's ``tool_resolver``.
         """
         finished = self.finished or Finished(finish_reason="stop", usage=None, model="")
         made = [call for call in self.calls if not call.is_providers]
@@ -215,8 +218,7 @@ class Answer:
         ]
         inputs = {call.tool_call_id: call.arguments for call in calls}
         reason = finished.finish_reason
-        # Use the finish reasons of the AI SDK. An answer that was cut off keeps its reason even if it contains tool
-        # calls.
+        # Use the AI SDK's finish reasons. An answer that was cut off keeps its reason, even if it has tool calls.
         if calls and reason not in _CUT:
             reason = "tool-calls"
         elif reason in {"tool_calls", "other"}:
@@ -236,18 +238,18 @@ class Answer:
         )
 
     def _is_cut(self, call: _Call, reason: str) -> bool:
-        """Return whether this call may have been cut off.
+        """Return whether this call may be incomplete because the answer was cut off.
 
-        If the answer was cut off, its last call counts as cut off even if the arguments are valid JSON. Some servers
-        close the JSON that the model left open, and the tool's defaults would replace the missing arguments. A call is
-        complete if another call or a text follows it.
+        A call is complete if another call or a text follows it. The last call of an answer that was cut off counts as
+        incomplete, even if its arguments are valid JSON. The reason is that some servers close the JSON themselves.
+        Default values would then replace the missing arguments.
         """
         is_last = call is self.saying or (self.takes_turns and self.saying is not None)
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))
 
 
 def _new_call(tools: Mapping[str, Tool], call: _Call, *, is_cut: bool, resolved: Collection[str]) -> NewCall:
-    """Return the call for the step, with its arguments parsed and checked against the tool."""
+    """Return the call, with its arguments parsed and checked against the tool."""
     arguments = parse_arguments(call.raw)
     tool = find_among(tools, call.tool_name)
     return NewCall(

@@ -1,20 +1,29 @@
-"""Build the context of a tool call, which tools and functions such as ``needs_approval`` receive."""
+"""Build the context of a tool call. Tools and functions such as ``needs_approval`` receive it."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
+from durable_agents.actors import User
 from durable_agents.agents import Tool, ToolContext, registry
 from durable_agents.lifecycle import NewCall
 from durable_agents.models import Thread, ToolCall
 
 
 def context_of(
-    thread: Thread, call: ToolCall | NewCall, tool: Tool, *, message_id: UUID, attempt: int, idempotency_key: str
+    thread: Thread,
+    call: ToolCall | NewCall,
+    tool: Tool,
+    *,
+    sender: User,
+    message_id: UUID,
+    attempt: int,
+    idempotency_key: str,
 ) -> ToolContext:
-    """Return the context of a tool call of this thread. The keyword arguments are values that a new call does not have
-    before it is stored. The names of the agent and the tool are their current names, even if the thread or the call has
-    an earlier name.
+    """Return the context of a tool call of this thread.
+
+    The caller passes the keyword arguments separately, because a ``NewCall`` does not contain their values. The context
+    has the current names of the agent and the tool, even if the stored rows have earlier names.
     """
     return ToolContext(
         thread_id=thread.pk,
@@ -22,6 +31,7 @@ def context_of(
         tool_name=tool.name,
         agent=registry.names_of(thread.agent)[0],
         owner=thread.owner,
+        sender=sender,
         scope=thread.scope,
         context=thread.context,
         metadata=thread.metadata,

@@ -1,4 +1,4 @@
-"""Store the progress that tools report, a few times a second."""
+"""Store the progress that running tools report, a few times a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ PROGRESS_SECONDS = 0.25
 
 
 class ProgressReports:
-    """The newest progress value of each running tool call, until it is stored. The last value is always stored."""
+    """Saves the progress values that running tool calls report.
+
+    If a call reports faster than values are saved, values in between are skipped. The final value is always saved.
+    """
 
     def __init__(self, runtime: Runtime, held: HeldRows) -> None:
         self._runtime = runtime
@@ -24,7 +27,7 @@ class ProgressReports:
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
 
     def report(self, claim: Claim, value: object) -> None:
-        """Store a value for a call that this process holds. Any thread may call this."""
+        """Store a value for a call that this process holds. Safe to call from any OS thread."""
         self._runtime.loop.call_soon_threadsafe(self._take, claim, value)
 
     def _take(self, claim: Claim, value: object) -> None:

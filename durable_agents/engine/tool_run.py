@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
+from django.contrib.auth import get_user_model
+
 from durable_agents import lifecycle
 from durable_agents.agents import Tool, ToolContext, find_among, registry
 from durable_agents.conf import config
@@ -47,8 +49,8 @@ _NOT_APPROVED = CallResult(
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a tool call and store its outcome.
 
-    If the transaction that made the call due also claimed it for this process, ``handed`` contains the row. Otherwise,
-    the row is read from the database.
+    ``handed`` contains the row of the call if the row became due and was claimed by this process in the same commit.
+    Otherwise, the row is read from the database.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
@@ -66,8 +68,8 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
         if job is not None and refusal is None and call.kind != ToolKind.CLIENT:
             ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # The transaction was rolled back, so the call runs again as after a crash. If the COMMIT took effect after all,
-        # the row has a newer fencing token, so nothing is released.
+        # The transaction was rolled back, so the call runs again, as after a crash. If the COMMIT of this transaction
+        # took effect after all, the row has a newer fencing token, so ``release`` does nothing.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -77,27 +79,13 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     if refusal is not None:
         await env.endings.end(claim, refusal)
         return
-    if job is None or ended is None:  # an approved call of a tool that runs in the browser
+    if job is None or ended is None:  # a person has just approved this call, and the browser will run its tool
         await env.runtime.in_transition(lifecycle.announce_tool_call, claim)
         return
     if ended.settled:
         return
     if ended.error is not None and await _may_retry(env.runtime, job, ended.error):
-        delay = job.tool.retry.delay_seconds(claim.attempt)
-        env.put_off(delay)
-        detail = described(ended.error)
-        await env.runtime.in_transition(lifecycle.retry_tool_call, claim, delay_seconds=delay, detail=detail)
-        env.callbacks.dispatch_retry(
-            registry.get(call.thread.agent),
-            scope="tool",
-            thread_id=claim.thread_id,
-            stream_id=call.stream_id,
-            attempt=claim.attempt,
-            max_attempts=call.max_attempts,
-            delay_seconds=delay,
-            kind="tool_failed",
-            error=detail,
-        )
+        await _retry_later(env, claim, call, job.tool.retry.delay_seconds(claim.attempt), described(ended.error))
         return
     crashpoint("tool_ended")
     if ended.error is None and job.tool.kind == "deferred":
@@ -107,9 +95,27 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
     crashpoint("tool_committed")
 
 
+async def _retry_later(env: Environment, claim: Claim, call: ToolCall, delay_seconds: float, detail: str) -> None:
+    """Store that the call is due again after the delay, and call the agent's ``on_retry``. ``detail`` is the error."""
+    env.put_off(delay_seconds)
+    await env.runtime.in_transition(lifecycle.retry_tool_call, claim, delay_seconds=delay_seconds, detail=detail)
+    env.callbacks.dispatch_retry(
+        registry.get(call.thread.agent),
+        scope="tool",
+        thread_id=claim.thread_id,
+        stream_id=call.stream_id,
+        attempt=claim.attempt,
+        max_attempts=call.max_attempts,
+        delay_seconds=delay_seconds,
+        kind="tool_failed",
+        error=detail,
+    )
+
+
 async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[_ToolJob | None, CallResult | None]:
-    """Return the job of a call, and the outcome of the call if it must not run. The job is None if the tool no longer
-    exists, or has changed its kind.
+    """Return the job of a call, and the outcome of the call if it must not run.
+
+    The job is None if the tool no longer exists or has changed its kind.
     """
     agent = registry.find(call.thread.agent)
     if agent is None:
@@ -127,15 +133,14 @@ async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[
 
 
 def _failed(error: ModelError) -> CallResult:
-    """Return the outcome of a call that did not run because a function of the agent failed."""
     return CallResult(status=ToolCallStatus.FAILED, error=MASKED, error_code="tool_failed", error_detail=str(error))
 
 
 async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResult | None:
-    """Return the outcome of a call that must not run, or None. A call must not run if its arguments were not approved,
-    or if ``configure`` has removed its tool since the model made the call.
+    """Return the outcome of a call that must not run, or None if the call is allowed to run.
 
-    If ``configure`` fails, it is unknown whether the tool may run, so the call does not run.
+    A call must not run if it needs an approval and has no valid one, if ``configure`` no longer returns its tool, or if
+    ``configure`` fails.
     """
     if not await may_run(runtime, job.tool, call, job.arguments, job.context):
         return _NOT_APPROVED
@@ -144,15 +149,19 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
     except ModelError as error:
         return _failed(error)
     available = find_among(tools, call.tool_name)
-    # One tool may have an alias that is the name of another tool. The thread may have only one of the two.
+    # ``find_among`` also looks for aliases. If the thread does not have the call's tool, ``find_among`` may find
+    # another tool that has the name of the call's tool as an alias.
     return None if available is not None and available.name == job.tool.name else _NOT_AVAILABLE
 
 
 async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
     """Run the tool until it ends or times out. Return its error instead of raising it.
 
-    Raises CancelledError if the engine cancels this task, LeaseLostError if this process has lost the call, and
-    AtomicInterruptedError if the transaction of an atomic tool was cut off.
+    Raises:
+
+    - CancelledError if the engine cancels this task.
+    - LeaseLostError if this process has lost the call.
+    - AtomicInterruptedError if the transaction of an atomic tool was cut off.
     """
     began, left = time.monotonic(), job.timeout_seconds
     if job.tool.is_async:
@@ -171,15 +180,15 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
                 return run.result()
             if overdue.done():
                 overdue = asyncio.ensure_future(env.held.overdue(claim))
-            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline can change
+            left = await env.runtime.in_database(lifecycle.seconds_left, claim)  # the deadline may have changed
     finally:
         overdue.cancel()
-        run.cancel()  # do not await the task, because the tool may ignore the cancellation
+        run.cancel()  # do not wait for the task, because the tool may ignore the cancellation
     return _Ended(error=ToolError(f"The tool took longer than {time.monotonic() - began:.3g} seconds."))
 
 
 def _consume_error(run: asyncio.Future[_Ended]) -> None:
-    """Retrieve the error of a tool run that is no longer awaited, so that asyncio does not log it."""
+    """Read the error of a tool run that nothing awaits any more. Otherwise, asyncio would log the error."""
     if not run.cancelled():
         run.exception()
 
@@ -206,25 +215,36 @@ class _Ended:
 
 
 class _ToolChangedError(Exception):
-    """The tool has changed: the arguments were valid when the call was stored, but are not valid now."""
+    """The stored arguments were valid for an older version of the tool, but are not valid now."""
 
 
 def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
-    """Load the tool calls of these claims, in one query. Return them by row id, without rows that other processes have
-    claimed meanwhile.
+    """Load the tool calls of these claims, and return them by row id.
+
+    Rows that other processes have claimed are left out.
+
+    This takes one query. If calls belong to answers to users other than the thread's owner, a second query loads these
+    users.
     """
     fences = {claim.row_id: claim.fence for claim in claims}
-    rows = ToolCall.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("thread__owner").order_by()
-    return {row.pk: row for row in rows if row.fence == fences[row.pk]}
+    using = lifecycle.database()
+    calls = ToolCall.objects.using(using).filter(pk__in=fences).with_asker_pk().select_related("thread__owner")
+    rows = [row for row in calls.order_by() if row.fence == fences[row.pk]]
+    others = {row.asker_id() for row in rows if row.asker_id() != row.thread.owner_id} - {None}
+    # Use the base manager, because a project's default manager might leave out users.
+    found = get_user_model()._base_manager.using(using).in_bulk(others) if others else {}
+    for row in rows:
+        row.asker = row.thread.owner if row.asker_id() == row.thread.owner_id else found.get(row.asker_id())
+    return {row.pk: row for row in rows}
 
 
 def _tool_job(env: Environment, claim: Claim, call: ToolCall, tool: Tool) -> _ToolJob:
-    """Return the job of a call."""
     arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
     context = context_of(
         call.thread,
         call,
         tool,
+        sender=call.asker,
         message_id=call.message_id,
         attempt=call.attempt,
         idempotency_key=str(call.pk),
@@ -237,13 +257,14 @@ def _tool_job(env: Environment, claim: Claim, call: ToolCall, tool: Tool) -> _To
 
 
 def _report(progress: ProgressReports, claim: Claim, value: object) -> None:
-    """Store a copy of a tool's progress. If the value is not JSON, the error is raised inside the tool's function."""
+    """Store a copy of a tool's progress. If the value is not JSON, the tool's function gets an error."""
     progress.report(claim, clean(value))
 
 
 def _keywords(job: _ToolJob) -> dict[str, object]:
-    """Return the keyword arguments for the tool's function. Raises _ToolChangedError if the arguments do not fit the
-    tool.
+    """Return the keyword arguments for the tool's function.
+
+    Raises _ToolChangedError if the stored arguments do not fit the tool.
     """
     try:
         values = job.tool.validate(job.arguments)
@@ -254,7 +275,7 @@ def _keywords(job: _ToolJob) -> dict[str, object]:
 
 
 def _run_sync_tool(job: _ToolJob) -> _Ended:
-    """Run a synchronous tool, in a thread. Exceptions such as SystemExit end only the call, never the worker."""
+    """Run a synchronous tool. Exceptions such as SystemExit end only the call, not the worker."""
     try:
         return _Ended(result=job.tool.to_json(job.tool.function(**_keywords(job))))
     except BaseException as error:
@@ -262,9 +283,7 @@ def _run_sync_tool(job: _ToolJob) -> _Ended:
 
 
 def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
-    """Run the function and store its outcome in one transaction, in a thread. An error of the function rolls the
-    transaction back.
-    """
+    """Run the function and store its outcome in one transaction. Roll the transaction back if the function fails."""
     began = time.monotonic()
     try:
         lifecycle.run_atomic(claim, lambda: CallResult(result=job.tool.to_json(job.tool.function(**_keywords(job)))))
@@ -274,7 +293,7 @@ def _run_atomic_tool(claim: Claim, job: _ToolJob) -> _Ended:
         return _Ended(error=error)
     finally:
         seconds = time.monotonic() - began
-        if seconds > config().atomic_warn_seconds:  # on SQLite, the transaction prevents all other writes
+        if seconds > config().atomic_warn_seconds:  # on SQLite, the transaction blocks all other writes
             log(
                 logging.WARNING,
                 "an atomic tool held its transaction for long",
@@ -296,7 +315,7 @@ async def _run_async_tool(job: _ToolJob) -> _Ended:
 
 
 async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> bool:
-    """Return whether to retry the call. If ``retry_if`` fails, the call is not retried."""
+    """Return whether to retry the call. If the tool's ``retry_if`` function fails, return False."""
     if job.context.attempt >= job.context.max_attempts or not isinstance(error, Exception):
         return False
     if isinstance(error, _ToolChangedError):
@@ -320,7 +339,9 @@ async def _may_retry(runtime: Runtime, job: _ToolJob, error: BaseException) -> b
 
 
 def _call_result(job: _ToolJob, ended: _Ended) -> CallResult:
-    """Return the outcome. The text of a ToolError goes to the model. Any other error is masked, and logged once."""
+    """Return the outcome of the call. The text of a ToolError goes to the model. Other errors are logged, and the model
+    gets only a general text.
+    """
     error = ended.error
     if error is None:
         return CallResult(result=ended.result)

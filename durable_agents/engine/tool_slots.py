@@ -1,4 +1,4 @@
-"""Limit how many tool calls a worker process runs at the same time, and how many more calls it may hold."""
+"""Limit how many tool calls a worker process runs at the same time, and how many more it keeps waiting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from durable_agents.lifecycle import Claim
 MOST_WAITING = 192
 """The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
-"""The maximum expected wait for a slot. It limits how many calls a process holds."""
+"""A process holds only so many calls that each is expected to get a slot within this time."""
 PATIENCE_SECONDS = 1.0
 """The maximum time that a call waits for a slot. After this time, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
@@ -28,10 +28,10 @@ ToolName = tuple[str, str]
 
 
 class ToolSlots:
-    """The slots for tool calls. Each running call occupies one slot; further calls wait in order.
+    """The slots for tool calls. Each running call occupies one slot. Other calls wait in order.
 
-    A process holds calls that wait only if its tools are fast. With slow tools, the calls would wait while another
-    process could run them.
+    A process holds waiting calls only if its tools are fast. With slow tools, another process could run these calls
+    earlier.
     """
 
     def __init__(self, size: Callable[[], int]) -> None:
@@ -43,8 +43,10 @@ class ToolSlots:
         """The expected duration of a call, by tool, from recent calls."""
 
     async def take(self, claim: Claim, tool: str) -> bool:
-        """Wait until the call has a slot. If it has no slot after ``PATIENCE_SECONDS``, return False. The caller must
-        call ``free`` in both cases.
+        """Wait for a slot. Return False if there is none after ``PATIENCE_SECONDS``.
+
+        Call ``free`` afterwards, even if there was no slot: ``free`` also removes tool calls from the queue that have
+        stopped waiting.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((claim, (claim.agent, tool), granted))
@@ -56,7 +58,7 @@ class ToolSlots:
         return claim in self._running
 
     def free(self, claim: Claim) -> None:
-        """Free the slot of a call that has ended. Do nothing if the call has no slot."""
+        """Free the slot of a call, if it has one. Then give free slots to waiting calls."""
         tool, began_at = self._running.pop(claim, (None, 0.0))
         if tool is not None:
             took, usual = time.monotonic() - began_at, self._seconds.get(tool, 0.0)
@@ -64,13 +66,15 @@ class ToolSlots:
         self._grant()
 
     def capacity(self, tools: Iterable[ToolName] | None = None) -> int:
-        """Return how many calls this process may hold, both running and waiting. ``tools`` are the tools of the next
-        calls. If they are not known yet, assume the slowest tool that has run in this process.
+        """Return how many calls this process may hold, running and waiting together.
+
+        ``tools`` are the tools of the next calls. If they are not known yet, assume the slowest tool that has run in
+        this process.
         """
         size, now = self._size(), time.monotonic()
         names = self._seconds if tools is None else tools
         expected = [self._seconds.get(name, UNKNOWN_SECONDS) for name in names]
-        # A running call may take longer than the tool's calls before it.
+        # If a running call has already taken longer than the earlier calls of its tool, use its time so far.
         running = [max(self._seconds.get(name, UNKNOWN_SECONDS), now - began) for name, began in self._running.values()]
         seconds = max([*expected, *running], default=UNKNOWN_SECONDS)
         return size + min(MOST_WAITING, int(size * WAIT_SECONDS / max(seconds, 0.001)))
@@ -78,6 +82,6 @@ class ToolSlots:
     def _grant(self) -> None:
         while self._waiting and (len(self._running) < self._size() or self._waiting[0][2].done()):
             claim, tool, granted = self._waiting.popleft()
-            if not granted.done():  # a call that was cancelled or has waited too long gets no slot
+            if not granted.done():  # skip calls that were cancelled or have stopped waiting
                 self._running[claim] = (tool, time.monotonic())
                 granted.set_result(None)

@@ -1,4 +1,4 @@
-"""End a worker process whose event loop is blocked. Such a process can no longer extend its leases."""
+"""End a worker process whose event loop is blocked, because such a process cannot extend its leases."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ LOOK_SECONDS = 1.0
 
 
 def watch(worker: Worker) -> None:
-    """Watch this worker's event loop from a thread, for the life of the process."""
+    """Start an OS thread that watches this worker's event loop until the process ends."""
     start(threading.Thread(target=_watch, args=(worker,), daemon=True, name="durable-agents-watchdog"))
 
 
 def _watch(worker: Worker) -> None:
-    """End the process if two checks in a row find that its event loop is blocked. One check is not enough, because a
-    process that was suspended needs some time to run its loop again.
+    """End the process if two successive checks find that its event loop is blocked.
 
-    The row that blocks the loop is recorded much earlier, while this process still has its leases.
+    One check is not enough: a process that was suspended needs some time to run its loop again. The row that blocks the
+    loop is recorded much earlier, while this process still has its leases.
     """
     stood, blamed = 0, None
     while True:
@@ -47,16 +47,16 @@ def _watch(worker: Worker) -> None:
                 row = {"thread": blamed.thread_id, "row": blamed.row_id, "fence": blamed.fence}
             standstill = "the event loop stands still: this worker ends itself"
             log(logging.CRITICAL, standstill, action="watchdog", error=None, **row)
-            # An exception in this thread, or sys.exit(), would end only this thread and not the blocked process.
+            # ``os._exit`` ends the process. An exception in this OS thread, or ``sys.exit()``, would end only the OS
+            # thread.
             os._exit(EXIT_CODE)
 
 
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
-    """Record which row blocks the event loop, so that only this row becomes a suspect when the process ends. A suspect
-    is a row that may have crashed its worker.
+    """Record which row blocks the event loop. If the process ends, only this row is suspected of crashing its worker.
 
     ``blamed`` is the claim that was recorded last, or None. The same claim is not recorded again. Return the claim of
-    the blocking row, or ``blamed`` if no row is found.
+    the blocking row, or ``blamed`` if none is found.
     """
     claim = None
     try:

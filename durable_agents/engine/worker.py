@@ -1,4 +1,4 @@
-"""The worker: claim due rows, run many of them concurrently on one event loop, and exit without losing a row."""
+"""The worker. It claims due rows, runs many of them concurrently on one event loop, and exits without losing rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from uuid import UUID
 
 from django.db import Error
 from django_q.conf import Conf as QConf
@@ -21,7 +20,7 @@ from durable_agents.calls_not_begun import CallsNotBegun
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.database_connections import is_outage
-from durable_agents.delta_writer import DeltaWriter, Frame
+from durable_agents.delta_writer import DeltaWriter
 from durable_agents.engine.claiming import CLAIM_BATCH, Claimer
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.group_commit import Endings
@@ -51,8 +50,8 @@ FAILED_CLAIM_SECONDS = 0.5
 NOTIFY_SECONDS = 1.0
 UNWIND_SECONDS = 2.0
 RELEASE_SECONDS = 1.0
-"""To release a row, an exiting worker waits at most this long for the lock on the row's thread. If the thread stays
-locked, the row is recovered when its lease expires.
+"""The maximum time for which an exiting worker tries to release a row. If the row's chat thread stays locked for
+longer, the row is recovered when its lease expires.
 """
 SWITCH_SECONDS = 0.0005
 URGENT: frozenset[Callable[..., object]] = frozenset(
@@ -67,7 +66,7 @@ few tool slots.
 
 
 class Worker:
-    """Runs model steps and tools of one worker process."""
+    """Runs the model steps and tool calls of one worker process."""
 
     def __init__(self, cluster: str) -> None:
         self.cluster = cluster
@@ -89,7 +88,9 @@ class Worker:
             endings=Endings(self.runtime, histories),
             histories=histories,
             writer=DeltaWriter(
-                run=self.runtime.in_lease_lane, publish=_publish_delta, flush_seconds=config().flush_ms / 1000
+                run=self.runtime.in_lease_lane,
+                publish=lambda thread, frame: notifications.publish(thread, {"type": "thread.delta", "frame": frame}),
+                flush_seconds=config().flush_ms / 1000,
             ),
             callbacks=CallbackRunner(self.runtime),
             progress=ProgressReports(self.runtime, self.held),
@@ -120,16 +121,17 @@ class Worker:
         self._notified_at = 0.0
 
     def start(self) -> None:
-        """Start the threads that this process needs until it exits. Raises WorkerLimitError."""
+        """Start the OS threads that this process needs until it exits. Raises WorkerLimitError."""
         self.runtime.start()
 
     def work(self, *, slot: int) -> None:
-        """Claim and run rows until nothing is due or this process has to exit. ``slot`` is this process's number among
-        the working processes of its cluster.
+        """Claim and run rows until none are due or this process has to exit.
+
+        ``slot`` is this process's number among the working processes of its cluster.
         """
         self.claimer.makes_room = slot == 0
-        # The database thread releases the GIL at every statement. With Python's default, it gets the GIL back only
-        # after five milliseconds, because the event loop is always busy. With a hundred streams, a commit of twenty
+        # The OS thread for database work releases the GIL at every statement. The event loop is always busy, so with
+        # Python's default interval, that OS thread would wait five milliseconds to get the GIL back. A commit of twenty
         # statements would take a tenth of a second.
         before = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -140,14 +142,15 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """Exit if django-q2 would not end this process. If SIGTERM arrived during ``work``, end the process with that
-        signal.
+        """End the process if it must not go on and django-q2 would not end it.
+
+        If SIGTERM arrived during ``work``, let the signal end the process now.
         """
         if self.shortage.is_final:
-            os._exit(LIMITED_EXIT_CODE)  # a new process may get enough threads and memory
+            os._exit(LIMITED_EXIT_CODE)  # a new process might get enough OS threads and memory
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
-            os._exit(0)  # django-q2 would not end this process, or hung threads would keep it from exiting
+            os._exit(0)  # a normal exit would wait for hung OS threads, perhaps with no cluster to end the process
         if self._terminated:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -177,8 +180,9 @@ class Worker:
                 loop.remove_signal_handler(signal.SIGTERM)
 
     async def _serve_until_idle(self) -> bool:
-        """Claim and run rows until none are left. Then claim once more, unless this process has to exit. Return whether
-        this last claim got any rows.
+        """Claim and run rows until none are left. Then claim once more, unless this process has to exit.
+
+        Return whether the last claim got any rows.
         """
         notifications.receive_notifications_here(self.cluster, self._wake_up)
         try:
@@ -196,41 +200,49 @@ class Worker:
             notifications.receive_notifications_here(self.cluster, None)
         self._is_leaving = True
         self._leaves_early = self._must_leave() or self._has_sat_long_enough(began)
-        # This process may have received a notification after its last claim. No other worker gets that notification, so
+        # A notification may have reached this process after its last claim. No other worker gets that notification, so
         # claim once more.
         return not self._leaves_early and await self._claim() > 0
 
     def _must_leave(self) -> bool:
-        """Return whether this process has to exit: after SIGTERM, if its cluster stops or has died, or if it lacks
-        resources.
+        """Return whether this process has to exit.
+
+        A process has to exit after SIGTERM, if the cluster is stopping or has died, or if the process lacks OS threads
+        or memory.
         """
         cluster_is_gone = os.getppid() != self._parent
         return self._terminated or self.shortage.is_final or cluster_is_gone or task_queue.cluster_is_stopping()
 
     def _is_clogged(self) -> bool:
-        """Return whether hung tools occupy all tool threads. A new process should then replace this one."""
+        """Return whether hung tools occupy all OS threads for tools. A new process should then replace this one."""
         return self.runtime.hung_threads() >= config().tool_threads
 
     def _has_sat_long_enough(self, began: float) -> bool:
-        """Return whether to finish the held rows and leave ``work``.
+        """Return whether this process has to stop claiming, finish the held rows, and return from ``work``.
 
-        If all tool threads hang, this process leaves ``work``, so that a new process replaces it. The only worker of a
-        cluster leaves from time to time, so that the project's own tasks get their turn. If its held rows take another
-        ``work_seconds`` to finish, the worker claims again, so that it is not idle.
+        It has to do so if hung tools occupy all OS threads for tools, because a new process must then replace this one.
+
+        The only worker of a cluster also has to do so after ``work_seconds``, so that the cluster can run the project's
+        own tasks. If the held rows take another ``work_seconds`` to finish, the worker claims again, so that it is not
+        idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
 
     def _put_off(self, seconds: float) -> None:
-        """Keep ``work`` running until a row that is due in ``seconds`` can be claimed, so that the row needs no
-        notification. Do nothing if ``seconds`` is more than ``linger_seconds``.
+        """Note that a row becomes due ``seconds`` from now. ``work`` then runs at least until that time, so that it can
+        claim the row without a notification.
+
+        Do nothing if ``seconds`` is more than ``linger_seconds``.
         """
         if seconds <= config().linger_seconds:
             self._put_off_until = max(self._put_off_until, time.monotonic() + seconds + CLAIM_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until there is a reason to claim, but for at most ``seconds``. If this process holds many rows, wait
-        slightly longer, so that rows that become due shortly afterwards are claimed in the same batch.
+        """Wait until there is a reason to claim, but at most ``seconds``.
+
+        If this process holds many rows, wait slightly longer. Rows that become due shortly afterwards are then claimed
+        in the same batch.
         """
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
@@ -239,16 +251,15 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Claim again if this process now holds no rows. Also claim again if some due rows may still be unclaimed
-        because all slots were taken.
-        """
+        """Wake the worker for another claim if it holds no rows, or if its last claim might have left due rows."""
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
 
     def _offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Decide how many newly due rows this process claims when these steps and tool calls are committed. Return None
-        if the process must not claim rows now.
+        """Decide how many newly due rows this process claims when these steps and tool calls are committed.
+
+        Return None if the process must not claim rows now.
         """
         return None if self._is_leaving or self.shortage.forbids_claims else self.claimer.offer(endings)
 
@@ -260,14 +271,15 @@ class Worker:
         self._wake.set()
 
     async def _turn(self) -> None:
-        """Record regularly that the event loop is running. The watchdog checks this record."""
+        """Record at intervals that the event loop is running. The watchdog checks this record."""
         while True:
             self.turned_at = time.monotonic()
             await asyncio.sleep(TURN_SECONDS)
 
     async def _claim(self) -> int:
-        """Claim due rows and return their number. If the database fails, return 0 after a short pause. Rows that this
-        process already holds are not affected.
+        """Claim due rows and return their number.
+
+        If the database fails, return 0 after a short pause. Rows that this process already holds are not affected.
         """
         if self.shortage.forbids_claims:
             return 0
@@ -286,8 +298,8 @@ class Worker:
         return won
 
     async def _notify_others(self) -> None:
-        """If this process has no free slot for a due row, notify the cluster, because another process may have a free
-        slot. Notify at most once a second.
+        """Notify the cluster if a row is due, because another process may have a free slot. Do this at most once a
+        second.
         """
         if time.monotonic() - self._notified_at < NOTIFY_SECONDS:
             return
@@ -296,13 +308,15 @@ class Worker:
             await self.runtime.in_database(notifications.notify_cluster, self.cluster)
 
     async def _drain(self) -> None:
-        """Stop claiming and let the held rows finish within ``drain_seconds``. Then release the rows that did not
-        finish, and notify other workers.
+        """Stop claiming, and let the held rows finish within ``drain_seconds``.
+
+        Then release the rows that have not finished, and notify other workers.
         """
         deadline = time.monotonic() + config().drain_seconds
-        while self.held and (seconds := deadline - time.monotonic()) > 0:  # a running commit may add rows to ``held``
+        while self.held and (seconds := deadline - time.monotonic()) > 0:  # a running commit may add rows
             await asyncio.wait([row.task for row in self.held], timeout=seconds)
-        # A commit that is still running may claim new rows for this process, even if the committed row itself was lost.
+        # A commit may still be running, even if this process no longer holds the committed row. The commit may claim
+        # more rows for this process. Wait for the commit, and release these rows.
         not_begun = await self.env.endings.settle(seconds=UNWIND_SECONDS)
         for handed in not_begun:
             await self._release(handed.claim, has_begun=False)
@@ -320,8 +334,9 @@ class Worker:
                 log_error("other workers were not notified of due rows", action="ring")
 
     async def _release(self, claim: Claim, *, has_begun: bool = True) -> None:
-        """Release a row before its task is cancelled. The cancelled task may record the usage of its model call, but it
-        can do so only after the release.
+        """Release a row. Call this before the row's task is cancelled.
+
+        A cancelled task records the usage of its model call, which works only after the row has been released.
         """
         release = self.runtime.in_transition(lifecycle.release, claim, has_begun=has_begun)
         try:
@@ -333,7 +348,10 @@ class Worker:
 
 
 class RowRunner:
-    """Runs each claimed row in a task of its own. An error of one row does not affect any other row."""
+    """Runs each claimed row (model step or tool call) in its own task.
+
+    An error of one row does not affect the others.
+    """
 
     def __init__(self, env: Environment, *, cluster: str, holder: str, shortage: Shortage) -> None:
         self._env = env
@@ -342,13 +360,13 @@ class RowRunner:
         self._shortage = shortage
 
     def start(self, claim: Claim, handed: Handed | None = None) -> asyncio.Task[None]:
-        """Begin to work on a row."""
+        """Start to work on a row."""
         task = self._env.runtime.loop.create_task(self._run(claim, handed))
         self._env.held.add(claim, task)
         return task
 
     def start_handed(self, handed: Handed) -> asyncio.Task[None]:
-        """Start work on a row. The transaction that made the row due has also claimed it for this process."""
+        """Start to work on a row that became due and was claimed by this process in the same commit."""
         crashpoint("claimed")
         return self.start(handed.claim, handed)
 
@@ -366,8 +384,8 @@ class RowRunner:
                 await self._leave_to_others(claim, error)
                 return
             if isinstance(error, Error) and is_outage(error):
-                # The call may have had an effect, but its outcome is not stored. Keep the lease: when it expires, the
-                # row is recovered as after a crash of the worker.
+                # The call may have had an effect, although its outcome is not stored. Keep the lease. When it expires,
+                # the row is recovered as after a crash of the worker.
                 log_error("the database does not answer", action="run", thread=claim.thread_id)
                 return
             log_error("a row failed", action="run", thread=claim.thread_id)
@@ -379,14 +397,14 @@ class RowRunner:
                 self._env.histories.release(claim.thread_id)
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
-        """Release a row that cannot run because this process lacks threads or memory, and let other processes claim
-        first. After ``MAX_LIMITS`` such rows in succession, the process exits.
+        """Release a row that cannot run because this process lacks OS threads or memory. Let other processes claim
+        first.
 
-        The row itself may have used up the memory. A lack of memory therefore counts as a crash, and after several
-        crashes the row runs alone.
+        After ``MAX_LIMITS`` such rows in succession, this process exits. A lack of memory counts as a crash, because
+        the row may have used up the memory. After several crashes, the row runs alone.
         """
         has_begun = not isinstance(error, WorkerLimitError)
-        self._env.held.keep(claim)  # keep this task from being cancelled after the release
+        self._env.held.keep(claim)  # the release must not cancel this task
         leaves = self._shortage.note_row()
         reason = described(error)
         log(logging.WARNING, "a row was left to others", action="worker_limit", thread=claim.thread_id, reason=reason)
@@ -407,7 +425,9 @@ class RowRunner:
                 await runtime.in_database(lifecycle.note_problem, notice, is_over=True)
 
     async def _give_up(self, claim: Claim) -> None:
-        """Fail a step or tool call after an error in the engine itself, so that it is not retried for ever."""
+        """Mark a step or tool call as failed after an error in the engine itself. Otherwise, the row would be retried
+        for ever.
+        """
         with contextlib.suppress(DurableAgentsError):
             if claim.kind == "stream":
                 failed = lifecycle.FailedAttempt(kind=ErrorKind.UNKNOWN.value, detail="internal error")
@@ -420,11 +440,8 @@ class RowRunner:
 
 
 def work_is_due(cluster: str) -> bool:
-    """Return whether a worker of this cluster could claim a row now. Rows of agents or tools that this code does not
-    define do not count.
+    """Return whether a worker of this cluster could claim a row now.
+
+    Rows whose agent or tool this code does not define are not counted.
     """
     return lifecycle.has_open_work(config().pools_of(cluster), code=registry.code())
-
-
-def _publish_delta(thread_id: UUID, frame: Frame) -> None:
-    notifications.publish(thread_id, {"type": "thread.delta", "frame": frame})

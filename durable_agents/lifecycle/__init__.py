@@ -1,6 +1,6 @@
-"""The state machine. Each transition is one function, which runs in one transaction.
+"""The state machine of threads, model calls and tool calls. Each transition is one function and one transaction.
 
-Every write to an in-flight row is fenced: it takes effect only while the writer still holds the row.
+A worker is allowed to write to a row only while it holds the lease of that row. Each write of a worker checks this.
 
 The transitions of a thread (``THREAD_TRANSITIONS`` in ``models``):
 
@@ -9,7 +9,7 @@ The transitions of a thread (``THREAD_TRANSITIONS`` in ``models``):
     streaming ─────────────► awaiting_tool_results    commit_step: the step made tool calls
     awaiting_tool_results ─► streaming                finish_tool_call, add_tool_result: the last open call
     streaming ─────────────► completed                commit_step: no tool call is open
-    awaiting_tool_results ─► completed                finish_tool_call: the call is answered already
+    awaiting_tool_results ─► completed                finish_tool_call: an answer already follows the call
     streaming ─────────────► failed                   fail_step, reap
     awaiting_tool_results ─► failed                   finish_tool_call: max_steps are used up
     streaming ─────────────► stopped                  stop_thread
@@ -17,7 +17,7 @@ The transitions of a thread (``THREAD_TRANSITIONS`` in ``models``):
     failed ────────────────► streaming                resume_thread, send_message, edit_message, regenerate
     stopped ───────────────► streaming                resume_thread, send_message, edit_message, regenerate
 
-The transitions of a stream, which is one attempt at a step (``STREAM_TRANSITIONS``):
+The transitions of a stream, which stores one model call (``STREAM_TRANSITIONS``):
 
     pending ───────────────► streaming                claim
     pending ───────────────► aborted                  stop_thread, send_message, settle_unknown_code
@@ -50,16 +50,19 @@ The transitions of a tool call (``TOOL_CALL_TRANSITIONS``):
 
 The section "One message, eight stops" of ``docs/concepts.md`` follows a user's message from the request to the browser.
 
-The transitions are grouped by who causes them. People cause the transitions in ``threads``, ``chat_threads``,
-``messages_without_run`` and ``edit_and_fork``. Workers cause the transitions in ``claims``, ``steps`` and
-``tool_calls``. People, browsers and services answer tool calls through ``decisions``. The transitions in ``recovery``
-follow the death of a worker. Most transitions change single rows with the functions in ``rows``, and then call
-``advance``, which decides what the thread does next. ``transaction`` runs a transition. ``attachments`` stores and
-deletes the files of messages.
+The transitions are grouped by who causes them:
 
-Locking rule: a transition locks the thread's row first and reads only after that. The exceptions are the transitions in
-``claims``, such as ``claim``, ``append_deltas`` and ``heartbeat``, which do not lock the thread. ``advance`` runs only
-under the thread's lock and decides from rows alone.
+- people: ``threads``, ``create_or_send``, ``messages_without_run`` and ``edit_and_fork``
+- workers: ``claims``, ``steps`` and ``tool_calls``
+- people, browsers and services that answer tool calls: ``decisions``
+- the death of a worker: ``recovery``
+
+Most transitions change single rows with the functions in ``rows``. Then they call ``advance``, which decides what the
+thread does next. ``transaction`` runs a transition. ``attachments`` stores and deletes the files of messages.
+
+Locking rule: a transition locks the thread's row first, and reads other rows only after that. Only the transitions in
+``claims``, such as ``claim``, ``append_deltas`` and ``heartbeat``, do not lock the thread. ``advance`` runs only under
+the thread's lock.
 """
 
 from durable_agents.lifecycle.advance import advance
@@ -67,7 +70,6 @@ from durable_agents.lifecycle.attachments import NewFiles, prune_unsent, store_f
 from durable_agents.lifecycle.audit import prune_audit
 from durable_agents.lifecycle.call_signing import is_signed
 from durable_agents.lifecycle.callback_dispatch import usage_of
-from durable_agents.lifecycle.chat_threads import begin_chat, stop_answer
 from durable_agents.lifecycle.claims import (
     ANY_SUSPECT,
     CROWD,
@@ -89,6 +91,7 @@ from durable_agents.lifecycle.claims import (
     lost_claims,
     suspects_wait,
 )
+from durable_agents.lifecycle.create_or_send import begin_chat, stop_answer
 from durable_agents.lifecycle.decisions import (
     MAX_TIMEOUT_SECONDS,
     add_tool_error,
@@ -98,6 +101,7 @@ from durable_agents.lifecycle.decisions import (
     set_tool_call_timeout,
     settle_tool_call,
 )
+from durable_agents.lifecycle.delivery_reports import store_delivery_counts
 from durable_agents.lifecycle.edit_and_fork import edit_message, edit_message_with_files, fork_thread, regenerate
 from durable_agents.lifecycle.messages_without_run import add_message, erase
 from durable_agents.lifecycle.recovery import (
@@ -126,13 +130,13 @@ from durable_agents.lifecycle.threads import (
     create_thread,
     delete_if_idle,
     delete_thread,
-    edit_thread,
     get_or_create_message,
     get_or_create_thread,
     resume_thread,
     run_command,
     send_message,
     stop_thread,
+    update_thread,
 )
 from durable_agents.lifecycle.together import Ended, Ending, Handed, end_together, has_callbacks_inside
 from durable_agents.lifecycle.tool_calls import (
@@ -199,7 +203,6 @@ __all__ = [
     "delete_thread",
     "edit_message",
     "edit_message_with_files",
-    "edit_thread",
     "end_together",
     "ensure_pools",
     "erase",
@@ -246,9 +249,11 @@ __all__ = [
     "settle_unknown_code",
     "stop_answer",
     "stop_thread",
+    "store_delivery_counts",
     "store_files",
     "suspects_wait",
     "try_to_write",
+    "update_thread",
     "upload",
     "usage_of",
 ]

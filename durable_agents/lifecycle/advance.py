@@ -1,14 +1,17 @@
-"""The heart of the state machine: decide what a running thread does next, from the thread's rows alone."""
+"""Decide what a running thread does next: call the model, wait for tool calls, or end the run. The decision depends
+on the thread's rows in the database, on the agent's ``max_steps``, and on who is allowed to answer tool calls.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Subquery
 
+from durable_agents.actors import Actor
 from durable_agents.exceptions import ErrorKind, safe_message
 from durable_agents.lifecycle.rows import (
     MAY_HAVE_RUN,
@@ -21,14 +24,17 @@ from durable_agents.lifecycle.rows import (
 )
 from durable_agents.lifecycle.transaction import Locked, database
 from durable_agents.logs import log
-from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
+from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus
+from durable_agents.times import instant
+from durable_agents.tool_call_permissions import may_answer
 
 SUPERSEDED = "The user went on without waiting for this."
 
 
 def begin_run(locked: Locked) -> None:
-    """Reset the state of the previous run and mark a thread at rest as running. Call ``advance`` or ``decide``
-    afterwards.
+    """Mark a thread that is not running as running, and clear the error and the step count of its last run.
+
+    The caller then calls ``advance`` or ``decide``.
     """
     thread = locked.thread
     thread.run_steps = 0
@@ -38,18 +44,23 @@ def begin_run(locked: Locked) -> None:
 
 
 def advance(locked: Locked, *, resumed: bool = False) -> None:
-    """Decide from the thread's rows what a running thread does next. Call this function under the thread's lock. A
-    second call changes nothing.
+    """Decide what a running thread does next, and write the decision to the database. The caller holds the thread's
+    lock. If this function is called twice, the second call changes nothing.
 
-    If a stream is open, do nothing. If tool calls are awaited, wait for them. But if all of them wait for a person, a
-    browser or a service, and the user has sent a message since, go on without these calls. If a user message is
-    unanswered, begin an answer. If the last step made calls, or if the run is resumed, begin the next step of the same
-    message. If a message is queued, start its run. Otherwise, complete the thread, unless late results are still
-    expected.
+    The first rule that applies is used:
+
+    - A model call is pending or running: do nothing.
+    - The last step made tool calls that have no outcome: wait for them. There is one exception. If none of these calls
+      needs a worker, and somebody has sent a message since the step, go on without the calls.
+    - A user's message or a late result has no answer: begin an answer.
+    - The last step made tool calls, or the run is resumed: begin the next step of the same answer.
+    - A message is queued: start a run for it.
+    - A call that the model did not wait for has no outcome yet: wait for the outcome.
+    - Otherwise: complete the thread.
     """
     if not locked.thread.is_running:
         return
-    # A thread that awaits tool calls never has an open stream, so no query is needed.
+    # If the thread awaits tool calls, no model call can be pending or running. In that case, no query is needed.
     if locked.thread.status != ThreadStatus.AWAITING_TOOL_RESULTS and not locked.has_no_open_stream:
         locked.writes.flush(for_query_of=Stream)
         if streams_of(locked).open().exists():
@@ -60,40 +71,76 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     else:
         open_calls = [call for call in locked.open_calls if call.finished_at is None]
     awaited = [call for call in open_calls if call.passed_at is None]
-    if awaited and (any(call.waits_for_worker for call in awaited) or not _user_spoke(locked, awaited)):
+    if any(call.waits_for_worker for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # Go on without these calls. Questions to people and browsers are cancelled. Deferred calls keep running, and their
-    # results arrive later. No worker claims any of these calls, so the thread's lock is enough.
-    for call in awaited:
-        if call.kind == ToolKind.DEFERRED and call.status == ToolCallStatus.PENDING:
+    # Leave a call alone if the run has continued without waiting for it, and a worker or an external service still
+    # executes the call. The result is added later.
+    passed = [call for call in open_calls if call.passed_at is not None]
+    asked = [*awaited, *(call for call in passed if not (call.waits_for_worker or call.waits_for_service))]
+    said = _said_since(locked, asked) if asked else {}
+    if any(not said[call.pk] for call in awaited):
+        locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
+        return
+    # If there are such calls, go on without them. A call is cancelled if a sender of the new messages could have
+    # answered it. Other calls stay open, and their outcomes are added later. No worker can claim any of these calls, so
+    # the thread's lock protects them.
+    for call in asked:
+        if not call.waits_for_service and any(_may_answer(locked, message, call) for message in said[call.pk]):
+            status = ToolCallStatus.UNKNOWN if call.status == ToolCallStatus.UNKNOWN else ToolCallStatus.CANCELLED
+            error = MAY_HAVE_RUN if status == ToolCallStatus.UNKNOWN else SUPERSEDED
+            settle(locked, call, status, code="superseded", error=error)
+        elif call.passed_at is None:
             call.passed_at, call.rev = locked.now, locked.thread.next_rev()
             locked.writes.update(call, ["passed_at", "rev"])
-        elif call.status == ToolCallStatus.UNKNOWN:
-            settle(locked, call, ToolCallStatus.UNKNOWN, code="superseded", error=MAY_HAVE_RUN)
-        else:
-            settle(locked, call, ToolCallStatus.CANCELLED, code="superseded", error=SUPERSEDED)
-    decide(locked, resumed=resumed, is_waited_for=len(open_calls) > len(awaited))
+    decide(locked, resumed=resumed, is_waited_for=any(call.finished_at is None for call in open_calls))
 
 
-def _user_spoke(locked: Locked, awaited: Sequence[ToolCall]) -> bool:
-    """Return whether a user message follows the answer that made the awaited calls. That message need not be the last
-    one, because a late result may have been added since.
+def _said_since(locked: Locked, calls: Sequence[ToolCall]) -> Mapping[UUID, Sequence[Message]]:
+    """Return the user messages that were sent after each call, as a dict from the calls' primary keys to messages.
+
+    A message is included if it comes after the assistant message that contains the call. If the run has already gone on
+    without the call, only messages that were sent after that moment are included.
     """
     locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)
-    asked_in = messages.filter(pk__in={call.message_id for call in awaited}).order_by("-position").values("position")
-    later_messages = messages.filter(role=Role.USER, superseded_at=None, position__gt=Subquery(asked_in[:1]))
-    return bool(later_messages.exists())
+    answers = messages.filter(pk__in={call.message_id for call in calls})
+    first = Subquery(answers.order_by("position").values("position")[:1])
+    users = messages.filter(role=Role.USER, superseded_at=None, position__gt=first).select_related("sender")
+    said = list(users)
+    positions = {row.pk: row.position or 0 for row in answers.only("position")} if said else {}
+    return {
+        call.pk: [
+            message
+            for message in said
+            if (message.position or 0) > positions[call.message_id]
+            and (call.passed_at is None or instant(message.created_at) > instant(call.passed_at))
+        ]
+        for call in calls
+    }
+
+
+def _may_answer(locked: Locked, message: Message, call: ToolCall) -> bool:
+    """Return whether the sender of a message is allowed to answer this call.
+
+    If the thread has no owner, a message without a sender comes from an anonymous visitor. If the thread has an owner,
+    such a message comes from the project's own code, which is allowed to answer every call.
+    """
+    call.thread = locked.thread
+    is_person = message.sender is not None or locked.thread.owner_id is None
+    return may_answer(Actor(user=message.sender, scope=locked.thread.scope, is_person=is_person), call)
 
 
 def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False) -> None:
-    """Do what ``advance`` does, for a thread that awaits no tool call. ``is_waited_for`` says whether late results are
-    still expected.
+    """Decide what the thread does next if no tool call holds up the run: begin an answer, begin the next step of an
+    answer, or end the run.
+
+    ``is_waited_for`` says that the run has gone on without some tool calls whose outcomes arrive later. At the end of
+    the run, the thread then waits for these outcomes instead of completing.
     """
     at = locked.position
     if at is not None and at.position == locked.thread.last_position and at.number == locked.thread.last_number:
-        # The answer is the last message, and its last step is the newest attempt, so no query is needed.
+        # The transition has just committed the newest step of the last message, so no query is needed.
         if resumed or at.made_calls:
             _begin_step(locked, at.message_id)
         else:
@@ -114,8 +161,10 @@ def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False
 
 
 def _begin_step(locked: Locked, message_id: UUID) -> None:
-    """Add a pending stream for the next step. If the run has used up its steps, fail the run. If the agent has a
-    ``configure`` function, which can change the limit, the worker checks the limit before the model call instead.
+    """Add a pending model call for the next step, or fail the run if it has reached ``max_steps``.
+
+    If the agent has a ``configure`` function, the limit is not checked here, because ``configure`` can change
+    ``max_steps``. Instead, the worker checks the limit before it calls the model.
     """
     agent = locked.agent
     if agent is not None and agent.configure is None and locked.thread.run_steps >= agent.max_steps:
@@ -126,8 +175,10 @@ def _begin_step(locked: Locked, message_id: UUID) -> None:
 
 
 def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
-    """Start a run for the next queued message. If no message is queued, complete the thread, or keep waiting for late
-    results.
+    """Start a run for the next queued message. If no message is queued, complete the thread.
+
+    With ``is_waited_for``, the thread waits instead of completing, because the run has gone on without some tool calls
+    whose outcomes arrive later.
     """
     thread = locked.thread
     if locked.queued is None:
@@ -135,7 +186,7 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
         messages = list(Message.objects.using(database()).queued().filter(thread=thread))
     else:
         messages = [message for message in locked.queued if message.position is None]
-    # Messages that were queued before a stop start no run until the thread is resumed.
+    # After a stop, messages that were queued before the stop start no run. They wait until the thread is resumed.
     stop_rev = -1 if thread.stop_rev is None else thread.stop_rev
     queued = next((message for message in messages if message.rev > stop_rev), None)
     if queued is None:
@@ -148,7 +199,7 @@ def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
 
 
 def fail_run(locked: Locked, kind: str) -> None:
-    """Fail the thread with an error of this kind. A warning is logged after the commit."""
+    """Fail the thread with this kind of error, and log a warning after the commit."""
     thread_id = locked.thread.pk
     transaction.on_commit(lambda: _warn_of_failed_run(thread_id, str(kind)), using=database(), robust=True)
     locked.thread.error_code, locked.thread.error_message = str(kind)[:64], safe_message(kind)

@@ -27,8 +27,8 @@ from durable_agents.models import Attachment, Thread
 from durable_agents.parts import Part, attachment_id, embedded_files, file_base64
 
 MAX_UNSENT = 100
-"""The maximum number of uploaded files of a sender that are not in a message yet. Unsent files are deleted a day after
-the upload.
+"""The maximum number of files that a sender has uploaded but not sent in a message yet. Unsent files are deleted a day
+after the upload.
 """
 
 Sender = tuple[User | None, str]
@@ -41,13 +41,14 @@ NO_FILES: NewFiles = MappingProxyType({})
 
 @contextmanager
 def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
-    """Store the files that are embedded in message parts as ``data:`` URLs. Yield the lists of parts, in which the URLs
-    of the stored files replace the ``data:`` URLs. Also yield the unsaved attachments of these files. The transition
-    that stores the messages has to save them.
+    """Store the files that are embedded in message parts as ``data:`` URLs.
 
-    When the block ends, each file whose attachment was not saved is deleted. If the caller's transaction is rolled back
-    later, its files are deleted after the rollback. A value in ``lists`` that is not a list is yielded unchanged.
-    Raises InvalidPartsError and TooLargeError.
+    Yield a pair. The first item is the same lists of parts, with the URLs of the stored files instead of the ``data:``
+    URLs. A value in ``lists`` that is not a list is yielded unchanged. The second item has the unsaved attachment rows.
+    The transition that stores the messages saves them.
+
+    When the block ends, files without a saved row are deleted. If the caller's transaction rolls back later, the files
+    are deleted at that time. Raises InvalidPartsError and TooLargeError.
     """
     embedded = [embedded_files(parts) if isinstance(parts, list) else {} for parts in lists]
     if not any(embedded):
@@ -70,9 +71,10 @@ def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
 
 @contextmanager
 def _kept_if_committed(stored: Mapping[UUID, Attachment]) -> Iterator[None]:
-    """Keep the files whose rows the block inserts, and delete the other files when the block ends. If it is unknown
-    which rows were inserted, keep all files until ``prune_unsent`` runs, because the commit may have succeeded although
-    the database's answer was lost.
+    """When the block ends, keep the files whose rows were inserted, and delete the others.
+
+    If the database fails during the block, keep all files, because the commit may have succeeded. ``prune_unsent``
+    deletes the unused ones later.
     """
     try:
         yield
@@ -95,12 +97,12 @@ def _keep_written(stored: Mapping[UUID, Attachment]) -> None:
 
 
 def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = None, scope: str = "") -> Attachment:
-    """Store a file for its sender until a message carries it.
+    """Store an uploaded file, and return its row. The file is not part of a message yet.
 
-    Raises UnsupportedMediaTypeError. Raises ThrottledError if the sender has ``MAX_UNSENT`` files that no message
-    carries; concurrent uploads are counted too.
+    Raises UnsupportedMediaTypeError. Raises ThrottledError if the sender already has ``MAX_UNSENT`` uploaded files that
+    are in no message. Concurrent uploads cannot exceed this limit.
     """
-    # Check before the file is stored. ``_insert`` checks again, under a lock.
+    # Check before the file is stored. ``_insert`` checks again under a lock.
     _check_unsent(owner, scope)
     row = attachment_storage.store(data, claimed=claimed, filename=filename, owner=owner, scope=scope)
     with _kept_if_committed({row.pk: row}):
@@ -112,8 +114,8 @@ def upload(data: bytes, *, claimed: str, filename: str, owner: User | None = Non
 @transition
 def _insert(row: Attachment) -> None:
     with transact():
-        # Uploads of one sender take turns. Otherwise concurrent uploads would all be counted before any of them is
-        # stored.
+        # Only one upload of a sender runs this code at a time. Otherwise, concurrent uploads could all pass the check
+        # before any of them is saved.
         take_turn(f"durable_agents.unsent {row.owner_id} {row.scope}", using=database())
         _check_unsent(row.owner, row.scope)
         row.save(using=database(), force_insert=True)
@@ -128,12 +130,16 @@ def _check_unsent(owner: User | None, scope: str) -> None:
 
 
 def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files: NewFiles = NO_FILES) -> list[Part]:
-    """Move the attachments of a user's message to this thread. Return the parts of the message, with the URL, type and
-    filename of each attachment taken from its row.
+    """Assign the files of a user's message to this thread. Return the parts, with each file's URL, type and filename
+    taken from its row.
 
-    A message may carry files that were embedded in it, files of its thread, and files that its sender has uploaded and
-    not sent yet. ``sender`` defaults to the owner and scope of the thread. Raises InvalidPartsError for any other
-    attachment.
+    Each file must be one of these:
+
+    - a file that was embedded in the message (``new_files``);
+    - a file of this thread;
+    - a file that ``sender`` has uploaded and not sent yet. ``sender`` defaults to the owner and scope of the thread.
+
+    Raises InvalidPartsError for any other file.
     """
     keys = [key for part in parts if (key := attachment_id(part))]
     if not keys:
@@ -159,8 +165,8 @@ def bound(locked: Locked, parts: list[Part], *, sender: Sender | None, new_files
 
 
 def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
-    """Return the parts of a message with each attachment replaced by its copy. An attachment without a copy stays as it
-    is.
+    """Return the parts with each attachment replaced by its copy. ``copies`` maps original ids to the ids of the
+    copies. An attachment without a copy stays as it is.
     """
     keys = [(part, attachment_id(part)) for part in parts]
     return [
@@ -169,9 +175,10 @@ def copied_parts(parts: list[Part], copies: Mapping[UUID, UUID]) -> list[Part]:
 
 
 def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Thread) -> dict[UUID, UUID]:
-    """Copy the attachment rows of these messages from the thread ``source`` to the thread ``into``. The stored files
-    are shared. Return the id of each copy, by the id of the original. Call this function under the lock of ``source``,
-    so that the files are not deleted meanwhile.
+    """Copy the attachment rows of these messages from ``source`` to ``into``. A copy shares the stored file with its
+    original. Return a dict from original ids to the ids of the copies.
+
+    The caller holds the lock of ``source``, so that nobody deletes the files during the copy.
     """
     keys = {key for parts in messages for part in parts if (key := attachment_id(part))}
     if not keys:
@@ -186,22 +193,18 @@ def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Th
 
 @receiver(post_delete, sender=Attachment)
 def _forget_file(instance: Attachment, using: str, **_: object) -> None:
-    """Delete the file of a deleted row after the commit, unless another row refers to the same file."""
+    """After the commit, delete the file of a deleted row, unless another row uses the same file."""
     place = instance.place
-    # This is a lambda and not a partial: Django logs the name of a robust callback that fails, and a partial has no
-    # name.
+    # Use a lambda here. If a robust callback fails, Django logs its name, and a ``partial`` has no name.
     transaction.on_commit(lambda: attachment_storage.discard_unused(place, using=using), using=using, robust=True)
 
 
 def prune_unsent() -> int:
-    """Delete files that were uploaded more than a day ago and that no message carries. Return the number of files
-    deleted.
-    """
+    """Delete files that were uploaded more than a day ago and are in no message. Return the number of files deleted."""
     using = database()
     with transact():
         forgotten = Attachment.objects.using(using).forgotten(attachment_storage.FORGOTTEN_SECONDS)
-        # A transaction may be attaching one of these files to a message now. It has locked the row of the file, so that
-        # row is skipped.
+        # Skip locked rows: another transaction may be adding the file of such a row to a message.
         keys = list(forgotten.select_for_update(skip_locked=True).order_by("pk").values_list("pk", flat=True))
         Attachment.objects.using(using).filter(pk__in=keys).delete()
     return len(keys)

@@ -1,6 +1,6 @@
 """Audit log: one entry for each state change that a person or the project's own code causes.
 
-An entry is written in the transaction of the change. Entries outlive their thread.
+An entry is written in the same transaction as the change. Entries are kept when their thread is deleted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def record(
     using: str | None = None,
     locked: Locked | None = None,
 ) -> None:
-    """Add an entry to the audit log, inside the transaction of the change.
+    """Add an entry to the audit log. The caller runs this in the transaction of the change.
 
-    ``by`` is an actor, a user, or None for the project itself. ``subject`` names the message, call or thread that was
-    changed. Only a hash of ``arguments`` is kept. ``using`` is the database and defaults to the database of the
-    threads. If ``locked`` is given, the entry is written together with the other rows of its transition.
+    ``by`` is an actor, a user, or None for the project's own code. ``subject`` identifies the changed message, call or
+    thread. Only a hash of ``arguments`` is stored. ``using`` is a database alias, by default the database of the
+    threads. With ``locked``, the entry is written together with the other rows of the transition that holds this lock.
     """
     actor = Actor.of(by)
     entry = AuditEntry(
@@ -49,9 +49,11 @@ def record(
 
 
 def record_deletion(thread: Thread, *, origin: object, using: str) -> None:
-    """Add the entry for a deleted thread. The entry names the person in ``thread.deleted_by``. If the thread is deleted
-    because another row is deleted, for example its owner, the entry names nobody. ``origin`` is the row or queryset
-    whose ``delete`` was called, as Django passes it to signal receivers.
+    """Add the audit entry for a deleted thread.
+
+    The entry names the user in ``thread.deleted_by``. It names no user if the thread was deleted by a cascade, for
+    example with its owner. ``origin`` is the model instance or queryset whose ``delete`` was called, as in Django's
+    ``post_delete`` signal.
     """
     is_itself = origin is None or isinstance(origin, Thread) or getattr(origin, "model", None) is Thread
     by = thread.deleted_by if is_itself else Actor(via="cascade", is_person=False)
@@ -59,7 +61,7 @@ def record_deletion(thread: Thread, *, origin: object, using: str) -> None:
 
 
 def prune_audit(days: float) -> int:
-    """Delete entries that are older than ``days`` days and whose thread is deleted. Return the number of entries
+    """Delete entries that are older than ``days`` days and belong to deleted threads. Return the number of entries
     deleted.
     """
     entries = AuditEntry.objects.using(database()).filter(at__lt=seconds_from_now(-days * 86_400))
@@ -68,8 +70,11 @@ def prune_audit(days: float) -> int:
 
 
 def forget(*, owner: User | None, scope: str | None, threads: list[UUID]) -> None:
-    """Delete the entries of erased threads. If a whole owner or a whole scope was erased, also remove that owner or
-    scope from all other entries.
+    """Delete the audit entries of these erased threads.
+
+    If only an owner is given, everything about this user is erased. Therefore, the user is also removed from all other
+    entries. The same applies to a scope. If both are given, other entries stay unchanged, because only the owner's data
+    in this scope is erased.
     """
     entries = AuditEntry.objects.using(database())
     # SQLite limits the number of parameters of a statement.

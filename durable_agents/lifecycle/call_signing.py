@@ -1,7 +1,7 @@
-"""Sign tool calls with a keyed digest. A worker runs a call only if the call is unchanged since its approval. If no
-approval is needed, the call must be unchanged since the model made it.
+"""Sign tool calls with a keyed digest (HMAC), so that a worker runs only calls that nobody has changed.
 
-Anyone who can write rows but does not know ``APPROVAL_KEYS`` can neither alter an approved call nor approve a call.
+A call must be unchanged since it was approved. If it needs no approval, it must be unchanged since the model made it.
+Somebody who can write rows but does not know ``APPROVAL_KEYS`` can neither change nor approve a call.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from durable_agents.models import ToolCall
 
 
 def sign_call(call: ToolCall) -> None:
-    """Sign the call: set ``approval_digest`` to a keyed digest of the call's thread, id, tool and arguments, and of
-    whether approval was requested. The caller has to save the row.
+    """Set ``approval_digest`` to the call's signature, and do not save the row.
+
+    The signature covers the thread, the call id, the tool, the arguments, and whether approval was requested.
     """
     call.approval_digest = _digest(call, approval_keys()[0])
 
 
 def is_signed(call: ToolCall) -> bool:
-    """Return whether the call is unchanged since a person approved it or, if it needed no approval, since the model
-    made it.
+    """Return whether the call still matches its signature.
+
+    A call is signed when a person approves it. A call that needs no approval is signed when the model makes it.
     """
     return any(constant_time_compare(_digest(call, key), call.approval_digest) for key in approval_keys())
 
 
 def _digest(call: ToolCall, key: str | bytes) -> str:
     arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
-    # The digest covers whether approval was requested, so that a call that needs approval cannot be changed into a call
-    # that needs none.
+    # Without ``was_requested``, somebody could change a call that needs approval into a call that needs none.
     was_requested = call.approval_requested_at is not None
     signed_values = ["durable_agents.approval", was_requested, str(call.thread_id), call.tool_call_id, call.tool_name]
     if call.is_resolved:
@@ -44,8 +45,10 @@ def _digest(call: ToolCall, key: str | bytes) -> str:
 
 
 def _canonical(value: object) -> object:
-    """Return the JSON value with whole floats, such as 2.0, converted to integers. PostgreSQL stores the float 1e22 but
-    returns an integer. Without the conversion, the digest would change when the row is read again.
+    """Convert whole floats in a JSON value, such as 2.0, to integers.
+
+    PostgreSQL returns a stored 1e22 as an integer. Without the conversion, the signature would not match after the row
+    is read again.
     """
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -1,5 +1,5 @@
-"""Call the project's callbacks and send its signals for transitions. This costs nothing if no callback or receiver is
-registered.
+"""Call the project's callbacks and send its signals for a transition. ``on_commit_step`` and ``on_status_change`` are
+called inside the transaction, all others after the commit. If none is registered, no query is made.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _NEEDS_HANDLING = frozenset(
 
 
 def dispatch_status(thread: Thread, *, previous_status: str, using: str) -> None:
-    """Call the callbacks for a changed status. Call this function at the end of a transition, after the thread is
-    saved.
-    """
+    """Call the callbacks for a changed thread status. The caller has already saved the thread."""
     status = str(thread.status)
     if status == previous_status:
         return
@@ -76,7 +74,7 @@ def _dispatch_error(thread: Thread, agent: Agent | None, *, using: str) -> None:
 
 
 def dispatch_step(thread: Thread, stream: Stream, *, using: str) -> None:
-    """Call the callbacks for a committed step. The step and its thread must be saved already."""
+    """Call the callbacks for a committed step. The caller has already saved the step and its thread."""
     agent = registry.find(thread.agent)
     if agent is not None and agent.on_commit_step is not None:
         callbacks.call_inside(
@@ -88,7 +86,7 @@ def dispatch_step(thread: Thread, stream: Stream, *, using: str) -> None:
 
 
 class AttemptUsage(TypedDict):
-    """The tokens of one attempt, and their price (``cost``) in US dollars. The price is None if it is not known."""
+    """The token counts and the ``cost`` of one model call. The cost is in US dollars, or None if it is unknown."""
 
     input_tokens: int
     output_tokens: int
@@ -98,7 +96,7 @@ class AttemptUsage(TypedDict):
 
 
 def usage_of(stream: Stream) -> AttemptUsage:
-    """Return the usage of one attempt, in the form that callbacks and signal receivers get."""
+    """Return the usage of one model call as callbacks and signal receivers get it."""
     return {
         "input_tokens": stream.input_tokens,
         "output_tokens": stream.output_tokens,
@@ -109,16 +107,14 @@ def usage_of(stream: Stream) -> AttemptUsage:
 
 
 def dispatch_message(message: Message, *, using: str) -> None:
-    """Send the signal for a user's or a system message. An answer is complete only later; ``dispatch_answer`` sends its
-    signal.
-    """
+    """Send the signal for a new user or system message. ``dispatch_answer`` sends the signal for assistant messages."""
     if message.role != Role.ASSISTANT:
         _send_message_committed(message, using=using)
 
 
 def dispatch_answer(thread: Thread, *, previous_status: str, using: str) -> None:
-    """Send the signal for the thread's last answer, if the thread was running before this transition and the answer is
-    not empty.
+    """Send the signal for the thread's last answer. Send nothing if the answer is empty, or if the thread was not
+    running before this transition.
     """
     was_running = ThreadStatus(previous_status).is_running
     if not was_running or not callbacks.message_committed.has_listeners(Message):
@@ -136,7 +132,7 @@ def _send_message_committed(message: Message, *, using: str) -> None:
 
 
 def dispatch_call(call: ToolCall, *, using: str) -> None:
-    """Send the signal for a tool call that has its outcome now."""
+    """Send the signal for a tool call that has just got its outcome."""
     callbacks.send_after_commit(
         "tool_call_finished",
         ToolCall,

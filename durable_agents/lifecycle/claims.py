@@ -1,4 +1,4 @@
-"""Transitions of workers that do not lock the thread: claim due rows, extend their leases and append their deltas."""
+"""Transitions of workers that do not lock the thread: claim due rows, extend leases, and append streamed text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ DueRows: TypeAlias = StreamQuerySet | ToolCallQuerySet
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A worker's claim on a row. Every write to the row must present the ``fence`` of the claim."""
+    """A worker's claim on a row. Each write to the row compares the claim's ``fence`` (the fencing token) with the
+    row's ``fence``. If they differ, the worker no longer holds the row, and the write changes nothing.
+    """
 
     kind: RowKind
     row_id: UUID
@@ -55,8 +57,8 @@ class Claim:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether the row is a suspect: several workers died while they held it, so the row may be the cause. A suspect
-        first has a trial run, in which its worker claims nothing else for a while.
+        """Whether several workers died while they held this row. The row might have caused their deaths. Its next
+        worker runs the row alone for a while, as a trial.
         """
         return self.crashes >= SUSPECT_CRASHES
 
@@ -64,17 +66,17 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""The number of early trial runs of a suspect (a row that may have crashed its workers). If this many workers died
-while they held only the suspect, the suspect no longer takes precedence over other rows. If the suspect has survived
-this many trial runs, it is always tried alone.
+"""The number of early trial runs of a suspect (a row that might have caused its workers to crash). If this many workers
+died while they held only the suspect, the suspect no longer takes precedence over other rows. If the suspect has
+survived this many trial runs, it is always tried alone.
 """
 PATIENCE_SECONDS = 3
-"""The number of seconds that a suspect (a row that may have crashed its workers) waits for an idle process."""
+"""How many seconds a suspect (a row that might have caused its workers to crash) waits for an idle process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspects:
-    """A rule for claiming suspects (rows that may have crashed their workers): which of them, and how many."""
+    """Which suspects (rows that might have caused their workers to crash) a worker may claim, and how many."""
 
     wanted: Q
     """The condition that selects the suspects."""
@@ -88,14 +90,19 @@ class Suspects:
     """How many rows to claim if more than ``FEW_SUSPECTS`` are due."""
 
     def take(self, waiting: int) -> int:
-        """Return how many suspects to claim when ``waiting`` suspects are due."""
+        """Return how many suspects to claim if ``waiting`` suspects are due. A suspect is a row that might have caused
+        its workers to crash.
+        """
         return self.of_many if waiting > FEW_SUSPECTS else self.of_few
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return the primary keys of due suspects (rows that may have crashed their workers). Sort the suspects by the
-        number of workers that died while they held only that suspect, lowest first. Return at most ``FEW_SUSPECTS`` + 1
-        keys, which is enough to tell whether many suspects are due. Return an empty list if ``limit`` is 0.
+        """Return the primary keys of suspects that are due. A suspect is a row that might have caused its workers to
+        crash.
+
+        The keys are sorted by ``lonely_crashes``: how many workers died while they held only this suspect, lowest
+        first. At most ``FEW_SUSPECTS`` + 1 keys are returned, because ``take`` only has to know whether more than
+        ``FEW_SUSPECTS`` suspects are due. If ``limit`` is 0, return an empty list.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -105,9 +112,9 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Suspects (rows that may have crashed their workers) that need another trial run. A row is selected if its worker died
-in an earlier trial run, or if the row has survived at least ``HURRIED_TRIALS`` trial runs. A row is left out after
-``HURRIED_TRIALS`` of its workers died while they held no other row.
+"""Suspects (rows that might have caused their workers to crash) that need another trial run. A row is selected if its
+worker died in an earlier trial run, or if the row has survived at least ``HURRIED_TRIALS`` trial runs. A row is left
+out after ``HURRIED_TRIALS`` crashes of workers that held only this row.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
 """Suspects that have not had a trial run since they became suspects. A suspect is a row that two workers held when they
@@ -117,14 +124,16 @@ suspect is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
 """The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. Such a process claims suspects (rows
-that may have crashed their workers) only if more than ``FEW_SUSPECTS`` are due.
+that might have caused their workers to crash) only if more than ``FEW_SUSPECTS`` are due.
 """
 
 
 def impatient() -> Suspects:
-    """Return the rule for a process that holds other rows: claim the suspects that have waited too long for an idle
-    process. A suspect is a row that may have crashed its workers. If a worker died while it held only the suspect, the
-    suspect is left out.
+    """Return which suspects a worker may claim although the worker holds other rows: those that have waited too long
+    for an idle worker.
+
+    A suspect is a row that might have caused its workers to crash. A suspect is left out if one of these workers held
+    no other row when it died.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -133,7 +142,7 @@ def impatient() -> Suspects:
 
 @dataclass(frozen=True, kw_only=True)
 class Append:
-    """A delta to store: the chunks at position ``seq`` of the stream that ``claim`` holds."""
+    """Streamed chunks to store at position ``seq`` of the model call that ``claim`` holds."""
 
     claim: Claim
     seq: int
@@ -141,8 +150,10 @@ class Append:
 
 
 def ensure_pools() -> None:
-    """Create or update one row for each pool in the settings. A claim locks these rows to enforce the limits."""
-    # "No limit" is stored as the largest number, which workers of earlier releases understand too.
+    """Create or update one database row for each pool in the settings. Claims lock these rows to enforce the limits of
+    the pools.
+    """
+    # Store "no limit" as a very large number, because workers of earlier releases expect a number.
     pools = [Pool(name=name, limit=pool.limit or Pool.NO_LIMIT) for name, pool in sorted(config().pools.items())]
     Pool.objects.using(database()).bulk_create(
         pools, update_conflicts=True, unique_fields=["name"], update_fields=["limit"]
@@ -159,13 +170,15 @@ def claim(
     code: Code,
     suspects: Suspects | bool = False,
 ) -> list[Claim]:
-    """Claim due rows of these pools and return the claims: at most ``streams`` model steps and ``tools`` tool calls.
-    Scopes and owners take turns. Only rows of agents and tools in ``code`` are claimed, because this worker does not
-    know any others. No pool ever has more held rows than its limit.
+    """Claim rows of these pools that are due. Return at most ``streams`` claims of model calls and ``tools`` claims of
+    tool calls.
 
-    By default, suspects (rows that may have crashed their earlier workers) are left out. If ``suspects`` is a rule,
-    only the suspects that the rule selects are claimed. True selects one suspect of any kind; in that case, the caller
-    must not hold other rows.
+    Owners take turns, and so do the scopes of visitors. Only rows of agents and tools in ``code`` are claimed, because
+    the worker knows no others. No pool exceeds its limit of held rows.
+
+    By default, suspects are left out. A suspect is a row that might have caused its workers to crash. If ``suspects``
+    is a rule, only suspects that match it are claimed. If ``suspects`` is True, one suspect of any kind is claimed; the
+    caller must then hold no other row.
     """
     which = ANY_SUSPECT if suspects is True else suspects or None
     due = _Due(code=code, wanted=which.wanted if which else Q(crashes__lt=SUSPECT_CRASHES))
@@ -174,11 +187,12 @@ def claim(
         return []
     slots = {"tool": tools, "stream": streams}
     choose = which.choose if which else fairly
-    # Choose without locks, because idle workers must not lock rows. ``_win`` checks the rows again, under their locks.
+    # Choose without locks, because workers with nothing to do must not lock rows. ``_win`` checks the chosen rows again
+    # under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
-    # If a process tries several suspects and dies, it is not clear which of them was the cause. Only the death of a
-    # process with a single suspect counts.
+    # If the process holds only one suspect and dies, its death counts towards that row's ``CRASH_LIMIT``. If it holds
+    # several, any of them may be the cause, so its death is not counted.
     is_alone = which is not None and which.is_alone and most == 1
     if not most:
         return []
@@ -200,21 +214,23 @@ def claim(
 
 @dataclass(frozen=True, kw_only=True)
 class _Due:
-    """The queries for rows that a worker with this code could claim now."""
+    """Queries for the rows that a worker can claim now."""
 
     code: Code
     wanted: Q = field(default_factory=Q)
 
     def rows(self, kind: RowKind, pool: str | OuterRef) -> DueRows:
-        """Return the due rows of one pool. The rows that have been due longest come first."""
+        """Return the due rows of one pool, those that have waited longest first."""
         using = database()
         if kind == "tool":
             return ToolCall.objects.using(using).due(pool, self.code).filter(self.wanted)
         return Stream.objects.using(using).due(pool, self.code).filter(self.wanted)
 
     def queues(self, pools: Collection[str]) -> list[tuple[str, RowKind, bool]]:
-        """Return one tuple for each pool and kind of row that has due rows: the pool, the kind, and whether the pool
-        has a limit. This takes one query and no locks, so that idle workers write nothing.
+        """Return what is due in these pools, as tuples: the pool, the kind of row, and whether the pool has a limit.
+
+        This is one query without locks. Every worker runs it several times a second, even if nothing is due, and
+        locking a row would write to the database.
         """
         connection = connections[database()]
         sql, parameters = _queues_statement(
@@ -234,7 +250,7 @@ _KINDS: tuple[RowKind, RowKind] = ("tool", "stream")
 
 
 class _Frozen(dict[str, Collection[str]]):
-    """The ``code`` that a worker knows, made hashable so that it can be the key of a cache."""
+    """A hashable dict of the agents and tools that a worker knows, for use as a cache key."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
@@ -242,12 +258,12 @@ class _Frozen(dict[str, Collection[str]]):
 
 @lru_cache(maxsize=64)
 def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str, vendor: str) -> tuple[str, Values]:
-    """Return the SQL statement of ``_Due.queues``. The statement is cached, because every worker runs it several times
-    a second, and Django would build it anew each time.
+    """Return the SQL and the parameters of ``_Due.queues``. The result is cached, because every worker runs this query
+    several times a second.
     """
     due = _Due(code=code, wanted=wanted)
     known = Pool.objects.using(using).filter(name__in=pools).order_by("name").values_list("name", "limit")
-    # The result is read by position, so the annotations must have the order of ``_KINDS``.
+    # The result columns are read by position, so the annotations must be in the order of ``_KINDS``.
     queues = known.annotate(tool=Exists(due.rows("tool", OuterRef("name")))).annotate(
         stream=Exists(due.rows("stream", OuterRef("name")))
     )
@@ -256,9 +272,10 @@ def _queues_statement(code: _Frozen, wanted: Q, pools: Sequence[str], using: str
 
 
 def _free_of(pools: Collection[str], *, limited: Collection[str], most: int) -> dict[str, int]:
-    """For each pool, return how many more rows workers may hold. For a pool without a limit, the value is ``most``.
-    Lock the rows of the ``limited`` pools first, and count their held rows in a separate statement. A single statement
-    would have to wait for the lock, and would count the rows that were held before the wait.
+    """Return how many more rows workers may hold in each pool. For a pool without a limit, the number is ``most``.
+
+    First lock the ``Pool`` rows of the ``limited`` pools. Then count in a second statement how many rows workers hold
+    in these pools. A single statement would count before it waits for the lock, so its count could be too low.
     """
     free = dict.fromkeys(pools, most)
     if not limited:
@@ -275,7 +292,7 @@ def _live_leases(model: type[Stream | ToolCall]) -> Coalesce:
 
 
 def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_alone: bool) -> list[Claim]:
-    """Of the rows with these ids, claim those that are still due and not locked. Return the claims."""
+    """Claim those of the given rows that are still due and not locked. Return the claims."""
     if not ids:
         return []
     columns = ("fence", "attempt", "crashes", "clearances", "thread_id", "thread__agent")
@@ -300,22 +317,21 @@ def _win(due: DueRows, ids: Sequence[UUID], holder: str, *, kind: RowKind, is_al
         else {"status": next_state(ToolCallStatus.PENDING, ToolCallStatus.RUNNING), "expires_at": Now() + F("timeout")}
     )
     rows = due.model.objects.using(database()).filter(pk__in=[claim.row_id for claim in won])
-    # Every claim increments the fence, so that a late write by an earlier worker matches no row.
+    # Every claim increments the fence, so that late writes of an earlier worker match no row.
     rows.update(fence=F("fence") + 1, **lease, **changes)
     return won
 
 
 @transition
 def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
-    """Store deltas of many streams in one transaction. Return two sets of stream ids: the streams whose deltas were
-    stored, and the streams that were lost.
+    """Store the chunks of many model calls in one transaction. Return two sets of stream ids: stored and lost.
 
-    A stream in neither set is locked by another transaction: pass the same delta again later. A lost stream is closed,
-    or another worker holds it: stop working on it.
+    A lost stream is closed or held by another worker: stop working on it. A stream in neither set is locked by another
+    transaction: pass the same chunks again later.
     """
     with transact():
-        # This does not lock the thread. A row that another transaction has locked is skipped, and its deltas are passed
-        # again later.
+        # Do not lock the thread. Skip rows that another transaction has locked; the caller passes their chunks again
+        # later.
         rows = Stream.objects.using(database()).held().filter(pk__in=[item.claim.row_id for item in batch])
         unlocked = rows.select_for_update(skip_locked=True, no_key=True).order_by("pk")
         held = dict(unlocked.values_list("pk", "fence"))
@@ -328,7 +344,7 @@ def append_deltas(batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:
 
 
 def lost_claims(claims: Sequence[Claim]) -> set[UUID]:
-    """Return the row ids of the claims that were lost. This takes no locks."""
+    """Return the row ids of those claims that this worker has lost. No rows are locked."""
     using = database()
     streams = Stream.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "stream"])
     calls = ToolCall.objects.using(using).held().filter(pk__in=[c.row_id for c in claims if c.kind == "tool"])
@@ -337,7 +353,7 @@ def lost_claims(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def leased_to(holder: str) -> list[Claim]:
-    """Return the claims of all rows that are leased to this holder now. This takes no locks."""
+    """Return a claim for each row that this worker holds now. No rows are locked."""
     kinds: list[tuple[RowKind, type[Stream | ToolCall]]] = [("stream", Stream), ("tool", ToolCall)]
     columns = ("thread_id", "thread__agent", "fence", "attempt", "crashes")
     return [
@@ -352,7 +368,7 @@ def leased_to(holder: str) -> list[Claim]:
 
 @transition
 def heartbeat(claims: Sequence[Claim]) -> set[UUID]:
-    """Extend the leases of these claims. Return the row ids of the claims that were lost."""
+    """Extend the leases of these claims. Return the row ids of the claims that this worker has lost."""
     with transact():
         _extend(Stream.objects.using(database()).held(), claims)
         _extend(ToolCall.objects.using(database()).held(), claims)
@@ -360,7 +376,9 @@ def heartbeat(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def _extend(held: DueRows, claims: Sequence[Claim]) -> None:
-    """Extend the leases of these claims. A row that another transaction has locked is left for the next heartbeat."""
+    """Extend the leases of these claims. Skip rows that another transaction has locked; the next heartbeat extends
+    them.
+    """
     fences = {item.row_id: item.fence for item in claims}
     rows = held.filter(pk__in=fences).select_for_update(skip_locked=True, no_key=True).values_list("pk", "fence")
     mine = [pk for pk, fence in rows if fences[pk] == fence]
@@ -368,7 +386,9 @@ def _extend(held: DueRows, claims: Sequence[Claim]) -> None:
 
 
 def held_stream(claim: Claim) -> Stream:
-    """Return the attempt that this claim holds, and lock its row. Raises LeaseLostError if the claim was lost."""
+    """Lock and return the model call that this worker has claimed. Raises LeaseLostError if the worker no longer holds
+    it. An expired lease still counts while nobody has taken the row over.
+    """
     rows = Stream.objects.using(database()).select_for_update(no_key=True)
     stream = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, state=StreamState.STREAMING))
     if stream is None:
@@ -377,7 +397,9 @@ def held_stream(claim: Claim) -> Stream:
 
 
 def held_call(claim: Claim) -> ToolCall:
-    """Return the tool call that this claim holds, and lock its row. Raises LeaseLostError if the claim was lost."""
+    """Lock and return the tool call that this worker has claimed. Raises LeaseLostError if the worker no longer holds
+    it. An expired lease still counts while nobody has taken the row over.
+    """
     rows = ToolCall.objects.using(database()).select_for_update(no_key=True)
     call = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, status=ToolCallStatus.RUNNING))
     if call is None:
@@ -387,8 +409,11 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect (a row that may have crashed its workers) survived its trial run, so that its worker may
-    hold other rows too. After the second survived trial run, a single crash makes the row a suspect again.
+    """Record that a suspect survived its trial, so that its worker may hold other rows too. A suspect is a row that
+    might have caused its workers to crash.
+
+    After the first survived trial, two more crashes make the row a suspect again. After later trials, a single crash is
+    enough, so that the next trial, which takes longer, begins sooner.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
@@ -402,19 +427,19 @@ def _model_of(claim: Claim) -> type[Stream | ToolCall]:
 
 
 def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
-    """Return whether suspects (rows that may have crashed their workers) are due in these pools."""
+    """Return whether suspects (rows that might have caused their workers to crash) are due in these pools."""
     suspect = Q(crashes__gte=SUSPECT_CRASHES)
     return bool(_Due(code=code, wanted=suspect).queues(pools))
 
 
 def blame(claim: Claim) -> None:
-    """Record that this row blocks the event loop of its worker. The worker is about to exit. Its death will make the
-    row a suspect (a row that may have crashed its workers).
+    """Record that this row blocks the event loop of its worker. The worker exits next. After its exit, the row counts
+    as a suspect: a row that might have caused its workers to crash.
     """
     rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))
 
 
 def has_open_work(pools: Sequence[str], *, code: Code) -> bool:
-    """Return whether any row is due that a worker of these pools could claim now."""
+    """Return whether a worker of these pools could claim any row now."""
     return bool(_Due(code=code).queues(pools))

@@ -1,4 +1,4 @@
-"""Transitions by which people, browsers and services answer tool calls."""
+"""Transitions for people, browsers and services: approve, reject and answer tool calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from durable_agents.lifecycle.transaction import (
 from durable_agents.models import Thread, ToolCall, ToolCallStatus, ToolKind, next_state
 from durable_agents.strictjson import clean
 from durable_agents.times import instant, later
-from durable_agents.tool_call_permissions import is_left_to, whom
+from durable_agents.tool_call_permissions import may_decide, whom
 
 MAX_TIMEOUT_SECONDS = 366 * 86_400
 _DENIED = "A person refused this call."
@@ -46,11 +46,13 @@ _APPROVED = [
 def add_tool_result(
     thread: Thread | UUID | str, tool_call_id: str, result: object, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Store ``result``, which can be any JSON value, as the outcome of a deferred or client call, and return the call.
-    Adding the same result again changes nothing. ``by`` is the user who adds the result, and is kept with the call.
+    """Store ``result`` as the outcome of a deferred or client call, and return the call.
 
-    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call has another outcome, waits for an approval,
-    or gets its result from a worker.
+    ``result`` can be any JSON value. Adding the same result again changes nothing. ``by`` is the user who adds the
+    result, and is stored with the call.
+
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call has another outcome already, waits for an
+    approval, or gets its result from a worker.
     """
     return _answer(thread, tool_call_id, ToolCallStatus.COMPLETED, result=clean(result), by=by)
 
@@ -59,8 +61,9 @@ def add_tool_result(
 def add_tool_error(
     thread: Thread | UUID | str, tool_call_id: str, error: str, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Fail a deferred or client call; the model gets ``error`` as the result. In other respects, this works like
-    ``add_tool_result``.
+    """Fail a deferred or client call. The model gets the text ``error`` as the result.
+
+    The rules and exceptions are those of ``add_tool_result``.
     """
     return _answer(thread, tool_call_id, ToolCallStatus.FAILED, error=clean(error), by=by)
 
@@ -100,17 +103,21 @@ def approve_tool_call(
     arguments: Mapping[str, object] | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Let a call run, and return the call. If ``arguments`` are given, the tool gets them instead of the model's
-    arguments. In that case, the row keeps both versions, and the model is informed of the change.
+    """Approve a tool call, so that it runs. Return the call.
 
-    ``by`` is a user, or None for the project itself. The row of the call keeps who decided, when and why, and a digest
-    of what was approved. The first decision counts.
+    With ``arguments``, the tool gets these instead of the model's arguments. The row keeps both versions, and the
+    result for the model mentions the change. ``by`` is a user, or None for the project's own code. The row keeps who
+    decided, when and why, and a signature of the approved arguments. A second decision is refused.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError, PermissionDeniedError if another person has to decide, and
-    InvalidPartsError if ``arguments`` do not fit the tool. Raises ApprovalExpiredError if the deadline has passed; the
-    call is settled as expired. Raises ToolChangedError if the model's own arguments no longer fit the tool; the call is
-    settled as failed, and the model learns why. If a caller rolls its own transaction back because of one of these two
-    errors, the call is not settled; the sweep expires it after its deadline.
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError. Raises PermissionDeniedError if ``by`` is not allowed
+    to decide. Raises InvalidPartsError if ``arguments`` do not fit the tool.
+
+    Two errors also change the call:
+
+    - ApprovalExpiredError: the deadline has passed, and the call becomes expired.
+    - ToolChangedError: the model's own arguments no longer fit the tool, and the call becomes failed.
+
+    If the caller rolls back its transaction after such an error, this change is lost. The call then expires later.
     """
     return _as_decided(_approve(thread, tool_call_id, by=by, arguments=arguments, reason=reason))
 
@@ -142,7 +149,7 @@ def _approve(
         sign_call(call)
         call.status = next_state(call.status, ToolCallStatus.PENDING)
         call.available_at, call.pending_since = None, locked.now
-        # If ``configure`` chooses the tools, a worker first has to check that ``configure`` still offers this tool.
+        # If the agent has a ``configure`` function, a worker must first check that the tool is still offered.
         call.needs_worker |= locked.agent is not None and locked.agent.configure is not None
         waits_outside = call.timeout is not None and not call.needs_worker
         call.expires_at = later(locked.now, call.timeout) if call.timeout is not None and waits_outside else None
@@ -157,7 +164,10 @@ def _approve(
 def reject_tool_call(
     thread: Thread | UUID | str, tool_call_id: str, *, by: Actor | User | None, reason: str = ""
 ) -> ToolCall:
-    """Deny a call and give the model the reason. In other respects, this works like ``approve_tool_call``."""
+    """Reject a tool call, and give the model the reason. Return the call.
+
+    The rules and exceptions are those of ``approve_tool_call``.
+    """
     return _as_decided(_reject(thread, tool_call_id, by=by, reason=reason))
 
 
@@ -179,14 +189,16 @@ def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | Non
     """Return the tool call that ``by`` wants to approve or reject. If its deadline has passed, mark it as expired
     first.
 
-    Raises ToolCallNotPendingError if no decision is pending, and PermissionDeniedError if another person has to decide.
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call waits for no decision. Raises
+    PermissionDeniedError if ``by`` is not allowed to decide.
     """
     call = _call(locked, tool_call_id)
     if call.status == ToolCallStatus.EXPIRED and call.approval_requested_at and not call.approval_decided_at:
         return call
     if call.status != ToolCallStatus.APPROVAL_REQUESTED:
         raise ToolCallNotPendingError(tool_call_id, call.status)
-    if not _may_decide(locked.thread, call, Actor.of(by)):
+    call.thread = locked.thread
+    if not may_decide(Actor.of(by), call, option="approved_by"):
         raise PermissionDeniedError(f"Tool call {tool_call_id!r} waits for the decision of {whom(call.approved_by)}.")
     if call.expires_at is not None and instant(call.expires_at) <= instant(locked.now):
         settle(locked, call, ToolCallStatus.EXPIRED, code="expired", error=NOBODY_ANSWERED)
@@ -194,28 +206,10 @@ def _call_to_decide(locked: Locked, tool_call_id: str, *, by: Actor | User | Non
     return call
 
 
-def _may_decide(thread: Thread, call: ToolCall, by: Actor) -> bool:
-    """Return whether ``by`` may approve or reject this call. The project's own code always may. If the tool's
-    ``approved_by`` is a permission, "other" or a function, only this rule applies. Otherwise staff may decide. If
-    ``approved_by`` is "owner", the thread's owner may decide too; if the thread has no owner, anybody in its scope may.
-    """
-    if not by.is_person:
-        return True
-    if call.approved_by not in {"owner", "staff"}:
-        call.thread = thread
-        return is_left_to(by.user, call.approved_by, call, option="approved_by")
-    if getattr(by.user, "is_staff", False):
-        return True
-    if call.approved_by != "owner":
-        return False
-    if thread.owner_id is not None:
-        return bool(by.user_id == thread.owner_id)
-    return by.scope == thread.scope
-
-
 def _as_decided(call: ToolCall) -> ToolCall:
-    """Return the call. Raise ApprovalExpiredError if the decision came too late, and ToolChangedError if the arguments
-    no longer fit the tool. Call this after the commit, so that an error does not roll the outcome back.
+    """Return the call. Raise ApprovalExpiredError if the call has expired, and ToolChangedError if it has failed.
+
+    The caller calls this function after the commit, so that the error does not roll back the outcome.
     """
     if call.status == ToolCallStatus.EXPIRED:
         raise ApprovalExpiredError(call.tool_call_id)
@@ -225,8 +219,8 @@ def _as_decided(call: ToolCall) -> ToolCall:
 
 
 def _problem(locked: Locked, call: ToolCall, arguments: Mapping[str, object]) -> str:
-    """Return why the tool, as it is defined now, refuses these arguments. Return an empty string if the tool accepts
-    them, or if this process does not know the tool.
+    """Check arguments against the current definition of the tool. Return the error as a text, or an empty string if the
+    arguments are valid or this process does not know the tool.
     """
     tool = locked.agent.find_tool(call.name_in_code) if locked.agent else None
     try:
@@ -247,11 +241,12 @@ def _note_decision(locked: Locked, call: ToolCall, *, by: Actor | User | None, r
 def set_tool_call_timeout(
     thread: Thread | UUID | str, tool_call_id: str, seconds: float | None, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Change how many seconds an open call may take, and return the call. The time counts from now if the call is
-    running or waits for an answer. Otherwise, the time counts from the start of the next attempt. None means no limit.
+    """Change how many seconds an unfinished call may take, and return the call. None means no limit.
 
-    Raises ToolCallNotFoundError, ToolCallNotPendingError if the call already has an outcome, and ValueError if
-    ``seconds`` is out of range.
+    If the call is running or waits for an answer, the time starts now. Otherwise, it starts with the next attempt.
+
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call already has an outcome. Raises ValueError
+    if ``seconds`` is out of range.
     """
     if seconds is not None and not 0 < seconds <= MAX_TIMEOUT_SECONDS:
         raise ValueError(f"A timeout is more than 0 and at most {MAX_TIMEOUT_SECONDS} seconds, or None.")
@@ -278,11 +273,13 @@ def settle_tool_call(
     by: Actor | User | None = None,
     reason: str = "",
 ) -> ToolCall:
-    """Decide the outcome of an interrupted tool call, and return the call. Such a call may or may not have run before
-    its worker died, and its tool leaves the decision to a person (``after_crash="ask"``).
+    """Decide the outcome of a tool call whose worker died, and return the call.
 
-    Pass the ``result`` of the call, an ``error`` for the model, or ``run_again=True``. ``by`` and ``reason`` are kept
-    with the call. Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if no such decision is pending.
+    It is unknown whether such a call has run, and the tool's option ``after_crash="ask"`` lets a person decide. Pass
+    one of these: the ``result`` of the call, an ``error`` text for the model, or ``run_again=True``. ``by`` and
+    ``reason`` are stored with the call.
+
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call does not wait for such a decision.
     """
     with hold_thread(id_of(thread)) as locked:
         call = _open_call(locked, tool_call_id)

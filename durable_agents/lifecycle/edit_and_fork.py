@@ -1,6 +1,6 @@
-"""Transitions that revise a thread at rest: edit, regenerate and fork.
+"""Transitions that change the history of a thread without an active run: edit, regenerate and fork.
 
-Nothing is lost: replaced messages stay in the database, marked as superseded, and a fork is a separate thread.
+No text is lost. Replaced messages stay in the database, marked as superseded, and a fork is a separate thread.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from django.utils.functional import Promise
 from durable_agents.actors import Actor, User
 from durable_agents.conf import config
 from durable_agents.exceptions import (
-    AgentNotFoundError,
+    AgentRemovedError,
     InvalidPartsError,
     MessageNotFoundError,
     ThreadBusyError,
 )
+from durable_agents.json_objects import json_object
 from durable_agents.lifecycle.advance import SUPERSEDED, begin_run, decide
 from durable_agents.lifecycle.attachments import (
     NO_FILES,
@@ -44,7 +45,6 @@ from durable_agents.models import (
     next_state,
 )
 from durable_agents.parts import LATE_RESULT, Part, user_parts
-from durable_agents.strictjson import clean
 
 Row = TypeVar("Row", Message, Stream, ToolCall)
 _BATCH = 500
@@ -61,16 +61,16 @@ def edit_message(
     sender: Sender | None = None,
     by: Actor | User | None = None,
 ) -> Message:
-    """Replace a user's message, supersede everything after it, and start a run that answers the new message. The new
-    content is ``parts`` or a text; the text is passed as ``prompt`` or in place of ``parts``. Return the new message.
+    """Replace a user's message, hide all later messages, and start a run that answers the new message. Return the new
+    message.
 
-    ``message_id`` is the id that clients see, and the new message is shown under the same id. Queued messages stay
-    queued. Open calls of superseded messages are cancelled. If ``metadata`` is None, the new message keeps the metadata
-    of the old message. Files are handled as in ``send_message``. ``by`` is the user who edits, and becomes the
-    ``sender`` of the new message; if ``by`` is None, the old sender stays.
+    The new content is a list of parts or a text (``prompt``). ``message_id`` is the id that clients see; the new
+    message keeps it. Hidden messages stay in the database as superseded, and their open tool calls are cancelled.
+    Queued messages stay queued. If ``metadata`` is None, the old metadata is kept. Files are handled as in
+    ``send_message``. ``by`` is the user who edits; if given, that user becomes the ``sender``.
 
-    Raises ThreadNotFoundError, MessageNotFoundError, ThreadBusyError during a run, TooLargeError and
-    AgentNotFoundError. Raises InvalidPartsError for bad parts, and for a message that is not a user's.
+    Raises ThreadNotFoundError, MessageNotFoundError, TooLargeError and AgentRemovedError. Raises ThreadBusyError
+    during a run. Raises InvalidPartsError for bad parts, and for a message that no user sent.
     """
     return edit_message_with_files(
         thread, message_id, parts, prompt=prompt, metadata=metadata, sender=sender, new_files=NO_FILES, by=by
@@ -88,8 +88,10 @@ def edit_message_with_files(
     new_files: NewFiles,
     by: Actor | User | None = None,
 ) -> Message:
-    """Do what ``edit_message`` does. If the caller opens its own transaction, it must store the files of the parts with
-    ``store_files`` beforehand, and pass them as ``new_files``.
+    """Edit a message like ``edit_message``, with files that are already stored.
+
+    A caller with its own transaction calls ``store_files`` before the transaction begins, and passes the result as
+    ``new_files``.
     """
     if isinstance(parts, str | Promise):
         prompt, parts = parts, None
@@ -130,7 +132,7 @@ def _edit_message(
             Role.USER,
             checked,
             client_id=old.shown_id,
-            metadata=old.metadata if metadata is None else clean(dict(metadata)),
+            metadata=old.metadata if metadata is None else json_object("metadata", metadata),
             parent=old.parent,
             sender=sender,
             new_files=new_files,
@@ -146,13 +148,13 @@ def _edit_message(
 def regenerate(
     thread: Thread | UUID | str, message_id: UUID | str | None = None, *, by: Actor | User | None = None
 ) -> Message:
-    """Answer a question again. The old answer and everything after it are superseded, and their open calls are
-    cancelled. Return the new answer, an assistant message that has no parts yet.
+    """Answer a question again, and return the new answer: an assistant message without parts so far.
 
-    ``message_id`` is the id of the answer or of the question. By default, the last question is answered again.
+    ``message_id`` is the id of the question or of its answer; the default is the last question. The old answer and all
+    later messages are marked as superseded. Their open tool calls are cancelled.
 
-    Raises ThreadNotFoundError, ThreadBusyError during a run, and AgentNotFoundError. Raises MessageNotFoundError if
-    there is no such message or no question, or if the message is queued.
+    Raises ThreadNotFoundError and AgentRemovedError. Raises ThreadBusyError during a run. Raises MessageNotFoundError
+    if there is no such message or question, or if the message is queued.
     """
     with hold_thread(id_of(thread)) as locked:
         upto = _at_rest(locked, message_id)
@@ -178,26 +180,29 @@ def fork_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Create a thread that begins with a copy of this thread's history, and return the new thread, at rest. The copy
-    ends with the message ``at`` (a shown id). By default, the whole history is copied, without queued messages. The
-    original thread must be at rest. Afterwards the two threads are independent, apart from ``forked_from``.
+    """Copy a thread's history into a new thread, and return the new thread. No run starts.
 
-    The fork keeps the owner, the scope and the context, unless others are given. If ``scope`` is given, the fork gets
-    that scope and exactly this ``owner``, where None means no owner. If ``context`` is given, it replaces the old
-    context. The cost of the copied answers is not counted again. The copies of open calls are cancelled.
+    The copy ends with the message ``at`` (the id that clients see). By default, all messages except queued ones are
+    copied. The original thread must not be running. Later changes in one thread do not affect the other.
 
-    Raises ThreadNotFoundError, MessageNotFoundError (also for a queued message) and ThreadBusyError during a run.
+    The fork keeps the owner, scope and context of the original. With ``scope``, it gets that scope and exactly this
+    ``owner``; None then means no owner. With ``context``, it gets that context. The cost of the copied answers is not
+    counted again. Copies of open tool calls are cancelled.
+
+    Raises ThreadNotFoundError. Raises MessageNotFoundError, also for a queued message. Raises ThreadBusyError during a
+    run.
     """
     with hold_thread(id_of(thread)) as locked:
         source = locked.thread
         last = _at_rest(locked, at) if at is not None or _current(locked).exists() else None
         fork = Thread(
             agent=source.agent,
+            agent_is_public=locked.agent.public if locked.agent else source.agent_is_public,
             owner=source.owner if owner is None and scope is None else owner,
             scope=source.scope if scope is None else scope,
             title=source.title,
             metadata=source.metadata,
-            context=source.context if context is None else clean(dict(context)),
+            context=source.context if context is None else json_object("context", context),
             forked_from=source,
         )
         if at is None:
@@ -213,9 +218,10 @@ def fork_thread(
 
 
 def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bool = False) -> Message:
-    """Return the message that is shown under this id, or the thread's last message if the id is None. Queued messages,
-    which have no place in the history yet, are found only if ``is_queued_too`` is true. Raises ThreadBusyError during a
-    run, and MessageNotFoundError.
+    """Return the message that clients see under this id, or the last message if the id is None.
+
+    Queued messages are searched only with ``is_queued_too``. Raises ThreadBusyError during a run. Raises
+    MessageNotFoundError if there is no such message.
     """
     if locked.thread.is_running:
         raise ThreadBusyError(locked.thread.pk)
@@ -228,14 +234,17 @@ def _at_rest(locked: Locked, message_id: UUID | str | None, *, is_queued_too: bo
 
 
 def _current(locked: Locked) -> MessageQuerySet:
-    """Return the messages of the thread's history, without superseded and queued messages."""
+    """Return the thread's messages without superseded and queued ones."""
     return Message.objects.using(database()).filter(thread=locked.thread).in_history()
 
 
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
-    """Mark these messages as superseded, and cancel their open tool calls. All messages get the same revision, so that
-    clients see the whole change at the same time. If one of the messages reports the late result of an earlier call,
-    that result moves back to the call in the history.
+    """Mark these messages as superseded, and cancel their open tool calls.
+
+    All messages get the same revision, so that clients see all of them change at the same time.
+
+    If one of the messages contains the late result of a tool call that stays in the history, the history shows the
+    result in the call itself from then on.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
@@ -250,16 +259,17 @@ def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
 
 def _answer_anew(locked: Locked) -> None:
     if locked.agent is None:
-        raise AgentNotFoundError(locked.thread.agent)
+        raise AgentRemovedError(locked.thread.agent)
     begin_run(locked)
     decide(locked)
 
 
 def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) -> None:
-    """Copy these messages, the steps of their answers, and their tool calls. Calls keep their ids. Messages keep the
-    ids that clients gave them; any other message is shown under a new id. The copied steps cost nothing. An open call
-    stays open in its own thread, and its copy is cancelled. The rows of attachments are copied, and the stored files
-    are shared.
+    """Copy these messages with their steps, tool calls and attachment rows into another thread.
+
+    Messages keep ids that a client chose. A message without such an id is shown under a new id. Tool calls keep their
+    ids. An open tool call stays open in its own thread, and its copy is cancelled. The copied steps have no cost.
+    Attachments share the stored file with the original.
     """
     ordered = messages.order_by("position")
     copies = copy_attachments((row.parts for row in ordered), source=locked.thread, into=into)
@@ -278,7 +288,7 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
         **free,
     )
     for call in calls:
-        # Only the copy in memory changes; the original row stays open.
+        # This changes only the copy in memory. The original call stays open.
         if call.finished_at is None:
             call.status = next_state(call.status, ToolCallStatus.CANCELLED)
             call.error_code, call.error, call.finished_at = "forked", _FORKED, locked.now
@@ -288,9 +298,10 @@ def _copy_history(locked: Locked, messages: MessageQuerySet, *, into: Thread) ->
 
 
 def _copy(rows: QuerySet[Row], copies: dict[UUID, UUID], *, thread: Thread, **changes: object) -> None:
-    """Insert copies of these rows into another thread. Add the id of each copy to ``copies``, with the id of the
-    original as the key. Foreign keys of the copies point to copies. Revisions, positions and numbers continue those of
-    the other thread.
+    """Insert copies of these rows into another thread, with the given field ``changes``.
+
+    ``copies`` maps original ids to ids of copies. It is used to set foreign keys, and the new copies are added to it.
+    Revisions, positions and numbers of the copies continue those of the other thread.
     """
     made: list[Row] = []
     for row in rows:

@@ -34,11 +34,12 @@ _NO_LIMIT = 10**9
 def add_message(
     thread: Thread | UUID | str, role: str, parts: list[Part] | str, *, by: Actor | User | None = None
 ) -> Message:
-    """Add a message to a thread at rest, without a run. ``role`` is ``user``, ``system`` or ``assistant``; ``parts``
-    are parts or a text. System and assistant messages consist of text only. A user message stays unanswered until
-    another message or ``resume_thread`` starts a run.
+    """Add a message to a thread without starting a run, and return the message.
 
-    Raises ThreadNotFoundError, ThreadBusyError during a run, InvalidPartsError and TooLargeError.
+    ``role`` is ``user``, ``system`` or ``assistant``. ``parts`` is a list of parts or a text; system and assistant
+    messages may contain only text. A user's message is answered when another message or ``resume_thread`` starts a run.
+
+    Raises ThreadNotFoundError, InvalidPartsError and TooLargeError. Raises ThreadBusyError during a run.
     """
     with store_files(parts) as ([parts_with_urls], new_files):
         return _add_message(id_of(thread), role, parts_with_urls, new_files, by=by)
@@ -60,7 +61,7 @@ def _add_message(
 def write_message(
     locked: Locked, role: str, parts: list[Part] | str | Promise, *, new_files: NewFiles, by: Actor | User | None = None
 ) -> Message:
-    """Store a message and send its signal. Call this under the thread's lock."""
+    """Store a message and send its signal. The caller holds the thread's lock."""
     if role not in Role.values:
         raise InvalidPartsError(f"A message has no role {role!r}; roles: {', '.join(Role.values)}.")
     if isinstance(parts, str | Promise):  # the text may be a lazy translation
@@ -77,15 +78,17 @@ def write_message(
 
 
 def content_of(message: Mapping[str, object]) -> object:
-    """Return the content of a message from another system: its ``parts`` or, if it has none, its text (``content``)."""
+    """Return the ``parts`` of an imported message, or its text (``content``) if it has no parts."""
     return message.get("parts", message.get("content"))
 
 
 def write_history(
     locked: Locked, messages: Iterable[Mapping[str, object]], contents: Iterable[object], *, new_files: NewFiles
 ) -> None:
-    """Store messages that come from another system. For each message, ``contents`` has the result of ``content_of``,
-    with URLs in place of the embedded files.
+    """Store imported messages in a thread.
+
+    ``contents`` has the content of each message, as ``content_of`` returns it. Embedded files are already stored and
+    replaced by their URLs.
     """
     for message, content in zip(messages, contents, strict=True):
         if not isinstance(content, list | str | Promise):
@@ -95,7 +98,7 @@ def write_history(
 
 @transition
 def remove_thread(thread_id: UUID, *, by: Actor | User | None = None) -> bool:
-    """Delete a thread with everything that belongs to it, and notify browsers. Return whether the thread existed."""
+    """Delete a thread with all its data, and notify browsers. Return whether the thread existed."""
     using = database()
     with transact():
         row = only_row(Thread.objects.using(using).filter(pk=thread_id))
@@ -109,17 +112,18 @@ def remove_thread(thread_id: UUID, *, by: Actor | User | None = None) -> bool:
 
 
 def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | User | None = None) -> int:
-    """Delete all threads of an owner, of a scope, or of an owner in a scope, with everything that belongs to them,
-    including their usage and their audit entries. Also delete files that were uploaded and never sent.
+    """Delete all data of an owner, of a scope, or of an owner within a scope: threads, usage, audit entries and unsent
+    files. Return the number of threads deleted.
 
-    ``by`` is the user who erases. The audit log records that user, but not what was erased. Threads are deleted one by
-    one; after an error, call ``erase`` again to delete the rest. Return the number of threads deleted. Raises
-    ValueError if neither owner nor scope is given, since that would erase everything.
+    ``by`` is the user who erases. The audit log records this user, but not what was erased. Threads are deleted one by
+    one. If an error stops the deletion, call ``erase`` again to delete the rest.
+
+    Raises ValueError if neither owner nor scope is given, because that would erase everything.
     """
     if owner is None and not scope:
         raise ValueError("erase() needs an owner, a scope or both.")
     whose = (Q() if owner is None else Q(owner=owner)) & (Q() if scope is None else Q(scope=scope))
-    # Read all ids first. On SQLite, deleting rows while a query is still being read would make the query fail.
+    # Read all ids first. SQLite cannot delete rows while a query still reads them.
     threads = list(Thread.objects.using(database()).filter(whose).order_by("pk").values_list("pk", flat=True))
     erased = sum(map(remove_thread, threads))
     _remove_rest(whose, owner=owner, scope=scope, threads=threads, by=by)
@@ -131,7 +135,7 @@ def erase(*, owner: User | None = None, scope: str | None = None, by: Actor | Us
 def _remove_rest(
     whose: Q, *, owner: User | None, scope: str | None, threads: list[UUID], by: Actor | User | None
 ) -> None:
-    """Delete those rows of an erased owner or scope that belong to no thread, and erase the owner or scope from the
+    """Delete the rows of an erased owner or scope that belong to no thread. Also remove the owner or scope from the
     audit log.
     """
     with transact():
@@ -141,8 +145,7 @@ def _remove_rest(
         if owner is None:
             _forget_commands(scope_digest(scope))
         elif scope is None:
-            # What the person wrote, decided and answered in other people's threads stays there, without the person's
-            # name.
+            # Keep what the user did in other people's threads, but remove the user from those rows.
             Message.objects.using(database()).filter(sender=owner).update(sender=None)
             calls = ToolCall.objects.using(database())
             calls.filter(approval_decided_by=owner).update(approval_decided_by=None)
@@ -152,7 +155,8 @@ def _remove_rest(
 
 
 def _forget_commands(caller: str) -> None:
-    """Delete the stored answers to a caller's commands in other people's threads, because these answers contain the
-    text and the name of the sender. A client that repeats such a command therefore runs it again.
+    """Delete the answers that are stored for a caller's websocket commands. They contain the sender's name and text.
+
+    If a client repeats one of these commands, the command runs again.
     """
     Command.objects.using(database()).filter(caller=caller).delete()

@@ -12,10 +12,10 @@ from durable_agents.models import Thread
 
 
 def admit(thread: Thread, *, using: str) -> None:
-    """Raise TooManyRunningError if the thread's owner already has as many running threads as ``MAX_RUNNING_PER_OWNER``
-    allows. Call this under the thread's lock.
+    """Raise TooManyRunningError if the thread's owner already has ``MAX_RUNNING_PER_OWNER`` running threads. The caller
+    holds the thread's lock.
 
-    Threads without an owner are counted by their scope. Threads with neither owner nor scope have no limit.
+    For a thread without an owner, the threads of its scope are counted. A thread with neither has no limit.
     """
     limit = config().max_running_per_owner
     if limit is None or (thread.owner_id is None and not thread.scope):
@@ -27,9 +27,10 @@ def admit(thread: Thread, *, using: str) -> None:
 
 
 def take_turn(name: str, *, using: str) -> None:
-    """Wait until all earlier transactions that called this function with the same name have ended. PostgreSQL uses an
-    advisory lock of the transaction, because a scope has no row to lock. SQLite allows only one writer at a time
-    anyway.
+    """Wait until every earlier transaction that called this function with the same name has ended.
+
+    PostgreSQL uses a transaction-level advisory lock, because a scope has no row to lock. SQLite has only one writer at
+    a time, so nothing is needed.
     """
     connection = connections[using]
     if connection.vendor != "postgresql":

@@ -1,4 +1,6 @@
-"""Transitions that recover rows held by dead, draining or outdated workers, and the clean-up after them."""
+"""Transitions that recover rows whose worker has died or stopped, and rows whose agent or tool no worker knows. Also
+deletes rows that are no longer needed.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ from durable_agents.llm import ModelUsage, door
 from durable_agents.logs import log_error
 from durable_agents.models import (
     Command,
+    DeliveryReport,
     Delta,
     Stream,
     StreamState,
@@ -52,15 +55,15 @@ HeldRow: TypeAlias = Stream | ToolCall
 
 @transition
 def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
-    """Give a held row back, for example when its worker drains. The row is due again immediately, and the attempt is
-    not counted. If the claim is lost, do nothing.
+    """Give up a claimed row, for example because the worker shuts down. The row is due again at once, and the attempt
+    does not count. If the claim was lost, do nothing.
 
-    A tool call that has begun (``has_begun``) may have had its effect, so the tool's ``after_crash`` option applies. A
-    tool call that has not begun is simply run by another worker. If ``crashes`` is not 0, one crash is added to the
-    row's counters, because the row may be the cause of its worker's trouble.
+    ``has_begun`` says whether a tool call has begun. If it has, the tool's ``after_crash`` option decides what happens.
+    If not, another worker runs the call. Pass ``crashes=1`` if the row itself may have stopped the worker. One crash is
+    then counted for the row, unless the row is a tool call that has not begun.
     """
-    # Decide before locking the thread. The model library may have to be loaded, and other writers would wait for the
-    # lock.
+    # Call ``_may_go_on`` before the thread is locked. It may load the model library, and other writers would have to
+    # wait for that.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
     with hold_thread(claim.thread_id, nowait=nowait) as locked, suppress(LeaseLostError):
         if claim.kind == "stream":
@@ -85,8 +88,8 @@ def _deaths_of(row: HeldRow, *, crashes: int) -> Deaths:
 
 @transition
 def begin_again(claim: Claim, *, nowait: bool = False) -> None:
-    """Replace an attempt by one that starts from the beginning. Call this if the model cannot continue the text of an
-    earlier attempt.
+    """Replace a model call by one that starts from an empty answer. Workers call this if the model cannot continue an
+    earlier text.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
@@ -103,8 +106,9 @@ def _supersede(
     goes_on: bool = False,
     spent: Spent | None = None,
 ) -> None:
-    """Replace an attempt by a new attempt. Browsers discard what the old attempt showed. With ``goes_on``, the new
-    attempt begins with the stored text and continues it.
+    """Abort a model call, and add another attempt. Browsers discard the old attempt's text.
+
+    With ``goes_on``, the new attempt begins with the old text, and the model continues it.
     """
     continued_text = _text_to_continue(stream) if goes_on else []
     spent = spent or Spent()
@@ -115,8 +119,9 @@ def _supersede(
 
 
 def _may_go_on(row: HeldRow) -> bool:
-    """Return whether the next attempt at this model call can continue the stored text. The model library is
-    asked last, because loading it takes time.
+    """Return whether the next attempt can continue the text that this attempt has stored.
+
+    The model library is asked last, because it takes long to load.
     """
     if not isinstance(row, Stream):
         return False
@@ -127,8 +132,8 @@ def _may_go_on(row: HeldRow) -> bool:
 
 
 def _text_to_continue(stream: Stream) -> list[Chunk]:
-    """Return the stored chunks of an attempt, merged into as few chunks as possible. Return an empty list if the
-    attempt produced anything but text.
+    """Return the stored text of an attempt as a few merged chunks. Return an empty list if the attempt produced
+    anything but text.
     """
     chunks = joined(Delta.objects.using(database()).chunks_of(stream.pk))
     parts = fold(chunks)
@@ -138,7 +143,7 @@ def _text_to_continue(stream: Stream) -> list[Chunk]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """The model usage of an attempt whose worker has died and can no longer report it."""
+    """The model usage of an attempt whose worker died before it could report the usage."""
 
     model: str = ""
     usage: ModelUsage | None = None
@@ -149,13 +154,14 @@ def reap(
     spent: Callable[[Stream], Spent] = lambda _: Spent(),
     not_begun: Callable[[str], Collection[UUID]] = lambda _: (),
 ) -> int:
-    """End the leases of dead workers, and retry or settle their rows. A worker is dead if its lease has expired or
-    ``is_gone(lease_owner)`` is true. ``spent`` computes the usage of a model call. ``not_begun(lease_owner)`` returns
-    tool calls that a dead worker has certainly not begun; other workers simply run these calls. Return the number of
-    rows reaped.
+    """Take rows away from dead workers, and retry the rows or give them an outcome. Return the number of rows changed.
 
-    Locked rows are skipped. Rows whose agent or tool this process does not know are skipped until the grace period is
-    over.
+    A worker is dead if its lease has expired or ``is_gone(lease_owner)`` is true. ``spent`` returns the usage of a
+    model call. ``not_begun(lease_owner)`` returns the ids of tool calls that the worker had certainly not begun.
+    Another worker simply runs these calls.
+
+    Rows that another transaction has locked are skipped. If this process does not know a row's agent or tool, the row
+    is skipped until the grace period ends.
     """
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
     abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
@@ -164,8 +170,8 @@ def reap(
     held: list[HeldRow] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or vars(row)["expired"]]
-    # Begin with the lease that expired first. Otherwise, if one process after another dies halfway, the same row might
-    # be left over each time.
+    # Begin with the lease that expired first. This process may die before it reaches the last row. If each recovering
+    # process died early, any other order could leave out the same old row every time.
     dead.sort(key=lambda row: row.lease_expires_at)
     unbegun = {owner: not_begun(owner) for owner in gone}
     return _run_for_each(
@@ -181,8 +187,9 @@ def reap(
 
 
 def _run_for_each(rows: Iterable[HeldRow], run: Callable[[HeldRow], bool]) -> int:
-    """Run a transition for each row. If a row cannot be read, or the project's code fails for it, the other rows are
-    not affected. Return the number of rows that were changed. Raises database errors.
+    """Run a transition for each row, and return the number of rows changed.
+
+    An error in one row, for example in the project's code, does not stop the others. Database errors are raised.
     """
     count = 0
     for row in rows:
@@ -203,8 +210,7 @@ def _reap_one(
     try:
         with hold_thread(_thread_of(row), skip_locked=True) as locked:
             held = type(row).objects.using(database())
-            # Check again under the lock. Since the row was read, its worker may have sent a heartbeat or finished the
-            # row.
+            # Check again under the lock. The worker may have sent a heartbeat or finished the row since.
             still_dead = Q(lease_expires_at__lt=Now()) | Q(lease_owner=row.lease_owner if is_gone else "-")
             rows = held.select_for_update(no_key=True).filter(still_dead, pk=row.pk, fence=row.fence)
             current = rows.first()
@@ -223,8 +229,8 @@ def _reap_one(
 
 
 def _thread_of(row: HeldRow) -> UUID:
-    """Return the id of the row's thread. Raise ThreadNotFoundError if the thread was deleted. Only closed streams can
-    outlive their thread.
+    """Return the id of the row's thread. Raise ThreadNotFoundError if the thread was deleted; a closed stream can
+    remain without its thread.
     """
     if row.thread_id is None:
         raise ThreadNotFoundError(row.pk)
@@ -244,8 +250,8 @@ def _reap_stream(locked: Locked, stream: Stream, *, in_company: bool, goes_on: b
 
 
 def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
-    """Handle a tool call whose worker died. The tool's ``after_crash`` option says whether to run the call again, fail
-    it, or mark it as unknown.
+    """Handle a tool call whose worker died. The tool's ``after_crash`` option decides: run the call again, fail it, or
+    mark it as unknown.
     """
     declared = locked.agent.find_tool(call.name_in_code) if locked.agent else None
     after_crash = call.after_crash or ("unknown" if declared is None else declared.after_death)
@@ -259,11 +265,10 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
 
 
 def settle_unknown_code() -> int:
-    """Fail rows that have been due for the whole grace period because no worker knows their agent or tool. Users see
-    that their run or tool call failed. Rows in a pool that the settings no longer name move to the default pool.
+    """Fail rows whose agent or tool no worker has known for the whole grace period. Return the number of rows failed.
 
-    Return the number of rows that failed. Call this in a process that has the newest code: rows whose agent and tool
-    this process knows are left alone.
+    Users see that the run or the tool call failed. Rows of a pool that was removed from the settings move to the
+    default pool. Rows whose code this process knows are left alone, so call this in a process with the newest code.
     """
     grace = config().unknown_code_grace_seconds
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")
@@ -300,8 +305,8 @@ def _fail_unknown(locked: Locked, stream: Stream) -> None:
 
 
 def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
-    """Notify workers if rows of these threads have been due for more than ``seconds`` without being claimed. This is
-    called for threads that clients are watching.
+    """Notify workers again if rows of these threads have been due for more than ``seconds`` and no worker has claimed
+    them. The threads are those that clients are watching.
     """
     using = database()
     streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)
@@ -312,14 +317,16 @@ def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 
 
 def prune() -> int:
-    """Delete rows that are no longer needed, and return how many deltas were deleted.
+    """Delete rows that are no longer needed. Return the number of deltas deleted.
 
-    The deltas of closed streams are deleted after a minute, and tickets when they expire. Stored answers to commands,
-    reported problems of workers, and uploaded files that no message carries are deleted after a day.
+    Deltas are deleted a minute after their model call ends, and websocket tickets when they expire. These are deleted
+    after a day: stored answers to commands, reports of worker problems and live delivery, and uploaded files that are
+    in no message.
     """
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()
-    WorkerProblem.objects.using(database()).filter(seen_at__lt=seconds_from_now(-86_400)).delete()
+    for reports in (WorkerProblem.objects, DeliveryReport.objects):
+        reports.using(database()).filter(seen_at__lt=seconds_from_now(-86_400)).delete()
     prune_unsent()
     old = Delta.objects.using(database()).disposable().filter(stream__finished_at__lt=seconds_from_now(-60))
     return old.delete()[0]

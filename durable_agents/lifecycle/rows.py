@@ -1,6 +1,6 @@
-"""State changes of single rows under the thread's lock. A row is a message, an attempt or a tool call.
+"""Change single rows (messages, model calls, tool calls) under the thread's lock.
 
-Transitions are composed of these functions. None of the functions decides what the thread does next; ``advance`` does.
+Transitions call these functions. None of them decides what the thread does next; ``advance`` does that.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 MOST_EXCUSES = 3
 """The maximum number of times that a row is excused for the death of its worker because other workers died at the same
-time. The number is limited, because calls of one bad tool may kill several workers together, again and again.
+time. The number is limited, because calls of one bad tool can kill several workers together, again and again.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Deaths:
-    """A row's counters of the workers that died while they held the row."""
+    """Counters of how often workers died while they held a row."""
 
     crashes: int = 0
     lonely_crashes: int = 0
@@ -76,14 +76,15 @@ class Deaths:
 
     @classmethod
     def of(cls, row: Held) -> Deaths:
-        """Return the counters of a row."""
         return cls(**{item.name: getattr(row, item.name) for item in fields(cls)})
 
     @classmethod
     def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
-        """Return the counters after one more worker died while it held the row. ``in_company`` means that other workers
-        died at the same time, so the row is probably not the cause. The first ``MOST_EXCUSES`` such deaths cannot raise
-        ``crashes`` to ``SUSPECT_CRASHES``.
+        """Return the counters after one more worker died while it held the row.
+
+        ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
+        ``MOST_EXCUSES`` such deaths never make the row a suspect, that is, a row that might have caused its workers to
+        crash.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES:
@@ -93,16 +94,19 @@ class Deaths:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the row has reached ``CRASH_LIMIT``. Only deaths of workers that held no other row are counted. A
-        harmless row that was held together with the cause of the crashes therefore never reaches the limit.
+        """Whether so many workers have died while they held this row that it has reached ``CRASH_LIMIT``.
+
+        A death is counted only if the worker held no other row. If it held several rows, another row may have been the
+        cause.
         """
         return self.lonely_crashes >= config().crash_limit
 
 
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
-    """Return the id of the assistant message that the next attempt belongs to. This is ``message_id``, unless a user
-    has sent a message since. In that case, create a new assistant message after the user's message. The old assistant
-    message is superseded if it has no parts.
+    """Return the id of the assistant message that the next attempt belongs to.
+
+    This is ``message_id``, unless the user has sent a message since. In that case, a new assistant message is added
+    after the user's message. If the old assistant message is empty, it is marked as superseded.
     """
     last = last_message(locked)
     if last is None or not last.asks:
@@ -126,7 +130,7 @@ def put_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | None = None,
 ) -> Message:
-    """Store a message, and attach its files to the thread. Raises InvalidPartsError."""
+    """Store a message, and assign its files to the thread. Raises InvalidPartsError."""
     thread, parts = locked.thread, bound(locked, parts, sender=sender, new_files=new_files)
     message = Message(
         thread=thread,
@@ -148,9 +152,10 @@ def put_message(
 
 
 def add_late_result(locked: Locked, call: ToolCall) -> None:
-    """Add the result of a tool call as a separate message, because the model has gone on without the result."""
-    part = call.outcome().part()
-    outcome = {name: part[name] for name in ("output", "errorText") if name in part}
+    """Add the result of a tool call as a new message, because the model did not wait for the result."""
+    outcome: Part = {"output": call.result} if call.status == ToolCallStatus.COMPLETED else {"errorText": call.error}
+    if call.approved_arguments is not None:
+        outcome["changedInput"] = call.approved_arguments
     data = {"toolCallId": call.tool_call_id, "toolName": call.tool_name} | outcome
     put_message(locked, Role.SYSTEM, [{"type": LATE_RESULT, "data": data}])
 
@@ -161,7 +166,7 @@ def next_position(thread: Thread) -> int:
 
 
 def add_finished_stream(locked: Locked, message: Message, parts: Sequence[Part]) -> None:
-    """Store parts that did not come from a model call as the content of an assistant message."""
+    """Store parts of an assistant message that no model call produced, for example from an import."""
     stream = Stream(
         message_id=message.pk,
         state=StreamState.FINISHED,
@@ -174,8 +179,8 @@ def add_finished_stream(locked: Locked, message: Message, parts: Sequence[Part])
 
 
 def text_so_far(stream: Stream) -> list[Part]:
-    """Return the text and reasoning of the stored deltas as parts, without tool calls, which were never committed.
-    Return an empty list if no text was stored.
+    """Return the text and reasoning that a model call has streamed so far, as parts. Tool calls are left out, because
+    they were never committed. Without any text, return an empty list.
     """
     parts = close(fold(Delta.objects.using(database()).chunks_of(stream.pk)))
     kept = [part for part in parts if part["type"] in {"text", "reasoning"}]
@@ -187,8 +192,8 @@ def streams_of(locked: Locked) -> StreamQuerySet:
 
 
 def last_message(locked: Locked) -> Message | None:
-    """Return the last message of the thread's history, or None. The project's own system messages are skipped, because
-    the model does not answer them.
+    """Return the thread's last message, or None. System messages with a text are skipped, because the model does not
+    answer them. A system message with the late result of a tool call is not skipped.
     """
     locked.writes.flush()
     messages = Message.objects.using(database()).filter(thread=locked.thread).in_history()
@@ -196,7 +201,7 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    # If a run is active, ``dispatch_answer`` queries its answer, so the pending rows are written first.
+    # During a run, ``dispatch_answer`` queries the answer, so its rows must be written first.
     if ThreadStatus(locked.previous_status).is_running:
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
@@ -212,8 +217,10 @@ def add_stream(
     delay_seconds: float = 0,
     continued_text: Sequence[Chunk] = (),
 ) -> Stream:
-    """Add a pending attempt. With ``continued_text``, the model continues that text, which is stored as the attempt's
-    first delta so that browsers show it.
+    """Add a model call for a worker to claim.
+
+    With ``continued_text``, the model continues that text. The text is stored as the first delta, so that browsers show
+    it.
     """
     stream = Stream(
         message_id=message_id,
@@ -232,9 +239,10 @@ def add_stream(
 
 
 def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
-    """Insert a stream with the thread's next number and revision, and with the thread's agent, owner and scope, which
-    are needed to report usage. If ``is_due`` is true, the stream may be leased to the worker that runs this
-    transaction.
+    """Insert a model call with the thread's next number and revision. Copy the agent, owner and scope from the thread;
+    usage reports need them.
+
+    With ``is_due``, the worker that runs this transaction may keep the new row for itself.
     """
     thread = locked.thread
     thread.last_number += 1
@@ -249,8 +257,8 @@ def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> N
 
 
 def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
-    """Lease a new row to the worker that runs this transaction, so that no claim is needed."""
-    # A first claim of the row would set the fence to 1 as well.
+    """Lease a new row to the worker that runs this transaction, so that no separate claim is needed."""
+    # These are the values that a separate claim would set. The first claim of a row changes its fence from 0 to 1.
     row.fence, row.lease_owner = 1, hand_over.holder
     row.lease_expires_at = later(locked.now, timedelta(seconds=config().lease_seconds))
     locked.handed.append(row)
@@ -259,12 +267,12 @@ def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
 def close_stream(
     locked: Locked, stream: Stream, state: StreamState, *, model: str = "", usage: ModelUsage | None = None
 ) -> None:
-    """End an attempt, give it this state, and add its usage to the thread's totals."""
+    """End a model call with this state, and add its usage to the thread's totals."""
     stream.state = next_state(stream.state, state)
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    # Remember the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
+    # Keep the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
     fence = stream.fence
     stream.end_lease()
     if usage is not None:
@@ -274,7 +282,7 @@ def close_stream(
 
 
 def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
-    """Add the usage of an attempt to its row and, if its thread still exists, to the thread."""
+    """Add usage to a model call and, unless the thread was deleted, to the thread."""
     names = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
     for name in names:
         setattr(stream, name, getattr(usage, name))
@@ -288,7 +296,7 @@ def add_usage(thread: Thread | None, stream: Stream, usage: ModelUsage) -> None:
 
 
 def note_retry(locked: Locked, *, next_retry_at: datetime, **details: object) -> None:
-    """Note on the thread what failed and when it is retried, so that clients can show it."""
+    """Store on the thread what failed and when the retry is due, so that clients can show it."""
     locked.thread.retry = details | {"next_retry_at": to_iso(next_retry_at), "retryable": True}
     locked.thread.next_rev()
 
@@ -302,7 +310,7 @@ def abort(
     model: str = "",
     usage: ModelUsage | None = None,
 ) -> None:
-    """End an attempt without committing a step. The parts in ``kept`` stay in the transcript."""
+    """End a model call without a committed step. The parts in ``kept`` stay in the history."""
     stream.parts, stream.text = list(kept), text_of(kept)
     stream.finish_reason = reason
     close_stream(locked, stream, StreamState.ABORTED, model=model, usage=usage)
@@ -311,31 +319,31 @@ def abort(
 def settle(
     locked: Locked, call: ToolCall, status: ToolCallStatus, *, code: str = "", error: str = "", asks: bool = False
 ) -> None:
-    """Store the outcome of a tool call. With ``asks``, the call stays open, because a person still has to decide the
-    outcome.
-    """
+    """Store the outcome of a tool call. With ``asks``, the call stays open until a person decides its outcome."""
     call.status = next_state(call.status, status)
     call.error_code, call.error = code, clean(error)
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    # Remember the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
+    # Keep the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
     fence = call.fence
     call.end_lease()
     call.rev = locked.thread.next_rev()
     locked.writes.update(call, _SETTLED, fence=fence)
     if not asks:
         dispatch_call(call, using=database())
-    # The model has gone on without the result. The history that it has seen must not change, so the result is added as
-    # a message.
+    # The model did not wait for this result. It must not change the history that the model has already read, so it
+    # becomes a new message.
     if call.passed_at is not None and status != ToolCallStatus.CANCELLED:
         add_late_result(locked, call)
 
 
 def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, deaths: Deaths | None) -> None:
-    """Make a row due after ``delay_seconds``, and set its counters of dead workers, by default to 0."""
-    # A row that is due immediately has no ``available_at``. Otherwise, another process could find that the row is not
-    # due yet, because on SQLite each process uses its own clock.
+    """Make a row due after ``delay_seconds``, and set its counters of dead workers. Without ``deaths``, the counters
+    are 0.
+    """
+    # Without a delay, ``available_at`` stays empty. On SQLite, each process uses its own clock, and another process
+    # could think that the time has not come yet.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
     row.pending_since = locked.now
     for name, value in vars(deaths or Deaths()).items():
@@ -345,9 +353,7 @@ def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, de
 def give_back(
     locked: Locked, call: ToolCall, *, delay_seconds: float = 0, attempt: int, deaths: Deaths | None = None
 ) -> None:
-    """End the lease of a tool call, and make the call due again. Clients are not notified, because for them the call is
-    unfinished both before and after.
-    """
+    """End the lease of a tool call, and make it due again. Clients are not notified, because they see no difference."""
     call.status, call.attempt = next_state(call.status, ToolCallStatus.PENDING), attempt
     _put_off(locked, call, delay_seconds=delay_seconds, deaths=deaths)
     call.end_lease()

@@ -1,4 +1,4 @@
-"""Queue SQLite writers on a file lock; SQLite's own back-off wastes most of a short write."""
+"""Make SQLite writers queue on a file lock, because SQLite's own waiting takes much longer than a short write."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ _own = threading.local()
 
 @contextmanager
 def turn(connection: Any) -> Iterator[None]:
-    """Wait for this writer's turn, then run the block. If the connection is not to an SQLite file, or is in a
-    transaction already, run the block immediately.
+    """Wait for this writer's turn, then run the block. If the database is not an SQLite file, or a transaction is
+    already open, run the block at once.
 
-    SQLite lets one connection write at a time. A waiting connection sleeps for 1, 2, 5, 10, 15, 20, 25 ms and so on
-    between its tries. Without this queue, several workers would sleep most of the time. Therefore the writers of this
-    package queue for a kernel lock, and try to get the lock every millisecond. If a writer has waited a tenth of a
-    second, it goes on without the lock. In that case, SQLite's own back-off decides, as it does for writers outside
-    this package.
+    SQLite lets one connection write at a time. A waiting connection sleeps 1, 2, 5, 10, 15, 20, 25 ms and so on between
+    tries, so several workers would sleep most of the time. Here, writers try to get a file lock every millisecond
+    instead.
+
+    After a tenth of a second, a writer goes on without the lock. SQLite's own waiting then applies, as it does for all
+    other programs.
     """
     if connection.vendor != "sqlite" or connection.in_atomic_block or connection.is_in_memory_db():
         yield
         return
     name = str(connection.settings_dict["NAME"])
     gates: dict[tuple[int, str], _Gate] = _own.__dict__.setdefault("gates", {})
-    # A forked child shares its parent's open file and therefore the parent's lock. The process id in the key makes the
-    # child open the file anew.
+    # The key contains the process id, because a forked child shares its parent's open file, and with it the parent's
+    # lock.
     key = (os.getpid(), name)
     if key not in gates:
         gates[key] = _Gate(name)
     descriptor = gates[key].descriptor
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # Give up after ``PATIENCE_SECONDS``: the process that holds the lock may be suspended.
+    # Stop waiting after ``PATIENCE_SECONDS``, because the process with the lock may be suspended.
     while not (has_turn := lockfiles.take(descriptor)) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     try:
@@ -52,7 +53,7 @@ def turn(connection: Any) -> Iterator[None]:
 
 
 class _Gate:
-    """The open lock file of a database. It is closed when the Python thread that opened it has ended."""
+    """The open lock file of a database. The file is closed when the OS thread that opened it ends."""
 
     def __init__(self, name: str) -> None:
         self.descriptor = lockfiles.open_lock(f"turn-{hashlib.sha256(name.encode()).hexdigest()[:16]}")

@@ -1,8 +1,8 @@
-"""SQL for the statements that every step of every run needs. Django's ORM would take longer to build these queries than
-the database takes to answer them. The columns of a model and their converters are computed once for each database.
+"""Hand-written SQL for the statements that every step runs. Django's ORM takes longer to build these queries than the
+database takes to run them.
 
-Everything else in this package uses the ORM. Inserting or updating a row with this module sends no ``post_save``
-signal.
+The columns and converters of a model are computed once per database. Rows written here send no ``post_save`` signal.
+All other code in this package uses the ORM.
 """
 
 # ruff: noqa: S608 - the SQL contains only the names of tables and columns; all values are parameters
@@ -20,7 +20,7 @@ from uuid import UUID
 from django.db import connections, models
 from django.db.models import Expression
 
-from durable_agents.models import Message, Stream, StreamState, Thread, ToolCall, ToolCallStatus
+from durable_agents.models import Message, Role, Stream, StreamState, Thread, ToolCall, ToolCallStatus
 from durable_agents.times import Now
 
 Row = TypeVar("Row", bound=models.Model)
@@ -33,44 +33,47 @@ Convert: TypeAlias = Callable[[Any], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """A statement that writes rows."""
+    """An SQL statement that writes rows, with its parameters."""
 
     sql: str
     parameters: Values
 
 
 def execute_all(statements: Sequence[Statement], *, using: str) -> list[int]:
-    """Execute these statements in order, if possible in one message to the database. Return the number of rows that
-    each statement has written.
+    """Execute these statements in order, in one round trip if possible. Return the number of rows that each statement
+    has written.
     """
     connection = connections[using]
-    # Only psycopg 3 can send several statements together, and only if parameters are not bound on the server.
+    # Only psycopg 3 can send several statements at once, and only without server-side binding.
     takes_several = (
         connection.vendor == "postgresql"
         and not connection.settings_dict["OPTIONS"].get("server_side_binding")
         and import_module("django.db.backends.postgresql.psycopg_any").is_psycopg3
     )
-    if len(statements) <= 1 or not takes_several:
-        return [_execute(item.sql, item.parameters, using=using) for item in statements]
-    parameters = [value for item in statements for value in item.parameters]
+    counts: list[int] = []
     with connection.cursor() as cursor:
+        if len(statements) <= 1 or not takes_several:
+            for item in statements:
+                cursor.execute(item.sql, item.parameters)
+                counts.append(int(cursor.rowcount))
+            return counts
+        parameters = [value for item in statements for value in item.parameters]
         cursor.execute("; ".join(item.sql for item in statements), parameters)
-        counts = [int(cursor.rowcount)]
+        counts.append(int(cursor.rowcount))
         while cursor.nextset():
             counts.append(int(cursor.rowcount))
     return counts
 
 
 def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
-    """Return the statement that inserts rows of one model. Return None if the rows have a default that the database
-    computes, because only Django's ``bulk_create`` can insert such rows.
+    """Return the INSERT statement for rows of one model. Return None if a row has a default that the database computes;
+    use ``bulk_create`` for such rows.
     """
     model, connection = type(rows[0]), connections[using]
     texts = _insertion(model, using, has_key=rows[0].pk is not None)
     values = [
         [field.get_db_prep_save(field.pre_save(row, add=True), connection) for field in texts.fields] for row in rows
     ]
-    # The row has a default that the database computes.
     if any(hasattr(value, "as_sql") for row in values for value in row):
         return None
     for row in rows:
@@ -81,7 +84,7 @@ def insertion(rows: Sequence[models.Model], *, using: str) -> Statement | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Insertion:
-    """The columns of an INSERT statement, and the fragments of its SQL."""
+    """The columns and SQL fragments of an INSERT statement."""
 
     fields: Sequence[Field]
     head: str
@@ -90,7 +93,7 @@ class _Insertion:
 
 @cache
 def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Insertion:
-    # The database computes generated columns, and the primary keys of rows that have no key yet.
+    # Leave out the columns that the database fills: generated columns and missing primary keys.
     left_out = set() if has_key else {model._meta.auto_field}
     fields = [field for field in model._meta.local_concrete_fields if not field.generated and field not in left_out]
     table = connections[using].ops.quote_name(model._meta.db_table)
@@ -104,8 +107,9 @@ def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Inse
 def change(
     rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str
 ) -> Statement:
-    """Return the statement that updates these fields of rows of one model. If ``fences`` are given, one for each row, a
-    row is updated only if the fence in the database is still the same.
+    """Return the UPDATE statement that sets the fields ``names`` of rows of one model.
+
+    ``fences`` has the expected fence of each row. A row whose fence in the database differs is not updated.
     """
     connection = connections[using]
     is_single, has_fences = len(rows) == 1, fences is not None
@@ -125,7 +129,7 @@ def change(
 
 @dataclass(frozen=True, kw_only=True)
 class _Change:
-    """The columns that an UPDATE statement writes, the columns that it checks, and the fragments of its SQL."""
+    """The columns and SQL fragments of an UPDATE statement."""
 
     fields: Sequence[Field]
     checked: Sequence[Field]
@@ -153,7 +157,7 @@ def _change(
     assignments = ", ".join(f"{_column(field, using)} = v.{alias}" for field, alias in pairs[: len(fields)])
     conditions = " AND ".join(f"{table}.{_column(field, using)} = v.{alias}" for field, alias in pairs[len(fields) :])
     head = f"UPDATE {table} SET {assignments} FROM "
-    if vendor == "postgresql":  # PostgreSQL cannot infer the types of values in VALUES
+    if vendor == "postgresql":  # PostgreSQL does not infer the types in a VALUES list
         one = f"({', '.join(f'%s::{field.db_type(connection)}' for field in all_fields)})"
         return _Change(
             fields=fields,
@@ -173,8 +177,8 @@ def _change(
 
 
 def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datetime]]:
-    """Lock these threads in the order of their ids, and skip those that another transaction has locked. Return each
-    locked thread with the database's time.
+    """Lock these threads in the order of their ids, and return each with the database's time. Skip threads that another
+    transaction has locked.
     """
     connection = connections[using]
     select = _select(Thread, using)
@@ -188,29 +192,41 @@ def lock_threads(ids: Sequence[UUID], *, using: str) -> list[tuple[Thread, datet
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Generic[HeldRow]):
-    """An attempt or a tool call, and its place in the thread."""
+    """A model call or a tool call, with its place in the thread."""
 
     row: HeldRow
     position: int
     """The position of the row's message."""
     number: int
     """The number of the row's attempt."""
+    sender_id: object = None
+    """For a model call: the primary key of the user whose message the call answers, or None. For tool calls, it is not
+    read.
+    """
 
     @property
     def is_held(self) -> bool:
-        """Whether a worker holds the row."""
         state = self.row.state if isinstance(self.row, Stream) else self.row.status
         return state in {StreamState.STREAMING, ToolCallStatus.RUNNING}
 
 
 def held_streams(ids: Sequence[UUID], *, using: str) -> list[Placed[Stream]]:
-    """Return the streams with these ids, whether a worker still holds them or not."""
+    """Return the model calls with these ids, without locking them, even if no worker holds them any more. The caller
+    compares their fences.
+    """
     select, message = _select(Stream, using), _select(Message, using).table
     condition, parameters = _one_of(f"{select.table}.id", ids, using=using)
     join = f"JOIN {message} ON {message}.id = {select.table}.message_id"
-    sql = f"SELECT {select.columns}, {message}.position FROM {select.table} {join} WHERE {condition}"
+    asks = f"asks.thread_id = {select.table}.thread_id AND asks.role = '{Role.USER.value}'"
+    sender = f"SELECT asks.sender_id FROM {message} asks WHERE {asks} AND asks.position < {message}.position"
+    columns = f"{select.columns}, {message}.position, ({sender} ORDER BY asks.position DESC LIMIT 1)"
+    sql = f"SELECT {columns} FROM {select.table} {join} WHERE {condition}"
     loaded = select.load(_fetch(sql, parameters, using=using))
-    return [Placed(row=row, position=position, number=row.number) for row, (position,) in loaded]
+    convert = _converters(Message._meta.get_field("sender").get_col(message), using)
+    return [
+        Placed(row=row, position=position, number=row.number, sender_id=convert(sender_id))
+        for row, (position, sender_id) in loaded
+    ]
 
 
 def open_calls(thread_ids: Sequence[UUID], *, using: str) -> list[Placed[ToolCall]]:
@@ -228,7 +244,7 @@ def open_calls(thread_ids: Sequence[UUID], *, using: str) -> list[Placed[ToolCal
 
 @dataclass(frozen=True, kw_only=True)
 class _Select(Generic[Row]):
-    """The columns of a model, and the converters that make rows of the model from results."""
+    """The columns of a model, and the converters that turn query results into model instances."""
 
     model: type[Row]
     table: str
@@ -238,9 +254,7 @@ class _Select(Generic[Row]):
     using: str
 
     def load(self, results: Iterable[Values]) -> Iterator[tuple[Row, Values]]:
-        """Yield a model instance for each result, together with the values of the columns that follow the model's
-        columns.
-        """
+        """Yield a model instance for each result, with the values of the columns that follow those of the model."""
         for result in results:
             values = list(result)
             for index, convert in self.converters:
@@ -273,12 +287,11 @@ def _select_of(model: type[Row], using: str, vendor: str) -> _Select[Row]:
 
 
 def _column(field: Field, using: str) -> str:
-    """Return the quoted column name of a field."""
     return connections[using].ops.quote_name(str(field.column))
 
 
 def _converters(expression: Expression, using: str) -> Convert:
-    """Return a function that converts a value of this column or expression in the same way as Django."""
+    """Return a function that converts a database value of this expression as Django does."""
     connection = connections[using]
     converters = [
         *connection.ops.get_db_converters(expression),
@@ -305,9 +318,3 @@ def _fetch(sql: str, parameters: Values, *, using: str) -> list[Values]:
     with connections[using].cursor() as cursor:
         cursor.execute(sql, parameters)
         return list(cursor.fetchall())
-
-
-def _execute(sql: str, parameters: Values, *, using: str) -> int:
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, parameters)
-        return int(cursor.rowcount)

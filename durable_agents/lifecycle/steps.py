@@ -32,8 +32,8 @@ from durable_agents.times import later
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTool:
-    """The options of a tool that the agent's ``tool_resolver`` finds. Transitions need these options, but must not call
-    the resolver, which is the project's function.
+    """The options of a tool that the agent's ``tool_resolver`` returned. Transitions get them as data, because they
+    must not call the project's resolver.
     """
 
     pool: str | None
@@ -42,7 +42,9 @@ class ResolvedTool:
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
-    """A tool call that a step made. A call with an ``error`` (unknown tool, bad arguments) is stored as failed."""
+    """A tool call that the model made in this step. With ``error`` (unknown tool, bad arguments), the call is stored as
+    failed.
+    """
 
     tool_call_id: str
     provider_call_id: str
@@ -56,7 +58,8 @@ class NewCall:
     approved_by: str = "owner"
     answered_by: str = "server"
     resolved: ResolvedTool | None = None
-    """The value is None if the call's tool is declared in the code."""
+    """The tool's options as the agent's ``tool_resolver`` returned them, or None if the tool is declared in the code.
+    """
 
     @property
     def is_due(self) -> bool:
@@ -66,7 +69,7 @@ class NewCall:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """The model's complete answer to one model call."""
+    """The complete result of one model call."""
 
     parts: Sequence[Part]
     calls: Sequence[NewCall]
@@ -80,7 +83,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedAttempt:
-    """The error of a failed attempt at a model call, and the usage of the attempt."""
+    """The error and the usage of a model call that failed."""
 
     kind: str
     """An ErrorKind, or the kind that the agent's ``classify`` function returned."""
@@ -91,14 +94,15 @@ class FailedAttempt:
 
 @transition
 def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> None:
-    """Store the step that a model call has produced, and decide what the thread does next, in one transaction.
+    """Store the result of a model call, and decide what the thread does next, in one transaction.
 
-    ``claim`` identifies the attempt that the worker holds. The attempt becomes ``finished``, and its parts, usage and
-    tool calls are stored. Then the thread waits for the tool calls, begins its next step, or ends its run.
+    ``claim`` is the worker's claim on the model call, which becomes ``finished``. Its parts, usage and tool calls are
+    stored. Then the thread waits for the tool calls, begins the next step or the answer to a newer message, or ends the
+    run. Workers do the same for many model calls at once with ``end_together``.
 
-    Raises LeaseLostError, and writes nothing, if the worker no longer holds the attempt. Raises ThreadNotFoundError if
-    the thread was deleted. If another transaction has locked the thread, wait. With ``nowait``, raise ThreadHeldError
-    instead.
+    Raises LeaseLostError if the worker no longer holds the model call; nothing is written then. Raises
+    ThreadNotFoundError if the thread was deleted. If another transaction has locked the thread, wait, or raise
+    ThreadHeldError with ``nowait``.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_step(locked, held_stream(claim), outcome)
@@ -106,9 +110,7 @@ def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> 
 
 
 def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
-    """Store the step of the attempt that a worker holds, and decide what the thread does next. Call this under the
-    thread's lock.
-    """
+    """Store the result of a model call, and decide what the thread does next. The caller holds the thread's lock."""
     thread = locked.thread
     stream.parts = clean(list(outcome.parts))
     stream.text = text_of(stream.parts)
@@ -120,15 +122,13 @@ def add_step(locked: Locked, stream: Stream, outcome: StepOutcome) -> None:
     for call in outcome.calls:
         _add_call(locked, stream, call)
     if any(call.is_due for call in outcome.calls):
-        # A worker still has to run some calls, so the thread waits. ``advance`` would come to the same decision, but
-        # would need queries for it.
+        # Some calls need a worker, so the thread waits. ``advance`` would decide the same, but with extra queries.
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
     else:
         advance(locked, resumed=outcome.goes_on)
 
 
 def log_commit(claim: Claim) -> None:
-    """Log a committed step."""
     log_transition("commit_step", thread=claim.thread_id, stream=claim.row_id, attempt=claim.attempt, fence=claim.fence)
 
 
@@ -162,7 +162,7 @@ def _add_call(locked: Locked, stream: Stream, call: NewCall) -> None:
         row.status, row.approval_requested_at = ToolCallStatus.APPROVAL_REQUESTED, locked.now
     if not call.is_due and not call.error and row.timeout is not None:
         row.expires_at = later(locked.now, row.timeout)
-    # A call that needs approval is signed when a person approves it. Until then, no worker may run the call.
+    # A call that needs approval is signed when a person approves it. No worker runs an unsigned call.
     if not call.needs_approval:
         sign_call(row)
     if call.is_due and locked.hand_over is not None and locked.hand_over.takes_call(row, locked.thread.agent):
@@ -189,8 +189,9 @@ def retry_step(
     next_attempt: int | None = None,
     nowait: bool = False,
 ) -> None:
-    """Abort a failed attempt, and add a new attempt that is due after ``delay_seconds``. ``next_attempt`` is the number
-    of the new attempt; by default, it is the number after the failed attempt.
+    """Abort a failed model call, and add another attempt that is due after ``delay_seconds``.
+
+    ``next_attempt`` is the number of the new attempt. By default, it is the number of the failed attempt plus one.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
@@ -212,7 +213,7 @@ def retry_step(
 
 @transition
 def fail_step(claim: Claim, failed: FailedAttempt, *, nowait: bool = False) -> None:
-    """Abort an attempt that failed for good, and fail the thread. ``resume_thread`` can run it again."""
+    """Abort a model call that failed for good, and fail the thread. ``resume_thread`` can start the thread again."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         _abort_failed(locked, held_stream(claim), failed)
         fail_run(locked, failed.kind)
@@ -226,7 +227,7 @@ def _abort_failed(locked: Locked, stream: Stream, failed: FailedAttempt) -> None
 
 @transition
 def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
-    """Set the title of a thread, cut to 200 characters, unless the thread already has a title."""
+    """Set the title of a thread, cut to 200 characters. Do nothing if the thread has a title already."""
     with hold_thread(thread_id, nowait=nowait) as locked:
         thread = locked.thread
         if not thread.title and (cleaned := clean(title.strip())[:200]):
@@ -237,8 +238,10 @@ def name_thread(thread_id: UUID, title: str, *, nowait: bool = False) -> None:
 
 @transition
 def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = False) -> None:
-    """Add the usage of a stopped attempt to its row, once. Do nothing if the row is not closed, or has its usage
-    already. The row may outlive its thread (``USAGE_ON_DELETE``).
+    """Store the usage of a stopped model call in the call's row. Do nothing if the row is still open or already
+    contains a usage.
+
+    If the thread was deleted, the row still exists only if ``USAGE_ON_DELETE`` is "keep".
     """
     try:
         with hold_thread(claim.thread_id, nowait=nowait) as locked:
@@ -251,7 +254,7 @@ def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = 
 
 def _note_usage(claim: Claim, thread: Thread | None, *, model: str, usage: ModelUsage) -> bool:
     rows = Stream.objects.using(database()).select_for_update(no_key=True).filter(pk=claim.row_id)
-    # The end of the lease has raised the fence by one. If the fence is higher, another worker has held the row since.
+    # Ending the lease incremented the fence by one. A higher fence means that another worker has held the row since.
     stream = rows.filter(fence=claim.fence + 1, state=StreamState.ABORTED, model="").first()
     if stream is None:
         return False

@@ -1,4 +1,4 @@
-"""Transitions that people cause, through Python, REST, websocket or admin: send, stop, resume, edit, delete."""
+"""Transitions that people cause through Python, REST, websocket or admin: send, stop, resume and delete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from durable_agents.actors import Actor, User
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import config
 from durable_agents.exceptions import (
-    AgentNotFoundError,
+    AgentRemovedError,
     IdempotencyKeyReusedError,
     InvalidPartsError,
     ThreadBusyError,
     ThreadNotFoundError,
     TooLargeError,
 )
+from durable_agents.json_objects import json_object
 from durable_agents.lifecycle.advance import advance, begin_run, decide
 from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, store_files
 from durable_agents.lifecycle.audit import record, record_deletion
@@ -87,18 +88,19 @@ def create_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Create a thread and return it. With ``prompt`` or ``parts``, the thread gets its first message, and a run is due.
-    Otherwise it is at rest.
+    """Create a thread and return it. With ``prompt`` or ``parts``, the thread gets a first message, and a run starts.
 
-    ``messages`` is a history for the thread to begin with. Each message has a ``role`` (user, assistant, system) and
-    ``parts``, or a text as ``content``. ``start=False`` stores the prompt and begins no run. ``start=True`` begins a
-    run for a history that ends with a user's message.
+    ``messages`` is an existing history to begin with. Each message is a dict with a ``role`` (user, assistant, system)
+    and ``parts`` or a text as ``content``. ``start=False`` stores the first message without starting a run.
+    ``start=True`` starts a run for a history that ends with a user's message.
 
-    ``by`` is the user who asks, and is kept as the ``sender`` of the message. None means the project itself.
+    ``by`` is the user who asks, and becomes the ``sender`` of the message. None means the project's own code.
 
-    If the owner has used the ``client_id`` in this scope before, that thread is returned unchanged. The ``client_id``
-    also appears in URLs, so an id with a slash is refused. Raises AgentNotFoundError, TooLargeError for a title of more
-    than 200 characters, and what ``send_message`` raises.
+    ``client_id`` makes the call idempotent: if this owner already has a thread with this id in this scope, that thread
+    is returned unchanged. The id is used in URLs, so it must not contain a slash.
+
+    Raises AgentNotFoundError. Raises TooLargeError for a title of more than 200 characters. Also raises the errors of
+    ``send_message``.
     """
     thread, _ = get_or_create_thread(
         agent,
@@ -132,10 +134,10 @@ def get_or_create_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> tuple[Thread, bool]:
-    """Do what ``create_thread`` does. Return the thread, and whether it was created."""
-    name = agent.name if isinstance(agent, Agent) else registry.get(agent).name
+    """Like ``create_thread``, but return the thread and whether it was created."""
+    declared = agent if isinstance(agent, Agent) else registry.get(agent)
     check_id(client_id)
-    # The id becomes part of a URL's path, where a slash, "." or ".." would change the path.
+    # The id becomes a part of the URL's path. A slash, "." or ".." would change that path.
     if client_id is not None and ("/" in client_id or client_id in {".", ".."}):
         raise InvalidPartsError(
             f"The id {client_id!r} cannot be part of a URL. Use an id without '/', other than '.' and '..'."
@@ -146,7 +148,7 @@ def get_or_create_thread(
             history=history, contents=contents, prompt=prompt, parts=first, new_files=new_files, start=start
         )
         return _create_thread(
-            name,
+            declared,
             beginning,
             owner=owner,
             scope=scope,
@@ -172,13 +174,13 @@ class _Beginning:
 
     @property
     def asks(self) -> bool:
-        """Whether the new thread has a first message for the model to answer."""
+        """Whether the new thread has a first message that the model has to answer."""
         return self.prompt is not None or self.parts is not None
 
 
 @transition
 def _create_thread(
-    agent: str,
+    agent: Agent,
     beginning: _Beginning,
     *,
     owner: User | None,
@@ -194,17 +196,18 @@ def _create_thread(
         if known is not None:
             return known, False
         thread = Thread(
-            agent=agent,
+            agent=agent.name,
+            agent_is_public=agent.public,
             owner=owner,
             scope=scope,
             client_id=client_id,
             title=_checked_title(title),
-            metadata=clean(metadata or {}),
-            context=clean(context or {}),
+            metadata=json_object("metadata", metadata),
+            context=json_object("context", context),
         )
         try:
-            # Only an existing client id can make the insert fail. Without a savepoint, PostgreSQL would then refuse
-            # every further statement of the transaction.
+            # The insert fails only if the client id exists. Without a savepoint, PostgreSQL would then refuse all
+            # further statements of the transaction.
             with transact(savepoint=client_id is not None):
                 thread.save(using=database(), force_insert=True)
         except IntegrityError:  # another transaction has just created the thread
@@ -214,15 +217,15 @@ def _create_thread(
             return known, False
         with hold_new_thread(thread) as locked:
             first_parts = _begin_thread(locked, beginning, by=by)
-            arguments = {"agent": agent, "parts": first_parts}
+            arguments = {"agent": agent.name, "parts": first_parts}
             record("create_thread", thread.pk, by, arguments=arguments, locked=locked)
     log_transition("create_thread", thread=thread.pk)
     return locked.thread, True
 
 
 def _begin_thread(locked: Locked, beginning: _Beginning, *, by: Actor | User | None) -> list[Part] | None:
-    """Store the history and the first message of a new thread, and begin a run if there is something to answer. Return
-    the parts of the first message, or None if there is no first message.
+    """Store the history and the first message of a new thread. Start a run if there is a message to answer. Return the
+    parts of the first message, or None if there is no first message.
     """
     write_history(locked, beginning.history, beginning.contents, new_files=beginning.new_files)
     parts = None
@@ -253,19 +256,26 @@ def send_message(
     sender: Sender | None = None,
     by: Actor | User | None = None,
 ) -> Message:
-    """Add a user's message and return it. If the thread is at rest, a run begins.
+    """Add a user's message and return it. If the thread is not running, a run starts.
 
-    During a run, the agent's ``when_busy`` decides. ``steer`` adds the message to the history of the next model call,
-    ``queue`` keeps it until the run is over, ``interrupt`` stops the run first, and ``reject`` raises ThreadBusyError.
+    During a run, the agent's ``when_busy`` option decides:
 
-    If the thread already shows a user's message under this ``client_id``, that message is returned and nothing changes,
-    even if the new content differs. If another user sent that message, IdempotencyKeyReusedError is raised. ``by`` is
-    the user who sends, and is kept as the ``sender`` of the message. None means the project itself.
+    - ``steer``: the next model call of this run gets the message.
+    - ``queue``: the message waits until the run ends.
+    - ``interrupt``: the run is stopped first.
+    - ``reject``: raises ThreadBusyError.
 
-    A file among the ``parts`` has either a ``data:`` URL or the URL of an attachment. A file in a ``data:`` URL is
-    stored, and its part gets the URL of the stored file. An attachment must belong to this thread, or ``sender`` must
-    have uploaded it and not sent it yet. ``sender`` is a pair of an owner and a scope, by default those of the thread.
-    Raises ThreadNotFoundError, AgentNotFoundError, InvalidPartsError and TooLargeError.
+    ``client_id`` makes the call idempotent: if the thread already has a user's message with this id, that message is
+    returned and nothing changes, even if the content differs. Raises IdempotencyKeyReusedError if another user sent
+    that message.
+
+    ``by`` is the user who sends, and becomes the ``sender`` of the message. None means the project's own code.
+
+    A file part has a ``data:`` URL or the URL of an attachment. A ``data:`` URL is stored as an attachment. Any other
+    attachment must belong to this thread, or be an unsent upload of ``sender``: a pair of owner and scope, by default
+    those of the thread.
+
+    Raises ThreadNotFoundError, AgentRemovedError, InvalidPartsError and TooLargeError.
     """
     message, _ = get_or_create_message(
         thread,
@@ -292,8 +302,10 @@ def get_or_create_message(
     new_files: NewFiles = NO_FILES,
     by: Actor | User | None = None,
 ) -> tuple[Message, bool]:
-    """Do what ``send_message`` does. Return the message, and whether it was created. If the caller opens its own
-    transaction, it must store the files of the parts with ``store_files`` beforehand, and pass them as ``new_files``.
+    """Like ``send_message``, but return the message and whether it was created.
+
+    A caller with its own transaction calls ``store_files`` before the transaction begins, and passes the result as
+    ``new_files``.
     """
     with store_files(parts) as ([parts_with_urls], stored):
         content = _Content(
@@ -304,7 +316,7 @@ def get_or_create_message(
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """The content of a user's message, whose files are already stored."""
+    """The content of a user's message. Its files are already stored."""
 
     prompt: str | None = None
     parts: list[Part] | None = None
@@ -321,18 +333,18 @@ def _send_message(
     with hold_thread(thread_id, together=True) as locked:
         shown = Message.objects.using(database()).shown().filter(thread=locked.thread)
         known = None if client_id is None else shown.find(client_id)
-        # ``find`` also searches ids that this package gave to messages, because two messages must not have the same
-        # visible id.
+        # The client may send an id that this package has given to another message, for example to an answer. Clients
+        # could not tell two messages with the same id apart.
         if known is not None and known.role != Role.USER:
             raise InvalidPartsError("The message with this id is not a user's. Give the user's message another id.")
         if known is not None:
-            # If another user sent the message with this id, returning it would silently lose the new message.
+            # If another user sent that message, returning it would silently drop the new message.
             if known.sender_id is not None and by.is_person and by.user_id != known.sender_id:
                 raise IdempotencyKeyReusedError(known.shown_id)
             return known, False
         parts = _checked_parts(content.prompt, content.parts)
         if context is not None:
-            locked.thread.context = clean(dict(context))
+            locked.thread.context = json_object("context", context)
         message = _take_message(locked, parts, content, client_id=client_id, by=by)
         record("send_message", message.thread_id, by, subject=message.shown_id, arguments=message.parts, locked=locked)
     log_transition("send_message", thread=message.thread_id, message_id=message.pk)
@@ -346,12 +358,10 @@ def _checked_parts(prompt: str | None, parts: list[Part] | None) -> list[Part]:
 def _take_message(
     locked: Locked, parts: list[Part], content: _Content, *, client_id: str | None = None, by: Actor
 ) -> Message:
-    """Add a user's message with these validated parts. If the thread is running, the agent's ``when_busy`` option says
-    what happens.
-    """
+    """Add a user's message with validated parts. If the thread is running, follow the agent's ``when_busy`` option."""
     agent = locked.agent
     if agent is None:
-        raise AgentNotFoundError(locked.thread.agent)
+        raise AgentRemovedError(locked.thread.agent)
     busy = agent.when_busy if locked.thread.is_running else None
     if busy == "reject":
         raise ThreadBusyError(locked.thread.pk)
@@ -364,7 +374,7 @@ def _take_message(
         parts,
         queued=queued,
         client_id=client_id,
-        metadata=clean(dict(content.metadata or {})),
+        metadata=json_object("metadata", content.metadata),
         sender=content.sender,
         new_files=content.new_files,
         by=by,
@@ -379,11 +389,11 @@ def _take_message(
 
 
 def _steer_pending(locked: Locked) -> None:
-    """If an attempt is pending, make it answer the new message too. In the thread, its answer comes after the new
+    """If a model call is pending, make this call answer the new message too. The answer is placed after the new
     message.
     """
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
-    # The attempt continues the text of an earlier attempt, and that text stays before the new message.
+    # This model call was going to continue an earlier text. That text stays before the new message.
     if pending is not None and pending.goes_on:
         abort(locked, pending, reason="steered", kept=text_so_far(pending))
         answer_id = answer_of_next_attempt(locked, pending.answer_id)
@@ -395,7 +405,7 @@ def _steer_pending(locked: Locked) -> None:
 
 
 def check_id(client_id: str | None) -> None:
-    """Raise InvalidPartsError for a client id that cannot be stored; None means no id."""
+    """Raise InvalidPartsError for a client id that cannot be stored. None means no id."""
     if client_id is not None and not (0 < len(client_id) <= 200 and is_storable(client_id)):
         raise InvalidPartsError("An id or key must have 1 to 200 characters, without NUL and lone surrogates.")
 
@@ -408,7 +418,7 @@ def _checked_title(title: str) -> str:
 
 
 def _start_run(locked: Locked) -> None:
-    """Begin a run. If the thread is already running, let ``advance`` decide what to do about the new message."""
+    """Start a run. If the thread is already running, let ``advance`` decide what to do with the new message."""
     if locked.thread.is_running:
         advance(locked)
         return
@@ -418,10 +428,11 @@ def _start_run(locked: Locked) -> None:
 
 @transition
 def stop_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> Thread:
-    """Stop the run in one transaction, and return the thread. The worker of the current attempt can no longer write to
-    the thread. The text stored so far is kept, and open calls are cancelled. Queued messages are kept until
-    ``resume_thread`` is called. Do nothing if no run is active. ``by`` is the user who stops the run, for the audit
-    log.
+    """Stop the run and return the thread. If nothing is running, nothing changes.
+
+    Everything happens in one transaction. After the commit, the worker cannot write to the thread any more. The text so
+    far is kept, and unfinished tool calls are cancelled. Queued messages wait until ``resume_thread`` is called. The
+    audit log names ``by`` as the user who stopped the run.
     """
     with hold_thread(id_of(thread)) as locked:
         if locked.thread.is_running:
@@ -437,23 +448,24 @@ def _settle_stop(locked: Locked) -> None:
         abort(locked, stream, reason="stopped", kept=text_so_far(stream))
     calls = ToolCall.objects.using(database()).open().filter(thread=locked.thread)
     caller = atomic_tool_call()
-    # The atomic tool call that runs this code gets its outcome at the end of this transaction.
+    # Leave out the atomic tool call that runs this code. It gets its outcome when this transaction ends.
     calls = calls if caller is None else calls.exclude(pk=caller)
     for call in calls.select_for_update(no_key=True).order_by("pk"):
         error = f"{_STOPPED} {MAY_HAVE_RUN}" if call.status == ToolCallStatus.RUNNING else _STOPPED
         settle(locked, call, ToolCallStatus.CANCELLED, code="stopped", error=error)
     locked.thread.retry = None
     locked.set_status(ThreadStatus.STOPPED)
-    # Messages that are queued now start no run until the thread is resumed. A message that is sent later starts a run.
+    # Messages that are already queued wait until the thread is resumed. Later messages start a run.
     locked.thread.stop_rev = locked.thread.rev
 
 
 @transition
 def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by: Actor | User | None = None) -> Thread:
-    """Continue a thread at rest, with a new message or by retrying what stopped or failed. Return the thread.
+    """Continue a thread that is not running: with a new message, or by retrying what stopped or failed. Return the
+    thread.
 
-    A run that has used up its ``max_steps`` may make the same number of steps again. Without ``prompt``, nothing
-    changes if the thread is running, or if it is completed and every message is answered.
+    If the last run has reached ``max_steps``, the continued run can take that many steps again. Without ``prompt``,
+    nothing changes if the thread is running, or has completed and has no unanswered message.
     """
     parts = None if prompt is None else _checked_parts(prompt, None)
     with hold_thread(id_of(thread)) as locked:
@@ -470,8 +482,8 @@ def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by:
 
 
 def _go_on(locked: Locked) -> None:
-    """Start a thread at rest that has unfinished work: a stopped or failed run, an unanswered message, or messages that
-    were queued when the run was stopped.
+    """Start a thread that has unfinished work: a stopped or failed run, an unanswered message, or messages that were
+    queued when the run was stopped.
     """
     is_halted = locked.thread.status in {ThreadStatus.STOPPED, ThreadStatus.FAILED}
     if not is_halted:
@@ -480,7 +492,7 @@ def _go_on(locked: Locked) -> None:
         if not (last is not None and last.asks) and not queued.exists():
             return
     if locked.agent is None:
-        raise AgentNotFoundError(locked.thread.agent)
+        raise AgentRemovedError(locked.thread.agent)
     begin_run(locked)
     advance(locked, resumed=is_halted)
 
@@ -495,19 +507,19 @@ def run_command(
     by: Actor | User | None = None,
     content: Mapping[str, object] | None = None,
 ) -> Mapping[str, object]:
-    """Run a command that a client sent over its websocket, and store the answer under the caller's idempotency ``key``.
-    If the client sends the same command again, for example after a lost connection, it gets the same answer and nothing
-    changes. Without a key, just run the command.
+    """Run a client's websocket command once per idempotency ``key``, and store its answer.
 
-    A key belongs to its caller, ``by``; other callers may use the same key. Raises IdempotencyKeyReusedError if the
-    caller has used the key for another command or other ``content``. A stop runs even if the key was used for another
-    command.
+    If the client sends the same command again, for example after a lost connection, it gets the stored answer and
+    nothing changes. Without a key, the command always runs. Each caller (``by``) has its own keys.
+
+    Raises IdempotencyKeyReusedError if the caller has used the key for another command or other ``content``. A stop is
+    an exception: it always runs.
     """
     check_id(key)
     if key is None:
         return run()
     with transact():
-        # Lock the thread, so that a command that arrives twice at the same time runs once.
+        # Lock the thread, so that the same command does not run twice at the same time.
         if not Thread.objects.using(database()).select_for_update(no_key=True).filter(pk=thread_id).first():
             raise ThreadNotFoundError(thread_id)
         whose = {"thread_id": thread_id, "caller": Actor.of(by).digest, "key": key}
@@ -523,8 +535,9 @@ def run_command(
 
 
 def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> None:
-    """Delete a thread with everything that belongs to it. Its workers lose their claims and stop. ``by`` is the user
-    who deletes the thread, for the audit log. Raises ThreadNotFoundError.
+    """Delete a thread with all its data. Its workers lose their claims and stop.
+
+    The audit log names ``by`` as the user who deleted the thread. Raises ThreadNotFoundError.
     """
     if not remove_thread(id_of(thread), by=by):
         raise ThreadNotFoundError(thread)
@@ -532,8 +545,8 @@ def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None
 
 @transition
 def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
-    """Delete a thread at rest that has not changed for ``days`` days. Return whether it was deleted. A locked thread is
-    skipped.
+    """Delete a thread that is not running and has not changed for ``days`` days. Return whether it was deleted. A
+    locked thread is skipped.
     """
     with transact():
         idle = Thread.objects.using(database()).idle(days).filter(pk=id_of(thread))
@@ -545,19 +558,18 @@ def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
 
 @receiver(pre_delete, sender=Thread)
 def _empty_thread(instance: Thread, using: str, origin: object = None, **_: object) -> None:
-    """Prepare the deletion of a thread, however it is deleted: wait for the thread's writers, add an entry to the audit
-    log, and delete everything that belongs to the thread. The setting ``USAGE_ON_DELETE`` says whether the usage of its
-    attempts is kept.
+    """Delete a thread's rows before Django deletes the thread. This runs for every kind of deletion, also by cascade.
 
-    Django collects the rows to delete before it calls this function. Rows that were added since would make the deletion
-    fail, so they are deleted here.
+    It waits for open transactions of the thread, adds the audit entry, and deletes the rows. ``USAGE_ON_DELETE``
+    decides whether usage is kept. Django chooses the rows to delete before it calls this function. Without this
+    function, rows that were added after Django's choice would make the deletion fail.
     """
-    # If the row is gone, another transaction has deleted it and has added the audit entry.
+    # If the row is gone, another transaction has deleted the thread and has written the audit entry.
     if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
         record_deletion(instance, origin=origin, using=using)
     streams = Stream.objects.using(using).filter(thread=instance)
     calls = ToolCall.objects.using(using).filter(thread=instance)
-    # Lock the rows, so that no worker adds deltas or outcomes meanwhile.
+    # Lock the rows, so that no worker adds deltas or outcomes in the meantime.
     for rows in (streams, calls):
         list(rows.select_for_update().order_by("pk").values_list("pk"))
     Delta.objects.using(using).filter(stream__thread=instance).delete()
@@ -573,21 +585,31 @@ def _empty_thread(instance: Thread, using: str, origin: object = None, **_: obje
 
 
 @transition
-def edit_thread(
+def update_thread(
     thread: Thread | UUID | str,
     *,
     title: str | None = None,
-    metadata: Mapping[str, object] | None = None,
     archived: bool | None = None,
+    metadata: Mapping[str, object] | None = None,
+    context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Change those fields of a thread that clients may change. None leaves a field as it is. Return the thread. Raises
-    ThreadNotFoundError, and TooLargeError for a title of more than 200 characters.
+    """Change the fields of a thread for which a value is passed, and return the thread. None leaves a field as it is.
+
+    ``metadata`` and ``context`` replace the whole old object. An active run continues. Its next model call and its next
+    tool calls get the new values.
+
+    Raises ThreadNotFoundError. Raises TooLargeError for a title of more than 200 characters. Raises
+    InvalidJSONObjectError if ``metadata`` or ``context`` is not a JSON object.
     """
-    title = None if title is None else _checked_title(title)
-    changes: dict[str, object] = {"title": title, "metadata": metadata, "archived": archived}
+    changes: dict[str, object] = {
+        "title": None if title is None else _checked_title(title),
+        "archived": archived,
+        "metadata": None if metadata is None else json_object("metadata", metadata),
+        "context": None if context is None else json_object("context", context),
+    }
     with hold_thread(id_of(thread)) as locked:
-        changed = {name: clean(value) for name, value in changes.items() if value is not None}
+        changed = {name: value for name, value in changes.items() if value is not None}
         for name, value in changed.items():
             setattr(locked.thread, name, value)
         if changed:

@@ -1,6 +1,7 @@
-"""Commit the finished steps and tool calls of many threads in one transaction. A worker commits together whatever has
-finished while its last transaction ran. If one step or tool call cannot be committed, the others are committed
-nevertheless.
+"""Commit finished model calls and tool calls of many threads in one transaction.
+
+A worker uses this for everything that finished during its last transaction. If one call cannot be committed, the others
+still are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db import Error, connections
 
 from durable_agents.agents import registry
-from durable_agents.database_connections import is_outage
+from durable_agents.database_connections import is_blocked, is_outage
 from durable_agents.exceptions import LeaseLostError, ThreadNotFoundError
 from durable_agents.lifecycle import statements
 from durable_agents.lifecycle.claims import Claim
@@ -39,33 +40,33 @@ from durable_agents.strictjson import as_jsonb
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """A finished step or tool call that waits to be committed."""
+    """A finished model call or tool call that is not committed yet."""
 
     claim: Claim
     outcome: StepOutcome | CallResult
 
     @property
     def needs_open_calls(self) -> bool:
-        """Whether the thread's open calls have to be read in order to decide what the thread does next."""
+        """Whether the thread's unfinished tool calls must be read to decide what the thread does next."""
         return not self.due_tools
 
     @property
     def may_complete(self) -> bool:
-        """Whether this step may end the run. If so, the thread's queued messages are read, because one of them may
-        start the next run.
+        """Whether this step may end the run. If so, queued messages must be read, because one of them may start the
+        next run.
         """
         return isinstance(self.outcome, StepOutcome) and not (self.outcome.calls or self.outcome.goes_on)
 
     @property
     def due_tools(self) -> list[tuple[str, str]]:
-        """The agent and the tool of each tool call that a worker can claim as soon as it is stored."""
+        """The agent and tool names of the new tool calls that a worker can claim as soon as they are stored."""
         calls = () if isinstance(self.outcome, CallResult) else self.outcome.calls
         return [(self.claim.agent, call.tool_name) for call in calls if call.is_due]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handed:
-    """A new row that was leased to the worker by the same transaction that made it due, without a separate claim."""
+    """A new row that this transaction has leased to its own worker, so that no separate claim is needed."""
 
     claim: Claim
     row: Stream | ToolCall
@@ -74,7 +75,7 @@ class Handed:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The result of committing one finished step or tool call."""
+    """The result of committing one finished model call or tool call."""
 
     error: Exception | None = None
     """Why nothing was written: LeaseLostError, ThreadNotFoundError, ThreadHeldError or any other error of the
@@ -90,33 +91,42 @@ class Ended:
 
 
 def has_callbacks_inside(claim: Claim) -> bool:
-    """Return whether the project's own code, which may take long, runs inside the transaction that commits this row."""
+    """Return whether the transaction that commits this row calls the project's own code, which may take long."""
     agent = registry.find(claim.agent)
     return agent is not None and (agent.on_commit_step is not None or agent.on_status_change is not None)
 
 
 def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None) -> list[Ended]:
-    """Commit these finished steps and tool calls, and decide what their threads do next. Use one transaction for all;
-    if that fails, use one transaction for each. Return one result for each of them, in order.
+    """Commit these finished calls, and decide what their threads do next. Return one result for each, in the same
+    order.
 
-    ``hand_over`` limits which newly due rows the worker keeps for itself. Raises the database error if the database
-    does not answer. If the database stops answering later, during the separate transactions, nothing is raised. Each
-    row that was not written then has a ThreadHeldError as its result.
+    All calls are committed in one transaction. It does not fail if a thread is locked or a lease is lost. If it fails
+    for another reason, each call gets a transaction of its own. ``hand_over`` limits which new rows the worker may keep
+    for itself.
+
+    The threads' rows are locked, so most other transitions of these threads wait. Claims and heartbeats do not lock
+    threads. Therefore the fence of each finished row is compared twice: when the row is read, and by the statement that
+    writes it.
+
+    Raises the database error if the database does not answer. If the database stops answering during the separate
+    transactions, or if another transaction blocks a row for too long, nothing is raised: each row that was not written
+    has a ThreadHeldError as its result. Such a row can safely be committed again, even if it was written after all.
     """
     try:
         return _end_in_one(endings, hand_over)
     except Exception as error:
-        if isinstance(error, Error) and is_outage(error):
+        blocked = isinstance(error, Error) and is_blocked(error)
+        if isinstance(error, Error) and is_outage(error) and not blocked:
             raise
         if len(endings) == 1:
-            return [Ended(error=error)]
+            return [Ended(error=ThreadHeldError(endings[0].claim.thread_id) if blocked else error)]
     results: list[Ended] = []
     for ending in endings:
         try:
             results += _end_in_one([ending], hand_over)
         except Exception as error:
-            # Raising the outage here would lose the results of the other rows. ThreadHeldError makes the caller try the
-            # row again later.
+            # Raising here would lose the results of the other rows. ThreadHeldError makes the caller try this row again
+            # later.
             is_down = isinstance(error, Error) and is_outage(error)
             results.append(Ended(error=ThreadHeldError(ending.claim.thread_id) if is_down else error))
     return results
@@ -124,7 +134,7 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
 
 @transition
 def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[Ended]:
-    # Count the free slots down on a copy. If the transaction is rolled back, no slot has been used.
+    # Count free slots on a copy. After a rollback, the original still has the right numbers.
     left = None if hand_over is None else replace(hand_over)
     with transact():
         ids, writes = sorted({ending.claim.thread_id for ending in endings}), Writes(together=True)
@@ -137,10 +147,10 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
         for locked in threads.values():
             locked.save()
         for locked in threads.values():
-            # All threads share one ``Writes`` object, so the first ``flush`` writes the rows of all of them.
+            # All threads share one ``Writes`` object, so this writes the rows of all threads.
             locked.writes.flush()
             locked.dispatch_callbacks()
-        _add_owners([handed for result in results for handed in result.handed])
+        _add_people([handed for result in results for handed in result.handed])
         _read_as_stored([row for result in results for row in (result.row, *result.new_calls)])
     if hand_over is not None and left is not None:
         hand_over.streams, hand_over.tools = left.streams, left.tools
@@ -153,24 +163,28 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
     return results
 
 
-def _add_owners(rows: Sequence[Handed]) -> None:
-    """Load the owners of the threads. Tools and functions of agents read ``thread.owner``, possibly on the event loop,
-    where queries are not allowed.
+def _add_people(rows: Sequence[Handed]) -> None:
+    """Load the owners of the threads, and the users who caused the tool calls. Do this now: the project's code may read
+    them later on the event loop, where queries are not allowed.
     """
-    owners = {handed.thread.owner_id for handed in rows} - {None}
-    if owners:
-        # The default manager is not used, because it may leave rows out.
-        found = get_user_model()._base_manager.using(database()).in_bulk(owners)
+    calls = [handed.row for handed in rows if isinstance(handed.row, ToolCall)]
+    people = {handed.thread.owner_id for handed in rows} | {call.asker_id() for call in calls}
+    if people := people - {None}:
+        # Use the base manager, because the default manager may leave users out.
+        found = get_user_model()._base_manager.using(database()).in_bulk(people)
         for handed in rows:
             handed.thread.owner = found.get(handed.thread.owner_id)
+        for call in calls:
+            call.asker = found.get(call.asker_id())
     for handed in rows:
         handed.row.thread = handed.thread
 
 
 def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
-    """Replace the JSON values of written rows with the values that PostgreSQL would return. The next model request is
-    built from these rows, and later requests are built from the database. Both must have the same text; otherwise the
-    provider's prompt cache is not used.
+    """Replace the JSON values of written rows by what PostgreSQL would return for them.
+
+    The next model request is built from these rows, later requests from the database. If the JSON text differed between
+    these requests, the provider could not use its prompt cache.
     """
     if connections[database()].vendor != "postgresql":
         return
@@ -182,8 +196,9 @@ def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
 
 
 def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUID, Placed[Stream] | Placed[ToolCall]]:
-    """Load what is needed to finish these rows, and return the attempts and open tool calls by row id. If a locked
-    thread needs its ``open_calls`` or ``queued`` messages to decide what comes next, set these attributes too.
+    """Load the model calls and unfinished tool calls of these threads. Return them by row id.
+
+    Also set ``open_calls`` and ``queued`` of the locked threads that need them to decide what comes next.
     """
     using = database()
     present = [ending for ending in endings if ending.claim.thread_id in threads]
@@ -224,9 +239,12 @@ def _end(ending: Ending, locked: Locked | None, rows: Mapping[UUID, Placed[Strea
         add_outcome(locked, row, outcome)
     else:
         raise TypeError(f"A {claim.kind} does not end with a {type(outcome).__name__}.")
-    # Move the lists from ``locked`` to the result. If another row of the same thread follows, its result must not
-    # contain these rows again.
+    # Move the lists from ``locked`` to the result, so that the next row of the same thread does not return them again.
     handed, locked.handed = locked.handed, []
+    for item in handed:
+        if isinstance(item, ToolCall):
+            # A query with ``with_asker_pk`` would set this attribute. This row comes from no query.
+            vars(item)["asker_pk"] = locked.thread.owner_id if placed.sender_id is None else placed.sender_id
     new_calls, locked.new_calls = locked.new_calls, []
     return Ended(
         row=row,

@@ -40,14 +40,14 @@ from durable_agents.times import Now, instant, later
 _TOOK_TOO_LONG = "The tool call took too long."
 
 EXPIRY_GRACE_SECONDS = 5
-"""The number of seconds that a running call is left to its worker after the call's deadline. Within this time, the
-worker can still time the call out and retry it. After that, ``expire`` fails the call.
+"""The number of seconds that a running call is left to its worker after the call's deadline. During these seconds, the
+worker can still time the call out and retry it. Afterwards, ``expire`` fails the call.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallResult:
-    """The outcome of a tool call: a result, or the ``status`` failed with an error text for the model."""
+    """The outcome of a tool call: a result or, if the ``status`` is failed, an error text for the model."""
 
     status: ToolCallStatus = ToolCallStatus.COMPLETED
     result: object = None
@@ -60,12 +60,14 @@ class CallResult:
 def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False) -> None:
     """Store the outcome of a tool call, and decide what the thread does next, in one transaction.
 
-    ``claim`` identifies the tool call that the worker holds. A tool call gets exactly one outcome. The thread keeps
-    waiting while other calls of the same step have no outcome. After the last of them, the next step becomes due.
+    ``claim`` is the worker's claim on the tool call. While other calls of the same step have no outcome, the thread
+    waits. After the last one, the next step is due, or the run fails because ``max_steps`` are used up. If the run has
+    gone on without this call, the outcome becomes a new message, which the model answers. Workers do the same for many
+    calls at once with ``end_together``.
 
-    Raises LeaseLostError, and writes nothing, if the worker no longer holds the call. Raises ThreadNotFoundError if the
-    thread was deleted. If another transaction has locked the thread, wait. With ``nowait``, raise ThreadHeldError
-    instead.
+    Raises LeaseLostError if the worker no longer holds the call; nothing is written then. Raises ThreadNotFoundError if
+    the thread was deleted. If another transaction has locked the thread, wait, or raise ThreadHeldError with
+    ``nowait``.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_outcome(locked, held_call(claim), outcome)
@@ -73,9 +75,7 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
 
 
 def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
-    """Store the outcome of the tool call that a worker holds, and decide what the thread does next. Call this under the
-    thread's lock.
-    """
+    """Store the outcome of a tool call, and decide what the thread does next. The caller holds the thread's lock."""
     call.result = clean(outcome.result)
     call.error_detail = clean(outcome.error_detail)
     settle(locked, call, outcome.status, code=outcome.error_code, error=outcome.error)
@@ -83,7 +83,6 @@ def add_outcome(locked: Locked, call: ToolCall, outcome: CallResult) -> None:
 
 
 def log_finish(claim: Claim) -> None:
-    """Log a finished tool call."""
     log_transition(
         "finish_tool_call", thread=claim.thread_id, tool_call=claim.row_id, attempt=claim.attempt, fence=claim.fence
     )
@@ -91,18 +90,19 @@ def log_finish(claim: Claim) -> None:
 
 @transition
 def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
-    """Call a tool's function and store its outcome in one transaction: both take effect, or neither does.
+    """Call a tool's function and store its outcome in one transaction, so that both take effect or neither does.
 
-    An exception of the function rolls everything back and is raised. If the claim was lost, everything is rolled back
-    and LeaseLostError is raised. If the answer to COMMIT is lost, the row is read again to find out whether the
-    transaction was committed. Raises AtomicInterruptedError if the transaction was not committed, or if this cannot be
-    found out.
+    An exception of the function rolls back the transaction and is raised. Raises LeaseLostError after a rollback if the
+    claim was lost. After a conflict with another transaction and a rollback, the function is called again.
+
+    If the database does not confirm the COMMIT, the tool call's row is read to find out whether the transaction was
+    committed. Raises AtomicInterruptedError if it was not committed, or if this cannot be found out.
     """
     is_inside, session = False, None
     try:
         with transact(atomic_tool_call=claim.row_id):
             # Remember the database session. If the connection has another session afterwards, the transaction was cut
-            # off, no matter what error the function raised.
+            # off, whatever error the function raised.
             session = connections[database()].connection
             crashpoint("atomic_begun")
             is_inside = True
@@ -123,19 +123,24 @@ def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
 
 
 class AtomicInterruptedError(Exception):
-    """The transaction of an atomic tool was interrupted. It was rolled back, unless its COMMIT reached the database."""
+    """The database connection broke during the transaction of an atomic tool. Usually, the transaction was rolled back.
+    The transaction took effect only if its COMMIT had reached the database.
+    """
 
 
 def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
-    """Return whether the transaction was cut off because the database session ended or became read-only. The tool's
-    function may have raised another error instead. ``is_inside`` says whether the error came out of the function.
-    Outside the function, every outage counts. Errors that only require a retry never count.
+    """Return whether the transaction was cut off because the database session ended or became read-only.
+
+    If the connection has another session now, return True for any error, because the loss of the old session may have
+    caused the error. In the same session, return False for an error that only needs a retry, and True for every other
+    database outage. There is one exception: if the tool's function raised the error (``is_inside``), return True only
+    if the error's code is in ``SESSION_LOST``.
     """
     connection = connections[database()]
     if connection.in_atomic_block:
         return False  # the transaction belongs to the caller, who handles the error
     if session is not None and connection.connection is not session:
-        # The rollback failed too, and Django has closed the connection.
+        # The rollback failed too, so Django has closed the connection.
         return True
     if not isinstance(error, Error) or is_passing(error):
         return False
@@ -149,12 +154,14 @@ is still starting, and a session that was idle for too long.
 
 
 def _has_outcome(claim: Claim) -> bool:
-    """Return whether the COMMIT took effect. If the database does not answer, return False. In that case, the caller
-    releases the row, and the release checks the fence.
+    """Return whether the outcome of the call was committed. Return False if the database does not answer.
+
+    Without an answer, False may be wrong. This does no harm: the worker then calls ``release``, which does nothing if
+    the outcome was committed, because the fence has changed.
     """
     settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
     try:
-        # Storing the outcome ended the lease and incremented the fence.
+        # Storing the outcome ended the lease, which incremented the fence by one.
         return settled.filter(fence=claim.fence + 1).exists()
     except Error:
         return False
@@ -162,11 +169,11 @@ def _has_outcome(claim: Claim) -> bool:
 
 @transition
 def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
-    """End the worker's lease of a call that now waits for a result from outside, and start the call's time limit. Call
-    this when the function of a deferred tool has run, or when the browser may run an approved client tool.
+    """End the worker's lease of a call that now waits for a result from outside, and start the call's time limit.
 
-    Raises LeaseLostError if the claim was lost, for example because the result of a deferred call was added while its
-    function was still running.
+    Workers call this after the function of a deferred tool has run, and for an approved client tool that the browser
+    runs next. Raises LeaseLostError if the claim was lost, for example because the result arrived while the function
+    was still running.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
@@ -184,9 +191,8 @@ def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
 
 @transition
 def report_progress(claim: Claim, value: object, *, nowait: bool = False) -> None:
-    """Store the progress of a running tool call. Clients see the progress until the call has an outcome.
-
-    Raises LeaseLostError if the claim was lost.
+    """Store the progress of a running tool call. Clients see it until the call has an outcome. Raises LeaseLostError if
+    the claim was lost.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
@@ -196,7 +202,7 @@ def report_progress(claim: Claim, value: object, *, nowait: bool = False) -> Non
 
 @transition
 def retry_tool_call(claim: Claim, *, delay_seconds: float, detail: str, nowait: bool = False) -> None:
-    """Make a failed call due again after ``delay_seconds``."""
+    """Make a failed tool call due again after ``delay_seconds``."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         call = held_call(claim)
         call.error_detail = clean(detail)
@@ -214,7 +220,7 @@ def retry_tool_call(claim: Claim, *, delay_seconds: float, detail: str, nowait: 
 
 
 def seconds_left(claim: Claim) -> float | None:
-    """Return how many seconds a running call may still take, or None if it has no limit. Raises LeaseLostError."""
+    """Return how many seconds a running tool call may still take, or None without a limit. Raises LeaseLostError."""
     rows = ToolCall.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     times = only_row(rows.annotate(now=Now()).values_list("expires_at", "now"))
     if times is None:
@@ -224,13 +230,13 @@ def seconds_left(claim: Claim) -> float | None:
 
 
 def restart_timeout(claim: Claim) -> None:
-    """Count the time limit of a held call from now, because the call had to wait before it could begin."""
+    """Start the time limit of a tool call again, because the call had to wait before it could begin."""
     rows = ToolCall.objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence, timeout__isnull=False)
     rows.update(expires_at=Now() + F("timeout"))
 
 
 def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:
-    """Return the row ids of the running calls among ``claims`` whose deadline has passed."""
+    """Return the row ids of the claimed tool calls that are running although their deadline has passed."""
     ids = [item.row_id for item in claims if item.kind == "tool"]
     if not ids:
         return set()
@@ -239,9 +245,10 @@ def overdue_calls(claims: Sequence[Claim]) -> set[UUID]:
 
 
 def expire() -> int:
-    """Settle the calls whose deadline has passed. A call that waits for an answer becomes ``expired``. A call that a
-    worker still runs becomes ``failed``, ``EXPIRY_GRACE_SECONDS`` after its deadline. Return the number of calls
-    settled.
+    """Give an outcome to tool calls whose deadline has passed, and return their number.
+
+    A call that waits for an answer becomes ``expired``. A call that a worker still runs becomes ``failed`` after
+    another ``EXPIRY_GRACE_SECONDS``.
     """
     overdue = ToolCall.objects.using(database()).expired(EXPIRY_GRACE_SECONDS)
     return sum(_expire_one(row) for row in overdue)

@@ -1,5 +1,5 @@
-"""Run a transition in one transaction that locks the thread's row. If a concurrent transaction makes it fail, run it
-again. Send notifications after the commit.
+"""Run a transition in one transaction that locks the thread's row, and send notifications after the commit. Retry the
+transition after a conflict with another transaction.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from durable_agents.times import Now, instant
 
 _SAVED = [
     *("status", "rev", "stop_rev", "last_position", "last_number", "run_steps", "retry", "context"),
-    *("error_code", "error_message", "cost"),
+    *("error_code", "error_message", "cost", "agent_is_public"),
     *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
 ]
 _TRANSITION_TRIES = 3
@@ -45,16 +45,14 @@ Row = TypeVar("Row")
 
 
 def database() -> str:
-    """Return the alias of the database that holds the threads."""
     return router.db_for_write(Thread)
 
 
 def transition(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a transition. If a concurrent transaction makes it fail, call it again, at most three times in
-    all. After any other database error, close the database connections of this Python thread.
+    """Decorate a transition: retry it after a conflict with another transaction, up to three calls in all.
 
-    Inside a caller's transaction, the function is not called again, and no connection is closed. Instead, the error is
-    raised, and the code that opened the outermost transaction has to handle it.
+    After any other database error, this OS thread's database connection is closed. Inside a caller's transaction, there
+    is no retry and the connection stays open: the caller that opened the transaction has to handle the error.
     """
 
     @functools.wraps(function)
@@ -65,8 +63,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except Error as error:
                 connection = connections[database()]
-                # SQLite reports "locked" either immediately or after the busy timeout. Do not retry after the busy
-                # timeout, because three timeouts would take too long.
+                # SQLite reports "locked" at once or after its busy timeout. Do not retry after the timeout: three
+                # timeouts would take too long.
                 has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
                 if connection.in_atomic_block or not is_passing(error) or has_waited:
                     discard_after(error, using=connection.alias)
@@ -78,13 +76,14 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class ThreadHeldError(Exception):
-    """The thread's row is locked by another transaction. Nothing was changed; call the transition again later."""
+    """Another transaction has locked the thread's row. Nothing was changed; call the transition again later."""
 
 
 class Writes:
-    """A collection of the rows that one transaction inserts and updates. By default, each row is written immediately.
-    With ``together``, all rows are written when ``flush`` is called, in as few statements as possible. Call ``flush``
-    before any query that must see the rows.
+    """The rows that one transaction inserts and updates. By default, each row is written at once.
+
+    With ``together``, rows are collected, and ``flush`` writes them in as few statements as possible. Call ``flush``
+    before a query that must see these rows.
     """
 
     def __init__(self, *, together: bool = False) -> None:
@@ -93,14 +92,15 @@ class Writes:
         self._updates: dict[type[Model], dict[UUID, _Update]] = {}
 
     def insert(self, row: Model) -> None:
-        """Insert a row."""
         if self._together:
             self._inserts.setdefault(type(row), []).append(row)
         else:
             row.save(using=database(), force_insert=True)
 
     def update(self, row: Model, names: Iterable[str], *, fence: int | None = None) -> None:
-        """Update these fields of a row. ``fence`` is the fence that the row must still have when it is written."""
+        """Update these fields of a row. With ``fence``, ``flush`` fails unless the row still has this fence. If
+        rows are written at once, the fence is not compared, because the caller has locked the row.
+        """
         if not self._together:
             row.save(using=database(), update_fields=list(names))
         elif row not in self._inserts.get(type(row), ()):
@@ -108,8 +108,9 @@ class Writes:
             update.names.update(names)
 
     def flush(self, *, for_query_of: type[Model] | None = None) -> None:
-        """Write all pending rows. ``for_query_of`` is a model that the caller is about to query; if no row of that
-        model is pending, nothing is written. Raises LeaseLostError if the fence of an updated row has changed.
+        """Write all collected rows. With ``for_query_of``, write only if a row of that model has been collected.
+
+        Raises LeaseLostError if the fence of an updated row has changed.
         """
         if for_query_of is not None and not (self._inserts.get(for_query_of) or self._updates.get(for_query_of)):
             return
@@ -117,12 +118,12 @@ class Writes:
         self._updates, self._inserts = {}, {}
         changes: list[statements.Statement] = []
         expected: list[tuple[type[Model], int]] = []
-        # Update rows before inserting others, so that the old attempt is closed first: the database allows one open
-        # attempt for each thread.
+        # Write updates before inserts: the old model call must be closed before the new one is inserted, because the
+        # database allows one open model call per thread.
         for model, of_model in sorted(updates.items(), key=lambda item: item[0].__name__):
             for fenced in (True, False):
-                # Sort by primary key, as all statements that lock several rows do. Otherwise two transactions could
-                # wait for each other.
+                # Write in the order of primary keys, as every statement that locks several rows does. This prevents
+                # deadlocks.
                 group = [item for _, item in sorted(of_model.items()) if (item.fence is not None) == fenced]
                 if not group:
                     continue
@@ -139,6 +140,7 @@ class Writes:
             else:
                 changes.append(insertion)
         counts = statements.execute_all(changes, using=database())
+        # The counts of the inserted rows follow after those of the updated rows, and are not compared.
         for (model, number), count in zip(expected, counts, strict=False):
             if count != number:
                 raise LeaseLostError(f"{number - count} of {number} rows of {model.__name__}")
@@ -155,14 +157,14 @@ class _Update:
 
 @dataclass(kw_only=True)
 class HandOver:
-    """The limits on the new rows that a worker may lease to itself. If the worker's own transaction makes a row due,
-    the same transaction can lease the row to the worker, without a separate claim.
+    """How many new rows a worker may keep for itself. When a transaction of the worker makes a row due, the same
+    transaction can lease the row to the worker, without a separate claim.
     """
 
     holder: str
     code: Code
     pools: Collection[str]
-    """The pools without a limit that the worker serves."""
+    """Those of the worker's pools that have no limit."""
     streams: int
     tools: int
     """``streams`` and ``tools`` are the numbers of free slots that are left."""
@@ -174,13 +176,13 @@ class HandOver:
     """A function that is called with the id of each tool call that the worker takes over, before the commit."""
 
     def takes_stream(self, stream: Stream) -> bool:
-        """Return whether this worker may run this new attempt immediately. If so, count one free slot as used."""
+        """Return whether this worker may run the new model call itself. If so, use up one free slot."""
         takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
         self.streams -= takes
         return takes
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
-        """Return whether this worker may run this new tool call immediately. If so, count one free slot as used."""
+        """Return whether this worker may run the new tool call itself. If so, use up one free slot."""
         takes = self.tools > 0 and call.pool in self.pools and call.name_in_code in self.code.get(agent, ())
         self.tools -= takes
         if takes:
@@ -191,7 +193,7 @@ class HandOver:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """The place of a run's answer in its thread, which the transition knows without a query."""
+    """The position of the current answer in its thread. ``decide`` uses it instead of a query."""
 
     message_id: UUID
     position: int
@@ -203,7 +205,7 @@ class Position:
 
 @dataclass(kw_only=True)
 class Locked:
-    """A thread whose row is locked, with the data and the pending changes of the transition that holds the lock."""
+    """A thread whose row is locked, with the data and the unsaved changes of the transition that holds the lock."""
 
     thread: Thread
     now: datetime
@@ -234,8 +236,9 @@ class Locked:
         return registry.find(self.thread.agent)
 
     def set_status(self, status: ThreadStatus) -> None:
-        """Change the thread's status and increase its revision number. If this begins a run and the owner already has
-        the maximum number of running threads, raise TooManyRunningError.
+        """Change the thread's status and increment its revision number.
+
+        Raises TooManyRunningError if this starts a run and the owner already has the maximum number of running threads.
         """
         if status.is_running and not self.thread.is_running:
             admit(self.thread, using=database())
@@ -245,21 +248,22 @@ class Locked:
 
     @property
     def previous_status(self) -> str:
-        """The status before this transition."""
         return str(self.before["status"])
 
     @property
     def has_changed(self) -> bool:
-        """Whether anything durable has changed so far."""
+        """Whether this transition has raised ``rev``. Every change that is to be stored must call ``next_rev``."""
         return bool(self.thread.rev != self.before["rev"])
 
     def save(self) -> None:
-        """Write the thread if anything durable changed. Notify clients and workers after the commit."""
+        """Save the thread if it has changed. Notify clients and workers after the commit."""
         using = database()
         if self.has_changed:
+            if self.agent is not None:
+                self.thread.agent_is_public = self.agent.public
             changed = [name for name, value in self.before.items() if getattr(self.thread, name) != value]
-            # Do not change ``updated_at`` with each step of a run. The lists of threads have indexes on it, and each
-            # change would add an entry to all of them.
+            # Do not set ``updated_at`` in every step of a run. The thread lists have several indexes on it, and each
+            # change adds an entry to all of them.
             goes_on = self.thread.is_running and ThreadStatus(self.previous_status).is_running
             if not goes_on or instant(self.now) - instant(self.thread.updated_at) >= UPDATED_EVERY:
                 self.thread.updated_at = self.now
@@ -270,14 +274,14 @@ class Locked:
             notify_workers(self.pools, using=using)
 
     def finish(self) -> None:
-        """Write everything, and call the project's callbacks."""
+        """Write everything, then call the project's callbacks."""
         self.save()
         self.writes.flush()
         self.dispatch_callbacks()
 
     def dispatch_callbacks(self) -> None:
-        """Call the project's callbacks for what this transition changed. Write everything first, because the callbacks
-        may call transitions themselves.
+        """Call the project's callbacks for the changes of this transition. Write all rows first, because callbacks may
+        call other transitions.
         """
         for stream in self.committed_steps:
             dispatch_step(self.thread, stream, using=database())
@@ -294,9 +298,12 @@ class _ToolTransaction(transaction.Atomic):
 
 @contextmanager
 def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) -> Iterator[None]:
-    """Open a transaction on the threads' database. Inside a caller's transaction, open a savepoint instead or, with
-    ``savepoint=False``, nothing. ``atomic_tool_call`` is the id of a tool call whose function runs in this transaction
-    and may call transitions.
+    """Open a transaction on the threads' database. Inside another transaction, open a savepoint; with
+    ``savepoint=False``, open nothing.
+
+    ``atomic_tool_call`` is the id of the tool call whose function runs in this transaction, or None. The function is
+    allowed to change threads, for example to stop its own thread. The transition that changes a thread gets this id
+    from the function ``atomic_tool_call``.
     """
     using = database()
     block = (
@@ -309,16 +316,16 @@ def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) ->
 
 
 def atomic_tool_call() -> UUID | None:
-    """Return the id of the tool call whose function runs in this transaction, or None. If the function calls a
-    transition, the transition must not end this tool call.
+    """Return the id of the atomic tool call whose function runs in this transaction, or None. Transitions that the
+    function calls must not end this tool call.
     """
-    # Django keeps the open atomic blocks of the current transaction in a list on the connection.
+    # Django keeps the open ``atomic`` blocks of a connection in this list.
     blocks = connections[database()].atomic_blocks
     return next((block.call_id for block in reversed(blocks) if isinstance(block, _ToolTransaction)), None)
 
 
 def only_row(rows: QuerySet[Any, Row]) -> Row | None:
-    """Return the one row of a queryset, or None. Unlike ``first``, this does not sort."""
+    """Return the only row of a queryset, or None. Unlike ``first``, this adds no ORDER BY."""
     return next(iter(rows.order_by()), None)
 
 
@@ -326,19 +333,24 @@ def only_row(rows: QuerySet[Any, Row]) -> Row | None:
 def hold_thread(
     thread_id: UUID, *, skip_locked: bool = False, nowait: bool = False, together: bool = False
 ) -> Iterator[Locked]:
-    """Open a transaction that locks the thread's row. When the block ends, write what changed. Notify after the commit.
+    """Lock a thread's row in a transaction. When the block ends, save the changes. After the commit, notify clients and
+    workers.
 
-    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked the row, wait. With
-    ``skip_locked``, raise ThreadNotFoundError instead; with ``nowait``, raise ThreadHeldError. SQLite locks no rows and
-    always waits. With ``together``, rows that the transition writes through ``Locked.writes`` are written when the
-    block ends.
+    Raises ThreadNotFoundError if there is no such thread. If another transaction has locked the row, the default is to
+    wait:
+
+    - ``skip_locked`` raises ThreadNotFoundError instead.
+    - ``nowait`` raises ThreadHeldError instead.
+
+    SQLite has no row locks and always waits. With ``together``, rows in ``Locked.writes`` are collected and written
+    when the block ends.
     """
     using = database()
     with transact():
         threads = Thread.objects.using(using).filter(pk=thread_id)
         rows = threads.select_for_update(no_key=True, skip_locked=skip_locked or nowait)
         thread = only_row(rows.annotate(db_now=Now()))
-        # PostgreSQL's own NOWAIT would raise an error that aborts the caller's transaction.
+        # Do not use PostgreSQL's NOWAIT: its error would abort the caller's transaction.
         if thread is None and nowait and threads.exists():
             raise ThreadHeldError(thread_id)
         if thread is None:
@@ -350,8 +362,9 @@ def hold_thread(
 
 @contextmanager
 def hold_new_thread(thread: Thread) -> Iterator[Locked]:
-    """Yield a thread that this transaction has just inserted, as if its row were locked. No other transaction can see
-    the thread, so nothing has to be locked or read. When the block ends, write what changed. Notify after the commit.
+    """Do what ``hold_thread`` does for a thread that this transaction has just inserted.
+
+    No other transaction can see the thread yet, so nothing is locked or read.
     """
     before = {name: getattr(thread, name) for name in _SAVED}
     writes = Writes(together=True)

@@ -1,9 +1,8 @@
-"""Websocket tickets. A ticket authenticates one websocket of a user who signed in over HTTP. It can be used once, and
-only within a short time.
+"""Websocket tickets. A user who signed in over HTTP gets a ticket, and opens one websocket with it within a short time.
 
-A ticket is bound to the credential that was used to fetch it. The database keeps the SHA-256 hash of the ticket, and
-the credential encrypted with the ticket. Somebody who reads the row can therefore neither use the ticket nor learn a
-token or a session.
+A ticket belongs to the credential (session or token) that the user signed in with. The database stores only a SHA-256
+hash of the ticket, and the credential encrypted with the ticket. Somebody who reads the row can use neither the ticket
+nor the credential.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ TICKET_SECONDS = 60
 
 @transition
 def issue_ticket(user: User, credential: Credential | None = None) -> str:
-    """Return a new ticket for this user, who must be a saved instance of the user model. The ticket is valid for
-    ``TICKET_SECONDS``, but no longer than the credential. The default credential is valid while the user is active and
-    has the same password.
+    """Return a new ticket for this saved user. It is valid for ``TICKET_SECONDS``, but not longer than the credential.
+
+    The default credential is valid while the user is active and keeps the same password.
     """
     ticket = secrets.token_urlsafe(32)
     sealed = (credential or Credential.of_user(user)).sealed(ticket)
@@ -37,19 +36,19 @@ def issue_ticket(user: User, credential: Credential | None = None) -> str:
 
 @transition
 def redeem_ticket(ticket: str) -> Credential | None:
-    """Consume a ticket and return the credential that it is bound to. Return None if the ticket is unknown, used or
-    expired. The caller gets the user from ``Credential.user_now``, which returns None if the credential is no longer
-    valid.
+    """Use up a ticket, and return the credential it was issued for. Return None if the ticket is unknown, used or
+    expired.
 
-    If several callers redeem a ticket at the same time, one of them gets the credential.
+    If several callers use the same ticket at once, only one gets the credential. To get the user, call
+    ``Credential.user_now``; it returns None if the credential is no longer valid.
     """
     good = Ticket.objects.using(database()).filter(digest=_digest(ticket), expires_at__gt=Now())
     with transact():
-        # Several callers may have read the row; only one of them deletes it.
+        # Several callers may have read the row, but only one of them deletes it.
         row = good.first()
         if row is None or not good.delete()[0]:
             return None
-    # Tickets of the previous release have no credential. They are refused, and their clients fetch other tickets.
+    # Tickets of the previous release have no credential. They are refused, and the clients request new ones.
     credential = Credential.unsealed(row.credential or "", ticket)
     return credential if credential is not None and credential.user_id == str(row.user_id) else None
 

@@ -1,4 +1,4 @@
-"""Record the problems that keep worker processes from working."""
+"""Store the problems that keep worker processes from working."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ disk is full.
 
 
 def project() -> str:
-    """Return the name of this project's database. It distinguishes this project's processes from those of other
-    projects on the same machine.
+    """Return the name of this project's database. The name tells the processes of this project apart from those of
+    other projects on the same machine.
     """
     settings = connections[database()].settings_dict
     return f"{settings['HOST']}:{settings['PORT']}/{settings['NAME']}"
@@ -29,8 +29,8 @@ def project() -> str:
 
 @transition
 def note_problem(notice: Notice, *, is_over: bool = False) -> None:
-    """Store why a process cannot work or, with ``is_over``, that it can work again. There is one row for each process
-    and kind of problem.
+    """Store why a process cannot work. With ``is_over``, store that it can work again. There is one row per process and
+    kind of problem.
     """
     WorkerProblem.objects.using(database()).update_or_create(
         holder=notice.holder[:200],
@@ -46,8 +46,8 @@ def note_problem(notice: Notice, *, is_over: bool = False) -> None:
 
 
 def try_to_write() -> None:
-    """Check that the database accepts writes: store a row and delete it, each in a separate transaction. If the
-    database does not accept writes, raise its error.
+    """Insert a row and delete it in separate transactions, to check that the database accepts writes. Raises the
+    database error if it does not.
     """
     holder = f"{PROBE}:{uuid.uuid4()}"
     row = WorkerProblem(holder=holder, kind=PROBE, detail="-" * PROBE_CHARS, since=Now(), ended_at=Now())

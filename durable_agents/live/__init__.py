@@ -1,1 +1,1 @@
-"""Websockets and server-sent events: parse the frames of browsers, and send them what changes in their threads."""
+"""Websockets and server-sent events: parse the frames that browsers send, and send browsers the changes of threads."""

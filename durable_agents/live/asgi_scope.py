@@ -14,15 +14,14 @@ Scope = Mapping[str, Any]
 
 
 class SocketAsker:
-    """The caller of a websocket, with the attributes of a request that policies read: user, session and headers.
+    """The client of a websocket, as policies see it. Like an HTTP request, it has ``user``, ``session`` and
+    ``headers``.
 
     ``META`` contains the client's address, because Django REST framework looks for the address there.
     """
 
     def __init__(self, scope: Scope) -> None:
-        """Take the user from the session. If nobody is signed in, authenticate with the headers. This reads the
-        database.
-        """
+        """Take the user from the session. If nobody is signed in, authenticate with the headers. Reads the database."""
         self.headers = headers_of(scope)
         self.session = scope.get("session")
         self.user = scope.get("user") or AnonymousUser()
@@ -37,8 +36,9 @@ class SocketAsker:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """Return the headers as a dict with lower-case names. Values of a repeated header are joined by a comma, as in a
-    Django request.
+    """Return the headers as a dict with lower-case names.
+
+    The values of a repeated header are joined with a comma, as in a Django request.
     """
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -1,14 +1,15 @@
-"""Receive notifications from the channel layer for all threads that the clients of one event loop follow.
+"""Receive notifications from the channel layer about the threads that the clients of one event loop follow.
 
-One channel joins the groups of all followed threads. There are few groups, each for many threads, so the channel also
-gets the news of other threads. ``channels_redis`` lets only one coroutine at a time read from
-channels with the same prefix, so several readers would starve each other. Therefore there is only one reader, with a
-layer object of its own.
+One channel joins the groups of all followed threads. A group serves many threads, so the channel also receives
+notifications about other threads.
 
-Group memberships can end without an error: after a day, or when Redis is restarted or flushed. A connection can also
-break in one direction. Therefore the receiver sends a test message (a probe) to itself every few seconds, through a
-group of its own. If one probe is lost, the receiver joins all groups again. If two probes in a row are lost, the
-receiver replaces the layer object.
+Only one coroutine reads, and it has its own layer object. ``channels_redis`` lets only one coroutine at a time read
+from channels with the same prefix. Several readers would block each other.
+
+A channel can lose its groups without an error: memberships expire after a day, and Redis may be restarted or flushed. A
+connection can also fail in only one direction. To detect such failures, the receiver regularly sends a test message (a
+probe) to itself. If one probe is lost, the receiver joins all groups again. If two probes in a row are lost, it
+replaces the layer object.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ PROBES_TO_LOSE = 2
 
 
 class Receiver:
-    """A listener on one channel, for all followed threads of an event loop.
+    """Receives notifications on one channel, for all followed threads of an event loop.
 
-    The channel is opened when the first thread is followed. It is closed shortly after the last thread is forgotten.
+    The channel opens when the first thread is followed. It closes shortly after the last thread is no longer followed.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -47,21 +48,18 @@ class Receiver:
         self._hears = False
         """Whether any message has arrived since the last probe (test message) was sent."""
         self._joined: set[str] = set()
-        # A dict instead of a set, because it keeps the order of insertion: the oldest request is handled first.
+        # A dict, not a set, because it keeps the insertion order: the oldest request is handled first.
         self._to_join: dict[str, None] = {}
         self._changed = asyncio.Event()
         self._arrivals: dict[str, asyncio.Future[None]] = {}
         self._fails = False
         self._trouble = Repeated("the channel layer does not answer", action="watch", level=logging.ERROR)
 
-    # ------------------------------------------------------------------------------------------- called by the hub
-
     async def follow(self, thread_id: UUID) -> None:
-        """Start to report changes of this thread. Wait up to one second until the channel has joined the thread's
-        group.
+        """Start to report changes of this thread.
 
-        If the last request to the layer has failed, return without waiting. In that case, the channel joins the group
-        when the layer works again.
+        Wait up to one second until the channel has joined the thread's group. If the last request to the layer failed,
+        do not wait. The channel then joins the group when the layer works again.
         """
         group = notifications.group_of(thread_id)
         if group in self._joined:
@@ -73,8 +71,6 @@ class Receiver:
         if not self._fails:
             arrival = self._arrivals.setdefault(group, asyncio.get_running_loop().create_future())
             await asyncio.wait([arrival], timeout=ANSWER_SECONDS)
-
-    # ---------------------------------------------------------------------------------------------------- the channel
 
     async def _run(self) -> None:
         while self._listener.followed:
@@ -89,8 +85,9 @@ class Receiver:
             await notifications.close_layer(self._layer)
 
     async def _serve(self) -> None:
-        """Receive messages until no thread is followed, or until ``PROBES_TO_LOSE`` probes (test messages) in a row are
-        lost.
+        """Receive messages until no thread is followed, or until ``PROBES_TO_LOSE`` probes in a row are lost.
+
+        A probe is a test message that the receiver sends to itself.
         """
         self._begin_anew()
         loop = asyncio.get_running_loop()
@@ -103,7 +100,7 @@ class Receiver:
             await asyncio.wait(tasks, timeout=ANSWER_SECONDS)
 
     def _begin_anew(self) -> None:
-        """Treat all groups as not joined, so that the channel joins the groups of all followed threads again."""
+        """Forget which groups were joined. The channel then joins the groups of all followed threads again."""
         self._probe_is_joined = False
         self._joined.clear()
         self._to_join = dict.fromkeys(map(notifications.group_of, self._listener.followed))
@@ -125,20 +122,20 @@ class Receiver:
     async def _sends_probe(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                # Join only once: joining again would repair the membership that the probes test.
+                # Join this group only once. Joining again would repair the membership that the probe tests.
                 if not self._probe_is_joined:
                     await self._layer.group_add(self._probe_group, self._channel)
                     self._probe_is_joined = True
                 await self._layer.group_send(self._probe_group, {"type": "hub.probe"})
         except Exception as error:
-            self._trouble.note(error)
+            self._note(error)
             return False
         return True
 
-    # ---------------------------------------------------------------------------------------------------- memberships
-
     async def _keep_memberships(self) -> None:
-        """Join groups one at a time, in an endless loop. Requests in parallel would need many connections."""
+        """Join the groups in ``_to_join`` one at a time, in an endless loop. Parallel requests would need many
+        connections.
+        """
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -160,24 +157,33 @@ class Receiver:
         if (arrival := self._arrivals.pop(group, None)) is not None and not arrival.done():
             arrival.set_result(None)
 
-    async def _failed(self, error: Exception) -> None:
+    def _note(self, error: Exception) -> None:
+        """Log that the layer does not answer. Raise CancelledError if the current task has been cancelled.
+
+        When a task is cancelled within a method of channels_redis, an assertion there can fail and replace the
+        CancelledError. Without this check, the loops of this class would then go on for ever.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError from error
         self._trouble.note(error)
+
+    async def _failed(self, error: Exception) -> None:
+        self._note(error)
         self._fails = True
         for arrival in self._arrivals.values():
             if not arrival.done():
-                # End the wait in ``follow``, because the layer fails.
+                # The layer fails, so ``follow`` must not wait any longer.
                 arrival.set_result(None)
         self._arrivals.clear()
         await asyncio.sleep(PAUSE_SECONDS)
-
-    # ------------------------------------------------------------------------------------------------------- messages
 
     async def _receive(self) -> None:
         while True:
             try:
                 message = await self._layer.receive(self._channel)
             except Exception as error:
-                self._trouble.note(error)
+                self._note(error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self._hears = True

@@ -1,4 +1,4 @@
-"""Close codes of the websocket, with the reason for each."""
+"""The codes with which the server closes a websocket, and their messages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import IntEnum
 class CloseCode(IntEnum):
     """The reason why the server closes a websocket.
 
-    Every ASGI server can send these codes. Daphne's websocket library, autobahn, accepts only 1000 and 3000-4999. With
-    a standard code, such as 1001 (going away) or 1009 (too big), daphne would log an error. Browsers would then get
-    1011 or 1006 instead.
+    The codes start at 4400 because daphne's websocket library, autobahn, accepts only 1000 and 3000-4999. For a
+    standard code, such as 1001 (going away) or 1009 (too big), daphne would log an error. Browsers would then get 1011
+    or 1006 instead.
     """
 
     MALFORMED = 4400
@@ -24,7 +24,7 @@ class CloseCode(IntEnum):
 
     @property
     def message(self) -> str:
-        """The reason as a sentence of at most 123 bytes, the most that a close frame can contain."""
+        """The reason as a sentence. A close frame can contain at most 123 bytes."""
         return _MESSAGES[self]
 
 

@@ -31,6 +31,7 @@ from durable_agents.live.frames import (
 from durable_agents.models import Message, Thread, ToolCall
 from durable_agents.parts import Part
 from durable_agents.policies import actor, public_thread, public_tool_call, sender
+from durable_agents.reading import PersonalView
 from durable_agents.transcript import ui_message
 
 ThreadName = str | UUID
@@ -39,15 +40,16 @@ ThreadName = str | UUID
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
 STARTS_RUN = frozenset({"send", "resume", "edit", "regenerate"})
-"""Commands that start a run or send a message to a running thread. Their limit is the rate ``sends`` of the setting
-``THROTTLES``.
+"""Commands that start a run or send a message to a running thread. The rate ``sends`` in the setting ``THROTTLES``
+limits these commands.
 """
 
 
 def run_command(frame: ClientCommand, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
     """Run a command. Return the primary key of its thread and the fields of the ``ok`` frame.
 
-    A command that the client repeats with the same idempotency key runs only once and returns the same fields.
+    If a client repeats a command with the same idempotency key, the command does not run again. The same fields are
+    returned.
 
     The function is synchronous. It raises ThrottledError, PermissionDeniedError, ThreadNotFoundError, and the errors of
     the ``lifecycle`` function that it calls.
@@ -72,7 +74,7 @@ def send(frame: Send, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
             new_files=new_files,
             by=by,
         )
-        return _message_result(message)
+        return _message_result(message, asker, thread)
 
     return _run_with_files(frame, asker, thread, run)
 
@@ -92,7 +94,7 @@ def edit(frame: Edit, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID
             new_files=new_files,
             by=by,
         )
-        return _message_result(message)
+        return _message_result(message, asker, thread)
 
     return _run_with_files(frame, asker, thread, run)
 
@@ -118,13 +120,15 @@ def regenerate(frame: Regenerate, asker: SocketAsker, thread_name: ThreadName) -
     thread = public_thread(asker, thread_name, "edit")
 
     def run(by: Actor) -> CommandResult:
-        return _message_result(lifecycle.regenerate(thread.pk, frame.message, by=by))
+        return _message_result(lifecycle.regenerate(thread.pk, frame.message, by=by), asker, thread)
 
     return _run_once(frame, asker, thread, run)
 
 
 def add_tool_result(frame: AddToolResult, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Store the result of a tool call that a person or the browser answers (a deferred or client tool)."""
+    """Store the result of a tool call that a person or the browser answers. The tool is a deferred tool or a client
+    tool.
+    """
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "add_tool_result")
 
     def run(by: Actor) -> CommandResult:
@@ -134,7 +138,9 @@ def add_tool_result(frame: AddToolResult, asker: SocketAsker, thread_name: Threa
 
 
 def add_tool_error(frame: AddToolError, asker: SocketAsker, thread_name: ThreadName) -> tuple[UUID, CommandResult]:
-    """Store the error of a tool call that a person or the browser answers (a deferred or client tool)."""
+    """Store the error of a tool call that a person or the browser answers. The tool is a deferred tool or a client
+    tool.
+    """
     call = public_tool_call(asker, thread_name, frame.tool_call_id, "add_tool_result")
 
     def run(by: Actor) -> CommandResult:
@@ -181,7 +187,7 @@ HANDLERS: Mapping[str, Callable[..., tuple[UUID, CommandResult]]] = {
     "approve": approve,
     "reject": reject,
 }
-"""The handler of each command frame, by its type."""
+"""The handler of each command frame, by the type of the frame."""
 
 
 def _run_once(
@@ -200,8 +206,8 @@ def _run_with_files(
     thread: Thread,
     run: RunWithFiles,
 ) -> tuple[UUID, CommandResult]:
-    # Store the message's files before the command's transaction begins, because that transaction locks the thread's
-    # row.
+    # Store the files before the command's transaction begins. The transaction locks the thread's row, so it must be
+    # short.
     with lifecycle.store_files(frame.parts) as ([parts], new_files):
         return _run_once(frame, asker, thread, lambda by: run(parts, new_files, by))
 
@@ -212,15 +218,16 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # Before these errors are raised, the call is marked as expired or failed. But a command with an idempotency key
-        # runs in a transaction, which the error has rolled back. Therefore run the command again outside a transaction.
+        # Before the error was raised, the call was marked as expired or failed. A command with an idempotency key runs
+        # in a transaction, which the error has rolled back. Run the command again outside a transaction to keep the
+        # mark.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise
 
 
-def _message_result(message: Message) -> CommandResult:
-    return {"message": ui_message(message, message.parts)}
+def _message_result(message: Message, asker: SocketAsker, thread: Thread) -> CommandResult:
+    return {"message": ui_message(message, message.parts, show_person=PersonalView(asker, thread).person)}
 
 
 def _call_result(call: ToolCall) -> CommandResult:

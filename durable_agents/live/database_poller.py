@@ -1,4 +1,4 @@
-"""Poll the database for changes to followed threads. This is used if the channel layer works in only one process."""
+"""Poll the database for changes to followed threads. Used if the channel layer does not reach other processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ POLL_SECONDS = 0.1
 
 
 class Poller:
-    """A task that polls the database for changes to all followed threads of an event loop. Each poll takes two queries.
-    The task ends when no thread is followed.
+    """Polls the database for changes to all followed threads of an event loop, with two queries each time.
+
+    The polling ends when no thread is followed.
     """
 
     def __init__(self, listener: Listener) -> None:

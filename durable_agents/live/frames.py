@@ -1,6 +1,7 @@
-"""Parse the frames that a client sends into frozen dataclasses. All ``invalid_frame`` errors come from this module.
+"""Parse the frames that a websocket client sends into frozen dataclasses.
 
-The frames are described in ``static/durable_agents/websocket.schema.json``.
+``static/durable_agents/websocket.schema.json`` describes the frames. All ``invalid_frame`` errors come from this
+module.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class FieldRule:
         )
 
     def named(self, wire_name: str) -> FieldRule:
-        """Return a copy of the rule for a field that has this name in the JSON."""
+        """Return a copy of the rule for a field with this name in the JSON."""
         return replace(self, wire_name=wire_name)
 
 
@@ -98,7 +99,7 @@ class ClientFrame:
 
     @classmethod
     def rules(cls) -> dict[str, tuple[FieldRule, bool]]:
-        """Return the rule of each field of this frame, and whether the field is required."""
+        """Return each field's rule, and whether the field is required."""
         hints = get_type_hints(cls, include_extras=True)
         return {
             item.name: (next(iter(getattr(hints[item.name], "__metadata__", ())), _ANYTHING), item.default is MISSING)
@@ -108,8 +109,10 @@ class ClientFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Hello(ClientFrame):
-    """The first frame of a client. The parser accepts any version and ticket. The consumer checks them later, because
-    it closes the websocket with a specific code if one of them is wrong.
+    """The first frame of a client.
+
+    The parser accepts any version and ticket. The consumer checks them, so that it can close the websocket with a
+    specific code.
     """
 
     type = "hello"
@@ -129,15 +132,16 @@ class Ping(ClientFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ThreadFrame(ClientFrame):
-    """A frame about one thread. ``thread`` is the thread's own id or the id that the client gave to the thread."""
+    """A frame about one thread. ``thread`` is the thread's primary key, or the ``client_id`` that the client chose."""
 
     thread: Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subscribe(ThreadFrame):
-    """Subscribes to a thread. With a cursor, the server sends what has changed since then. Without a cursor, the server
-    sends a snapshot of the last ``tail`` messages.
+    """Subscribes to a thread. With a cursor, the server sends the changes since the cursor.
+
+    Without a cursor, the server sends a snapshot of the last ``tail`` messages.
     """
 
     type = "subscribe"
@@ -155,7 +159,7 @@ class Unsubscribe(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class Fill(ThreadFrame):
-    """Requests missing deltas of a streamed answer, from number ``first`` to number ``last`` inclusive."""
+    """Requests the deltas (pieces) ``first`` to ``last`` of a streamed answer, inclusive."""
 
     type = "fill"
 
@@ -177,18 +181,16 @@ class Older(ThreadFrame):
 
 @dataclass(frozen=True, kw_only=True)
 class ClientCommand(ThreadFrame):
-    """The base class of frames that change something. A command that is repeated with the same idempotency ``key`` runs
-    only once.
-    """
+    """The base class of frames that change something. A command with an idempotency ``key`` runs only once."""
 
     key: OptionalText = None
 
     @property
     def content(self) -> JSONObject:
-        """The fields that say what the command does. They must be the same when the client repeats the command."""
+        """The fields that say what the command does. When a client repeats a command, these fields must be the same."""
         content = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _ADDRESS}
-        # Leave out default values: when a client repeats a command, it may send a field with its default value, or omit
-        # the field.
+        # Leave out default values, because a client may send them the first time and omit them when it repeats the
+        # command.
         defaults = {item.name: item.default for item in fields(self)}
         return {name: value for name, value in content.items() if value != defaults[name]}
 
@@ -281,9 +283,7 @@ class Reject(ToolCallCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class Approve(ToolCallCommand):
-    """Approves a tool call. If ``arguments`` is set, it replaces the model's arguments. If ``approved`` is false,
-    refuses the call instead.
-    """
+    """Approves a tool call, or refuses it if ``approved`` is false. ``arguments`` replaces the model's arguments."""
 
     type = "approve"
 
@@ -297,7 +297,7 @@ _ALL: list[type[ClientFrame]] = [
     *(Send, Edit, Stop, Resume, Regenerate, AddToolResult, AddToolError, Approve, Reject),
 ]
 FRAMES = {frame_type.type: frame_type for frame_type in _ALL}
-"""The frames that a client may send, by type."""
+"""The frames that a client can send, by type."""
 
 
 def parse(payload: Mapping[str, object]) -> ClientFrame:
@@ -323,9 +323,7 @@ def parse(payload: Mapping[str, object]) -> ClientFrame:
 
 
 def address(payload: Mapping[str, object]) -> JSONObject:
-    """Return the ``id`` and ``thread`` of a received frame, because the reply repeats these fields. Invalid values are
-    replaced by None.
-    """
+    """Return the ``id`` and ``thread`` of a frame, which the reply repeats. Invalid values become None."""
     request_id, thread = payload.get("id"), payload.get("thread")
     return {
         "id": request_id if _is_request_id(request_id) else None,
@@ -334,5 +332,5 @@ def address(payload: Mapping[str, object]) -> JSONObject:
 
 
 _ANYTHING = FieldRule(expected="anything", accepts=lambda _: True)
-# Type hints are resolved only once, because that takes longer than parsing a frame.
+# Resolve the type hints only once, because that takes longer than parsing a frame.
 _RULES = {frame_type.type: frame_type.rules() for frame_type in _ALL}

@@ -1,4 +1,4 @@
-"""The interface through which changes of threads are reported to the hub."""
+"""The interface of an object that is notified about changes of threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from durable_agents.delta_writer import Frame
 
 
 class Listener(Protocol):
-    """A receiver of the changes of followed threads. Its methods are called on the event loop and must not block."""
+    """Receives notifications about followed threads. Its methods are called on the event loop and must not block."""
 
     @property
     def followed(self) -> Collection[UUID]:
@@ -20,4 +20,4 @@ class Listener(Protocol):
         """Handle a notification that the thread may have changed."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Handle a delta, a new piece of the answer that the model is streaming in this thread."""
+        """Handle a delta: a new piece of the answer that the model is streaming in this thread."""

@@ -16,10 +16,30 @@ class TokenBucket:
 
     def take(self) -> bool:
         """Take one token. Return False if none is left."""
-        now = time.monotonic()
-        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._per_second)
-        self._refilled_at = now
+        self._refill()
         if self._tokens < 1:
             return False
         self._tokens -= 1
         return True
+
+    def charge(self, tokens: int) -> None:
+        """Take tokens for something that was already done, even if fewer tokens are left."""
+        self._refill()
+        self._tokens -= tokens
+
+    @property
+    def seconds_in_debt(self) -> float:
+        """How many seconds it takes until the number of tokens is no longer negative, or 0 if it is not negative."""
+        self._refill()
+        return max(0.0, -self._tokens / self._per_second)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the bucket contains all its tokens, because none were taken lately."""
+        self._refill()
+        return self._tokens == self._burst
+
+    def _refill(self) -> None:
+        now = time.monotonic()
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._per_second)
+        self._refilled_at = now

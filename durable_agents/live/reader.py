@@ -1,35 +1,64 @@
 """Read what has changed in a thread since a client's cursor, as frames of the websocket protocol.
 
-A cursor (rev, stream, seq) says what the client has seen. Notifications only decide when to read.
+A cursor (``rev``, ``stream``, ``seq``) says what the client has already seen.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from uuid import UUID
 
-from django.db.models import Max, Q
+from django.db.models import OuterRef, Q, Subquery
 
+from durable_agents.delivery_counts import Event, delivery_counts
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import ThreadNotFoundError
-from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, StreamState, Thread, ToolCall
+from durable_agents.live.personal_frames import Facts
+from durable_agents.message_sizes import REPLY_BYTES, MessageSize, change_sizes, message_sizes
+from durable_agents.models import (
+    OPEN_STREAM_STATES,
+    Delta,
+    Message,
+    MessageQuerySet,
+    Stream,
+    StreamState,
+    Thread,
+    ToolCall,
+    ToolCallStatus,
+)
 from durable_agents.parts import Part
-from durable_agents.transcript import UIMessage, add_partial_answer, step_parts, stream_open_at, ui_message, ui_messages
+from durable_agents.reading import read_only, waiting_calls, waiting_parts
+from durable_agents.transcript import (
+    UIMessage,
+    add_parts,
+    partial_answer,
+    step_parts,
+    stream_open_at,
+    ui_message,
+    ui_messages,
+)
 
-SNAPSHOT_BYTES = 1_000_000
-"""Maximum size in bytes, as JSON, of the messages in one snapshot or in one page of older messages."""
+THREAD_CONTENT = ("metadata", "context")
+"""Fields of a thread that may be large, and that no frame shows."""
 MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
 """Maximum number of changes that are sent one by one after a reconnect. For more changes, a snapshot is cheaper."""
+MAX_UNMEASURED = 8
+"""Maximum number of changes that are read without first measuring them. Measuring takes a query of its own."""
+MAX_DELTAS = 200
+"""Maximum number of deltas that are read at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cursor:
-    """The part of a thread that a client has seen: all changes up to revision ``rev``, and the deltas of the streamed
-    answer ``stream`` up to number ``seq``. If the client has seen none of these deltas, ``seq`` is -1.
+    """How far a client has read a thread.
+
+    The client has seen all changes up to revision ``rev``. Of the streamed answer ``stream``, it has seen the deltas
+    (pieces) up to number ``seq``. If it has seen none, ``seq`` is -1.
     """
 
     rev: int = 0
@@ -38,8 +67,7 @@ class Cursor:
 
 
 class ThreadReader:
-    """A reader of one thread for one client. If the client needs a snapshot, the reader returns it first. After that,
-    it returns only what is new.
+    """Reads one thread for one client. Returns a snapshot first if the client needs one, and later only what is new.
 
     The methods are synchronous and use the ORM. They raise ThreadNotFoundError if the thread was deleted.
     """
@@ -47,47 +75,68 @@ class ThreadReader:
     def __init__(self, thread_id: UUID, cursor: Cursor | None = None) -> None:
         self.thread_id = thread_id
         self.cursor = cursor or Cursor()
+        self.facts = Facts()
+        """The senders and waiting approvals in the frames of the last read. ``PersonalFrames`` adds the people to the
+        frames.
+        """
+        self.has_more = False
+        """Whether the last read has left out later changes, because it would have been too large."""
 
     def can_resume(self) -> bool:
         """Return whether the cursor is valid for this thread and recent enough to continue without a snapshot."""
-        thread = self._thread()
-        if not 0 < self.cursor.rev <= thread.rev:
+        if self.cursor.rev <= 0:
             return False
-        return thread.rev - self.cursor.rev <= MAX_CATCH_UP_ROWS
+        thread = self._thread()
+        return self.cursor.rev <= thread.rev and thread.rev - self.cursor.rev <= MAX_CATCH_UP_ROWS
 
     def begin(self, *, tail: int = 50) -> list[Frame]:
         """Return the first frames for the client.
 
-        If the client can resume from its cursor, return a frame of type ``resumed``, frames with the changes since the
-        cursor, and a frame with the thread's status. Otherwise, return only a snapshot of at most 200 messages.
+        If the client can resume from its cursor, return:
+
+        - a ``resumed`` frame
+        - frames with the changes since the cursor
+        - a frame with the thread's status
+
+        Otherwise, or if the changes are too large, return only a snapshot of at most 200 messages.
         """
-        if not self.can_resume():
-            return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
-        thread = self._thread()
-        resumed = {"type": "resumed", "thread": str(thread.pk), "rev": self.cursor.rev}
-        return [resumed, *self._news(thread), self.thread_frame(thread)]
+        if self.can_resume():
+            self.facts = Facts()
+            thread = self._thread()
+            resumed = {"type": "resumed", "thread": str(thread.pk), "rev": self.cursor.rev}
+            news = self._news(thread)
+            if not self.has_more:
+                return [resumed, *news, self.thread_frame(thread)]
+        delivery_counts().add(Event.SNAPSHOT)
+        return [self.snapshot(tail=max(1, min(tail, MAX_TAIL)))]
 
     def snapshot(self, *, tail: int = 50) -> Frame:
-        """Return a snapshot of the thread: its last ``tail`` messages, the queued messages, and the answer that is
-        being streamed.
+        """Return a snapshot: the last ``tail`` messages, the queued messages, and the answer that is being streamed.
 
-        The messages take at most a megabyte. Only the last step of the last answer and the queued messages after it may
-        exceed this limit. The first message may lack its earliest steps: ``omitted`` is the number of missing
-        steps, and ``older`` returns these steps.
+        The messages take at most a megabyte. Therefore, the first message may lack its earliest steps. Its field
+        ``omitted`` is the number of missing steps. The method ``older`` returns the missing steps. Only the last step
+        of the last answer and the queued messages after it can exceed the limit.
         """
+        self.facts, self.has_more = Facts(), False
         thread = self._thread()
         shown = Message.objects.shown().for_clients().filter(thread_id=thread.pk, rev__lte=thread.rev)
-        placed = list(reversed(shown.filter(position__isnull=False).reverse()[: tail + 1]))
-        messages = ui_messages([*placed, *shown.filter(position__isnull=True)], upto_rev=thread.rev)
         open_stream = stream_open_at(thread)
+        partial, seq = partial_answer(open_stream) if open_stream else ([], -1)
+        position = open_stream.answer.position if open_stream else None
+        chosen, has_older = _newest_that_fit(
+            message_sizes(shown.reverse(), count=tail + 1, upto_rev=thread.rev),
+            limit=tail,
+            room=REPLY_BYTES - (_bytes(partial) if partial else 0),
+            needed=inf if position is None else position,
+            needs_step=not partial,
+        )
+        messages = self._read(shown, chosen, upto_rev=thread.rev)
         streams = []
         if open_stream is not None:
-            seq = add_partial_answer(messages, open_stream)
-            entry: Frame = {"stream": str(open_stream.pk), "message": open_stream.answer.shown_id, "seq": seq}
+            answer = open_stream.answer.shown_id
+            add_parts(messages, answer, partial)
+            entry: Frame = {"stream": str(open_stream.pk), "message": answer, "seq": seq}
             streams = [entry | {"status": StreamState.STREAMING.value}]
-        kept = _newest_that_fit(
-            messages[int(len(placed) > tail) :], answer=open_stream.answer.shown_id if open_stream else None
-        )
         self.cursor = Cursor(
             rev=thread.rev,
             stream=streams[0]["stream"] if streams else "",
@@ -95,35 +144,62 @@ class ThreadReader:
         )
         return self.thread_frame(thread) | {
             "type": "snapshot",
-            "messages": kept,
-            "hasOlder": len(kept) < len(messages) or _is_cut(kept),
+            "messages": messages,
+            "hasOlder": has_older,
             "streams": streams,
         }
 
     def news(self) -> list[Frame]:
-        """Return frames with everything that happened since the cursor, and move the cursor past them. If an error is
-        raised, the cursor does not move.
+        """Return frames with what happened since the cursor, and move the cursor past them.
+
+        The changes take at most a megabyte, unless there is only one. If there are more, ``has_more`` is true, and the
+        next call returns them. If an error is raised, the cursor does not move.
         """
+        self.facts = Facts()
         return self._news(self._thread())
 
     def _news(self, thread: Thread) -> list[Frame]:
-        changes = self._durable_changes(thread) if thread.rev > self.cursor.rev else []
-        # A read replica may return an older ``rev`` than the client's.
+        upto_rev = self._rev_that_fits(thread)
+        changes = self._durable_changes(thread, upto_rev) if upto_rev > self.cursor.rev else []
+        self.has_more = upto_rev < thread.rev
+        if self.has_more:
+            self.cursor = replace(self.cursor, rev=upto_rev)
+            return changes
+        # A read replica may return a ``rev`` that is older than the client's.
         rev = max(thread.rev, self.cursor.rev)
         stream = stream_open_at(thread)
-        # If no answer is being streamed, there are no deltas to send.
+        # No answer is being streamed, so there are no deltas to send.
         if stream is None:
             self.cursor = Cursor(rev=rev)
             return changes
         seq = self.cursor.seq if str(stream.pk) == self.cursor.stream else -1
-        deltas = list(Delta.objects.after(stream.pk, seq).values_list("seq", "chunks"))
+        deltas = list(Delta.objects.after(stream.pk, seq).values_list("seq", "chunks")[: MAX_DELTAS + 1])
+        self.has_more = len(deltas) > MAX_DELTAS
+        del deltas[MAX_DELTAS:]
         self.cursor = Cursor(rev=rev, stream=str(stream.pk), seq=deltas[-1][0] if deltas else seq)
         address = {"thread": str(thread.pk), "stream": str(stream.pk), "message": stream.answer.shown_id}
         return [*changes, *({"type": "delta", **address, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
+    def _rev_that_fits(self, thread: Thread) -> int:
+        """Return the revision up to which the changes since the cursor can be read at once.
+
+        It is the thread's revision, unless these changes would be too large. There is always at least one change.
+        """
+        if thread.rev - self.cursor.rev <= MAX_UNMEASURED:
+            return thread.rev
+        changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
+        room, last = REPLY_BYTES, 0
+        for rev, size in change_sizes(changed):
+            room -= size
+            if room < 0 and last:
+                return last
+            last = rev
+        return thread.rev
+
     def deltas(self, stream_id: str, *, first: int, last: int | None) -> list[Frame]:
-        """Return the stored deltas of one stream from number ``first`` to ``last``, to fill a gap. If the
-        deltas have been deleted, the list is empty.
+        """Return the stored deltas (pieces) of one stream, from number ``first`` to ``last`` or to the end.
+
+        The list is empty if the deltas have been deleted.
         """
         rows = Delta.objects.after(UUID(stream_id), first - 1).filter(stream__thread_id=self.thread_id)
         if last is not None:
@@ -131,20 +207,22 @@ class ThreadReader:
         return [{"seq": row.seq, "chunks": row.chunks} for row in rows]
 
     def older(self, before: int, *, limit: int, steps: int = 0) -> tuple[list[UIMessage], bool]:
-        """Return up to ``limit`` messages before the position ``before``, oldest first. Also return whether there are
-        more messages. The messages take at most a megabyte.
+        """Return up to ``limit`` messages before the position ``before``, oldest first, and whether there are more.
 
-        The client may have the message at ``before`` itself, but without its earliest steps. In that case, pass the
-        number of missing steps as ``steps``. With ``steps``, the last message returned is the message at ``before``,
-        reduced to the missing steps. The first message returned may lack its earliest steps, as in a snapshot.
+        The messages take at most a megabyte. The first message may lack its earliest steps, as in a snapshot.
+
+        If the client has the message at ``before`` without its first steps, pass the number of missing steps as
+        ``steps``. The message at ``before`` is then returned as well, after the others, but only with these steps.
         """
+        self.facts = Facts()
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
-        rows = shown.filter(position__lt=before + (steps > 0)).reverse()[: limit + 1]
-        messages = list(reversed(ui_messages(rows)))
-        if steps > 0 and messages and messages[-1]["position"] == before:
-            messages[-1]["parts"] = _joined(_steps_of(messages[-1])[:steps])
-        kept = _newest_that_fit(messages[-limit:])
-        return kept, len(kept) < len(messages) or _is_cut(kept)
+        earlier = shown.filter(position__lt=before + (steps > 0))
+        sizes = (
+            replace(size, steps=size.steps[:steps]) if steps > 0 and size.position == before else size
+            for size in message_sizes(earlier.reverse(), count=limit + 1)
+        )
+        chosen, has_older = _newest_that_fit(sizes, limit=limit, room=REPLY_BYTES)
+        return self._read(earlier, chosen), has_older
 
     def thread_frame(self, thread: Thread | None = None) -> Frame:
         """Return a frame with the thread's own fields, such as its status and title."""
@@ -158,25 +236,49 @@ class ThreadReader:
             "title": thread.title,
             "error": error,
             "retry": thread.retry,
+            "read_only": read_only(thread),
         }
 
     def _thread(self) -> Thread:
-        thread = Thread.objects.filter(pk=self.thread_id).first()
+        thread = Thread.objects.filter(pk=self.thread_id).defer(*THREAD_CONTENT).first()
         if thread is None:
             raise ThreadNotFoundError(self.thread_id)
         return thread
 
-    def _durable_changes(self, thread: Thread) -> list[Frame]:
-        """Return frames for the rows that changed since the cursor, in the order of the changes. The last frame
-        describes the thread itself.
+    def _read(
+        self, messages: MessageQuerySet, chosen: Sequence[Chosen], *, upto_rev: int | None = None
+    ) -> list[UIMessage]:
+        """Return the chosen messages, oldest first."""
+        rows = list(messages.filter(pk__in=[one.message_id for one in chosen]).defer("text").select_related("sender"))
+        streams = [stream for one in chosen for stream in one.streams]
+        omitted = {one.message_id: one.omitted for one in chosen if one.omitted}
+        read = ui_messages(rows, upto_rev=upto_rev, streams=streams, show_person=None)
+        self._note(rows, [part for message in read for part in message["parts"]])
+        return [
+            message | {"omitted": omitted[row.pk]} if row.pk in omitted else message
+            for row, message in zip(rows, read, strict=True)
+        ]
+
+    def _note(self, messages: Sequence[Message], parts: Iterable[Part], tool_call_ids: Iterable[str] = ()) -> None:
+        """Store in ``facts`` the senders of these messages, and the calls that wait for an approval."""
+        waiting = {part["toolCallId"] for part in waiting_parts(parts)}.union(tool_call_ids)
+        self.facts.senders = {row.shown_id: row.sender for row in messages if row.sender is not None}
+        if self.facts.senders or waiting:
+            self.facts.thread = self._thread()
+            self.facts.calls = {call.tool_call_id: call for call in waiting_calls(self.facts.thread, waiting)}
+
+    def _durable_changes(self, thread: Thread, upto_rev: int) -> list[Frame]:
+        """Return frames for the rows that have changed since the cursor, up to a revision, in order. If that is the
+        thread's revision, the last frame is the thread's.
         """
-        changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=thread.rev)
+        changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=upto_rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
         frames = []
         removed: defaultdict[int, list[str]] = defaultdict(list)
-        for row in Message.objects.for_clients().filter(changed):
+        messages = list(Message.objects.for_clients().filter(changed).select_related("sender"))
+        for row in messages:
             if row.superseded_at is None:
-                frames.append(self._frame("message", row.rev, message=ui_message(row, row.parts)))
+                frames.append(self._frame("message", row.rev, message=ui_message(row, row.parts, show_person=None)))
             else:
                 removed[row.rev].append(row.shown_id)
         frames += [self._frame("removed", rev, ids=ids) for rev, ids in removed.items()]
@@ -189,15 +291,17 @@ class ThreadReader:
             else:
                 status = _CLOSED_AS.get(stream.finish_reason, "aborted")
                 frames.append(self._frame("stream", stream.rev, status=status) | address)
-        frames += self._tool_frames(changed, streams)
-        # Send the thread's frame last, because it has the highest ``rev``. If the connection breaks earlier, the client
+        tools = list(self._tool_frames(changed, streams))
+        waiting = [frame["tool_call_id"] for frame in tools if frame["status"] == ToolCallStatus.APPROVAL_REQUESTED]
+        self._note(messages, [part for frame in frames for part in frame.get("parts", ())], waiting)
+        frames += tools
+        # The thread's frame has the highest ``rev``, so it comes last. If the connection breaks before it, the client
         # resumes from a lower ``rev`` and misses nothing.
-        return [*sorted(frames, key=lambda frame: frame["rev"]), self.thread_frame(thread)]
+        last = [self.thread_frame(thread)] if upto_rev == thread.rev else []
+        return [*sorted(frames, key=lambda frame: frame["rev"]), *last]
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
-        """Yield a frame for each tool call that changed. Skip the calls of ``streams``, because other frames contain
-        these calls already.
-        """
+        """Yield a frame for each tool call that has changed. Skip calls of ``streams``: other frames contain them."""
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
@@ -206,6 +310,8 @@ class ThreadReader:
                 frame["output"] = part["output"]
             elif "errorText" in part:
                 frame["error"] = part["errorText"]
+            if "preliminary" in part:
+                frame["preliminary"] = True
             if call.progress is not None:
                 frame["progress"] = call.progress
             if "approval" in part:
@@ -213,8 +319,9 @@ class ThreadReader:
             yield frame
 
     def accept(self, frame: Frame) -> bool:
-        """Return whether this delta directly follows the cursor. If so, move the cursor past it; the caller may send
-        the delta unchanged.
+        """Return whether this delta directly follows the cursor.
+
+        If so, move the cursor past it. The caller can then send the delta unchanged.
         """
         if frame["stream"] != self.cursor.stream or frame["seq"] != self.cursor.seq + 1:
             return False
@@ -225,6 +332,14 @@ class ThreadReader:
         return {"type": frame_type, "thread": str(self.thread_id), "rev": rev, **fields}
 
 
+def thread_gone(name: str) -> Frame:
+    """Return the last frame about a thread that was deleted, or that the client is no longer allowed to view. ``name``
+    is the id by which the client knows the thread.
+    """
+    error: Frame = {"type": "error", "thread": name, "code": "thread_not_found"}
+    return error | {"message": "The thread is gone.", "retryable": False}
+
+
 _CLOSED_AS = {
     **dict.fromkeys(("crashed", "released", "steered"), "superseded"),
     "error": "failed",
@@ -232,63 +347,57 @@ _CLOSED_AS = {
 }
 
 
-def _newest_that_fit(messages: Sequence[UIMessage], *, answer: str | None = None) -> list[UIMessage]:
-    """Return the newest messages that fit into ``SNAPSHOT_BYTES``. The first of them may lack its earliest steps.
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A message to read.
 
-    Always include the message with the id ``answer``, at least its last step, and all later messages. The default of
-    ``answer`` is the last message that has a position, because a client needs a position to request older messages.
+    If it is an answer, only the steps in ``streams`` are read. ``omitted`` is the number of earlier steps that are left
+    out.
     """
-    places = range(len(messages))
-    named = [place for place in places if messages[place]["id"] == answer]
-    placed = [place for place in places if messages[place]["position"] is not None]
-    needed = (named or placed or [len(messages) - 1])[-1]
-    kept = list(messages[needed + 1 :])
-    room = SNAPSHOT_BYTES - sum(map(_bytes, kept))
-    for place in range(needed, -1, -1):
-        fitting = _cut(messages[place], room=room, is_needed=place == needed)
-        if fitting is not None:
-            kept.insert(0, fitting)
-        if fitting is not messages[place]:
-            break
-        room -= _bytes(fitting)
-    return kept
+
+    message_id: UUID
+    streams: Sequence[UUID]
+    omitted: int
 
 
-def _cut(message: UIMessage, *, room: int, is_needed: bool) -> UIMessage | None:
-    """Return the message with as many of its newest steps as fit into ``room`` bytes, or None if none fits. With
-    ``is_needed``, always keep the last step.
+def _newest_that_fit(
+    sizes: Iterable[MessageSize], *, limit: int, room: int, needed: float = inf, needs_step: bool = True
+) -> tuple[list[Chosen], bool]:
+    """Choose the newest messages that fit into ``room`` bytes. Return them, and whether anything older is left out.
+
+    ``sizes`` begins with the newest message. At most ``limit`` messages with a position are chosen. Queued messages
+    have no position and do not count.
+
+    The newest message whose position is at most ``needed`` is always chosen, and so are all messages after it, even if
+    they do not fit. The reason is that a client needs a message with a position to request older messages. At least
+    the last step of that message is chosen, unless ``needs_step`` is false.
+
+    The earliest steps of the oldest chosen message may be left out.
     """
-    steps = _steps_of(message)
-    room -= _bytes(message | {"parts": [], "omitted": len(steps)})
-    kept = 0
-    for step in reversed(steps):
-        room -= _bytes(step)
-        if room < 0 and (kept or not is_needed):
-            break
-        kept += 1
-    if kept == len(steps):
-        return message
-    return message | {"parts": _joined(steps[-kept:]), "omitted": len(steps) - kept} if kept else None
-
-
-def _is_cut(messages: Sequence[UIMessage]) -> bool:
-    return any("omitted" in message for message in messages)
-
-
-def _steps_of(message: UIMessage) -> list[list[Part]]:
-    """Split the parts of a message into steps. There is at least one step. Each ``step-start`` part begins a new
-    step.
-    """
-    steps: list[list[Part]] = [[]]
-    for part in message["parts"]:
-        if part["type"] == "step-start" and steps[-1]:
-            steps.append([])
-        steps[-1].append(part)
-    return steps
-
-
-def _joined(steps: Sequence[Sequence[Part]]) -> list[Part]:
-    return [part for step in steps for part in step]
+    chosen: list[Chosen] = []
+    is_needed = True
+    placed = 0
+    for size in sizes:
+        placed += size.position is not None
+        is_last_needed = is_needed and size.position is not None and size.position <= needed
+        room -= size.own
+        if placed > limit or (room < 0 and not is_needed):
+            return chosen, True
+        streams: list[UUID] = []
+        for stream_id, step_size in reversed(size.steps):
+            room -= step_size
+            is_step_needed = is_needed and (not is_last_needed or (needs_step and not streams))
+            if room < 0 and not is_step_needed:
+                break
+            streams.append(stream_id)
+        if size.steps and not streams and not is_needed:
+            return chosen, True
+        omitted = len(size.steps) - len(streams)
+        chosen.append(Chosen(message_id=size.message_id, streams=streams, omitted=omitted))
+        if omitted:
+            return chosen, True
+        is_needed = is_needed and not is_last_needed
+    return chosen, False
 
 
 def _bytes(value: object) -> int:
@@ -298,17 +407,32 @@ def _bytes(value: object) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Sign:
-    """A fingerprint of a thread: it differs after every change. ``rev`` is the thread's revision. ``seq`` is the
-    number of the last delta of the answer that is being streamed, or -1 if there is none.
+    """A fingerprint of a thread, which differs after every change.
+
+    ``rev`` is the thread's revision. ``stream`` is the answer that is being streamed, and ``seq`` is the number of its
+    last delta (piece). Without such an answer, or before its first delta, they are an empty string and -1.
     """
 
     rev: int
-    seq: int
+    stream: str = ""
+    seq: int = -1
+
+    def is_news_for(self, cursor: Cursor) -> bool:
+        """Return whether a client with this cursor might lack something that existed when the fingerprint was read."""
+        if self.rev != cursor.rev:
+            # Whoever reads a revision also reads all deltas that exist then.
+            return self.rev > cursor.rev
+        return self.seq > (cursor.seq if self.stream == cursor.stream else -1)
 
 
 def signs_of(thread_ids: Sequence[UUID]) -> dict[UUID, Sign]:
     """Return the fingerprints of these threads, by thread id. Deleted threads are left out. This takes two queries."""
-    newest = Delta.objects.filter(stream__thread_id__in=thread_ids, stream__state=StreamState.STREAMING)
-    seqs: dict[UUID, int] = dict(newest.values_list("stream__thread_id").annotate(newest=Max("seq")))
-    revs = Thread.objects.filter(pk__in=thread_ids).values_list("pk", "rev")
-    return {pk: Sign(rev=rev, seq=seqs.get(pk, -1)) for pk, rev in revs}
+    newest = Delta.objects.filter(stream=OuterRef("pk")).order_by("-seq").values("seq")[:1]
+    streams = Stream.objects.filter(thread_id__in=thread_ids, state=StreamState.STREAMING)
+    rows = streams.annotate(newest=Subquery(newest)).values_list("thread_id", "pk", "newest")
+    last = {thread_id: (str(pk), seq) for thread_id, pk, seq in rows if seq is not None}
+    signs = {}
+    for pk, rev in Thread.objects.filter(pk__in=thread_ids).values_list("pk", "rev"):
+        stream, seq = last.get(pk, ("", -1))
+        signs[pk] = Sign(rev=rev, stream=stream, seq=seq)
+    return signs

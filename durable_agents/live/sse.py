@@ -1,14 +1,13 @@
-"""Serve a thread as server-sent events. A response subscribes to the thread and reads it. It reads again after each
-notification, and at intervals.
+"""Serve streaming responses with server-sent events.
 
-Closing the response does not affect the run. The section "Server-sent events" of the HTML standard defines the format.
+Closing a response does not affect the run. The section "Server-sent events" of the HTML standard defines the format.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import ParamSpec, Protocol, TypeVar
@@ -18,11 +17,16 @@ from channels.db import database_sync_to_async
 from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
 
-from durable_agents.exceptions import InvalidCursorError, ThreadNotFoundError
-from durable_agents.lifecycle import notify_overdue
+from durable_agents.conf import config
+from durable_agents.delivery_counts import delivery_counts
+from durable_agents.exceptions import ThreadNotFoundError, TooManyStreamsError
+from durable_agents.lifecycle import notify_overdue, store_delivery_counts
+from durable_agents.live.caller_limits import STREAMS, AddressedAsker, Slot, caller_of
 from durable_agents.live.hub import HEAL_SECONDS, News
-from durable_agents.live.reader import Cursor, ThreadReader
+from durable_agents.live.reader_pace import at_readers_pace
+from durable_agents.live.sign_outs import SignOutWatch
 from durable_agents.logs import log_error
+from durable_agents.policies import Asker
 from durable_agents.reading import AnswerStream
 
 HEARTBEAT_SECONDS = 14
@@ -40,15 +44,71 @@ _HEADERS = {
 }
 _TYPE = "text/event-stream"
 _DONE = "data: [DONE]\n\n"
-_CURSOR = re.compile(r"(\d{1,18})\.([0-9a-f-]{36}|)\.(\d{1,18}|-1)", re.ASCII)
 
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Events(Protocol):
+    """The events of a response. Usage: ``async with events``, then call ``next`` until it returns None."""
+
+    async def __aenter__(self) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def next(self) -> list[str] | None:
+        """Wait for events and return them. Return None at the end of the stream."""
+
+
+def event_stream(events: Events, headers: Mapping[str, str] | None = None) -> StreamingHttpResponse:
+    """Return a streaming response with these events. The response ends with the events, or when the client disconnects.
+
+    The view must run under ASGI.
+    """
+    # Close the database connections of the view's OS thread. Otherwise, they would stay open until the response ends.
+    close_old_connections()
+    return EventStreamResponse(_body(events), content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """A response that reads and sends nothing more while its client does not read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return the parts of the body."""
+        return at_readers_pace(super().__aiter__())
+
+
+def head_of_stream(headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return the response to a HEAD request: the headers of an event stream, without a body.
+
+    A streaming response must not be used for HEAD. Daphne would send the events, and the client would read them as the
+    response to its next request.
+    """
+    return HttpResponse(content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
+
+
+def stream_slot(request: AddressedAsker) -> Slot:
+    """Return a slot for an event stream of this caller. Raises TooManyStreamsError."""
+    limit = config().max_streams_per_user
+    slot = STREAMS.take(caller_of(request), limit=limit)
+    if slot is None:
+        raise TooManyStreamsError(limit)
+    return slot
+
+
+KEEP_ALIVE = ": keep-alive\n\n"
+
+
+async def _body(events: Events) -> AsyncIterator[str]:
+    yield ": stream-open\n\n"
+    async with events:
+        while (texts := await events.next()) is not None:
+            for text in texts:
+                yield text
+
+
 class EventSource(Protocol):
-    """A source of server-sent events about one thread. ``read`` is synchronous and may use the ORM."""
+    """A source of events about one thread. ``read`` is synchronous and may use the ORM."""
 
     is_over: bool
 
@@ -56,72 +116,77 @@ class EventSource(Protocol):
         """Return the new events."""
 
 
-def event_stream(
-    thread_id: UUID, source: EventSource, *, may_stay: Callable[[], bool], headers: Mapping[str, str] | None = None
-) -> StreamingHttpResponse:
-    """Return a streaming response. The response ends when the source has no more events, the client disconnects, or
-    ``may_stay`` returns False.
+class Reads:
+    """The events of a source, which is read after each notification, and also at intervals.
 
-    ``may_stay`` is called every minute. The view must run under ASGI.
+    Usage: ``async with reads``, then call ``next`` until it returns None.
     """
-    # Otherwise, the thread that runs the view would keep its database connections until the response ends.
-    close_old_connections()
-    body = _body(thread_id, source, may_stay)
-    return StreamingHttpResponse(body, content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
 
-
-def head_of_stream(headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return the response to a HEAD request, without a body. Daphne would send the events of a streaming response even
-    after HEAD, and the client would mistake them for its next response.
-    """
-    return HttpResponse(content_type=_TYPE, headers=_HEADERS | dict(headers or {}))
-
-
-async def _body(thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> AsyncIterator[str]:
-    yield ": stream-open\n\n"
-    reads = _Reads(thread_id, source, may_stay)
-    async with News(thread_id) as news:
-        while (events := await reads.next(news)) is not None:
-            for event in events:
-                yield event
-
-
-class _Reads:
-    """A reader that decides when to read an event source, and returns its events."""
-
-    def __init__(self, thread_id: UUID, source: EventSource, may_stay: Callable[[], bool]) -> None:
+    def __init__(
+        self, thread_id: UUID, source: EventSource, *, asker: Asker, slot: Slot, may_stay: Callable[[], bool]
+    ) -> None:
+        """``may_stay`` is called every minute, and when the account of the caller ``asker`` has changed. If it returns
+        False, the stream ends. It also ends when the caller signs out. At the end, ``slot`` is released.
+        """
         self._thread_id = thread_id
         self._source = source
+        self._asker = asker
+        self._slot = slot
         self._may_stay = may_stay
-        self._has_begun = False
+        self._has_begun = self._is_ended = False
         self._sent_at = self._checked_at = time.monotonic()
+        self._watched = News(thread_id)
 
-    async def next(self, news: asyncio.Event) -> list[str] | None:
-        """Wait until there may be news, and return the new events. The first call does not wait. Return None at the end
-        of the stream. Return a keep-alive comment if nothing was sent for ``HEARTBEAT_SECONDS``.
+    # As in ``News``, do not use ``asynccontextmanager`` instead of these methods.
+
+    async def __aenter__(self) -> None:
+        self._news = await self._watched.__aenter__()
+        self._sign_outs = SignOutWatch(self._asker, end=self._end, check=self._check)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._sign_outs.stop()
+        self._slot.release()
+        await self._watched.__aexit__()
+
+    def _end(self) -> None:
+        """Let the stream end, because its caller has signed out."""
+        self._is_ended = True
+        self._news.set()
+
+    def _check(self) -> None:
+        """Let the stream call ``may_stay`` at once."""
+        self._checked_at = -math.inf
+        self._news.set()
+
+    async def next(self) -> list[str] | None:
+        """Wait until there may be news, and return the new events. The first call does not wait.
+
+        Return a keep-alive comment if nothing was sent for ``HEARTBEAT_SECONDS``. Return None at the end of the stream.
 
         An error is logged and ends the stream. It is not raised, because servers fail on exceptions in the middle of a
         body.
         """
         try:
-            if self._has_begun and not await self._wait(news):
+            if self._has_begun and not await self._wait(self._news):
                 return None
             self._has_begun = True
             # Clear the event before the read: a notification during the read must cause another read.
-            news.clear()
-            events = await _in_database(self._source.read)
+            self._news.clear()
+            events = await in_any_thread(self._source.read)
         except Exception:
             log_error("a stream of events broke off", action="events", thread=self._thread_id)
             return None
         now = time.monotonic()
         if not events and now - self._sent_at >= HEARTBEAT_SECONDS:
-            events = [": keep-alive\n\n"]
+            events = [KEEP_ALIVE]
         self._sent_at = now if events else self._sent_at
         return events
 
     async def _wait(self, news: asyncio.Event) -> bool:
-        """Wait for a notification, and return whether to read again. The wait ends when a heartbeat is due, and at the
-        latest after ``HEAL_SECONDS``, because a notification may have been lost.
+        """Wait for a notification. Return True if the source should be read again, or False at the end of the stream.
+
+        The wait also ends when a heartbeat is due, and after ``HEAL_SECONDS`` at the latest, because a notification may
+        have been lost.
         """
         if self._source.is_over:
             return False
@@ -129,90 +194,48 @@ class _Reads:
         try:
             await asyncio.wait_for(news.wait(), max(0.0, min(HEARTBEAT_SECONDS - quiet_seconds, HEAL_SECONDS)))
         except TimeoutError:
-            await _in_database(notify_overdue, [self._thread_id], seconds=HEAL_SECONDS)
+            await in_any_thread(notify_overdue, [self._thread_id], seconds=HEAL_SECONDS)
+            if delivery_counts().are_due:
+                await in_any_thread(store_delivery_counts)
+        if self._is_ended:
+            return False
         if time.monotonic() - self._checked_at < RECHECK_SECONDS:
             return True
         self._checked_at = time.monotonic()
-        return await _in_database(self._may_stay)
+        return await in_any_thread(self._may_stay)
 
 
-async def _in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function that uses the database, and run it in a worker thread. Between such calls, a waiting response
-    occupies neither a thread nor a database connection.
+async def in_any_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function in another OS thread, where the function can use the database.
+
+    Between such calls, a waiting response occupies neither an OS thread nor a database connection.
     """
     result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
     return result
 
 
 class AnswerSource:
-    """A source that sends one answer of the agent in the AI SDK's UI message stream format."""
+    """The events of one answer of the agent, in the AI SDK's UI message stream format."""
 
     def __init__(self, answer_stream: AnswerStream) -> None:
         self._answer_stream = answer_stream
         self.is_over = False
 
     def read(self) -> list[str]:
-        """Return the new events. If the answer was cut off, the final ``[DONE]`` is missing, so the client requests the
-        answer again.
+        """Return the new events.
+
+        If the answer was cut off, leave out the final ``[DONE]``, so that the client requests the answer again.
         """
         try:
             chunks = self._answer_stream.read()
         except ThreadNotFoundError:
             self.is_over = True
-            return [_event({"type": "error", "errorText": "The thread is gone."}), _DONE]
+            return [event({"type": "error", "errorText": "The thread is gone."}), _DONE]
         self.is_over = self._answer_stream.is_over
-        events = [_event(chunk) for chunk in chunks]
+        events = [event(chunk) for chunk in chunks]
         return [*events, _DONE] if self.is_over and not self._answer_stream.is_cut else events
 
 
-def _event(value: Mapping[str, object]) -> str:
+def event(value: Mapping[str, object]) -> str:
+    """Return the text of an event without an id."""
     return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'), allow_nan=False)}\n\n"
-
-
-class FrameSource:
-    """A source that sends the changes of one thread, in the frame format of the websocket. The id of each event is the
-    client's cursor after the event.
-    """
-
-    is_over = False
-
-    def __init__(self, reader: ThreadReader, *, name: str, tail: int) -> None:
-        self._reader = reader
-        self._name = name
-        """The id by which the client's request named the thread: either the primary key, or the ``client_id`` that the
-        client chose. Every frame repeats this id.
-        """
-        self._tail = tail
-        self._has_begun = False
-
-    def read(self) -> list[str]:
-        """Return the new frames as events."""
-        at = self._reader.cursor
-        try:
-            frames = self._reader.news() if self._has_begun else self._reader.begin(tail=self._tail)
-        except ThreadNotFoundError:
-            self.is_over = True
-            gone = {"type": "error", "code": "thread_not_found", "message": "The thread is gone.", "retryable": False}
-            return [_event(gone | {"thread": self._name})]
-        if not self._has_begun:
-            # On a websocket, the first frame repeats the id of the client's request. Here there is no such id.
-            frames[0] |= {"id": None}
-        self._has_begun = True
-        events = []
-        for frame in frames:
-            if frame["type"] == "snapshot":
-                at = self._reader.cursor
-            elif frame["type"] == "delta":
-                at = Cursor(rev=at.rev, stream=frame["stream"], seq=frame["seq"])
-            else:
-                at = Cursor(rev=max(at.rev, frame["rev"]), stream=at.stream, seq=at.seq)
-            events.append(f"id: {at.rev}.{at.stream}.{at.seq}\n{_event(frame | {'thread': self._name})}")
-        return events
-
-
-def cursor_of(text: str) -> Cursor:
-    """Parse the id of an event, and return the cursor that it contains. Raises InvalidCursorError."""
-    match = _CURSOR.fullmatch(text)
-    if match is None:
-        raise InvalidCursorError(text)
-    return Cursor(rev=int(match[1]), stream=match[2], seq=int(match[3]))

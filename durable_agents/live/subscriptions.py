@@ -1,54 +1,52 @@
-"""The subscriptions of one websocket. A subscription sends a snapshot of its thread if the client needs one, and after
-that only what is new.
+"""The subscriptions of one websocket. Each sends a snapshot of its thread if the client needs one, then only what is
+new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from uuid import UUID
 
 from durable_agents.delta_writer import Frame
-from durable_agents.exceptions import DurableAgentsError, ThreadNotFoundError
+from durable_agents.live.caller_limits import turn_to_read
+from durable_agents.live.encoded_frame import encode
 from durable_agents.live.flow_control import FlowControl
-from durable_agents.live.hub import Inbox, hub
 from durable_agents.live.kept_connection import in_database
-from durable_agents.live.reader import ThreadReader
-from durable_agents.logs import log_error
-from durable_agents.policies import Asker, public_thread
-
-
-@dataclass(kw_only=True)
-class Subscription:
-    """The subscription of a websocket to one thread."""
-
-    reader: ThreadReader
-    name: str
-    """The id by which the client's request named the thread: either the primary key, or the ``client_id`` that the
-    client chose. Every frame repeats this id.
-    """
-    is_reading: bool = False
-    must_read_again: bool = False
-    """Whether a notification has arrived during the current read. If so, another read is needed."""
+from durable_agents.live.personal_frames import PersonalFrames
+from durable_agents.live.reader import ThreadReader, thread_gone
+from durable_agents.live.thread_feed import Subscription, feeds, follow, unfollow
+from durable_agents.policies import Asker
 
 
 class Subscriptions:
-    """The threads that one websocket follows, by the names that its client uses for them.
+    """The threads that one websocket follows, by the name that the client uses for each.
 
-    A thread has two names: its primary key, and the ``client_id`` that the client chose. It may be followed under both.
+    A thread has two names: its primary key, and the ``client_id`` that the client chose. It can be followed under both.
     """
 
-    def __init__(self, send: Callable[[Frame], Awaitable[None]], flow: FlowControl) -> None:
-        self._send = send
+    def __init__(self, show: Callable[[str], None], flow: FlowControl, asker: Callable[[], Asker]) -> None:
+        self.show = show
+        self._asker = asker
         self._flow = flow
         self._by_name: dict[str, Subscription] = {}
-        self._inbox = Inbox()
+        self.caller = ""
+        """The name of the socket's caller. Callers take turns to read the database."""
 
     def __len__(self) -> int:
         return len(self._by_name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not keep up."""
+        return self._flow.is_full
+
+    @property
+    def asker(self) -> Asker:
+        """The websocket's user, as policies see the user. It changes when the client redeems a ticket."""
+        return self._asker()
 
     @property
     def thread_ids(self) -> set[UUID]:
@@ -63,23 +61,31 @@ class Subscriptions:
     async def add(self, name: str, reader: ThreadReader, *, tail: int, request_id: str | float | None) -> None:
         """Follow a thread under this name, and send its first frames. The first frame is the reply to ``request_id``.
 
-        If another thread was followed under the same name before, that subscription ends.
+        If the client already follows a thread under this name, the new subscription replaces the old one. The method
+        does not wait until the client has taken the frames.
         """
-        subscription = Subscription(reader=reader, name=name, is_reading=True)
+        self.remove(name)
+        subscription = Subscription(viewer=self, reader=reader, name=name)
+        self._by_name[name] = subscription
         try:
-            replaced = self._by_name.get(name)
-            self._by_name[name] = subscription
-            if replaced is not None:
-                self._unwatch(replaced.reader.thread_id)
-            # Watch the thread before reading it, so that a change in between is not lost.
-            await hub().watch(reader.thread_id, self._inbox)
-            answer, *others = await in_database(reader.begin)(tail=tail)
-            await self._show(subscription, [answer | {"id": request_id}, *others])
+            # Follow the thread before reading it, so that a change in between is not lost.
+            await follow(subscription)
+            async with turn_to_read(self.caller, self._flow):
+                answer, *others = await in_database(self._first_frames, by=self.caller)(reader, tail)
+                # If the client has subscribed again under this name, only the new subscription sends frames.
+                is_current = self._by_name.get(name) is subscription
+                for frame in (answer | {"id": request_id}, *others) if is_current else ():
+                    self.show(encode(frame | {"thread": name}))
         except BaseException:
             self._remove(subscription)
             raise
-        subscription.is_reading = False
-        await self._catch_up(subscription)
+        if is_current:
+            subscription.end_read()
+            feeds()[reader.thread_id].start()
+
+    def _first_frames(self, reader: ThreadReader, tail: int) -> list[Frame]:
+        frames = reader.begin(tail=tail)
+        return list(map(PersonalFrames(self.asker, reader.facts).of, frames))
 
     def remove(self, name: str) -> None:
         """Stop following a thread under this name."""
@@ -91,77 +97,28 @@ class Subscriptions:
         for subscription in list(self._by_name.values()):
             self._remove(subscription)
 
-    async def listen(self) -> None:
-        """Handle the hub's notifications one after the other, in an endless loop."""
-        while True:
-            thread_id, delta = await self._inbox.next()
-            try:
-                for subscription in self._of(thread_id):
-                    await self._pass_on(subscription, delta)
-            except Exception:
-                log_error("a websocket could not pass on news", action="listen", thread=thread_id)
-
     async def catch_up(self, thread_id: UUID | None = None) -> None:
         """Send the client what is new in this thread or, without ``thread_id``, in all followed threads."""
-        subscriptions = list(self._by_name.values()) if thread_id is None else self._of(thread_id)
-        for subscription in subscriptions:
-            await self._catch_up(subscription)
-
-    async def recheck(self, asker: Asker) -> None:
-        """End the subscriptions of threads that the client may no longer view."""
         for subscription in list(self._by_name.values()):
-            try:
-                await in_database(public_thread)(asker, subscription.reader.thread_id, "view")
-            except DurableAgentsError:
-                await self._end(subscription)
+            feed = feeds().get(subscription.reader.thread_id)
+            if feed is not None and thread_id in {None, feed.thread_id}:
+                await feed.refresh(subscription)
 
-    async def _pass_on(self, subscription: Subscription, delta: Frame | None) -> None:
-        # Send a delta unchanged if it directly follows the cursor. In all other cases, read the rows.
-        can_send = not (subscription.is_reading or self._flow.is_full)
-        if delta is not None and can_send and subscription.reader.accept(delta):
-            await self._show(subscription, [delta])
-        else:
-            await self._catch_up(subscription)
+    def end_all(self, thread_ids: Collection[UUID]) -> None:
+        """End the subscriptions of threads that the client is no longer allowed to view."""
+        for subscription in list(self._by_name.values()):
+            if subscription.reader.thread_id in thread_ids:
+                self.end(subscription)
 
-    def _of(self, thread_id: UUID) -> list[Subscription]:
-        return [subscription for subscription in self._by_name.values() if subscription.reader.thread_id == thread_id]
+    def end(self, subscription: Subscription) -> None:
+        """End a subscription, because its thread is gone or the client is no longer allowed to view the thread."""
+        is_current = self._by_name.get(subscription.name) is subscription
+        self._remove(subscription)
+        if is_current:
+            self.show(encode(thread_gone(subscription.name)))
 
     def _remove(self, subscription: Subscription) -> None:
         """Remove a subscription, unless a newer subscription has replaced it."""
         if self._by_name.get(subscription.name) is subscription:
             del self._by_name[subscription.name]
-            self._unwatch(subscription.reader.thread_id)
-
-    def _unwatch(self, thread_id: UUID) -> None:
-        """Stop watching the thread in the hub, unless the thread is still followed under its other name."""
-        if thread_id not in self.thread_ids:
-            hub().unwatch(thread_id, self._inbox)
-
-    async def _catch_up(self, subscription: Subscription) -> None:
-        """Send what is new. Only one read runs at a time, because two reads would move the same cursor twice."""
-        subscription.must_read_again = True
-        # To a client that does not keep up, nothing is sent. ``catch_up`` is called again as soon as it has read all.
-        if subscription.is_reading or self._flow.is_full:
-            return
-        subscription.is_reading = True
-        try:
-            while subscription.must_read_again and not self._flow.is_full:
-                subscription.must_read_again = False
-                await self._show(subscription, await in_database(subscription.reader.news)())
-        except ThreadNotFoundError:
-            await self._end(subscription)
-        finally:
-            subscription.is_reading = False
-
-    async def _show(self, subscription: Subscription, frames: Iterable[Frame]) -> None:
-        for frame in frames:
-            # If the client has subscribed again under this name, only the new subscription sends frames.
-            if self._by_name.get(subscription.name) is subscription:
-                await self._send(frame | {"thread": subscription.name})
-
-    async def _end(self, subscription: Subscription) -> None:
-        if self._by_name.get(subscription.name) is not subscription:
-            return
-        self._remove(subscription)
-        gone: Frame = {"type": "error", "thread": subscription.name, "code": "thread_not_found"}
-        await self._send(gone | {"message": "The thread is gone.", "retryable": False})
+        unfollow(subscription)

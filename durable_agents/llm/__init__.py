@@ -1,9 +1,13 @@
 """Model calls. Other packages call models only through the interface ``ModelDoor``.
 
-An implementation takes a history, and yields the same types of events and errors for every provider. ``types`` has the
-interface and the other types. ``provider_messages`` builds the messages that a provider reads. ``litellm`` calls any
-provider through that library, which is imported late. ``direct`` calls the HTTP APIs of some providers without litellm.
-``auto_door`` chooses between the two for each call.
+An implementation takes a history. For every provider, it yields the same types of events and raises the same types of
+errors.
+
+- ``types`` contains the interface and the other types.
+- ``provider_messages`` builds the messages that a provider reads.
+- ``litellm`` calls any provider through the library litellm, which is imported late.
+- ``direct`` calls the HTTP APIs of some providers without litellm.
+- ``auto_door`` chooses between ``litellm`` and ``direct`` for each call.
 """
 
 from __future__ import annotations
@@ -75,14 +79,15 @@ _replacements: list[ModelDoor] = []
 
 
 def door() -> ModelDoor:
-    """Return the ModelDoor in use: the configured one or, within a ``door_replaced`` block, the replacement."""
+    """Return the configured ModelDoor or, within a ``door_replaced`` block, the replacement."""
     return _replacements[-1] if _replacements else configured_door()
 
 
 @cache
 def configured_door() -> ModelDoor:
-    """Return an instance of the class that ``DURABLE_AGENTS["MODEL_DOOR"]`` names. The setting is a short name from
-    ``DOORS`` or the import path of a class.
+    """Return an instance of the class in ``DURABLE_AGENTS["MODEL_DOOR"]``.
+
+    The setting is a short name from ``DOORS`` or the import path of a class.
     """
     name = config().model_door
     made: ModelDoor = DOORS[name]() if name in DOORS else import_string(name)()
@@ -96,7 +101,7 @@ def calls_for_real() -> bool:
 
 @contextmanager
 def door_replaced(by: ModelDoor) -> Iterator[None]:
-    """Use ``by`` instead of the configured ModelDoor within the block, in this process. This is meant for tests."""
+    """Within the block, use ``by`` in this process instead of the configured ModelDoor. Meant for tests."""
     _replacements.append(by)
     try:
         yield

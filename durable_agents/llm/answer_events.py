@@ -1,6 +1,6 @@
-"""Build the events of one answer: emit the tool calls in order, and report the end only of a complete answer.
+"""Turn the chunks of an answer into model events. Emit tool calls in order, and report the end of a complete answer.
 
-An answer that ends without a finish reason from the provider was cut off, whatever the client library reports.
+An answer without a finish reason from the provider was cut off, whatever the client library reports.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _REPORTED = {
 
 
 MAX_REPEATS = 100
-"""The call fails if a piece of text longer than two characters is repeated this many times in a row. litellm has the
-same limit.
+"""The model call fails if a piece of text longer than two characters is repeated this many times in a row. litellm has
+the same limit.
 """
 
 
 class AnswerEvents:
-    """A builder of model events for the answer to one request."""
+    """Builds the model events for the answer to one request."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.request = request
@@ -74,9 +74,10 @@ class AnswerEvents:
         return [said]
 
     def end(self, word: str | None, *, usage: ModelUsage | None, content: Sequence[Block] = ()) -> list[ModelEvent]:
-        """Return the last events of a complete answer. ``word`` is the provider's finish reason; ``content`` is the
-        whole answer in Anthropic's format. Raise ModelError if the answer was cut off or failed, or if it is empty
-        without a known reason.
+        """Return the last events of a complete answer.
+
+        ``word`` is the provider's finish reason. ``content`` is the whole answer in Anthropic's format. Raises
+        ModelError if the answer was cut off, if it failed, or if it is empty without a known reason.
         """
         if word is None or not is_word(word):
             raise ModelError(ErrorKind.NETWORK, "The stream was cut off: it has no finish reason.", retryable=True)
@@ -116,7 +117,7 @@ class AnswerEvents:
             raise ModelError(ErrorKind.CONTEXT_WINDOW_EXCEEDED, text, retryable=False)
         if ending is not None and (self.request.may_be_silent or ending is Ending.PAUSE):
             return
-        if ending is Ending.LENGTH:  # not retryable, because the next attempt would think as long and cost as much
+        if ending is Ending.LENGTH:  # not retryable: the next attempt would take as long and cost as much
             text = "The model reached its token limit before it said anything. Raise max_tokens, or let it think less."
             raise ModelError(ErrorKind.INVALID_REQUEST, text, retryable=False)
         raise ModelError(

@@ -37,8 +37,8 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""Names of litellm's module-level settings, like the names in ``_LISTS``. If the project has not set one of them, its
-value is empty, None or False.
+"""These names, and the names in ``_LISTS``, are litellm's module-level settings. A setting that the project has not set
+is empty, None or False.
 """
 _OWN_VARIABLES = frozenset(
     {
@@ -49,18 +49,18 @@ _OWN_VARIABLES = frozenset(
 """Environment variables that litellm reads, but that do not change litellm's model calls."""
 _VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
 _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
-"""Prefixes of environment variables that only litellm reads. ``_VARIABLES`` has the full names of others."""
+"""Prefixes of environment variables that only litellm reads. ``_VARIABLES`` has other variables that it reads."""
 
 
 class AutoDoor:
-    """An implementation of ModelDoor that calls providers directly where it can, and through litellm otherwise."""
+    """Implements ModelDoor. Calls providers directly where it can, and through litellm otherwise."""
 
     def __init__(self) -> None:
         self._direct, self._litellm = DirectDoor(), LiteLLMDoor()
 
     def prepare(self) -> None:
-        """See ModelDoor. If an agent needs litellm, import it now. If not, it is imported at the first call that needs
-        it.
+        """See ModelDoor. If an agent needs litellm, import litellm now. Otherwise, the first call that needs litellm
+        imports it.
         """
         self._direct.prepare()
         if any(
@@ -78,7 +78,7 @@ class AutoDoor:
         except NotDirectError:
             call = None
         if call is None and not library.cache_info().currsize:
-            await asyncio.to_thread(_load)  # in a thread, since the import takes seconds
+            await asyncio.to_thread(_load)  # in another OS thread, because the import takes seconds
         stream = self._litellm.stream(request) if call is None else answered(request, call)
         async with contextlib.aclosing(stream) as events:
             async for event in events:
@@ -102,7 +102,7 @@ _loading = Lock()
 
 
 def _load() -> None:
-    with _loading:  # without the lock, two threads could both set litellm up
+    with _loading:  # without the lock, two OS threads could both set up litellm
         library()
 
 
@@ -118,16 +118,17 @@ def reason_for_litellm(model: str, settings: Mapping[str, Any], tools: Sequence[
 
 
 def how_litellm_is_set_up() -> str:
-    """Return a description of the project's configuration of litellm, or an empty text if there is none. With such a
-    configuration, every call must go through litellm.
+    """Return a description of the project's own configuration of litellm, or an empty string if there is none.
+
+    With such a configuration, every call must go through litellm.
     """
     prefixed = {name for name in os.environ if name.startswith(_VARIABLE_PREFIXES)} - _OWN_VARIABLES
     found = [name for name in os.environ if name in _VARIABLES or name in prefixed]
     litellm = sys.modules.get("litellm")  # a project that has configured litellm has also imported it
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
-        # At its first Gemini call, litellm itself adds "cache" to a list of callbacks, so this value is not the
-        # project's. A cache that the project has configured is in ``litellm.cache``.
+        # Ignore the list ["cache"]. litellm itself adds "cache" to a list of callbacks at its first Gemini call. If the
+        # project has configured a cache, it is in ``litellm.cache``.
         if value and value != ["cache"]:
             found.append(f"litellm.{name}")
     if getattr(litellm, "ssl_verify", True) is not True:

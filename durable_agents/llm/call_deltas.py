@@ -1,10 +1,14 @@
-"""Assemble the tool calls of an answer from the deltas of servers that follow OpenAI's format more or less closely.
+"""Assemble the tool calls of an answer from their deltas, even if the server deviates from OpenAI's format.
 
-In OpenAI's own streams, each call has its own index. The first delta of a call has the id and the name; the arguments
-follow in pieces at the same index. Other servers deviate from this. They send no index, or the same index for all
-calls. They send no id, or the same id for all calls. They send the name after the id, in pieces, or again with every
-piece of the arguments. They send an empty object before the real arguments. litellm's ``stream_chunk_builder`` loses
-calls without ids and merges calls that share an index.
+In OpenAI's own streams, each call has its own index. The first delta of a call has the id and the name. The arguments
+follow in pieces, with the same index. Other servers deviate in several ways:
+
+- The index is missing, or all calls have the same index.
+- The id is missing, or all calls have the same id.
+- The name comes after the id, in pieces, or again with every piece of the arguments.
+- An empty object comes before the real arguments.
+
+litellm's ``stream_chunk_builder`` loses calls without ids, and merges calls that share an index.
 """
 
 from __future__ import annotations
@@ -18,9 +22,7 @@ from durable_agents.parts import parse_arguments, says_nothing
 
 @dataclass(frozen=True, kw_only=True)
 class CallDelta:
-    """The fields of one delta of a tool call. If the server sent no index, ``index`` is negative. If another field is
-    missing, it is an empty string.
-    """
+    """One delta of a tool call. A missing index is negative. Any other missing field is an empty string."""
 
     index: int
     call_id: str = ""
@@ -42,9 +44,10 @@ class ToolNames:
         return any(name.startswith(text) for name in self.known)
 
     def joined(self, name: str, more: str) -> str:
-        """Return the tool name of a call after one more delta. Some servers repeat the name in later deltas, alone or
-        with more characters after it. In these cases, ``more`` replaces ``name``. Otherwise ``more`` is the next piece
-        of the name, and is appended.
+        """Add one more piece to a tool name, and return the result.
+
+        Some servers send the name again, alone or with more characters. In this case, ``more`` replaces ``name``.
+        Otherwise, ``more`` is appended to ``name``.
         """
         if more == name and not (name not in self and self.has_beginning(name + more)):
             return name
@@ -60,13 +63,13 @@ class Call:
     name: str = ""
     raw: str = ""
     is_begun: bool = False
-    """Whether ``CallStarted`` was emitted for the call. After that, the name cannot change."""
+    """Whether ``CallStarted`` was emitted for the call. If so, the call's name cannot change any more."""
     sent: int = 0
     """How many characters of the arguments were emitted."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether the arguments may be complete: they are a JSON object or a placeholder for an empty object."""
+        """Whether the arguments might be complete: they are a JSON object or an empty placeholder."""
         if self.is_placeholder:
             return True
         ends = '"' if self.raw.lstrip().startswith('"') else "}"
@@ -74,12 +77,12 @@ class Call:
 
     @property
     def is_over(self) -> bool:
-        """Whether the arguments are complete and are not a placeholder."""
+        """Whether the arguments are complete and are not an empty placeholder."""
         return not self.is_placeholder and self.is_whole
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether the arguments so far may be an empty placeholder. The real arguments replace such a placeholder."""
+        """Whether the arguments might be the empty placeholder that some servers send before the real arguments."""
         return bool(self.raw.strip()) and says_nothing(self.raw)
 
     def has_other_id(self, delta: CallDelta) -> bool:
@@ -88,9 +91,7 @@ class Call:
 
 
 class CallDeltas:
-    """A converter from deltas of tool calls to events. In the events, each call has an index: 0 for the first call of
-    the answer, 1 for the second, and so on.
-    """
+    """Turns deltas of tool calls into events. In the events, the tool calls of an answer are numbered from 0."""
 
     def __init__(self, known_names: Collection[str] = ()) -> None:
         self.names = ToolNames(known_names)
@@ -98,8 +99,8 @@ class CallDeltas:
         self.latest: dict[int, Call] = {}
         """The latest call at each index."""
         self.named: dict[int, Call] = {}
-        """Calls that so far have only a name, by index. Such a name arrived after an earlier call at the same index was
-        complete. It either repeats the name of the earlier call or begins a new call.
+        """Calls that so far have only a name, by index. The name arrived after an earlier call at the same index was
+        complete. The name either repeats the name of the earlier call or begins a new call.
         """
 
     def take(self, deltas: list[CallDelta]) -> list[CallStarted | CallArguments]:
@@ -126,24 +127,27 @@ class CallDeltas:
         return self._events()
 
     def text_follows(self) -> list[CallStarted | CallArguments]:
-        """Return the events that were held back until now. Call this when a text arrives: a text shows that
-        all calls before it are complete.
+        """Return the events that were held back until now.
+
+        Call this method when text arrives. The text shows that all earlier tool calls are complete.
         """
         self._open_named()
         return self._events(is_closed=True)
 
     def close(self) -> list[CallStarted | CallArguments]:
-        """Return all events that were held back until now, and drop calls without any content. Call this when no more
-        deltas follow.
+        """Return all events that were held back until now, and drop calls without content.
+
+        Call this method when no more deltas follow.
         """
         self._open_named()
         self.calls = [call for call in self.calls if call.is_begun or call.name or call.call_id or call.raw.strip()]
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call that the delta would continue, or None if there is none. If the delta has an id, but no
-        index and no name, return the call with the same id. For all other deltas, return the latest call at the same
-        index. The caller decides whether the delta begins a new call instead.
+        """Return the call that the delta might continue, or None. Whether the delta begins a new call is decided later.
+
+        Usually, the result is the latest call at the delta's index. For a delta that has an id but neither an index nor
+        a name, the result is the call with this id, if there is one.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -157,8 +161,9 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add the calls in ``named``, because no arguments will follow for them. If the name of a call only repeats the
-        name of the latest call at the same index, skip the call.
+        """Add a call for each name in ``named``, because no arguments will follow for these names.
+
+        Skip a name that only repeats the name of the latest call at the same index.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -166,14 +171,16 @@ class CallDeltas:
         self.named.clear()
 
     def _events(self, *, is_closed: bool = False, is_over: bool = False) -> list[CallStarted | CallArguments]:
-        """Return the events that may be emitted now. A call's events are emitted only after all events of earlier
-        calls. ``is_closed`` means that the last call is complete too; ``is_over`` means that no more deltas follow.
+        """Return the events that may be emitted now. The events of a call are emitted after all events of earlier
+        calls.
+
+        ``is_closed`` means that the last call is complete too. ``is_over`` means that no more deltas follow.
         """
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
             closed = is_closed or number < len(self.calls) - 1
-            # The name of a call is complete when another call or a text follows. A known tool's name is complete as
-            # soon as arguments follow.
+            # A name is complete when another call or text follows. The name of a known tool is complete as soon as
+            # arguments follow.
             has_name = bool(call.name) if closed else bool(call.raw) and call.name in self.names
             if not (call.is_begun or is_over or has_name):
                 break
@@ -187,18 +194,20 @@ class CallDeltas:
 
 
 def only_names(delta: CallDelta, call: Call) -> bool:
-    """Return whether the delta has only a name, and arrives after the complete arguments of ``call``. Later deltas show
-    what such a delta means. If arguments follow, the delta is the beginning of a new call. If no arguments follow, the
-    server has only repeated the name. Some servers repeat the name with every piece of the arguments, including an
-    empty last piece.
+    """Return whether the delta has only a name, and comes after the complete arguments of ``call``.
+
+    The meaning of such a delta is not clear yet. If arguments follow, the delta begins a new call. If none follow, the
+    server has only repeated the name. Some servers repeat the name with every piece of the arguments.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
 
 
 def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta begins a new call instead of continuing ``call``, the latest call at the same index.
-    ``is_beside`` means that the same chunk contained an earlier delta for this index.
+    """Return whether the delta begins a new call.
+
+    If not, the delta continues ``call``, the latest call at the same index. ``is_beside`` means that the same chunk
+    contained an earlier delta for this index.
     """
     is_other = call.has_other_id(delta)
     if not delta.name:
@@ -218,9 +227,10 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether the delta has the real arguments of ``call``. These arguments replace an empty placeholder, which
-    the server sent first. Such a delta may repeat the id and the name of the call. If the arguments in the delta are a
-    complete JSON object, the delta begins a new call instead, because some servers give all calls the same id.
+    """Return whether the delta has the real arguments of ``call``, which replace an empty placeholder.
+
+    A delta with the same id and name usually replaces the placeholder. But if the delta's arguments are a complete
+    JSON object, the delta counts as a new call, because some servers give all calls the same id.
     """
     if not call.is_placeholder:
         return False
@@ -230,21 +240,22 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the name in the delta begins a new call. If not, the name continues or repeats the name of
-    ``call``. The call must have a name. The call and the delta must not both have arguments.
+    """Return whether the name in the delta begins a new call. If not, the delta continues or repeats ``call.name``.
+
+    Use this function only if the call has a name, and if at most one of the call and the delta has arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # A second delta for the same index in one chunk usually begins a new call. There are two exceptions. If the
-        # delta extends the name, and the call has no arguments yet, the delta continues the call. If the delta repeats
-        # the name, it continues the call in two cases: only the delta has arguments, or only the call has arguments and
-        # the delta has an id.
+        # A second delta for the same index in one chunk usually begins a new call. But the delta continues ``call`` if
+        # it extends the name of ``call``, and if no arguments of ``call`` have arrived yet.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
+        # The delta also continues ``call`` if it repeats the name of ``call``, and if either the delta or ``call`` has
+        # arguments, but not both. In this case, a delta without arguments must have an id.
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True
     if delta.name == call.name:
-        # If the delta has neither an index nor an id, a repeated name means a second call of the same tool.
+        # Without an index and an id, a repeated name means a second call of the same tool.
         return delta.index < 0 and not delta.call_id and not argues
     return delta.name in names and not (delta.name.startswith(call.name) or is_piece)

@@ -1,8 +1,8 @@
-"""Assign ids to the tool calls in a history, in a form that the model's vendor accepts.
+"""Give the tool calls in a history ids that the model's vendor accepts.
 
-Mistral's models only accept ids of nine letters and digits, whichever server runs the models: Mistral, Azure, Vertex
-AI, Bedrock, OpenRouter, or a server that has other names for the models. All other vendors accept such ids too, so
-every id that is generated here consists of nine letters and digits.
+Mistral's models accept only ids that consist of nine letters and digits, even if another server runs them (Azure,
+Bedrock, OpenRouter). Some servers rename the models, so that the names do not show that the models are Mistral's. All
+other vendors accept ids of nine letters and digits, too. Therefore, this module generates only such ids.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _ALPHABET = string.ascii_letters + string.digits
 _FORMS = (
     # Mistral's models: mistral, ministral, codestral, devstral, magistral, mathstral, mixtral, pixtral, voxtral
     (re.compile(r"[a-z](?:s|x)tral", re.IGNORECASE), re.compile(rf"[a-zA-Z0-9]{{{LENGTH}}}")),
-    # litellm stores Google's signatures in the ids of tool calls, so an id for Gemini may have any form.
+    # litellm stores Google's signatures in the ids of tool calls, so an id for Gemini can have any form.
     (re.compile(r"gemini", re.IGNORECASE), re.compile(r".+", re.DOTALL)),
-    # Anthropic: tool_use.id matches ^[a-zA-Z0-9_-]+$. Bedrock: toolUseId also has at most 64 characters.
+    # Anthropic: tool_use.id matches ^[a-zA-Z0-9_-]+$. Bedrock: toolUseId has the same characters, at most 64.
     (re.compile(r"claude|^bedrock/", re.IGNORECASE), re.compile(r"[a-zA-Z0-9_-]{1,64}")),
     # OpenAI: "Invalid 'messages[2].tool_calls[0].id': string too long. Expected a string with maximum length 40".
     (re.compile(r"^(?:openai|azure)/|^(?:gpt|o)-?\d"), re.compile(r"[!-~]{1,40}")),
@@ -41,9 +41,7 @@ def fits(call_id: str, model: str) -> bool:
 
 
 def short_id(seed: str, taken: Collection[str] = ()) -> str:
-    """Return an id that is not in ``taken``. It consists of nine letters and digits. The same arguments give the same
-    id in every process.
-    """
+    """Return an id of nine letters and digits that is not in ``taken``. The same arguments always give the same id."""
     for number in count():
         digest = hashlib.sha256(f"{seed}\n{number}".encode("utf-8", "surrogatepass")).digest()
         value, letters = int.from_bytes(digest), []
@@ -56,9 +54,10 @@ def short_id(seed: str, taken: Collection[str] = ()) -> str:
 
 
 class CallIds:
-    """The ids of the tool calls in one history, for one model. Ids are assigned in order, and no id is assigned twice.
+    """Assigns ids to the tool calls in one history, for one model.
 
-    The ids of earlier calls do not change when more calls follow.
+    Ids are assigned in order, and no id is assigned twice. The ids of earlier calls do not change when more calls
+    follow.
     """
 
     def __init__(self, model: str) -> None:
@@ -66,8 +65,10 @@ class CallIds:
         self._taken: set[str] = set()
 
     def give(self, tool_call_id: str, *, own: str = "") -> str:
-        """Return an id for the next call, and mark the id as taken. Use the provider's id ``own`` if it is not taken
-        and the vendor of the model accepts it. Otherwise derive the id from ``tool_call_id``.
+        """Return an id for the next call, and mark it as taken.
+
+        The result is ``own``, the provider's id, if ``own`` is free and the model's vendor accepts it. Otherwise, the
+        result is derived from ``tool_call_id``.
         """
         fresh = bool(own) and own not in self._taken and fits(own, self.model)
         given = own if fresh else short_id(tool_call_id, self._taken)
@@ -75,8 +76,9 @@ class CallIds:
         return given
 
     def take(self, ids: Sequence[str]) -> bool:
-        """Mark these ids as taken and return True. If an id is already taken or occurs twice, change nothing and return
-        False.
+        """Mark these ids as taken and return True.
+
+        If an id is already taken or occurs twice, change nothing and return False.
         """
         if len(set(ids)) < len(ids) or not self._taken.isdisjoint(ids):
             return False
@@ -85,8 +87,10 @@ class CallIds:
 
 
 def fitted(message: Message, model: str) -> Message:
-    """Return the message with call ids that the model's vendor accepts. Ids that the vendor would refuse are replaced:
-    a project may have added messages with such ids. A call and its result get the same new id.
+    """Return the message with call ids that the model's vendor accepts.
+
+    Messages that the project has added can have ids that the vendor refuses. Such ids are replaced. A call and its
+    result get the same new id.
     """
     made: Message = {**message}
     if calls := message.get("tool_calls"):

@@ -1,5 +1,6 @@
-"""Read the fields of streamed chunks, which servers send in various forms. A chunk is a dict or an object of a client
-library.
+"""Read the fields of streamed chunks. The form of the chunks differs between servers.
+
+A chunk is a dict or an object of a client library.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ NO_INDEX = -1
 """The index of a call if the server sent no index."""
 
 REASONING = ("reasoning", "reasoning_content")
-"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first field. Its other parsers read the
-second field.
+"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first field. litellm's other parsers read
+the second field.
 """
 
 _ORDINARY = frozenset({Ending.STOP, Ending.TOOL_CALLS, None})
@@ -26,7 +27,7 @@ _PIECES = ("text", "thinking", "signature", "partial_json")
 
 
 class ContentBlocks:
-    """The content of an answer in Anthropic's format, assembled from the events of the answer."""
+    """The content of an answer in Anthropic's format, collected from the events of the answer."""
 
     def __init__(self) -> None:
         self._starts: dict[int, dict[str, object]] = {}
@@ -56,9 +57,11 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return the finish reason of an answer. OpenRouter sends its own finish reason (``word``), and may also send the
-    finish reason of the model's provider (``native``). If ``word`` is ``stop``, but ``native`` shows that the answer
-    did not end normally, return ``native``. In all other cases, return ``word``.
+    """Return the finish reason of an answer.
+
+    OpenRouter sends its own finish reason (``word``) and sometimes the finish reason of the model's provider
+    (``native``). Return ``native`` if ``word`` is ``stop``, but ``native`` shows that the answer did not end normally.
+    Otherwise, return ``word``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word
@@ -66,8 +69,9 @@ def told_word(word: str, native: object) -> str:
 
 
 def repaired_call(call: object) -> object:
-    """Complete the delta of a tool call in place, and return the delta. Some servers omit the index or the function, or
-    send an id or arguments that are not strings.
+    """Add missing fields to the delta of a tool call, and return the delta.
+
+    Some servers omit the index or the function. Others send an id or arguments that are not strings.
     """
     index = get(call, "index")
     if not isinstance(index, int) or index < 0:
@@ -89,8 +93,9 @@ def repaired_call(call: object) -> object:
 
 
 def texts(content: object) -> str | None:
-    """Return the text of a message's content, which is a string or a list of typed blocks. Return None if there is no
-    content.
+    """Return the text of a message's content, which is a string or a list of blocks.
+
+    Return None if the message has no content.
     """
     if content is None or isinstance(content, str):
         return content
@@ -99,8 +104,9 @@ def texts(content: object) -> str | None:
 
 
 def block_text(block: object) -> str:
-    """Return the text of a text block. Servers use several names for its type: ``output_text``, ``text_delta``,
-    ``TEXT``. Return an empty text for any other block.
+    """Return the text of a text block. Return an empty string for any other block.
+
+    Servers use several type names for text blocks: ``output_text``, ``text_delta``, ``TEXT``.
     """
     kind = str(get(block, "type") or "text").lower()
     if not ("text" in kind or kind == "refusal") or is_thought(block):
@@ -110,8 +116,9 @@ def block_text(block: object) -> str:
 
 
 def thoughts_of(content: object) -> str:
-    """Return the text of the reasoning blocks in a message's content. Mistral has blocks of type ``thinking``, which
-    contain a list of texts. Other providers have blocks of type ``reasoning``.
+    """Return the text of the reasoning blocks in a message's content.
+
+    Mistral's blocks have the type ``thinking`` and contain a list of texts. Other providers use the type ``reasoning``.
     """
     if content is None or isinstance(content, str):
         return ""

@@ -1,4 +1,4 @@
-"""Leave thinking out of a request that Claude would otherwise refuse."""
+"""Turn off Claude's thinking in a request that Claude would otherwise refuse."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ THINKING = frozenset({"thinking", "reasoning_effort"})
 
 
 def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
-    """Return whether Claude would refuse these messages with these settings. Claude refuses them if two conditions are
-    met. The settings require each answer to begin with thinking. The tool calls since the user's last message were made
-    without thinking.
+    """Return whether Claude must be called without thinking, because it would otherwise refuse these messages.
 
-    This happens when another model, or a model without thinking, began the answer. In that case, the model call is made
-    without thinking.
+    If the settings require thinking, Claude refuses tool calls that were made without thinking. Only tool calls since
+    the user's last message count. Calls without thinking come, for example, from another model that began the answer.
     """
     if "claude" not in model:
         return False
     if "thinking" in settings:
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
-    else:  # if an effort is set, models without adaptive thinking must think
+    else:
+        # A model with adaptive thinking decides for itself whether to think. Any other model thinks before every answer
+        # if ``reasoning_effort`` is set.
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)

@@ -1,4 +1,4 @@
-"""Translate the errors of providers and HTTP clients to ModelError, by the code, the class, the status and the text."""
+"""Translate errors of providers and HTTP clients to ModelError, by their code, class, status and text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from durable_agents.llm.error_texts import (
 from durable_agents.llm.retry_after import requested_wait
 from durable_agents.redaction import described, redacted
 
-# Names of classes of litellm and aiohttp. Subclasses come first, because some of litellm's errors derive from others.
+# Class names of errors from litellm and aiohttp. A subclass comes before its base class.
 _KIND_BY_CLASS = (
     ("ContextWindowExceededError", ErrorKind.CONTEXT_WINDOW_EXCEEDED),
     ("ContentPolicyViolationError", ErrorKind.CONTENT_POLICY),
@@ -55,23 +55,25 @@ _IN_BODY = re.compile(r"""['"](x-ratelimit-[\w-]+|retry-after)['"]\s*:\s*['"]?([
 """Matches rate-limit headers in the body of an error. OpenRouter sends them there, in ``metadata.headers``."""
 _FINAL_ANYWAY = frozenset({ErrorKind.AUTH, ErrorKind.INVALID_REQUEST})
 _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPayloadError"})
-"""Names of classes of httpx and aiohttp. Neither library is imported here, because a process may use only one of them.
+"""Names of base classes of connection errors in httpx and aiohttp. Neither library is imported here, because a process
+might use only one of them.
 """
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
 """Kinds that say little about the cause of an error. litellm's errors within a stream have such a kind, because litellm
 makes up their status. For an error of such a kind, the provider's own data is examined, too.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
-"""Matches a JSON escape of a character. litellm's errors contain the provider's JSON, and non-Latin characters may be
-escaped there.
+"""Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which non-Latin characters can
+be escaped.
 """
 MAX_TEXT_CHARS = 20_000
 """At most this many characters of an error are read. Only HTML pages and errors that repeat the request are longer."""
 
 
 def model_error(error: Exception, *, sent: str = "") -> ModelError:
-    """Return a ModelError for an error of a provider or of an HTTP client. ``sent`` is the text of an error that the
-    provider sent after it had begun its answer with status 200.
+    """Return a ModelError for an error of a provider or of an HTTP client.
+
+    ``sent`` is the text of an error that the provider sent within an answer, after status 200.
     """
     report = Report(errors=tuple(chain_of(error)), sent=sent)
     kind = report.kind()
@@ -81,8 +83,9 @@ def model_error(error: Exception, *, sent: str = "") -> ModelError:
 
 
 def is_of_connection(error: Exception) -> bool:
-    """Return whether the error is a connection failure: a timeout, or a connection that was closed. The data that
-    arrived before such a failure is valid.
+    """Return whether the error is a connection failure, such as a timeout or a closed connection.
+
+    The data that arrived before such a failure is valid.
     """
     for cause in chain_of(error):
         names = {base.__name__ for base in type(cause).__mro__}
@@ -92,8 +95,10 @@ def is_of_connection(error: Exception) -> bool:
 
 
 def chain_of(error: Exception) -> Iterator[Exception]:
-    """Yield the error and its causes. litellm wraps the original error, or converts it and loses the provider's code.
-    The causes still have this code.
+    """Yield the error and its causes.
+
+    litellm wraps or converts the original error, and sometimes loses the provider's code. The causes still have the
+    code.
     """
     waiting: list[BaseException | None] = [error]
     seen: list[BaseException] = []
@@ -115,7 +120,7 @@ class Report:
 
     @cached_property
     def text(self) -> str:
-        """The text and the body of every error, followed by ``sent``, the error that arrived within the answer."""
+        """The texts and bodies of all errors. The last text is ``sent``, the error that arrived within the answer."""
         bodies = (getattr(error, "body", None) for error in self.errors)
         texts = [*map(str, self.errors), *(str(body) for body in bodies if body), self.sent]
         return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), "\n".join(text[:MAX_TEXT_CHARS] for text in texts))
@@ -129,7 +134,7 @@ class Report:
 
     @cached_property
     def statuses(self) -> frozenset[int]:
-        """The HTTP statuses of the errors, including provider codes that look like a status: 400 to 599."""
+        """The HTTP statuses of the errors. A provider's code from 400 to 599 also counts as a status."""
         given = {status for error in self.errors if isinstance(status := getattr(error, "status_code", None), int)}
         return frozenset(given | {int(code) for code in self.codes if re.fullmatch("[45]\\d\\d", code)})
 
@@ -144,8 +149,10 @@ class Report:
         return found | {name.lower(): value for name, value in _IN_BODY.findall(self.text)}
 
     def kind(self) -> ErrorKind:
-        """Return the kind of the failure. The provider's codes and texts about money, rates and the length of the
-        history take precedence over the class and the status of the error.
+        """Return the kind of the failure.
+
+        If the provider's codes or texts report a problem with the balance, rate limits or the length of the history,
+        they decide. They are more reliable than the class and the status of the error.
         """
         if 402 in self.statuses or self.codes & CREDIT_CODES or CREDIT_TEXTS.search(self.text):
             return ErrorKind.INSUFFICIENT_CREDITS
@@ -169,8 +176,9 @@ class Report:
         return ErrorKind.INVALID_REQUEST
 
     def kind_within_answer(self) -> ErrorKind | None:
-        """Return the kind of an error that has no HTTP status of its own. The kind follows from the provider's codes
-        and text. If these do not show the kind, return None.
+        """Return the kind of an error that has no HTTP status of its own.
+
+        The provider's codes and text determine the kind. Return None if they do not show the kind.
         """
         if self.codes & RATE_CODES or 429 in self.statuses:
             return ErrorKind.RATE_LIMITED
@@ -183,8 +191,10 @@ class Report:
 
 
 def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
-    """Return the kind of the first error whose class or status is known. An exception that litellm has wrapped is
-    examined before its wrapper, because the wrapper may say no more than that the stream broke off.
+    """Return the kind of the first error whose class or status is known.
+
+    If litellm has wrapped an exception, look at the wrapped exception first. The wrapper might say only that the stream
+    broke off.
     """
     first = getattr(errors[0], "original_exception", None)
     ordered = [first, *errors] if isinstance(first, Exception) else [*errors]
@@ -193,10 +203,10 @@ def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
 
 
 def kind_of(error: Exception) -> ErrorKind:
-    """Return the kind of one error by the name of its class or, if the name is not known, by its status."""
+    """Return the kind of one error by the name of its class. If the name is not known, use the status."""
     if isinstance(error, ModelError):
         return error.kind
-    # Classes are compared by name, because litellm's errors have the same names as the errors of openai that they wrap.
+    # Compare classes by name, because litellm's errors have the same names as the openai errors that they wrap.
     names = {base.__name__ for base in type(error).__mro__}
     for name, kind in _KIND_BY_CLASS:
         if name in names:

@@ -1,7 +1,7 @@
-"""Recognise errors which mean that the history is too long, the balance is exhausted, or a rate limit is reached.
+"""Recognise errors that report a history that is too long, an exhausted balance, or a rate limit.
 
-The HTTP status alone is not enough. Status 429 may mean a short wait or an exhausted balance. A history that is too
-long is reported with 400, 413, 422, 429 or 500, or within a stream. The codes are those that the providers document.
+The HTTP status alone is not enough. Status 429 can mean a short wait or an exhausted balance. A history that is too
+long is reported with 400, 413, 422, 429 or 500, or within the answer. The codes come from the providers' documentation.
 The texts are for errors without a code.
 """
 
@@ -33,24 +33,24 @@ _CONTEXT_TEXTS = (
     r"context window (?:size )?exceeds",  # sent by MiniMax
     r"exceeds? (?:the )?context limit",  # Anthropic: input length and `max_tokens` exceed context limit
     r"input tokens exceed the configured limit",  # OpenAI, GPT-5
-    r"request too large for",  # OpenAI, Groq: one request has more tokens than a minute allows
+    r"request too large for",  # OpenAI, Groq: one request exceeds the limit of tokens per minute
     r"(?:prompt|input) (?:is )?too long",  # Anthropic, Bedrock, Fireworks, Ollama
     r"too large for model with \d+",  # Mistral
     r"reduce the length of the (?:messages|prompt|input)",  # Groq, OpenAI
     r"maximum (?:prompt|input) length is",  # xAI, SambaNova
     r"prompt token count .{0,40}exceeds the limit",  # GitHub Copilot
     r"input token count .{0,40}(?:exceeds|only supports)",  # Gemini, Vertex AI
-    r"context the overflows|context overflow|overflows? the context",  # LM Studio, verbatim
+    r"context the overflows|context overflow|overflows? the context",  # LM Studio (the wrong word order is theirs)
     r"context length of only \d+",  # LM Studio
+    # Sent by LM Studio, SGLang and vLLM:
     r"(?:greater|longer|larger) than the (?:model'?s |maximum )?(?:context|model) ?(?:length|window|size)",
-    # sent by LM Studio, SGLang, and vLLM's decoder prompt
     r"exceeds? (?:the )?(?:available|configured) context size",  # llama.cpp
     r"max_tokens must be at least 1, got -\d",  # vLLM: the prompt leaves no tokens for the answer
     r"`inputs` tokens \+ `max_new_tokens` must be|`inputs` must have less than",  # TGI, Together
     r"exceeded max context length|exceeds maximum context length",  # Ollama
     r"too many tokens: .{0,60}(?:exceed|limit)",  # Cohere
     r"(?:number of )?input tokens .{0,40}(?:cannot exceed|exceeds maximum|longer than)",  # watsonx, Bedrock
-    r"too many input tokens|expected maxLength: \d+, actual: \d+",  # Bedrock's Titan
+    r"too many input tokens|expected maxLength: \d+, actual: \d+",  # Bedrock (Titan)
     r"exceeded model token limit",  # Moonshot
     r"prompt exceeds max length",  # Zhipu
     r"range of input length should be",  # DashScope
@@ -76,7 +76,7 @@ _SUSPECTED_CONTEXT_TEXTS = (
 )
 SUSPECTED_CONTEXT_TEXTS = re.compile("|".join(_SUSPECTED_CONTEXT_TEXTS), re.IGNORECASE)
 """Texts that suggest that the history is too long. They are used only if the server refused the request as invalid,
-because they also occur in rate limits and temporary failures.
+because errors for rate limits and temporary failures can contain them, too.
 """
 
 CREDIT_CODES = frozenset(

@@ -1,6 +1,6 @@
-"""Translate each provider's finish reason.
+"""Translate the finish reasons of all providers.
 
-litellm knows few finish reasons, and treats all others as ``stop``. With these, an incomplete answer may look complete.
+litellm knows only a few finish reasons and treats all others as ``stop``. An incomplete answer can then look complete.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Ending(StrEnum):
 
 _WORDS = {
     Ending.STOP: (
-        "stop end end_turn stop_sequence"  # sent by OpenAI; xAI; Anthropic, Bedrock, Cohere, TGI
+        "stop end end_turn stop_sequence"  # sent by OpenAI, xAI, Anthropic, Bedrock, Cohere, TGI
         " complete"  # Cohere
-        " eos eos_token"  # Together; Hugging Face TGI, watsonx
-        " finish finished stop_criteria_met"  # Bedrock: Titan
-        " completed normal"  # OpenAI's Responses API; Qianfan
+        " eos eos_token"  # Together, Hugging Face TGI, watsonx
+        " finish finished stop_criteria_met"  # Bedrock (Titan)
+        " completed normal"  # OpenAI's Responses API, Qianfan
     ),
     Ending.TOOL_CALLS: (
         "tool_calls function_call"  # sent by OpenAI
@@ -46,32 +46,32 @@ _WORDS = {
         " tool_call"  # Cohere
     ),
     Ending.LENGTH: (
-        # Sent by OpenAI, DeepSeek, Groq, vLLM, llama.cpp, Ollama; Anthropic, Bedrock, Gemini, Cohere.
+        # Sent by OpenAI, DeepSeek, Groq, vLLM, llama.cpp, Ollama, Anthropic, Bedrock, Gemini, Cohere.
         "length max_tokens"
         " max_output_tokens"  # sent by OpenAI's Responses API
-        " max_len limit"  # xAI's gRPC names; llama.cpp's own endpoint
+        " max_len limit"  # xAI (gRPC), llama.cpp
         " token_limit time_limit"  # watsonx, xAI
-        " compaction"  # Anthropic, beta: only with the setting pause_after_compaction
+        " compaction"  # Anthropic (beta), with the setting pause_after_compaction
     ),
     Ending.CONTEXT_WINDOW: (
         "model_context_window_exceeded"  # sent by Anthropic, Bedrock, Zhipu
         " model_length"  # Mistral
-        " max_context context_length_exceeded context_window_exceeded error_limit"  # xAI's gRPC names; Cohere v1
+        " max_context context_length_exceeded context_window_exceeded error_limit"  # xAI (gRPC), Cohere v1
     ),
     Ending.CONTENT_FILTER: (
-        "content_filter refusal"  # sent by OpenAI, Azure, DeepSeek; Anthropic
+        "content_filter refusal"  # sent by OpenAI, Azure, DeepSeek, Anthropic
         " content_filtered guardrail_intervened"  # Bedrock
         " safety recitation language blocklist prohibited_content spii other model_armor escalation"  # Gemini, Vertex
         " image_safety image_prohibited_content image_recitation image_other no_image"  # Gemini
         " error_toxic"  # Cohere v1
-        " sensitive blacklist"  # Zhipu; GigaChat
+        " sensitive blacklist"  # Zhipu, GigaChat
     ),
     Ending.PAUSE: "pause_turn",  # sent by Anthropic after many calls of its own tools
     Ending.FAILED: (
         "error"  # sent by Mistral, OpenRouter, Cohere, vLLM, watsonx
         " insufficient_system_resource"  # DeepSeek
-        " abort aborted cancelled canceled user_cancel timeout"  # vLLM, SGLang; watsonx; Cohere
-        " network_error repetition unload"  # Zhipu; vLLM; Ollama
+        " abort aborted cancelled canceled user_cancel timeout"  # vLLM, SGLang, watsonx, Cohere
+        " network_error repetition unload"  # Zhipu, vLLM, Ollama
         " malformed_function_call unexpected_tool_call too_many_tool_calls malformed_response"  # Gemini
         " malformed_model_output malformed_tool_use"  # Bedrock
         " failed"  # OpenAI's Responses API
@@ -100,14 +100,15 @@ _noting = Lock()
 
 
 def ending_of(word: str) -> Ending | None:
-    """Return the meaning of a provider's finish reason, or None if it is unknown. Each unknown finish reason is logged
-    once per process.
+    """Return the meaning of a provider's finish reason, or None if it is unknown.
+
+    Each unknown finish reason is logged once per process.
     """
     plain = normalized(word)
     if plain in _MEANING:
         return _MEANING[plain]
     with _noting:
-        # The number of logged values is limited, because a server may send a new value with every answer.
+        # Limit the number of logged values, because a server might send a new value with every answer.
         is_new = plain not in _noted and len(_noted) < MAX_NOTED
         if is_new:
             _noted.add(plain)
@@ -117,15 +118,18 @@ def ending_of(word: str) -> Ending | None:
 
 
 def is_word(value: object) -> TypeGuard[str]:
-    """Return whether the value is a finish reason, which means that the answer has ended. Some servers send the field
-    with every chunk, with null or a placeholder until the end.
+    """Return whether the value is a finish reason, which means that the answer has ended.
+
+    Some servers send a finish reason with every chunk. Until the answer ends, this finish reason is null or a
+    placeholder.
     """
     return isinstance(value, str) and normalized(value) not in _NOT_ENDED
 
 
 def normalized(word: str) -> str:
-    """Return the word in lower case, with underscores and without the prefix of an enumeration. For example, both
-    ``MAX_TOKENS`` and ``FinishReason.MAX_TOKENS`` become ``max_tokens``.
+    """Return the finish reason in lower case, with underscores and without the name of an enumeration.
+
+    For example, ``MAX_TOKENS`` and ``FinishReason.MAX_TOKENS`` both become ``max_tokens``.
     """
     plain = word.strip().lower().replace("-", "_").replace(" ", "_")
     for prefix in _PREFIXES:

@@ -12,10 +12,12 @@ LEFT_OUT = "[The result is not shown any more.]"
 
 
 def repaired(messages: Sequence[Message]) -> list[Message]:
-    """Return a repaired history: each tool call is followed by exactly one result, in the order of the calls. Results
-    without a call are removed. If the last message is an assistant message, ``CONTINUE_PROMPT`` is added after it.
+    """Return the history with exactly one result after each tool call, in the order of the calls.
+
+    Results without a call are removed. If the last message is an assistant message, ``CONTINUE_PROMPT`` is added after
+    it.
     """
-    # A call may have several results. In the reversed order, its first result overwrites the others.
+    # If a call has several results, the first one is kept, because it comes last in the reversed order.
     results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}
     kept: list[Message] = []
     for message in messages:

@@ -1,7 +1,7 @@
 """Filter server-sent events: drop events that only keep a connection alive, and recognise errors.
 
-The clients of litellm and openai mistake some keep-alive events for the end of the answer or for garbled JSON. If an
-error comes after a status 200, these clients lose its code or the whole error.
+The clients of litellm and openai take some keep-alive events for the end of the answer or for invalid JSON. If an error
+comes after status 200, these clients lose the error's code or the whole error.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 
 
 class EventFilter:
-    """A filter that drops server-sent events that only keep the connection alive. Every other line is passed on when it
-    is complete, with a line feed as its line ending. Bodies in another format pass through unchanged.
+    """Drops server-sent events that only keep the connection alive.
+
+    Any other line is passed on when it is complete, with a line feed at its end. Bodies in another format pass through
+    unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -42,14 +44,16 @@ class EventFilter:
         self._name: bytes | None = None
         self._is_kept = False
         self._other = b""
-        """The beginning of a response body that has no events. The body may be an error, sent as JSON with status 200.
+        """If the response body contains no events: its beginning. The body might be an error, sent as JSON with status
+        200.
         """
         self._may_halve = False
         """Whether the last byte was a carriage return. If a line feed follows, it belongs to the same line ending."""
 
     def kept(self, received: bytes) -> bytes:
-        """Return the received bytes without keep-alive events. An incomplete line is held back until the rest of it
-        arrives.
+        """Return the received bytes without keep-alive events.
+
+        An incomplete line is held back until its rest arrives.
         """
         if self._is_binary is None:
             self._is_binary = received.startswith(b"\0")
@@ -64,15 +68,16 @@ class EventFilter:
         return b"".join(line + b"\n" for whole in lines for line in self._lines(whole))
 
     def rest(self) -> bytes:
-        """Return the rest of the bytes: a last line without a line ending. Call this at the end of the answer."""
+        """Return the last line if it has no line ending. Call this at the end of the answer."""
         last, self._begun = self._begun, b""
         kept = b"".join(self._lines(last)) if last else b""
         self._note_error(self._other)
         return kept
 
     def _lines(self, line: bytes) -> Iterator[bytes]:
-        """Yield the line. If the name of its event was held back, yield the name first. Yield nothing if the line is
-        dropped.
+        """Yield the line, or nothing if it is dropped.
+
+        If the name of the line's event was held back, yield the name first.
         """
         if self._is_first:
             line, self._is_first = line.removeprefix(BYTE_ORDER_MARK), False
@@ -82,7 +87,7 @@ class EventFilter:
                 yield line
             self._name, self._is_kept = None, False
         elif field == b"event":
-            self._name = line  # the name is held back until the event turns out to have content
+            self._name = line  # held back until the event turns out to have content
         elif field == b"data" and (is_empty(value) or names_sign(self._name)):
             self._name = None
         elif field not in {b"", b"id", b"retry"}:
@@ -104,7 +109,7 @@ def names_sign(event: bytes | None) -> bool:
 
 def is_error(data: bytes) -> bool:
     """Return whether the data of an event is an error in any provider's format."""
-    # Search for these words first, because parsing the JSON of every chunk a second time would be slow.
+    # Search for these words first, because parsing every chunk a second time would be slow.
     if not any(word in data for word in (b"error", b"base_resp")):
         return False
     try:
@@ -131,15 +136,16 @@ def is_empty(data: bytes) -> bool:
     try:
         value = json.loads(data) if data.strip() else None
     except ValueError:
-        return _IS_SIGN.fullmatch(data) is not None  # other texts are ``[DONE]`` or garbled
+        return _IS_SIGN.fullmatch(data) is not None  # other data that is not JSON is ``[DONE]`` or invalid
     if isinstance(value, dict):
         return not value or value.get("type") in _SIGN_TYPES or has_empty_choices(value)
     return not (isinstance(value, list) and value)
 
 
 def has_empty_choices(chunk: Mapping[str, object]) -> bool:
-    """Return whether a chunk in OpenAI's format is empty: its ``choices`` are null, or have neither content nor a
-    finish reason.
+    """Return whether a chunk in OpenAI's format is empty.
+
+    In an empty chunk, ``choices`` is null, or all choices have neither content nor a finish reason.
     """
     if "choices" not in chunk or chunk.get("usage") or chunk.get("error"):
         return False

@@ -23,6 +23,7 @@ class ListedModel(TypedDict, total=False):
     litellm_provider: str
     input_cost_per_token: float
     output_cost_per_token: float
+    cache_read_input_token_cost: float
 
 
 def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Decimal | None:
@@ -37,15 +38,15 @@ def estimated_cost(model: str, *, input_tokens: int, output_tokens: int) -> Deci
 
 
 def dollars(amount: float) -> Decimal | None:
-    """Return the amount rounded to the eight decimal places that are stored. Return None for zero, because the list has
-    0 for an unknown price.
-    """
+    """Return the amount rounded to eight decimal places, as it is stored. 0 means an unknown price and becomes None."""
     return Decimal(str(amount)).quantize(Decimal("0.00000001")) if amount else None
 
 
 def listed(model: str) -> ListedModel:
-    """Return litellm's entry for the model, or an empty dict if there is none. If the full name has no entry, the name
-    without the provider is looked up. An entry under the shorter name is used only if it belongs to the same provider.
+    """Return litellm's entry for the model, or an empty dict if there is none.
+
+    If the full name has no entry, look up the name without the provider. Use that entry only if it belongs to the same
+    provider.
     """
     # If litellm is imported, its own list also has the prices that the project has registered with litellm.
     models: Mapping[str, ListedModel] = getattr(sys.modules.get("litellm"), "model_cost", None) or installed()

@@ -35,7 +35,7 @@ own model made the name up.
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One message of the history: a user's parts, or the model calls (steps) of an assistant message."""
+    """One message of the history: a user's parts, or the steps (model calls) of an assistant message."""
 
     role: str
     parts: Sequence[Part] = ()
@@ -59,12 +59,14 @@ class Step:
 def openai_messages(
     instructions: str, turns: Sequence[Turn], *, max_result_bytes: int, model: str = "", prefill: str = ""
 ) -> list[Message]:
-    """Return the history for ``model`` in the OpenAI format. Every tool call is followed by exactly one result, in the
-    order of the calls.
+    """Return the history for ``model`` in the OpenAI format.
 
-    A provider's signatures and call ids are sent back only to the same provider. ``prefill`` is the partial answer of
-    an earlier attempt. It becomes the last message, and the model continues it. White space at its end is removed,
-    because Anthropic refuses such white space. Pass ``prefill`` only if ``ModelDoor.continues`` is true for the model.
+    Every tool call is followed by exactly one result, in the order of the calls. A provider's signatures and call ids
+    are sent back only to the same provider.
+
+    ``prefill`` is the partial answer of an earlier attempt. It becomes the last message, and the model continues it.
+    Pass ``prefill`` only if ``ModelDoor.continues`` is true for the model. White space at the end of ``prefill`` is
+    removed, because Anthropic refuses it.
     """
     ids = CallIds(model)
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
@@ -83,23 +85,25 @@ def openai_messages(
 
 
 def late_result(turn: Turn) -> Message | None:
-    """Return a user message with the result of a tool call that was still running at the previous model call. Return
-    None if the turn has no such result.
+    """Return a user message with the result of a tool call that had no result at the previous model call.
+
+    Return None if the turn has no such result.
     """
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # In the history, the call already has a result: the note that the call was still running. Providers accept only one
-    # result for a call, so the late result is sent as a user message.
+    # The call already has a result in the history: the note that it was still open. Providers accept only one result
+    # for each call, so the late result is sent as a user message.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
-    return {"role": "user", "content": f"[The call of {late['toolName']} that was still running {what}: {outcome}]"}
+    if "changedInput" in late:
+        changed = json.dumps(late["changedInput"], ensure_ascii=False)
+        what = f"ran with arguments that a person changed to {changed}, and {what}"
+    return {"role": "user", "content": f"[The call of {late['toolName']} that was still open {what}: {outcome}]"}
 
 
 def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int) -> list[Message]:
-    """Return one model call (step) as messages: the assistant message with its tool calls, then the result of each
-    call.
-    """
+    """Return one model call as messages: the assistant message with its tool calls, then the result of each call."""
     rendered = step.rendered.get((model, max_result_bytes))
     if rendered is not None and ids.take([message["tool_call_id"] for message in rendered[1:]]):
         return [_copy(message) for message in rendered]
@@ -127,7 +131,7 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
 
 
 def _copy(message: Message) -> Message:
-    """Return a copy of the message. The project or litellm may change the copy, but not the cached message."""
+    """Return a copy of the message. If the project or litellm changes the copy, the cached message stays the same."""
     calls = message.get("tool_calls")
     if not calls:
         return {**message}
@@ -135,9 +139,10 @@ def _copy(message: Message) -> Message:
 
 
 def answer_message(step: Step, *, is_own: bool) -> Message:
-    """Return the assistant message of a step without its tool calls. ``is_own`` means that the message is sent back to
-    the family of models that wrote it. In that case, the message includes the provider's own data, such as signatures,
-    in the fields that litellm reads.
+    """Return the assistant message of a step, without its tool calls.
+
+    ``is_own`` means that the message is sent back to the family of models that wrote it. In that case, it includes the
+    provider's own data, such as signatures, in the fields that litellm reads.
     """
     message: Message = {"role": "assistant", "content": text_of(step.parts) or None}
     if not is_own:
@@ -148,8 +153,8 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     thoughts = [block for block in blocks if block["type"] != "text"]
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
-        # If a text comes before the reasoning, a list of blocks keeps this order. litellm drops redacted reasoning from
-        # such a list, so redacted reasoning is sent in ``thinking_blocks``.
+        # If text comes before the reasoning, a list of blocks keeps this order. But litellm drops redacted reasoning
+        # from such a list. Send redacted reasoning in ``thinking_blocks`` instead.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:
@@ -161,8 +166,9 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
 
 
 def claude_block(part: Part) -> Block | None:
-    """Return the part as a block in Anthropic's format. Return None for a text part without text, and for reasoning
-    without a signature, which Anthropic would refuse.
+    """Return the part as a block in Anthropic's format.
+
+    Return None for an empty text, and for reasoning without a signature. Anthropic would refuse such blocks.
     """
     if part.get("type") == "text":
         return {"type": "text", "text": part["text"]} if part["text"] else None

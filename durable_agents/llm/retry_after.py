@@ -1,4 +1,4 @@
-"""Parse how long a provider asks clients to wait, from a header, the body of an error, or the text of an error."""
+"""Parse how long a provider asks clients to wait. The wait can be in a header, or in the body or text of an error."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _IN_TEXT = (
         re.IGNORECASE,
     ),
     re.compile(rf"(?P<wait>{_DURATION.pattern})\s?钟?[之以]?后"),
-    re.compile(rf"retryDelay\W+(?P<wait>{_ONE})", re.IGNORECASE),  # Google's RetryInfo with a text
-    re.compile(r"retryDelay\W+seconds\W+(?P<wait>\d+)", re.IGNORECASE),  # Google's RetryInfo with an object
+    re.compile(rf"retryDelay\W+(?P<wait>{_ONE})", re.IGNORECASE),  # Google's RetryInfo with a text value
+    re.compile(r"retryDelay\W+seconds\W+(?P<wait>\d+)", re.IGNORECASE),  # Google's RetryInfo with an object value
 )
 _IETF = re.compile(r";\s*t=(\d+)")
 """Matches the seconds until the reset, in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
@@ -45,12 +45,12 @@ Unix time in milliseconds (OpenRouter).
 
 
 def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | None = None) -> float | None:
-    """Return how many seconds the provider asks to wait before the next attempt, or None if the provider does not say.
+    """Return how many seconds the provider asks to wait before the next attempt. Return None if it does not say.
 
-    The names in ``headers`` are in lower case. For a time in the past, the result is 0.
+    The names in ``headers`` must be in lower case. For a time in the past, the result is 0.
     """
     now = now or datetime.now(UTC)
-    for name, value in headers.items():  # sent by OpenAI and Azure
+    for name, value in headers.items():  # OpenAI and Azure send ``retry-after-ms``
         if name.endswith("retry-after-ms") and (milliseconds := _number(value)) is not None:
             return milliseconds / 1000
     waits = [value for name, value in headers.items() if name.endswith("retry-after")]
@@ -65,14 +65,13 @@ def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | Non
 def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
-    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and the IETF's draft. Each vendor
-    has several limits, some of them per day. A limit has a header for its reset time, and usually another header for
-    its remaining amount. If the remaining amount of some limits is 0, return the time until all of these limits are
-    reset.
+    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and an IETF draft. Each vendor has
+    several limits. A limit has a header for its reset time, and usually another for its remaining amount.
 
-    Otherwise, ignore all limits that have a header for the remaining amount, because they are not used up. Of the other
-    limits, use the reset header with the shortest name, because it belongs to the most general limit. If there are no
-    other limits, use the IETF's header ``RateLimit``.
+    - If the remaining amount of some limits is 0, return the time until all of these limits are reset.
+    - If not, ignore all limits that have a remaining amount, because they are not used up. Of the others, use the
+      header with the shortest name. It belongs to the most general limit.
+    - If there are no others, use the IETF header ``RateLimit``.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}
@@ -88,11 +87,16 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
 
 
 def _seconds(wait: str, *, now: datetime) -> float | None:
-    """Return the seconds to wait, or None if the text cannot be parsed. The text is a number, a duration such as
-    ``1m2.5s`` or ``2 minutes``, a Unix time, or a time in the format of HTTP or RFC 3339. If a header has several
-    values, the first value counts.
+    """Return the seconds to wait, or None if the text cannot be parsed. The text has one of these forms:
+
+    - a number
+    - a duration such as ``1m2.5s`` or ``2 minutes``
+    - a Unix time
+    - a time in the format of HTTP or RFC 3339
+
+    If a header has several values, the first value counts.
     """
-    for value in (wait, wait.partition(",")[0]):  # the whole text is tried first, because a date contains a comma
+    for value in (wait, wait.partition(",")[0]):  # try the whole text first, because a date contains a comma
         text = value.strip().strip("\"'").strip()
         number = _number(text)
         if number is not None:

@@ -1,9 +1,10 @@
 """Limit how long a call may take, and how long its server may send nothing.
 
-Every received byte shows that the server is alive, even if litellm parses no chunk from it. While a model thinks, its
-server may send only comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data. These events
-keep the call alive, but are dropped before litellm and openai parse the stream. Some parsers mistake them for the end
-of the answer or for garbled JSON.
+Every received byte shows that the server is alive. While a model thinks, some servers send only comments (OpenRouter:
+``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data.
+
+These events keep the call alive, but they are dropped before litellm and openai parse the answer. Some parsers of
+litellm and openai would take such events for the end of the answer or for invalid JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from durable_agents.llm.keep_alive_filter import MAX_ERROR_BYTES, EventFilter, i
 
 
 class Signals:
-    """The state of a connection, apart from the content of the answer: whether the server is alive, and whether it
-    failed.
-    """
+    """The state of a connection: whether the server is alive, and whether it has sent an error."""
 
     def __init__(self) -> None:
         self.error = ""
@@ -36,15 +35,17 @@ class Signals:
         """The responses that are read with httpx. They are closed at the end of the call."""
 
     def note_error(self, data: bytes) -> None:
-        """Keep the data if it is an error in any provider's format. Client libraries may drop the error's code, or the
-        whole error.
+        """Store the data if it is an error in any provider's format.
+
+        Client libraries sometimes lose the error or its code.
         """
         if not self.error and is_error(data):
             self.error = data[:MAX_ERROR_BYTES].decode("utf-8", "replace")
 
     async def close_responses(self) -> None:
-        """Close the connections of all responses that were not read to their end. litellm leaves some of them to the
-        garbage collector, which may run too late.
+        """Close the connections of all responses that were not read to their end.
+
+        litellm leaves some connections to the garbage collector, which might run too late.
         """
         for response in self.responses:
             with contextlib.suppress(Exception):
@@ -52,7 +53,9 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""The timeout for a silent server may be too short by this fraction, because the timer is not moved for every chunk."""
+"""The timeout for a silent server is not reset at every chunk, but only when at least this fraction of it has passed.
+Therefore it can fire early, by up to this fraction of its length.
+"""
 
 
 def _do_nothing(*_: object) -> None:
@@ -60,7 +63,7 @@ def _do_nothing(*_: object) -> None:
 
 
 class Response(Protocol):
-    """The parts of ``httpx.Response`` that are used here."""
+    """The parts of ``httpx.Response`` that this module uses."""
 
     is_success: bool
 
@@ -75,10 +78,10 @@ the current task. Other uses of httpx in the process are not affected.
 
 @contextlib.asynccontextmanager
 async def bounded(*, read_seconds: float | None, call_seconds: float, signals: Signals) -> AsyncGenerator[None]:
-    """Limit the time of a model call. The call must be made and read within the block, in one task. Raise TimeoutError
-    after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total.
+    """Limit the time of a model call. The call must be made and read within the block, in one task.
 
-    Do not wait for anything else within the block, because that time counts too.
+    Raises TimeoutError after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total. Do not
+    wait for anything else within the block, because that time counts too.
     """
     now = asyncio.get_running_loop().time
     task = asyncio.current_task()
@@ -90,8 +93,7 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
             def alive() -> None:
                 if read_seconds is None or silence.expired():
                     return
-                # Moving the timer costs as much as parsing a token, so it is not moved for every token of a fast
-                # answer.
+                # A reset takes as long as parsing a token. Do not reset the timeout at every token of a fast answer.
                 deadline, last = now() + read_seconds, silence.when()
                 if last is None or deadline - last > read_seconds * LIMIT_SLACK:
                     silence.reschedule(deadline)
@@ -112,8 +114,9 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
 
 @cache
 def listen() -> None:
-    """Patch ``httpx.Response`` so that ``bounded`` notices every byte that arrives. The read timeout of httpx is not
-    enough, because litellm ignores that timeout with some providers (Google, Bedrock).
+    """Patch ``httpx.Response`` so that ``bounded`` notices every byte that arrives.
+
+    The read timeout of httpx is not enough, because litellm ignores it for some providers (Google, Bedrock).
     """
     response_class = importlib.import_module("httpx").Response
     read_bytes = response_class.aiter_bytes
@@ -127,7 +130,8 @@ def listen() -> None:
             return
         signals.responses.append(self)
         events = EventFilter(signals.note_error if self.is_success else _do_nothing)
-        async for chunk in read_bytes(self):  # a chunk size would delay bytes that have arrived
+        # Do not pass ``chunk_size``. Otherwise, httpx would hold back received bytes until the chunk is full.
+        async for chunk in read_bytes(self):
             signals.alive()
             if kept := events.kept(chunk):
                 yield kept

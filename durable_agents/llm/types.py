@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Literal, Protocol, Required, TypeAlias, TypedDict
 
+LATE_OUTCOME = re.compile(r"\[The call of [\w-]+ that was still open ")
+"""Matches the beginning of a message with the late outcome of a tool call."""
 Block: TypeAlias = Mapping[str, object]
 """A block of a message's content: a text, a file, or a vendor's own data that must be sent back to the vendor."""
 
@@ -28,7 +31,7 @@ class MessageCall(TypedDict):
 
 
 class Message(TypedDict, total=False):
-    """A message in the OpenAI format. A project's ``transform_messages`` may add fields that are not listed here."""
+    """A message in the OpenAI format. A project's ``transform_messages`` can add fields that are not listed here."""
 
     role: Required[str]
     content: str | Sequence[Block] | None
@@ -55,7 +58,18 @@ class ModelRequest:
     agent: str = ""
     """The name of the agent that makes the call."""
     may_be_silent: bool = False
-    """Whether an answer without text is acceptable, because the model's tools have just run."""
+    """Whether the answer is allowed to have neither text nor a tool call. This is the case if the model has already
+    answered or called a tool since the user's last message.
+    """
+
+    @property
+    def ends_with_late_outcome(self) -> bool:
+        """Whether the last message is the late outcome of a tool call: a result or an error that came after the run had
+        gone on without it. Such a message has the role ``user``, but no user has written it.
+        """
+        last = self.messages[-1] if self.messages else {"role": ""}
+        content = last.get("content")
+        return last["role"] == "user" and isinstance(content, str) and LATE_OUTCOME.match(content) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +104,10 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningSigned:
-    """A signature of the reasoning so far. The reasoning is now complete. ``metadata`` must be sent back to the
-    provider with that reasoning.
+    """A signature of the reasoning so far. The reasoning is now complete.
 
-    ``metadata`` has the form of the AI SDK's ``providerMetadata``: ``{"anthropic": {"signature": ...}}``.
+    ``metadata`` must be sent back to the provider with that reasoning. It has the form of the AI SDK's
+    ``providerMetadata``: ``{"anthropic": {"signature": ...}}``.
     """
 
     metadata: Mapping[str, object]
@@ -101,8 +115,9 @@ class ReasoningSigned:
 
 @dataclass(frozen=True, kw_only=True)
 class ReasoningHidden:
-    """Reasoning without readable text. ``metadata`` must be sent back to the provider. An example:
-    ``{"anthropic": {"redactedData": ...}}``.
+    """Reasoning without readable text.
+
+    ``metadata`` must be sent back to the provider. An example: ``{"anthropic": {"redactedData": ...}}``.
     """
 
     metadata: Mapping[str, object]
@@ -110,8 +125,9 @@ class ReasoningHidden:
 
 @dataclass(frozen=True, kw_only=True)
 class TextSigned:
-    """A signature of the text so far. More text may follow. ``metadata`` must be sent back to the provider with the
-    text. An example: ``{"google": {"thoughtSignature": ...}}``.
+    """A signature of the text so far. More text may follow.
+
+    ``metadata`` must be sent back to the provider with the text. An example: ``{"google": {"thoughtSignature": ...}}``.
     """
 
     metadata: Mapping[str, object]
@@ -159,27 +175,26 @@ class ModelDoor(Protocol):
     """
 
     def prepare(self) -> None:
-        """Load modules and data that are slow to load. This is called once per process, before the first model call."""
+        """Load modules and data that are slow to load. Called once per process, before the first model call."""
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
         """Make the call and yield its events. The last event is Finished. Raise ModelError if the call fails."""
 
     def estimate(self, request: ModelRequest, answered: str) -> ModelUsage:
-        """Return the estimated usage of a call. ``answered`` is the text of the answer so far. The method must be fast
-        and must not make a request.
+        """Return the estimated usage of a call. ``answered`` is the text of the answer so far.
 
-        An estimate that takes longer than a second is discarded, and no usage is counted.
+        The method must be fast and must not make a request. An estimate that takes longer than a second is discarded,
+        and no usage is counted.
         """
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """Return whether the model, with these settings, continues a partial answer that is the last message of the
-        history.
+        """Return whether the model, with these settings, can continue a partial answer that is the last message.
 
-        If this is not known, return False. The method must not raise and must not make a request.
+        Return False if this is not known. The method must not raise an error or make a request.
         """
 
     async def aclose(self) -> None:
-        """Close the connections. This is called on the event loop of the calls, before the loop ends."""
+        """Close the connections. Called on the event loop that made the calls, before the loop ends."""
 
 
 def provider_of(model: str) -> str:
@@ -191,8 +206,8 @@ def provider_of(model: str) -> str:
 
 
 MANY_MESSAGES = 500
-"""A history with more messages than this is long. Workers read, convert and encode a long history in a separate thread,
-so that it does not delay other runs.
+"""A history with more messages than this counts as long. Workers read, convert and encode a long history in a separate
+OS thread, so that this work does not delay other runs.
 """
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})

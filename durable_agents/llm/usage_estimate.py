@@ -1,7 +1,7 @@
 """Estimate the tokens of a model call from the length of its texts.
 
-No tokenizer is used, because it would be slow. litellm may download one, and others take half a second to load. The
-provider's own count always takes precedence over an estimate.
+A tokenizer would be too slow: litellm downloads some tokenizers, and others take half a second to load. An estimate is
+used only if the provider reports no count.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ IMAGE_TOKENS = 1000
 
 
 def estimated_tokens(request: ModelRequest, answer: str) -> tuple[int, int]:
-    """Return the estimated input and output tokens of a call. Audio and documents count as zero. This function neither
-    blocks nor makes a request.
+    """Return the estimated input and output tokens of a call. Audio and documents count as zero.
+
+    This function neither blocks nor makes a request.
     """
     input_tokens = sum(map(_tokens_of_json, request.tools))
     for message in request.messages:

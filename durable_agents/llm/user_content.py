@@ -15,18 +15,19 @@ _SEEN_BY_CLAUDE = re.compile(r"image/(png|jpeg|gif|webp)|application/pdf")
 
 
 def user_content(parts: Sequence[Part], *, model: str) -> str | list[Block]:
-    """Return the content of a user's message: a single text or, if there are files, a list of text and file blocks."""
+    """Return the content of a user's message. It is a text or, if there are files, a list of text and file blocks."""
     if not any(part["type"] == "file" for part in parts):
         return text_of(parts)
     blocks = [file_block(part, model=model) if part["type"] == "file" else text_block(part["text"]) for part in parts]
-    # Anthropic refuses a text block without text. A message with only files contains such a block.
+    # Anthropic refuses an empty text block. A message with only files contains one.
     return [block for block in blocks if block != text_block("")]
 
 
 def file_block(part: Part, *, model: str) -> Block:
-    """Return a file as a content block in litellm's format. A text file becomes a text block. If the provider does not
-    support the file, a note to the model replaces it. A note also replaces a file that is not embedded in the part: the
-    file is not fetched, and its URL is not sent.
+    """Return a file as a content block in litellm's format. A text file becomes a text block.
+
+    If the provider does not support the file, or if the file is not embedded in the part, return a note to the model
+    instead. A file that is not embedded is not fetched, and its URL is not sent.
     """
     media_type: str = part["mediaType"]
     kind, _, subtype = media_type.partition("/")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -21,13 +23,16 @@ from django.utils import timezone
 
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import cluster_of, config, default_cluster, q_cluster
+from durable_agents.delivery_counts import CLOSED, Event
 from durable_agents.lifecycle import database, project, try_to_write
+from durable_agents.live.hub import HEAL_SECONDS
 from durable_agents.llm import DOORS
 from durable_agents.llm.auto_door import reason_for_litellm
-from durable_agents.llm.model_catalog import estimated_cost
+from durable_agents.llm.model_catalog import estimated_cost, listed
 from durable_agents.llm.types import provider_of
-from durable_agents.models import Pool, Stream, Thread, ToolCall, WorkerProblem, calls_of, streams_of
+from durable_agents.models import DeliveryReport, Pool, Stream, Thread, ToolCall, WorkerProblem, calls_of, streams_of
 from durable_agents.notifications import layer_crosses_processes
+from durable_agents.reading.usage import cache_use_by_model
 from durable_agents.task_queue.inspection import clusters_seen, late_queues, layer_round_trip, queue_size, sweep_facts
 from durable_agents.task_queue.redis_servers import redis_servers
 from durable_agents.times import instant
@@ -41,6 +46,10 @@ CLOCK_SECONDS = 5.0
 ROUND_TRIP_SECONDS = 1.0
 OLDEST_POSTGRESQL = 14
 OLDEST_SQLITE = (3, 35)
+CACHEABLE_TOKENS = 8_000
+"""Calls with fewer input tokens are ignored. Providers cache beginnings of 1,024 to 4,096 tokens and more."""
+JUDGED_TOKENS = 100_000
+LOW_HIT_PERCENT = 20
 
 KEYS = {
     "anthropic": "ANTHROPIC_API_KEY",
@@ -74,8 +83,9 @@ Said = tuple[Level, str, str]
 
 
 def examine(*, models: bool = False) -> list[Finding]:
-    """Run all checks and return their findings. With ``models``, import litellm, which takes seconds, and ask it about
-    the models. An exception in one check does not stop the others.
+    """Run all checks and return their findings. If a check raises an exception, the others still run.
+
+    With ``models``, litellm checks the models. Importing litellm takes seconds.
     """
     areas: list[tuple[str, Callable[[], Iterator[Said]]]] = [
         ("package", check_package),
@@ -83,8 +93,8 @@ def examine(*, models: bool = False) -> list[Finding]:
         ("database", check_database),
     ]
     found = [finding for area, look in areas for finding in _looked(area, look)]
-    # Without the database, most checks would only repeat its error. The problems of workers can also be read from
-    # files.
+    # Without the database, most other checks would only report the same error again. ``check_stuck_workers`` still
+    # helps, because it also reads problems of workers from files.
     if any(finding.area == "database" and finding.level == "error" for finding in found):
         areas = [("channel layer", check_channel_layer), ("workers", check_stuck_workers)]
     else:
@@ -93,8 +103,10 @@ def examine(*, models: bool = False) -> list[Finding]:
             ("broker", check_brokers),
             ("sweep", check_sweep),
             ("channel layer", check_channel_layer),
+            ("delivery", check_delivery),
             ("workers", check_workers),
             ("agents", check_agents),
+            ("prompt caches", check_prompt_caches),
         ]
     areas.append(("models", check_models_by_litellm if models else check_models))
     return found + [finding for area, look in areas for finding in _looked(area, look)]
@@ -111,7 +123,7 @@ def _looked(area: str, look: Callable[[], Iterator[Said]]) -> list[Finding]:
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- package
+# The package.
 
 
 def check_package() -> Iterator[Said]:
@@ -128,11 +140,11 @@ def check_package() -> Iterator[Said]:
     yield "error", text, "pip uninstall durable-agents && pip install --force-reinstall django-durable-agents"
 
 
-# ---------------------------------------------------------------------------------------------------------- settings
+# Settings.
 
 
 def check_settings() -> Iterator[Said]:
-    """Run this package's system checks, and check the settings of the queue and of Redis for harmful values."""
+    """Run this package's system checks. Also check for harmful values in the settings of the queue and of Redis."""
     problems = 0
     for check in check_registry.get_checks():
         if not check.__module__.startswith("durable_agents."):
@@ -153,7 +165,7 @@ def check_settings() -> Iterator[Said]:
 
 
 def check_queue_limits() -> Iterator[Said]:
-    """Check that the queue's limits do not make the project's own tasks run twice."""
+    """Check that the queue has a ``timeout`` and a longer ``retry``. Otherwise, two workers can run the same task."""
     # After ``retry`` seconds, django-q2 gives a task to another worker, even if the first worker is still running the
     # task.
     retry, timeout = q_cluster().get("retry", 60), q_cluster().get("timeout")
@@ -178,12 +190,12 @@ def check_redis_passwords() -> Iterator[Said]:
         yield "warning", text, hint
 
 
-# ---------------------------------------------------------------------------------------------------------- database
+# The database.
 
 
 def check_database() -> Iterator[Said]:
-    """Check that the database accepts connections and that its version is supported. Also check that all migrations are
-    applied, and that the pool limits in the database match the settings.
+    """Check the connection, the version of the database and the migrations. Also check that the pool limits in the
+    database are the same as in the settings.
     """
     connection = connections[database()]
     try:
@@ -197,7 +209,7 @@ def check_database() -> Iterator[Said]:
     elif connection.vendor == "sqlite":
         yield from check_sqlite(connection)
     unapplied: list[str] = []
-    # A router may keep django-q2's tables in another database.
+    # A database router can keep django-q2's tables in another database.
     schedule = importlib.import_module("django_q.models").Schedule
     for app, alias in (("durable_agents", database()), ("django_q", router.db_for_write(schedule))):
         executor = MigrationExecutor(connections[alias])
@@ -225,7 +237,7 @@ def check_writes() -> Iterator[Said]:
 
 
 def check_postgresql(connection: Any) -> Iterator[Said]:
-    """Check PostgreSQL's version and clock, and that a pooler does not break cursors."""
+    """Check PostgreSQL's version and clock. Also check that a connection pooler does not break cursors."""
     major = connection.pg_version // 10_000
     if major < OLDEST_POSTGRESQL:
         yield "error", f"PostgreSQL {major} is too old.", f"Use PostgreSQL {OLDEST_POSTGRESQL} or newer."
@@ -234,7 +246,7 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
         theirs, session = cursor.fetchone()
-    # A connection pooler gives the client its own process id instead of the id of PostgreSQL's process.
+    # A connection pooler reports a process id of its own, not the id of the PostgreSQL process.
     info = connection.connection.info
     if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
         text = "PostgreSQL is behind a pooler such as PgBouncer. In transaction mode a cursor would lose its session."
@@ -247,7 +259,7 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
 
 
 def check_sqlite(connection: Any) -> Iterator[Said]:
-    """Check SQLite's version and journal."""
+    """Check SQLite's version and journal mode."""
     found = connection.Database.sqlite_version_info
     name = f"SQLite {connection.Database.sqlite_version}"
     with connection.cursor() as cursor:
@@ -271,7 +283,7 @@ def check_pool_rows() -> Iterator[Said]:
         yield "warning", text, "The database is updated when a worker starts, and by manage.py migrate."
 
 
-# ------------------------------------------------------------------------------------------------------------- queue
+# The queue.
 
 
 def _clusters() -> list[str]:
@@ -289,14 +301,14 @@ def check_brokers() -> Iterator[Said]:
             yield "error", text, hint
         else:
             yield "ok", f"Cluster {cluster!r}: {size} tasks wait in the queue.", ""
-    # ``check_workers`` reports the clusters of agents.
+    # Clusters that run agents are left out here, because ``check_workers`` reports them.
     for queue in sorted(set(late_queues()) - set(_clusters())):
         text = f"No cluster seems to serve the queue {queue!r}: its tasks or schedules have been due for minutes."
         yield "warning", text, f"Run: {_start(queue)}, or delete its tasks and schedules in the admin."
 
 
 def check_sweep() -> Iterator[Said]:
-    """Check that the sweep, a periodic task that recovers lost rows, is scheduled and runs."""
+    """Check that the sweep is scheduled and runs. The sweep is a periodic task that recovers lost rows."""
     facts = sweep_facts()
     if facts is None:
         text = "The sweep is not scheduled: a thread whose worker died may wait until somebody opens it."
@@ -342,12 +354,62 @@ def check_channel_layer() -> Iterator[Said]:
         yield "ok", "The channel layer delivers messages.", ""
 
 
-# ----------------------------------------------------------------------------------------------------------- workers
+DELIVERY_SECONDS = 3600.0
+DELIVERY_PROBLEMS = {
+    Event.HINT_NOT_SENT: (
+        "{number} messages about changes were not sent {where}, so browsers showed these changes up to {heal} s late.",
+        "Look at the load and the log of the channel layer's server (log action ring_browsers).",
+    ),
+    Event.HINT_NOT_RECEIVED: (
+        "{number} messages about changes did not arrive {where}, so browsers showed these changes up to {heal} s late.",
+        "Check that all processes have the same CHANNEL_LAYERS, and look at the load of the layer's server.",
+    ),
+    Event.STALE_THREAD: (
+        "{number} times, messages about an open thread were lost or came too fast {where}; its rows were read again.",
+        "Now and then, this is harmless. Otherwise, look at the load of the web processes, the database and the layer.",
+    ),
+    Event.SLOW_CLOSE: (
+        "{number} websockets were closed {where}, because their clients did not read what they were sent.",
+        "Clients on bad networks do this, and connect again. If there are many, look at the proxy.",
+    ),
+}
+
+
+def check_delivery() -> Iterator[Said]:
+    """Show what processes have counted about live delivery in the last one or two hours."""
+    reports = list(DeliveryReport.objects.using(database()).stored_within(DELIVERY_SECONDS))
+    if not reports:
+        yield "ok", "In the last hour, no process has counted anything about websockets and event streams.", ""
+        return
+    oldest = min(instant(report.since) for report in reports)
+    within = f"within {max(1, round((timezone.now() - oldest).total_seconds() / 60))} min"
+    for event, (text, hint) in DELIVERY_PROBLEMS.items():
+        processes: Counter[str] = Counter()
+        for report in reports:
+            processes[_pid(report.holder)] += report.counts.get(event, 0)
+        if number := processes.total():
+            some = ", ".join(f"process {pid}: {count}" for pid, count in processes.most_common(5) if count)
+            yield "warning", text.format(number=number, where=f"{within} ({some})", heal=HEAL_SECONDS), hint
+    total: Counter[str] = Counter()
+    for report in reports:
+        total.update(report.counts)
+    codes = {name.removeprefix(CLOSED): count for name, count in sorted(total.items()) if name.startswith(CLOSED)}
+    closes = ", ".join(f"{count} with {code}" for code, count in codes.items()) or "none"
+    processes_text = f"{len({report.holder for report in reports})} processes {within}"
+    yield "ok", f"{processes_text}: {total[Event.SNAPSHOT]} snapshots sent; websockets closed: {closes}.", ""
+
+
+def _pid(holder: str) -> str:
+    """Return the process id in the name of a lease owner."""
+    return "".join(holder.split(":")[-2:-1])
+
+
+# Workers.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """The load of one pool, counted from its rows."""
+    """How many rows of one pool are held by workers, and how many wait for a worker."""
 
     held: int
     """The number of rows with a lease that has not expired."""
@@ -384,7 +446,8 @@ TRIES = {
 
 def _notices() -> list[Notice]:
     """Return the problems of living workers, from files on this machine and from the database."""
-    # Read files too. If the database is the problem, it may not contain the workers' reports, or may not be readable.
+    # If the database fails, it might lack the workers' reports, or might not be readable. Therefore, read the files
+    # too.
     found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
     with suppress(Error):
         for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
@@ -401,11 +464,10 @@ def _notices() -> list[Notice]:
 
 
 def check_stuck_workers() -> Iterator[Said]:
-    """Check for workers that are alive but cannot work, and for workers that have exited for this reason."""
+    """Report workers that are alive but cannot work, and workers that have exited because they could not work."""
     for notice in _notices():
-        pid = notice.holder.split(":")[-2:-1]
         text = (
-            f"A worker of cluster {notice.cluster!r} (process {''.join(pid)}) is alive and has not been able to "
+            f"A worker of cluster {notice.cluster!r} (process {_pid(notice.holder)}) is alive and has not been able to "
             f"{TRIES.get(notice.kind, 'work')} for {notice.seconds:.0f} s: {notice.detail}"
         )
         yield "error", text, "Remove the cause; no restart is needed. The worker's log says more (action worker_stuck)."
@@ -423,13 +485,13 @@ def check_stuck_workers() -> Iterator[Said]:
 
 
 def check_workers() -> Iterator[Said]:
-    """Check that each cluster has workers, and that they claim due rows in time."""
+    """Check that each cluster has workers, and that the workers claim due rows in time."""
     yield from check_stuck_workers()
     stuck = {notice.cluster for notice in _notices()}
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
     seen = 0
-    # django-q2 counts the clusters of all names together, so the number is useful only if there is one name.
+    # django-q2 can only count the clusters of all names together. This number is useful only if there is one name.
     if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
         with suppress(Exception):  # check_brokers reports the error
             seen = clusters_seen()
@@ -451,7 +513,7 @@ def check_workers() -> Iterator[Said]:
 
 
 def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[Said]:
-    """Check whether rows of a pool have been waiting for too long, and why."""
+    """Report rows of a pool that have been waiting for too long, with the reason."""
     limit = config().pool(pool).limit
     if load.unknown:
         text = f"In pool {pool!r} rows wait for agents or tools that are not in this code: {', '.join(load.unknown)}."
@@ -465,11 +527,11 @@ def check_load(cluster: str, pool: str, load: Load, *, stuck: bool) -> Iterator[
         yield "error", text, hint
 
 
-# ------------------------------------------------------------------------------------------------------------ agents
+# Agents.
 
 
 def check_agents() -> Iterator[Said]:
-    """Check that each agent is public or has threads. Otherwise, nobody uses it."""
+    """Report agents that nobody seems to use, because they are not public and have no threads."""
     internal = [agent for agent in registry.all() if not agent.public]
     threads = Thread.objects.using(database())
     unused = [agent.name for agent in internal if not threads.filter(agent__in=agent.names).exists()]
@@ -480,7 +542,35 @@ def check_agents() -> Iterator[Said]:
         yield "ok", "Every agent is public or has threads.", ""
 
 
-# ------------------------------------------------------------------------------------------------------------ models
+def check_prompt_caches() -> Iterator[Said]:
+    """Report models whose prompt cache was rarely hit during the last day.
+
+    A model counts if it has had enough long calls, and if it is known to have a prompt cache: it has reported cached
+    tokens, or litellm's list has a price for them.
+    """
+    used = [
+        use
+        for use in cache_use_by_model(within=timedelta(days=1), min_call_tokens=CACHEABLE_TOKENS)
+        if use.input_tokens >= JUDGED_TOKENS
+        and (use.cached_input_tokens or use.cache_write_tokens or listed(use.model).get("cache_read_input_token_cost"))
+    ]
+    rates = {use.model: 100 * use.cached_input_tokens // use.input_tokens for use in used}
+    low = [f"{model} ({percent} %)" for model, percent in rates.items() if percent < LOW_HIT_PERCENT]
+    if low:
+        text = f"Less than {LOW_HIT_PERCENT} % of the input tokens of the last day came from the prompt cache: "
+        hint = (
+            "Each call should begin as the last one did: the same instructions and tools, and the same earlier "
+            "messages (docs/howto/agents.md#prompt-caches)."
+        )
+        yield "warning", f"{text}{', '.join(low)}.", hint
+    elif rates:
+        shown = ", ".join(f"{model} {percent} %" for model, percent in rates.items())
+        yield "ok", f"Input tokens of the last day that came from prompt caches: {shown}.", ""
+    else:
+        yield "ok", "No model with a prompt cache has had enough long calls during the last day.", ""
+
+
+# Models.
 
 
 def check_models() -> Iterator[Said]:
@@ -495,15 +585,15 @@ def check_models() -> Iterator[Said]:
 
 
 def check_models_by_litellm() -> Iterator[Said]:
-    """Check with litellm's own data that it knows the models and finds their keys. No model is called."""
+    """Check that litellm knows the models and finds their keys. No model is called."""
     loading = importlib.import_module("durable_agents.llm.litellm.loading")
     yield from _for_each_model(loading.problem_with, "litellm knows every model and finds every key.")
     yield from check_prices(lambda model: loading.cost_of(model, prompt_tokens=1_000, completion_tokens=1_000))
 
 
 def check_prices(cost_of: Callable[[str], Decimal | None]) -> Iterator[Said]:
-    """Check that the price of each model is known. ``cost_of`` returns the cost of some tokens of a model, or None. For
-    models on the project's own servers, a missing price is no problem.
+    """Check that the price of each model is known. ``cost_of`` returns the cost of some tokens of a model, or None if
+    the price is unknown. Models on the project's own servers need no price.
     """
     if config().model_door not in DOORS:
         return
@@ -527,14 +617,17 @@ def check_prices(cost_of: Callable[[str], Decimal | None]) -> Iterator[Said]:
 def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[Said]:
     agents = registry.all()
     if not agents:
-        yield "warning", "No agent is declared.", "Declare one in the agents.py of an installed app."
+        hint = (
+            "Declare one in the agents.py of an installed app; startproject does not install the project's own folder."
+        )
+        yield "warning", "No agent is declared.", hint
         return
     if config().model_door not in DOORS:
         yield "ok", f"Models are called through {config().model_door}.", ""
         return
     if config().model_door != "litellm":
         yield from _doors(agents)
-    # Skip agents that set a key or server of their own. Their server may accept any key, or need none.
+    # Skip agents with a key or a server of their own. Such a server might accept any key, or need none.
     with_own_key = {"api_key", *OWN_SERVER}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)

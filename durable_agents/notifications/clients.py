@@ -25,8 +25,8 @@ threads in few messages, and a web process joins few groups.
 
 
 def group_of(thread_id: UUID) -> str:
-    """Return the name of the channel-layer group that a thread belongs to. It is made from the primary key, never from
-    client text.
+    """Return the name of the channel-layer group that a thread belongs to. The name is made from the primary key only,
+    never from text that a client sent.
     """
     return f"durable_agents.threads.{thread_id.int % SHARDS}"
 
@@ -40,7 +40,7 @@ def layer_crosses_processes() -> bool:
 
 
 def notify_clients(thread_id: UUID, *, using: str) -> None:
-    """After the commit, notify browsers that follow the thread. The message says that the thread has changed."""
+    """After the commit, send a hint to all browsers that follow the thread: the thread has changed."""
     message = {"type": "thread.changed", "thread": str(thread_id)}
     transaction.on_commit(lambda: publish(thread_id, message), using=using, robust=True)
 
@@ -64,9 +64,9 @@ def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
 def layer_to_receive_from() -> Any:
     """Return a channel layer for one receiver.
 
-    All readers of a ``channels_redis`` layer object share one lock and one limited buffer. For this layer, return a new
-    object, separate from that of the project's consumers. Any other layer may keep its messages in the layer object, so
-    return the object that the project uses.
+    For ``channels_redis``, return a new object. All readers of one such object share a lock and a limited buffer, and
+    the receiver must not share these with the project's consumers. For any other layer, return the object that the
+    project uses, because a layer might keep its messages in the object itself.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415
@@ -76,13 +76,15 @@ def layer_to_receive_from() -> Any:
 
 
 async def close_layer(layer: Any) -> None:
-    """Close the connections of a layer that ``layer_to_receive_from`` made. This function takes at most a second and
-    never raises.
+    """Close the connections of a layer object that ``layer_to_receive_from`` has created.
+
+    If ``layer_to_receive_from`` returned the object that the project uses, do nothing. This function takes at most a
+    second and never raises.
     """
     if not _is_of_channels_redis(layer):
         return
-    # In the layer that stores queues in Redis, ``flush`` would delete all messages. In the pub/sub layer, which has no
-    # ``close_pools``, it only disconnects.
+    # The two layer classes of ``channels_redis`` differ. ``RedisChannelLayer`` has ``close_pools``; its ``flush`` would
+    # delete all messages. ``RedisPubSubChannelLayer`` has only ``flush``, which disconnects.
     close = layer.close_pools if hasattr(type(layer), "close_pools") else layer.flush
     try:
         async with asyncio.timeout(CLOSE_SECONDS):

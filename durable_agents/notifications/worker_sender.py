@@ -1,7 +1,7 @@
-"""Notify clusters in a separate thread, over a broker that is reached through a socket.
+"""Notify clusters of workers in a separate OS thread, if the broker is reached over a socket (such as Redis).
 
-A broker that hangs must delay neither requests nor workers. Until the broker accepts the notifications, only the names
-of the clusters to notify are stored.
+A broker that hangs must delay neither requests nor workers. While the broker fails, only the names of the clusters to
+notify are kept in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEEP_SECONDS = 60.0
 
 
 class WorkerSender:
-    """The daemon thread that notifies clusters. Each process has one such thread. It starts with the first
+    """The daemon OS thread that notifies clusters. Each process has one such OS thread, which starts with the first
     notification.
     """
 
@@ -34,8 +34,8 @@ class WorkerSender:
         self.reset()
 
     def reset(self) -> None:
-        """Reset the sender. This is also called in a forked child, which does not have its parent's thread and must not
-        send its parent's notifications.
+        """Reset the sender. This method is also called in a forked child: the child does not have its parent's OS
+        thread, and must not send its parent's notifications.
         """
         self._news = threading.Condition()
         self._asked: defaultdict[str, int] = defaultdict(int)
@@ -81,12 +81,12 @@ class WorkerSender:
             except Exception as error:
                 problem = error
             finally:
-                connections.close_all()  # the project's own broker may have used the ORM in this thread
+                connections.close_all()  # a broker of the project might have used the ORM in this OS thread
             with self._news:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
-                # If ``tell`` was called while this task was being sent, the task may run before the latest rows are
-                # visible. In that case, send another task.
+                # If ``tell`` was called while this task was being sent, send another task. The first task might run
+                # before the latest rows are visible.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

@@ -25,8 +25,8 @@ _answered_here: dict[str, Callable[[], None]] = {}
 
 
 def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) -> None:
-    """From now on, notify ``cluster`` by calling ``wake`` in this process instead of using the queue. If ``wake`` is
-    None, use the queue again.
+    """From now on, notify ``cluster`` by calling ``wake`` in this process instead of using the queue. With None, use
+    the queue again.
     """
     if wake is None:
         _answered_here.pop(cluster, None)
@@ -35,9 +35,10 @@ def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) ->
 
 
 def notify_workers(pools: Iterable[str], *, using: str) -> None:
-    """After the commit, notify the clusters that serve these pools. There may be work for them."""
+    """After the commit, tell the clusters of these pools that there may be work."""
     for cluster in sorted({cluster_of(pool) for pool in pools}):
-        # Not a partial: Django logs the name of a robust callback that fails, and a partial has no name.
+        # Do not use ``functools.partial``. Django logs the name of a robust callback that fails, and a partial has no
+        # name.
         def notify(cluster: str = cluster) -> None:
             _notify(cluster)
 
@@ -53,15 +54,14 @@ def _notify(cluster: str) -> None:
 
 
 def notify_cluster(cluster: str) -> bool:
-    """Put a notification into the cluster's queue. Return whether the queue contains a notification now. This function
-    never raises.
+    """Put a notification into the cluster's queue. Return whether the queue contains a notification now. Never raises.
 
-    For a broker that is reached through a socket, the call may take a second. If the broker fails, the notification is
-    sent later. Until the broker has recovered, further calls return immediately.
+    With a broker that is reached over a socket, this function can take a second. If the broker fails, the notification
+    is sent later. Until the broker has recovered, this function then returns immediately.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 
-    # The queue of django-q2's ORM broker is a table. All other brokers are reached through a socket.
+    # The queue of django-q2's ORM broker is a database table. All other brokers are reached over a socket.
     is_table = bool(Conf.ORM) and not (Conf.BROKER_CLASS or Conf.IRON_MQ or isinstance(Conf.SQS, dict))
     if not is_table:
         return _worker_sender.tell(cluster)
@@ -93,7 +93,9 @@ os.register_at_fork(after_in_child=_worker_sender.reset)
 
 @cache
 def _broker(cluster: str, pid: int) -> Any:
-    """Return the broker for a process and a cluster. If the broker uses a socket, its timeouts are one second."""
+    """Return the broker of this process (``pid``) for a cluster. If the broker uses a socket, its timeouts are one
+    second.
+    """
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
     from django_q.brokers.orm import ORM  # noqa: PLC0415
 
@@ -118,8 +120,8 @@ class _TableBroker:
     def __init__(self, list_key: str) -> None:
         self.list_key = list_key
         self.last: int | None = None
-        # Use a lock time far in the past. A worker skips tasks with a lock time in the future, and its clock may be
-        # slow.
+        # Use a lock time far in the past. A worker skips tasks with a lock time in the future, and to a worker with a
+        # slow clock, the current time is in the future.
         self.lock = timezone.now() - CLOCKS_APART
 
     @property

@@ -12,7 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from durable_agents import attachment_storage
+from durable_agents.actors import ShowPerson, person_of, username_of
 from durable_agents.models import Attachment, Message, Stream, Thread, ToolCall, Usage
+from durable_agents.reading.read_only import read_only
 from durable_agents.times import to_iso, to_iso_or_none
 from durable_agents.transcript import get_thread, ui_messages
 
@@ -40,16 +42,22 @@ def export_thread(thread: Thread | UUID | str, *, include_system: bool = True) -
     Rows are read a few hundred at a time. For a running thread, only committed content is exported. Raises
     ThreadNotFoundError.
     """
-    row = get_thread(thread.pk if isinstance(thread, Thread) else thread)
+    return exported(get_thread(thread), include_system=include_system)
+
+
+def exported(row: Thread, *, include_system: bool, show_person: ShowPerson = person_of) -> JSON:
+    """Return the export of a thread. ``show_person`` returns what the export shows of a user."""
     streams = Stream.objects.filter(thread=row).defer("parts", "text", "error_detail").order_by("number")
     calls = ToolCall.objects.filter(thread=row).select_related("approval_decided_by").order_by("created_at", "rev")
     return {
         "format": FORMAT,
         "version": VERSION,
         "thread": exported_thread(row),
-        "messages": list(exported_messages(row, include_system=include_system)),
+        "messages": list(exported_messages(row, include_system=include_system, show_person=show_person)),
         "streams": [exported_stream(stream) for stream in streams.iterator(chunk_size=_ROWS_AT_ONCE)],
-        "tool_calls": [exported_call(call) for call in calls.iterator(chunk_size=_ROWS_AT_ONCE)],
+        "tool_calls": [
+            exported_call(call, show_person=show_person) for call in calls.iterator(chunk_size=_ROWS_AT_ONCE)
+        ],
         "attachments": [
             {
                 "id": str(file.pk),
@@ -76,6 +84,7 @@ def exported_thread(row: Thread) -> JSON:
         "metadata": row.metadata,
         "error": {"code": row.error_code, "message": row.error_message} if row.error_code else None,
         "retry": row.retry,
+        "read_only": read_only(row),
         "usage": _usage(row),
         "forked_from": _id(row.forked_from_id),
         "created_at": to_iso(row.created_at),
@@ -83,19 +92,20 @@ def exported_thread(row: Thread) -> JSON:
     }
 
 
-def exported_messages(row: Thread, *, include_system: bool) -> Iterator[JSON]:
+def exported_messages(row: Thread, *, include_system: bool, show_person: ShowPerson) -> Iterator[JSON]:
     """Yield the messages of a thread with their parts."""
-    every = Message.objects.filter(thread=row)
+    every = Message.objects.filter(thread=row).select_related("sender")
     rows = (every if include_system else every.for_clients()).iterator(chunk_size=_ROWS_AT_ONCE)
     # Read one batch at a time, because the steps and tool calls of a single answer may take megabytes.
     while batch := list(islice(rows, _ROWS_AT_ONCE)):
-        for message, shown in zip(batch, ui_messages(batch), strict=True):
+        for message, shown in zip(batch, ui_messages(batch, show_person=show_person), strict=True):
             yield {
                 "id": str(message.pk),
                 "client_id": message.client_id,
                 "role": str(message.role),
                 "parts": shown["parts"],
                 "metadata": message.metadata,
+                "sender": shown["sender"],
                 "position": message.position,
                 "parent": _id(message.parent_id),
                 "created_at": to_iso(message.created_at),
@@ -122,15 +132,16 @@ def exported_stream(stream: Stream) -> JSON:
     }
 
 
-def exported_call(call: ToolCall) -> JSON:
+def exported_call(call: ToolCall, *, show_person: ShowPerson) -> JSON:
     """Return a tool call with its outcome and, if one was needed, its approval."""
     approval = None
     if call.approval_requested_at is not None or call.approval_decided_at is not None:
         decided_by = call.approval_decided_by
+        decider = None if decided_by is None else show_person(decided_by)
         approval = {
             "requested_at": to_iso_or_none(call.approval_requested_at),
             "decided_at": to_iso_or_none(call.approval_decided_at),
-            "decided_by": decided_by.get_username() if decided_by else None,
+            "decided_by": decider and username_of(decided_by, decider),
             "reason": call.approval_reason,
         }
     return {

@@ -1,7 +1,7 @@
-"""Follow a thread until it is at rest, by polling its rows.
+"""Follow a thread by polling its rows until it is at rest, which means that no run is in progress.
 
-Each read yields the new chunks, each with the cursor to continue after it. The synchronous and the asynchronous
-functions share one generator, which yields the results of the reads and the pauses between them.
+Each read yields the new chunks. Each chunk comes with a cursor, from which a client can continue later. The synchronous
+and the asynchronous functions share one generator. It yields the results of the reads and the pauses between them.
 """
 
 from __future__ import annotations
@@ -52,20 +52,21 @@ _WHOLE_STEP = Place(2**31, 0)
 
 
 def stream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> Iterator[tuple[str, Chunk]]:
-    """Follow a thread until it is at rest; yield each new UI message chunk as a pair of cursor and chunk.
+    """Follow a thread until no run is in progress. Yield each new UI message chunk as a pair of cursor and chunk.
 
     Without a cursor, the stream begins at the start of the latest answer. With the cursor of a chunk, the stream
     continues right after that chunk, and first yields everything that was committed in the meantime. A cursor works in
-    every process and at any later time. If the thread is at rest and nothing is new, the stream ends immediately.
+    every process and at any later time. If no run is in progress and nothing is new, the stream ends immediately.
 
     The chunks are those of the AI SDK's UI message stream. The first is ``start``, with the message's id. Each step
     consists of ``start-step``, the text, reasoning and tool chunks, and ``finish-step``. The last chunk is ``finish``,
-    ``abort`` (the run was stopped) or ``error`` (the run failed). ``reset-step`` removes the content of the current
-    step, because another attempt begins the step again. ``reset-step`` and ``tool-approval-response`` were added in
-    version 7 of the SDK; older clients do not understand them.
+    ``abort`` (the run was stopped) or ``error`` (the run failed).
+
+    ``reset-step`` tells the client to remove the content of the current step, because another attempt begins the step
+    again. Clients need version 7 of the SDK for ``reset-step`` and ``tool-approval-response``.
 
     Raises InvalidCursorError, and ThreadNotFoundError (also if the thread is deleted while it is followed). Inside a
-    transaction, the stream yields what is stored, and raises RuntimeError when it would have to wait.
+    transaction, the stream yields what is stored. Where it would have to wait, it raises RuntimeError.
     """
     return _sleeping(_reads(Follower(id_of(thread), _position(cursor))))
 
@@ -78,12 +79,14 @@ def astream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> As
 
 
 def wait_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
-    """Wait until the thread is at rest, and return its current row. A ``timeout_seconds`` of None means no limit.
+    """Wait until no run of the thread is in progress, and return the thread's current row. A ``timeout_seconds`` of
+    None means no limit.
 
-    Raises WaitTimeoutError if the thread is not at rest in time; the run continues. Raises ThreadNotFoundError, also if
-    the thread is deleted in the meantime. Raises RuntimeError inside a transaction: workers do not see uncommitted
-    rows, so the wait would never end. The transaction of a Django TestCase is an exception: if the thread is already at
-    rest, its row is returned.
+    Raises WaitTimeoutError if the time is over; the run continues. Raises ThreadNotFoundError, also if the thread is
+    deleted in the meantime.
+
+    Raises RuntimeError inside a transaction. Workers do not see uncommitted rows, so the wait would never end. The
+    transaction of a Django TestCase is an exception: if no run is in progress, the thread's row is returned.
     """
     [row] = _sleeping(_reads_until_rest(id_of(thread), timeout_seconds))
     return row
@@ -95,23 +98,20 @@ async def await_for_thread(thread: Thread | UUID | str, timeout_seconds: float |
     return row
 
 
-# ---------------------------------------------------------------------------------------------------------- cursors
-
-
 class Phase(IntEnum):
     """The part of a run that a position is in. The phase decides which chunks may follow."""
 
     BETWEEN_STEPS = 0
     IN_STEP = 1
-    # In an uncommitted step that already contains a tool call.
+    # In a step that is not committed but already contains a tool call.
     IN_CALLS = 2
     AT_REST = 3
 
 
 @dataclass(kw_only=True)
 class Position:
-    """A client's position in a thread. The client has received all committed changes up to revision ``rev``, and the
-    content of stream ``number`` up to ``place``.
+    """A client's position in a thread. The client has received all committed changes up to revision ``rev``. It has
+    received the content of stream ``number`` up to ``place``.
     """
 
     rev: int
@@ -141,11 +141,8 @@ def _position(cursor: str | None) -> Position | None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ reads
-
-
 class Follower:
-    """A converter that turns the changes of one thread into chunks. Its methods use the ORM and are synchronous."""
+    """Turns the changes of one thread into chunks. The methods use the ORM and are synchronous."""
 
     def __init__(self, thread_id: UUID, position: Position | None, *, knows_7: bool = True) -> None:
         self.thread_id = thread_id
@@ -160,7 +157,7 @@ class Follower:
         """How far the stored deltas of the open stream were read."""
 
     def read(self) -> Iterator[tuple[str, Chunk]]:
-        """Yield each new chunk with its cursor. A client can use this cursor to continue after the chunk. Raises
+        """Yield each new chunk with the cursor from which a client can continue after this chunk. Raises
         ThreadNotFoundError. Raises InvalidCursorError if the initial position belongs to another thread.
         """
         self._thread = thread = row_of(self.thread_id)
@@ -205,11 +202,11 @@ class Follower:
                 raise InvalidCursorError(start)
 
     def _changes(self, thread: Thread) -> Iterator[Chunk]:
-        """Yield the chunks of ended steps and of changed tool calls, ordered by revision number (``rev``)."""
+        """Yield the chunks of finished steps and of changed tool calls, ordered by revision number (``rev``)."""
         if thread.rev == self._at.rev:
             return
-        # Read only changes up to ``thread.rev``. The queries run one after the other. Without this limit, the second
-        # query could see a change that the first query missed.
+        # Ignore changes after ``thread.rev``. The second query runs later than the first, so it could otherwise see a
+        # change that the first query missed.
         changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
         streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
         calls = ToolCall.objects.using(database()).filter(**changed)
@@ -218,7 +215,7 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                # Only the last chunk of the call advances the cursor. A client that resumes before the last chunk gets
+                # Only the last of these chunks advances the cursor. A client that resumes before the last chunk gets
                 # all of these chunks again.
                 yield from chunks[:-1]
                 self._at.rev = row.rev
@@ -242,8 +239,8 @@ class Follower:
         if stream is None:
             return
         yield from self._switch_to(stream)
-        # Read a new stream from its first delta, even if the client has resumed in the middle of the stream.
-        # ``_advance`` skips the chunks that the client already has.
+        # Read a new stream from its first delta, even if the client already has a part of the stream. ``_advance``
+        # skips the chunks that the client has.
         if stream.pk != self._deltas_of:
             self._deltas_of, self._last_seq, self._read = stream.pk, -1, BEGINNING
         deltas = list(Delta.objects.using(database()).after(stream.pk, self._last_seq).values_list("seq", "chunks"))
@@ -253,8 +250,8 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """If this is another stream than the current one, end the current step. If the stream belongs to another
-        message, also begin that message.
+        """Switch to this stream, unless it is the current one: end the current step. If the stream belongs to another
+        message than the current step, begin that message.
         """
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):
@@ -266,8 +263,8 @@ class Follower:
         at.number, at.place, at.phase = stream.number, BEGINNING, Phase.BETWEEN_STEPS
 
     def _advance(self, chunks: Iterable[PlacedChunk]) -> Iterator[Chunk]:
-        """Yield those of the chunks that were not sent yet, and move the position past them. If a text was sent in
-        part, yield only the rest of it.
+        """Yield the chunks that were not sent yet, and move the position past them. If a part of a text was already
+        sent, yield only the rest.
         """
         for place, chunk in unsent(chunks, self._at.place):
             self._at.place = place
@@ -299,14 +296,16 @@ def latest_answer_of(thread: Thread) -> Message | None:
 
 
 def beginning_of(message_id: UUID) -> Position | None:
-    """Return the position right before an answer; None if no attempt at the answer is in progress or committed."""
+    """Return the position right before an answer. Return None if no attempt at the answer is in progress or
+    committed.
+    """
     streams = Stream.objects.using(database()).filter(message_id=message_id)
     first: int | None = streams.aggregate(rev=Min("rev"))["rev"]
     return None if first is None else Position(rev=first - 1, phase=Phase.BETWEEN_STEPS)
 
 
 def position_after(answer: Message, *, steps: int) -> Position | None:
-    """Return the position after the first ``steps`` committed steps of an answer; None if no step is committed."""
+    """Return the position after the first ``steps`` committed steps of an answer, or None if no step is committed."""
     shown = list(Stream.objects.using(database()).in_transcript().filter(message=answer).order_by("number")[:steps])
     if not shown:
         return None
@@ -317,7 +316,7 @@ def position_after(answer: Message, *, steps: int) -> Position | None:
 
 
 def last_chunk(thread: Thread) -> Chunk:
-    """Return the chunk that ends the run of a thread at rest."""
+    """Return the last chunk of a stream, for a thread whose run is over."""
     if thread.status == ThreadStatus.STOPPED:
         return {"type": "abort"}
     if thread.status == ThreadStatus.FAILED:
@@ -339,8 +338,8 @@ def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
 
 
 def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[Thread]:
-    """Poll a thread until it is at rest. Yield the seconds to wait between two reads, and finally a list with the
-    thread's row.
+    """Poll a thread until no run is in progress. Yield the seconds to wait between two reads. Finally, yield a list
+    with the thread's row.
     """
     pace = _Pace(thread_id)
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -359,8 +358,8 @@ def _reads_until_rest(thread_id: UUID, timeout_seconds: float | None) -> Reads[T
 
 
 class _Pace:
-    """The pauses between the reads of a thread. A pause is short after a read that found changes. It gets longer with
-    each read that found none.
+    """The pauses between the reads of a thread. The pause is short after a read that found changes, and grows with each
+    read that found none.
     """
 
     def __init__(self, thread_id: UUID) -> None:
@@ -400,8 +399,8 @@ def _sleeping(reads: Reads[T]) -> Iterator[T]:
 
 
 async def _awaiting(reads: Reads[T]) -> AsyncIterator[T]:
-    # A coroutine cannot raise StopIteration, so None marks the end. All callers share one thread for the ORM, as they
-    # do with Django's own async methods.
+    # A coroutine cannot raise StopIteration, so None marks the end. All callers share one OS thread for the ORM, as
+    # with Django's own async methods.
     read_next = sync_to_async(lambda: next(reads, None), thread_sensitive=True)
     while (news := await read_next()) is not None:
         if isinstance(news, list):

@@ -1,8 +1,7 @@
 """List the messages of a thread, including the answer that is being written.
 
-Such a list shows the thread as it was when the thread's revision number (``rev``) was read. A step that is committed
-after that, between two of the queries, still counts as unfinished. Without this rule, parts could be missing or appear
-twice.
+The list shows the thread as it was when its revision number (``rev``) was read. If a step is committed later, between
+two queries, it still counts as unfinished. Otherwise, parts could be missing or appear twice.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from django.db.models import BigIntegerField, F, OuterRef, Q, Subquery, Value
 from django.db.models.functions import Coalesce
 
 from durable_agents import models
+from durable_agents.actors import Person
 from durable_agents.agents import Agent, registry
 from durable_agents.models import (
     MessageQuerySet,
@@ -28,7 +28,7 @@ from durable_agents.models import (
 )
 from durable_agents.parts import Part, text_of
 from durable_agents.times import as_expected
-from durable_agents.transcript import UIMessage, add_partial_answer, get_thread, stream_open_at, ui_messages
+from durable_agents.transcript import UIMessage, add_parts, get_thread, partial_answer, stream_open_at, ui_messages
 
 _AFTER_ALL_POSITIONS = 2**62
 
@@ -44,6 +44,9 @@ class Message:
     parts: list[Part]
     """UI message parts of the AI SDK."""
     metadata: dict[str, Any]
+    """The metadata that the client sent with the message, and the ``sender``."""
+    sender: Person | None
+    """The ``id`` and ``name`` of the user who sent the message."""
     position: int | None
     """The number that orders the messages of the thread. It is None while the message is queued."""
     created_at: datetime
@@ -78,11 +81,11 @@ class MessagesWithStream(NamedTuple):
 def list_threads(
     *, owner: object = None, scope: str | None = None, agent: str | Agent | None = None, status: str | None = None
 ) -> ThreadQuerySet:
-    """Return the threads that match all arguments, most recently changed first. An argument that is None matches every
-    thread. Archived threads are included. An agent's threads include those that were created under its aliases.
+    """Return the threads that match all arguments, most recently changed first. An argument that is None is ignored.
+    Archived threads are included. An agent's threads include those that were created under its aliases.
 
     The result is a queryset: filter it further, slice it, or iterate over it (with ``async for`` in a coroutine).
-    ``owner`` is a user or a user's key. Raises ValueError for a status that does not exist.
+    ``owner`` is a user or a user's primary key. Raises ValueError for a status that does not exist.
     """
     names = agent.names if isinstance(agent, Agent) else None if agent is None else registry.names_of(agent)
     filters = {"owner": owner, "scope": scope, "agent__in": names, "status": status and ThreadStatus(status)}
@@ -94,12 +97,13 @@ def list_messages(
 ) -> list[Message]:
     """Return the messages of a thread as clients see them, oldest first, queued messages last.
 
-    Only messages after the position ``after`` are returned, at most ``limit`` of them. Messages that an edit or a
-    regeneration replaced are left out, and so are answers without parts. Messages of the role system are included only
-    with ``include_system``. The function makes four queries, however many messages there are. Raises
-    ThreadNotFoundError.
+    ``after`` is a position: only later messages are returned. ``limit`` is the maximum number of messages. Messages of
+    the role system are included only with ``include_system``. Answers without parts are left out, and so are messages
+    that an edit or a regeneration replaced.
+
+    The function makes four queries, however many messages there are. Raises ThreadNotFoundError.
     """
-    listed = listed_messages(_thread(thread), include_system=include_system)
+    listed = listed_messages(get_thread(thread), include_system=include_system)
     return _values(ui_messages(after_position(listed, after)[:limit]))
 
 
@@ -110,16 +114,11 @@ def list_messages_with_streams(thread: Thread | UUID | str, *, from_number: int 
     Attempts with a number lower than ``from_number`` are ignored. The function makes six queries, however many messages
     and deltas there are. Raises ThreadNotFoundError.
     """
-    row = _thread(thread)
+    row = get_thread(thread)
     stream = open_answer(row, from_number=from_number)
     listed = listed_messages(row, answer_id=stream.message_id if stream else None)
     messages, entry = fold_in(stream, ui_messages(listed, upto_rev=row.rev))
     return MessagesWithStream(_values(messages), entry)
-
-
-def _thread(thread: Thread | UUID | str) -> Thread:
-    """Return the current row of the thread."""
-    return get_thread(thread.pk if isinstance(thread, Thread) else thread)
 
 
 def _values(messages: Iterable[UIMessage]) -> list[Message]:
@@ -127,14 +126,12 @@ def _values(messages: Iterable[UIMessage]) -> list[Message]:
 
 
 def listed_messages(thread: Thread, *, answer_id: UUID | None = None, include_system: bool = False) -> MessageQuerySet:
-    """Return the messages that clients see in a thread, by position, with queued messages last. The annotation ``turn``
-    is a number that increases in this order.
+    """Return the messages that clients see in a thread, by position, with queued messages last. Each message is
+    annotated with ``turn``, a number to sort by.
 
-    Answers without parts are left out. The answer ``answer_id``, which is being written, is included even without
-    parts.
+    Answers without parts are left out, except the answer ``answer_id``, which is being written.
     """
-    # This subquery is used instead of Exists(), because PostgreSQL would evaluate Exists() by collecting the steps of
-    # all threads first.
+    # Do not use Exists() here: PostgreSQL would first collect the steps of all threads.
     steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).order_by().values("pk")
     has_parts = ~Q(role=Role.ASSISTANT) | Q(step__isnull=False) | Q(pk=answer_id)
     queued = Value(_AFTER_ALL_POSITIONS) + F("rev")
@@ -166,7 +163,8 @@ def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[
     """
     if stream is None:
         return _with_parts(messages), None
-    seq = add_partial_answer(messages, stream)
+    parts, seq = partial_answer(stream)
+    add_parts(messages, stream.answer.shown_id, parts)
     entry = OpenStream(id=str(stream.pk), number=stream.number, seq=seq, message=stream.answer.shown_id)
     return _with_parts(messages), entry
 

@@ -1,8 +1,8 @@
 """Search threads by text: in the title, in the messages of users, and in the answers that are shown.
 
-On PostgreSQL, full-text search finds whole words. It accepts the syntax of web searches (``"a phrase"``, ``or``,
-``-not``), treats all languages alike, and uses the indexes of migration 0004. Other databases search for the literal
-text, ignoring case. Messages of the role system are not searched.
+PostgreSQL's full-text search finds whole words in any language and uses the indexes of migration 0004. It accepts the
+syntax of web searches: ``"a phrase"``, ``or`` and ``-not``. Other databases search for the literal text and ignore
+case. Messages of the role system are not searched.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ class _Words(Func):
     """The indexed words of a text. Only the beginning of a long text is indexed."""
 
     # PostgreSQL raises an error for more than a megabyte of words. The configuration "simple" treats all languages
-    # alike. The index of migration 0004 is used only if this expression is exactly the same.
+    # alike. Change this expression only together with migration 0004: the index is used only if both are exactly the
+    # same.
     template = "to_tsvector('simple', left(%(expressions)s, 50000))"
 
 
 class _Query(Func):
-    """A query in the syntax of web searches; PostgreSQL accepts any input."""
+    """A query in the syntax of web searches. PostgreSQL accepts every text as such a query, without an error."""
 
     template = "websearch_to_tsquery('simple', %(expressions)s)"
 

@@ -1,8 +1,7 @@
-"""Convert a step to UI message chunks. The chunks are the same for the deltas of a step and for the committed step.
+"""Convert a step to UI message chunks. The deltas of a step and the committed step result in the same chunks.
 
-A *place* says how much of a step was sent. It counts content, not deltas, because the deltas of a step are deleted when
-the step is committed. After that, a client that has received only some of the deltas continues from the committed
-parts.
+A *place* says how much of a step a client has received. It counts content, not deltas, because deltas are deleted when
+the step is committed. After the commit, the client continues from the committed parts.
 """
 
 from __future__ import annotations
@@ -33,8 +32,10 @@ PlacedChunk = tuple[Place, Chunk]
 
 def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> Iterator[PlacedChunk]:
     """Yield each chunk of stream ``number`` together with the place after the chunk. ``at`` is the place before the
-    first chunk. The ids of text and reasoning chunks depend only on the stream's number and the place. A chunk that is
-    sent again therefore has the same id.
+    first chunk.
+
+    The ids of text and reasoning chunks are made only from the stream's number and the place. If a chunk is sent again,
+    it therefore has the same id.
     """
     for chunk in chunks:
         kind = chunk["type"]
@@ -46,7 +47,7 @@ def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> It
 
 
 def unsent(chunks: Iterable[PlacedChunk], seen: Place) -> Iterator[PlacedChunk]:
-    """Yield the chunks after the place ``seen``. If a text was sent in part, yield only the rest of it."""
+    """Yield the chunks after the place ``seen``. If a part of a text was already sent, yield only the rest."""
     for place, chunk in chunks:
         if place <= seen:
             continue
@@ -89,11 +90,11 @@ def _call_fields(part: Part) -> Chunk:
 
 
 def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
-    """Yield the chunks for the state of a tool call: the request for approval, the decision, and the progress or
-    outcome. Chunks that do not apply are left out.
+    """Yield the chunks for the current state of a tool call. These are, as far as they apply: the request for approval,
+    the decision, and the progress or outcome.
 
     Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval while it is open
-    and after a refusal, but not after an approval.
+    and after a rejection. They do not get it after an approval.
     """
     part = call.outcome().part()
     decided = dict(part.get("approval", {}))
@@ -111,18 +112,16 @@ def _state_chunk(call: ToolCall, part: Part) -> Chunk | None:
     address = {"toolCallId": call.tool_call_id}
     match part["state"]:
         case "output-available":
-            return {"type": "tool-output-available", **address, "output": part["output"]}
+            preliminary = {"preliminary": True} if "preliminary" in part else {}
+            return {"type": "tool-output-available", **address, "output": part["output"], **preliminary}
         case "output-error":
             return {"type": "tool-output-error", **address, "errorText": part["errorText"]}
         case "output-denied":
             return {"type": "tool-output-denied", **address}
         case "approval-requested":
             return None
-    if call.progress is not None:
-        return {"type": "tool-output-available", **address, "output": call.progress, "preliminary": True}
     if call.decision_reason is not None and call.passed_at is None:
-        # The call is approved, but a client may still show the request for approval or its own decision. This chunk
-        # makes the client show a running call. Without this chunk, a client that automatically sends its decisions when
-        # all of them are made would send them again and again.
+        # The call is approved, but a client may still show the request for approval. This chunk makes it show a running
+        # call. Without the chunk, a client that sends its decisions automatically would send them again and again.
         return {"type": "tool-input-available", **_call_fields(part), "input": part["input"]}
     return None

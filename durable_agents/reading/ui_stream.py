@@ -1,13 +1,18 @@
 """Stream one answer to an AI SDK client. The stream begins at the start of the answer, or after the steps that the
-client already shows. It ends when the client has to act, the answer is closed, or the run is over.
+client already shows. It ends when the client has to act, the answer is complete, or the run is over.
 
-All clients get the chunks that version 6 of the SDK understands. Clients of version 7 also get ``reset-step``, which
-removes the content of an attempt, and the chunk for a person's decision about a tool call. Format: AI SDK, "UI message
-stream", ``uiMessageChunkSchema``.
+All clients get the chunks that version 6 of the SDK understands. Clients of version 7 also get these chunks:
+
+- ``reset-step`` removes the content of an attempt.
+- ``steering-message`` contains a message that the run took in.
+- ``tool-approval-response`` contains a person's decision about a tool call.
+
+The format is ``uiMessageChunkSchema`` under "UI message stream" in the AI SDK.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -60,8 +65,8 @@ class Seen:
 
 
 def waits_for_others(thread: Thread) -> bool:
-    """Return whether the run waits only for people, browsers or services. If the thread's row has changed since it was
-    read, return False.
+    """Return whether the run waits only for people, browsers or services. Return False if the thread has changed since
+    its row was read.
     """
     if thread.status != ThreadStatus.AWAITING_TOOL_RESULTS:
         return False
@@ -84,7 +89,11 @@ class AnswerStream:
         question: Message | None = None,
         seen: Seen | None = None,
         knows_7: bool = False,
+        wait_seconds: float = 0,
     ) -> None:
+        """While the run waits for others, the stream stays open only until ``wait_seconds`` after the stream's
+        creation.
+        """
         self.thread_id = thread_id
         self.is_over = False
         """Whether the stream has ended."""
@@ -96,6 +105,7 @@ class AnswerStream:
         self._question = question
         self._seen = seen or Seen()
         self._knows_7 = knows_7
+        self._waits_until = time.monotonic() + wait_seconds
         self._follower: Follower | None = None
         self._is_in_step = False
         self._has_parts = False
@@ -119,8 +129,7 @@ class AnswerStream:
         if position is None or self._answer is None:
             if not thread.is_running:
                 return list(self._end(thread, last_chunk(thread)))
-            is_waiting = waits_for_others(thread)
-            return list(self._end(thread, {"type": "finish", "finishReason": "tool-calls"})) if is_waiting else []
+            return list(self._end_of_wait(thread))
         self._follower = Follower(self.thread_id, position, knows_7=self._knows_7)
         metadata = {
             "threadId": str(thread.pk),
@@ -135,8 +144,12 @@ class AnswerStream:
             yield from self._convert(follower.thread, answer, chunk)
             if self.is_over:
                 return
-        if waits_for_others(follower.thread):
-            yield from self._end(follower.thread, {"type": "finish", "finishReason": "tool-calls"})
+        yield from self._end_of_wait(follower.thread)
+
+    def _end_of_wait(self, thread: Thread) -> Iterator[Chunk]:
+        """If the run waits for others and the stream does not wait any longer, end the stream."""
+        if time.monotonic() >= self._waits_until and waits_for_others(thread):
+            yield from self._end(thread, {"type": "finish", "finishReason": "tool-calls"})
 
     def _convert(self, thread: Thread, answer: Message, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
@@ -144,7 +157,7 @@ class AnswerStream:
             yield from self._end(thread, chunk)
         elif kind == "start":
             if chunk["messageId"] != answer.shown_id:
-                yield from self._end(thread, _end_of(thread, answer))
+                yield from self._end(thread, *_end_of(thread, answer, knows_7=self._knows_7))
         elif kind != "reset-step":
             if not self._drops_rest:
                 yield from self._pass_on(chunk)
@@ -153,16 +166,16 @@ class AnswerStream:
             self._has_parts = False
             yield chunk
         elif self._has_parts and thread.is_running:
-            # A client of version 6 cannot remove content. It sees a broken stream and requests the answer again.
+            # Cut the stream off. A client of version 6 cannot remove content, but it requests a broken stream again.
             self.is_over = self.is_cut = True
         elif self._has_parts:
-            # No other attempt follows. The client keeps the content that it has, and gets no further content.
+            # No other attempt follows. The client keeps the content that it has, and gets nothing more.
             self._drops_rest = True
 
     def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
         if kind == "start-step":
-            # After ``reset-step``, the client is still in the step, and must not get ``start-step`` again.
+            # After ``reset-step``, the client is still in the step. It must not get ``start-step`` again.
             if self._is_in_step:
                 return
             self._is_in_step, self._has_parts = True, False
@@ -173,7 +186,7 @@ class AnswerStream:
                 return
         else:
             self._has_parts = True
-            # The AI SDK expects an end chunk for each text that has begun, even if the text is broken off.
+            # The AI SDK expects an end chunk for each text that has begun, even if the text is incomplete.
             part, _, phase = kind.rpartition("-")
             if phase == "start" and "id" in chunk:
                 self._open[chunk["id"]] = part
@@ -181,12 +194,14 @@ class AnswerStream:
                 self._open.pop(chunk["id"], None)
         yield chunk
 
-    def _end(self, thread: Thread, chunk: Chunk) -> Iterator[Chunk]:
+    def _end(self, thread: Thread, *last_chunks: Chunk) -> Iterator[Chunk]:
         self.is_over = True
+        *others, chunk = last_chunks
         for part_id, kind in self._open.items():
             yield {"type": f"{kind}-end", "id": part_id}
         if self._is_in_step:
             yield {"type": "finish-step"}
+        yield from others
         if chunk["type"] != "finish":
             yield chunk
             return
@@ -206,17 +221,37 @@ def first_answer_to(question: Message) -> Message | None:
     return later.order_by("position").first()
 
 
-def _end_of(thread: Thread, answer: Message) -> Chunk:
-    """Return the last chunk of an answer that is followed by another answer. If the same run writes the other answer,
-    because a new message arrived, the finish reason is ``tool-calls``.
+def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
+    """Return the last chunks of an answer that is followed by another answer.
+
+    If the run took in messages of the user before this answer was complete, the other answer contains the rest. Clients
+    of version 7 get these messages and the finish reason ``interrupted``, after which they send nothing automatically.
+    Version 6 knows neither, so older clients get the finish reason ``tool-calls``.
     """
-    reasons = Stream.objects.using(database()).filter(message=answer).order_by("-number")
-    reason = reasons.values_list("finish_reason", flat=True).first()
+    last = Stream.objects.using(database()).filter(message=answer).order_by("-number").first()
+    reason = last.finish_reason if last else None
     if reason == "stopped":
-        return {"type": "abort"}
+        return [{"type": "abort"}]
     agent = registry.find(thread.agent)
-    is_whole = reason in FINISH_REASONS and agent is not None and agent.when_busy == "queue"
-    return {"type": "finish", "finishReason": reason if is_whole else "tool-calls"}
+    is_complete = reason in FINISH_REASONS - {"tool-calls"}
+    # A queued message gets its place when the run is complete.
+    is_queued = is_complete and agent is not None and agent.when_busy == "queue"
+    following = [] if is_queued or last is None else _messages_after(answer)
+    steering = [row for row in following if not is_complete or row.rev < last.rev] if last else []
+    if is_complete and not steering:
+        return [{"type": "finish", "finishReason": reason}]
+    if not knows_7:
+        return [{"type": "finish", "finishReason": "tool-calls"}]
+    taken_in = [{"type": "steering-message", "id": row.shown_id, "parts": row.parts} for row in steering]
+    return [*taken_in, {"type": "finish", "finishReason": "interrupted"}]
+
+
+def _messages_after(answer: Message) -> list[Message]:
+    """Return the user's messages between an answer and the next answer."""
+    later = Message.objects.using(database()).shown().filter(thread_id=answer.thread_id, position__gt=answer.position)
+    next_answer = later.filter(role=Role.ASSISTANT).order_by("position").values_list("position", flat=True).first()
+    until = {} if next_answer is None else {"position__lt": next_answer}
+    return list(later.filter(role=Role.USER, **until).order_by("position"))
 
 
 def steps_in(parts: Iterable[Part]) -> int:

@@ -1,19 +1,22 @@
 """Report the usage of a thread by model. The usage is stored with each attempt at a model call.
 
-Every attempt that a worker has started counts, whatever its outcome. Answers that were added or copied cost nothing.
+Every attempt that a worker has started counts, whether it succeeded or not. An answer has no usage in this thread if it
+was copied by a fork, or added without a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db.models import Count, Q, Sum
+from django.db.models.functions import Now
 
 from durable_agents.lifecycle import database
-from durable_agents.models import Message, Stream, StreamQuerySet, Thread
+from durable_agents.models import Message, Stream, StreamQuerySet, StreamState, Thread
 
 _COUNTED = {
     "inputTokens": "input_tokens",
@@ -27,7 +30,7 @@ _SUMMED = ("input_tokens", "output_tokens", "cached_input_tokens", "cost")
 
 @dataclass(frozen=True, kw_only=True)
 class UsageByModel:
-    """The usage of all attempts in a thread with one model; ``cost`` is None if no price is known."""
+    """The usage of all attempts in a thread with one model. ``cost`` is None if no price is known."""
 
     model: str
     attempts: int
@@ -46,11 +49,11 @@ def attempts(thread: Thread) -> StreamQuerySet:
 
 
 def usage_by_model(thread: Thread) -> list[UsageByModel]:
-    """Return one entry for each model with usage, the most expensive first. This takes one query, however many
-    attempts there are.
+    """Return one entry for each model, the most expensive first. This takes one query, however many attempts there
+    are.
     """
     spent = Stream.objects.filter(thread=thread, started_at__isnull=False).exclude(model="").order_by()
-    # An annotation must not have the name of a model field.
+    # Django does not allow an annotation with the name of a model field.
     sums = {f"sum_of_{name}": Sum(name) for name in _SUMMED}
     counts = {"attempts": Count("pk"), "estimated": Count("pk", filter=Q(usage_estimated=True))}
     rows: Iterable[Mapping[str, Any]] = spent.values("model").annotate(**counts, **sums)
@@ -64,6 +67,30 @@ def usage_by_model(thread: Thread) -> list[UsageByModel]:
         for row in rows
     ]
     return sorted(usages, key=lambda used: (-(used.cost or 0), -used.input_tokens - used.output_tokens, used.model))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheUse:
+    """How many of the input tokens of a model came from the provider's prompt cache."""
+
+    model: str
+    input_tokens: int
+    cached_input_tokens: int
+    cache_write_tokens: int
+
+
+def cache_use_by_model(*, within: timedelta, min_call_tokens: int) -> list[CacheUse]:
+    """Return one entry for each model that was called in this time, sorted by name.
+
+    Only calls with at least ``min_call_tokens`` input tokens count, because providers do not cache short inputs. The
+    first call of a thread does not count, nor does a call whose usage is estimated.
+    """
+    calls = Stream.objects.using(database()).filter(state=StreamState.FINISHED, usage_estimated=False, number__gt=1)
+    recent = calls.filter(finished_at__gt=Now() - within, input_tokens__gte=min_call_tokens).exclude(model="")
+    names = ("input_tokens", "cached_input_tokens", "cache_write_tokens")
+    sums = {f"sum_of_{name}": Sum(name) for name in names}
+    rows: Iterable[Mapping[str, Any]] = recent.order_by("model").values("model").annotate(**sums)
+    return [CacheUse(model=row["model"], **{name: row[f"sum_of_{name}"] for name in names}) for row in rows]
 
 
 def usage_metadata(answer: Message) -> dict[str, object]:

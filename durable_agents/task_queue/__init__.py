@@ -1,4 +1,6 @@
-"""Extensions of django-q2: locks that are released when their process dies, the sweep's schedule, and inspection."""
+"""Extensions of django-q2: locks that are released when their process dies, the schedule of the sweep, and checks of
+the queue for ``agents_doctor``.
+"""
 
 from durable_agents.task_queue.qcluster_hardening import cluster_is_stopping, harden
 from durable_agents.task_queue.schedule import schedule_sweep

@@ -37,18 +37,20 @@ class SweepFacts:
 
 
 def queue_size(cluster: str) -> int:
-    """Return the number of waiting tasks in the queue of a cluster. Errors of the broker's library are raised."""
+    """Return the number of waiting tasks in the queue of a cluster. Raises the errors of the broker's client
+    library.
+    """
     broker = _broker(cluster)
     broker.ping()
     return int(broker.queue_size())
 
 
 def late_queues(now: datetime | None = None) -> list[str]:
-    """Return the names of the queues that no cluster seems to serve, sorted by name. A queue is in the list if a task
-    has waited in it, or one of its schedules has been overdue, for more than ``LATE_SECONDS``.
+    """Return the names of the queues that no cluster seems to serve, sorted by name.
 
-    Tasks count only with the ORM broker, because other brokers do not show their age. A queue with a running task is
-    left out.
+    These are queues with a task that has waited, or a schedule that has been overdue, for more than ``LATE_SECONDS``. A
+    queue is left out if one of its tasks is running. Waiting tasks are found only with the ORM broker, because other
+    brokers do not show the age of a task.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
     from django_q.models import OrmQ, Schedule  # noqa: PLC0415 - needs the app registry
@@ -67,8 +69,8 @@ def late_queues(now: datetime | None = None) -> list[str]:
 
 
 def clusters_seen() -> int:
-    """Return the number of clusters that django-q2 reports as running. It reports them through the cache, so the number
-    is also zero if processes do not share a cache.
+    """Return the number of running clusters that django-q2 knows of. django-q2 uses the cache for this. If processes do
+    not share a cache, the number is zero.
     """
     from django_q.status import Stat  # noqa: PLC0415 - django-q2 reads its settings at import
 
@@ -92,8 +94,8 @@ def sweep_facts(now: datetime | None = None) -> SweepFacts | None:
 
 
 async def layer_round_trip(seconds: float) -> None:
-    """Send a message through the channel layer and wait until it arrives. Raises TimeoutError, or an error of the
-    layer.
+    """Send a message through the channel layer and wait until it arrives. Raises TimeoutError after ``seconds``, and
+    the errors of the layer.
     """
     layer = layer_to_receive_from()
     sent = {"type": "durable_agents.doctor"}
@@ -107,7 +109,7 @@ async def layer_round_trip(seconds: float) -> None:
 
 
 def _broker(cluster: str) -> Any:
-    """Return django-q2's broker for a cluster. A broker that is reached through a socket gets short timeouts."""
+    """Return django-q2's broker for a cluster. A broker that is reached over a socket gets short timeouts."""
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
 
     broker: Any = get_broker(cluster)

@@ -1,24 +1,35 @@
 """Make a qcluster process safe: a killed worker cannot block the others, and workers see that the cluster stops.
 
 django-q2 shares semaphores between its processes. If a process is killed while it holds a semaphore, the semaphore is
-never released. An idle worker holds the read lock of the task queue, so its death can stop the whole cluster. If a
-sentinel is killed while it waits for the stop event, the main process can never set the event.
+never released. An idle worker holds the read lock of the task queue, so its death can stop the whole cluster. The
+sentinel, which supervises the workers, waits for the stop event. If the sentinel is killed during this wait, the main
+process can never set the event.
+
+A process can also be killed after it has read the length of a message, and before it has read the message. The next
+process would then take the middle of the message for a length, and wait for ever for so many bytes.
 
 This module replaces the locks with kernel locks on a file, which are released when their process dies. It replaces the
-events with a byte of shared memory.
+events with a byte of shared memory, and the pipes of queues with sockets, from which a short message is taken with its
+length in one system call.
 """
 
 from __future__ import annotations
 
 import fcntl
+import io
 import mmap
 import os
 import signal
+import socket
+import struct
+import sys
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -28,17 +39,18 @@ _stop_events: list[SharedFlag] = []
 _locks: weakref.WeakSet[KernelLock] = weakref.WeakSet()
 
 
-def _reset_locks() -> None:
+def reset_locks() -> None:
+    """Reset all locks in a forked child."""
     for lock in list(_locks):
         lock.reset()
 
 
-os.register_at_fork(after_in_child=_reset_locks)
+os.register_at_fork(after_in_child=reset_locks)
 
 
 class KernelLock:
-    """A lock between processes, and between the threads of one process. The kernel releases it when the process that
-    holds it dies.
+    """A lock between processes, and between the OS threads of one process. The kernel releases the lock when the
+    process that holds it dies.
 
     It replaces ``multiprocessing.Lock`` in queues and shared values. Create it before the processes fork.
     """
@@ -55,8 +67,8 @@ class KernelLock:
         os.close(self._descriptor)
 
     def reset(self) -> None:
-        """Reset the lock in a forked child. A child inherits no POSIX lock from its parent, so its thread lock must be
-        free too.
+        """Reset the lock in a forked child. A child does not inherit the kernel lock of its parent, so it must not keep
+        the lock between OS threads either.
         """
         self._threads = threading.RLock()
         self._depth = 0
@@ -64,12 +76,12 @@ class KernelLock:
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
         """Acquire the lock, and return whether this succeeded. The signature is that of ``multiprocessing.Lock``.
 
-        The timeout applies only between threads of this process. While another process holds the lock, a call with a
-        timeout returns False immediately.
+        The timeout applies only between OS threads of this process. While another process holds the lock, a call with
+        a timeout returns False immediately.
         """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
-        # A POSIX lock belongs to the whole process. The ``RLock`` above is needed between the threads of this process.
+        # The kernel lock works only between processes. The ``RLock`` above works between OS threads of this process.
         if self._depth == 0:
             waits = block and timeout is None
             try:
@@ -95,12 +107,55 @@ class KernelLock:
         self.release()
 
 
-class SharedFlag:
-    """An event that is shared by the process that created it and all processes forked from that process. The event can
-    be set, but not cleared.
+class WholeMessages(Connection):
+    """The reading end of a queue. It takes a short message whole, or leaves it to the next process.
 
-    It replaces ``multiprocessing.Event``. If a process is killed while it waits for a ``multiprocessing.Event``, a
-    later ``set`` of that event blocks for ever.
+    A longer message is read in pieces, as from a pipe. The tasks of this package are short.
+    """
+
+    SHORT_BYTES = 4096
+    """The size up to which a message fits into a socket's buffer on every system."""
+    LOOK_SECONDS = 0.001
+
+    def _recv_bytes(self, maxsize: int | None = None) -> io.BytesIO:
+        with socket.socket(fileno=os.dup(self.fileno())) as stream:
+            stream.settimeout(None)
+            head = self.peek(stream, _HEADER.size)
+            size: int = _HEADER.unpack(head)[0] + len(head)
+            if len(head) <= size <= self.SHORT_BYTES:
+                self.peek(stream, size)
+                return io.BytesIO(stream.recv(size)[len(head) :])
+        whole: io.BytesIO = super()._recv_bytes(maxsize)  # type: ignore[misc]
+        return whole
+
+    def peek(self, stream: socket.socket, size: int) -> bytes:
+        """Wait until so many bytes have arrived. Return them, and leave them in the socket."""
+        while len(seen := stream.recv(size, socket.MSG_PEEK)) < size:
+            if not seen:
+                raise EOFError
+            time.sleep(self.LOOK_SECONDS)  # the writer has written a part of the message
+        return seen
+
+
+_HEADER = struct.Struct("!i")
+"""The length of a message that ``multiprocessing`` sends before the message."""
+
+
+def ends_of_queue() -> dict[str, Connection]:
+    """Return the attributes of a ``multiprocessing.Queue`` that uses a socket."""
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(True)  # whatever ``socket.setdefaulttimeout`` says  # noqa: FBT003
+    reading = WholeMessages(reader.detach(), writable=False)
+    return {"_reader": reading, "_writer": Connection(writer.detach(), readable=False)}
+
+
+class SharedFlag:
+    """An event for the process that created it and all processes forked from that process. It can be set, but not
+    cleared.
+
+    It replaces ``multiprocessing.Event``, which breaks if a process is killed while waiting for the event: a later
+    ``set`` blocks for ever.
     """
 
     LOOK_SECONDS = 0.05
@@ -129,8 +184,8 @@ class SharedFlag:
 
 
 def harden(prepare: Callable[[], None]) -> None:
-    """Patch django-q2 in the process of ``manage.py qcluster``. Its queues and timers get locks that the kernel
-    releases when a process dies, and its workers can see that the cluster stops.
+    """Patch django-q2 in the process of ``manage.py qcluster``. Afterwards, django-q2's queues and timers use locks
+    that the kernel releases when a process dies, and its workers can see that the cluster stops.
 
     ``prepare`` runs once in django-q2's sentinel process, before the workers fork.
     """
@@ -147,6 +202,7 @@ def harden(prepare: Callable[[], None]) -> None:
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs)
             self._rlock, self._wlock = KernelLock(), KernelLock()
+            self.__dict__.update(ends_of_queue())
             self.size.count = original_value("i", 0, lock=KernelLock())
             self._reset()  # make the queue's methods use the new locks
 
@@ -167,9 +223,9 @@ def harden(prepare: Callable[[], None]) -> None:
             super().__init__(stop_event, *args, **kwargs)
 
         def spawn_process(self, target: object, *args: object) -> object:
-            """See Sentinel. The child process inherits no database connection."""
-            # The sentinel opens connections when it checks the schedules between two forks. A child cannot use an
-            # inherited pool: it would share the parent's sockets and wait for threads that a fork does not copy.
+            """Start a child process, which inherits no database connection."""
+            # The sentinel opens connections when it checks the schedules. A child cannot use an inherited connection
+            # pool: the child would share the parent's sockets and wait for OS threads that a fork does not copy.
             close_pools()
             return super().spawn_process(target, *args)
 
@@ -178,10 +234,10 @@ def harden(prepare: Callable[[], None]) -> None:
 
     def hard_scheduler(*args: object, **kwargs: object) -> None:
         original_scheduler(*args, **kwargs)
-        discard()  # the scheduler swallows errors, so discard a connection that a failover may have broken
+        discard()  # the scheduler ignores errors, so discard a connection that a failover might have broken
 
     django_q_cluster.scheduler = hard_scheduler
-    exit_quietly_after_fork(django_q_cluster.Cluster)
+    exit_quietly_on_signals(django_q_cluster.Cluster)
     django_q_cluster.Queue = HardQueue
     django_q_cluster.Sentinel = SeenSentinel
     django_q_cluster.Value = hard_value
@@ -189,17 +245,23 @@ def harden(prepare: Callable[[], None]) -> None:
 
 
 class MainProcess(Protocol):
-    """The parts of django-q2's ``Cluster`` that ``exit_quietly_after_fork`` uses."""
+    """The parts of django-q2's ``Cluster`` that ``exit_quietly_on_signals`` uses."""
 
     pid: int
     stop_event: SharedFlag
+    sentinel: BaseProcess | None
 
     def sig_handler(self, *args: object) -> None: ...
 
 
-def exit_quietly_after_fork(cluster: type[MainProcess]) -> None:
-    """Patch the signal handler of django-q2's main process. The sentinel inherits this handler, and may get a signal
-    before it has installed handlers of its own. In that case, the sentinel exits immediately.
+def exit_quietly_on_signals(cluster: type[MainProcess]) -> None:
+    """Patch the signal handler of django-q2's main process, so that a signal during the start ends the main process and
+    the sentinel.
+
+    The forked sentinel inherits this handler, and can get a signal before it has installed handlers of its own. With
+    the patch, the sentinel then exits immediately, and the main process exits if there is no sentinel to stop. Without
+    it, the main process ignores the signal. If the same signal has ended the sentinel, the main process even reports a
+    failed start.
     """
     original_sig_handler = cluster.sig_handler
 
@@ -207,6 +269,8 @@ def exit_quietly_after_fork(cluster: type[MainProcess]) -> None:
         if os.getpid() != self.pid:
             self.stop_event.set()  # shows the main process that this exit is not a failure
             os._exit(0)
+        if self.sentinel is None or not self.sentinel.is_alive():
+            sys.exit(0)
         original_sig_handler(self, *args)
 
     cluster.sig_handler = sig_handler  # type: ignore[method-assign]

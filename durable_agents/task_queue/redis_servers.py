@@ -42,11 +42,11 @@ class RedisServer:
 
 
 def redis_servers() -> Iterator[RedisServer]:
-    """Yield the broker's servers, then those of each channel layer."""
+    """Yield the Redis servers of the broker, and then those of each channel layer."""
     cluster = q_cluster()
     if not any(cluster.get(key) for key in OTHER_BROKERS):
         if alias := cluster.get("django_redis"):
-            yield from _servers_of(alias)  # django-q2 uses this cache as if it were django-redis
+            yield from _servers_of(alias)  # django-q2 uses the Redis server of this cache
         else:
             yield from _servers('Q_CLUSTER["redis"]', cluster.get("redis") or {})
     for alias, layer in channel_layers().items():
@@ -57,7 +57,7 @@ def redis_servers() -> Iterator[RedisServer]:
 
 
 def cache_servers(alias: str) -> Iterator[RedisServer]:
-    """Yield the servers of a cache if its backend is Redis."""
+    """Yield the servers of a cache. If its backend is not Redis, yield nothing."""
     if "redis" in str(caches().get(alias, {}).get("BACKEND", "redis")).lower():
         yield from _servers_of(alias)
 
@@ -65,7 +65,7 @@ def cache_servers(alias: str) -> Iterator[RedisServer]:
 def _servers_of(alias: str) -> Iterator[RedisServer]:
     cache = caches().get(alias, {})
     locations = cache.get("LOCATION", "")
-    # Django's cache names its options as redis-py does. django-redis uses the same names in capital letters.
+    # Django's cache uses redis-py's names for its options. django-redis uses the same names in capital letters.
     options = {name.lower(): value for name, value in cache.get("OPTIONS", {}).items()}
     known = {name: options[name] for name in ("password", "socket_timeout") if name in options}
     for location in [locations] if isinstance(locations, str) else locations:
@@ -90,8 +90,8 @@ def _servers(setting: str, given: object) -> Iterator[RedisServer]:
 
 
 def _socket_timeout(address: object, arguments: Mapping[str, Any]) -> float | None:
-    """Return the socket timeout in seconds, or None. As in redis-py, the URL takes precedence over the arguments. If
-    neither has a timeout, return redis-py's default.
+    """Return the socket timeout in seconds, or None for no limit. As in redis-py, the URL takes precedence over the
+    arguments. If neither has a timeout, redis-py's default applies.
     """
     default = None
     with suppress(PackageNotFoundError, ValueError):  # redis-py has a default timeout since version 8

@@ -27,6 +27,6 @@ def schedule_sweep() -> None:
     if first is None:
         Schedule.objects.create(name=SCHEDULE, **wanted)
         first = known[0]
-    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes may each have added a row
+    Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes might each have added a row
     if first.cluster != wanted["cluster"]:
         Schedule.objects.filter(pk=first.pk).update(**wanted)

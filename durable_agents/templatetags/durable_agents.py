@@ -3,7 +3,7 @@
     {% load durable_agents %}
     {% durable_chat thread %}
 
-If Django 6 or django-csp adds a nonce to the page's Content-Security-Policy, the script tags contain the nonce.
+If the page's Content-Security-Policy has a nonce from Django 6 or django-csp, the script tags contain this nonce.
 """
 
 import json
@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django import template
 from django.conf import settings
+from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest
 from django.middleware.csrf import get_token
 from django.templatetags.static import static
@@ -20,20 +21,20 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from durable_agents.live.reader import ThreadReader
+from durable_agents.chat_texts import TEXTS, translated_errors
 from durable_agents.models import Thread
-from durable_agents.parts import text_of
-from durable_agents.templatetags.chat_texts import TEXTS
+from durable_agents.policies import denied_actions
+from durable_agents.strictjson import is_uuid
+from durable_agents.templatetags.chat_without_scripts import shown_thread, without_scripts
 
 MODULES = {
     "django-durable-agents": "durable-agents",
     "django-durable-agents/react": "react",
     "django-durable-agents/element": "element",
+    "django-durable-agents/ai-sdk": "ai-sdk",
     "django-durable-agents/markdown": "markdown",
 }
 """The names that scripts use to import the modules, each with the name of the module's file."""
-SHOWN_WITHOUT_SCRIPTS = 20
-"""How many messages a page shows if scripts do not run."""
 
 register = template.Library()
 
@@ -42,18 +43,30 @@ register = template.Library()
 def durable_chat(
     context: template.Context, thread: Thread | UUID | str | None = None, **attributes: object
 ) -> dict[str, object]:
-    """Render `<durable-chat>` and its script. Without a thread, the first message creates one.
+    """Render `<durable-chat>` and its script. Without a thread, the element shows the caller's thread that `?thread=`
+    in the page's URL names. If there is none, the first message creates a thread.
 
     Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … If
-    scripts do not run, the page shows the thread's last messages.
+    scripts do not run, the page shows the thread's last messages and a form. Controls for actions that the policy
+    denies to the caller are left out. Raises `ValueError` if `thread` is neither a thread nor the id of one, such as
+    the empty text of a variable that the template's context does not have.
     """
-    identity = thread.pk if isinstance(thread, Thread) else thread
-    said: list[dict[str, str]] = []
-    if identity is not None:
-        messages = ThreadReader(UUID(str(identity))).snapshot(tail=SHOWN_WITHOUT_SCRIPTS)["messages"]
-        said = [{"role": message["role"], "text": text_of(message["parts"])} for message in messages]
-    shown = [message for message in said if message["text"]]
-    return _element(context, "durable-chat", {"thread-id": identity} | attributes) | {"messages": shown}
+    given = thread.pk if isinstance(thread, Thread) else thread
+    if given is not None and not is_uuid(str(given)):
+        hint = 'Is the variable in the template\'s context? For a new thread, write {% durable_chat agent="..." %}.'
+        raise ValueError(f"durable_chat needs a thread or the id of one, not {given!r}. {hint}")
+    request: HttpRequest | None = context.get("request")
+    # Without Django's authentication, nobody knows who the caller is.
+    request = request if hasattr(request, "user") else None
+    shown = None if request is None else shown_thread(request, thread)
+    identity = shown.pk if given is None and shown is not None else given
+    denied = [] if request is None or shown is None else denied_actions(request, shown)
+    named = {"thread-id": identity, "denied": " ".join(denied) or None}
+    element = _element(context, "durable-chat", named | attributes)
+    if request is None or (identity is not None and shown is None):
+        return element
+    agent, is_readonly = attributes.get("agent"), bool(attributes.get("readonly"))
+    return element | without_scripts(request, shown, agent=agent, denied=denied, is_readonly=is_readonly)
 
 
 @register.inclusion_tag("durable_agents/chat.html", takes_context=True)
@@ -64,11 +77,11 @@ def durable_thread_list(context: template.Context, **attributes: object) -> dict
 
 @register.simple_tag(takes_context=True)
 def durable_agents_importmap(context: template.Context, **more: str) -> SafeString:
-    """Render the import map that lets scripts of the page import the package's modules by name.
+    """Render the import map. With this map, scripts of the page can import the package's modules by name.
 
     Further arguments add modules to the map: `react="myapp/react.js"` adds a static file under the name `react`. A page
-    can have only one import map, which must come before its module scripts. Unless `DEBUG` is on, the files are
-    minified.
+    can have only one import map, and the map must come before all module scripts. If `DEBUG` is off, the
+    files are minified.
     """
     suffix = ".js" if settings.DEBUG else ".min.js"
     imports = {name: static(f"durable_agents/{file}{suffix}") for name, file in MODULES.items()}
@@ -89,22 +102,27 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
         raise NoReverseMatch(missing) from None
     known: dict[str, object] = {
         "api-url": api_url,
-        "texts": {key: str(text) for key, text in TEXTS.items()},
+        "texts": {key: str(text) for key, text in TEXTS.items()} | translated_errors(),
         "csrf-token": get_token(request) if request is not None else None,
     }
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
-    # None and False give no attribute, True gives an empty attribute, and a list or mapping is written as JSON.
+    # None and False add no attribute. True adds an attribute without a value. A list or mapping is written as JSON. It
+    # may contain lazy translations.
     written = [
-        (key, "" if value is True else json.dumps(value) if isinstance(value, (list, tuple, dict)) else str(value))
+        (key, "" if value is True else _json(value) if isinstance(value, (list, tuple, dict)) else str(value))
         for key, value in (known | given).items()
         if value is not None and value is not False
     ]
     return {"name": name, "attributes": written, "nonce": _nonce(context)}
 
 
+def _json(value: object) -> str:
+    return json.dumps(value, cls=DjangoJSONEncoder)
+
+
 def _nonce(context: template.Context) -> str:
-    """Return the nonce of the page's Content-Security-Policy. When the nonce is read, Django or django-csp adds it to
-    the policy.
+    """Return the nonce of the page's Content-Security-Policy, or an empty string. Reading the nonce makes Django or
+    django-csp add it to the policy.
     """
     request: Any = context.get("request")
     return str(context.get("csp_nonce") or getattr(request, "csp_nonce", None) or "")

@@ -1,5 +1,6 @@
-"""Simulate a worker's crash in a test. The crash ends ``run_until_idle`` immediately. The next ``run_until_idle``
-recovers the rows of the crashed worker.
+"""Simulate a worker's crash in a test.
+
+The crash ends ``run_until_idle`` immediately. The next ``run_until_idle`` recovers the rows of the crashed worker.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ A step is one model call. An atomic tool runs in the transaction that also store
 
 
 class SimulatedCrash(BaseException):
-    """The exception that simulates a worker's crash. It derives from BaseException, so that ``except Exception`` does
-    not catch it.
+    """The exception that simulates a worker's crash.
+
+    It derives from BaseException, so that ``except Exception`` does not catch it.
     """
 
     def __init__(self, point: str = "") -> None:
@@ -52,11 +54,12 @@ def mortal(die: Callable[[SimulatedCrash], None]) -> Iterator[None]:
 
 
 def crash(point: str = "") -> NoReturn:
-    """Simulate a worker's crash at this line. Call this function in a tool, or write ``does(crash)`` in a scripted
-    answer.
+    """Simulate a worker's crash at this line.
+
+    Call this function in a tool, or write ``does(crash)`` in a scripted answer.
     """
     error = SimulatedCrash(point)
-    # Report the crash before raising it: a ``finally`` or a bare ``except`` of the project may swallow the exception.
+    # Report the crash before raising it, because a bare ``except`` in the project might swallow the exception.
     for die in _dying:
         die(error)
     raise error
@@ -64,12 +67,13 @@ def crash(point: str = "") -> NoReturn:
 
 @contextmanager
 def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
-    """Simulate a worker's crash when it reaches a point in its code (see ``POINTS``) for the ``nth`` time within the
-    block.
+    """Simulate a crash when a worker reaches a point in its code (see ``POINTS``) for the ``nth`` time in the block.
 
-    At this point, ``run_until_idle`` raises SimulatedCrash. The exception ends the block, and ``crash_at`` catches it.
-    Changes that were committed before are kept. The next ``run_until_idle`` recovers as a new worker does. Raises
-    AssertionError if the block does not reach the point ``nth`` times.
+    ``run_until_idle`` then raises SimulatedCrash. The exception ends the block, and ``crash_at`` catches it. Changes
+    that were committed before the crash are kept. The next ``run_until_idle`` recovers the rows, as a new worker
+    does.
+
+    Raises AssertionError if the point is not reached ``nth`` times.
     """
     passed = 0
 

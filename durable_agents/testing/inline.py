@@ -1,8 +1,8 @@
 """Run due model calls, tool calls and callbacks inside a test, as a worker does.
 
-Code that may use the ORM runs in the thread that called ``run_until_idle``, on that thread's database connection.
-Therefore it works inside a ``TestCase``'s transaction, and with an in-memory database. The event loop runs in another
-thread, which asgiref starts.
+Code that might use the ORM runs in the OS thread that called ``run_until_idle``, on the database connection of this OS
+thread. Therefore, such code works inside a ``TestCase``'s transaction and with an in-memory database. The event loop
+runs in another OS thread, which asgiref starts.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _running: list[InlineEngine] = []
 
 
 class NotIdleError(AssertionError):
-    """After ``max_steps`` model and tool calls there was still something to do."""
+    """There was still something to do after ``max_steps`` model and tool calls."""
 
 
 class NoScriptedModelError(AssertionError):
-    """An agent without a scripted model would have called its real model."""
+    """Raised instead of calling the real model of an agent that has no scripted model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,8 @@ class Ran:
     """The result of ``run_until_idle``."""
 
     trace: Sequence[str]
-    """The calls in the order in which they began. For example, ``model support`` is a model call of the agent
-    ``support``, and ``tool refund`` is a call of the tool ``refund``.
+    """The model and tool calls in the order in which they began. For example, ``model support`` is a model call of the
+    agent ``support``, and ``tool refund`` is a call of the tool ``refund``.
     """
     skipped_seconds: float
     """How many seconds a real worker would have waited before retries."""
@@ -89,13 +89,17 @@ class Ran:
 def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
     """Run everything that is due, as a worker does, until nothing is left. Return what was run.
 
-    The function uses this thread's database connection, inside its transaction if there is one. Delayed retries run
-    without waiting. If an earlier ``run_until_idle`` crashed, the rows that it held are recovered first. Sync
-    functions, including sync tools, run in this thread. Coroutines run on an event loop in another thread.
+    The function uses the database connection of the OS thread in which it is called, inside the transaction of this
+    connection if there is one. Delayed retries run without waiting. If an earlier ``run_until_idle`` crashed, the rows
+    that it held are recovered first. Sync functions, including sync tools, run in the same OS thread. Coroutines run on
+    an event loop in another OS thread.
 
-    Raises NotIdleError if there is more to do after ``max_steps`` model and tool calls. Raises NoScriptedModelError
-    instead of calling a real model, unless ``real_models`` is true. Raises SimulatedCrash if a crash is simulated. If
-    a function in a scripted answer (see ``does``) raises an error, this function raises the same error.
+    Raises:
+
+    - NotIdleError if there is more to do after ``max_steps`` model and tool calls.
+    - NoScriptedModelError instead of calling a real model, unless ``real_models`` is true.
+    - SimulatedCrash if a crash is simulated.
+    - The error of a function in a scripted answer (see ``does``).
     """
     with suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -120,13 +124,14 @@ async def arun_until_idle(*, max_steps: int = 500, real_models: bool = False) ->
 
 
 class _Over(BaseException):
-    """The exception that ends a run early. After this exception, the run may not write any more. It derives from
-    BaseException, so that ``except Exception`` in tools or in the engine does not catch it.
+    """Ends a run early. Afterwards, the run must not write to the database.
+
+    It derives from BaseException, so that ``except Exception`` in tools or in the engine does not catch it.
     """
 
 
 class _EagerWriter(DeltaWriter):
-    """A writer that stores all streamed chunks at each flush, without throttling."""
+    """Stores all streamed chunks at each flush, without throttling."""
 
     def open(self, buffer: DeltaBuffer) -> None:
         """Open the buffer without throttling."""
@@ -135,12 +140,14 @@ class _EagerWriter(DeltaWriter):
 
 
 class _Outcome:
-    """A record of whether a run has ended early, and of the error that ended it."""
+    """Records whether a run has ended early, and the error that ended it."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.wake: Callable[[], object] = lambda: None
-        """Wakes the event loop of the run, so that it notices the end. It may be called from any thread."""
+        """A function that wakes the event loop of the run, so that the loop notices the end. It can be called from any
+        OS thread.
+        """
 
     def note(self, error: BaseException) -> None:
         """End the run because of this error. Only the first error is kept."""
@@ -159,44 +166,43 @@ class _Outcome:
 
 
 class _InlineRuntime(Runtime):
-    """A runtime that calls sync functions in the test's thread. After the run has ended early, these calls raise
-    ``_Over``.
-    """
+    """Calls sync functions in the test's OS thread. After the run has ended early, such a call raises ``_Over``."""
 
     def __init__(self, outcome: _Outcome) -> None:
         super().__init__()
         self._outcome = outcome
 
     async def in_database(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a database function in the test's thread. A database outage ends the run."""
+        """Call a database function in the test's OS thread. A database outage ends the run."""
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """Call a database function that locks a thread's row. The call may wait for the lock, because a test has
-        nothing else to do in the meantime.
+        """Call a database function that locks the row of a chat thread. The function is allowed to wait for the lock,
+        because nothing else runs.
         """
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_lease_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function in the test's thread. A real worker uses a separate connection for leases."""
+        """Call the function in the test's OS thread. A real worker uses a separate connection for leases."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_history_lane(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function in the test's thread. A real worker uses a separate connection for long histories."""
+        """Call the function in the test's OS thread. A real worker uses a separate connection for long histories."""
         return await self._call(partial(function, *args, **kwargs))
 
     async def in_thread(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a developer's function in the test's thread. After a database error, the test's transaction stays
-        usable.
+        """Call a developer's function in the test's OS thread.
+
+        After a database error, the test's transaction stays usable.
         """
 
         def guarded() -> R:
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production, a developer's functions run outside a transaction, so they can go on after a failed
-            # statement. In a test's transaction, a failed statement requires a rollback to a savepoint, even if the
-            # function has caught the error.
+            # In production, a developer's function runs outside a transaction and can go on after a failed statement.
+            # In a test's transaction, this requires a rollback to a savepoint, even if the function has caught the
+            # error.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -227,7 +233,7 @@ class _InlineRuntime(Runtime):
 
 
 class InlineEngine:
-    """A worker for tests, which runs the rows of all pools. It has no threads, timers, heartbeats or notifications."""
+    """A worker for tests. It runs the rows of all pools, without OS threads, timers, heartbeats or notifications."""
 
     def __init__(self, *, max_steps: int, real_models: bool) -> None:
         self.outcome = _Outcome()
@@ -272,7 +278,7 @@ class InlineEngine:
         previous_runner = callbacks.run_through(self._env.callbacks.schedule)
         watching = loop.create_task(self._leases.watch())
         try:
-            # Begin as a worker does: recover the rows that earlier runs in this process still hold.
+            # First recover the rows that earlier runs in this process still hold, as a worker does.
             await self.runtime.in_database(lifecycle.ensure_pools)
             reap = partial(lifecycle.reap, lambda holder: holder.startswith(f"{HOLDER}:"), estimate_spent)
             await self.runtime.in_database(reap)
@@ -292,7 +298,7 @@ class InlineEngine:
             self.outcome.note(error)
         finally:
             callbacks.run_through(previous_runner)
-            # Clean up without the database: a run that has ended early may not use it.
+            # Clean up without the database, because a run that has ended early must not use it.
             left = [watching, *(row.task for row in self._env.held)]
             for task in left:
                 task.cancel()
@@ -314,26 +320,22 @@ class InlineEngine:
         ]
         return Ran(trace=trace, skipped_seconds=self._skipped_seconds)
 
-    # ------------------------------------------------------------------------------- used by scripts and tests
-
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
-        """Call a function of the test. A sync function may use the ORM."""
+        """Call a function of the test. A sync function can use the ORM."""
         return await self.runtime.call_user(function, *args)
 
     async def settle(self) -> None:
-        """Store the text so far. If the step was stopped or now belongs to another worker, end it here."""
+        """Store the text so far. If the step was stopped or now belongs to another worker, end the step here."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
-        await asyncio.sleep(0)  # let the event loop cancel the task of a lost row
+        await asyncio.sleep(0)  # let the event loop cancel the task if the row was lost
 
     def end(self, error: BaseException) -> NoReturn:
         """End the run with this error."""
         self.outcome.end(error)
 
-    # ----------------------------------------------------------------------------------------------------- claiming
-
     async def _claim_due(self) -> int:
-        """Claim due rows, and return their number. Remember the time of the database's clock before the claim."""
+        """Claim due rows, and return their number. Store the time of the database's clock before the claim."""
         clock = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)
         self._looked_at = await self.runtime.in_database(clock.first)
         return await self._claimer.claim_due()
@@ -363,9 +365,7 @@ class InlineEngine:
             self.outcome.note(error)
 
     def _bring_forward(self) -> bool:
-        """Find the row that becomes due next, and make it due now instead of waiting. Return False if there is no such
-        row.
-        """
+        """Find the row that becomes due next, and make it due now. Return False if there is no such row."""
         code = registry.code()
         streams = Stream.objects.overdue(-HORIZON_SECONDS).filter(streams_of(code))
         calls = ToolCall.objects.overdue(-HORIZON_SECONDS).filter(calls_of(code))
@@ -377,7 +377,7 @@ class InlineEngine:
             return False
         first = min(waiting, key=lambda row: row.available_at)
         type(first)._default_manager.using(database()).filter(pk=first.pk).update(available_at=None)
-        # The row may have become due since the last claim, so the time saved may be negative.
+        # If the row has become due since the last claim, ``saved`` is negative.
         saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
         self._skipped_seconds += max(0.0, saved)
         return True
@@ -399,7 +399,7 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Call the function, and return its value and its error. StopIteration and SystemExit become a RuntimeError."""
-    # Return the error instead of raising it. A raised error would pass through a future to another thread, and a future
+    # Return errors instead of raising them. A raised error would pass to another OS thread through a future, which
     # does not accept StopIteration.
     try:
         return function(), None

@@ -1,8 +1,9 @@
-"""Serve scripted answers over HTTP: a server on loopback that streams OpenAI's chat completions.
+"""Serve scripted answers over HTTP. The server runs on localhost and uses OpenAI's format for chat completions.
 
-For a request from this process, the answer is chosen before the request is sent, and the request's path contains the
-answer's key. Requests from other processes use the path ``/v1`` and get the next answer of the script. OpenAI's API
-reference describes the format under "Chat completions".
+For a request from this process, the answer is chosen before the request is sent. The request's path contains the key of
+the answer. Requests from other processes use the path ``/v1`` and get the next answer of the script.
+
+OpenAI's API reference describes the format under "Chat completions".
 """
 
 from __future__ import annotations
@@ -65,10 +66,11 @@ _WORDS = {
 
 
 class ModelServer:
-    """A context manager that runs a server on a free port of loopback, with a thread for each request."""
+    """A context manager that runs a server on a free local port, with an OS thread for each request."""
 
-    def __init__(self, take: Callable[[ModelRequest], object]) -> None:
+    def __init__(self, take: Callable[[ModelRequest], object], *, seconds_per_word: float = 0) -> None:
         self._take = take
+        self.seconds_per_word = seconds_per_word
         self._held: dict[str, list[Piece]] = {}
         self._quiet = warnings.catch_warnings()
         self.closing = threading.Event()
@@ -97,15 +99,17 @@ class ModelServer:
         return f"http://127.0.0.1:{self._http.server_port}/v1"
 
     async def stream(self, request: ModelRequest, pieces: list[Piece]) -> AsyncGenerator[ModelEvent]:
-        """Send a request through litellm to this server, which answers it with these pieces. Yield the events."""
+        """Send a request through litellm to this server, which answers with these pieces. Yield the events of the
+        answer.
+        """
         key = uuid4().hex
         self._held[key] = pieces
         base = self.url.removesuffix("/v1") + f"/{key}/v1"
         hurry = {"timeout": SILENCE_SECONDS} if any(isinstance(piece, Silence) for piece in pieces) else {}
-        # Leave out ``base_url``: litellm prefers it to ``api_base``, so the call would reach a real server.
+        # Leave out ``base_url``. litellm prefers it to ``api_base``, so the call would reach a real server.
         kept = {name: value for name, value in request.settings.items() if name != "base_url"}
         settings = {**kept, **hurry, "api_base": base, "api_key": "scripted"}
-        # litellm chooses the format by the provider in the model's name, and this server uses OpenAI's format.
+        # litellm chooses the format by the provider in the model's name. This server uses OpenAI's format.
         is_openai = request.model.startswith("openai/")
         model = request.model if is_openai else f"openai/{request.model.rpartition('/')[2]}"
         own_request = replace(request, model=model, settings=settings)
@@ -117,7 +121,7 @@ class ModelServer:
             self._held.pop(key, None)
 
     def pieces_for(self, path: str, body: JSONBody) -> list[Piece]:
-        """Return the pieces stored for this path, or else the pieces of the script's next answer."""
+        """Return the pieces for this path. If there are none, return the next answer of the script."""
         held = self._held.get(path.strip("/").partition("/")[0])
         if held is not None:
             return held
@@ -134,13 +138,13 @@ def _request_of(body: JSONBody) -> ModelRequest:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """The handler of HTTP requests. Each connection carries one request."""
+    """Handles HTTP requests. Each connection has only one request."""
 
     model: ClassVar[ModelServer]
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Log nothing."""
+        """Do not log requests."""
 
     def do_POST(self) -> None:
         """Stream the answer to a chat completion request."""
@@ -167,11 +171,13 @@ class _Handler(BaseHTTPRequestHandler):
             if isinstance(chunk, Silence):
                 self.model.closing.wait()
             if isinstance(chunk, Silence | Failure):
-                # Reset the connection: litellm would treat a stream that ends normally as a complete answer.
+                # Reset the connection. If the stream ended normally, litellm would treat the answer as complete.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.connection.close()
                 return
             self._chunk(f"data: {json.dumps(chunk)}\n\n")
+            if self.model.seconds_per_word and _has_word(chunk):
+                self.model.closing.wait(self.model.seconds_per_word)
         self._chunk("data: [DONE]\n\n")
         self._chunk("")
 
@@ -193,8 +199,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
+def _has_word(chunk: Mapping[str, Any]) -> bool:
+    return any({"content", "reasoning_content"} & choice["delta"].keys() for choice in chunk["choices"])
+
+
 def _chunks(request: ModelRequest, pieces: Sequence[Piece]) -> Iterator[dict[str, object] | Silence | Failure]:
-    """Yield the chunks of an answer. A silence or a failure is yielded as it is, and ends the answer."""
+    """Yield the chunks of an answer. A ``Silence`` or ``Failure`` is yielded unchanged, and ends the answer."""
     head = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion.chunk", "created": 0, "model": request.model}
     end, text, calls = End("", None), "", 0
     for piece in pieces:

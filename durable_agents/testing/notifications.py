@@ -1,4 +1,4 @@
-"""Suppress notifications during tests, so that neither a broker nor a channel layer is used."""
+"""Send no notifications during tests, so that neither a broker nor a channel layer is needed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _depth = 0
 
 @contextmanager
 def notifications_muted() -> Iterator[None]:
-    """Send no notifications to workers and clients within the block. Rows are written as usual, and become due."""
+    """Within the block, send no notifications to workers and clients. Rows are still written and become due."""
     global _depth  # noqa: PLW0603 - it counts nested blocks, and only one thread at a time enters them
     _depth += 1
     clusters = {cluster_of(pool) for pool in config().pools}

@@ -67,14 +67,14 @@ class Silence:
 
 @dataclass(frozen=True)
 class Action:
-    """A function of the test that is called during the answer."""
+    """A function that the test supplies. It is called while the answer is being sent."""
 
     function: Callable[[], object]
 
 
 @dataclass(frozen=True)
 class End:
-    """The end of an answer: a finish reason and a token usage that replace the defaults."""
+    """The end of an answer. It sets the finish reason and the token usage."""
 
     reason: str
     usage: ModelUsage | None
@@ -83,7 +83,7 @@ class End:
 Piece = Text | Thought | Call | Failure | Silence | Action | End
 Answer = str | Piece | ModelError | Sequence["str | Piece | ModelError"] | Callable[[ModelRequest], object]
 """A scripted answer: one piece, several pieces in order, or a function that gets the request and returns a scripted
-answer. The function may be async.
+answer. The function can be async.
 """
 
 
@@ -100,8 +100,8 @@ def thinks(text: str) -> Thought:
 def calls(tool_name: str, arguments: Mapping[str, object] | str | None = None, /, **named: object) -> Call:
     """Call a tool: ``calls("add", a=1, b=2)``. Several calls in one answer run in parallel.
 
-    Use a mapping for arguments whose names are not valid in Python. A string is sent unchanged, even if it is not valid
-    JSON.
+    Pass a mapping if the names of the arguments are not valid in Python. A string is sent unchanged, even if it is not
+    valid JSON.
     """
     return Call(tool_name, arguments if isinstance(arguments, str) else {**(arguments or {}), **named})
 
@@ -113,8 +113,9 @@ def fails(
     retryable: bool | None = None,
     retry_after_seconds: float | None = None,
 ) -> Failure:
-    """Fail the model call. The pieces before this one are streamed as a partial answer. By default, the kind of error
-    decides whether the call is retried; ``retryable`` overrides this default.
+    """Fail the model call. The pieces before this one are streamed as a partial answer.
+
+    By default, the kind of error decides whether the call is retried. ``retryable`` overrides this.
     """
     known = ErrorKind(kind)
     return Failure(known, detail, known.retryable if retryable is None else retryable, retry_after_seconds)
@@ -123,19 +124,19 @@ def fails(
 def hangs() -> Silence:
     """Send nothing more, so that the model call times out.
 
-    ``run_until_idle`` does not wait for the timeout. Instead, the attempt fails immediately with the error of a timeout
-    (``network``, retryable). This does not happen if an earlier ``does`` has ended the attempt, for example by stopping
-    the run.
+    ``run_until_idle`` does not wait for the timeout. The attempt fails immediately with the error of a timeout
+    (``network``, retryable), unless an earlier ``does`` has ended the attempt, for example by stopping the run.
     """
     return Silence()
 
 
 def does(function: Callable[[], object]) -> Action:
-    """Make the scripted model call ``function`` in the middle of its answer. For example, ``does(crash)`` simulates a
-    crash, and ``does(lambda: stop_thread(thread))`` stops the run.
+    """Make the scripted model call ``function`` in the middle of its answer.
 
-    The text so far is stored before the call. The function may be sync or async; a sync function may use the ORM. If
-    the function raises an error, ``run_until_idle`` raises the same error.
+    For example, ``does(crash)`` simulates a crash, and ``does(lambda: stop_thread(thread))`` stops the run.
+
+    The text so far is stored before the function is called. The function can be sync or async. A sync function can use
+    the ORM. If the function raises an error, ``run_until_idle`` raises the same error.
     """
     return Action(function)
 
@@ -163,38 +164,39 @@ def pieces_of(answer: object) -> list[Piece]:
 
 def sendable_over_http(pieces: list[Piece]) -> list[Piece]:
     """Return the pieces unchanged. Raises TypeError if one of them, such as ``does(...)``, cannot be sent over HTTP."""
-    # The server handles each request in another thread, where the test's function cannot use the test's transaction.
+    # The server handles each request in another OS thread. There, the test's function could not use the test's
+    # transaction.
     if any(isinstance(piece, Action) for piece in pieces):
         raise TypeError("does(...) cannot be sent over HTTP: remove http=True in this test.")
     return pieces
 
 
 def words_of(text: str) -> list[str]:
-    """Split the text into words, each with the white space before it. Joined together, the words are the same text."""
+    """Split the text into words, each with the white space before it. Joining the words gives the text again."""
     return _WORD.findall(text)
 
 
 def usage_of(request: ModelRequest, answer: str) -> ModelUsage:
-    """Return the token usage of a model call, counting each word as a token."""
+    """Return the token usage of a model call. Each word counts as a token."""
     input_tokens = sum(len(words_of(str(message.get("content") or ""))) for message in request.messages)
     return ModelUsage(input_tokens=input_tokens, output_tokens=len(words_of(answer)))
 
 
 class Host(Protocol):
-    """The methods of ``run_until_idle`` that a scripted model calls while it streams an answer."""
+    """What ``run_until_idle`` provides to a scripted model while the model streams an answer."""
 
     async def call_user(self, function: Callable[..., object], *args: object) -> object:
-        """Call a function of the test in a thread that may use the ORM."""
+        """Call a function of the test. A sync function can use the ORM."""
 
     async def settle(self) -> None:
-        """Store the text so far. If the step was stopped or now belongs to another worker, end it here."""
+        """Store the text so far. If the step was stopped or now belongs to another worker, end the step here."""
 
     def end(self, error: BaseException) -> NoReturn:
         """End ``run_until_idle`` with this error."""
 
 
 async def call_test_function(function: Callable[..., object], *args: object, host: Host | None) -> object:
-    """Call a function of the test. A sync function is called in a thread that may use the ORM."""
+    """Call a function of the test. A sync function is called in an OS thread in which it can use the ORM."""
     if host is not None:
         return await host.call_user(function, *args)
     if inspect.iscoroutinefunction(function):

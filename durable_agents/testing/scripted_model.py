@@ -50,18 +50,19 @@ class OutOfAnswersError(AssertionError):
 
 
 class ScriptedModel(ContextDecorator):
-    """A model that returns these answers, one for each request, in order: ``with ScriptedModel(...) as model:``.
+    """A model that returns these answers in order, one for each request: ``with ScriptedModel(...) as model:``.
 
     Use it as a context manager, as a decorator of a test, or with ``enterContext`` in a ``TestCase``. It replaces the
-    models of all agents, or only the models of ``agents``. Normally it makes no network requests and does not import
+    models of all agents, or only the models of ``agents``. By default, it makes no network requests and does not import
     litellm.
 
-    With ``http=True``, each request goes through litellm to a real HTTP server on loopback. The answers are the same,
-    but ``does`` is not supported. With ``repeat_last``, the last answer is repeated as often as needed. ``continues``
-    says whether the model can continue its own text, for example after a crash.
-
-    ``requests`` lists the requests so far. Each item is a ``ModelRequest`` with the agent, the model, messages and
-    tools in the OpenAI format, and the settings.
+    - With ``http=True``, each request goes through litellm to a real HTTP server on localhost. The answers are the
+      same, but ``does`` is not supported.
+    - With ``seconds_per_word``, the server pauses after each word, so that there is time to stop a worker or to close a
+      page in the middle of an answer. Requires ``http=True``.
+    - With ``repeat_last``, the last answer is repeated as often as needed.
+    - ``continues`` says whether the model can continue its own text, for example after a crash.
+    - ``requests`` lists the requests so far, as ``ModelRequest`` objects. Messages and tools are in the OpenAI format.
     """
 
     def __init__(
@@ -69,9 +70,12 @@ class ScriptedModel(ContextDecorator):
         *answers: Answer,
         agents: Collection[str | Agent] | None = None,
         http: bool = False,
+        seconds_per_word: float = 0,
         repeat_last: bool = False,
         continues: bool = False,
     ) -> None:
+        if seconds_per_word and not http:
+            raise TypeError("seconds_per_word=... requires http=True: other answers are there at once.")
         self.requests: list[ModelRequest] = []
         self.continues = continues
         self._script = list(answers)
@@ -80,6 +84,7 @@ class ScriptedModel(ContextDecorator):
             None if agents is None else {agent.name if isinstance(agent, Agent) else agent for agent in agents}
         )
         self._http = http
+        self._seconds_per_word = seconds_per_word
         self._repeat_last = repeat_last
         self._server: ModelServer | None = None
         self._entered: ExitStack | None = None
@@ -90,7 +95,7 @@ class ScriptedModel(ContextDecorator):
         self.requests, self._used = [], 0
         with ExitStack() as stack:
             if self._http:
-                self._server = stack.enter_context(ModelServer(self.take))
+                self._server = stack.enter_context(ModelServer(self.take, seconds_per_word=self._seconds_per_word))
             else:
                 stack.enter_context(notifications_muted())
             stack.enter_context(llm.door_replaced(_ScriptedDoor(self, llm.door(), self._server)))
@@ -105,7 +110,7 @@ class ScriptedModel(ContextDecorator):
             entered.close()
 
     def __call__(self, test: Any) -> Any:
-        """Decorate a test, which may be a function or a coroutine function."""
+        """Decorate a test, which can be a function or a coroutine function."""
         if isinstance(test, type):
             raise TypeError("A ScriptedModel decorates a test, not a class: use self.enterContext(...) in setUp.")
         if not inspect.iscoroutinefunction(test):
@@ -126,9 +131,7 @@ class ScriptedModel(ContextDecorator):
 
     @property
     def left(self) -> int:
-        """The number of answers that were not used yet. With ``repeat_last``, the last answer counts as used after the
-        first request that gets it.
-        """
+        """The number of unused answers. With ``repeat_last``, the last answer counts as used after its first use."""
         return max(len(self._script) - self._used, 0)
 
     def assert_done(self) -> None:
@@ -149,7 +152,7 @@ class ScriptedModel(ContextDecorator):
         return self._agents is None or agent in self._agents
 
     def take(self, request: ModelRequest) -> Answer:
-        """Record the request and return the next answer. Raises OutOfAnswersError."""
+        """Record the request and return the next answer. Raises OutOfAnswersError if no answer is left."""
         self.requests.append(request)
         if self._repeat_last and self._script and self._used >= len(self._script):
             return self._script[-1]
@@ -170,7 +173,7 @@ _hosts: list[Host] = []
 
 @contextmanager
 def hosted_by(host: Host) -> Iterator[None]:
-    """Within the block, let ``host`` call the functions in scripted answers. If such a function fails, the host's run
+    """Within the block, ``host`` calls the functions in scripted answers. If such a function fails, the host's run
     ends.
     """
     _hosts.append(host)
@@ -181,7 +184,7 @@ def hosted_by(host: Host) -> Iterator[None]:
 
 
 def _host() -> Host | None:
-    """Return the ``run_until_idle`` that is running, or None. There is at most one in a process."""
+    """Return the ``run_until_idle`` that is running in this process, or None."""
     return _hosts[-1] if _hosts else None
 
 
@@ -191,7 +194,11 @@ def is_scripted(agent: str) -> bool:
 
 
 class _ScriptedDoor:
-    """The model client while a scripted model is active. Requests of other agents go to the previous client."""
+    """Implements ModelDoor with a scripted model.
+
+    The scripted model may replace the models of only some agents. Requests of all other agents go to the ModelDoor that
+    was active before.
+    """
 
     def __init__(self, model: ScriptedModel, beside: ModelDoor, server: ModelServer | None) -> None:
         self._model = model
@@ -213,7 +220,7 @@ class _ScriptedDoor:
             async for event in source:
                 yield event
         finally:
-            # A stream that is not closed would keep its connection open, and the server would go on writing.
+            # Close the stream. Otherwise, its connection would stay open and the server would go on writing.
             await source.aclose()
 
     async def _pieces(self, request: ModelRequest) -> list[Piece]:
@@ -238,20 +245,20 @@ class _ScriptedDoor:
         return self._model.continues
 
     async def aclose(self) -> None:
-        """If any requests were made through litellm, close its connections."""
+        """If any requests were made through litellm, close litellm's connections."""
         if self._server is not None and self._model.requests:
             await llm.LiteLLMDoor().aclose()
 
 
 def _end(error: Exception) -> NoReturn:
-    """Handle an error in a scripted answer: end ``run_until_idle`` or, in a real worker, fail the attempt."""
+    """End ``run_until_idle`` with this error. In a real worker, fail the attempt instead."""
     if (host := _host()) is not None:
         host.end(error)
     raise ModelError(ErrorKind.UNKNOWN, f"{type(error).__name__}: {error}", retryable=False) from error
 
 
 class _PieceStream:
-    """A stream of one scripted answer, piece by piece."""
+    """Streams one scripted answer, piece by piece."""
 
     def __init__(self, request: ModelRequest) -> None:
         self._request = request

@@ -22,6 +22,12 @@ def _quiet(bells: Bells) -> None:
     """Keep the queue out of it."""
 
 
+@pytest.fixture(autouse=True)
+def _english(settings: Any) -> None:
+    """Show the pages in English, also in a project whose language is another one."""
+    settings.LANGUAGE_CODE = "en"
+
+
 @pytest.fixture
 def owner(db: None) -> Any:
     """Return the user whose threads these are."""

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from durable_agents import tool
 from durable_agents.admin.decisions import DECISIONS
+from durable_agents.admin.formatting import called
 from durable_agents.models import Thread, ToolCall
 from tests.admin.pages import (
     APPROVAL,
@@ -71,6 +72,18 @@ def test_what_waits_for_a_worker_or_nobody_is_not(reader, thread, agent, owner):
     waiting_call(owner)
     assert "da-ask-" not in inbox(reader)
     assert "Nothing waits for anybody." in inbox(reader)
+
+
+def test_the_inbox_links_only_to_pages_that_the_viewer_may_see(staff, approval):
+    """The name of the thread is shown to all."""
+    for permissions, is_linked in ((["view_toolcall"], False), (["view_toolcall", "view_thread"], True)):
+        client = staff(*permissions)
+        shown = inbox(client)
+        assert str(approval.thread) in shown
+        assert (f'href="{page(approval.thread)}"' in shown) is is_linked
+        shown = html(client.get(listing(ToolCall)))
+        assert (f'href="{page(approval.thread)}"' in shown) is is_linked
+        assert called(approval.thread) in shown
 
 
 def test_the_inbox_can_be_narrowed(reader, approval, browser):

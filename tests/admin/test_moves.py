@@ -101,7 +101,23 @@ def test_a_thread_whose_agent_is_gone_cannot_be_resumed_and_the_others_are(keepe
     for thread in (lost, stopped):
         stop_thread(thread)
     messages = act(keeper, "resume_selected", lost, stopped)
-    assert sorted(message.split(".")[0] for message in messages) == ["1 thread goes on", "There is no agent 'gone'"]
+    assert sorted(message.split(",")[0] for message in messages) == [
+        "1 thread goes on.",
+        "There is no agent 'gone' any more",
+    ]
+
+
+def test_the_page_of_a_thread_whose_agent_is_gone_says_so_and_offers_no_retry(keeper, declare, owner):
+    """Only that the run is stopped."""
+    declare("gone")
+    thread = create_thread("gone", owner=owner, prompt="Hi")
+    assert "any more" not in html(keeper.get(page(thread)))
+    registry.remove("gone")
+    shown = html(keeper.get(page(thread)))
+    assert "There is no agent “gone” any more, so this thread cannot go on." in shown
+    assert "../stop/" in shown
+    stop_thread(thread)
+    assert "../resume/" not in html(keeper.get(page(thread)))
 
 
 @pytest.fixture

@@ -187,3 +187,18 @@ def test_the_page_of_a_thread_that_waits_for_a_worker_says_until_when(reader, ag
     assert "due now in the pool agents" in html(reader.get(page(waiting)))
     worker.retry(worker.claim_step(), delay_seconds=60)
     assert re.search(r"due at \d{4}-\d\d-\d\d .* in the pool agents", html(reader.get(page(waiting))))
+
+
+@pytest.mark.parametrize("model", [Thread, ToolCall, Message, Stream])
+def test_lists_can_be_filtered_by_scope(reader, thread, model):
+    """The filter offers the scopes that there are."""
+    Thread.objects.create(agent=thread.agent, scope="globex")
+    shown = html(reader.get(listing(model)))
+    assert "?scope=acme" in shown
+    assert "?scope=globex" in shown
+    rows = {
+        scope: reader.get(listing(model), {"scope": scope}).context["cl"].result_count
+        for scope in ("acme", "globex", "x")
+    }
+    assert rows["acme"] > 0
+    assert (rows["globex"], rows["x"]) == (int(model is Thread), 0)

@@ -11,11 +11,12 @@ from django.contrib.auth import get_user_model
 import durable_agents
 from durable_agents import Agent, create_thread, step_finished, tool
 from durable_agents.agents import CALLABLES, registry
+from durable_agents.models import Thread
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from tests.architecture.sources import ROOT
 
 PAGE = (ROOT / "docs" / "howto" / "agents.md").read_text(encoding="utf-8")
-FIRST, CONFIGURE, RENAMED, TRANSFORM, PROVIDER, TITLE, STATUS, BILLING = re.findall(
+FIRST, CONFIGURE, RENAMED, REMOVED, TRANSFORM, PROVIDER, TITLE, STATUS, BILLING = re.findall(
     r"```python\n(.*?)```", PAGE, re.DOTALL
 )
 
@@ -61,6 +62,18 @@ def test_the_renamed_agent_and_tool_are_known_by_their_old_names():
     assert registry.get("helpdesk") is space["support"]
     assert space["support"].find_tool("search") is space["find_order"]
     assert registry.code()["helpdesk"] == {"find_order", "search"}
+
+
+@pytest.mark.django_db
+def test_the_threads_of_the_removed_agent_are_deleted(shop):
+    """And no others."""
+    shop(name="concierge")
+    create_thread("concierge")
+    registry.remove("concierge")
+    shop()
+    kept = create_thread("shop")
+    run_example(REMOVED)
+    assert list(Thread.objects.all()) == [kept]
 
 
 @pytest.mark.django_db

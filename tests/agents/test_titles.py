@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from durable_agents import create_thread, send_message
-from durable_agents.lifecycle import edit_thread, name_thread
+from durable_agents.lifecycle import name_thread, update_thread
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
 from tests.project.models import Booking
 
@@ -58,7 +58,7 @@ def test_a_title_is_asked_for_once(shop):
 
 def test_a_title_given_meanwhile_stays(shop):
     """A person was quicker."""
-    shop(title=lambda thread: edit_thread(thread, title="Mine") and "Made up")
+    shop(title=lambda thread: update_thread(thread, title="Mine") and "Made up")
     assert answered().title == "Mine"
 
 

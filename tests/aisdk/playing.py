@@ -31,5 +31,6 @@ def play(stage: Stage, major: str, *names: str) -> int:
     Prints a line for each case, what went wrong under it, and at the end how many passed and failed.
     """
     env = os.environ | {"SITE_URL": stage.demo.url.rstrip("/"), "CONTROL_URL": stage.control_url}
-    command = [node(), "tests/aisdk/cases/run.mjs", major, *names]
+    # Node 20 has websockets only with this option; later versions have them anyway.
+    command = [node(), "--experimental-websocket", "tests/aisdk/cases/run.mjs", major, *names]
     return subprocess.run(command, cwd=ROOT, env=env, check=False, timeout=600).returncode

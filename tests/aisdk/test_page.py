@@ -1,4 +1,4 @@
-"""The chat in ten lines works as it is written, on the demo as it stands."""
+"""The documented chat with `useChat` works as it is written, on the demo as it stands."""
 
 import os
 import re
@@ -12,11 +12,11 @@ import pytest
 from tests.aisdk.playing import MAJORS, ROOT
 from tests.aisdk.stage import Stage
 from tests.browser.visits import sign_in
+from tests.frontends.snippets import CHAT_MAIN, USE_CHAT
 
 pytestmark = pytest.mark.browser
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "howto" / "frontend.md"]
-APP = re.compile(r"^```jsx\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELL = re.compile(r"^```sh\n(npm ci && .*?)^```$", re.DOTALL | re.MULTILINE)
 FOLDER = "demo_project/static/mine"
 OLDER = {"7": "", "6": " --alias:ai=ai6 --alias:@ai-sdk/react=ai6-react"}
@@ -32,10 +32,12 @@ def documented(pattern: re.Pattern[str]) -> set[str]:
 
 @pytest.fixture(scope="module", params=MAJORS)
 def built(request: pytest.FixtureRequest, stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the built app: the page's file and the page's command, elsewhere than in this checkout."""
-    [app], [command] = documented(APP), documented(SHELL)
+    """Return the folder of the built app: the page's files and the page's command, elsewhere than in this checkout."""
+    [command] = documented(SHELL)
     folder = tmp_path_factory.mktemp("app")
-    (folder / "chat.jsx").write_text(app, encoding="utf-8")
+    for name, text in {"chat.jsx": USE_CHAT, "main.jsx": CHAT_MAIN}.items():
+        assert all(text in page.read_text(encoding="utf-8") for page in PAGES)
+        (folder / name).write_text(text, encoding="utf-8")
     (folder / "node_modules").symlink_to(ROOT / "node_modules")
     build = command.removeprefix("npm ci && ").replace(" --bundle", f" --bundle{OLDER[request.param]}")
     ended = subprocess.run(
@@ -65,13 +67,6 @@ def page(chromium: Any, stage: Stage, built: Path) -> Iterator[Any]:
     assert errors == []
 
 
-def test_the_app_has_ten_lines_besides_its_imports():
-    """No more is promised; a brace alone is none."""
-    [app] = documented(APP)
-    lines = [line for line in app.splitlines() if line.strip(" {}") and not line.startswith("import ")]
-    assert len(lines) == 10
-
-
 def test_a_message_is_answered_and_a_reload_in_the_middle_reads_on(page: Any, stage: Stage):
     """The answer is there once, whole, and after one more reload as well."""
     from playwright.sync_api import expect
@@ -88,6 +83,22 @@ def test_a_message_is_answered_and_a_reload_in_the_middle_reads_on(page: Any, st
     page.reload()
     expect(page.locator("p")).to_have_text(["user: [case-page] A story, please.", f"assistant: {STORY}"])
     assert len(stage.requests("case-page")) == 1
+
+
+def test_a_new_chat_asks_for_nothing_that_does_not_exist(page: Any, stage: Stage):
+    """Neither at first nor after a reload; its address is that of the thread from the first message on."""
+    missing: list[str] = []
+    page.on("response", lambda response: missing.append(response.url) if response.status == 404 else None)
+    page.reload()
+    page.reload()
+    page.locator("input").wait_for()
+    stage.script("case-new", [{"text": "Hello."}])
+    page.locator("input").fill("[case-new] Hi.")
+    page.locator("input").press("Enter")
+    page.locator("p", has_text="assistant: Hello.").wait_for(timeout=PATIENCE_MS)
+    page.reload()
+    page.locator("p", has_text="assistant: Hello.").wait_for(timeout=PATIENCE_MS)
+    assert [url for url in missing if not url.endswith("/favicon.ico")] == []
 
 
 def test_the_conversation_goes_on(page: Any, stage: Stage):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from durable_agents import create_thread, send_message, stop_thread
+from durable_agents import add_message, create_thread, send_message, stop_thread
 from durable_agents.models import Message, Stream
 from tests.api.calls import all_pages, problem
 from tests.lifecycle.stage import calling
 
 pytestmark = pytest.mark.django_db
 
-FIELDS = {"id", "client_id", "role", "parts", "metadata", "position", "created_at"}
+FIELDS = {"id", "client_id", "role", "parts", "metadata", "sender", "position", "created_at"}
 
 
 @pytest.fixture
@@ -37,7 +37,8 @@ def test_a_message_is_taken_and_the_run_begins(api, agent, me):
     assert response.status_code == 202
     assert set(body) == FIELDS
     assert (body["id"], body["client_id"], body["role"]) == ("m1", "m1", "user")
-    assert (body["parts"], body["metadata"]) == ([{"type": "text", "text": "Hi"}], {"a": 1})
+    assert body["parts"] == [{"type": "text", "text": "Hi"}]
+    assert body["metadata"] == {"a": 1, "sender": body["sender"]}
     assert body["position"] == 1
     assert Stream.objects.open().filter(thread=thread).exists()
 
@@ -109,7 +110,7 @@ def test_what_no_database_stores_is_replaced(api, path):
     body = '{"prompt": "a\\u0000b\\ud800c", "metadata": {"k\\u0000": "\\udfff"}}'
     sent = api.post(path, body).json()
     assert sent["parts"][0]["text"] == "a\ufffdb\ufffdc"
-    assert sent["metadata"] == {"k\ufffd": "\ufffd"}
+    assert sent["metadata"] == {"k\ufffd": "\ufffd", "sender": sent["sender"]}
 
 
 def test_a_text_over_the_limit_is_too_large(api, path, settings):
@@ -146,6 +147,21 @@ def test_an_answer_without_parts_is_not_listed(api, path, thread):
     assert texts(api.get(path).json()["results"]) == ["Question"]
     stop_thread(thread)
     assert texts(api.get(path).json()["results"]) == ["Question"]
+
+
+def test_a_page_ends_before_it_is_too_large(api, path, thread, worker, monkeypatch):
+    """Also backwards, and a message that is too large alone is a page of its own."""
+    monkeypatch.setattr("durable_agents.message_sizes.REPLY_BYTES", 3_000)
+    worker.answer("x" * 5_000)
+    for number in range(3):
+        add_message(thread, "user", f"{number}" * 1_000)
+    pages = [api.get(path).json()]
+    while pages[-1]["next"]:
+        pages.append(api.follow(pages[-1]["next"]).json())
+    assert [[row["position"] for row in page["results"]] for page in pages] == [[1], [2], [3, 4], [5]]
+    back = api.follow(pages[-1]["previous"]).json()
+    assert [row["position"] for row in back["results"]] == [3, 4]
+    assert back["next"]
 
 
 def test_queued_messages_come_last_without_a_position(api, me, declare, worker):

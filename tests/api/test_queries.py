@@ -36,7 +36,7 @@ def test_a_long_thread_costs_what_a_short_one_does(api, conversation, path):
     """Messages, steps and calls are read in one query each."""
     short, long = conversation(1), conversation(6)
     counts = [queries(api, f"threads/{thread.pk}/{path}") for thread in (short, long)]
-    assert counts[0] == counts[1] <= (10 if path == "export/" else 7)
+    assert counts[0] == counts[1] <= 10
 
 
 def test_many_threads_cost_what_one_does(api, agent, me):
@@ -65,12 +65,12 @@ def test_a_page_of_five_thousand_messages_costs_what_one_of_a_few_does(api, agen
         "messages/?streams=1&after=5090",
         "usage/",
     ):
-        assert queries(api, f"threads/{long.pk}/{path}") <= 8
+        assert queries(api, f"threads/{long.pk}/{path}") <= 11
     page = api.get(f"threads/{long.pk}/messages/", after=2500).json()
     assert len(page["results"]) == 50
     with CaptureQueriesContext(connection) as captured:
         assert len(api.follow(page["next"]).json()["results"]) == 50
-    assert len(captured) <= 6
+    assert len(captured) <= 9
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ def operations():
     """Return the operations of every path that has a name, with the method and the path as the page writes it."""
     for pattern in urlpatterns:
         path = re.sub(r"<str:(\w+)>", lambda found: f"{{{PLACEHOLDERS.get(found[1], found[1])}}}", str(pattern.pattern))
-        for method in METHODS if pattern.name else ():
+        allowed = pattern.callback.view_class.http_method_names
+        for method in [method for method in METHODS if method in allowed] if pattern.name else ():
             operation = getattr(getattr(pattern.callback.view_class, method, None), "operation", None)
             if operation is not None:
                 yield method.upper(), path, operation

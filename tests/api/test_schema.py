@@ -170,11 +170,11 @@ def codes(schema: dict[str, Any], method: str, route: str) -> dict[str, set[str]
 def test_errors_are_those_of_the_path_the_body_and_the_operation(schema):
     """Two that differ in all three."""
     assert codes(schema, "POST", "threads/<str:thread_id>/messages/") == {
-        "400": {"agent_not_found", "invalid", "invalid_parts", "parse_error", "too_deep"},
+        "400": {"invalid", "invalid_parts", "parse_error", "too_deep"},
         "401": {"authentication_failed", "not_authenticated"},
         "403": {"authentication_failed", "not_authenticated", "permission_denied"},
         "404": {"thread_not_found"},
-        "409": {"idempotency_key_reused", "thread_busy"},
+        "409": {"agent_removed", "idempotency_key_reused", "thread_busy"},
         "413": {"too_large"},
         "415": {"unsupported_media_type"},
         "429": {"requests_throttled", "sends_throttled", "throttled", "too_many_running"},

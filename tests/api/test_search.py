@@ -135,7 +135,7 @@ def test_a_thread_is_found_once_and_with_the_other_filters(api, talk, worker):
     send_message(talk, "Another ferry?")
     worker.answer("No other ferry.")
     assert len(api.get("threads/", search="ferry").json()["results"]) == 1
-    lifecycle.edit_thread(talk, archived=True)
+    lifecycle.update_thread(talk, archived=True)
     assert found(api, "ferry", archived="true", agent="tested", status="completed") == {"Travel"}
     assert found(api, "ferry", archived="false") == set()
 

@@ -28,6 +28,7 @@ FIELDS = {
     "metadata",
     "retry",
     "error",
+    "read_only",
     "usage",
     "active_stream",
     "is_running",
@@ -145,7 +146,7 @@ def test_a_page_has_fifty_rows_or_as_many_as_asked_up_to_two_hundred(api, agent,
 )
 def test_filters_narrow_the_list(api, agent, me, asked, titles):
     """Each alone, together, and not at all where nothing is given."""
-    lifecycle.edit_thread(create_thread(agent, owner=me, title="Old plans"), archived=True)
+    lifecycle.update_thread(create_thread(agent, owner=me, title="Old plans"), archived=True)
     create_thread(agent, owner=me, title="New PLANS", prompt="Hi")
     create_thread(agent, owner=me, title="Other")
     assert {row["title"] for row in api.get("threads/", **asked).json()["results"]} == titles

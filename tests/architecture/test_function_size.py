@@ -8,7 +8,7 @@ from tests.architecture.sources import functions
 MAX_LINES = 60
 MAX_NESTING = 3
 MAX_P90 = 24
-MIN_MEDIAN = 5
+MIN_MEDIAN = 7
 MAX_USED_ONCE_PERCENT = 12
 MIN_COMMENT_PERCENT = 2.5
 MAX_ANY = 170

@@ -14,7 +14,7 @@ FUNCTIONS = {
     *("create_thread", "send_message", "add_message", "resume_thread", "stop_thread", "get_thread", "list_threads"),
     *("list_messages", "list_messages_with_streams", "stream_thread", "wait_for_thread", "delete_thread"),
     *("add_tool_result", "add_tool_error", "set_tool_call_timeout", "approve_tool_call", "reject_tool_call"),
-    *("settle_tool_call", "regenerate", "edit_message", "fork_thread", "export_thread", "erase"),
+    *("settle_tool_call", "regenerate", "edit_message", "update_thread", "fork_thread", "export_thread", "erase"),
 }
 PROMISED = {
     "create_thread": "agent, *, owner=None, scope='', prompt=None, parts=None, messages=None, start=None, "
@@ -23,7 +23,8 @@ PROMISED = {
     "add_message": "thread, role, parts",
     "resume_thread": "thread, prompt=None",
     "stop_thread": "thread",
-    "get_thread": "thread_id",
+    "get_thread": "thread",
+    "update_thread": "thread, *, title=None, archived=None, metadata=None, context=None",
     "list_threads": "*, owner=None, scope=None, agent=None, status=None",
     "list_messages": "thread, *, after=None, limit=None, include_system=False",
     "list_messages_with_streams": "thread, *, from_number=0",
@@ -46,6 +47,7 @@ PROMISED = {
 VALUES = {
     *("Agent", "Streaming", "Tool", "ToolContext", "tool", "Retry", "RetryIn", "Fail"),
     *("DurableAgentsError", "ThreadNotFoundError", "AgentNotFoundError", "ThreadBusyError", "ToolCallNotFoundError"),
+    "AgentRemovedError",
     *("ToolCallNotPendingError", "ApprovalExpiredError", "InvalidPartsError", "PermissionDeniedError"),
     *(
         "TooLargeError",
@@ -55,7 +57,7 @@ VALUES = {
         "IdempotencyKeyReusedError",
         "InvalidCursorError",
     ),
-    *("MessageNotFoundError", "ToolChangedError"),
+    *("InvalidJSONObjectError", "MessageNotFoundError", "ToolChangedError"),
     *("thread_status_changed", "message_committed", "step_finished", "tool_call_finished"),
 }
 TEST_KIT = {

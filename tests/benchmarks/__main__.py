@@ -67,9 +67,19 @@ def add_live_arguments(group: Any) -> None:
     """Add the options of the load `live`."""
     group.add_argument("--server", choices=["daphne", "uvicorn"], default="daphne")
     group.add_argument("--web", type=int, default=1, metavar="N", help="web processes")
-    group.add_argument("--layer", choices=["core", "pubsub"], default="core", help="of channels_redis")
+    group.add_argument("--layer", choices=["core", "pubsub"], default="pubsub", help="of channels_redis")
     group.add_argument("--token-ms", type=int, default=20, metavar="MS", help="time between two tokens")
     group.add_argument("--viewers", type=int, default=0, metavar="N", help="further sockets on the first thread")
+    group.add_argument("--connects", type=int, default=0, metavar="N", help="first let so many sockets connect at once")
+    group.add_argument(
+        "--noisy",
+        type=int,
+        nargs="?",
+        const=40,
+        default=0,
+        metavar="N",
+        help="measure again while one user subscribes twice a second on so many sockets (40) and reads nothing",
+    )
     group.add_argument("--idle", type=int, default=0, metavar="N", help="first measure so many idle sockets")
 
 
@@ -116,10 +126,11 @@ def redis(options: argparse.Namespace) -> Iterator[str]:
 
 def environment(options: argparse.Namespace, database: Database, broker: str) -> dict[str, str]:
     """Return the environment of all processes that know Django."""
-    settings: dict[str, Any] = {"PROCESSES": 2, **json.loads(options.settings)}
+    # All viewers of a thread belong to one user.
+    settings: dict[str, Any] = {"PROCESSES": 2, "MAX_SOCKETS_PER_USER": 10_000, **json.loads(options.settings)}
     if options.door != "configured":
         settings["MODEL_DOOR"] = DOORS[options.door]
-    layer = {"TEST_LAYER": "pubsub.RedisPubSubChannelLayer"} if options.layer == "pubsub" else {}
+    layer = {"TEST_LAYER": "core.RedisChannelLayer"} if options.layer == "core" else {}
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.settings",

@@ -16,7 +16,7 @@ from tests.benchmarks.contenders import Contender, Ours
 from tests.benchmarks.loads import Cost, Figures, measured, plans
 from tests.benchmarks.meters import RedisMeter, cpu_seconds, pss_bytes, tree_cpu_seconds
 from tests.benchmarks.servers import module_process
-from tests.benchmarks.socket_clients import Seen, Target
+from tests.benchmarks.socket_clients import OPEN_AT_ONCE, Seen, Target
 
 THREADS_PER_USER = 10
 PATIENCE_SECONDS = 30
@@ -30,9 +30,9 @@ class SocketClients:
     def __init__(self) -> None:
         self.process = module_process("socket_clients")
 
-    def open(self, targets: Sequence[Target]) -> None:
-        """Open a socket for each target, and wait until all are subscribed."""
-        self.ask(open=[asdict(target) for target in targets])
+    def open(self, targets: Sequence[Target], *, at_once: int = OPEN_AT_ONCE) -> None:
+        """Open a socket for each target, so many at once, and wait until all are subscribed."""
+        self.ask(open=[asdict(target) for target in targets], at_once=at_once)
 
     def report(self, *, tokens: int) -> list[Seen]:
         """Wait until each client has so many tokens; return what each has seen, in the order of the targets."""
@@ -59,11 +59,11 @@ class SocketClients:
 
 
 @contextlib.contextmanager
-def socket_clients(targets: Sequence[Target]) -> Iterator[SocketClients]:
+def socket_clients(targets: Sequence[Target], *, at_once: int = OPEN_AT_ONCE) -> Iterator[SocketClients]:
     """Run a client for each target."""
     clients = SocketClients()
     try:
-        clients.open(targets)
+        clients.open(targets, at_once=at_once)
         yield clients
     finally:
         clients.stop()
@@ -101,15 +101,13 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site(options: argparse.Namespace) -> Iterator[Site]:
+def running_site(options: argparse.Namespace, application: str = "demo_project.asgi:application") -> Iterator[Site]:
     """Start the web processes that the options ask for."""
     from tests.chat.server import Server
 
     with contextlib.ExitStack() as stack:
         servers = [
-            stack.enter_context(
-                Server(dict(os.environ), kind=options.server, application="demo_project.asgi:application")
-            )
+            stack.enter_context(Server(dict(os.environ), kind=options.server, application=application))
             for _ in range(options.web)
         ]
         yield Site([server.process.pid for server in servers], [server.url for server in servers])
@@ -142,12 +140,16 @@ def live(contender: Contender, model_pid: int, options: argparse.Namespace) -> F
             contender, site, model_pid, **shape | {"threads": 4, "tokens": 25}
         )  # the first clients have the web processes import
         idle = idle_costs(site, options.idle, seconds=2 * options.seconds) if options.idle else {}
+        connects = connect_times(site, options.connects) if options.connects else {}
         delivery = deliver(contender, site, model_pid, **shape)
-        figures = {**timeliness(delivery), **costs(delivery), **idle}
-        if not options.viewers:
-            return figures
-        shown = deliver(contender, site, model_pid, **shape, viewers=options.viewers)
-        return {**figures, **viewer_costs(delivery, shown)}
+        figures = {**timeliness(delivery), **costs(delivery), **idle, **connects}
+        if options.noisy:
+            with noisy_user(site, options.noisy):
+                figures |= beside_noise(figures, timeliness(deliver(contender, site, model_pid, **shape)))
+        if options.viewers:
+            shown = deliver(contender, site, model_pid, **shape, viewers=options.viewers)
+            figures |= viewer_costs(delivery, shown)
+    return figures | bare_costs(options)
 
 
 def deliver(
@@ -242,6 +244,62 @@ def viewer_costs(alone: Delivery, shown: Delivery) -> Figures:
         "web CPU us, viewer's frame": (shown.readings["web"] - alone.readings["web"]) * 1e6 / frames,
         "layer messages, viewed": costs(shown)["layer messages"],
     }
+
+
+def bare_costs(options: argparse.Namespace) -> Figures:
+    """Return what idle sockets and frames cost the server and Channels alone."""
+    figures: Figures = {}
+    if not (options.idle or options.viewers):
+        return figures
+    with running_site(options, "tests.benchmarks.bare_sockets:application") as site:
+        with socket_clients(site.new_threads(4)) as clients:
+            clients.report(tokens=0)  # the first clients have the web processes import
+        if options.idle:
+            idle = idle_costs(site, options.idle, seconds=2 * options.seconds)
+            figures |= {f"bare {name}": value for name, value in idle.items()}
+        if options.viewers:
+            # As many frames as viewers of the answer get; the sockets of the first process get them.
+            frames = int(options.seconds * 10)
+            with socket_clients(site.new_threads(options.viewers * options.web)) as clients:
+                cpu = cpu_seconds(site.pids)
+                clients.ask(tell={"type": "fan_out", "frames": frames, "ms": 100})
+                time.sleep(options.seconds + 2)
+                cpu = cpu_seconds(site.pids) - cpu
+                got = sum(seen.frames for seen in clients.report(tokens=0))
+            figures["bare web CPU us, viewer's frame"] = cpu * 1e6 / got
+    return figures
+
+
+def connect_times(site: Site, count: int) -> Figures:
+    """Return how long it takes until clients that connect at the same time have their first snapshots."""
+    with socket_clients(site.new_threads(count), at_once=count) as clients:
+        times = sorted(seen.snapshot_seconds * 1000 for seen in clients.report(tokens=0))
+    return {"first snapshot ms p50": statistics.median(times), "first snapshot ms max": times[-1]}
+
+
+@contextlib.contextmanager
+def noisy_user(site: Site, sockets: int) -> Iterator[None]:
+    """Have a user subscribe twice a second on each of so many sockets to a thread of a megabyte, and read nothing."""
+    from durable_agents import add_message
+
+    [target] = site.new_threads(1)
+    for _ in range(10):
+        add_message(target.thread, "user", "x" * 95_000)
+    noise = SocketClients()
+    try:
+        noise.ask(pester=asdict(target), sockets=sockets)
+        time.sleep(2)
+        yield
+    finally:
+        noise.stop()
+
+
+def beside_noise(quiet: Figures, noisy: Figures) -> Figures:
+    """Return how late tokens come while one user is noisy, and how many times as late as otherwise."""
+    names = ("lag ms p50", "lag ms p95", "first token ms")
+    figures = {f"{name}, noisy": noisy[name] for name in ("tokens lost", "texts wrong", "sockets closed", *names)}
+    ratios = {f"{name}, ratio": (noisy[name] or 0) / (quiet[name] or 1) for name in names}
+    return {**figures, **ratios}
 
 
 def idle_costs(site: Site, count: int, *, seconds: float) -> Figures:

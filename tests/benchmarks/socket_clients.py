@@ -2,10 +2,13 @@
 
 It reads JSON from its standard input, one object a line, and answers each with a line. `{"open": [target, ...]}` opens
 a socket for each target and answers when all are subscribed. `{"tokens": 250, "seconds": 30}` waits until each socket
-has so many tokens, at most so many seconds, and answers with what each has seen. It ends with its standard input.
+has so many tokens, at most so many seconds, and answers with what each has seen. `{"tell": frame}` sends a frame from
+the first socket. `{"pester": target, "sockets": 40}` opens sockets that subscribe twice a second and read nothing,
+until the end; the answer comes at once. It ends with its standard input.
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
@@ -54,6 +57,8 @@ class Seen:
     """Tokens that came in a `delta` frame."""
     frames: int = 0
     is_open: bool = True
+    snapshot_seconds: float = 0
+    """How long it took to connect and to get the first snapshot."""
 
     def note_tokens(self, arrived_at: float, *, by_delta: bool) -> None:
         """Note the tokens of the text that were not there before."""
@@ -76,12 +81,14 @@ class Client:
 
     async def open(self, session: aiohttp.ClientSession) -> None:
         """Connect and subscribe; go on to read once the snapshot has come."""
+        began = time.monotonic()
         self.wire = await self.connect(session)
         await self.tell(type="hello", version=1)
         await self.subscribe()
         while (frame := await self.wire.receive_json())["type"] != "snapshot":
             if frame["type"] in {"error", "closing"}:
                 raise RuntimeError(f"a client cannot subscribe: {frame}")
+        self.seen.snapshot_seconds = time.monotonic() - began
         self.reading = asyncio.get_running_loop().create_task(self.read())
 
     async def connect(self, session: aiohttp.ClientSession) -> aiohttp.ClientWebSocketResponse:
@@ -156,9 +163,9 @@ def text_of(parts: Iterable[Frame]) -> str:
     return "".join(part["text"] for part in parts if part["type"] == "text")
 
 
-async def open_all(session: aiohttp.ClientSession, targets: Iterable[Target]) -> list[Client]:
-    """Return a subscribed client for each target."""
-    clients, slots = [Client(target) for target in targets], asyncio.Semaphore(OPEN_AT_ONCE)
+async def open_all(session: aiohttp.ClientSession, targets: Iterable[Target], *, at_once: int) -> list[Client]:
+    """Return a subscribed client for each target. So many connect at the same time."""
+    clients, slots = [Client(target) for target in targets], asyncio.Semaphore(at_once)
 
     async def open_one(client: Client) -> None:
         async with slots:
@@ -166,6 +173,20 @@ async def open_all(session: aiohttp.ClientSession, targets: Iterable[Target]) ->
 
     await asyncio.gather(*map(open_one, clients))
     return clients
+
+
+async def pester(session: aiohttp.ClientSession, target: Target) -> None:
+    """Subscribe to a thread twice a second, and read nothing. Open another socket if one is closed."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            client = Client(target)
+            client.wire = await client.connect(session)
+            await client.tell(type="hello", version=1)
+            while not client.wire.closed:
+                async with asyncio.timeout(5):
+                    await client.subscribe()
+                await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)
 
 
 async def ping(clients: Sequence[Client]) -> None:
@@ -193,17 +214,26 @@ async def main() -> None:
     """Do what each line of standard input asks for."""
     loop = asyncio.get_running_loop()
     clients: list[Client] = []
+    pestering: list[asyncio.Task[None]] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         pinging = loop.create_task(ping(clients))
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             order = json.loads(line)
             if "open" in order:
-                clients += await open_all(session, (Target(**target) for target in order["open"]))
+                targets = [Target(**target) for target in order["open"]]
+                clients += await open_all(session, targets, at_once=order["at_once"])
                 answer: Any = len(clients)
+            elif "tell" in order:
+                answer = await clients[0].tell(**order["tell"])
+            elif "pester" in order:
+                pests = [pester(session, Target(**order["pester"])) for _ in range(order["sockets"])]
+                pestering += [loop.create_task(pest) for pest in pests]
+                answer = len(pestering)
             else:
                 answer = await report(clients, **order)
             print(json.dumps(answer), flush=True)
-        pinging.cancel()
+        for task in (pinging, *pestering):
+            task.cancel()
 
 
 if __name__ == "__main__":

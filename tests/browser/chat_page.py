@@ -12,7 +12,7 @@ PATIENCE_MS = 30_000
 class ChatPage:
     """The chat page in one tab."""
 
-    def __init__(self, page: Any) -> None:
+    def __init__(self, page: Any, *, can_write: bool = True) -> None:
         from playwright.sync_api import expect
 
         self.page = page
@@ -25,7 +25,7 @@ class ChatPage:
         self.notice = page.locator(".notice")
         self.jump = page.locator(".jump")
         self.log = page.locator(".log")
-        self.expect(self.prompt).to_be_visible(timeout=PATIENCE_MS)
+        self.expect(self.prompt).to_be_visible(visible=can_write, timeout=PATIENCE_MS)
         self.expect(self.log).to_have_attribute("aria-busy", "false", timeout=PATIENCE_MS)
 
     def ask(self, words: str) -> None:

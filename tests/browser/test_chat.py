@@ -138,7 +138,7 @@ def test_somebody_elses_chat_is_refused(visit):
     owner = ChatPage(visit.open())
     owner.ask("Think about it")
     owner.wait_for_rest()
-    guest = ChatPage(visit.open(f"/?thread={owner.thread_id()}", user="guest"))
+    guest = ChatPage(visit.open(f"/?thread={owner.thread_id()}", user="guest"), can_write=False)
     guest.expect(guest.notice).to_contain_text("There is no thread", timeout=PATIENCE_MS)
     guest.expect(guest.messages).to_have_count(0)
 

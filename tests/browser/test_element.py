@@ -1,24 +1,30 @@
 """What `<durable-chat>` does besides following a thread, on the demo's own pages."""
 
 import json
-import re
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from tests.architecture.sources import ROOT
 from tests.attachments.samples import PNG
-from tests.browser.chat_page import PATIENCE_MS, ChatPage
+from tests.browser.chat_page import LONG_STORY, PATIENCE_MS, STORY_BEGINS, ChatPage
 from tests.browser.visits import Visit
+from tests.demo.running import RunningDemo
 
 pytestmark = pytest.mark.browser
-
-AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def in_element(chat: ChatPage, script: str) -> Any:
     """Run a function with the element as its argument."""
     return chat.page.locator("durable-chat").evaluate(script)
+
+
+def deny(chat: ChatPage, actions: str) -> None:
+    """Put an element with the attribute `denied` in place of the element."""
+    chat.thread_id()
+    script = "(node, denied) => { const e = node.cloneNode(); e.setAttribute('denied', denied); node.replaceWith(e) }"
+    chat.page.locator("durable-chat").evaluate(script, actions)
 
 
 def test_a_draft_survives_a_reload_and_belongs_to_its_thread(visit: Visit) -> None:
@@ -33,6 +39,30 @@ def test_a_draft_survives_a_reload_and_belongs_to_its_thread(visit: Visit) -> No
     chat.expect(chat.prompt).to_have_value("")
     chat.page.go_back()
     chat.expect(chat.prompt).to_have_value("Not yet sent")
+
+
+@pytest.mark.parametrize(
+    ("locale", "reason"), [("en", "This assistant no longer exists."), ("de", "Diesen Assistenten")]
+)
+def test_a_thread_of_a_removed_agent_is_read_and_says_why_it_cannot_go_on(
+    visit: Visit, demo: RunningDemo, locale: str, reason: str
+) -> None:
+    """There is no field to write in, and no button that would fail."""
+    chat = ChatPage(visit.open(locale=locale))
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    with closing(sqlite3.connect(demo.database)) as database, database:
+        row = (chat.thread_id().replace("-", ""),)
+        database.execute("UPDATE durable_agents_thread SET agent = 'gone', agent_is_public = 1 WHERE id = ?", row)
+    chat.page.reload()
+    chat.expect(chat.notice).to_contain_text(reason, timeout=PATIENCE_MS)
+    chat.expect(chat.messages).to_have_count(2)
+    chat.expect(chat.answer).to_contain_text("make 3")
+    chat.expect(chat.prompt).to_be_hidden()
+    chat.expect(chat.notice.get_by_role("button")).to_be_hidden()
+    chat.expect(chat.page.locator("durable-chat [data-edit]")).to_have_count(0)
+    chat.page.get_by_role("button", name="New chat" if locale == "en" else "Neue Unterhaltung").click()
+    chat.expect(chat.prompt).to_be_visible()
 
 
 def test_a_message_is_edited_and_an_answer_made_anew(visit: Visit) -> None:
@@ -53,6 +83,37 @@ def test_a_message_is_edited_and_an_answer_made_anew(visit: Visit) -> None:
     chat.page.wait_for_function("node => !node.isConnected", arg=answer, timeout=PATIENCE_MS)
     chat.wait_for_words("20 and 22 make 42")
     chat.expect(chat.messages).to_have_count(2)
+
+
+def test_what_the_reader_may_not_do_is_not_offered_until_another_thread_is_shown(visit: Visit) -> None:
+    """As the tag says in `denied`."""
+    chat = ChatPage(visit.open())
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    again = chat.page.get_by_role("button", name="Answer again")
+    chat.expect(again).to_be_visible()
+    deny(chat, "send edit")
+    chat.wait_for_words("1 and 2 make 3")
+    chat.expect(chat.prompt).to_be_hidden()
+    chat.expect(again).to_have_count(0)
+    in_element(chat, "node => node.openThread(null)")
+    chat.expect(chat.prompt).to_be_visible()
+
+
+def test_a_run_that_the_reader_may_not_stop_is_not_stopped(visit: Visit) -> None:
+    """Neither by a button nor by the Escape key."""
+    chat = ChatPage(visit.open())
+    chat.ask(LONG_STORY)
+    chat.expect(chat.stop).to_be_visible(timeout=PATIENCE_MS)
+    deny(chat, "send stop")
+    chat.wait_for_words(STORY_BEGINS)
+    chat.expect(chat.stop).to_be_hidden()
+    chat.log.press("Escape")
+    assert in_element(chat, "({store}) => store.getSnapshot().isRunning && !store.getSnapshot().isStopping")
+    in_element(chat, "node => node.removeAttribute('denied')")
+    chat.expect(chat.stop).to_be_visible(timeout=PATIENCE_MS)
+    chat.log.press("Escape")
+    chat.wait_for_rest()
 
 
 def test_a_file_is_attached_sent_and_seen(visit: Visit) -> None:
@@ -82,6 +143,23 @@ def test_changed_arguments_are_what_runs(visit: Visit) -> None:
     arguments.fill(json.dumps({"restaurant": "Luigi's", "people": 6, "time": "20:00"}))
     form.get_by_role("button", name="Approve").click()
     chat.wait_for_words("Luigi's, 6 people, 20:00")
+
+
+def test_what_a_script_sets_before_the_elements_own_script_is_kept(visit: Visit) -> None:
+    """The functions of client tools, for one."""
+    early = """document.addEventListener("readystatechange", () => {
+        const chat = document.querySelector("durable-chat");
+        chat.wasDefined = Boolean(customElements.get("durable-chat"));
+        chat.clientTools = {pick_date: () => "2026-12-24"};
+    }, {once: true})"""
+    page = visit.open("/accounts/login/")
+    page.context.add_init_script(early)
+    page.goto("/examples/")
+    chat = page.locator("durable-chat").first
+    assert chat.evaluate("chat => chat.wasDefined") is False
+    chat.locator("[part=field]").fill("Let me pick a date for the launch")
+    chat.locator("[part=field]").press("Enter")
+    chat.get_by_text("You picked Thursday, 24 December 2026").first.wait_for(timeout=PATIENCE_MS)
 
 
 def test_the_page_is_told_what_happens_and_can_act(visit: Visit) -> None:
@@ -141,40 +219,3 @@ def test_the_react_page_answers_without_a_build_step(visit: Visit) -> None:
     expect(page.locator("li").last).to_contain_text("1 and 2 make 3", timeout=PATIENCE_MS)
     page.reload()
     expect(page.locator("li").last).to_contain_text("1 and 2 make 3", timeout=PATIENCE_MS)
-
-
-@pytest.mark.parametrize("path", ["/", "/examples/", "/examples/react/"])
-def test_axe_finds_nothing(visit: Visit, path: str) -> None:
-    """On the chat with a question that waits, on the examples, and on the React page."""
-    if not AXE.is_file():
-        pytest.skip("axe-core is not installed: npm ci")
-    page = visit.open("/accounts/login/")
-    if path == "/":
-        chat = ChatPage(visit.add_page(page.context, "/"))
-        chat.ask("Book a table for four at Luigi's at 19:30")
-        chat.page.locator("[part=approval]").wait_for(timeout=PATIENCE_MS)
-        path = f"/?thread={chat.thread_id()}"
-    tolerant = page.context.browser.new_context(
-        base_url=visit.url, bypass_csp=True, storage_state=page.context.storage_state()
-    )
-    page = tolerant.new_page()
-    page.goto(path)
-    page.wait_for_load_state("networkidle")
-    page.evaluate(AXE.read_text(encoding="utf-8"))
-    found = page.evaluate("axe.run()")["violations"]
-    tolerant.close()
-    assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []
-
-
-def test_without_scripts_the_last_messages_can_be_read(visit: Visit) -> None:
-    """The server renders them inside the tag."""
-    chat = ChatPage(visit.open())
-    chat.ask("Add 1 and 2")
-    chat.wait_for_rest()
-    state = chat.page.context.storage_state()
-    context = chat.page.context.browser.new_context(base_url=visit.url, java_script_enabled=False, storage_state=state)
-    page = context.new_page()
-    page.goto(f"/?thread={chat.thread_id()}")
-    said = page.locator("durable-chat").inner_text()
-    context.close()
-    assert re.search("Add 1 and 2.*1 and 2 make 3", said, re.DOTALL)

@@ -28,7 +28,7 @@ class Visit:
         """Open one more page beside the others of a context."""
         page = context.new_page()
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
+        page.on("console", lambda line: line.type == "error" and self.complaints.append(complaint(line)))
         page.goto(path)
         return page
 
@@ -42,12 +42,17 @@ class Visit:
             context.close()
 
 
-def sign_in(context: Any, user: str) -> None:
-    """Give the context the session of this user."""
-    context.request.get("/accounts/login/")
+def complaint(line: Any) -> str:
+    """Return what a line of the console says, and about which address."""
+    return f"{line.text} ({line.location['url']})"
+
+
+def sign_in(context: Any, user: str, *, at: str = "/accounts/login/") -> None:
+    """Give the context the session of this user, with the form at this path."""
+    context.request.get(at)
     token = next(cookie["value"] for cookie in context.cookies() if cookie["name"] == "csrftoken")
     form = {"username": user, "password": user, "csrfmiddlewaretoken": token, "next": "/"}
-    answer = context.request.post("/accounts/login/", form=form, max_redirects=0)
+    answer = context.request.post(at, form=form, max_redirects=0)
     assert answer.status == 302, answer.text()
 
 

@@ -35,7 +35,9 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 ONLY_7: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "reset-step": ({}, {}),
     "tool-approval-response": ({"approvalId": str, "approved": bool}, {"reason": str}),
+    "steering-message": ({"id": str, "parts": list}, {}),
 }
+REASONS_OF_7 = {"interrupted"}
 REASONS = {"stop", "length", "content-filter", "tool-calls", "error", "other"}
 STATES = {
     "tool-output-error": "output-error",
@@ -52,7 +54,9 @@ class Screen:
         self.message_id: str | None = None
         self.metadata: dict[str, Any] = {}
         self.end: Chunk | None = None
+        self.steering: list[Chunk] = []
         self._known = FIELDS | (ONLY_7 if knows_7 else {})
+        self._reasons = REASONS | (REASONS_OF_7 if knows_7 else set())
         self._open: dict[str, Part] = {}
         self._used: set[str] = set()
         self._of_step: set[str] = set()
@@ -84,10 +88,13 @@ class Screen:
         elif kind in {"finish", "abort", "error"}:
             assert not self._is_in_step, "a step ends before the response"
             assert not self._open, "texts end before the response"
-            assert chunk.get("finishReason", "stop") in REASONS
+            assert chunk.get("finishReason", "stop") in self._reasons
             self.end = chunk
         elif kind in {"start-step", "finish-step", "reset-step"}:
             self._step(kind)
+        elif kind == "steering-message":
+            assert not self._is_in_step, "it comes between steps"
+            self.steering.append(chunk)
         else:
             self._part(kind, chunk)
         self.metadata |= chunk.get("messageMetadata", {})

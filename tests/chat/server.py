@@ -1,4 +1,4 @@
-"""A real web server for tests: daphne or uvicorn in a process of its own, on the test database."""
+"""A real web server for tests: daphne, uvicorn or hypercorn in a process of its own, on the test database."""
 
 import os
 import signal
@@ -28,7 +28,10 @@ class Server:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the server runs
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            command = [kind, "--fd", str(listening.fileno()), application]
+            place = str(listening.fileno())
+            # hypercorn runs in this one process only without workers.
+            where = ["--workers", "0", "--bind", f"fd://{place}"] if kind == "hypercorn" else ["--fd", place]
+            command = [kind, *where, application]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=ROOT,

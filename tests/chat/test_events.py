@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from durable_agents import create_thread, delete_thread
-from durable_agents.lifecycle import edit_thread
+from durable_agents.lifecycle import update_thread
 from durable_agents.models import Thread
 from durable_agents.testing import ScriptedModel, calls, does, run_until_idle
 from durable_agents.transcript import ui_messages
@@ -64,7 +64,7 @@ class Events:
     def close(self, thread: Thread) -> None:
         """Hang up, at the next line."""
         self._stop.set()
-        edit_thread(thread, title="bye")
+        update_thread(thread, title="bye")
         self.ended()
 
 

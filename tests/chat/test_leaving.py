@@ -183,13 +183,16 @@ def test_an_unknown_chat_cannot_be_stopped(me: Chatter):
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite does not count connections")
-def test_responses_that_wait_hold_no_connection(me: Chatter):
+def test_responses_that_wait_hold_no_connection(chatter: Callable[..., Chatter]):
     """Thirty that nobody answers, and as many connections as the server has threads to look with, at most."""
-    bodies = [me.say("Hello?", chat=f"c{number}").until("start") for number in range(30)]
+    # One user may have only 20 streams open.
+    people = [chatter("ann"), chatter("bob")]
+    chats = [(people[number % 2], f"c{number}") for number in range(30)]
+    bodies = [person.say("Hello?", chat=chat).until("start") for person, chat in chats]
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
         [held] = cursor.fetchone()
     assert held < 15
-    for number, body in enumerate(bodies):
-        me.stop(f"c{number}")
+    for (person, chat), body in zip(chats, bodies, strict=True):
+        person.stop(chat)
         body.ended()

@@ -7,12 +7,15 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import AnonymousUser
 from django.db import connections
+from django.http import HttpRequest
 
 from durable_agents import create_thread
 from durable_agents.live import sse
+from durable_agents.live.caller_limits import STREAMS
 from durable_agents.live.hub import hub
-from durable_agents.live.sse import AnswerSource, event_stream
+from durable_agents.live.sse import AnswerSource, Reads, event_stream
 from durable_agents.models import Thread
 from durable_agents.reading import AnswerStream, latest_answer_of
 
@@ -44,14 +47,22 @@ def source_of(thread: Thread) -> AnswerSource:
     return AnswerSource(AnswerStream(thread.pk, answer=latest_answer_of(thread)))
 
 
+def asker() -> HttpRequest:
+    """Return a caller without a session."""
+    request = HttpRequest()
+    request.user = AnonymousUser()
+    return request
+
+
 def body_of(
     thread: Thread, source: Any, *, seconds: float, may_stay: Callable[[], bool] = lambda: True
 ) -> tuple[str, bool]:
     """Return what comes within so many seconds, and whether the response has ended."""
 
     async def read() -> tuple[str, bool]:
-        response, text = event_stream(thread.pk, source, may_stay=may_stay), b""
-        pieces = aiter(response.streaming_content)
+        slot = STREAMS.take("test", limit=1000)
+        reads = Reads(thread.pk, source, asker=asker(), slot=slot, may_stay=may_stay)
+        text, pieces = b"", aiter(event_stream(reads).streaming_content)
         try:
             async with asyncio.timeout(seconds):
                 async for piece in pieces:
@@ -118,7 +129,8 @@ def test_a_response_that_was_closed_is_not_watched_for(thread):
     source = source_of(thread)
 
     async def read() -> None:
-        body = aiter(event_stream(thread.pk, source, may_stay=lambda: True))
+        slot = STREAMS.take("test", limit=1000)
+        body = aiter(event_stream(Reads(thread.pk, source, asker=asker(), slot=slot, may_stay=lambda: True)))
         reading = asyncio.ensure_future(all_of(body))
         await watched([thread.pk])
         reading.cancel()

@@ -13,7 +13,7 @@ from django.test import AsyncClient
 from rest_framework.authtoken.models import Token
 
 from durable_agents import create_thread
-from durable_agents.live import sse
+from durable_agents.live import socket_checks, sse
 from durable_agents.models import Thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -33,6 +33,7 @@ def thread(user: User, monkeypatch: pytest.MonkeyPatch) -> Thread:
     monkeypatch.setattr("durable_agents.notifications.workers.notify_cluster", lambda _: None)
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0)
     monkeypatch.setattr(sse, "HEAL_SECONDS", 0.05)
+    monkeypatch.setattr(socket_checks, "RECHECK_SECONDS", 0.3)
     return create_thread("chatty", owner=user, prompt="Hello?", client_id="c1")
 
 

@@ -1,16 +1,18 @@
 """An answer is told in the AI SDK's own terms, at any moment of any history, whoever comes when."""
 
 import random
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from durable_agents import create_thread, delete_thread, lifecycle, regenerate, send_message, stop_thread
 from durable_agents.exceptions import ThreadNotFoundError
-from durable_agents.models import Message, Role, Stream, Thread
-from durable_agents.parts import fold
+from durable_agents.models import Message, Role, Thread
 from durable_agents.reading import AnswerStream, Seen, latest_answer_of, steps_in
-from durable_agents.transcript import ui_messages
 from tests.chat.screen import Screen
+from tests.chat.stored import plain, stored
 from tests.lifecycle.stage import Worker, calling, let_expire
 from tests.python_api.following import FaithfulHistory, begin_call
 
@@ -20,23 +22,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def _quiet(bells) -> None:
     """Keep the queue out of it."""
-
-
-def stored(answer: Message) -> list:
-    """Return the parts of an answer, an open step with what is stored of it."""
-    [message] = ui_messages(Message.objects.filter(pk=answer.pk))
-    open_row = Stream.objects.open().filter(message=answer).first()
-    if open_row is None:
-        return message["parts"]
-    deltas = open_row.deltas.order_by("seq").values_list("chunks", flat=True)
-    return message["parts"] + fold(chunk for chunks in deltas for chunk in chunks)
-
-
-def plain(parts: list) -> list:
-    """Return parts without what only a decision leaves, and without steps in which nothing stands."""
-    kept = [{name: value for name, value in part.items() if name != "approval"} for part in parts]
-    types = [*(part["type"] for part in kept), "step-start"]
-    return [part for place, part in enumerate(kept) if types[place : place + 2] != ["step-start", "step-start"]]
 
 
 @pytest.mark.matrix
@@ -179,6 +164,53 @@ def test_an_answer_ends_where_a_steering_message_has_begun_the_next(thread, work
     assert kinds(other.read()) == ["start"]
     worker.answer("Second.")
     assert Screen(knows_7=True).take([{"type": "start", "messageId": "x"}, *other.read()]).text == "Second."
+
+
+def test_a_client_of_version_7_gets_the_messages_that_the_run_took_in(thread, worker):
+    """After the last step, and with a reason after which it sends nothing by itself."""
+    teller, screen = teller_of(thread, knows_7=True), Screen(knows_7=True)
+    claim = worker.claim_step()
+    first, second = send_message(thread, "Wait.", client_id="m2"), send_message(thread, "Shorter.")
+    worker.answer("First.", calling(), claim=claim)
+    worker.settle()
+    worker.claim_step()
+    screen.take(teller.read())
+    assert [(chunk["id"], chunk["parts"]) for chunk in screen.steering] == [
+        ("m2", first.parts),
+        (str(second.pk), second.parts),
+    ]
+    assert (screen.end["type"], screen.end["finishReason"]) == ("finish", "interrupted")
+
+
+@pytest.mark.parametrize("knows_7", [True, False])
+def test_an_answer_that_was_complete_before_the_next_message_ends_as_such(thread, worker, knows_7):
+    """Even if the client reads its end only after the next run has begun."""
+    teller, screen = teller_of(thread, knows_7=knows_7), Screen(knows_7=knows_7)
+    worker.answer("First.")
+    send_message(thread, "And?")
+    worker.answer("Second.")
+    screen.take(teller.read())
+    assert (screen.text, screen.end["finishReason"], screen.steering) == ("First.", "stop", [])
+
+
+def test_a_stream_that_waits_goes_on_with_the_result_and_ends_in_time(thread, worker, monkeypatch):
+    """While it may wait, nothing ends it; after that, it ends as a stream does that does not wait."""
+    call = replace(calling(), needs_approval=True)
+    worker.answer("May I?", call)
+    at_once, teller = teller_of(thread), teller_of(thread, wait_seconds=600)
+    assert kinds(at_once.read())[-1] == "finish"
+    screen = Screen().take(teller.read())
+    assert (teller.is_over, screen.tool()["state"]) == (False, "approval-requested")
+    assert (teller.read(), teller.is_over) == ([], False)
+    lifecycle.approve_tool_call(thread, call.tool_call_id, by=None)
+    worker.settle("paid")
+    worker.answer("Paid.", replace(calling(), needs_approval=True))
+    screen.take(teller.read())
+    assert (teller.is_over, screen.text) == (False, "May I?Paid.")
+    late = time.monotonic() + 601
+    monkeypatch.setattr("durable_agents.reading.ui_stream.time", SimpleNamespace(monotonic=lambda: late))
+    screen.take(teller.read())
+    assert (teller.is_over, screen.end["finishReason"]) == (True, "tool-calls")
 
 
 def test_a_continuation_is_told_what_the_client_does_not_show(thread, worker):

@@ -175,6 +175,36 @@ def test_a_run_that_waits_for_a_service_ends_the_response(me: Chatter):
     assert [part["type"] for part in shown.parts].count("step-start") == 2
 
 
+def test_many_responses_wait_and_go_on_together(me: Chatter):
+    """More of them than the server has threads for its database work: none is held by a response that waits."""
+    screen = asked(me, calls("ask_the_warehouse", sku="x"))
+    waiting = [me.resume("c1", path="chat/{}/stream?wait=1").until("tool-input-available") for _ in range(19)]
+    assert me.client.get("threads/c1/").status_code == 200
+    assert all(body.is_open for body in waiting)
+    call = ToolCall.objects.get()
+    add_tool_result(call.thread, call.tool_call_id, "three left")
+    with ScriptedModel("Three."):
+        run_until_idle()
+    for body in waiting:
+        shown = Screen().take(body.ended().chunks)
+        assert (shown.message_id, shown.text) == (screen.message_id, "Three.")
+        assert (shown.tool()["output"], body.is_done) == ("three left", True)
+
+
+@pytest.mark.parametrize("wait", ["0", "false", ""])
+def test_a_response_that_is_not_to_wait_is_none(me: Chatter, wait: str):
+    """As without the parameter."""
+    asked(me, PAY)
+    assert me.resume(path=f"chat/{{}}/stream?wait={wait}").ended().status == 204
+
+
+def test_a_response_waits_for_nothing_at_rest(me: Chatter):
+    """Nothing is open; what is no answer to the question is refused."""
+    asked(me, "Hello.")
+    assert me.resume(path="chat/{}/stream?wait=1").ended().status == 204
+    assert me.resume(path="chat/{}/stream?wait=long").problem == (400, "invalid")
+
+
 def test_a_new_message_goes_on_without_the_decision(me: Chatter):
     """The call is given up; the next answer is its own message."""
     screen = asked(me, PAY)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.core.checks import Error, run_checks
+from rest_framework.permissions import IsAuthenticated
 
 from durable_agents import Agent, checks, tool
 from durable_agents.agents import registry
@@ -341,6 +342,19 @@ def test_a_redis_layer_whose_timeout_is_too_short_or_missing_is_warned_of(
     assert checks.check_redis_timeouts() == []
 
 
+@pytest.mark.parametrize(("timeout", "expected"), [(None, ["W016"]), (3, []), (10, [])])
+def test_a_pub_sub_layer_needs_a_timeout_of_any_length(settings, timeout, expected):
+    """No read of it blocks."""
+    settings.Q_CLUSTER = {"name": "site", "orm": "default"}
+    hosts = [{"address": "redis://127.0.0.1:6379/0", "socket_timeout": timeout}]
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": checks.LAYER_BACKEND, "CONFIG": {"hosts": hosts}}}
+    messages = checks.check_redis_timeouts()
+    assert said(messages) == expected
+    for message in messages:
+        settings.CHANNEL_LAYERS = pasted(message, CHANNEL_LAYERS=settings.CHANNEL_LAYERS)["CHANNEL_LAYERS"]
+    assert checks.check_redis_timeouts() == []
+
+
 @pytest.mark.parametrize(
     ("broker", "with_7", "with_8"),
     [
@@ -494,3 +508,27 @@ def test_an_origin_without_a_scheme_or_with_a_path_is_no_origin(settings, value)
     """It would never be the one that a browser sends."""
     settings.DURABLE_AGENTS = {"TRUSTED_ORIGINS": value}
     assert said(checks.check_values()) == ["E006"]
+
+
+class IsInTheOffice(IsAuthenticated):
+    """A rule of the project."""
+
+
+@pytest.mark.parametrize(
+    ("classes", "policy", "ids"),
+    [
+        (None, None, []),
+        (["rest_framework.permissions.IsAuthenticated"], None, []),
+        (["rest_framework.permissions.IsAdminUser", f"{__name__}.IsInTheOffice"], None, ["W019"]),
+        (["rest_framework.permissions.IsAdminUser"], "tests.api.policies.AskedPolicy", []),
+    ],
+)
+def test_permission_classes_that_the_api_does_not_use_are_told(settings, classes, policy, ids):
+    """Unless the project has a policy, where its rules for threads belong."""
+    settings.REST_FRAMEWORK = {} if classes is None else {"DEFAULT_PERMISSION_CLASSES": classes}
+    settings.DURABLE_AGENTS = {} if policy is None else {"POLICY": policy}
+    messages = checks.check_permission_classes()
+    assert said(messages) == ids
+    for message in messages:
+        assert "does not use IsAdminUser, IsInTheOffice of DEFAULT_PERMISSION_CLASSES" in message.msg
+        assert pasted(message) == {"SILENCED_SYSTEM_CHECKS": [message.id]}

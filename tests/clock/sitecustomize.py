@@ -9,7 +9,7 @@ from django.db.backends.signals import connection_created
 from django.utils import timezone
 
 SECONDS = float(os.environ["TEST_CLOCK_SECONDS"])
-_time, _now = time.time, timezone.now
+_time, _time_ns, _now = time.time, time.time_ns, timezone.now
 
 
 def strftime(form, *moment):
@@ -26,5 +26,7 @@ def shift(connection, **kwargs):
 
 
 time.time = lambda: _time() + SECONDS
+# The times of log records, since Python 3.13.
+time.time_ns = lambda: _time_ns() + int(SECONDS * 1e9)
 timezone.now = lambda: _now() + timedelta(seconds=SECONDS)
 connection_created.connect(shift, weak=False)

@@ -66,7 +66,7 @@ def test_a_cluster_that_is_told_to_go_while_it_starts_goes_quietly(moment, how, 
     try:
         until(lambda: moment in cluster.log)
         tell(cluster, how)
-        assert cluster.process.wait(DRAIN_SECONDS + 10) == 0
+        assert cluster.process.wait(DRAIN_SECONDS + 10) == 0, cluster.log
         assert cluster.group() == []
         assert "Traceback" not in cluster.log
     finally:
@@ -96,6 +96,33 @@ def test_a_sentinel_that_is_told_to_go_before_it_has_handlers_goes_quietly(worke
     command = [sys.executable, "-c", SENTINEL]
     ran = subprocess.run(command, cwd=ROOT, env=worker_env, capture_output=True, text=True, check=False)
     assert (ran.stdout.strip(), "Traceback" in ran.stderr) == ("0 True", False), ran.stderr
+
+
+MAIN = """
+import os, signal, time
+import django
+django.setup()
+import django_q.cluster
+from durable_agents import task_queue
+task_queue.harden(lambda: None)
+django_q.cluster.Sentinel = lambda *_: time.sleep(60)
+cluster = django_q.cluster.Cluster(broker=object())
+def end_both(_):
+    os.kill(cluster.sentinel.pid, signal.SIGKILL)
+    cluster.sentinel.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+django_q.cluster.sleep = end_both
+{begin}
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("begin", ["cluster.start()", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_a_main_process_that_is_told_to_go_and_has_no_living_sentinel_goes_quietly(begin, worker_env):
+    """Its sentinel has died of the same signal before it was ready, or has not been started."""
+    command = [sys.executable, "-c", MAIN.replace("{begin}", begin)]
+    ran = subprocess.run(command, cwd=ROOT, env=worker_env, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, "Traceback" in ran.stderr) == (0, "", False), ran.stderr
 
 
 def test_hanging_sync_tool_does_not_keep_the_cluster_from_draining(start, model_server, tmp_path, prove):

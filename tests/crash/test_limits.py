@@ -12,7 +12,7 @@ from durable_agents.models import Stream, Thread, ToolCall, WorkerProblem
 from tests.crash.talk import asked, have_begun, said, was_told, words
 from tests.servers.model import Call, ModelUnderTest, Reply
 from tests.servers.postgres import PostgresUnderTest
-from tests.workers import Cluster, as_user, at_rest, until
+from tests.workers import Cluster, as_user, at_rest, holder_of, until
 
 BOTH_WORK = '{"PROCESSES": 2, "TOOL_THREADS": 4}'
 
@@ -55,7 +55,10 @@ def test_worker_that_cannot_start_threads_leaves_calls_to_others_and_leaves(
     model_server.answer_with(adds)
     cluster = start_on_own(2, user=nobody, TEST_DURABLE_AGENTS=BOTH_WORK)
     at_rest(*ask(12), seconds=60)
-    victim = cluster.workers[0]
+    # A worker that has run nothing yet has no threads at all: it would leave at its first task, with no row to leave.
+    waiting = create_thread("toolbox", prompt="Wait.")
+    until(lambda: have_begun(1), seconds=30)
+    victim = holder_of(waiting)
     cannot_start_threads(victim, nobody)
     rounds = 0
     while "this worker leaves" not in cluster.log and rounds < 40:
@@ -66,7 +69,7 @@ def test_worker_that_cannot_start_threads_leaves_calls_to_others_and_leaves(
     until(lambda: victim not in cluster.workers, seconds=30, what=lambda: cluster.log)
     calls = ToolCall.objects.values_list("status", "attempt", "crashes")
     assert set(calls) == {("completed", 1, 0)}
-    assert all(said(thread)[-1] == ("assistant", ["Added."]) for thread in Thread.objects.all())
+    assert all(said(thread)[-1] == ("assistant", ["Added."]) for thread in Thread.objects.exclude(pk=waiting.pk))
     problem = WorkerProblem.objects.get(kind="threads")
     assert "can't start new thread" in problem.detail
     until(lambda: len(cluster.workers) == 2, seconds=30, what="another worker in its place")

@@ -1,6 +1,7 @@
 """Clusters whose PostgreSQL is reached through Django's own pool of connections, or through PgBouncer."""
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -12,13 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from django.contrib.auth import get_user_model
+from rest_framework.authtoken.models import Token
 
 from durable_agents import create_thread, export_thread
 from durable_agents.models import Thread
+from tests.chat.server import Server
 from tests.crash.diagnosis import doctor, holders
 from tests.crash.talk import asked, said, was_told, words
+from tests.live.wire import Wire
 from tests.project.models import Booking
 from tests.servers.model import Call, ModelUnderTest, Reply
 from tests.servers.postgres import (
@@ -77,6 +83,26 @@ def test_cluster_with_djangos_pool_and_a_worker_killed_twice_gives_all_answers(
     processes = [psutil.Process(pid) for pid in cluster.group()]
     cluster.process.terminate()
     assert psutil.wait_procs(processes, timeout=20)[1] == []
+
+
+def test_websockets_leave_the_connections_of_a_small_pool_to_requests(own_postgres: PostgresUnderTest):
+    """A pool of one connection serves four websockets and REST, since nobody keeps it."""
+    user = get_user_model().objects.create_user("ada")
+    token = Token.objects.create(user=user).key
+    threads = [create_thread("talker", owner=user) for _ in range(4)]
+    pool = '{"min_size": 1, "max_size": 1, "timeout": 15}'
+    with contextlib.ExitStack() as stack:
+        web = stack.enter_context(Server(own_postgres.env, TEST_DATABASE_POOL=pool))
+        url = f"{web.url.replace('http', 'ws', 1)}/ws/agents/"
+        sockets = [stack.enter_context(Wire(url, token)) for _ in threads]
+        client = stack.enter_context(httpx.Client(headers={"Authorization": f"Token {token}"}, trust_env=False))
+        for thread in threads:
+            for socket_of_user in sockets:
+                socket_of_user.tell(type="subscribe", id="s", thread=str(thread.pk))
+            response = client.get(f"{web.url}/agents/threads/{thread.pk}/", timeout=20)
+            assert response.status_code == 200, response.text
+        for thread, socket_of_user in itertools.product(threads, sockets):
+            socket_of_user.until("snapshot", thread=str(thread.pk))
 
 
 @contextlib.contextmanager

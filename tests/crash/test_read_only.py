@@ -180,6 +180,7 @@ def test_web_process_with_sessions_from_a_read_only_database_takes_messages_with
             assert is_ok or code == "database_unavailable", code
             return is_ok
 
+        socket.tell(type="ping").until("pong")
         with read_only(own_postgres, by=by):
             [(began,)] = own_postgres.execute("SELECT now()")
             assert not any(is_taken(name) for name in names[:4])

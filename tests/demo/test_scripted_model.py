@@ -5,9 +5,11 @@ import json
 
 import httpx
 import pytest
+from django.utils.translation import override
 
 from demo_project.model_server import Call, Reply, deltas, tokens
 from demo_project.scripted_model import answer, story, wanted_calls
+from demo_project.views import PROMPTS
 from tests.servers.model import Cut, Garbage, ModelUnderTest, Stall, Status
 
 NAMES = ("get_weather", "get_time", "add", "count_to", "book_table", "ask_colleague", "pick_date")
@@ -114,7 +116,7 @@ def test_an_outcome_is_put_into_words(name, content, said):
 
 def test_a_late_answer_of_a_colleague_is_passed_on():
     """In the words in which a model is told of a result that it did not wait for."""
-    told = '[The call of ask_colleague that was still running has its result: "On Friday."]'
+    told = '[The call of ask_colleague that was still open has its result: "On Friday."]'
     assert asked(told).text.startswith("Your colleague says: On Friday.")
 
 
@@ -232,3 +234,14 @@ def test_each_fault_looks_as_a_client_would_see_it():
             client.post("/chat/completions", json=body)
         assert "[DONE]" in client.post("/chat/completions", json=body).text
     assert len(server.requests) == 5
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=str)
+def test_german_suggestions_get_the_same_replies(prompt):
+    """Only what is quoted from them stays German."""
+    english = asked(str(prompt))
+    with override("de"):
+        german = asked(str(prompt))
+    assert (german.text, [call.name for call in german.calls]) == (english.text, [call.name for call in english.calls])
+    for ours, theirs in zip(german.calls, english.calls, strict=True):
+        assert ours.arguments == theirs.arguments or ours.name in {"ask_colleague", "pick_date"}

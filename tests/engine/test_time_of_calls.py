@@ -38,7 +38,7 @@ def test_a_running_call_says_how_far_it_is_and_hears_of_a_stop(cluster, model_se
     model_server.answer_with(Reply(calls=(Call(name="count_up", arguments={"seconds": 60}),)))
     thread = create_thread("impatient", prompt="Count.")
     reports = ToolCall.objects.filter(thread=thread).values_list("progress", "rev")
-    first, first_rev = until(lambda: reports.exclude(progress=None).first())
+    first, first_rev = until(lambda: reports.exclude(progress__isnull=True).first())
     second, second_rev = until(lambda: reports.filter(progress__left__lt=first["left"] - 1).first())
     assert 0 < second_rev - first_rev < 20 * (first["left"] - second["left"])
     stop_thread(thread)

@@ -1,11 +1,15 @@
 """Log records carry facts under stable keys, and nothing else."""
 
 import logging
+import re
+from logging.config import DictConfigurator
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from durable_agents.logs import log, log_error
+from tests.architecture.sources import ROOT
 
 
 def test_facts_are_attributes_of_the_record(caplog):
@@ -25,6 +29,22 @@ def test_a_conversation_stands_where_others_expect_a_number(caplog, style, same)
     text = logging.Formatter(style).format(caplog.records[0])
     assert (text == str(thread)) is same
     assert same or text.isdigit()
+
+
+def test_the_format_of_the_quickstart_shows_thread_and_kind(caplog):
+    """Records of changes have no kind."""
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^(LOGGING = .*?^}\n)", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {}
+    exec(compile(block, "quickstart.md", "exec"), names)
+    settings = names["LOGGING"]["formatters"]["agents"]
+    formatter = DictConfigurator(names["LOGGING"]).configure_custom(dict(settings))
+    thread = uuid4()
+    log(logging.WARNING, "a run failed", action="run_failed", thread=thread, kind="auth")
+    log(logging.WARNING, "claim", action="claim", thread=thread)
+    failed, claimed = (formatter.format(record) for record in caplog.records)
+    assert failed.endswith(f" WARNING a run failed thread={thread} kind=auth")
+    assert claimed.endswith(f" WARNING claim thread={thread} kind=-")
 
 
 def test_a_record_says_where_it_was_written(caplog):

@@ -268,6 +268,20 @@ def test_a_call_is_shown_by_its_status(status, state, more):
     assert outcome(status).part() == {"type": "tool-add", "toolCallId": "c", "state": state, "input": {"a": 1}, **more}
 
 
+@pytest.mark.parametrize("status", ["pending", "running"])
+def test_the_progress_of_an_open_call_is_a_preliminary_output(status):
+    """A call that waits for its next attempt still shows how far the last one was."""
+    part = outcome(status, progress=0.5, decision_reason="").part()
+    assert part.items() >= {"state": "output-available", "output": 0.5, "preliminary": True}.items()
+    assert "approval" not in part
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "approval_requested"])
+def test_progress_is_not_shown_after_the_outcome(status):
+    """The outcome takes its place."""
+    assert outcome(status, progress=0.5).part() == outcome(status).part()
+
+
 @pytest.mark.parametrize(
     ("status", "approval"),
     [

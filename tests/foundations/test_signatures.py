@@ -239,6 +239,7 @@ class Connection:
     """Something that no schema describes."""
 
 
+@pytest.mark.django_db  # checks of Django ask the database what it can do
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [

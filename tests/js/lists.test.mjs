@@ -35,7 +35,7 @@ test("threads are listed by their last change and page by page", async (t) => {
   await list.loadMore();
   assert.deepEqual(ids(list), ["b", "c", "a"]);
   assert.equal(list.getSnapshot().hasMore, false);
-  assert.equal(asked[0][1], "threads/?agent=x&limit=30");
+  assert.equal(asked[0][1], "threads/?archived=false&agent=x&limit=30");
   assert.equal(client.threads({agent: "x"}), list);
 });
 
@@ -50,12 +50,12 @@ test("a thread is searched, renamed, archived and deleted", async (t) => {
   assert.deepEqual(ids(list), []);
   await list.remove("b");
   assert.deepEqual(asked.slice(1).map(([method, path, body]) => [method, path, body]), [
-    ["GET", "threads/?search=needle&limit=30", undefined],
+    ["GET", "threads/?archived=false&search=needle&limit=30", undefined],
     ["PATCH", "threads/b/", {title: "New"}],
     ["PATCH", "threads/b/", {archived: true}],
-    ["GET", "threads/?search=needle&limit=30", undefined],
+    ["GET", "threads/?archived=false&search=needle&limit=30", undefined],
     ["DELETE", "threads/b/", undefined],
-    ["GET", "threads/?search=needle&limit=30", undefined],
+    ["GET", "threads/?archived=false&search=needle&limit=30", undefined],
   ]);
 });
 

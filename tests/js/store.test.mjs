@@ -273,6 +273,17 @@ test("a thread that goes away while it is shown says so", (t) => {
   assert.equal(store.getSnapshot().refused.code, "thread_not_found");
 });
 
+test("a thread whose agent was removed is shown, says so, and goes on when the agent is back", (t) => {
+  const reason = {code: "agent_removed", message: "This assistant no longer exists."};
+  const {network, store} = startThread(t, {...ANSWERING, status: "completed", read_only: reason});
+  assert.deepEqual([store.getSnapshot().readOnly, store.getSnapshot().refused], [reason, null]);
+  assert.equal(store.getSnapshot().messages.length, 2);
+  network.socket.say({type: "thread", thread: "t1", rev: 2, status: "completed", title: "", error: null, retry: null, read_only: null});
+  assert.equal(store.getSnapshot().readOnly, null);
+  network.socket.say({type: "error", thread: "t1", code: "thread_not_found", message: "The thread is gone.", retryable: false});
+  assert.equal(store.getSnapshot().readOnly.code, "thread_not_found");
+});
+
 test("a subscription refused for now is asked for again", async (t) => {
   const {network, store, tick} = startThread(t);
   network.socket.drop();

@@ -169,7 +169,7 @@ test("a tool moves on by patches", () => {
   const part = () => transcript.messages()[0].parts[1];
   const patch = (rev, fields) => transcript.commit({type: "tool", rev, tool_call_id: "c", ...fields});
   patch(2, {status: "running", progress: 0.5});
-  assert.deepEqual(part(), {...call, progress: 0.5});
+  assert.deepEqual(part(), {...call, state: "output-available", output: 0.5, preliminary: true});
   patch(3, {status: "approval_requested"});
   assert.deepEqual(part(), {...call, state: "approval-requested", approval: {id: "c"}});
   patch(4, {status: "unknown", error: "It may have run."});
@@ -188,7 +188,7 @@ test("an approval moves a call on, and leaves what a snapshot would show", () =>
   patch(2, {status: "pending"});
   assert.deepEqual(part(), call);
   patch(3, {status: "running", progress: {done: 1, total: 2}});
-  assert.deepEqual(part(), {...call, progress: {done: 1, total: 2}});
+  assert.deepEqual(part(), {...call, state: "output-available", output: {done: 1, total: 2}, preliminary: true});
   patch(4, {status: "completed", output: null});
   assert.deepEqual(part(), {...call, state: "output-available", output: null});
 });

@@ -72,6 +72,7 @@ class History:
         again = partial(lifecycle.retry_tool_call, claim, delay_seconds=60, detail="boom")
         return [
             *[("settle", partial(self._settle, claim))] * 6,
+            *[("report", partial(lifecycle.report_progress, claim, self.chance.randrange(1000)))] * 3,
             ("retry call", partial(self._then_drop, claim, again)),
             *self._moves_of_any(claim),
         ]

@@ -82,8 +82,8 @@ def test_a_deleted_thread_is_gone_with_everything_in_it(agent, worker):
 def test_an_edit_changes_what_it_names_and_is_a_durable_change(thread):
     """None leaves a field as it is."""
     before = Thread.objects.get(pk=thread.pk).rev
-    lifecycle.edit_thread(thread, title="T\x00", metadata={"a": 1}, archived=True)
-    lifecycle.edit_thread(thread, title="Title")
+    lifecycle.update_thread(thread, title="T\x00", metadata={"a": 1}, archived=True)
+    lifecycle.update_thread(thread, title="Title")
     stored = Thread.objects.get(pk=thread.pk)
     assert (stored.title, stored.metadata, stored.archived, stored.rev) == ("Title", {"a": 1}, True, before + 2)
 
@@ -92,5 +92,5 @@ def test_an_edit_of_nothing_changes_nothing(thread):
     """Nor does it disturb a run."""
     lifecycle.send_message(thread, "Hi")
     before = Thread.objects.get(pk=thread.pk).rev
-    lifecycle.edit_thread(thread)
+    lifecycle.update_thread(thread)
     assert (Thread.objects.get(pk=thread.pk).rev, status_of(thread)) == (before, "streaming")

@@ -3,7 +3,8 @@
 from uuid import uuid4
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.apps import apps
+from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 
 from durable_agents import create_thread
@@ -33,6 +34,14 @@ def refused(row, **changes):
     """Check that the database refuses such a copy."""
     with pytest.raises(IntegrityError):
         doubled(row, **changes)
+
+
+@pytest.mark.parametrize("model", [*apps.get_app_config("durable_agents").get_models()], ids=lambda row: row.__name__)
+def test_the_database_has_every_constraint_and_index_of_the_models(model):
+    """A migration may drop one that its state still has."""
+    with connection.cursor() as cursor:
+        stored = connection.introspection.get_constraints(cursor, model._meta.db_table)
+    assert {item.name for item in (*model._meta.constraints, *model._meta.indexes)} <= set(stored)
 
 
 @pytest.mark.parametrize("state", ["pending", "streaming"])

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from durable_agents import AgentNotFoundError, InvalidPartsError, TooLargeError, create_thread
-from durable_agents.lifecycle import edit_thread
+from durable_agents.lifecycle import update_thread
 from durable_agents.models import Message, Stream, Thread
 
 pytestmark = pytest.mark.django_db
@@ -88,6 +88,6 @@ def test_a_title_has_an_end(agent):
     with pytest.raises(TooLargeError):
         create_thread(agent, title=f"{title}x")
     with pytest.raises(TooLargeError):
-        edit_thread(thread, title=f"{title}x")
-    assert edit_thread(thread, title=title[::-1]).title == title[::-1]
+        update_thread(thread, title=f"{title}x")
+    assert update_thread(thread, title=title[::-1]).title == title[::-1]
     assert Thread.objects.get().title == title

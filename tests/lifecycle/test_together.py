@@ -5,7 +5,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from django.db import IntegrityError, OperationalError, connection, connections
+from django.db import IntegrityError, OperationalError, connection, connections, transaction
 
 from durable_agents import create_thread, lifecycle, send_message, stop_thread
 from durable_agents.agents import registry
@@ -191,6 +191,42 @@ def test_a_thread_that_somebody_holds_waits_alone(agent, worker):
     other.join()
     assert [type(item.error) for item in ended] == [ThreadHeldError, type(None)]
     assert lifecycle.end_together(steps([claims[held.pk]]))[0].error is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("setting", ["lock_timeout", "statement_timeout"])
+def test_a_row_that_somebody_locks_for_long_waits_alone(agent, worker, monkeypatch, setting):
+    """On PostgreSQL with a time limit for locks or statements, a row other than the thread's is locked."""
+    if connection.vendor != "postgresql":
+        pytest.skip("locks of rows")
+    for _ in range(3):
+        create_thread(agent, prompt="Hi")
+    claims = worker.claim(streams=3)
+    is_held, may_end = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            Stream.objects.select_for_update().get(pk=claims[1].row_id)
+            is_held.set()
+            may_end.wait(10)
+        connections.close_all()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    is_held.wait(10)
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "options", f"-c {setting}=100ms")
+    connection.close()
+    try:
+        ended = lifecycle.end_together(steps(claims))
+        alone = lifecycle.end_together(steps(claims[1:2]))
+    finally:
+        may_end.set()
+        other.join()
+        monkeypatch.undo()
+        connection.close()
+    assert [type(item.error) for item in ended] == [type(None), ThreadHeldError, type(None)]
+    assert [type(item.error) for item in alone] == [ThreadHeldError]
+    assert lifecycle.end_together(steps(claims[1:2]))[0].error is None
 
 
 def test_rows_in_memory_have_the_values_that_a_query_gives(claims):

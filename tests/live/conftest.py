@@ -1,5 +1,6 @@
 """A web server and workers on a Redis of the test's own, and people who follow threads in every way there is."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -16,7 +17,8 @@ from tests.workers import running
 @pytest.fixture(params=LAYERS)
 def layer_env(request: pytest.FixtureRequest, worker_env: dict[str, str], own_redis: RedisUnderTest) -> dict[str, str]:
     """Return the environment of processes that use a Redis layer, each kind in turn."""
-    return worker_env | own_redis.env | {"TEST_LAYER": request.param}
+    limits = {"MAX_STREAMS_PER_USER": 1000, "MAX_SOCKETS_PER_USER": 1000}  # all followers may be one user
+    return worker_env | own_redis.env | {"TEST_LAYER": request.param, "TEST_DURABLE_AGENTS": json.dumps(limits)}
 
 
 @pytest.fixture

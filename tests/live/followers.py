@@ -55,8 +55,9 @@ def members(server: RedisUnderTest, thread: Thread) -> int:
     """How many channels follow the thread, by either layer."""
     with redis.Redis.from_url(server.url) as client:
         group = group_of(thread.pk)
-        subscribed = dict(client.pubsub_numsub(f"asgi__group__{group}"))
-        return int(client.zcard(f"asgi:group:{group}")) + sum(subscribed.values())
+        subscribed = dict(client.pubsub_numsub(*client.pubsub_channels(f"*__group__{group}")))
+        joined = client.keys(f"*:group:{group}")
+        return sum(subscribed.values()) + sum(int(client.zcard(key)) for key in joined)
 
 
 def connections_to(port: int, pid: int) -> int:

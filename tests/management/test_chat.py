@@ -137,9 +137,10 @@ def test_a_client_tool_that_needs_approval_asks_for_both(chat):
 
 
 def test_a_failed_run_is_told_and_another_line_goes_on(chat):
-    """The text is that for users."""
-    said = chat("Hello.", "Again.", script=(fails("auth"), "Hi."))
+    """The text is that for users. The details behind it are those of the admin."""
+    said = chat("Hello.", "Again.", script=(fails("auth", "401: no such key"), "Hi."))
     assert said.count("\n> ") == 2
+    assert "The model's credentials are not accepted.\n(auth: 401: no such key)\n" in said
     assert "Hi.\n" in said
 
 

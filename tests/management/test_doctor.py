@@ -23,7 +23,7 @@ from durable_agents import create_thread
 from durable_agents.agents import registry
 from durable_agents.llm.model_catalog import estimated_cost
 from durable_agents.management import diagnosis
-from durable_agents.models import Pool, Stream, StreamState, Thread
+from durable_agents.models import DeliveryReport, Pool, Stream, StreamState, Thread, seconds_from_now
 from durable_agents.task_queue import schedule_sweep
 from durable_agents.task_queue.inspection import late_queues
 from tests.architecture.sources import ROOT
@@ -36,7 +36,8 @@ NOWHERE = "redis://127.0.0.1:9/0"
 @pytest.fixture(autouse=True)
 def _healthy(agent, bells, monkeypatch):
     """Begin with a project in which all is well: a sweep that runs, and keys."""
-    Schedule.objects.all().delete()
+    for model in (DeliveryReport, Schedule):
+        model.objects.all().delete()
     schedule_sweep()
     Schedule.objects.update(task="an earlier one", next_run=timezone.now() + timedelta(seconds=30))
     for key in diagnosis.KEYS.values():
@@ -76,7 +77,9 @@ def test_a_healthy_project_has_no_problem():
     """Each area says something."""
     told = examine("--fail-level", "warning")
     assert (told.code, told.status) == (0, "ok"), told.by_area
-    areas = ["package", "settings", "database", "broker", "sweep", "channel layer", "workers", "agents", "models"]
+    areas = ["package", "settings", "database", "broker", "sweep", "channel layer", "delivery"]
+    areas += ["workers", "agents"]
+    areas += ["prompt caches", "models"]
     assert list(told.by_area) == areas
 
 
@@ -287,6 +290,44 @@ def test_a_channel_layer_that_is_not_there_is_an_error(settings):
     assert "does not deliver messages" in found[0]["text"]
 
 
+# ------------------------------------------------------------------------------------------------------------ delivery
+
+
+def report(pid: int, *, minutes: float = 10, age: float = 0, **counts: int) -> None:
+    """Let a process have counted something since so many minutes ago."""
+    seen_at = seconds_from_now(-60 * age)
+    since = seconds_from_now(-60 * minutes)
+    DeliveryReport.objects.create(holder=f"boot:1:{pid}:5", since=since, seen_at=seen_at, counts=counts)
+
+
+@pytest.mark.parametrize("kind", ["hint_not_sent", "hint_not_received", "stale_thread", "slow_close"])
+def test_problems_of_delivery_are_warnings_that_name_the_processes(kind):
+    report(11, **{kind: 3})
+    report(11, **{kind: 1})
+    report(12, minutes=42, **{kind: 2})
+    report(13, snapshot=1)
+    found = problem("delivery", "--fail-level", "warning")
+    assert (found.level, found.code) == ("warning", 1)
+    assert found.text.startswith("6 ")
+    assert "within 42 min (process 11: 4, process 12: 2)" in found.text
+
+
+def test_snapshots_and_closed_websockets_are_no_problem():
+    report(11, snapshot=3, closed_1000=2)
+    report(12, snapshot=1, closed_1000=1, closed_4401=4)
+    [found] = examine("--fail-level", "warning").by_area["delivery"]
+    assert found["level"] == "ok"
+    assert found["text"] == (
+        "2 processes within 10 min: 4 snapshots sent; websockets closed: 3 with 1000, 4 with 4401."
+    )
+
+
+def test_problems_of_delivery_are_forgotten_after_an_hour():
+    report(11, minutes=130, age=61, hint_not_sent=3)
+    [found] = examine().by_area["delivery"]
+    assert (found["level"], "no process has counted" in found["text"]) == ("ok", True)
+
+
 def test_no_sign_of_a_worker_is_told():
     """As long as nothing waits, a warning."""
     Schedule.objects.update(task="")
@@ -405,7 +446,9 @@ def test_an_agent_that_the_direct_door_cannot_serve_is_an_error(settings):
 def test_a_project_without_agents_is_told(monkeypatch):
     """There is nothing to run."""
     monkeypatch.setattr(diagnosis.registry, "all", list)
-    assert problem("models").text == "No agent is declared."
+    found = problem("models")
+    assert found.text == "No agent is declared."
+    assert "startproject does not install the project's own folder" in found.hint
 
 
 def test_rows_due_at_once_that_nobody_takes_are_an_error():
@@ -481,3 +524,48 @@ def test_a_queue_whose_tasks_nobody_takes_is_named(monkeypatch):
     assert late_queues() == ["reports"]
     OrmQ.objects.create(key="reports", payload="", lock=timezone.now() + timedelta(seconds=200))
     assert late_queues() == []
+
+
+def called(model, *, cached, tokens=10_000, calls=10, **changes):
+    """Store finished calls of a model, `cached` tokens of each from the prompt cache."""
+    thread = Thread.objects.create(agent="tested")
+    usage = {"model": model, "input_tokens": tokens, "cached_input_tokens": cached}
+    ended = {"state": StreamState.FINISHED, "finished_at": Now() - timedelta(hours=1)}
+    facts = {"thread": thread, "pool": "agents", "rev": 1, **usage, **ended, **changes}
+    Stream.objects.bulk_create([Stream(**{"number": number} | facts) for number in range(2, calls + 2)])
+
+
+def test_models_that_miss_their_prompt_cache_are_named():
+    """A model without cached tokens counts if the price list has a price for them."""
+    called("own/often", cached=5_000)
+    called("own/rarely", cached=1_999)
+    called("openai/gpt-5-mini", cached=0)
+    found = problem("prompt caches")
+    assert (found.code, found.level) == (0, "warning")
+    assert found.text.endswith("came from the prompt cache: openai/gpt-5-mini (0 %), own/rarely (19 %).")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "own/without-a-cache"},
+        {"calls": 9},
+        {"tokens": 7_999, "calls": 100},
+        {"finished_at": Now() - timedelta(hours=25)},
+        {"usage_estimated": True},
+        {"state": StreamState.ABORTED},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_calls_that_say_nothing_about_a_prompt_cache_do_not_count(changes):
+    """Models that are not known to have one, few or short calls, and calls of earlier days."""
+    called(**{"model": "openai/gpt-5-mini", "cached": 0} | changes)
+    [found] = examine().by_area["prompt caches"]
+    assert found["text"] == "No model with a prompt cache has had enough long calls during the last day."
+
+
+def test_the_hit_rates_of_prompt_caches_are_shown():
+    called("openai/gpt-5-mini", cached=9_000)
+    called("openai/gpt-5-mini", cached=0, number=1, calls=1)
+    [found] = examine().by_area["prompt caches"]
+    assert (found["level"], found["text"].rpartition(": ")[2]) == ("ok", "openai/gpt-5-mini 90 %.")

@@ -5,7 +5,7 @@
 The project (`mysite` beside this file) has users with UUIDs, ATOMIC_REQUESTS, LoginRequiredMiddleware, a camel-case
 renderer, pagination and JWT of its own, DEBUG off and manifest static files. To it come the lines that the README has,
 and then those that our own system checks print. In about a minute: no check of ours is left, migrations apply, an agent
-answers over REST and the websocket, and the project's own row points to the thread.
+answers over REST and the websocket, Celery does a tool's work, and the project's own row points to the thread.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.packaging.projects import ROOT, Project, answers, free_port, run, unt
 from tests.servers.model import Call, ModelUnderTest, Reply
 
 FILES = Path(__file__).parent / "mysite"
-FOREIGN = ("djangorestframework-camel-case", "djangorestframework-simplejwt")
+FOREIGN = ("celery", "djangorestframework-camel-case", "djangorestframework-simplejwt")
 PASSWORD = "correct horse battery staple"
 LISTING = """
 import importlib.util, pathlib
@@ -52,8 +52,9 @@ class Foreign(Project):
         self.install(wheel, "daphne,redis", *FOREIGN)
         run(self.python, "-m", "django", "startproject", "mysite", self.folder, cwd=self.folder)
         shutil.copytree(FILES.with_name("people"), self.folder / "people")
-        for name in ("urls.py", "asgi.py", "models.py", "agents.py"):
+        for name in ("__init__.py", "urls.py", "asgi.py", "models.py", "agents.py", "celery.py", "tasks.py"):
             shutil.copy(FILES / name, self.folder / "mysite" / name)
+        (self.folder / "queue").mkdir()
         self.set((FILES / "added_to_settings.txt").read_text(encoding="utf-8"))
 
     def set(self, lines: str) -> None:
@@ -167,6 +168,22 @@ def see_that_an_agent_answers(client: Client, model: ModelUnderTest) -> str:
     return str(thread["id"])
 
 
+def see_that_celery_does_a_part_of_the_work(project: Foreign, client: Client, model: ModelUnderTest) -> None:
+    """A deferred tool leaves its work to a task of Celery, which adds the result."""
+    call = Call(name="report", arguments={"month": "May"})
+    model.answer_with(Reply(calls=(call,)), Reply(text="There were three."))
+    status, thread = client.ask("POST", "agents/threads/", {"agent": "support", "prompt": "How many in May?"})
+    assert status == 201, (status, thread)
+    address = f"agents/threads/{thread['id']}/"
+    until(lambda: client.ask("GET", address)[1]["status"] == "awaiting_tool_results", "a call that waits")
+    with project.running("-m", "celery", "-A", "mysite", "worker", "--pool", "solo", "--loglevel", "INFO") as celery:
+        until(lambda: client.ask("GET", address)[1]["status"] == "completed", celery, seconds=90)
+    parts = client.ask("GET", f"{address}messages/")[1]["results"][-1]["parts"]
+    [output] = [part["output"] for part in parts if part["type"] == "tool-report"]
+    assert output == {"month": "May", "tickets": 3}, parts
+    print("A task of Celery added the result of a deferred tool.")
+
+
 async def talk(client: Client, thread: str) -> str:
     """Ask once more over the websocket; return what was streamed."""
     headers = {"Authorization": f"Bearer {client.token}"}
@@ -266,6 +283,7 @@ def live_in(project: Foreign) -> None:
         heard = asyncio.run(talk(client, thread))
         assert "Again." in heard, heard
         print("It answered over the websocket as well.")
+        see_that_celery_does_a_part_of_the_work(project, client, model)
     see_that_rows_belong_together(project, thread)
     see_that_the_admin_works(project, thread)
 

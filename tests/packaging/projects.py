@@ -24,12 +24,12 @@ class Project:
         self.python = python
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(("DJANGO_", "PYTHON"))}
         self.env["PYTHONUNBUFFERED"] = "1"
+        self.pins = ROOT / "requirements" / "pins.txt"
 
     def install(self, wheel: Path, extras: str, *others: str) -> None:
         """Put the wheel with these extras, and other packages, into the environment."""
         package = f"django-durable-agents[{extras}] @ {wheel.resolve().as_uri()}"
-        pins = ROOT / "requirements" / "pins.txt"
-        run(uv(), "pip", "install", "--quiet", "--python", self.python, "--constraint", pins, package, *others)
+        run(uv(), "pip", "install", "--quiet", "--python", self.python, "--constraint", self.pins, package, *others)
 
     def paste(self, name: str, lines: str) -> None:
         """Put lines at the end of a file, which need not be there yet."""

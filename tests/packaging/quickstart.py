@@ -2,14 +2,15 @@
 
     python -m tests.packaging.quickstart dist/*.whl
 
-Its files are made of its blocks, its commands are run, and an agent with a tool has to answer over curl. The page with
-the chat is rendered; tests/browser shows that such a page works.
+Its files are made of its blocks, its commands are run, and an agent with a tool has to answer over curl. The model
+is the page's own, which needs no key. The page with the chat is rendered; tests/browser shows that such a page works.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.packaging.projects import ROOT, Project, answers, free_port, run, until, uv
-from tests.servers.model import Call, ModelUnderTest, Reply
 
 PAGE = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-FILE = re.compile(r"`(mysite/[\w/]+\.\w+)`[^\n]*:\n\n```(?:python|html)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NAME = r"(?:mysite/[\w/]+|scripted_model)\.\w+"
+FILE = re.compile(rf"`({NAME})`[^\n]*:\n\n```(?:python|html)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILES = [f"mysite/{name}" for name in ("settings.py", "urls.py", "asgi.py", "agents.py", "templates/chat.html")]
+FILES.append("scripted_model.py")
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PACKAGE = "pip install 'django-durable-agents[daphne]'"
 PAGE_OF_THE_CHAT = """
@@ -64,11 +66,14 @@ def answer_to(request: str) -> Any:
     return json.loads(run("bash", "-c", request.replace("curl", "curl --silent --show-error", 1)))
 
 
-def start_of(request: str, *, seconds: int) -> str:
-    """Run one of them that does not end by itself for so many seconds; return what came."""
-    return run(
-        "bash", "-c", request.replace("curl", f"curl --silent --max-time {seconds}", 1).rstrip() + " || [ $? = 28 ]"
-    )
+def has_in_stream(request: str, text: str) -> bool:
+    """Run one of them that does not end by itself; return whether a line with this text comes within 30 seconds."""
+    command = request.replace("curl", "exec curl --silent --no-buffer --max-time 30", 1)
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = any(text in line for line in process.stdout)
+        process.terminate()
+    return found
 
 
 def follow(project: Project) -> None:
@@ -79,10 +84,9 @@ def follow(project: Project) -> None:
     facts = {f"DJANGO_SUPERUSER_{name}": value for name, value in SIGN_IN.items()}
     project.manage("createsuperuser", "--no-input", **facts)
     port = free_port()
-    with ModelUnderTest() as model:
-        roll = Call(name="roll_dice", arguments={"count": 3})
-        model.answer_with(Reply(calls=(roll,)), Reply(text="You rolled three dice."))
-        env = {"OPENAI_API_BASE": model.url, "OPENAI_API_KEY": "none"}
+    with project.running("-u", "scripted_model.py") as model:
+        until(lambda: "\n" in model(), model)
+        env = dict(item.split("=") for item in model().split())
         with (
             project.running("manage.py", "qcluster", **env) as workers,
             project.running("manage.py", "runserver", "--noreload", str(port)) as web,
@@ -92,12 +96,14 @@ def follow(project: Project) -> None:
             create, watch, read = requests(port)
             thread = answer_to(create)
             until(lambda: status(project, thread["id"]) == "completed", workers)
-            # A stream stays open while the thread is at rest, so curl has to end it.
-            assert "You rolled three dice." in start_of(watch.replace("THE-ID", thread["id"]), seconds=3)
+            # A stream stays open while the thread is at rest, so curl has to be ended.
+            assert has_in_stream(watch.replace("THE-ID", thread["id"]), "You rolled three dice.")
             parts = answer_to(read.replace("THE-ID", thread["id"]))["results"][-1]["parts"]
             rolled = next(part["output"] for part in parts if part["type"] == "tool-roll_dice")
             assert len(rolled) == 3, parts
             assert parts[-1]["text"] == "You rolled three dice.", parts
+            logged = [line for line in workers().splitlines() if line.endswith(f" thread={thread['id']} kind=-")]
+            assert any(" INFO commit_step " in line for line in logged), workers()
             assert '<durable-chat api-url="/agents/"' in project.shell(PAGE_OF_THE_CHAT), "the page has no chat"
 
 

@@ -59,6 +59,7 @@ THREADS = {
     "resume_thread": ("", lambda do, thread, by: do(thread, "Ho", by=by)),
     "send_message": ("m2", lambda do, thread, by: do(thread, "Ho", client_id="m2", by=by)),
     "stop_thread": ("", lambda do, thread, by: do(thread, by=by)),
+    "update_thread": ("", lambda do, thread, by: do(thread, title="Hey", by=by)),
 }
 """How each function is called with a thread, and the subject of its entry; None where the database chooses it."""
 

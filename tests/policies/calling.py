@@ -5,6 +5,7 @@ import json
 from contextlib import aclosing, suppress
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 from asgiref.sync import async_to_sync
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -22,6 +23,8 @@ def call(api: Api, operation: str, names: Names) -> Any:
     if case.upload:
         return api.client.post(ROOT + path, {"file": SimpleUploadedFile("mine.txt", b"mine")})
     body = case.filled(names)
+    if case.form:
+        return api.client.post(ROOT + path, urlencode(body), content_type="application/x-www-form-urlencoded")
     if case.live:
         return async_to_sync(live)(api, method, path, body)
     response = api.send(method, path, body)

@@ -60,6 +60,8 @@ class Case:
     """Whether the answer is a stream, so that it must be asked for as under an ASGI server."""
     upload: bool = False
     """Whether the body is a form with a file."""
+    form: bool = False
+    """Whether the body is a form of a page; the answer leads to that page, or is a page that says what is wrong."""
 
     def filled(self, names: Names) -> Any:
         """The body with these names."""
@@ -117,6 +119,20 @@ CASES: dict[str, Case] = {
     "GET threads/<str:thread_id>/export": Case(),
     "POST ws-ticket": Case(is_private=False),
     **{f"POST {CALL}/{action}": Case(needs=action, body=BODIES[action], nested=["tool_call_id"]) for action in KINDS},
+    "POST forms/threads": Case(
+        form=True, is_private=False, body={"agent": "tested", "client_id": "{thread_id}", "prompt": "Hi"}
+    ),
+    "POST forms/threads/<str:thread_id>/messages": Case(
+        form=True, body={"prompt": "Let me in.", "client_id": "{message_id}"}
+    ),
+    "POST forms/threads/<str:thread_id>/stop": Case(form=True, needs="running", body={}),
+    "POST forms/threads/<str:thread_id>/resume": Case(form=True, body={"prompt": "Go on."}),
+    **{
+        f"POST forms/threads/<str:thread_id>/tool-calls/{action}": Case(
+            form=True, needs=action, body=BODIES[action] | {"tool_call_id": "{tool_call_id}"}, nested=["tool_call_id"]
+        )
+        for action in ("approve", "reject")
+    },
 }
 
 FRAMES: dict[str, Case] = {

@@ -20,3 +20,4 @@ def policies_of_the_page() -> ModuleType:
 _module = policies_of_the_page()
 OrganisationPolicy = _module.OrganisationPolicy
 SessionPolicy = _module.SessionPolicy
+SupportDeskPolicy = _module.SupportDeskPolicy

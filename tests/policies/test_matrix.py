@@ -199,6 +199,39 @@ def test_a_thread_of_an_internal_agent_does_not_exist(world, declare):
         Thread.objects.filter(pk=own.thread_id).update(client_id=None)
 
 
+REMOVED = {"agent": "gone", "agent_is_public": True}
+"""The columns of a thread whose agent was public and has been removed from the code."""
+
+
+@pytest.mark.django_db
+def test_a_thread_of_a_removed_agent_does_not_exist_for_others(world):
+    """Its owner still sees it."""
+    for operation in HIDING:
+        foreign, unknown = world.give(world.owner, CASES[operation].needs), Names()
+        Thread.objects.filter(pk=foreign.thread_id).update(**REMOVED)
+        assert world.owner.get(f"threads/{foreign.thread_id}/").json()["title"] in {CANARY, ""}
+        before = stored()
+        for stranger in world.strangers:
+            answers = [told(call(stranger, operation, names), names) for names in (foreign, unknown)]
+            assert answers[0] == answers[1], operation
+            assert CANARY not in str(answers), operation
+            assert foreign.thread_id not in json.dumps(all_pages(stranger, "threads/"))
+        assert stored() == before, operation
+
+
+@pytest.mark.django_db
+def test_a_thread_of_a_removed_internal_agent_does_not_exist(world):
+    """Not even for its owner."""
+    for operation in HIDING:
+        own, unknown = world.give(world.owner, CASES[operation].needs), Names()
+        Thread.objects.filter(pk=own.thread_id).update(agent="gone", agent_is_public=False)
+        before = stored()
+        answer = told(call(world.owner, operation, own), own)
+        assert answer == told(call(world.owner, operation, unknown), unknown), operation
+        assert own.thread_id not in json.dumps(all_pages(world.owner, "threads/"))
+        assert stored() == before, operation
+
+
 @pytest.mark.django_db
 def test_things_within_a_thread_belong_to_it(world):
     """Not what is in somebody else's, nor in another one of one's own; nor one's own in theirs."""
@@ -228,7 +261,7 @@ def test_what_lists_or_makes_ones_own_leaves_out_and_leaves_alone_what_is_somebo
         for stranger in world.strangers:
             response = call(stranger, operation, foreign)
             is_visitor = world.policy == "session" and stranger is world.strangers[0]
-            assert response.status_code < 300 or (is_visitor and operation == "POST ws-ticket"), response.content
+            assert response.status_code < 400 or (is_visitor and operation == "POST ws-ticket"), response.content
             assert CANARY not in response.content.decode(), operation
         assert before - ours(stored()) == set(), operation
 
@@ -341,6 +374,19 @@ def test_over_the_websocket_what_is_somebody_elses_does_not_exist(world, strange
             assert answers[0]["code"] == "thread_not_found", kind
         assert CANARY not in str(answers), kind
         assert stored() == before, kind
+
+
+@pytest.mark.django_db(transaction=True)
+def test_over_the_websocket_a_thread_of_a_removed_agent_does_not_exist_for_others(world):
+    """A thread of a removed internal agent not even for its owner."""
+    for kind in [kind for kind, case in FRAMES.items() if case.is_private]:
+        foreign = world.give(world.owner, FRAMES[kind].needs)
+        for api, is_public in ((world.strangers[0], True), (world.owner, False)):
+            Thread.objects.filter(pk=foreign.thread_id).update(agent="gone", agent_is_public=is_public)
+            before = stored()
+            [answer] = over_the_websocket(api, kind, foreign)
+            assert answer["code"] == "thread_not_found", kind
+            assert stored() == before, kind
 
 
 @pytest.mark.django_db(transaction=True)

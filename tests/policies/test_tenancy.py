@@ -1,4 +1,4 @@
-"""The two policies of docs/howto/tenancy.md keep tenants apart, over REST and over the websocket."""
+"""The policies of docs/howto/tenancy.md keep tenants apart, over REST and over the websocket."""
 
 import asyncio
 from uuid import uuid4
@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 
 from durable_agents import create_thread
 from durable_agents.models import Message, Thread
+from durable_agents.policies import OwnerPolicy
 from tests.api.calls import Api, all_pages, person, problem
 from tests.websocket.sockets import ORIGIN, SUBPROTOCOL, Socket, forget_layer
 
@@ -207,3 +208,38 @@ def test_a_visitor_may_not_delete_and_threads_of_users_are_not_theirs(tenants, a
     assert problem(visitor.delete(f"threads/{thread.pk}/"))[0] == 403
     owned = create_thread(agent, owner=person("owner"), scope=thread.scope)
     assert visitor.get(f"threads/{owned.pk}/").status_code == 404
+
+
+class OddPolicy(OwnerPolicy):
+    """Returns a context that cannot be stored."""
+
+    def context(self, request):
+        """Return the user in place of the user's id."""
+        return {"who": request.user}
+
+
+def test_a_context_that_is_no_json_object_is_an_error_with_a_code(settings, caplog):
+    """The log names the value. Nothing is created."""
+    settings.DURABLE_AGENTS = {"POLICY": f"{__name__}.OddPolicy"}
+    response = Api(person("ada")).post("threads/", {"agent": "tested"})
+    assert problem(response) == (500, "invalid_json_object")
+    assert "'who'" in response.json()["detail"]
+    assert [record.action for record in caplog.records if record.name == "durable_agents"] == ["context"]
+    assert Thread.objects.count() == 0
+
+
+def test_support_staff_see_and_answer_all_threads_but_do_not_delete_those_of_others(settings, monkeypatch):
+    """Customers see their own threads only."""
+    settings.DURABLE_AGENTS = {"POLICY": "tests.policies.documented.SupportDeskPolicy"}
+    user = get_user_model()
+    allowed = ("lee@example.org", "shop.approve_refund")
+    monkeypatch.setattr(user, "has_perm", lambda user, name: (user.get_username(), name) == allowed)
+    kim, lee, eve = (Api(person(name)) for name in ("kim", "lee", "eve"))
+    thread = begin(kim, prompt="Hello.")
+    assert eve.get(f"threads/{thread.pk}/").status_code == 404
+    assert eve.delete(f"threads/{thread.pk}/").status_code == 404
+    assert lee.get(f"threads/{thread.pk}/messages/").status_code == 200
+    assert lee.post(f"threads/{thread.pk}/messages/", {"prompt": "I help you."}).status_code == 202
+    assert lee.delete(f"threads/{thread.pk}/").status_code == 403
+    assert kim.delete(f"threads/{thread.pk}/").status_code == 204
+    assert lee.delete(f"threads/{begin(lee, prompt='Mine.').pk}/").status_code == 204

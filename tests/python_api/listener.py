@@ -68,7 +68,8 @@ class Listener:
 def _settled(chunk: Chunk) -> dict[str, Any]:
     match chunk["type"]:
         case "tool-output-available":
-            return {"state": "output-available", "output": chunk["output"]}
+            said = {name: chunk[name] for name in ("output", "preliminary") if name in chunk}
+            return {"state": "output-available", **said}
         case "tool-output-error":
             return {"state": "output-error", "errorText": chunk["errorText"]}
         case "tool-output-denied":

@@ -17,10 +17,10 @@ pytestmark = pytest.mark.django_db
 
 THREAD = {
     *("id", "client_id", "agent", "title", "status", "archived", "metadata", "error", "retry", "usage", "forked_from"),
-    *("created_at", "updated_at"),
+    *("created_at", "updated_at", "read_only"),
 }
 MESSAGE = {
-    *("id", "client_id", "role", "parts", "metadata", "position", "parent", "created_at", "queued_at"),
+    *("id", "client_id", "role", "parts", "metadata", "sender", "position", "parent", "created_at", "queued_at"),
     "superseded_at",
 }
 STREAM = {

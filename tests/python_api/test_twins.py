@@ -15,7 +15,7 @@ from durable_agents import (
     asend_message,
     astop_thread,
 )
-from durable_agents.async_api import async_version
+from durable_agents.async_versions import async_version
 from durable_agents.models import Thread
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -33,7 +33,7 @@ def pages() -> Iterator[tuple[str, str]]:
     addresses = [reverse("admin:durable_agents_toolcall_inbox")]
     for model in apps.get_app_config("durable_agents").get_models():
         name = f"admin:durable_agents_{model._meta.model_name}"
-        if model._meta.model_name in {"command", "attachment", "ticket"}:
+        if model._meta.model_name in {"command", "attachment", "ticket", "deliveryreport"}:
             continue
         addresses.append(reverse(f"{name}_changelist"))
         addresses += [

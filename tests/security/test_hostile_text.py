@@ -22,7 +22,7 @@ from tests.policies.cases import CASES, FRAMES, Names, belongings, path_of
 from tests.security.places import rows
 from tests.websocket.sockets import ORIGIN, SUBPROTOCOL, Socket, cookie_of, forget_layer
 
-SENT = {name: case for name, case in CASES.items() if not (case.live or case.upload)}
+SENT = {name: case for name, case in CASES.items() if not (case.live or case.upload or case.form)}
 WRITING = [name for name in SENT if not name.startswith("GET") and name != "POST ws-ticket"]
 READING = [name for name in SENT if name.startswith("GET") and name != "GET schema"]
 CHATS = ["POST chat", "POST chat/<str:agent> | answers"]
@@ -96,9 +96,11 @@ ODD = {
 
 
 @pytest.fixture(autouse=True)
-def _agents(bells, declare):
-    """Declare the agent, and keep the queue out of it."""
+def _agents(bells, declare, settings):
+    """Declare the agent, keep the queue out of it, and let one user open whatever a test opens."""
     declare(public=True)
+    limits = {"MAX_SOCKETS_PER_USER": 10_000, "MAX_STREAMS_PER_USER": 10_000}
+    settings.DURABLE_AGENTS = settings.DURABLE_AGENTS | limits
 
 
 @pytest.fixture

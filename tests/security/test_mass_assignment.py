@@ -3,6 +3,7 @@
 Each operation is done twice, to two threads alike, once with many more fields in its body: the rows are the same after.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,9 +103,9 @@ def test_more_fields_in_a_body_change_nothing(me, operation, monkeypatch):
     plain, loaded = both(me, case)
     answers = [call(api, operation, plain)]
     body = case.body or {}
-    monkeypatch.setitem(CASES, operation, Case(needs=case.needs, body={**extras(body), **body}, nested=case.nested))
+    monkeypatch.setitem(CASES, operation, replace(case, body={**extras(body), **body}))
     answers.append(call(api, operation, loaded))
-    assert answers[0].status_code == answers[1].status_code < 300, answers[1].content
+    assert answers[0].status_code == answers[1].status_code < 400, answers[1].content
     assert rows_of(plain) == rows_of(loaded)
 
 

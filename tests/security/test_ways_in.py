@@ -41,8 +41,21 @@ def test_whoever_is_known_by_a_cookie_needs_the_token_of_the_form(me, operation)
     browser = Api(me, enforce_csrf_checks=True)
     before = stored()
     response = call(browser, operation, names)
-    assert (response.status_code, b"CSRF" in response.content) == (403, True), response.content
+    reason = b"This form has expired." if " forms/" in operation else b"CSRF"
+    assert (response.status_code, reason in response.content) == (403, True), response.content
     assert stored() == before
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [("POST threads", "CSRF Failed"), ("POST forms/threads", "Dieses Formular ist abgelaufen.")],
+)
+def test_a_missing_token_of_the_form_is_named_in_german_too(me, settings, operation, reason):
+    """The translation for the code of the error would only say that this is forbidden."""
+    settings.LANGUAGE_CODE = "de"
+    names = belongings(CASES[operation].needs, owner=me, scope="")
+    response = call(Api(me, enforce_csrf_checks=True), operation, names)
+    assert (response.status_code, reason in response.content.decode()) == (403, True), response.content
 
 
 def test_a_token_needs_no_form_and_no_cookie(me):
@@ -83,7 +96,7 @@ def test_no_way_in_is_in_the_address(me, place):
 def test_a_safe_method_changes_nothing(me, method):
     """Whatever the path."""
     api = Api(me)
-    for operation in sorted({*CASES} - {name for name, case in CASES.items() if case.live or case.upload}):
+    for operation in sorted({*CASES} - {name for name, case in CASES.items() if case.live or case.upload or case.form}):
         names = belongings(CASES[operation].needs, owner=me, scope="")
         before = stored()
         response = api.send(method, path_of(operation, names))

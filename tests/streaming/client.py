@@ -9,7 +9,7 @@ from durable_agents.live.reader import Cursor
 from durable_agents.parts import Chunk, Part, fold
 
 UIMessage = dict[str, Any]
-TOOL_FIELDS = {"output": "output", "error": "errorText"}
+TOOL_FIELDS = {"output": "output", "error": "errorText", "preliminary": "preliminary"}
 
 
 @dataclass
@@ -121,8 +121,9 @@ class Client:
             for part in message["parts"]
             if part.get("toolCallId") == frame["tool_call_id"]
         ]
-        part["state"] = STATES[frame["status"]]
+        part["state"] = "output-available" if "preliminary" in frame else STATES[frame["status"]]
         for name, target in TOOL_FIELDS.items():
+            part.pop(target, None)
             if name in frame:
                 part[target] = frame[name]
 

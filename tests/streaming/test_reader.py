@@ -4,6 +4,9 @@ import json
 import random
 
 import pytest
+from django.db import connection
+from django.db.models import JSONField
+from django.test.utils import CaptureQueriesContext
 
 from durable_agents import (
     ThreadNotFoundError,
@@ -16,6 +19,7 @@ from durable_agents import (
 )
 from durable_agents.lifecycle import edit_message
 from durable_agents.live.reader import Cursor, Sign, ThreadReader, signs_of
+from durable_agents.message_sizes import FIRST_COUNT, REPLY_BYTES, message_sizes
 from durable_agents.models import Message, Thread
 from tests.lifecycle.histories import History
 from tests.lifecycle.stage import calling, let_expire, open_stream
@@ -59,6 +63,33 @@ def test_every_client_shows_what_is_stored_whenever_it_looks(history):
     assert returning.take(ThreadReader(thread.pk, returning.cursor).news()).shown() == truth(thread)
 
 
+def all_news(reader):
+    """Read until nothing is left, and return all frames."""
+    frames = reader.news()
+    while reader.has_more:
+        frames += reader.news()
+    return frames
+
+
+@pytest.mark.parametrize("limits", [{"REPLY_BYTES": 1, "MAX_DELTAS": 1}, {"REPLY_BYTES": 1500}, {"MAX_DELTAS": 2}])
+def test_every_client_shows_what_is_stored_however_little_is_read_at_once(history, monkeypatch, limits):
+    """One follows all the time, and one is away for a while."""
+    for name, value in (limits | {"MAX_UNMEASURED": 0}).items():
+        monkeypatch.setattr(f"durable_agents.live.reader.{name}", value)
+    follower, following = newcomer(history.thread)
+    reader, slow = newcomer(history.thread)
+    parts = 0
+    for number in range(40):
+        history.go_on()
+        assert following.take(all_news(follower)).shown() == truth(history.thread)
+        if number % 8 == 7:
+            slow.take(reader.news())
+            parts += reader.has_more
+            assert slow.take(all_news(reader)).shown() == truth(history.thread)
+    assert (slow.rev, slow.status) == (following.rev, following.status)
+    assert parts or "REPLY_BYTES" not in limits
+
+
 @pytest.fixture
 def thread(agent):
     """Return a thread with a step due."""
@@ -88,8 +119,8 @@ def test_what_happens_while_a_cursor_is_served_comes_as_news(thread, worker, mon
     reader = ThreadReader(thread.pk, Cursor(rev=thread.rev))
     read = ThreadReader._durable_changes
 
-    def overtaken(self, seen):
-        frames = read(self, seen)
+    def overtaken(self, *seen):
+        frames = read(self, *seen)
         worker.answer("Hello.")
         return frames
 
@@ -186,6 +217,59 @@ def test_a_snapshot_holds_what_has_been_said_so_far(thread, worker):
     assert snapshot["streams"] == [entry]
 
 
+@pytest.mark.slow
+def test_news_that_are_read_at_once_are_bounded_in_bytes(thread, worker, read_bytes):
+    """As snapshots are. What is left comes with the next call, each change once and in order."""
+    worker.answer("Hello.")
+    reader, client = newcomer(thread)
+    for number in range(20):
+        send_message(thread, f"{number}", metadata={"note": "x" * 90_000})
+        worker.answer("y" * 90_000)
+    reads = []
+    while not reads or reader.has_more:
+        read_bytes.clear()
+        client.take(reader.news())
+        reads.append(sum(read_bytes))
+    assert len(reads) == 4
+    assert max(reads) <= REPLY_BYTES
+    assert client.shown() == truth(thread)
+
+
+def test_a_change_that_is_larger_than_what_is_read_at_once_comes_alone(thread, worker, monkeypatch):
+    """Otherwise, nothing would ever come."""
+    reader, client = newcomer(thread)
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 10)
+    monkeypatch.setattr("durable_agents.live.reader.MAX_UNMEASURED", 0)
+    worker.answer("Hello.")
+    send_message(thread, "And?")
+    frames = reader.news()
+    assert (kinds(frames), reader.has_more) == (["step"], True)
+    assert client.take(frames).take(all_news(reader)).shown() == truth(thread)
+    assert not reader.has_more
+
+
+def test_changes_that_are_too_large_to_resume_with_make_it_a_snapshot(thread, worker, monkeypatch):
+    """The client gets them in one reply, which is bounded."""
+    cursor = Cursor(rev=thread.rev)
+    worker.answer("Hello.")
+    send_message(thread, "And?")
+    assert kinds(ThreadReader(thread.pk, cursor).begin())[0] == "resumed"
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 10)
+    monkeypatch.setattr("durable_agents.live.reader.MAX_UNMEASURED", 0)
+    reader = ThreadReader(thread.pk, cursor)
+    assert kinds(reader.begin()) == ["snapshot"]
+    assert not reader.has_more
+
+
+def test_few_changes_are_not_measured(thread, worker):
+    """It would be one more query for every change that people see."""
+    reader, _ = newcomer(thread)
+    worker.answer("Hello.")
+    with CaptureQueriesContext(connection) as queries:
+        reader.news()
+    assert not [query for query in queries.captured_queries if "UNION" in query["sql"]]
+
+
 def test_a_snapshot_of_a_thread_at_rest_has_no_stream(thread, worker):
     """Nothing is open."""
     worker.answer("Hello.")
@@ -214,25 +298,72 @@ def size(messages):
 
 
 def test_a_snapshot_is_capped(thread, worker, monkeypatch):
-    """In bytes, of whole messages; whatever is in it, one message is."""
+    """In bytes as stored, of whole messages; whatever is in it, one message is."""
     worker.answer("wörd " * 1000)
     send_message(thread, "Again", metadata={"note": "x" * 500})
     worker.answer("wörd " * 1000)
     whole = ThreadReader(thread.pk).snapshot()["messages"]
-    for limit, count in ((size(whole) + 10, 4), (size(whole) - 10, 3), (size(whole[2:]) - 10, 1), (10, 1)):
-        monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", limit)
+    stored = [measured.whole for measured in message_sizes(Message.objects.shown(), count=4)]
+    assert all(bytes_stored >= size(message) for bytes_stored, message in zip(stored, whole, strict=True))
+    for limit, count in ((sum(stored), 4), (sum(stored) - 1, 3), (sum(stored[2:]) - 1, 1), (10, 1)):
+        monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", limit)
         snapshot = ThreadReader(thread.pk).snapshot()
         assert (snapshot["messages"], snapshot["hasOlder"]) == (whole[-count:], count < 4)
+
+
+@pytest.fixture
+def read_bytes(monkeypatch):
+    """Note how many bytes of JSON are read from the database."""
+    read = []
+    convert = JSONField.from_db_value
+
+    def noted(field, value, expression, connection):
+        read.append(len(value or ""))
+        return convert(field, value, expression, connection)
+
+    monkeypatch.setattr(JSONField, "from_db_value", noted)
+    return read
+
+
+def test_what_does_not_fit_is_not_read(thread, worker, read_bytes):
+    """Nor is what nobody is shown: the metadata and the context of the thread."""
+    large = {"note": "x" * 190_000}
+    Thread.objects.filter(pk=thread.pk).update(metadata=large, context=large)
+    worker.answer("y" * 1_500_000)
+    for _ in range(50):
+        send_message(thread, "Again", metadata=large)
+        worker.answer("Hello.")
+    read_bytes.clear()
+    snapshot = ThreadReader(thread.pk).snapshot(tail=200)
+    assert len(snapshot["messages"]) == 2 * REPLY_BYTES // 191_000 + 1
+    assert snapshot["hasOlder"]
+    assert sum(read_bytes) <= REPLY_BYTES
+    read_bytes.clear()
+    page, has_older = ThreadReader(thread.pk).older(4, limit=200)
+    assert ([message["position"] for message in page], has_older) == ([3], True), "not the long answer before it"
+    assert sum(read_bytes) <= REPLY_BYTES
+
+
+def test_the_database_measures_only_what_may_fit(thread):
+    """A few messages first, and no more if they fill the snapshot."""
+    stop_thread(thread)
+    for _ in range(2 * FIRST_COUNT):
+        add_message(thread, "user", "Again")
+    sizes = message_sizes(Message.objects.shown().reverse(), count=201)
+    with CaptureQueriesContext(connection) as captured:
+        for _ in range(FIRST_COUNT):
+            next(sizes)
+    assert len(captured) == 1, "there are no answers, whose steps would be measured, too"
 
 
 def test_an_answer_that_is_too_long_is_told_from_its_last_steps_on(thread, worker, monkeypatch):
     """How many are left out is told, and they are fetched as older messages are."""
     for number in range(30):
-        worker.answer(f"{number} ".ljust(1000, "ä"), calling())
+        worker.answer(f"{number} ".ljust(1000, "x"), calling())
         worker.settle("done")
     worker.answer("Done.")
     [question, answer] = ThreadReader(thread.pk).snapshot()["messages"]
-    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 10_000)
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 10_000)
     snapshot = ThreadReader(thread.pk).snapshot()
     [cut] = snapshot["messages"]
     assert snapshot["hasOlder"]
@@ -244,7 +375,7 @@ def test_an_answer_that_is_too_long_is_told_from_its_last_steps_on(thread, worke
     [more], has_more = ThreadReader(thread.pk).older(2, limit=50, steps=cut["omitted"])
     assert has_more
     assert (more["id"], more["parts"]) == (answer["id"], answer["parts"][: -len(cut["parts"])][-len(more["parts"]) :])
-    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 1_000_000)
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 1_000_000)
     page, has_more = ThreadReader(thread.pk).older(2, limit=50, steps=3)
     assert ([message["id"] for message in page], has_more) == ([question["id"], answer["id"]], False)
     assert sum(part["type"] == "step-start" for part in page[1]["parts"]) == 3
@@ -258,7 +389,7 @@ def test_a_step_is_told_whole_however_long_it_is(declare, worker, monkeypatch):
     claim = worker.claim_step()
     worker.say(claim, "so far " * 100)
     send_message(thread, "Queued")
-    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 10)
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 10)
     for tail in (1, 50):
         snapshot = ThreadReader(thread.pk).snapshot(tail=tail)
         [answer, queued] = snapshot["messages"]
@@ -297,7 +428,7 @@ def test_snapshot_and_pages_are_the_whole_transcript(history, monkeypatch):
         history.go_on()
         expected = truth(history.thread)
         for limit in (10, chance.randint(100, 3000)):
-            monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", limit)
+            monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", limit)
             assert fetched(history.thread, chance=chance, limit=limit).shown() == expected
 
 

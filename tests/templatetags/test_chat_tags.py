@@ -7,14 +7,17 @@ from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.template import Context, RequestContext, Template
 from django.test import RequestFactory
 from django.utils.translation import override
 
 from durable_agents import add_message, create_thread
-from durable_agents.templatetags.chat_texts import TEXTS
+from durable_agents.chat_texts import TEXTS
 from tests.architecture.sources import ROOT
+from tests.frontends.snippets import blocks
+from tests.testing.shop import opened
 
 STATIC = ROOT / "durable_agents" / "static" / "durable_agents"
 
@@ -22,7 +25,15 @@ STATIC = ROOT / "durable_agents" / "static" / "durable_agents"
 def rendered(markup: str, **context: Any) -> str:
     """Render the markup in a page of its own, with the tags loaded."""
     request = RequestFactory().get("/")
+    request.user = context.get("user") or AnonymousUser()
     return Template("{% load durable_agents %}" + markup).render(RequestContext(request, context))
+
+
+def visit(user: Any) -> Any:
+    """Return a request of this user."""
+    request = RequestFactory().get("/")
+    request.user = user
+    return request
 
 
 def attributes(html: str) -> dict[str, str]:
@@ -50,10 +61,27 @@ def test_a_chat_names_its_thread_its_api_and_its_script(thread):
     assert '<script type="module" src="/static/durable_agents/durable-chat.min.js"></script>' in html
 
 
-def test_without_scripts_the_last_messages_can_be_read_and_are_text(thread):
-    html = rendered("{% durable_chat thread %}", thread=thread)
-    assert "Where is order 1017?" in html
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;<br>On its way." in html
+@pytest.mark.django_db
+def test_the_view_of_the_page_shows_each_user_the_same_thread_at_every_visit(monkeypatch):
+    [view] = blocks("docs/howto/frontend.md", "A template tag", "python")
+    names: dict[str, Any] = {}
+    exec(compile(view, "frontend.md", "exec"), names)
+    monkeypatch.setitem(names, "render", lambda request, template, context: context["thread"])
+    users = [get_user_model().objects.create_user(name) for name in ("ada", "bob")]
+    with opened(name="support", public=True):
+        first, again, other = (names["support"](visit(user)) for user in (users[0], users[0], users[1]))
+        assert (first.pk, first.owner) == (again.pk, users[0])
+        assert (other.owner, other.pk == first.pk) == (users[1], False)
+        assert attributes(rendered("{% durable_chat thread %}", thread=first))["thread-id"] == str(first.pk)
+    assert names["support"](visit(AnonymousUser())).status_code == 302
+
+
+@pytest.mark.parametrize(("markup", "value"), [("durable_chat thread", "''"), ("durable_chat 7", "7")])
+def test_what_is_no_thread_is_an_error_that_says_so(markup, value):
+    """A variable that the context does not have is the empty text."""
+    with pytest.raises(ValueError, match="needs a thread or the id of one") as error:
+        rendered(f"{{% {markup} %}}")
+    assert f"not {value}. Is the variable in the template's context?" in str(error.value)
 
 
 def test_further_arguments_become_attributes():
@@ -113,6 +141,13 @@ def test_without_a_request_a_chat_still_renders():
     assert "csrf-token" not in attributes(html)
 
 
+def test_without_users_a_chat_still_renders(thread):
+    context = RequestContext(RequestFactory().get("/"), {"thread": thread})
+    html = Template("{% load durable_agents %}{% durable_chat thread %}").render(context)
+    assert attributes(html)["thread-id"] == str(thread.pk)
+    assert "order 1017" not in html
+
+
 @pytest.mark.parametrize(("debug", "suffix"), [(True, ".js"), (False, ".min.js")])
 def test_the_import_map_leads_to_the_sources_or_to_what_is_built_of_them(settings, debug, suffix):
     settings.DEBUG = debug
@@ -121,7 +156,7 @@ def test_the_import_map_leads_to_the_sources_or_to_what_is_built_of_them(setting
     assert "<" not in written
     imports = json.loads(written)["imports"]
     assert imports.pop("react") == staticfiles_storage.url("mine/re<act.js")
-    assert len(imports) == 4
+    assert len(imports) == 5
     for url in imports.values():
         assert url.endswith(suffix)
         assert (STATIC / url.removeprefix("/static/durable_agents/")).is_file()

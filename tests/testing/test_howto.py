@@ -8,12 +8,13 @@ from django.db import connection
 from django.test import TestCase
 
 from durable_agents import ToolContext, create_thread, get_thread, testing, tool
+from durable_agents.llm import ModelRequest
 from tests.architecture.sources import ROOT
 from tests.project.models import Booking
 from tests.testing.shop import opened
 
 PAGE = (ROOT / "docs" / "howto" / "testing.md").read_text(encoding="utf-8")
-FIRST, FUNCTION, SCRIPT, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+FIRST, FUNCTION, SCRIPT, LATE, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 class Order:
@@ -105,6 +106,18 @@ def test_the_example_of_a_script_is_one(names):
     """Three answers."""
     exec(SCRIPT, names)
     assert names["model"].left == 3
+
+
+def test_the_answer_that_knows_late_outcomes_calls_the_tool_once(names):
+    """It asks a question, reads the first result, and reads the late one."""
+    exec(LATE, names)
+    asked = {"role": "user", "content": "Refund order 7."}
+    late = {"role": "user", "content": '[The call of refund that was still open has its result: "refunded 20"]'}
+    answers = [
+        names["answer"](ModelRequest(model="x", messages=messages))
+        for messages in ([asked], [asked, {"role": "tool", "content": "waits"}], [asked, late])
+    ]
+    assert answers == [testing.calls("refund", order_id=7), "I have asked a colleague.", "It is done."]
 
 
 @pytest.mark.django_db

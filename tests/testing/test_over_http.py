@@ -98,6 +98,23 @@ def test_other_processes_get_what_a_coroutine_answers():
     assert "cannot be sent over HTTP" in refused.value.read().decode()
 
 
+def test_a_slow_model_pauses_after_each_word(monkeypatch):
+    """Of its text and of its reasoning, and not after the rest."""
+    pauses = []
+    body = {"model": "x", "stream": True, "messages": [{"role": "user", "content": "Hi."}]}
+    answer = [thinks("One two"), says("three four five"), calls("add", a=1)]
+    with ScriptedModel(answer, http=True, seconds_per_word=7) as model:
+        monkeypatch.setattr(model._server.closing, "wait", pauses.append)
+        assert post(model.url, body)[-1] == "data: [DONE]"
+    assert pauses == [7] * 5
+
+
+def test_only_a_model_over_http_can_be_slow():
+    """Other answers are there at once."""
+    with pytest.raises(TypeError, match="http=True"):
+        ScriptedModel("Hi.", seconds_per_word=1)
+
+
 def test_only_a_model_over_http_has_a_url():
     """And only while it is served."""
     with ScriptedModel() as model, pytest.raises(RuntimeError, match="http=True"):

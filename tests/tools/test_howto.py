@@ -1,6 +1,7 @@
 """The examples of the README, of docs/howto/tools.md and of docs/howto/approvals.md run as they are written."""
 
 import ast
+import hmac
 import json
 import re
 import sys
@@ -9,11 +10,18 @@ from datetime import date
 from decimal import Decimal
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.db import models
+from django.http import HttpResponse
+from django.template import RequestContext, Template
+from django.test import Client
 from django.test.utils import isolate_apps
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
 
+import durable_agents
 from durable_agents import Agent, ToolContext, add_tool_result, create_thread, thread_status_changed, tool
 from durable_agents.agents import registry
 from durable_agents.models import ToolCall
@@ -29,8 +37,8 @@ def blocks(page: str) -> list[str]:
 
 
 AN_AGENT, ITS_THREAD, _ = blocks("README.md")
-FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks("docs/howto/tools.md")
-REFUND_AND_PAY, DECISIONS, TELL_STAFF = blocks("docs/howto/approvals.md")
+FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, WEBHOOK, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks("docs/howto/tools.md")
+REFUND_AND_PAY, DECISIONS, INBOX, TELL_STAFF = blocks("docs/howto/approvals.md")
 
 
 @dataclass
@@ -63,9 +71,15 @@ class Orders(list):
 
 
 @pytest.fixture
-def orders():
-    """Return one order."""
-    return Orders([{"number": 1017, "status": "sent", "expected_on": date(2026, 5, 4)}])
+def orders(monkeypatch):
+    """Return one order, which the pages' apps have in their `models`."""
+    orders = Orders([{"number": 1017, "status": "sent", "expected_on": date(2026, 5, 4)}])
+    for app in ("myapp", "shop"):
+        models_of_app = ModuleType(f"{app}.models")
+        models_of_app.Order = SimpleNamespace(objects=orders)
+        monkeypatch.setitem(sys.modules, app, ModuleType(app))
+        monkeypatch.setitem(sys.modules, f"{app}.models", models_of_app)
+    return orders
 
 
 @pytest.fixture
@@ -109,12 +123,8 @@ def run_on(call: ToolCall) -> ToolCall:
 
 
 @pytest.fixture
-def order_status(orders, monkeypatch):
+def order_status(orders):
     """Return the README's tool, in an app with a model."""
-    theirs = ModuleType("myapp.models")
-    theirs.Order = SimpleNamespace(objects=orders)
-    monkeypatch.setitem(sys.modules, "myapp", ModuleType("myapp"))
-    monkeypatch.setitem(sys.modules, "myapp.models", theirs)
     return run_example(AN_AGENT, __name__="myapp.agents", __package__="myapp")["order_status"]
 
 
@@ -138,7 +148,7 @@ def test_the_model_reads_the_error_of_the_readmes_tool(owner, orders, order_stat
 
 def test_the_first_tool_finds_the_customers_orders(owner, orders):
     """Dates and all."""
-    space = run_example(FIND_ORDERS, Order=SimpleNamespace(objects=orders))
+    space = run_example(FIND_ORDERS, __package__="shop")
     call = called(owner, space["find_orders"], status="sent")
     assert call.result == [{"number": 1017, "status": "sent", "expected_on": "2026-05-04"}]
     assert orders.asked == {"customer": owner, "status": "sent"}
@@ -179,6 +189,70 @@ def test_the_warehouse_answers_later(owner):
     assert (call.status, kept[0].sku) == ("pending", "cup")
     run_example(f"#{answering}", inquiry=kept[0])
     assert run_on(call).result == {"in_stock": 3}
+
+
+def test_the_webhook_answers_late_and_different_deliveries_without_a_server_error(owner, settings, rf):
+    """Only the first result counts; afterwards the chat is deleted."""
+    settings.WEBHOOK_SECRET = "secret"
+    kept = []
+    inquiries = SimpleNamespace(objects=SimpleNamespace(create=lambda **facts: kept.append(SimpleNamespace(**facts))))
+    space = run_example(WAREHOUSE.partition("# the view")[0], Inquiry=inquiries)
+    call = called(owner, space["ask_the_warehouse"], sku="cup")
+    ours = ("add_tool_result", "ThreadNotFoundError", "ToolCallNotFoundError", "ToolCallNotPendingError")
+    names: dict[str, Any] = {name: getattr(durable_agents, name) for name in ours}
+    names |= {"HttpResponse": HttpResponse, "hmac": hmac, "json": json, "settings": settings, "Inquiry": inquiries}
+    names |= {"csrf_exempt": csrf_exempt, "require_POST": require_POST, "login_not_required": lambda view: view}
+    names["get_object_or_404"] = lambda model, pk: kept[0]
+    view = run_example(WEBHOOK, **names)["stock_counted"]
+
+    def delivered(in_stock: int, secret: str = "secret") -> int:
+        body = {"inquiry": 1, "in_stock": in_stock}
+        request = rf.post("/", body, content_type="application/json", headers={"X-Webhook-Secret": secret})
+        return int(view(request).status_code)
+
+    assert delivered(3, secret="wrong") == 403
+    assert [delivered(number) for number in (3, 3, 4)] == [204, 204, 409]
+    assert run_on(call).result == {"in_stock": 3}
+    durable_agents.delete_thread(call.thread)
+    assert delivered(3) == 410
+
+
+def test_the_inbox_lists_and_decides_what_the_user_may_decide(settings, rf, django_user_model):
+    """Nobody's own request is in it."""
+    settings.DURABLE_AGENTS = {"POLICY": "tests.policies.documented.SupportDeskPolicy"}
+    ada, sue = (django_user_model.objects.create_superuser(name, password="x") for name in ("ada", "sue"))
+
+    @tool(needs_approval=True, approved_by=("shop.approve_refund", "other"))
+    def refund(order: int) -> str:
+        """Pay an order back."""
+        return f"refunded {order}"
+
+    Agent("shop", model="openai/x", tools=[refund], public=True)
+    with ScriptedModel(calls("refund", order=7)):
+        thread = create_thread("shop", prompt="Please.", owner=ada)
+        run_until_idle()
+    space = run_example(INBOX)
+    [page] = re.findall(
+        r"^```html\n(.*?)^```$", (ROOT / "docs/howto/approvals.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+
+    def seen_by(user: Any) -> str:
+        request = rf.get("/waiting/")
+        request.user = user
+        space["render"] = lambda request, name, context: Template(page).render(RequestContext(request, context))
+        return str(space["waiting"](request))
+
+    assert "Nothing waits for you." in seen_by(ada)
+    html = seen_by(sue)
+    form = dict(re.findall(r'name="(next|tool_call_id)" value="([^"]*)"', html))
+    client = Client()
+    client.force_login(sue)
+    [approve, reject] = re.findall(r'action="([^"]*)"', html)
+    assert reject == approve.replace("approve", "reject")
+    response = client.post(approve, urlencode(form), content_type="application/x-www-form-urlencoded")
+    assert (response.status_code, response["Location"]) == (303, "/waiting/")
+    assert ToolCall.objects.get(thread=thread).approval_decided_by == sue
+    assert "Nothing waits for you." in seen_by(sue)
 
 
 def test_the_browser_gives_the_date(owner):
@@ -243,7 +317,7 @@ def test_a_tool_of_an_mcp_server_runs_for_its_organisation_only(owner, orders):
     schema = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
     facts = {"server": "https://mcp.example", "description": "Search.", "input_schema": schema, "writes": False}
     rows = Rows([SimpleNamespace(organisation="acme", name="search", **facts)])
-    find_orders = run_example(FIND_ORDERS, Order=SimpleNamespace(objects=orders))["find_orders"]
+    find_orders = run_example(FIND_ORDERS, __package__="shop")["find_orders"]
     run_example(
         FROM_SCHEMAS,
         mcp=SimpleNamespace(call_tool=call_tool),

@@ -47,6 +47,7 @@ async def is_late(user: Any, call: ToolCall) -> bool:
     return True
 
 
+BOTH = {"permitted_other": (PERMISSION, "other"), "chosen_staff": ["staff", is_chosen]}
 WHO = {"permitted": PERMISSION, "chosen": is_chosen, "failing": fails}
 
 
@@ -64,6 +65,7 @@ def _agent(settings: Any) -> Iterator[None]:
 
     tools = [declared(f"approved_{name}", needs_approval=True, approved_by=who) for name, who in WHO.items()]
     tools += [declared(f"answered_{name}", kind="deferred", answered_by=who) for name, who in WHO.items()]
+    tools += [declared(name, needs_approval=True, approved_by=who) for name, who in BOTH.items()]
     Agent("named", model="openai/x", tools=tools, public=True)
     yield
     registry.remove("named")
@@ -174,6 +176,88 @@ def test_in_the_admin_staff_without_the_permission_are_refused(ada, eve):
     assert Thread.objects.get().tool_calls.get().approval_decided_by == root
 
 
+def permit(*people: Any) -> None:
+    """Give them the permission."""
+    for one in people:
+        one.user_permissions.add(Permission.objects.get(codename="change_toolcall"))
+
+
+def test_who_has_the_permission_but_asked_for_it_does_not_decide(ada, eve):
+    """Over REST and from Python; another user with the permission does, and who lacks it does not."""
+    permit(ada)
+    call = waiting("permitted_other", ada)
+    assert call.approved_by == f"{PERMISSION} and other"
+    cem = person("cem")
+    path = f"threads/{call.thread_id}/tool-calls/"
+    shown = [Api(user).get(path).json()["results"][0]["approval"]["can_decide"] for user in (ada, cem, eve)]
+    assert shown == [False, False, True]
+    for user in (ada, cem):
+        assert problem(act(Api(user), call, "approve")) == (403, "permission_denied")
+        with pytest.raises(PermissionDeniedError) as error:
+            approve_tool_call(call.thread, call.tool_call_id, by=user)
+    assert str(error.value).endswith(
+        "waits for the decision of one person who meets all of these conditions: somebody with the permission "
+        f"'{PERMISSION}'; somebody other than the person who asked for it."
+    )
+    assert act(Api(eve), call, "approve").status_code == 200
+
+
+def test_in_the_admin_all_conditions_hold_too(ada, eve):
+    """Even a superuser does not decide about an own request, and reads who does."""
+    root = person("root", is_staff=True, is_superuser=True)
+    call = waiting("permitted_other", root)
+    client = Client()
+    client.force_login(root)
+    page = reverse("admin:durable_agents_thread_change", args=[call.thread_id])
+    assert "one person who meets all of these conditions" in client.get(page, headers={"Accept-Language": "en"}).text
+    address = reverse("admin:durable_agents_toolcall_approve", args=[call.pk])
+    client.post(address, {"back": "inbox"})
+    call.refresh_from_db()
+    assert call.status == "approval_requested"
+    client.force_login(person("other_root", is_staff=True, is_superuser=True))
+    client.post(address, {"back": "inbox"})
+    call.refresh_from_db()
+    assert call.approval_decided_by.get_username().startswith("other_root")
+
+
+def test_a_function_is_one_of_several_conditions(ada, eve):
+    """Who is chosen decides only as staff."""
+    call = waiting("chosen_staff", ada)
+    assert call.approved_by == "staff and function"
+    assert registry.get("named").find_tool("chosen_staff").approved_by == ("staff", is_chosen)
+    for user in (ada, eve):
+        assert problem(act(Api(user), call, "approve")) == (403, "permission_denied")
+    eve.is_staff = True
+    eve.save()
+    assert act(Api(eve), call, "approve").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("who", "says"),
+    [
+        ((), "a tuple of conditions that must all hold"),
+        ([], "a tuple of conditions that must all hold"),
+        (("other", "nobody"), "a tuple of conditions that must all hold"),
+        (("other", is_late), "which cannot be async"),
+        (("other", ("staff",)), "a tuple of conditions that must all hold"),
+        (("other", "other"), "different conditions"),
+        ((is_chosen, fails), "at most one of them is a callable"),
+        (("owner", "staff"), "cannot combine"),
+        (("a." + "b" * 120, "a." + "c" * 120), "at most 200 characters"),
+    ],
+)
+def test_conditions_that_make_no_sense_are_refused_at_the_declaration(who, says):
+    """With the reason."""
+    with pytest.raises(ImproperlyConfigured, match=says):
+        tool(name="act_for", needs_approval=True, approved_by=who)(lambda: None)
+
+
+def test_the_project_alone_is_no_condition_among_others():
+    """Nobody meets it."""
+    with pytest.raises(ImproperlyConfigured, match="cannot combine 'server'"):
+        tool(name="act_for", kind="deferred", answered_by=("server", "staff"))(lambda: None)
+
+
 @pytest.mark.parametrize(
     "who",
     ["nobody", "shop.", "a b.c", is_late, 7, None, "x." + "y" * 200],
@@ -183,3 +267,9 @@ def test_what_names_nobody_is_refused_at_the_declaration(who):
     """With what there is."""
     with pytest.raises(ImproperlyConfigured, match="a permission such as"):
         tool(name="act_for", needs_approval=True, approved_by=who)(lambda: None)
+
+
+@pytest.mark.parametrize("who", [(), []])
+def test_an_empty_list_of_those_who_answer_is_refused_and_no_default(who):
+    with pytest.raises(ImproperlyConfigured, match="answered_by is one of"):
+        tool(name="empty", kind="client", answered_by=who)(fails)

@@ -33,7 +33,7 @@ from durable_agents import (
     tool,
 )
 from durable_agents.agents import registry
-from durable_agents.lifecycle import edit_thread
+from durable_agents.lifecycle import update_thread
 from durable_agents.models import Message, Thread, ToolCall
 from durable_agents.strictjson import clean
 from durable_agents.testing import ScriptedModel, calls, run_until_idle
@@ -229,7 +229,7 @@ def test_metadata_and_context_may_have_it(what):
     message.refresh_from_db()
     thread.refresh_from_db()
     assert (message.metadata, thread.context) == ({"c": stored}, {"d": stored})
-    edit_thread(thread, metadata={"e": given})
+    update_thread(thread, metadata={"e": given})
     thread.refresh_from_db()
     assert thread.metadata == {"e": stored}
 

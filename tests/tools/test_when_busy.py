@@ -85,7 +85,7 @@ def approval_open(thread: Thread, worker: Worker) -> None:
 
 def client_call_open(thread: Thread, worker: Worker) -> None:
     """The browser is asked."""
-    worker.answer("Choose.", of_kind("browser", kind="client"))
+    worker.answer("Choose.", of_kind("browser", kind="client", answered_by="owner"))
 
 
 def deferred_open(thread: Thread, worker: Worker) -> None:

@@ -5,14 +5,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
 from django.contrib.auth.models import User
 
 from durable_agents import Agent, create_thread, notifications
 from durable_agents.models import Thread
 from tests.lifecycle.stage import Declare
-from tests.websocket.sockets import MEMORY, ORIGIN, SUBPROTOCOL, Socket, _application, cookie_of, forget_layer
+from tests.websocket.sockets import (
+    MEMORY,
+    ORIGIN,
+    SUBPROTOCOL,
+    Socket,
+    _application,
+    cookie_of,
+    forget_layer,
+    send_here,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +39,8 @@ def delivery(request: pytest.FixtureRequest, settings: Any, monkeypatch: pytest.
             monkeypatch.setattr(module, "layer_crosses_processes", lambda: True)
         monkeypatch.setattr(notifications.clients, "_publisher", send_here)
     if request.param == "hints":
-        monkeypatch.setattr("durable_agents.live.consumer.HEAL_SECONDS", 3600)
+        monkeypatch.setattr("durable_agents.live.socket_checks.HEAL_SECONDS", 3600)
     return str(request.param)
-
-
-def send_here(group: str, message: dict[str, Any]) -> None:
-    """Send over the layer in memory, whose queues belong to one event loop."""
-    async_to_sync(get_channel_layer().group_send)(group, {"type": "threads.news", "news": [message]})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.layers import channel_layers, get_channel_layer
 from channels.testing import WebsocketCommunicator
@@ -102,6 +103,11 @@ class Socket:
     async def leave(self) -> None:
         """Close from this side."""
         await self._wire.disconnect(timeout=PATIENCE_SECONDS)
+
+
+def send_here(group: str, message: dict[str, Any]) -> None:
+    """Send over the layer in memory, whose queues belong to one event loop."""
+    async_to_sync(get_channel_layer().group_send)(group, {"type": "threads.news", "news": [message]})
 
 
 async def forget_layer() -> None:

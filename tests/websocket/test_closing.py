@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth import logout
+from django.contrib.sessions.backends.db import SessionStore
+from django.http import HttpRequest
 
 from durable_agents.conf import config
 from tests.chat.server import Server
 from tests.processes import ROOT, database_url
 from tests.websocket.protocol import CLOSE_CODES
 from tests.websocket.real import RealSocket, connected
+from tests.websocket.sockets import act
 
 KINDS = ["daphne", "uvicorn"]
 TIMES = {"HELLO_SECONDS": 1, "SILENT_SECONDS": 2, "HEAL_SECONDS": 0.5, "FRAMES_AT_ONCE": 20, "FRAMES_PER_SECOND": 5}
@@ -113,3 +117,13 @@ def test_text_that_is_no_utf_8_ends_the_socket_and_nothing_else(server, cookie, 
     with connected(server, cookie=cookie) as socket:
         socket.tell(type="ping")
         assert socket.hear()["type"] == "pong"
+
+
+async def test_signing_out_ends_a_socket_at_once_where_no_layer_tells_other_processes(polled, connect, cookie, user):
+    socket = await connect()
+    await socket.tell(type="hello", version=1)
+    assert (await socket.hear())["type"] == "welcome"
+    request = HttpRequest()
+    request.session, request.user = SessionStore(cookie.partition("=")[2]), user
+    await act(logout, request)
+    assert await socket.close_code() == 4401

@@ -29,7 +29,8 @@ async def test_a_message_of_parts_with_metadata_is_sent(socket, thread):
     """As the REST API takes it."""
     parts = [{"type": "text", "text": "Hi"}]
     answer = await socket.ask(type="send", thread=str(thread.pk), parts=parts, metadata={"page": 7})
-    assert (answer["message"]["parts"], answer["message"]["metadata"]) == (parts, {"page": 7})
+    message = answer["message"]
+    assert (message["parts"], message["metadata"]) == (parts, {"page": 7, "sender": message["sender"]})
 
 
 async def test_the_same_key_again_is_the_same_answer_and_one_message(socket, connect, thread):

@@ -98,7 +98,7 @@ async def test_one_value_too_many_is_too_many(socket):
 
 async def test_a_client_that_is_silent_for_long_is_gone(connect, monkeypatch):
     """One that pings is not, whatever else it does."""
-    monkeypatch.setattr("durable_agents.live.consumer.HEAL_SECONDS", 0.05)
+    monkeypatch.setattr("durable_agents.live.socket_checks.HEAL_SECONDS", 0.05)
     monkeypatch.setattr("durable_agents.live.consumer.SILENT_SECONDS", 0.5)
     socket = await connect()
     for _ in range(8):
@@ -190,6 +190,7 @@ async def test_a_frame_with_a_wrong_field_is_answered_or_closes_with_a_code(conn
         socket = await connect()
         await socket.tell(id="r1", thread=str(thread.pk), **frame)
         answers[name] = await answered(socket)
+        await socket.leave()
     assert [name for name, answer in answers.items() if answer not in {("error", "r1"), ("closed", 4400)}] == []
     assert await act(thread.messages.count) == 0
 

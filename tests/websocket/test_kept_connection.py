@@ -1,5 +1,8 @@
 """The database connection of websockets: kept while any is open, and closed with the last, though CONN_MAX_AGE is 0."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -8,7 +11,7 @@ from durable_agents import create_thread
 from tests.chat.agents import chatty
 from tests.chat.server import Server
 from tests.servers.postgres import PostgresUnderTest
-from tests.websocket.real import connected
+from tests.websocket.real import RealSocket, connected
 from tests.websocket.sockets import cookie_of
 from tests.workers import until
 
@@ -30,6 +33,12 @@ def others() -> int:
         return int(cursor.fetchone()[0])
 
 
+def greet(socket: RealSocket) -> None:
+    """Say hello, and wait until the server does."""
+    socket.tell(type="hello", version=1)
+    assert socket.hear()["type"] == "welcome"
+
+
 @pytest.mark.parametrize("kind", ["daphne", "uvicorn"])
 def test_a_websocket_keeps_its_connection_until_the_last_one_ends(own_postgres: PostgresUnderTest, kind: str):
     user = User.objects.create_user("ann", password="secret")
@@ -49,3 +58,15 @@ def test_a_websocket_keeps_its_connection_until_the_last_one_ends(own_postgres: 
             assert answer["type"] == "page", "a connection that the server has cut is noticed"
         until(lambda: others() == 0, what="the connection stays open though no websocket is")
         assert sessions() - before <= 3
+
+
+def test_clients_that_connect_at_once_share_the_connection_that_loads_their_users(own_postgres: PostgresUnderTest):
+    cookie = cookie_of(User.objects.create_user("ann", password="secret"))
+    with Server(own_postgres.env, application="tests.websocket.asgi:application") as server, ExitStack() as stack:
+        greet(stack.enter_context(connected(server, cookie=cookie)))
+        before = sessions()
+        with ThreadPoolExecutor(10) as clients:
+            opened = list(clients.map(lambda _: stack.enter_context(connected(server, cookie=cookie)), range(15)))
+        for socket in opened:
+            greet(socket)
+        assert sessions() - before <= 5  # one of Channels, and one for each OS thread of the websockets

@@ -231,9 +231,9 @@ async def test_a_deleted_thread_is_told_to_be_gone(delivery, socket, thread):
     assert await socket.hears_nothing()
 
 
-async def test_a_socket_follows_only_so_many_threads(socket, agent, user, monkeypatch):
+async def test_a_socket_follows_only_so_many_threads(socket, agent, user, settings):
     """The same one again is not one more."""
-    monkeypatch.setattr("durable_agents.live.consumer.MAX_SUBSCRIPTIONS", 2)
+    settings.DURABLE_AGENTS = {"MAX_SUBSCRIPTIONS": 2}
     threads = [await act(create_thread, agent, owner=user) for _ in range(3)]
     answers = [await follow(socket, thread) for thread in [*threads, threads[0]]]
     assert [answer["type"] for answer in answers] == ["snapshot", "snapshot", "error", "snapshot"]
@@ -268,7 +268,7 @@ async def test_older_messages_come_in_pages(socket, thread, worker):
 
 async def test_the_steps_that_a_snapshot_leaves_out_are_fetched(socket, thread, worker, monkeypatch):
     """As older messages are: the page ends with them."""
-    monkeypatch.setattr("durable_agents.live.reader.SNAPSHOT_BYTES", 1000)
+    monkeypatch.setattr("durable_agents.live.reader.REPLY_BYTES", 1000)
     await act(send_message, thread, "Hi")
     for text in ("One ", "Two "):
         await act(worker.answer, text * 100, calling())
@@ -295,7 +295,7 @@ async def test_a_run_goes_on_when_nobody_watches(connect, thread, worker):
 @pytest.fixture
 def _asks_again_at_once(monkeypatch):
     """Let sockets ask often whether all may still be seen."""
-    monkeypatch.setattr("durable_agents.live.consumer.RECHECK_SECONDS", 0.05)
+    monkeypatch.setattr("durable_agents.live.socket_checks.RECHECK_SECONDS", 0.05)
 
 
 class ListedPolicy(OwnerPolicy):

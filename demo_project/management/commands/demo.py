@@ -142,7 +142,7 @@ def refuse_open_doors(host: str, *, insecure: bool) -> None:
 
 
 def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
-    """Return the model server to start. If `DEMO_MODEL` selects a model that runs elsewhere, return None."""
+    """Return the model server to start, or None if `DEMO_MODEL` selects a model that runs elsewhere."""
     if not local:
         return None if environ.get("DEMO_MODEL") else SCRIPTED
     if missing := local_model_server.missing_packages():
@@ -154,7 +154,7 @@ def chosen_model(environ: Mapping[str, str], *, local: bool) -> OwnModel | None:
 
 
 def create_users() -> None:
-    """Create the two users whose passwords the demo prints; existing users are left unchanged."""
+    """Create the two users whose passwords the demo prints. Users that already exist are left unchanged."""
     for name, create in (("demo", User.objects.create_superuser), ("guest", User.objects.create_user)):
         if not User.objects.filter(username=name).exists():
             create(name, password=name)
@@ -177,8 +177,8 @@ def programs(listener: socket.socket, model: OwnModel | None, model_port: int) -
 
 
 def child_environment(listener: socket.socket) -> dict[str, str]:
-    """Return the environment for the demo's processes, with the site's host added to `ALLOWED_HOSTS`. If the site is
-    not on loopback and `ALLOWED_HOSTS` is not set, allow every host.
+    """Return the environment for the demo's processes. The site's host is added to `ALLOWED_HOSTS`. If the site is not
+    on loopback and `ALLOWED_HOSTS` is not set, every host is allowed.
     """
     env = dict(os.environ)
     for own in (SCRIPTED, LOCAL):
@@ -194,5 +194,7 @@ def python(*arguments: str) -> list[str]:
 
 
 def has_display() -> bool:
-    """Return whether a browser would open in a window. If not, a text browser might open in this terminal."""
+    """Return whether a browser would open in a window. Without a display, a text browser could open in this
+    terminal.
+    """
     return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

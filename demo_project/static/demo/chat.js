@@ -10,13 +10,13 @@ await customElements.whenDefined("durable-chat");
 const chat = /** @type {DurableChat} */ (document.getElementById("chat"));
 const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
-/** A copy of a `<template>`'s form, with its title. @type {(id: string, title: string) => HTMLFormElement} */
+/** A copy of a `<template>`'s form, with this title or that of the template. @type {(id: string, title: string) => HTMLFormElement} */
 function form(id, title) {
   const template = /** @type {HTMLTemplateElement} */ (document.getElementById(id));
   const made = /** @type {HTMLFormElement} */ (template.content.firstElementChild?.cloneNode(true));
   const heading = /** @type {HTMLElement} */ (made.querySelector(".ask-title"));
-  heading.textContent = title;
-  made.setAttribute("aria-label", title);
+  heading.textContent = title || template.dataset.title || "";
+  made.setAttribute("aria-label", heading.textContent);
   return made;
 }
 
@@ -33,12 +33,12 @@ function answering(made, call) {
 chat.clientTools = {
   /** @type {import("../../../durable_agents/static/durable_agents/element.js").ClientTool} */
   pick_date(input, call) {
-    const made = answering(form("date-piece", input?.label || "Pick a date"), call);
+    const made = answering(form("date-piece", input?.label), call);
     made.querySelector(".skip-date")?.addEventListener("click", () => call.error("The user picked no date."));
     return made;
   },
   /** @type {import("../../../durable_agents/static/durable_agents/element.js").ClientTool} */
-  ask_colleague: (input, call) => answering(form("answer-piece", input?.question || "A question for you"), call),
+  ask_colleague: (input, call) => answering(form("answer-piece", input?.question), call),
 };
 
 // The address names the thread, so that a reload, a bookmark and the back button lead to it.
@@ -48,7 +48,9 @@ const inAddress = () => new URLSearchParams(location.search).get("thread") || de
 /** @param {string|null} id */
 function title(id) {
   const {threads} = chat.client.threads().getSnapshot();
-  byId("title").textContent = (id && threads.find((thread) => thread.id === id)?.title) || (id ? "Untitled chat" : "New chat");
+  const heading = byId("title");
+  const named = id && threads.find((thread) => thread.id === id)?.title;
+  heading.textContent = named || (id ? heading.dataset.untitled : heading.dataset.new) || "";
 }
 
 chat.addEventListener("thread-change", () => {

@@ -1,7 +1,5 @@
-"""List the errors that each operation of the API can return. Some errors follow from the operation's path and input.
-The operation declares the others.
-
-Each error has a status, a stable code, a meaning, and an example of the ``detail`` field.
+"""List the errors that each operation of the API can return. Some errors are derived from the operation's path and
+input. The operation declares the others.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from durable_agents import exceptions
 from durable_agents.api.openapi.operation_decorator import Operation
 from durable_agents.exceptions import DurableAgentsError
+from durable_agents.policies import ALLOWED_WITHOUT_AGENT
 
 _ID = "5f3c1b0e-8a4d-4f6b-9c27-1d2e3f405162"
 
@@ -77,6 +76,7 @@ _THROTTLED = Problem(
 _DETAILS = {
     "agent_required": str(exceptions.AgentRequiredError()),
     "agent_not_found": str(exceptions.AgentNotFoundError("suport", public=True)),
+    "agent_removed": str(exceptions.AgentRemovedError("concierge")),
     "approval_expired": str(exceptions.ApprovalExpiredError("call_7Qe2")),
     "attachment_not_found": str(exceptions.AttachmentNotFoundError(_ID)),
     "asgi_required": str(exceptions.AsgiRequiredError()),
@@ -92,6 +92,7 @@ _DETAILS = {
     "thread_not_found": str(exceptions.ThreadNotFoundError(_ID)),
     "too_large": "The request has more than 262144 bytes.",
     "too_many_running": str(exceptions.TooManyRunningError(3)),
+    "too_many_streams": str(exceptions.TooManyStreamsError(50)),
     "tool_call_not_found": str(exceptions.ToolCallNotFoundError("call_7Qe2")),
     "tool_changed": str(
         exceptions.ToolChangedError("call_7Qe2", "Invalid arguments for pay: currency: Field required")
@@ -125,6 +126,8 @@ def problems_of(operation: Operation, path: str) -> list[Problem]:
         declared.append(_INVALID)
     if operation.is_paged or (operation.query and "cursor" in operation.query().fields):
         errors.append(exceptions.InvalidCursorError)
+    if "{thread_id}" in path and operation.action not in ALLOWED_WITHOUT_AGENT:
+        errors.append(exceptions.AgentRemovedError)
     if operation.sends:
         errors += [exceptions.SendsThrottledError, exceptions.TooManyRunningError]
     by_key = {(problem.status, problem.code): problem for problem in declared + [of_error(error) for error in errors]}

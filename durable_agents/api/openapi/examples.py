@@ -1,6 +1,6 @@
 """Example requests and responses for the OpenAPI schema. They show one conversation with the support agent of a shop.
 
-The example of a response depends on the name of its schema. An operation can have its own example instead.
+The name of a response's schema selects its example. An operation can have an example of its own instead.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _THREAD: dict[str, object] = {
     "metadata": {"page": "/orders/1042"},
     "retry": None,
     "error": None,
+    "read_only": None,
     "usage": _USAGE,
     "active_stream": None,
     "is_running": False,
@@ -51,7 +52,8 @@ _QUESTION: dict[str, object] = {
     "client_id": "msg-1",
     "role": "user",
     "parts": [{"type": "text", "text": "Where is my order 1042?"}],
-    "metadata": {},
+    "metadata": {"sender": {"id": "7", "name": "Ann Archer"}},
+    "sender": {"id": "7", "name": "Ann Archer"},
     "position": 1,
     "created_at": _ASKED_AT,
 }
@@ -73,6 +75,7 @@ _ANSWER: dict[str, object] = {
         {"type": "text", "text": "It was shipped this morning.", "state": "done"},
     ],
     "metadata": {},
+    "sender": None,
     "position": 2,
     "created_at": _ASKED_AT,
 }

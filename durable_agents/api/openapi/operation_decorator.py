@@ -18,9 +18,11 @@ Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 
 @dataclass(frozen=True, kw_only=True)
 class Gives:
-    """The body of a response. ``shape`` is the type of the body: a TypedDict for JSON, ``bytes`` for a file of any
-    type, or ``str`` for text of this ``media_type``. If ``paged`` is true, the body contains one page of a list of such
-    objects, and the additional fields in ``beside``.
+    """The body of a response.
+
+    - ``shape``: a TypedDict for JSON, ``bytes`` for a file of any type, or ``str`` for text of this ``media_type``.
+    - ``paged``: if true, the body contains one page of a list of such objects.
+    - ``beside``: additional fields of a body that is ``paged``.
     """
 
     shape: type
@@ -33,10 +35,11 @@ class Gives:
 class Operation:
     """A method of a path, such as ``POST /threads``.
 
-    ``action`` is the name that policies use for the operation. ``answers`` maps each success status to the response
-    body, or to None for an empty response. ``sends`` is true for operations that start or influence a run. Their rate
-    is limited by the setting ``THROTTLES``; creating a thread without a message does not count. ``raises`` lists the
-    errors that do not follow from the path and the body.
+    - ``action``: the name that policies use for the operation.
+    - ``answers``: the response body for each success status; None for an empty response.
+    - ``sends``: whether the operation can start or influence a run. The setting ``THROTTLES`` limits the rate of such
+      requests. Creating a thread without a message does not count.
+    - ``raises``: all errors that ``problems_of`` does not derive from the path and from the other fields.
     """
 
     operation_id: str

@@ -1,6 +1,6 @@
-"""Render the OpenAPI schema as an HTML page, by computing the template's context from the document.
+"""Render the OpenAPI schema as an HTML page.
 
-The page is plain HTML with one style sheet. It has no script and loads nothing from other sites, so that it works under
+The page is plain HTML with one style sheet. It contains no script and loads nothing from other sites, so it works under
 a strict Content-Security-Policy.
 """
 
@@ -35,7 +35,9 @@ _FIRST_REFUSAL = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A parameter, or a field of an object. ``kind`` is its type; if the type is a named schema, ``kind`` is a link."""
+    """A parameter, or a field of an object. ``kind`` is its type. For a named schema, ``kind`` is a link to the
+    schema.
+    """
 
     name: str
     kind: SafeString
@@ -256,8 +258,8 @@ def _fields(schema: Schema, within: str = "") -> Iterator[Field]:
 def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> Field:
     limits = [words.format(schema[limit]) for limit, words in _LIMITS.items() if limit in schema]
     values = [f"`{value}`" for value in schema.get("enum", ()) if value not in ("", None)]
-    # For a field with choices, drf-spectacular appends the values to the description. Cut them off, because the next
-    # line lists them in another form.
+    # For a field with choices, drf-spectacular appends the choices to the description. Remove them, because the next
+    # line adds them in another form.
     about = [schema.get("description", "").partition("* `")[0].strip()]
     about += [f"One of {', '.join(values)}."] if values else []
     about += [f"{'; '.join(limits).capitalize()}."] if limits else []
@@ -268,8 +270,8 @@ def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> 
 def _kind(schema: Schema) -> SafeString:
     """Return the type in words, or a link if the type is a named schema."""
     ending = " or null" if schema.get("nullable") else ""
-    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. If a reference is nullable or has a description,
-    # drf-spectacular therefore wraps it in ``allOf``.
+    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. Therefore drf-spectacular puts the ``$ref`` of a
+    # field into ``allOf`` if the field is nullable or has a description.
     named = next((inner["$ref"] for inner in (schema, *schema.get("allOf", ())) if "$ref" in inner), None)
     if named:
         name = named.removeprefix(_SHAPES)

@@ -140,7 +140,7 @@ class OperationSchema(AutoSchema):
 
     def get_operation_id(self) -> str:
         """Return a unique name for the operation. If the path contains the agent, the name ends in ``WithAgent``,
-        because the same operation also has a path without the agent.
+        because the same operation also exists at a path without the agent.
         """
         names = [name for name in ("agent",) if f"{{{name}}}" in self.path]
         return "With".join([self.operation.operation_id, *(name.title() for name in names)])
@@ -151,7 +151,7 @@ class OperationSchema(AutoSchema):
         return first.removesuffix(".")
 
     def get_tags(self) -> list[str]:
-        """Return a list with the tag of the path."""
+        """Return the tag of the operation's path, in a list."""
         segments = self.path.strip("/").split("/")
         return [next(tag for segment, tag in _TAG_OF.items() if segment in segments)]
 
@@ -181,7 +181,8 @@ class OperationSchema(AutoSchema):
     def _map_serializer_field(self, field: object, direction: object, bypass_extensions: bool = False) -> Schema:  # noqa: FBT001, FBT002 - the signature of drf-spectacular
         """Return the schema of a field. For a text field, add that the text must not be empty."""
         schema: Schema = super()._map_serializer_field(field, direction, bypass_extensions)
-        # drf-spectacular describes max_length, but not that REST framework refuses empty texts and trims the others.
+        # REST framework refuses an empty text. If the field trims white space, it also refuses a text that contains
+        # only white space. drf-spectacular describes neither rule.
         if isinstance(field, CharField) and not field.allow_blank and schema.get("type") == "string":
             schema["minLength"] = 1
             if field.trim_whitespace:
@@ -189,14 +190,16 @@ class OperationSchema(AutoSchema):
         return schema
 
     def get_response_serializers(self) -> Any:
-        """Return the responses by status and media type. An error response lists all codes with its status."""
+        """Return the responses by status and media type. The description of an error status lists all error codes with
+        this status.
+        """
         answers: dict[tuple[str, str], OpenApiResponse] = {}
         for status, gives in self.operation.answers.items():
             media_type = "application/json" if gives is None else "*/*" if gives.shape is bytes else gives.media_type
             answers[str(status), media_type] = self._answer(status, gives)
         problems = problems_of(self.operation, self.path)
         for status, group in groupby(problems, attrgetter("status")):
-            # groupby yields iterators. Each iterator becomes empty when the next iterator begins.
+            # Make a list now: ``groupby`` discards the items of a group when the next group begins.
             alike = list(group)
             lines = [f"- `{problem.code}`: {problem.meaning}" for problem in alike]
             shown = [
@@ -304,7 +307,7 @@ def openapi(request: Request) -> Schema:
 
 
 _making = Lock()
-"""A lock. drf-spectacular loads its extensions on first use and fails if two threads load them concurrently."""
+"""A lock. drf-spectacular loads its extensions on first use and fails if two OS threads load them concurrently."""
 
 
 @lru_cache(maxsize=8)
@@ -315,5 +318,5 @@ def _document(urlconf: object) -> Schema:
 
 @receiver(setting_changed)
 def clear_cache(**_: object) -> None:
-    """Clear the cached schema when a setting changes, so that tests with ``override_settings`` get a new one."""
+    """Clear the cached schema when a setting changes, so that tests with ``override_settings`` get a new schema."""
     _document.cache_clear()

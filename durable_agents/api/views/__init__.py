@@ -1,4 +1,4 @@
-"""The endpoints: each validates, authorises, calls one function of ``lifecycle``, and serialises."""
+"""The API's views."""
 
 from durable_agents.api.views.general import AgentListView, SchemaView, TicketView
 from durable_agents.api.views.messages import MessageListView, MessageView, RegenerateView

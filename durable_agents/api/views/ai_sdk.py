@@ -1,11 +1,11 @@
-"""The endpoint for the AI SDK (``useChat``, assistant-ui) and the event stream of a thread.
+"""Views for the AI SDK (``useChat``, assistant-ui), and the view that streams the events of a thread.
 
-Both respond with a stream and need an ASGI server.
+All of them except ``ChatStopView`` respond with a stream and need an ASGI server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypedDict
 
@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents import lifecycle
-from durable_agents.api.ai_sdk_requests import Chat, ChatRequest, Id, StreamedAnswer
+from durable_agents.api.ai_sdk_requests import Chat, ChatRequest, Id, StreamedAnswer, WaitQuery, current_answer
 from durable_agents.api.base import AgentsView
 from durable_agents.api.json_bodies import ChatParser
 from durable_agents.api.openapi.operation_decorator import Gives, Operation
@@ -25,6 +25,7 @@ from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config
 from durable_agents.exceptions import (
     AgentNotFoundError,
+    AgentRemovedError,
     AgentRequiredError,
     AsgiRequiredError,
     DurableAgentsError,
@@ -34,20 +35,23 @@ from durable_agents.exceptions import (
     MessageNotFoundError,
     ThreadBusyError,
     ThreadNotFoundError,
+    TooManyStreamsError,
 )
+from durable_agents.live.caller_limits import Slot
 from durable_agents.live.reader import ThreadReader
 from durable_agents.live.sse import (
     UI_MESSAGE_STREAM,
     AnswerSource,
-    EventSource,
-    FrameSource,
-    cursor_of,
+    Events,
+    Reads,
     event_stream,
     head_of_stream,
+    stream_slot,
 )
+from durable_agents.live.thread_events import ThreadEvents, cursor_of
 from durable_agents.models import Thread, ThreadStatus
 from durable_agents.policies import SignIn, public_thread
-from durable_agents.reading import AnswerStream, latest_answer_of, waits_for_others
+from durable_agents.reading import AnswerStream
 
 _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
@@ -68,7 +72,9 @@ class StoppedJSON(TypedDict):
 
 
 class EventQuery(Query):
-    """Query parameters that set where the events begin."""
+    """The query parameters of an event stream. They say where the stream begins and how many messages its snapshot
+    contains.
+    """
 
     cursor = serializers.CharField(required=False, help_text="The id of the last event that the client has seen.")
     tail = serializers.IntegerField(required=False, help_text="Messages in the snapshot: 50 by default, at most 200.")
@@ -77,27 +83,32 @@ class EventQuery(Query):
 class StreamingView(AgentsView):
     """A view with a streaming response."""
 
+    slot: Slot | None = None
+    """The caller's slot for the response. It is set only if the view must take the slot before changing anything."""
+
     def check_server(self, request: Request) -> None:
-        """Raise AsgiRequiredError unless the request came through ASGI. A WSGI server would block a thread for the
+        """Raise AsgiRequiredError unless the request came through ASGI. A WSGI server would block an OS thread for the
         whole response.
         """
         if not hasattr(request._request, "scope"):
             raise AsgiRequiredError
 
     def stream(
-        self, request: Request, thread: Thread, source: EventSource, headers: Mapping[str, str] | None = None
+        self, request: Request, events: Callable[[SignIn, Slot], Events], headers: Mapping[str, str] | None = None
     ) -> HttpResponseBase:
-        """Return a response that streams the events of ``source`` about the thread."""
-        # Daphne sends a body even after a HEAD request. The client would read that body as the start of the next
+        """Return a streaming response. ``events`` is called with the caller's sign-in and slot, and returns the events.
+
+        The events end when the caller may no longer view the thread.
+        """
+        # Daphne sends a body even after a HEAD request. The client would take that body for the start of the next
         # response.
         if request.method == "HEAD":
             return head_of_stream(headers)
         is_row = isinstance(request.user, get_user_model())
         sign_in = SignIn(request, Credential.of(request) if is_row else None)
-        may_stay = partial(_may_view, request, thread, sign_in)
-        return event_stream(thread.pk, source, may_stay=may_stay, headers=headers)
+        return event_stream(events(sign_in, self.slot or stream_slot(request)), headers)
 
-    def stream_answer(self, request: Request, streamed: StreamedAnswer) -> HttpResponseBase:
+    def stream_answer(self, request: Request, streamed: StreamedAnswer, *, wait_seconds: float = 0) -> HttpResponseBase:
         """Return the response that streams an answer."""
         # The AI SDK does not send its version. A client may send it in this header; otherwise, the project's setting
         # applies.
@@ -109,8 +120,15 @@ class StreamingView(AgentsView):
             question=streamed.question,
             seen=streamed.seen,
             knows_7=int(major) >= 7,
+            wait_seconds=wait_seconds,
         )
-        return self.stream(request, streamed.thread, AnswerSource(answer_stream), UI_MESSAGE_STREAM)
+        thread = streamed.thread
+
+        def events(sign_in: SignIn, slot: Slot) -> Reads:
+            may_stay = partial(_may_view, request, thread, sign_in)
+            return Reads(thread.pk, AnswerSource(answer_stream), asker=request, slot=slot, may_stay=may_stay)
+
+        return self.stream(request, events, UI_MESSAGE_STREAM)
 
 
 class ChatView(StreamingView):
@@ -126,6 +144,7 @@ class ChatView(StreamingView):
         sends=True,
         raises=[
             AgentNotFoundError,
+            AgentRemovedError,
             AgentRequiredError,
             AsgiRequiredError,
             IdempotencyKeyReusedError,
@@ -133,6 +152,7 @@ class ChatView(StreamingView):
             MessageNotFoundError,
             ThreadBusyError,
             ThreadNotFoundError,
+            TooManyStreamsError,
         ],
     )
     def post(self, request: Request, agent: str | None = None) -> HttpResponseBase:
@@ -140,28 +160,33 @@ class ChatView(StreamingView):
         run ends or waits for the client.
         """
         self.check_server(request)
-        return self.stream_answer(request, Chat(request, agent=agent).execute())
+        self.slot = stream_slot(request)
+        return self.stream_answer(request, Chat(request, ChatRequest.of(request), agent=agent).execute())
 
 
 class ChatStreamView(StreamingView):
     """A view that streams the current answer to a client that lost its connection."""
 
-    @Operation(operation_id="resumeChat", action="view", answers={200: _EVENTS, 204: None}, raises=[AsgiRequiredError])
+    @Operation(
+        operation_id="resumeChat",
+        action="view",
+        query=WaitQuery,
+        answers={200: _EVENTS, 204: None},
+        raises=[AsgiRequiredError, TooManyStreamsError],
+    )
     def get(self, request: Request, thread_id: str, agent: str | None = None) -> HttpResponseBase:
         """Stream the current answer: first the part that exists already, then the rest as it arrives. If the
         thread is not running, or if its run waits only for approvals or for tool results from outside, the response is
         204.
+
+        With ``wait=1``, the response stays open while the run waits, for at most ``MAX_WAIT_SECONDS``.
         """
         self.check_server(request)
-        # ``useChat`` with ``resume`` sends this request when its component mounts, even for a chat without messages.
-        # The client would show an error to the user, so an unknown thread gets a 204 response.
-        try:
-            thread = public_thread(request, thread_id, "view")
-        except ThreadNotFoundError:
+        wait_seconds = config().max_wait_seconds if WaitQuery.of(request).get("wait") else 0
+        streamed = current_answer(request, thread_id, waits=wait_seconds > 0)
+        if streamed is None:
             return Response(status=204)
-        if not thread.is_running or waits_for_others(thread):
-            return Response(status=204)
-        return self.stream_answer(request, StreamedAnswer(thread=thread, answer=latest_answer_of(thread)))
+        return self.stream_answer(request, streamed, wait_seconds=wait_seconds)
 
 
 class ChatStopView(AgentsView):
@@ -193,7 +218,7 @@ class EventsView(StreamingView):
         action="view",
         query=EventQuery,
         answers={200: _EVENTS},
-        raises=[AsgiRequiredError],
+        raises=[AsgiRequiredError, TooManyStreamsError],
     )
     def get(self, request: Request, thread_id: str) -> HttpResponseBase:
         """Stream the frames that a websocket would receive. The first frames are a snapshot or, with a cursor, the
@@ -202,8 +227,8 @@ class EventsView(StreamingView):
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # A browser sends this header when it reconnects. It also reuses the URL of its first connection, so the cursor
-        # in the URL is older. Therefore the header takes precedence.
+        # A browser sends this header when it reconnects. The cursor in the URL is then outdated, because the browser
+        # reuses the URL of its first connection.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:
@@ -213,12 +238,16 @@ class EventsView(StreamingView):
             if not last:
                 raise
             cursor = None
-        reader = ThreadReader(thread.pk, cursor)
-        return self.stream(request, thread, FrameSource(reader, name=thread_id, tail=query.get("tail", 50)))
+        reader, tail = ThreadReader(thread.pk, cursor), query.get("tail", 50)
+
+        def events(sign_in: SignIn, slot: Slot) -> ThreadEvents:
+            return ThreadEvents(reader, asker=request, sign_in=sign_in, slot=slot, name=thread_id, tail=tail)
+
+        return self.stream(request, events)
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Return whether the stream may continue. The stream must end when the user has signed out or may no longer see the
+    """Return whether the stream may continue. It must end when the user has signed out or may no longer see the
     thread.
     """
     user = sign_in.user_now()
@@ -226,8 +255,8 @@ def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
         return False
     request.user = user
     try:
-        # Look the thread up by primary key. The id from the URL could also match the client_id of another, newer
-        # thread.
+        # Look the thread up by primary key. The thread might have been deleted, and a newer thread might have the id
+        # from the URL as its client_id.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

@@ -28,6 +28,7 @@ from durable_agents.exceptions import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
+from durable_agents.live.reader_pace import at_readers_pace
 from durable_agents.logs import log_error
 from durable_agents.media_types import is_shown
 from durable_agents.models import Attachment
@@ -45,7 +46,7 @@ _HEADERS = {
 
 
 class AttachmentListView(AgentsView):
-    """A view that receives files, which are then sent with a message."""
+    """A view for uploading a file before the message that contains it is sent."""
 
     parser_classes = (MultiPartParser,)
 
@@ -79,8 +80,8 @@ class AttachmentListView(AgentsView):
 
     def initialize_request(self, request: HttpRequest, *args: object, **kwargs: object) -> Request:
         """Return the REST framework request, and limit the size of its uploaded files."""
-        # Add the upload handler before the checks of the request: REST framework's CSRF check may read the body. After
-        # that, an upload handler would have no effect.
+        # Add the upload handler before REST framework checks the request. REST framework's CSRF check can read the
+        # body. An upload handler that is added later would have no effect.
         self.meter = _Meter(request, max_bytes=config().max_attachment_bytes)
         request.upload_handlers.insert(0, self.meter)
         return super().initialize_request(request, *args, **kwargs)
@@ -164,8 +165,8 @@ class _Download(FileResponse):
         """Return a response that sends the file of this row. Raises AttachmentNotFoundError if the storage does not
         have the file.
         """
-        # Browsers may display only file types that cannot run scripts. A script in an HTML page or SVG would run on the
-        # project's origin.
+        # Let browsers display only file types that cannot contain scripts. A script in an HTML page or in an SVG image
+        # would run on the project's origin.
         media_type = row.media_type if is_shown(row.media_type) else "application/octet-stream"
         content_type = "text/plain; charset=utf-8" if media_type == "text/plain" else media_type
         try:
@@ -176,10 +177,13 @@ class _Download(FileResponse):
         is_bytes = media_type == "application/octet-stream"
         return cls(stored, content_type=content_type, filename=row.filename or "file", as_attachment=is_bytes)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces of the file."""
-        # Storages are synchronous. Under ASGI, Django would otherwise read the whole file into memory before sending
-        # it.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return the pieces of the file. The next one is read when the client has read the last one."""
+        return at_readers_pace(self._pieces())
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        # Storages are synchronous. Without this method, Django would read the whole file into memory under ASGI before
+        # sending it.
         pieces = iter(self)
         read = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
         while (piece := await read()) is not None:

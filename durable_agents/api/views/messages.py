@@ -16,14 +16,15 @@ from durable_agents.api.openapi.operation_decorator import Gives, Operation
 from durable_agents.api.pagination import BY_TURN
 from durable_agents.api.request_serializers import MessageQuery, NewMessage, NewWords, Regeneration
 from durable_agents.exceptions import (
-    AgentNotFoundError,
     IdempotencyKeyReusedError,
     InvalidPartsError,
     MessageNotFoundError,
     ThreadBusyError,
 )
+from durable_agents.message_sizes import count_that_fit
+from durable_agents.models import Message, Thread
 from durable_agents.policies import sender
-from durable_agents.reading import after_position, fold_in, listed_messages, open_answer
+from durable_agents.reading import PersonalView, after_position, fold_in, listed_messages, open_answer
 from durable_agents.transcript import ui_message, ui_messages
 
 _A_MESSAGE = Gives(shape=serializers.MessageJSON)
@@ -45,22 +46,28 @@ class MessageListView(AgentsView):
         },
     )
     def get(self, request: Request, thread_id: str) -> Response:
-        """List the messages, oldest first, with queued messages at the end. With `streams=1`, the list
-        includes the unfinished answer. In that case, `stream` describes the attempt that produces the answer, and says
-        how much of the answer is included.
+        """List the messages, oldest first, with queued messages at the end. A page ends before `limit` is reached if
+        further messages would make it larger than a megabyte. With `streams=1`, the list includes the unfinished
+        answer. In that case, `stream` describes the attempt that produces the answer, and says how much of the answer
+        is included.
         """
         thread = self.thread(request, thread_id)
         query = MessageQuery.of(request)
         with_stream = query.get("streams", False)
         stream = open_answer(thread, from_number=query.get("from_number", 0)) if with_stream else None
         listed = listed_messages(thread, answer_id=stream.message_id if stream else None)
-        page = BY_TURN.page(after_position(listed, query.get("after")), request)
+        listed = after_position(listed, query.get("after"))
+        # Choose the messages of the page before reading their content, because a single message can be larger than a
+        # page.
+        page = BY_TURN.page(listed.defer("parts", "metadata", "text"), request, fitting=count_that_fit)
+        view = PersonalView(request, thread)
+        rows = Message.objects.filter(pk__in=[row.pk for row in page.rows]).defer("text")
         if not with_stream:
-            return Response(page.envelope(ui_messages(page.rows)))
-        # Ignore changes that are newer than the loaded thread. If a worker commits a step between the queries, the step
-        # would otherwise be shown twice: as a committed step and as the open stream.
-        messages, entry = fold_in(stream, ui_messages(page.rows, upto_rev=thread.rev))
-        return Response(page.envelope(messages) | {"stream": asdict(entry) if entry else None})
+            return Response(page.envelope(view.mark(ui_messages(rows, show_person=view.person))))
+        # Ignore changes that are newer than the loaded thread. Otherwise, a step that is committed between the two
+        # queries would be shown twice: as a committed step and as the open stream.
+        messages, entry = fold_in(stream, ui_messages(rows, upto_rev=thread.rev, show_person=view.person))
+        return Response(page.envelope(view.mark(messages)) | {"stream": asdict(entry) if entry else None})
 
     @Operation(
         operation_id="sendMessage",
@@ -68,7 +75,7 @@ class MessageListView(AgentsView):
         body=NewMessage,
         answers={202: _A_MESSAGE, 200: _A_MESSAGE},
         sends=True,
-        raises=[AgentNotFoundError, IdempotencyKeyReusedError, InvalidPartsError, ThreadBusyError],
+        raises=[IdempotencyKeyReusedError, InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
         """Send a message; the agent answers in the background. If the thread already has a message with this client_id,
@@ -86,7 +93,9 @@ class MessageListView(AgentsView):
             by=self.actor(request, thread),
         )
         code = status.HTTP_202_ACCEPTED if created else status.HTTP_200_OK
-        return Response(ui_message(message, message.parts), status=code)
+        return Response(
+            ui_message(message, message.parts, show_person=PersonalView(request, thread).person), status=code
+        )
 
 
 class MessageView(AgentsView):
@@ -98,7 +107,7 @@ class MessageView(AgentsView):
         body=NewWords,
         answers={202: _A_MESSAGE},
         sends=True,
-        raises=[AgentNotFoundError, InvalidPartsError, MessageNotFoundError, ThreadBusyError],
+        raises=[InvalidPartsError, MessageNotFoundError, ThreadBusyError],
     )
     def put(self, request: Request, thread_id: str, message_id: str) -> Response:
         """Replace a user's message and generate a new answer; later messages are no longer shown."""
@@ -113,7 +122,7 @@ class MessageView(AgentsView):
             sender=sender(request, body.get("parts")),
             by=self.actor(request, thread),
         )
-        return Response(ui_message(message, message.parts), status=status.HTTP_202_ACCEPTED)
+        return _message_response(request, thread, message)
 
 
 class RegenerateView(AgentsView):
@@ -125,11 +134,18 @@ class RegenerateView(AgentsView):
         body=Regeneration,
         answers={202: _A_MESSAGE},
         sends=True,
-        raises=[AgentNotFoundError, MessageNotFoundError, ThreadBusyError],
+        raises=[MessageNotFoundError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
         """Regenerate an answer; the old answer and all later messages are no longer shown."""
         thread = self.thread(request, thread_id)
         message_id = Regeneration.of(request).get("message_id")
         answer = lifecycle.regenerate(thread, message_id, by=self.actor(request, thread))
-        return Response(ui_message(answer, []), status=status.HTTP_202_ACCEPTED)
+        return _message_response(request, thread, answer)
+
+
+def _message_response(
+    request: Request, thread: Thread, message: Message, *, status: int = status.HTTP_202_ACCEPTED
+) -> Response:
+    shown = ui_message(message, message.parts, show_person=PersonalView(request, thread).person)
+    return Response(shown, status=status)

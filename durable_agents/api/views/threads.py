@@ -20,8 +20,15 @@ from durable_agents.exceptions import (
     ThreadNotFoundError,
 )
 from durable_agents.models import Thread
-from durable_agents.policies import owner_and_scope, policy, public_agent, public_thread, public_threads
-from durable_agents.reading import attempts, export_thread, usage_by_model
+from durable_agents.policies import (
+    hidden_agents,
+    owner_and_scope,
+    public_agent,
+    public_thread,
+    public_threads,
+    trusted_context,
+)
+from durable_agents.reading import PersonalView, attempts, exported, usage_by_model
 
 _A_THREAD = Gives(shape=serializers.ThreadJSON)
 
@@ -37,7 +44,12 @@ class ThreadListView(AgentsView):
     )
     def get(self, request: Request) -> Response:
         """List the caller's threads, most recently changed first."""
-        page = LAST_CHANGED_FIRST.page(ThreadFilters.apply(request, public_threads(request)), request)
+        threads = ThreadFilters.apply(request, public_threads(request))
+        page = LAST_CHANGED_FIRST.page(threads, request)
+        # A query cannot ask the policy about removed agents, so ask about those that occur. There are few.
+        while hidden := hidden_agents(request, page.rows):
+            threads = threads.exclude(agent__in=hidden)
+            page = LAST_CHANGED_FIRST.page(threads, request)
         return Response(page.envelope(serializers.threads_json(page.rows)))
 
     @Operation(
@@ -64,11 +76,11 @@ class ThreadListView(AgentsView):
             client_id=body.get("client_id"),
             title=body.get("title", ""),
             metadata=body.get("metadata"),
-            context=policy().context(request),
+            context=trusted_context(request),
             by=self.actor(request),
         )
-        # The thread may have existed already, and the policy may forbid the caller to view it. In that case, the
-        # response is the same as for an unknown thread.
+        # The thread may already exist, and the policy may forbid the caller to view it. In that case, the response is
+        # the same as for an unknown thread.
         shown = public_thread(request, thread.pk, "view")
         return _thread_response(shown, status=status.HTTP_201_CREATED if created else status.HTTP_200_OK)
 
@@ -86,7 +98,7 @@ class ThreadView(AgentsView):
         """Change the title, metadata or archived state of a thread. New metadata replaces all of the old metadata."""
         thread = self.thread(request, thread_id)
         changes = ThreadChanges.of(request)
-        changed = lifecycle.edit_thread(
+        changed = lifecycle.update_thread(
             thread,
             title=changes.get("title"),
             metadata=changes.get("metadata"),
@@ -122,7 +134,7 @@ class ForkView(AgentsView):
             at=Fork.of(request).get("at"),
             owner=owner,
             scope=scope,
-            context=policy().context(request),
+            context=trusted_context(request),
             by=self.actor(request, thread),
         )
         shown = public_thread(request, fork.pk, "view")
@@ -148,7 +160,7 @@ class ResumeView(AgentsView):
         body=Continuation,
         answers={200: _A_THREAD},
         sends=True,
-        raises=[AgentNotFoundError, InvalidPartsError, ThreadBusyError],
+        raises=[InvalidPartsError, ThreadBusyError],
     )
     def post(self, request: Request, thread_id: str) -> Response:
         """Resume a thread that is not running: send it a new message, or retry its stopped or failed run."""
@@ -187,9 +199,10 @@ class ExportView(AgentsView):
     @Operation(operation_id="exportThread", action="export", answers={200: Gives(shape=serializers.ExportJSON)})
     def get(self, request: Request, thread_id: str) -> Response:
         """Download everything in the thread that belongs to its user, as a JSON file."""
-        exported = export_thread(self.thread(request, thread_id), include_system=False)
-        filename = f"thread-{exported['thread']['id']}.json"
-        return Response(exported, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
+        thread = self.thread(request, thread_id)
+        document = exported(thread, include_system=False, show_person=PersonalView(request, thread).person)
+        filename = f"thread-{document['thread']['id']}.json"
+        return Response(document, headers={"Content-Disposition": f'attachment; filename="{filename}"'})
 
 
 def _thread_response(thread: Thread, *, status: int = 200) -> Response:

@@ -1,4 +1,4 @@
-"""Views of tool calls: list them, add results or errors, decide approvals."""
+"""Views of tool calls: list them, add results, record failures, approve and reject calls, and set time limits."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from durable_agents.exceptions import (
 )
 from durable_agents.models import ToolCall
 from durable_agents.policies import can_decide
+from durable_agents.reading import PersonalView
 
 _A_CALL = Gives(shape=serializers.ToolCallJSON)
 _SETTLED = [ToolCallNotPendingError]
@@ -48,12 +49,16 @@ class ToolCallListView(AgentsView):
             "approval_decided_by", "answered_by_user", "message", "thread"
         )
         page = AS_MADE.page(ToolCallFilters.apply(request, calls), request)
-        results = [serializers.tool_call_json(call, can_decide=can_decide(request, call)) for call in page.rows]
+        show = PersonalView(request, thread).person
+        results = [
+            serializers.tool_call_json(call, can_decide=can_decide(request, call), show_person=show)
+            for call in page.rows
+        ]
         return Response(page.envelope(results))
 
 
 class ToolResultView(AgentsView):
-    """A view that adds the result of a call to a deferred or client tool."""
+    """A view that adds the result of a deferred or client tool."""
 
     @Operation(
         operation_id="addToolResult",
@@ -63,7 +68,7 @@ class ToolResultView(AgentsView):
         raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Add the result of a call to a deferred or client tool. Sending the same result again changes nothing."""
+        """Add the result of a deferred or client tool. Sending the same result again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
         result = GivenResult.of(request)["result"]
         by = self.actor(request, call.thread)
@@ -71,13 +76,13 @@ class ToolResultView(AgentsView):
 
 
 class ToolErrorView(AgentsView):
-    """A view that adds the error of a call to a deferred or client tool."""
+    """A view that records that a call to a deferred or client tool failed."""
 
     @Operation(
         operation_id="addToolError", action="add_tool_result", body=GivenError, answers={200: _A_CALL}, raises=_SETTLED
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Add the error of a call to a deferred or client tool. Sending the same error again changes nothing."""
+        """Record that a call to a deferred or client tool failed. Sending the same error again changes nothing."""
         call = self.tool_call(request, thread_id, tool_call_id)
         error = GivenError.of(request)["error"]
         by = self.actor(request, call.thread)
@@ -141,4 +146,5 @@ class ToolTimeoutView(AgentsView):
 
 
 def _call_response(request: Request, call: ToolCall) -> Response:
-    return Response(serializers.tool_call_json(call, can_decide=can_decide(request, call)))
+    show = PersonalView(request, call.thread).person
+    return Response(serializers.tool_call_json(call, can_decide=can_decide(request, call), show_person=show))

@@ -1,14 +1,14 @@
 """Anthropic's messages format: build the body of a request, and read the events of a streamed answer.
 
-Format: docs.anthropic.com/en/api/messages and .../messages-streaming. Each request equals the one that litellm builds
-from the same history, so that a thread can switch between direct calls and litellm.
+Format: docs.anthropic.com/en/api/messages and .../messages-streaming. For the same history, a request is the same as
+litellm's request. Therefore, a chat thread can switch between direct calls and litellm.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
@@ -38,13 +38,13 @@ BUDGETS = {"low": 1024, "medium": 2048, "high": 4096}
 _HOSTED = ("web_search_",)
 """Prefixes of tool types. Anthropic runs tools of these types on its own servers, and requires no extra HTTP header."""
 
+APIObject: TypeAlias = dict[str, Any]
+"""A JSON object of a request, in the format of Anthropic's API."""
+
 
 def is_hosted(tool: Mapping[str, Any]) -> bool:
     """Return whether Anthropic runs the tool itself. The definition of such a tool is sent unchanged."""
     return str(tool.get("type")).startswith(_HOSTED)
-
-
-# ------------------------------------------------------------------------------------------------------------ requests
 
 
 def body(
@@ -53,21 +53,23 @@ def body(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> APIObject:
     """Return the body of a request.
 
     ``model`` is the model's full name in litellm's list; ``name`` is the name that the provider uses.
     """
     later = [message for message in messages if message["role"] != "system"]
-    turns: list[dict[str, Any]] = []
-    for message in later:  # user and model must take turns, and tool results belong to the user's turn
+    turns: list[APIObject] = []
+    # Anthropic requires that the roles ``user`` and ``assistant`` alternate. Therefore, join successive messages of the
+    # same role. A tool result counts as a user message.
+    for message in later:
         role = "assistant" if message["role"] == "assistant" else "user"
         blocks = [*(_model_blocks(message) if role == "assistant" else _user_blocks(message))]
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         elif blocks:
             turns.append({"role": role, "content": blocks})
-    made: dict[str, Any] = {"model": name, "messages": turns, "stream": True}
+    made: APIObject = {"model": name, "messages": turns, "stream": True}
     if system := [_text(message["content"]) for message in messages if message["role"] == "system"]:
         made["system"] = system
     if tools:
@@ -84,9 +86,11 @@ _NO_TOOL = {
 }
 
 
-def _settings(model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in Anthropic's form. Anthropic requires ``max_tokens``. If this setting is missing, the value
-    is the thinking budget plus ``DEFAULT_MAX_TOKENS`` or, without a budget, the model's limit.
+def _settings(model: str, given: Mapping[str, Any]) -> APIObject:
+    """Return the settings in Anthropic's form.
+
+    Anthropic requires ``max_tokens``. The default is the thinking budget plus ``DEFAULT_MAX_TOKENS``. Without a budget,
+    the default is the model's limit.
     """
     made = {name: given[name] for name in ("temperature", "top_p", "top_k", "max_tokens") if name in given}
     if stop := given.get("stop"):
@@ -113,9 +117,9 @@ def thinks_adaptively(model: str) -> bool:
     return bool(listed(model).get("supports_adaptive_thinking"))
 
 
-def _tool_choice(given: Mapping[str, Any]) -> dict[str, Any] | None:
+def _tool_choice(given: Mapping[str, Any]) -> APIObject | None:
     choice, parallel = given.get("tool_choice"), given.get("parallel_tool_calls")
-    made: dict[str, Any] | None = None
+    made: APIObject | None = None
     if isinstance(choice, str):
         made = {"type": {"required": "any"}.get(choice, choice)}
     elif choice is not None:
@@ -125,13 +129,13 @@ def _tool_choice(given: Mapping[str, Any]) -> dict[str, Any] | None:
     return made
 
 
-def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
+def _tool(function: Mapping[str, Any]) -> APIObject:
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     made = {"name": function["name"], "input_schema": schema, "type": "custom"}
     return made | ({"description": function["description"]} if function.get("description") is not None else {})
 
 
-def _user_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _user_blocks(message: Mapping[str, Any]) -> Iterator[APIObject]:
     content = message["content"]
     if message["role"] == "tool":
         yield {"type": "tool_result", "tool_use_id": message["tool_call_id"], "content": content}
@@ -148,7 +152,7 @@ def _user_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"type": kind, "source": {"type": "base64", "media_type": media_type, "data": data}}
 
 
-def _model_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _model_blocks(message: Mapping[str, Any]) -> Iterator[APIObject]:
     content = message.get("content")
     yield from map(dict, message.get("thinking_blocks") or ())
     if isinstance(content, str) and content:
@@ -165,15 +169,12 @@ EMPTY = "[System: Empty message content sanitised to satisfy protocol]"
 """The text that replaces an empty or blank text, which Anthropic refuses. litellm uses the same words."""
 
 
-def _text(text: str) -> dict[str, Any]:
+def _text(text: str) -> APIObject:
     return {"type": "text", "text": text if text.strip() else EMPTY}
 
 
-# ------------------------------------------------------------------------------------------------------------- answers
-
-
 class MessagesReader:
-    """A reader of the events of one answer."""
+    """Reads the events of one answer."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.word = ""
@@ -181,7 +182,7 @@ class MessagesReader:
         self.is_done = False
         self._answer = AnswerEvents(request)
         self._model = request.model
-        self._usage: dict[str, Any] = {}
+        self._usage: APIObject = {}
         self._content = ContentBlocks()
         self._signatures: dict[int, str] = {}
         self._inputs: dict[int, str] = {}
@@ -259,8 +260,9 @@ class MessagesReader:
         return []
 
     def _count(self, usage: Any) -> None:
-        """Update the token counts. The provider sends counts at the start of the answer, and some of them again at the
-        end. A smaller count does not replace a larger one.
+        """Update the token counts. A smaller count does not replace a larger one.
+
+        The provider sends counts at the start of the answer, and some of them again at the end.
         """
         for name, value in (usage or {}).items():
             known = self._usage.get(name)

@@ -30,7 +30,7 @@ error may be more specific.
 
 
 class DirectDoor:
-    """An implementation of ModelDoor that calls the HTTP APIs of the providers in ``providers`` without litellm."""
+    """Implements ModelDoor. Calls the HTTP APIs of the providers in ``providers`` without litellm."""
 
     def prepare(self) -> None:
         """See ModelDoor. Imports the HTTP client and reads litellm's list of models."""
@@ -56,8 +56,9 @@ class DirectDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. If the settings turn on thinking, the result
-        is False, because a model that thinks starts a new answer.
+        """See ModelDoor. The result comes from litellm's list of models.
+
+        If the settings turn on thinking, the result is False, because a model that thinks starts a new answer.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
@@ -80,8 +81,8 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
             async for event in events:
                 yield event
     except Exception as error:
-        # If the connection fails after the finish reason, the answer is complete. Only later data, such as the usage,
-        # may be missing.
+        # If the connection fails after the finish reason, the answer is complete. Only data that comes after the finish
+        # reason, such as the usage, can be missing.
         if not (reader.word and not signals.error and is_of_connection(error)):
             raise _told(error, signals) from error
     if signals.error:
@@ -91,8 +92,9 @@ async def answered(request: ModelRequest, call: Call) -> AsyncGenerator[ModelEve
 
 
 async def _events(call: Call, reader: _Reader, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the answer without its last events, which ``reader.end()`` returns. If the provider sends an
-    error, stop early.
+    """Yield the events of the answer, except the last ones, which ``reader.end()`` returns.
+
+    Stop early if the provider sends an error.
     """
     stream = EventStream(signals.note_error)
     limits = bounded(read_seconds=call.read_seconds, call_seconds=config().model_call_seconds, signals=signals)

@@ -1,4 +1,7 @@
-"""Make HTTP requests with one aiohttp session per event loop. The environment may name proxies and certificates."""
+"""Make HTTP requests with one aiohttp session per event loop.
+
+Environment variables can set proxies and certificates.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,9 @@ _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] =
 
 @contextlib.asynccontextmanager
 async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
-    """Make the request and yield the response. Raise ProviderError if the status is not a success.
+    """Make the request and yield the response. Raises ProviderError if the status is not a success.
 
-    At the end of the block the connection is closed, unless the whole response was read.
+    At the end of the ``async with`` block, the connection is closed unless the whole response was read.
     """
     import aiohttp  # noqa: PLC0415 - only processes that call models load aiohttp
 
@@ -56,14 +59,14 @@ async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
         headers=call.headers,
         proxy=proxy_for(call.url),
         timeout=aiohttp.ClientTimeout(total=None, connect=call.connect_seconds),
-        allow_redirects=False,  # no redirects, because an API key must only be sent to the configured host
+        allow_redirects=False,  # the API key must only be sent to the configured host
     )
     try:
         if not 200 <= response.status < 300:
             raise await _refusal(response)
         yield response
     finally:
-        response.close()  # if the connection is already back in the pool, closing has no effect
+        response.close()  # has no effect if the connection is already back in aiohttp's pool
 
 
 async def drain(response: aiohttp.ClientResponse) -> None:
@@ -82,10 +85,9 @@ async def close() -> None:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment names for this URL (``HTTPS_PROXY``, ``NO_PROXY`` and the like), or None.
+    """Return the proxy for this URL from environment variables such as ``HTTPS_PROXY`` and ``NO_PROXY``, or None.
 
-    aiohttp's own support for these variables is not used, because it would also send passwords from ``~/.netrc`` in
-    place of the API key.
+    If aiohttp read these variables itself, it would also replace the API key with a password from ``~/.netrc``.
     """
     parts = urlsplit(url)
     proxies = urllib.request.getproxies()
@@ -101,8 +103,11 @@ def _session() -> aiohttp.ClientSession:
     loop = asyncio.get_running_loop()
     session = _sessions.get(loop)
     if session is None or session.closed:
+        file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+        if not file and not folder and importlib.util.find_spec("certifi") is not None:
+            file = str(importlib.import_module("certifi").where())  # as litellm does
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=_certificates()),
+            connector=aiohttp.TCPConnector(limit=0, ssl=_trust(file, folder)),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": f"django-durable-agents/{VERSION}"},
             max_line_size=MAX_HEADER_BYTES,
@@ -112,20 +117,11 @@ def _session() -> aiohttp.ClientSession:
     return session
 
 
-def _certificates() -> ssl.SSLContext:
-    """Return an SSL context that trusts the certificates in ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``. If neither is set,
-    the context trusts the certificates of certifi, as litellm does.
-    """
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not file and not folder and importlib.util.find_spec("certifi") is not None:
-        file = str(importlib.import_module("certifi").where())
-    return _trust(file, folder)
-
-
 @functools.cache
 def _trust(file: str | None, folder: str | None) -> ssl.SSLContext:
-    """Return an SSL context that trusts these certificates. The result is cached, because parsing the usual 140
-    certificates takes tens of milliseconds.
+    """Return an SSL context that trusts these certificates.
+
+    The result is cached, because parsing the usual 140 certificates takes tens of milliseconds.
     """
     return ssl.create_default_context(cafile=file or None, capath=folder or None)
 

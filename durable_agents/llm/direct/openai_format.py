@@ -23,7 +23,7 @@ def body(
     provider: Provider, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the body of a request, without the settings."""
-    # A message with tool calls may have no text, and some servers refuse null as a text.
+    # Not every message with tool calls has a text. Some servers refuse null as a text, so leave out fields with None.
     full = [{name: value for name, value in message.items() if value is not None} for message in messages]
     made = {"model": model, "messages": full, "stream": True, **_plain(provider.body)}
     if tools:
@@ -36,7 +36,7 @@ def _plain(value: Any) -> Any:
 
 
 def _without(schema: Any, names: frozenset[str]) -> Any:
-    """Return the schema without these keys, at any depth."""
+    """Return the schema, with these keys removed at every depth."""
     if not names:
         return schema
     if isinstance(schema, Mapping):
@@ -45,7 +45,7 @@ def _without(schema: Any, names: frozenset[str]) -> Any:
 
 
 class ChatReader:
-    """A reader of the chunks of one answer."""
+    """Reads the chunks of one answer."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.word = ""
@@ -71,11 +71,11 @@ class ChatReader:
             return []
         content = delta.get("content")
         if content and isinstance(content, str) and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
-            return self._answer.of_text(content)  # most chunks of most answers take this shortcut
+            return self._answer.of_text(content)  # a shortcut, because most chunks contain only text
         said = self._said(delta)
         listed, only = delta.get("tool_calls"), delta.get("function_call")
         calls = [_call_delta(call) for call in listed if call] if isinstance(listed, list) else []
-        if isinstance(only, dict):  # an older field of the format, which holds a single tool call
+        if isinstance(only, dict):  # an older field of the format, for a single tool call
             calls.append(_call_delta({"index": 0, "function": only}))
         return self._answer.of(said, calls) if said or calls else []
 

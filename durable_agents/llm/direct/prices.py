@@ -18,7 +18,7 @@ _TIERS = (
     (128_000, "_above_128k_tokens"),
 )
 """The price tiers of long requests. Each tier has a number of input tokens, and the suffix of its price names in
-litellm's list. If a call has more input tokens than that, the tier's prices apply to all tokens of the call.
+litellm's list. If a call has more input tokens than this number, the tier's prices apply to all tokens of the call.
 """
 
 

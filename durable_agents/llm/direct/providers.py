@@ -1,11 +1,12 @@
-"""The table of providers that are called directly, without litellm: addresses, keys, and the settings that each takes.
+"""The providers that are called directly, without litellm: their addresses, keys and supported settings.
 
-A direct call sends the same request that litellm would send for the same model and settings. Calls with a provider,
-setting or message part that is not in the table are left to litellm. Sources, in November 2026: litellm's
-``get_llm_provider_logic.py`` and ``llms/*/chat/transformation.py``, and the API references of the providers
-(platform.openai.com, docs.anthropic.com, docs.mistral.ai, console.groq.com, api-docs.deepseek.com, openrouter.ai/docs,
-docs.x.ai, docs.vllm.ai, docs.together.ai, platform.moonshot.ai, inference-docs.cerebras.ai, lmstudio.ai/docs).
-``tests/llm`` compares the direct requests with litellm's.
+A direct call sends the same request that litellm would send for the same model and settings. ``tests/llm`` compares the
+two. If a provider, setting or message part is not in this table, the call goes through litellm.
+
+Sources, in November 2026: litellm's ``get_llm_provider_logic.py`` and ``llms/*/chat/transformation.py``, and the
+providers' API references. These are platform.openai.com, docs.anthropic.com, docs.mistral.ai, console.groq.com,
+api-docs.deepseek.com, openrouter.ai/docs, docs.x.ai, docs.vllm.ai, docs.together.ai, platform.moonshot.ai,
+inference-docs.cerebras.ai and lmstudio.ai/docs.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 NO_KEY = "fake-api-key"
-"""A placeholder for the API key of servers that need no key. Some of these servers refuse a request without a key."""
+"""Sent if a server needs no API key and none is configured. Some of these servers refuse a request without a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,8 @@ class Provider:
     """The address, keys, settings and format of one provider."""
 
     base_url: str = ""
-    """The default address. It is used if neither a setting nor an environment variable has one. If it is empty, the
-    project must configure an address.
+    """The default address. It is used if neither a setting nor an environment variable contains an address. If the
+    default is empty, the project must configure an address.
     """
     base_variables: tuple[str, ...]
     key_variables: tuple[str, ...]
@@ -35,13 +36,13 @@ class Provider:
     format: Literal["openai", "anthropic"] = "openai"
     needs_key: bool = True
     parts: frozenset[str] = frozenset()
-    """The part types that a user message for this provider may contain. If the set is empty, the message must be a
+    """The part types that a user message for this provider can contain. If the set is empty, the message must be a
     plain string.
     """
     body: Mapping[str, Any] = field(default_factory=dict)
     """Fields that every request contains."""
     headers: Mapping[str, tuple[tuple[str, ...], str]] = field(default_factory=dict)
-    """The headers of every request. Each name is mapped to the environment variables that may contain the value, and to
+    """The headers of every request. Each name is mapped to the environment variables that can contain the value, and to
     a default value. A header without a value is not sent.
     """
     refused_schema_keys: frozenset[str] = frozenset()
@@ -191,11 +192,10 @@ _REASONING_SETTINGS = _names(
 
 
 def openai_settings(name: str, *, is_listed: bool) -> Mapping[str, str] | None:
-    """Return the settings that this model of the provider ``openai`` takes, or None if calls of the model must go
-    through litellm.
+    """Return the settings that this model of the provider ``openai`` takes.
 
-    ``is_listed`` says whether the model is in litellm's list. A model that is not in the list belongs to another server
-    that uses OpenAI's format.
+    Return None if calls of the model must go through litellm. ``is_listed`` says whether the model is in litellm's
+    list. An unlisted model belongs to another server that uses OpenAI's format.
     """
     if _OF_RESPONSES_API.search(name) or _OF_OTHER_RULES.search(name):
         return None

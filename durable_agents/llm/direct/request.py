@@ -61,8 +61,9 @@ class Call:
 
 
 def target_of(model: str) -> Target:
-    """Return the provider of the model, and the settings that the model takes. Raise NotDirectError if direct calls do
-    not support the provider or the model.
+    """Return the provider of the model, and the settings that the model takes.
+
+    Raises NotDirectError if direct calls do not support the provider or the model.
     """
     name, _, rest = model.partition("/")
     if not rest:
@@ -80,15 +81,16 @@ def target_of(model: str) -> Target:
 
 
 def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, Any]] = ()) -> Target:
-    """Return the provider of the model, and the settings that the model takes. Raise NotDirectError if direct calls do
-    not support the provider, the model, a setting or a tool.
+    """Return the provider of the model, and the settings that the model takes.
+
+    Raises NotDirectError if direct calls do not support the provider, the model, a setting or a tool.
     """
     target = target_of(model)
     given = {name for name, value in settings.items() if value is not None}
     unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
     unknown |= set(_refused_values(target, model, settings))
     headers = {name.lower() for given in _given_headers(settings) for name in given}
-    # For some providers, litellm prefers this header to the API key. For other providers, litellm prefers the API key.
+    # litellm prefers this header to the API key, but only for some providers. Leave such calls to litellm.
     if "authorization" in headers:
         raise NotDirectError("the direct door does not take an Authorization header")
     if unknown:
@@ -104,8 +106,9 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
 
 
 async def built(request: ModelRequest) -> Call:
-    """Return what ``call_of`` returns. A long request is built in a thread, because building it would block the event
-    loop.
+    """Return the result of ``call_of``.
+
+    For a long history, run ``call_of`` in another OS thread, so that the event loop is not blocked.
     """
     if len(request.messages) > MANY_MESSAGES:
         return await asyncio.to_thread(call_of, request)
@@ -113,8 +116,10 @@ async def built(request: ModelRequest) -> Call:
 
 
 def call_of(request: ModelRequest) -> Call:
-    """Return the HTTP request for a model call. Raise NotDirectError if the call must go through litellm. Raise
-    ModelError if the API key or the provider's address is missing.
+    """Return the HTTP request for a model call.
+
+    Raises NotDirectError if the call must go through litellm. Raises ModelError if the API key or the provider's
+    address is missing.
     """
     settings: dict[str, Any] = {name: value for name, value in request.settings.items() if value is not None}
     target = check(request.model, settings, request.tools)
@@ -138,7 +143,7 @@ def call_of(request: ModelRequest) -> Call:
     else:
         path = openai_format.PATH
         body = openai_format.body(target.provider, target.model, messages, request.tools) | fields
-    timeout = settings.get("timeout")  # this setting is a number or an ``httpx.Timeout``
+    timeout = settings.get("timeout")  # a number or an ``httpx.Timeout``
     connect, read = getattr(timeout, "connect", timeout), getattr(timeout, "read", timeout)
     if timeout is None:
         read = config().model_read_seconds
@@ -153,8 +158,9 @@ def call_of(request: ModelRequest) -> Call:
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the body as JSON. The messages are encoded one by one, because encoding a long history in a single call
-    would block all other threads.
+    """Return the body as JSON.
+
+    Encode the messages one by one. Encoding a long history at once would block all other OS threads.
     """
     messages = ", ".join(json.dumps(message, ensure_ascii=False) for message in body["messages"])
     rest = json.dumps({name: value for name, value in body.items() if name != "messages"}, ensure_ascii=False)
@@ -162,9 +168,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of settings that cannot be sent directly with these values. litellm translates such values in
-    ways that this package does not implement.
-    """
+    """Yield the names of settings whose values cannot be sent directly. litellm translates such values."""
     if target.provider.format != "anthropic":
         if target.name == "mistral" and settings.get("tool_choice") not in (None, "auto", "none"):
             yield "tool_choice"
@@ -183,7 +187,8 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
         yield "reasoning_effort"
     if is_adaptive:
         yield from {"temperature", "top_p", "top_k"} & settings.keys()
-    if "extra_body" in settings:  # litellm sends Anthropic a literal field named extra_body
+    # litellm sends this setting to Anthropic as one field. A direct call would add each entry as a field of its own.
+    if "extra_body" in settings:
         yield "extra_body"
 
 
@@ -195,7 +200,8 @@ _OWN_FIELDS = {"openai": frozenset({"reasoning_content"}), "anthropic": frozense
 
 
 def _unknown_part(message: Mapping[str, Any], provider: Provider) -> str | None:
-    """Return a description of a role, field or part in the message that direct calls to the provider do not support.
+    """Describe a role, field or part of the message that direct calls to the provider do not support.
+
     Return None if the whole message is supported.
     """
     role, content = message["role"], message.get("content")
@@ -218,7 +224,8 @@ def _is_known_part(part: Mapping[str, Any], provider: Provider) -> bool:
         return False
     if kind == "text" or provider.format != "anthropic":
         return True
-    value = part[kind]  # Anthropic's blocks are built from embedded files, not from URLs
+    # A block for Anthropic contains the file itself, so only data URLs are supported.
+    value = part[kind]
     url = value.get("url") or value.get("file_data") if isinstance(value, Mapping) else value
     return isinstance(url, str) and url.startswith("data:") and ";base64," in url
 

@@ -17,9 +17,9 @@ as long as the parsing itself.
 
 
 class EventStream:
-    """A parser that turns bytes into the JSON objects of events, and drops events that only keep the connection alive.
+    """Parses the bytes of server-sent events into JSON objects. Drops events that only keep the connection alive.
 
-    Some servers leave out the blank line between events. Every data line that is complete JSON therefore counts as an
+    Some servers leave out the blank line between events. Therefore, every data line that is complete JSON counts as an
     event.
     """
 
@@ -33,9 +33,10 @@ class EventStream:
         """Whether the last byte was a carriage return. If a line feed follows, it belongs to the same line ending."""
         self._name = b""
         self._pending = b""
-        """Event data that is not complete JSON yet. The next line may complete it."""
+        """Event data that is not complete JSON yet. The next line might complete the JSON."""
         self._other = b""
-        """The beginning of a response body that has no events. The body may be an error, sent as JSON with status 200.
+        """If the response body contains no events: its beginning. The body might be an error, sent as JSON with status
+        200.
         """
 
     def feed(self, received: bytes) -> list[dict[str, Any]]:
@@ -62,8 +63,9 @@ class EventStream:
         return found
 
     def close(self) -> list[dict[str, Any]]:
-        """Parse the rest of the received bytes, and return the objects in them. Call this at the end of the response.
-        If the response has no events, its body is passed to ``note_error``. Raise ModelError if the last event is not
+        """Parse the rest of the received bytes, and return the objects. Call this at the end of the response.
+
+        If the response has no events, its body is passed to ``note_error``. Raises ModelError if the last event is not
         JSON.
         """
         found = self.feed(b"\n\n") if self._begun else []
@@ -73,7 +75,7 @@ class EventStream:
         return found
 
     def _value(self, data: bytes) -> dict[str, Any] | None:
-        if b"error" in data or b"base_resp" in data:  # only data that may be an error is parsed a second time
+        if b"error" in data or b"base_resp" in data:  # parse only possible errors a second time
             self._note_error(data)
         try:
             text = (self._pending + data if self._pending else data).decode().strip()

@@ -1,7 +1,7 @@
-"""Make litellm read the server-sent events of version 2 of Cohere's API.
+"""Make litellm read the server-sent events of Cohere's API version 2.
 
-litellm parses every line of these events as JSON, although some lines are not JSON, and it looks for most values in the
-wrong places (docs.cohere.com/reference/chat-stream).
+litellm parses every line as JSON, although some lines are not JSON. It also looks for most values in the wrong places.
+Format: docs.cohere.com/reference/chat-stream.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Source(Protocol):
 def repair_source(source: Source) -> None:
     """Make litellm parse Cohere's lines and events with the functions of this module."""
     source.chunk_parser = chunk_of
-    # The lambda looks up the parser for each line, because ``Wire`` replaces the parser later. litellm passes the line
-    # as the keyword argument ``chunk``.
+    # Look up the parser again for each line, because ``Wire`` replaces it later. litellm passes the line as the keyword
+    # argument ``chunk``.
     source.convert_str_chunk_to_generic_chunk = lambda chunk: source.chunk_parser(event_of(chunk))
 
 

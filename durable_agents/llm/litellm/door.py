@@ -1,4 +1,4 @@
-"""Stream model calls through litellm, close the connections, and skip the work that litellm does for its own logs."""
+"""Stream model calls through litellm. Close the connections, and skip work that litellm does only for its own logs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DISCARD_PORT = 9
 
 
 class LiteLLMDoor:
-    """An implementation of ModelDoor that calls providers through litellm's asynchronous streaming."""
+    """Implements ModelDoor. Calls providers through litellm's asynchronous streaming."""
 
     def prepare(self) -> None:
         """Import litellm without letting it contact its vendor, and load the modules that its first call would load."""
@@ -54,20 +54,22 @@ class LiteLLMDoor:
         return ModelUsage(input_tokens=input_tokens, output_tokens=output_tokens, cost=cost, estimated=True)
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """See ModelDoor. The result comes from litellm's list of models. If the settings turn on thinking, the result
-        is False, because a model that thinks starts a new answer.
+        """See ModelDoor. The result comes from litellm's list of models.
+
+        If the settings turn on thinking, the result is False, because a model that thinks starts a new answer.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False
         return is_known_to(model, "supports_assistant_prefill")
 
     async def aclose(self) -> None:
-        """See ModelDoor. This also empties litellm's cache of HTTP clients. Without this, a later event loop at the
-        same memory address would get a closed client.
+        """See ModelDoor. This also empties litellm's cache of HTTP clients.
+
+        Otherwise, a later event loop at the same memory address would get a closed client.
         """
         if not library.cache_info().currsize:
-            # There is nothing to close. Importing litellm here, without the flags that ``library`` sets, would make
-            # litellm download its price list.
+            # litellm is not loaded, so there is nothing to close. An import of litellm here would download litellm's
+            # price list, because the flags that ``library`` sets are missing.
             return
         cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await cleanup.close_litellm_async_clients()
@@ -79,9 +81,10 @@ class LiteLLMDoor:
 
 @cache
 def _warm() -> None:
-    """Make a model call that fails immediately, on a separate event loop. At their first call, litellm and the openai
-    package import a fifth of their modules and detect the platform. This function does so in advance. It leaves no
-    thread behind.
+    """Make a model call that fails immediately, on a separate event loop. The call leaves no OS thread behind.
+
+    At the first call, litellm and the openai package import a fifth of their modules and detect the platform. This
+    function makes the two packages do so in advance.
     """
     settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
     request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
@@ -109,8 +112,8 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
             async for event in events:
                 yield event
     except Exception as error:
-        # If the connection fails after the finish reason, the answer is complete. Only later data, such as the usage,
-        # may be missing.
+        # If the connection fails after the finish reason, the answer is complete. Only data that comes after the finish
+        # reason, such as the usage, can be missing.
         if not (reading.wire.word and not signals.error and is_of_connection(error)):
             raise
     for event in reading.end():
@@ -118,8 +121,9 @@ async def _events(arguments: Mapping[str, object], reading: Reading, signals: Si
 
 
 async def _received(arguments: Mapping[str, object], reading: Reading, signals: Signals) -> AsyncGenerator[ModelEvent]:
-    """Yield the events of the response without its last events, which ``reading.end()`` returns. Close the connection
-    at the end, even after an error.
+    """Yield the events of the response, except the last ones, which ``reading.end()`` returns.
+
+    Close the connection at the end, even after an error.
     """
     response = reading.response = await library().acompletion(**arguments)
     reading.wire.watch(response)
@@ -137,17 +141,17 @@ async def _received(arguments: Mapping[str, object], reading: Reading, signals: 
 
 
 class _SourceEnded(BaseException):
-    """Raised when the provider has sent its whole answer. litellm does not catch this exception, and therefore skips
-    the work for its own logs.
+    """Raised when the provider has sent its whole answer.
+
+    litellm does not catch this exception, and therefore skips the work for its own logs.
     """
 
 
 class _Source:
-    """A wrapper of the iterator over a provider's chunks. litellm reads from the wrapper, which saves a third of the
-    CPU time of a call.
+    """Wraps the iterator over a provider's chunks. This saves a third of the CPU time of a call.
 
-    Without the wrapper, litellm requests a new iterator for every chunk, and openai's response creates a generator each
-    time. At the end, litellm builds the whole answer again, in threads, for callbacks that are not registered.
+    Without the wrapper, litellm requests a new iterator for every chunk, and openai creates a generator each time. At
+    the end, litellm builds the whole answer again for log callbacks, even if none are registered.
     """
 
     def __init__(self, source: AsyncIterator[object]) -> None:
@@ -167,9 +171,10 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Make litellm read the remaining chunks through ``_Source``. Before the first chunk has arrived, do nothing. If
-    the project has registered log callbacks with litellm, also do nothing, because these callbacks get the whole
-    answer.
+    """Make litellm read the remaining chunks through ``_Source``.
+
+    Do nothing before the first chunk has arrived. Also do nothing if the project has registered log callbacks with
+    litellm, because these callbacks get the whole answer.
     """
     source = getattr(response, "completion_stream", None)
     if not isinstance(source, AsyncIterator) or isinstance(source, _Source):

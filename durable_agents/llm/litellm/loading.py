@@ -1,4 +1,4 @@
-"""Import litellm late, because the import is slow, and let litellm contact only the configured provider."""
+"""Import litellm late, because the import is slow. Let litellm contact no server except the configured provider's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from durable_agents.llm.types import provider_of
 from durable_agents.redaction import Redacting
 
 TALKATIVE = ("LiteLLM", "openai._base_client", "httpx")
-"""Names of loggers. At level DEBUG, they write the arguments of a call."""
+"""Names of loggers that write the arguments of a model call at level DEBUG."""
 
 SIGNS_IN_WHEN_ASKED = frozenset({"github_copilot", "chatgpt"})
 """Providers with a device login. litellm starts the login as soon as one of their models is looked up, even before a
@@ -31,10 +31,8 @@ ModelInfo = dict[str, str | float | None]
 
 @cache
 def library() -> Any:
-    """Return litellm, configured so that it opens no connection at import, prints nothing, and looks up no models over
-    the network.
-    """
-    # These override the environment, because litellm must not contact any server except the provider's.
+    """Return litellm, configured so that it prints nothing, opens no connection at import, and looks up no models."""
+    # Override these environment variables, because litellm must not contact any server except the provider's.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     os.environ["LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS"] = "True"
     litellm: Any = importlib.import_module("litellm")
@@ -50,7 +48,7 @@ def library() -> Any:
 
 
 def avoid_look_ups() -> None:
-    """Replace the functions with which litellm looks up a model's data and prompt template.
+    """Replace litellm's functions that look up a model's data and prompt template.
 
     For some providers, litellm calls these functions before and after every model call. They make blocking requests to
     huggingface.co, or to the default address of a local server instead of the configured one. Each replacement returns
@@ -64,7 +62,8 @@ def avoid_look_ups() -> None:
         return {"status": "failure"}
 
     def some_size(data: str) -> tuple[int, int]:
-        # If the provider reports no usage, litellm would download each image to count its tokens.
+        # If the provider reports no usage, litellm needs the size of each image to count the image's tokens. Return a
+        # fixed size. Otherwise, litellm would download the image to find out the size.
         return 1024, 1024
 
     def no_limit(model_name: str) -> None:
@@ -103,8 +102,9 @@ def is_known_to(model: str, ability: str) -> bool:
 
 
 def cost_of(model: str, **usage: object) -> Decimal | None:
-    """Return the price in US dollars from litellm's list, or None for a model that is not in the list. ``usage`` can be
-    any arguments of ``litellm.cost_per_token``.
+    """Return the price in US dollars from litellm's list, or None for a model that is not in the list.
+
+    ``usage`` can be any arguments of ``litellm.cost_per_token``.
     """
     if provider_of(model) in SIGNS_IN_WHEN_ASKED:
         return None
@@ -116,8 +116,9 @@ def cost_of(model: str, **usage: object) -> Decimal | None:
 
 
 def problem_with(model: str) -> str:
-    """Return a problem that prevents calls of this model, or an empty text. Only problems that litellm finds without a
-    request are reported.
+    """Return a description of a problem that prevents calls of this model, or an empty string.
+
+    Only problems that litellm finds without a request are reported.
     """
     if provider_of(model) in SIGNS_IN_WHEN_ASKED:
         return ""

@@ -1,4 +1,4 @@
-"""Read a provider's chunks before litellm does: keep data that litellm loses, and repair data that it cannot parse."""
+"""Read a provider's chunks before litellm does. Keep data that litellm loses, and repair data that it cannot parse."""
 
 from __future__ import annotations
 
@@ -21,18 +21,14 @@ from durable_agents.llm.litellm import cohere_stream
 
 
 class Stream(Protocol):
-    """The fields of litellm's response that this module replaces. A response may have one of the fields, both or
-    neither.
-    """
+    """The fields of litellm's response that this module replaces. Some responses lack one or both of these fields."""
 
     completion_stream: object
     make_call: Callable[..., Awaitable[object]] | None
 
 
 class Wire:
-    """The data collected from the chunks of one response so far: finish reason, refusal, and Anthropic's content
-    blocks.
-    """
+    """Collects data from the chunks of one response: finish reason, refusal, and Anthropic's content blocks."""
 
     def __init__(self) -> None:
         self.word = ""
@@ -52,7 +48,8 @@ class Wire:
         """Inspect every chunk of litellm's response. Call this before the first chunk is read."""
         if getattr(response, "completion_stream", None) is not None:
             response.completion_stream = self._watched(response.completion_stream)
-        # litellm calls some providers only when the first chunk is read.
+        # For some providers, litellm makes the request only when the first chunk is read. Until then, there is no
+        # iterator that could be wrapped.
         make_call: Callable[..., Awaitable[object]] | None = getattr(response, "make_call", None)
         if make_call is None:
             return
@@ -63,8 +60,10 @@ class Wire:
         response.make_call = watched
 
     def _watched(self, source: object) -> object:
-        """Make ``see`` inspect every chunk before litellm uses the chunk. If litellm has a parser for the chunks of
-        this source, wrap the parser and return the source. Otherwise return a wrapper of the source.
+        """Make ``see`` inspect every chunk before litellm uses the chunk.
+
+        If litellm has a parser for these chunks, wrap the parser and return the source. Otherwise, return a wrapper of
+        the source.
         """
         if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
@@ -72,8 +71,7 @@ class Wire:
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:
-            # For Bedrock, the source is a generator. Only the generator's frame has a reference to the decoder of the
-            # chunks.
+            # For Bedrock, the source is a generator. Only its stack frame has a reference to the decoder of the chunks.
             owner, name = frame.f_locals.get("self"), "_chunk_parser"
         parse = getattr(owner, name, None)
         if not callable(parse):
@@ -89,7 +87,7 @@ class Wire:
         return source
 
     def see(self, chunk: object, *, mends: bool = True) -> None:
-        """Record whether this chunk ends the answer, and convert its deltas to the form that litellm reads."""
+        """Record whether this chunk ends the answer, and convert the chunk's deltas to the form that litellm reads."""
         for word in words_in(chunk):
             self.word = word
         is_openai, is_gemini = isinstance(get(chunk, "choices"), list), get(chunk, "candidates") is not None
@@ -107,9 +105,10 @@ class Wire:
 
 
 def repair_delta(delta: object) -> bool:
-    """Repair the delta in place: its text and its reasoning become strings, and its tool calls get all fields. In
-    OpenAI's format, a refusal has its own field; append the refusal to the text. Return whether the delta contained a
-    refusal.
+    """Repair the delta in place, and return whether it contains a refusal.
+
+    Text and reasoning become strings, and tool calls get all their fields. In OpenAI's format, a refusal has its own
+    field. The refusal is appended to the text.
     """
     content = get(delta, "content")
     text, refusal = texts(content), texts(get(delta, "refusal"))
@@ -134,7 +133,7 @@ def words_in(chunk: object) -> Iterator[str]:
         word, native = get(choice, "finish_reason"), get(choice, "native_finish_reason")
         if is_word(word):
             yield told_word(word, native)
-    # Gemini has candidates in place of choices.
+    # Gemini has candidates instead of choices.
     yield from filter(is_word, (get(candidate, "finishReason") for candidate in items(chunk, "candidates")))
     if get(get(chunk, "promptFeedback"), "blockReason"):  # Gemini refused the prompt and sends nothing else
         yield Ending.CONTENT_FILTER
@@ -156,8 +155,9 @@ TGI use the third, Ollama the fourth, and Titan the fifth. In chunks from Anthro
 
 
 def give_code(error: object) -> None:
-    """Give an error in the stream a numeric ``code``, because litellm derives the class of the error from the code.
-    OpenRouter sends names instead, such as ``server_error``.
+    """Give an error in the stream a numeric ``code``. OpenRouter sends names instead, such as ``server_error``.
+
+    litellm chooses the class of the error by the code.
     """
     code = get(error, "code")
     if isinstance(error, dict) and not isinstance(code, int):
@@ -170,7 +170,7 @@ _STATUS = {"rate_limit_exceeded": 429, "insufficient_quota": 402, "context_lengt
 
 
 class _Seen:
-    """A wrapper of an iterator of chunks. It inspects each chunk before it passes the chunk on."""
+    """Wraps an iterator of chunks, and inspects each chunk before passing it on."""
 
     def __init__(self, source: AsyncIterator[object], see: Callable[[object], None]) -> None:
         self._source = source

@@ -11,8 +11,9 @@ from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
 
 
 def arguments_of(request: ModelRequest) -> dict[str, object]:
-    """Return the keyword arguments of ``litellm.acompletion``. The request's settings can override the timeout, but not
-    the other arguments that this function sets.
+    """Return the keyword arguments for ``litellm.acompletion``.
+
+    The request's settings can override the timeout, but not the other arguments that this function sets.
     """
     messages = [fitted(message, request.model) for message in request.messages]
     settings = request.settings
@@ -29,7 +30,8 @@ def arguments_of(request: ModelRequest) -> dict[str, object]:
         "messages": messages,
         "stream": True,
         "stream_options": {"include_usage": True},
-        # Only the engine retries failed calls. It stores each attempt in a row, and waits as long as the provider asks.
+        # Only the engine retries failed calls. The engine stores each attempt in the database, and waits as long as the
+        # provider asks.
         "max_retries": 0,
         "num_retries": 0,
         **({"tools": [dict(tool) for tool in request.tools]} if request.tools else {}),

@@ -28,7 +28,7 @@ class Response(Stream, Protocol):
 
 
 class Reading:
-    """A reader of the response to one request."""
+    """Reads the response to one request."""
 
     def __init__(self, request: ModelRequest) -> None:
         self.request = request
@@ -47,8 +47,9 @@ class Reading:
         return self.answer.of(thoughts_and_text(delta), call_deltas(delta))
 
     def end(self) -> list[ModelEvent]:
-        """Return the last events of a complete answer. Raise ModelError if the answer was cut off, or if it is empty
-        without a known reason.
+        """Return the last events of a complete answer.
+
+        Raises ModelError if the answer was cut off, or if it is empty without a known reason.
         """
         self.answer.refused = self.wire.refused
         word: str | None = self.wire.word
@@ -61,15 +62,17 @@ class Reading:
         return self.answer.end(word, usage=counted, content=self.wire.content.whole())
 
     def _reported_usage(self) -> Usage | None:
-        """Return the usage that the provider sent, or None. If the provider sent none, litellm counts the tokens
-        itself, and does not mark such a count. The usage is therefore read from the chunks that litellm keeps.
+        """Return the usage that the provider sent, or None.
+
+        If the provider sent none, litellm counts the tokens itself and does not say so. Therefore, read the usage from
+        the chunks that litellm keeps.
         """
         chunks = getattr(self.response, "chunks", None)
         if not chunks:
             return self.usage
         reporting = [chunk for chunk in chunks if getattr(chunk, "usage", None) is not None]
         if len(reporting) > 1:
-            # Anthropic reports the tokens of the request and of the answer in different chunks; litellm adds them up.
+            # Anthropic reports the request's tokens and the answer's tokens in different chunks. litellm adds them up.
             reporting = [library().stream_chunk_builder(reporting)]
         usage: Usage | None = reporting[0].usage if reporting else None
         return usage

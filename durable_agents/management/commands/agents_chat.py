@@ -16,7 +16,7 @@ from durable_agents import lifecycle
 from durable_agents.actors import User
 from durable_agents.agents import registry
 from durable_agents.exceptions import AgentNotFoundError, DurableAgentsError, ThreadNotFoundError
-from durable_agents.models import Thread, ToolCall, ToolCallStatus, ToolKind
+from durable_agents.models import Stream, Thread, ToolCall, ToolCallStatus, ToolKind
 from durable_agents.parts import Chunk
 from durable_agents.reading import stream_thread
 from durable_agents.transcript import get_thread
@@ -31,7 +31,7 @@ class Command(BaseCommand):
     """Sends each line to an agent, and prints the answer while the model writes it.
 
     Workers run the agent, as they do for a browser. The command only stores messages and decisions, and follows the
-    thread. It acts as the project's own code, which may approve every call.
+    thread. It has the rights of the project's own code, so it can approve every call.
     """
 
     help = "Talk to an agent in the terminal. Workers must be running: manage.py qcluster."
@@ -52,7 +52,10 @@ class Command(BaseCommand):
             raise CommandError(f"{error} Agents: {names}.") from error
         chat = Conversation(agent, self.style, self._write)
         if options["user"]:
-            chat.user = _user(options["user"])
+            users = get_user_model()
+            chat.user = users._default_manager.filter(**{users.USERNAME_FIELD: options["user"]}).first()
+            if chat.user is None:
+                raise CommandError(f"There is no user {options['user']!r}.")
         if options["thread"]:
             chat.thread = _thread(agent, options["thread"])
         chat.scope = str(options["scope"])
@@ -68,14 +71,6 @@ class Command(BaseCommand):
     def _write(self, text: str) -> None:
         self.stdout.write(text, ending="")
         self.stdout.flush()
-
-
-def _user(username: object) -> User:
-    users = get_user_model()
-    user = users._default_manager.filter(**{users.USERNAME_FIELD: username}).first()
-    if user is None:
-        raise CommandError(f"There is no user {username!r}.")
-    return user
 
 
 def _thread(agent: str, thread_id: object) -> Thread:
@@ -100,7 +95,7 @@ class Conversation:
         self._style = style
         self._write = write
         self._names: dict[str, str] = {}
-        """The tool of each call, by ``tool_call_id``."""
+        """The name of the tool of each call, by ``tool_call_id``."""
 
     def say(self, text: str) -> None:
         """Send a message and print the answer. The first message creates a thread."""
@@ -117,7 +112,7 @@ class Conversation:
         self.follow(self.thread)
 
     def follow(self, thread: Thread) -> None:
-        """Print the latest answer of a thread until it is at rest. Ctrl-C stops the run."""
+        """Print the latest answer of a thread until its run is over. Ctrl-C stops the run."""
         hint = Timer(SILENCE_SECONDS, self._write, ["(No answer yet. Is a worker running? manage.py qcluster)\n"])
         hint.daemon = True
         hint.start()
@@ -128,14 +123,23 @@ class Conversation:
                 self.show(chunk)
                 if chunk["type"] in {"tool-input-available", "tool-approval-request"}:
                     self.ask(thread, chunk["toolCallId"])
+                if chunk["type"] == "error":
+                    self.explain(thread)
         except KeyboardInterrupt:
             lifecycle.stop_thread(thread)
             self._write("\n(stopped)\n")
         finally:
             hint.cancel()
 
+    def explain(self, thread: Thread) -> None:
+        """Print the error's kind and the details that the admin shows. End users see only a general text."""
+        current = get_thread(thread)
+        stream = Stream.objects.using(lifecycle.database()).filter(thread=thread).order_by("number").last()
+        detail = _brief(stream.error_detail) if stream is not None and stream.error_code == current.error_code else ""
+        self._write(f"({current.error_code}{detail and ': '}{detail})\n")
+
     def show(self, chunk: Chunk) -> None:
-        """Print a chunk. Chunks that say nothing to a person are left out."""
+        """Print a chunk, unless it contains nothing that a person would read."""
         match chunk["type"]:
             case "text-delta":
                 self._write(_plain(chunk["delta"]))
@@ -153,7 +157,7 @@ class Conversation:
                 self.show_call(chunk)
 
     def show_call(self, chunk: Chunk) -> None:
-        """Print a chunk that says that a tool is called, how far it is, or how its call ended."""
+        """Print a chunk about a tool call: its arguments, its progress or its outcome."""
         if chunk["type"] == "tool-input-available":
             self._names[chunk["toolCallId"]] = _plain(chunk["toolName"])
         name = self._names.get(str(chunk.get("toolCallId")), "the tool")
@@ -169,7 +173,9 @@ class Conversation:
                 self._write(f"[{name}] rejected\n")
 
     def ask(self, thread: Thread, tool_call_id: str) -> None:
-        """Ask for a decision if the call waits for an approval, and for a result if it is a call to a browser."""
+        """If the call waits for an approval, ask for a decision. If the call waits for a result from the browser, ask
+        for the result.
+        """
         call = ToolCall.objects.using(lifecycle.database()).get(thread=thread, tool_call_id=tool_call_id)
         try:
             if call.status == ToolCallStatus.APPROVAL_REQUESTED:
@@ -184,7 +190,7 @@ class Conversation:
                 with contextlib.suppress(ValueError):
                     result = json.loads(str(result))
                 lifecycle.add_tool_result(thread, tool_call_id, result)
-        except DurableAgentsError as error:  # somebody else has decided meanwhile
+        except DurableAgentsError as error:  # for example, somebody else has decided first
             self._write(self._style.ERROR(f"{error}\n"))
 
 

@@ -15,11 +15,11 @@ EXIT_CODES: dict[Level, int] = {"ok": 0, "warning": 1, "error": 2}
 
 
 class Command(BaseCommand):
-    """Checks the package, settings, database, broker, sweep, channel layer, workers and models. To check that the
-    database accepts writes, the command stores one row and deletes it again. It changes nothing else.
+    """Checks the package, settings, database, broker, periodic sweep, channel layer, workers and models. To check that
+    the database accepts writes, the command stores one row and deletes it again. It changes nothing else.
 
-    The exit code is 2 if there is an error. It is 1 if there are only warnings and ``--fail-level warning`` is given.
-    Otherwise it is 0. The command calls no model, and imports litellm only with ``--models``.
+    The exit code is 2 if there is an error, and 0 if not. With ``--fail-level warning``, it is 1 if there are warnings
+    but no errors. The command calls no model, and imports litellm only with ``--models``.
     """
 
     help = "Check what agents need to run: database, broker, schedule, channel layer, workers, models."

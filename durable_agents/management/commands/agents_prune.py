@@ -18,14 +18,17 @@ BATCH = 200
 
 
 class Command(BaseCommand):
-    """Deletes threads that have no unfinished run and have not changed for the given number of days, and everything
-    that belongs to them. It also deletes files that were uploaded more than a day ago but not sent in a message.
-
-    Running threads are kept, however old they are. The usage of a deleted thread's model calls is kept unless
+    """Deletes each thread that has not changed for the given number of days, with everything that belongs to it. A
+    thread with an unfinished run is kept, however old it is. The usage of a deleted thread is kept, unless
     ``USAGE_ON_DELETE`` is "drop".
 
-    The command also deletes deltas and stored answers to commands that are no longer needed. It deletes audit entries
-    of this age if their thread was deleted. It may be interrupted and run again.
+    The command also deletes:
+
+    - Files that were uploaded more than a day ago but never sent in a message.
+    - Deltas, and stored answers to clients' commands, when they are no longer needed.
+    - Audit entries of the given age whose thread was deleted.
+
+    The command can be interrupted and run again.
     """
 
     help = "Delete threads at rest that have not changed for some days, and data that is no longer needed."
@@ -66,7 +69,7 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # Running threads may have added more rows in the meantime than were deleted. In that case, report 0.
+        # In the meantime, running threads might have added more rows than were deleted. In that case, report 0.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:
@@ -75,7 +78,7 @@ class Command(BaseCommand):
 
 
 def _days(text: str) -> float:
-    """Parse a number of days above 0, at most a century."""
+    """Parse a number of days. It must be above 0 and at most 36,525 (a century)."""
     try:
         days = float(text)
     except ValueError:
@@ -87,8 +90,8 @@ def _days(text: str) -> float:
 
 def _ids(threads: ThreadQuerySet) -> Iterator[UUID]:
     """Yield the ids of threads in ascending order, read in batches."""
-    # Do not use ``iterator()``, because its cursor would stay open during all deletions. On SQLite, the cursor would
-    # keep a read transaction open. Behind a connection pooler, PostgreSQL would lose the cursor.
+    # Do not use ``iterator()``, because its cursor would stay open while threads are deleted. On SQLite, an
+    # open cursor keeps a read transaction open. On PostgreSQL, a connection pooler would lose the cursor.
     rows = threads.order_by("pk").values_list("pk", flat=True)
     batch = list(rows[:BATCH])
     while batch:

@@ -159,6 +159,8 @@ export class Transcript {
     error: Problem | null;
     /** @type {Record<string, any>|null} */
     retry: Record<string, any> | null;
+    /** @type {Problem|null} */
+    readOnly: Problem | null;
     hasOlder: boolean;
     /** @type {Map<string, Entry>} */
     entries: Map<string, Entry>;
@@ -231,7 +233,7 @@ export class Transcript {
     /** @param {string} stream */
     end(stream: string): void;
     /** @param {Frame} frame of a snapshot or of type thread */
-    setThread({ status, title, error, retry }: Frame): void;
+    setThread({ status, title, error, retry, read_only: readOnly }: Frame): void;
     #private;
 }
 export type ThreadListSnapshot = {
@@ -380,6 +382,10 @@ export type Snapshot = {
      * why the server does not show this thread
      */
     refused: Problem | null;
+    /**
+     * why this thread takes no messages: its agent has been removed, or it is refused
+     */
+    readOnly: Problem | null;
     connection: Connection;
 };
 /**
@@ -593,7 +599,8 @@ declare class ThreadStore {
  * @property {Problem|null} error why the list could not be loaded
  */
 /**
- * Returns the store of the caller's threads, which are loaded with the first listener. Threads that this client follows
+ * Returns the store of the caller's threads, which are loaded with the first listener. Archived threads are left out,
+ * unless the filter's `archived` is true; then there are only archived ones. Threads that this client follows
  * are updated at once. For the others the list is reloaded when the page becomes visible and, while it is visible and a
  * thread runs, every ten seconds.
  * @param {ReturnType<typeof restApi>} api

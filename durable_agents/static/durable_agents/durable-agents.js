@@ -73,6 +73,7 @@
  * @property {boolean} isRecovering the attempt that was writing the answer was lost or failed, and another one follows
  * @property {boolean} isReplaying connected again, and what was missed has not arrived yet
  * @property {Problem|null} refused why the server does not show this thread
+ * @property {Problem|null} readOnly why this thread takes no messages: its agent has been removed, or it is refused
  * @property {Connection} connection
  */
 
@@ -396,6 +397,8 @@ export class Transcript {
     this.error = null;
     /** @type {Record<string, any>|null} */
     this.retry = null;
+    /** @type {Problem|null} */
+    this.readOnly = null;
     this.hasOlder = false;
     /** @type {Map<string, Entry>} */
     this.entries = new Map();
@@ -593,12 +596,13 @@ export class Transcript {
   }
 
   /** @param {Frame} frame of a snapshot or of type thread */
-  setThread({status, title, error, retry}) {
+  setThread({status, title, error, retry, read_only: readOnly}) {
     this.status = status;
     this.isRecovering &&= this.isRunning;
     this.title = title ?? this.title;
     this.error = error ?? null;
     this.retry = retry ?? null;
+    this.readOnly = readOnly ?? null;
   }
 }
 
@@ -651,12 +655,12 @@ function patchTool(transcript, frame) {
 
 /** @type {(part: Part, frame: Frame) => Part} */
 function patchedTool(part, {status, tool_call_id: id, output: result, error, progress, approval: decided}) {
-  const {output: _output, errorText: _error, progress: _progress, approval: _approval, ...rest} = part;
+  const {output: _output, errorText: _error, preliminary: _preliminary, approval: _approval, ...rest} = part;
   const state = TOOL_STATES[status] ?? part.state;
   const known = {...rest, state, ...approvalOf(state, decided ?? {id})};
   if (state === "output-available") return {...known, output: result ?? null};
   if (state === "output-error") return {...known, errorText: error || "The tool call failed."};
-  if (state === "input-available" && progress !== undefined) return {...known, progress};
+  if (state === "input-available" && progress !== undefined) return {...known, state: "output-available", output: progress, preliminary: true};
   return known;
 }
 
@@ -924,7 +928,7 @@ function httpWire({call, request}, on, mode) {
     const {signal} = followed;
     let known = "";
     while (!signal.aborted) {
-      const {is_running: isRunning, rev, status, title, error, retry} = await call("GET", threadPath(thread), undefined, signal);
+      const {is_running: isRunning, rev, status, title, error, retry, read_only} = await call("GET", threadPath(thread), undefined, signal);
       const mark = [rev, status, title, followed.after].join();
       if (isRunning || mark !== known) {
         const query = followed.after === UNKNOWN ? "" : `&after=${followed.after}`;
@@ -933,7 +937,7 @@ function httpWire({call, request}, on, mode) {
         const messages = rows.filter(({position}) => (position ?? Infinity) > followed.after);
         const streams = open ? [{...open, stream: open.id}] : [];
         const hasOlder = followed.after > 0;
-        on.frame({type: "snapshot", id, thread, rev, status, title, error, retry, messages, streams, hasOlder});
+        on.frame({type: "snapshot", id, thread, rev, status, title, error, retry, read_only, messages, streams, hasOlder});
         id = null;
       }
       known = mark;
@@ -1599,6 +1603,7 @@ class ThreadStore {
       isRecovering: isRunning && (retry !== null || this.#transcript.isRecovering),
       isReplaying: loaded && this.#isSubscribing,
       refused: this.#refused,
+      readOnly: this.#refused ?? this.#transcript.readOnly,
       connection: this.#link.connection,
     });
   }
@@ -1621,7 +1626,8 @@ const PAGE = 30;
  */
 
 /**
- * Returns the store of the caller's threads, which are loaded with the first listener. Threads that this client follows
+ * Returns the store of the caller's threads, which are loaded with the first listener. Archived threads are left out,
+ * unless the filter's `archived` is true; then there are only archived ones. Threads that this client follows
  * are updated at once. For the others the list is reloaded when the page becomes visible and, while it is visible and a
  * thread runs, every ten seconds.
  * @param {ReturnType<typeof restApi>} api
@@ -1664,7 +1670,7 @@ function threadList(api, filter) {
       changed();
     }));
   /** Loads as many threads again as are listed. */
-  const refresh = () => load({...filter, limit: Math.min(MOST_ROWS, Math.max(rows.size, filter.limit ?? PAGE))}, true);
+  const refresh = () => load({archived: false, ...filter, limit: Math.min(MOST_ROWS, Math.max(rows.size, filter.limit ?? PAGE))}, true);
   const start = () => {
     refresh();
     const timer = setInterval(() => {

@@ -2,8 +2,8 @@
  * A conversation.
  *
  * Attributes: `thread-id`; `agent`, the agent of a new thread if there is no `thread-id`; `api-url`, `ws-url`,
- * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`,
- * `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
+ * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`; `denied`, the
+ * actions that the reader may not perform on the thread (`send stop resume edit`); `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
  * `tool-call`, `feedback`. Slots: `header`, `welcome`, `composer-start`.
  */
 export class DurableChat extends DurableElement {
@@ -15,6 +15,8 @@ export class DurableChat extends DurableElement {
     /** @type {Store|null} */
     store: Store | null;
     get isReadOnly(): boolean;
+    /** Whether the reader may not perform an action of the policy here. @param {string} action */
+    denies(action: string): boolean;
     /** The id of the thread that is shown, or null. */
     get threadId(): string | null;
     connectedCallback(): void;
@@ -26,8 +28,8 @@ export class DurableChat extends DurableElement {
     openThread(id: string | null): void;
     /** Sends a message; without a thread, it begins one. @param {string} text @param {Part[]} [files] */
     sendMessage(text: string, files?: Part[]): Promise<import("django-durable-agents").Message | undefined>;
-    /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} change */
-    follow(change: () => void): void;
+    /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} [change] */
+    follow(change?: () => void): void;
     /** @param {(store: Store) => Promise<any>} command */
     act(command: (store: Store) => Promise<any>): Promise<void>;
     /** @param {Message} message */
@@ -86,8 +88,7 @@ declare class DurableElement extends HTMLElement {
     set client(client: Client);
     /** The client. To use another one, set it before the element is in the page. @returns {Client} */
     get client(): Client;
-    /** @param {...HTMLElement} children */
-    draw(...children: HTMLElement[]): void;
+    draw(): void;
     get focused(): Element | null;
     /** Dispatches an event that leaves shadow roots. Returns false if a listener prevented the default. @param {string} name @param {any} [detail] */
     tell(name: string, detail?: any): boolean;
@@ -121,6 +122,7 @@ declare namespace TEXTS {
     export let jump: string;
     export let loadMore: string;
     export let message: string;
+    export let more: string;
     export let noChats: string;
     export let note: string;
     export let offline: string;

@@ -54,6 +54,7 @@ const TEXTS = {
   jump: "Jump to the latest message",
   loadMore: "Show more",
   message: "Message",
+  more: "More actions",
   noChats: "No chats yet.",
   note: "Note to the assistant",
   offline: "You are offline.",
@@ -75,7 +76,7 @@ const TEXTS = {
   search: "Search chats",
   send: "Send",
   sending: "Sending…",
-  stop: "Stop the answer",
+  stop: "Stop",
   stopped: "You stopped this answer.",
   thinking: "Thinking…",
   thought: "Thoughts",
@@ -89,6 +90,9 @@ const TEXTS = {
 };
 /** @typedef {typeof TEXTS} Texts */
 
+/** Returns the text for an error: the page's own for its code, such as a translation, or the server's. @type {(texts: Texts, error?: any) => string} */
+const worded = (texts, error) => /** @type {any} */ (texts)[`error:${error?.code}`] ?? error?.message ?? "";
+
 const ICONS = {
   attach: "M12 5v14M5 12h14",
   send: "M12 19V5M6 11l6-6 6 6",
@@ -101,7 +105,7 @@ const ICONS = {
   check: "M5 12.5 9.5 17 19 7.5",
   pause: "M9 7v10M15 7v10",
   fold: "M9 6l6 6-6 6",
-  archive: "M4 5h16v4H4zM6 9v11h12V9",
+  more: "M4 12h2M11 12h2M18 12h2",
 };
 
 // ------------------------------------------------------------------------------------------------------------- Nodes
@@ -228,18 +232,16 @@ function fileView(chat) {
       const name = title ?? filename ?? url;
       const href = safeUrl(url);
       const isImage = href && mediaType.startsWith("image/") && new URL(href, location.href).origin === location.origin;
-      const inside = isImage ? h("img", {src: href, alt: name, onload: () => chat.follow(() => {})}) : name;
+      const inside = isImage ? h("img", {src: href, alt: name, onload: () => chat.follow()}) : name;
       element.append(href ? h("a", {href, target: "_blank", rel: "noopener noreferrer nofollow"}, inside) : inside);
     },
   };
 }
 
-/** The look and the text of each state of a call. @type {Record<string, [look: string, text: keyof Texts]>} */
+/** The look and the text of the states of a call; in other states, it runs. @type {Record<string, [look: string, text: keyof Texts]>} */
 const STATES = {
   "input-streaming": ["busy", "preparing"],
-  "input-available": ["busy", "running"],
   "approval-requested": ["waits", "waits"],
-  "approval-responded": ["busy", "running"],
   "output-available": ["done", "done"],
   "output-error": ["failed", "failed"],
   "output-denied": ["failed", "denied"],
@@ -262,10 +264,10 @@ function toolView(chat) {
   return {
     element,
     update(part) {
-      const {toolCallId, errorText, approval} = part;
+      const {toolCallId, errorText, approval, preliminary} = part;
       const isMine = part.state !== "approval-requested" || approval?.canDecide !== false;
       const form = isMine && !chat.isReadOnly ? askOf(chat, part) : null;
-      const [look, text] = form ? ["waits", "waits"] : (STATES[part.state] ?? ["busy", "running"]);
+      const [look, text] = form ? ["waits", "waits"] : (STATES[preliminary ? "" : part.state] ?? ["busy", "running"]);
       if (element.dataset.look !== look) sign.replaceChildren(...(LOOKS[look] ? [icon(LOOKS[look])] : []));
       element.dataset.look = look;
       if (asked !== (form ? `${toolCallId} ${part.state}` : "")) {
@@ -281,10 +283,10 @@ function toolView(chat) {
       show(inputHead, show(input, !form));
       // Show the raw input while it grows: reading `part.input` would parse it at each change.
       if (!form) showText(input, part.state === "input-streaming" ? (part.rawInput ?? "") : pretty(part.input ?? {}));
-      show(outputHead, show(output, part.output !== undefined));
+      show(outputHead, show(output, part.output !== undefined && !preliminary));
       if (part.output !== undefined) showText(output, pretty(part.output));
       if (show(error, errorText !== undefined)) showText(error, errorText);
-      if (show(far, part.progress !== undefined && look === "busy")) showProgress(bar, progress, part.progress);
+      if (show(far, preliminary === true)) showProgress(bar, progress, part.output);
     },
   };
 }
@@ -319,13 +321,13 @@ function approvalForm({texts, store}, {toolCallId, input, ...part}) {
       if (!isApproved) return await store?.reject(toolCallId, {reason});
       await store?.approve(toolCallId, {reason, ...(field.value === before ? {} : {arguments: JSON.parse(field.value)})});
     } catch (/** @type {any} */ failure) {
-      showText(problem, failure instanceof SyntaxError ? texts.invalid : failure.message);
+      showText(problem, failure instanceof SyntaxError ? texts.invalid : worded(texts, failure));
       show(problem, true);
     }
   };
   const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && event.preventDefault(); // Enter must not approve
   note.addEventListener("keydown", onkeydown);
-  const title = `${texts.approve}: ${plainName(nameOf({...part, type: part.type}))}`;
+  const title = `${texts.approve}: ${plainName(nameOf(/** @type {Part} */ (part)))}`;
   const buttons = [button(texts.approve, () => decide(true), {class: "primary"}), button(texts.reject, () => decide(false))];
   return h("div", {class: "ask", role: "group", tabindex: -1, "aria-label": title, part: "approval"}, h("b", {}, title), field, note, problem, h("div", {class: "buttons"}, ...buttons));
 }
@@ -404,13 +406,14 @@ class MessageView {
     const {texts} = chat;
     const {id, role, delivery, problem, position} = message;
     const isMine = role === "user";
-    const note = delivery === "failed" ? `${texts.unsent} ${problem?.message ?? ""}` : delivery ? texts.sending : isMine && position === null ? texts.queued : "";
+    const note = delivery === "failed" ? `${texts.unsent} ${worded(texts, problem)}` : delivery ? texts.sending : isMine && position === null ? texts.queued : "";
     const isTouchable = !delivery && !isLive && textOf(message) !== "";
+    const isEditable = isTouchable && isResting && !chat.denies("edit");
     const buttons = [
       delivery === "failed" && button(texts.retry, () => chat.resend(message)),
       isTouchable && iconButton("copy", texts.copy, () => chat.copy(textOf(message))),
-      isTouchable && isMine && isResting && !chat.isReadOnly && iconButton("edit", texts.edit, () => this.#edit(message), {"data-edit": true}),
-      isTouchable && !isMine && isLastAtRest && !chat.isReadOnly && iconButton("again", texts.regenerate, () => chat.act((store) => store.regenerate(id))),
+      isEditable && isMine && iconButton("edit", texts.edit, () => this.#edit(message), {"data-edit": true}),
+      isEditable && !isMine && isLastAtRest && iconButton("again", texts.regenerate, () => chat.act((store) => store.regenerate(id))),
     ];
     if (isTouchable && !isMine && chat.hasAttribute("feedback")) {
       for (const value of /** @type {const} */ (["good", "bad"])) buttons.push(button(texts[value], () => chat.tell("feedback", {messageId: id, value}), {class: "quiet"}));
@@ -418,7 +421,7 @@ class MessageView {
     const focus = [...this.#foot.children].indexOf(/** @type {Element} */ (chat.focused));
     this.#foot.replaceChildren(note, .../** @type {Node[]} */ (buttons.filter(Boolean)));
     /** @type {HTMLElement|undefined} */ (this.#foot.children[focus])?.focus();
-    show(this.#foot, this.#foot.textContent !== "" || this.#foot.children.length);
+    show(this.#foot, this.#foot.textContent || this.#foot.children.length);
   }
 
   /** @param {Message} message */
@@ -428,6 +431,7 @@ class MessageView {
     const close = () => {
       form.replaceWith(this.#list);
       show(this.#foot, true);
+      this.#chat.focusComposer();
     };
     const onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
@@ -478,12 +482,11 @@ class DurableElement extends Base {
     this.#client = client;
   }
 
-  /** @param {...HTMLElement} children */
-  draw(...children) {
+  draw() {
     this.texts = {...TEXTS, ...JSON.parse(this.getAttribute("texts") || "{}")};
     const root = this.shadowRoot ?? this.attachShadow({mode: "open"});
     root.adoptedStyleSheets = [sheet()];
-    root.replaceChildren(...children);
+    root.replaceChildren();
   }
 
   get focused() {
@@ -508,8 +511,8 @@ const TITLE_CHARACTERS = 60;
  * A conversation.
  *
  * Attributes: `thread-id`; `agent`, the agent of a new thread if there is no `thread-id`; `api-url`, `ws-url`,
- * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`,
- * `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
+ * `transport`, `csrf-token`; `texts` (JSON); `prompts` (JSON list of messages to begin with); `readonly`; `denied`, the
+ * actions that the reader may not perform on the thread (`send stop resume edit`); `no-attachments`, `feedback`. Events: `ready`, `error`, `response-start`, `response-end`, `thread-change`,
  * `tool-call`, `feedback`. Slots: `header`, `welcome`, `composer-start`.
  */
 export class DurableChat extends DurableElement {
@@ -519,7 +522,7 @@ export class DurableChat extends DurableElement {
   static renderText = null;
 
   /** The tools that this page answers, by name. @type {Record<string, ClientTool>} */
-  clientTools = {};
+  clientTools = /** @type {any} */ (this).clientTools ?? {};
 
   /** @type {Store|null} */
   store = null;
@@ -528,6 +531,7 @@ export class DurableChat extends DurableElement {
   /** @type {(() => void)|null} */
   #leave = null;
   #isFollowing = true;
+  #top = 0;
   #wasRunning = false;
   #isReady = false;
   #isCreating = false;
@@ -538,7 +542,12 @@ export class DurableChat extends DurableElement {
   #at = /** @type {Record<string, any>} */ ({});
 
   get isReadOnly() {
-    return this.hasAttribute("readonly");
+    return this.hasAttribute("readonly") || !!this.store?.getSnapshot().readOnly;
+  }
+
+  /** Whether the reader may not perform an action of the policy here. @param {string} action */
+  denies(action) {
+    return this.isReadOnly || this.matches(`[denied~=${action}]`);
   }
 
   /** The id of the thread that is shown, or null. */
@@ -548,21 +557,16 @@ export class DurableChat extends DurableElement {
 
   connectedCallback() {
     this.#draw();
-    this.leaving.push(this.client.connection.subscribe(() => this.#render()));
-    const onEnd = () => this.follow(() => {});
-    const observer = new ResizeObserver(onEnd);
+    const observer = new ResizeObserver(() => this.follow());
     observer.observe(this.#at.log);
-    this.leaving.push(() => observer.disconnect());
+    this.leaving.push(this.client.connection.subscribe(() => this.#render()), () => observer.disconnect(), () => this.#close());
     this.#open();
   }
 
-  disconnectedCallback() {
-    super.disconnectedCallback();
-    this.#close();
-  }
-
   attributeChangedCallback() {
-    if (this.isConnected && this.shadowRoot) this.#open();
+    if (!this.isConnected || !this.shadowRoot) return;
+    this.removeAttribute("denied"); // it is about another thread
+    this.#open();
   }
 
   // Public methods.
@@ -595,12 +599,13 @@ export class DurableChat extends DurableElement {
 
   // Methods that the views of messages and parts call.
 
-  /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} change */
+  /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} [change] */
   follow(change) {
-    const {log, jump} = this.#at;
-    change();
+    const {log} = this.#at;
+    this.#onScroll();
+    change?.();
     if (this.#isFollowing) log.scrollTop = log.scrollHeight;
-    jump.hidden = this.#isFollowing;
+    this.#onScroll();
   }
 
   /** @param {(store: Store) => Promise<any>} command */
@@ -674,6 +679,7 @@ export class DurableChat extends DurableElement {
       this.client.threads().put(thread);
       const draft = this.#at.field.value; // the reader may have typed more since
       this.openThread(thread.id);
+      this.#told = new Set(); // no call of a new thread is an old one
       this.setDraft(draft);
     } finally {
       this.#isCreating = false;
@@ -726,7 +732,7 @@ export class DurableChat extends DurableElement {
       event.preventDefault();
       this.#submit();
     };
-    at.form = h("form", {class: "composer", part: "composer", hidden: this.isReadOnly, onsubmit}, at.files, bar, at.problem);
+    at.form = h("form", {class: "composer", part: "composer", onsubmit}, at.files, bar, at.problem);
     for (const type of ["dragover", "drop"]) this.addEventListener(type, (event) => this.#onDrop(/** @type {DragEvent} */ (event)));
     return at.form;
   }
@@ -734,21 +740,24 @@ export class DurableChat extends DurableElement {
   #render() {
     if (!this.shadowRoot || !this.isConnected) return;
     const at = this.#at;
-    const snapshot = this.store?.getSnapshot() ?? null;
-    const {isLoading = false, isRunning = false, isStopping = false, refused = null, hasOlder = false} = snapshot ?? {};
+    const {focused} = this;
+    const snapshot = this.store?.getSnapshot();
+    const {isLoading = false, isRunning = false, isStopping = false, readOnly, hasOlder = false} = snapshot ?? {};
     const all = (snapshot?.messages ?? []).filter(({role, parts}) => role !== "system" && parts.length > 0);
     this.follow(() => {
       this.#renderMessages(all, isRunning);
-      show(at.welcome, !isLoading && !refused && all.length === 0 && !this.#isCreating);
+      show(at.welcome, !isLoading && !readOnly && !all.length && !this.#isCreating);
       show(at.older, hasOlder);
       show(at.typing, isRunning && !snapshot?.retry && !isWriting(all.at(-1)));
       this.#renderNotice(snapshot);
     });
     this.#renderBanner(snapshot);
     at.log.setAttribute("aria-busy", String(isLoading));
-    show(at.stop, isRunning);
+    show(at.form, !this.denies("send"));
+    show(at.stop, isRunning && !this.denies("stop"));
     at.stop.setAttribute("aria-disabled", String(isStopping));
     this.#onInput(false);
+    if (focused && !this.focused?.checkVisibility()) at.log.focus(); // a button that has gone
     if (snapshot && !isLoading) this.#announce(snapshot, all);
   }
 
@@ -769,20 +778,20 @@ export class DurableChat extends DurableElement {
     });
   }
 
-  /** @param {Snapshot|null} snapshot */
+  /** @param {Snapshot} [snapshot] */
   #renderNotice(snapshot) {
     const {texts} = this;
     const at = this.#at;
-    const {isFailed, isStopped, refused, error, retry, isRunning} = snapshot ?? {};
-    const retried = isRunning && retry ? `${retry.error || texts.recovering} ${texts.recovering}` : "";
-    const text = refused ? refused.message : isFailed ? error?.message || texts.failed : isStopped ? texts.stopped : retried;
-    at.notice.dataset.look = isFailed || refused ? "failed" : "";
-    if (show(at.notice, text)) showText(at.noticeText, text ?? "");
+    const {isFailed, isStopped, readOnly, error, retry, isRunning} = snapshot ?? {};
+    const retried = isRunning && retry ? `${worded(texts, {code: retry.kind, message: retry.error}) || texts.recovering} ${texts.recovering}` : "";
+    const text = readOnly ? worded(texts, readOnly) : isFailed ? worded(texts, error) || texts.failed : isStopped ? texts.stopped : retried;
+    at.notice.dataset.look = isFailed || readOnly ? "failed" : "";
+    showText(at.noticeText, show(at.notice, text) ?? "");
     showText(at.resume, isFailed ? texts.retry : texts.resume);
-    show(at.resume, (isFailed || isStopped) && !refused && !this.isReadOnly);
+    show(at.resume, (isFailed || isStopped) && !this.denies("resume"));
   }
 
-  /** @param {Snapshot|null} snapshot */
+  /** @param {Snapshot} [snapshot] */
   #renderBanner(snapshot) {
     const {texts} = this;
     const {state, reason} = this.client.connection.getSnapshot();
@@ -790,7 +799,7 @@ export class DurableChat extends DurableElement {
     const by = {...texts, waiting: texts.reconnecting};
     const lost = by[state === "closed" ? (reason ?? "") : state] ?? "";
     const text = lost || (snapshot?.isRecovering && !snapshot.retry ? texts.recovering : "");
-    if (show(this.#at.banner, text) && this.#at.banner.textContent !== text) showText(this.#at.banner, text);
+    showText(this.#at.banner, show(this.#at.banner, text));
   }
 
   /** Announces changes of state at once, and an answer when it is complete. @param {Snapshot} snapshot @param {Message[]} messages */
@@ -833,12 +842,12 @@ export class DurableChat extends DurableElement {
 
   /** @param {string} text */
   #problem(text) {
-    if (show(this.#at.problem, text)) showText(this.#at.problem, text);
+    showText(this.#at.problem, show(this.#at.problem, text));
   }
 
   /** @param {any} error */
   #fail(error) {
-    this.#problem(error.message);
+    this.#problem(worded(this.texts, error));
     this.tell("error", {error});
   }
 
@@ -846,7 +855,7 @@ export class DurableChat extends DurableElement {
 
   /** @param {boolean} [isTyped] */
   #onInput(isTyped = true) {
-    const {field, send, form} = this.#at;
+    const {field, send} = this.#at;
     if (isTyped) {
       field.style.height = "auto";
       field.style.height = `${field.scrollHeight}px`;
@@ -855,7 +864,6 @@ export class DurableChat extends DurableElement {
     }
     const isUploading = this.#files.some(({part}) => !part);
     send.disabled = this.#isCreating || isUploading || (field.value.trim() === "" && !this.#files.length);
-    form.dataset.busy = String(isUploading);
   }
 
   /** @param {KeyboardEvent} event */
@@ -874,8 +882,8 @@ export class DurableChat extends DurableElement {
   }
 
   #stop() {
-    const {isRunning, isStopping} = this.store?.getSnapshot() ?? {};
-    if (isRunning && !isStopping) this.act((store) => store.stop());
+    const {isStopping} = this.store?.getSnapshot() ?? {};
+    if (!this.#at.stop.hidden && !isStopping) this.act((store) => store.stop());
   }
 
   #submit() {
@@ -938,7 +946,7 @@ export class DurableChat extends DurableElement {
 
   /** @param {DragEvent} event */
   #onDrop(event) {
-    if (!event.dataTransfer?.types.includes("Files") || this.#at.attach.hidden || this.isReadOnly) return;
+    if (!event.dataTransfer?.types.includes("Files") || !this.#at.attach.checkVisibility()) return;
     event.preventDefault();
     if (event.type === "drop") this.#attach([...event.dataTransfer.files]);
   }
@@ -954,23 +962,26 @@ export class DurableChat extends DurableElement {
     log.scrollTop = log.scrollHeight - fromEnd;
   }
 
+  /** Follows the end while the reader is near it. A key or a wheel moves by a few pixels at first: these count, too. */
   #onScroll() {
     const {log, jump} = this.#at;
-    this.#isFollowing = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+    const {scrollTop} = log;
+    const fromEnd = log.scrollHeight - scrollTop - log.clientHeight;
+    if (scrollTop !== this.#top) this.#isFollowing = fromEnd <= (scrollTop < this.#top ? 1 : NEAR_PX);
+    this.#top = scrollTop;
     jump.hidden = this.#isFollowing;
   }
 
   #jump() {
-    const {log} = this.#at;
-    log.scrollTop = log.scrollHeight;
-    log.focus({preventScroll: true});
+    this.#isFollowing = true;
+    this.follow();
+    this.#at.log.focus({preventScroll: true});
   }
 }
 
 /** Whether this message itself shows that a run is in progress. @param {Message|undefined} message */
 function isWriting(message) {
-  const state = message?.role === "assistant" ? message.parts.at(-1)?.state : "";
-  return /^(streaming|input-|approval-requested)/.test(state ?? "");
+  return message?.role === "assistant" && /^(streaming|input-|approval-requested)/.test(message.parts.at(-1)?.state);
 }
 
 /**
@@ -982,6 +993,8 @@ function isWriting(message) {
 export class DurableThreadList extends DurableElement {
   #list = /** @type {ReturnType<Client["threads"]>|null} */ (null);
   #current = /** @type {string|null} */ (null);
+  /** The thread whose menu is open. @type {string|null} */
+  #opened = null;
   #at = /** @type {Record<string, any>} */ ({});
 
   /** @returns {DurableChat|null} */
@@ -1000,8 +1013,8 @@ export class DurableThreadList extends DurableElement {
       clearTimeout(timer);
       timer = setTimeout(() => list.search(field.value.trim()), 250);
     };
-    const field = h("input", {type: "search", placeholder: texts.search, "aria-label": texts.search, oninput, part: "search"});
     const at = this.#at;
+    const field = (at.field = h("input", {type: "search", placeholder: texts.search, "aria-label": texts.search, oninput, part: "search"}));
     at.rows = h("ul", {class: "threads", role: "list", part: "threads"});
     at.note = h("p", {class: "hint", role: "status"});
     at.more = button(texts.loadMore, () => list.loadMore(), {hidden: true});
@@ -1018,13 +1031,15 @@ export class DurableThreadList extends DurableElement {
     this.#render();
   }
 
-  #render() {
-    if (!this.#list) return;
-    const {rows, note, more} = this.#at;
+  /** @param {string|null} [focused] the key of what has the focus afterwards */
+  #render(focused = this.focused?.getAttribute("data-key")) {
+    const {rows, note, more, field} = this.#at;
+    if (!this.#list || rows.querySelector("input")) return; // a title is being edited
     const {threads, hasMore, isLoading, error} = this.#list.getSnapshot();
-    const focused = this.focused?.getAttribute("data-key");
+    const index = [...rows.children].findIndex((row) => row.contains(this.focused));
     rows.replaceChildren(...threads.map((thread) => this.#row(thread)));
-    if (focused) rows.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();
+    // A row that has gone leaves the focus to the next one.
+    if (focused) (rows.querySelector(`[data-key="${CSS.escape(focused)}"]`) ?? rows.children[index]?.firstChild ?? field).focus();
     showText(note, error ? error.message : isLoading || threads.length ? "" : this.texts.noChats);
     show(more, hasMore);
   }
@@ -1039,32 +1054,43 @@ export class DurableThreadList extends DurableElement {
       if (!this.tell("thread-select", {threadId: id}) || this.chat) event.preventDefault();
       this.chat?.openThread(id);
     };
-    const [name, age] = [h("span", {class: "name", dir: "auto"}, title || texts.untitled), h("time", {datetime: at}, new Date(at).toLocaleDateString(document.documentElement.lang || undefined, {day: "numeric", month: "short"}))];
+    const shown = title || texts.untitled;
+    const [name, age] = [h("span", {class: "name", dir: "auto"}, shown), h("time", {datetime: at}, new Date(at).toLocaleDateString(document.documentElement.lang || [], {day: "numeric", month: "short"}))];
     const link = h("a", {href, onclick, "data-key": id, "data-status": status, "aria-current": id === this.#current && "page", part: "thread"}, h("span", {class: "dot"}), name, age);
-    const rename = () => this.#rename(row, id, title);
     const fail = (/** @type {unknown} */ error) => this.tell("error", {error});
-    const remove = iconButton("cross", texts.delete, async () => {
-      if (!confirm(`${texts.delete}: ${title || texts.untitled}?`)) return;
+    const remove = async () => {
+      if (!confirm(`${texts.delete}: ${shown}?`)) return;
       await list.remove(id).catch(fail);
       if (id === this.#current) this.chat?.openThread(null);
-    });
-    const archive = iconButton("archive", texts.archive, () => list.archive(id).catch(fail));
-    const row = h("li", {}, link, h("span", {class: "tools"}, iconButton("edit", texts.rename, rename, {"data-key": `edit ${id}`}), archive, remove));
-    return row;
-  }
-
-  /** @param {HTMLElement} row @param {string} id @param {string} title */
-  #rename(row, id, title) {
-    const field = h("input", {type: "text", maxlength: 200, "aria-label": this.texts.rename, dir: "auto"});
-    const save = () => this.#list?.rename(id, field.value.trim()).catch((error) => this.tell("error", {error}));
-    const onkeydown = (/** @type {KeyboardEvent} */ event) => {
-      if (event.key === "Enter" && !event.isComposing) save();
-      if (event.key === "Escape") this.#render();
     };
-    field.value = title;
-    field.addEventListener("keydown", onkeydown);
-    row.replaceChildren(field);
-    field.focus();
+    const rename = () => {
+      let focused = "";
+      const onblur = () => {
+        field.remove();
+        this.#opened = null;
+        this.#render(focused);
+      };
+      const onkeydown = (/** @type {KeyboardEvent} */ {key, isComposing}) => {
+        if (isComposing || !/^E(nter|scape)$/.test(key)) return;
+        if (key === "Enter") list.rename(id, field.value.trim()).catch(fail);
+        focused = id;
+        field.blur();
+      };
+      const field = h("input", {type: "text", maxlength: 200, value: title, "aria-label": texts.rename, dir: "auto", onkeydown, onblur});
+      row.replaceChildren(field);
+      field.focus();
+    };
+    /** @type {Record<string, () => void>} */
+    const actions = {rename, archive: () => list.archive(id).catch(fail), delete: remove};
+    const isOpen = this.#opened === id;
+    const toggle = () => {
+      this.#opened = isOpen ? null : id;
+      this.#render();
+    };
+    const more = iconButton("more", `${texts.more}: ${shown}`, toggle, {class: "icon more", "aria-expanded": String(isOpen), "data-key": `more ${id}`});
+    const buttons = Object.entries(actions).map(([name, act]) => button(texts[/** @type {"rename"} */ (name)], act, {"data-key": `${name} ${id}`}));
+    const row = h("li", {}, link, more, isOpen ? h("div", {class: "buttons"}, ...buttons) : null);
+    return row;
   }
 }
 
@@ -1099,13 +1125,13 @@ const STYLES = `
   --red: var(--da-red, light-dark(#ad2f26, #f0837a));
   --red-wash: var(--da-red-wash, light-dark(#fbeae8, #37201e));
   --radius: var(--da-radius, .75rem);
-  --code: var(--da-code-font, ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace);
+  --code: var(--da-code-font, ui-monospace, Menlo, Consolas, monospace);
   display: flex;
   flex-direction: column;
   min-height: 0;
   color: var(--ink);
   background: var(--paper);
-  font: var(--da-font, 100%/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif);
+  font: var(--da-font, 100%/1.6 system-ui);
 }
 :host([hidden]), [hidden] { display: none !important; }
 *, ::before, ::after { box-sizing: border-box; }
@@ -1116,7 +1142,7 @@ h3, h4, h5, h6 { font-size: 1rem; }
 a { color: var(--accent); }
 button, input, textarea { font: inherit; color: inherit; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
-.log:focus-visible, summary:focus-visible { outline-offset: -2px; }
+.log:focus-visible, summary:focus-visible, .threads :focus-visible { outline-offset: -2px; }
 svg { width: 1.25rem; height: 1.25rem; flex: none; fill: none; stroke: currentColor; stroke-width: 1.75; stroke-linecap: round; stroke-linejoin: round; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 button { min-height: 2.75rem; padding: .5rem 1rem; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); font-weight: 550; cursor: pointer; }
@@ -1136,7 +1162,7 @@ button:disabled, [aria-disabled=true] { cursor: default; opacity: .55; }
 .text:empty { display: none; }
 .text > :is(p, ul, ol, h3, h4, h5, h6, blockquote, hr, .table) { white-space: normal; }
 .text :is(p, li, td, th) { white-space: pre-line; }
-.text :is(ul, ol) { display: grid; gap: .25rem; padding-inline-start: 1.5rem; white-space: normal; }
+.text :is(ul, ol) { display: grid; gap: .25rem; padding-inline-start: 1.5rem; }
 .text code { padding: .1em .3em; border-radius: .3rem; background: var(--well); font: .875em/1.55 var(--code); }
 pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5rem; background: var(--well); font: .8125rem/1.55 var(--code); white-space: pre-wrap; overflow-wrap: anywhere; }
 .text pre { max-height: none; border: 1px solid var(--line); white-space: pre; overflow-wrap: normal; }
@@ -1146,7 +1172,7 @@ pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5
 .text table { border-collapse: collapse; font-size: .9375rem; }
 .text :is(th, td) { padding: .375rem .75rem; border-block-end: 1px solid var(--line); text-align: start; }
 [data-role=user] { justify-items: end; }
-[data-role=user] .parts { max-width: min(85%, 36rem); padding: .625rem 1rem; border-radius: 1.25rem 1.25rem .375rem; background: var(--accent-wash); }
+[data-role=user] .parts { max-width: min(85%, 36rem); padding: .625rem 1rem; border-radius: 1.25rem; border-end-end-radius: .375rem; background: var(--accent-wash); }
 [data-delivery=failed] .parts { background: var(--red-wash); }
 .live::after, .live > p:last-child::after { display: inline-block; width: .5em; height: 1em; margin-inline-start: .15em; border-radius: 2px; background: var(--accent); vertical-align: -.12em; content: ""; animation: blink 1.1s steps(2, jump-none) infinite; }
 .live:has(> p:last-child)::after, .live:has(> :not(p):last-child)::after { display: none; }
@@ -1171,6 +1197,7 @@ summary { display: flex; flex-wrap: wrap; align-items: center; gap: 0 .625rem; m
 summary::-webkit-details-marker { display: none; }
 .reasoning { border-style: dashed; background: none; }
 .reasoning .text { padding: 0 1rem .75rem 2.375rem; }
+.reasoning svg:dir(rtl) { rotate: 180deg; }
 .reasoning[open] svg { rotate: 90deg; }
 .sign { display: grid; place-items: center; width: 1.375rem; height: 1.375rem; border-radius: 50%; }
 .sign svg { width: .9375rem; stroke-width: 2.5; }
@@ -1187,6 +1214,7 @@ progress { flex: 1; min-width: 3rem; height: .5rem; accent-color: var(--accent);
 .ask { gap: .75rem; padding: .25rem; }
 .ask :is(textarea, input, select), input[type=search], input[type=text] { width: 100%; min-height: 2.75rem; padding: .5rem .75rem; border: 1px solid var(--line-strong); border-radius: .5rem; background: var(--paper); font-weight: 400; field-sizing: content; resize: vertical; }
 .ask .code { font: .8125rem/1.55 var(--code); }
+pre, code, .code { direction: ltr; unicode-bidi: isolate; }
 .edit { width: min(100%, 36rem); }
 .buttons { display: flex; flex-wrap: wrap; gap: .5rem; }
 .file { font-size: .9375rem; overflow-wrap: anywhere; }
@@ -1207,11 +1235,10 @@ textarea::placeholder, input::placeholder { color: var(--ink-soft); opacity: 1; 
 .files li { display: flex; align-items: center; gap: .5rem; max-width: 100%; padding-inline-start: .75rem; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); font-size: .9375rem; overflow-wrap: anywhere; }
 .thread-nav { flex: 1; min-height: 0; margin-block-start: .5rem; overflow-y: auto; }
 .threads { display: grid; gap: .125rem; grid-template-columns: minmax(0, 1fr); }
-.threads li { position: relative; display: flex; align-items: center; }
+.threads li { position: relative; display: flex; flex-wrap: wrap; }
 .threads a { display: flex; flex: 1; align-items: center; gap: .5rem; min-width: 0; min-height: 2.75rem; padding: .375rem .625rem; border-radius: var(--radius); color: inherit; font-size: .9375rem; text-decoration: none; }
 .threads a:hover { background: var(--hover); }
 .threads [aria-current] { background: var(--sheet); font-weight: 550; }
-.threads :focus-visible { outline-offset: -2px; }
 .name { overflow: hidden; text-overflow: ellipsis; }
 .threads .name { flex: 1; white-space: nowrap; }
 time { font-weight: 400; white-space: nowrap; }
@@ -1219,16 +1246,15 @@ time { font-weight: 400; white-space: nowrap; }
 :is([data-status=streaming], [data-status=awaiting_tool_results]) .dot { border-color: transparent; background: var(--accent); animation: breathe 1.6s ease-in-out infinite; }
 [data-status=failed] .dot { border-color: transparent; background: var(--red); }
 [data-status=stopped] .dot { border-color: transparent; background: var(--amber); }
-.tools { position: absolute; inset-inline-end: 0; display: flex; border-radius: var(--radius); background: var(--hover); }
-@media (hover: hover) { .threads li:not(:hover, :focus-within) .tools { opacity: 0; pointer-events: none; } }
-.tools .icon { width: 2.25rem; }
-@media (hover: none) { .threads .tools { position: static; } .tools .icon { width: 2.75rem; } .threads li:not(:has([aria-current])) .tools { display: none; } }
+.threads .buttons { flex: 1 0 100%; }
+.threads .buttons button { padding-inline: .625rem; font-size: .875rem; }
+@media (hover: hover) { .more { position: absolute; inset-inline-end: 0; } .threads li:not(:hover, :focus-within) .more, .threads li:is(:hover, :focus-within) time { opacity: 0; } }
 @media (max-width: 30rem) { .column { padding: 1.25rem 1rem; } [data-role=user] .parts { max-width: 90%; } }
 @keyframes breathe { 50% { opacity: .35; } }
 @keyframes blink { to { opacity: 0; } }
 @keyframes turn { to { rotate: 1turn; } }
-@media (prefers-reduced-motion: reduce) { *, ::before, ::after { animation: none !important; transition: none !important; } }
-@media (forced-colors: active) { .dot, .sign, button { border: 1px solid ButtonText; } .typing i, .live::after { background: CanvasText; } }
+@media (prefers-reduced-motion: reduce) { *, ::before, ::after { animation: none !important; } }
+@media (forced-colors: active) { .dot, .sign, button, [data-role=user] .parts, .threads [aria-current] { border: 1px solid; } .typing i, .live::after { background: CanvasText; } }
 `;
 
 if (globalThis.customElements) {

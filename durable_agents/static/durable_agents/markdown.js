@@ -162,8 +162,9 @@ class Flow {
     for (const line of fresh) this.lines.push(line);
     this.#next = Math.min(this.#next, from);
     if (this.#isBack(from)) this.#drop();
-    while (this.#blocks.length && !this.#goesOn(this.#blocks[this.#blocks.length - 1], from)) this.#drop();
-    this.#next = Math.max(this.#next, this.#blocks.at(-1)?.end ?? 0);
+    let last = this.#blocks.at(-1);
+    for (; last && !this.#goesOn(last, from); last = this.#blocks.at(-1)) this.#drop();
+    this.#next = Math.max(this.#next, last?.end ?? 0);
     this.#read();
   }
 
@@ -342,8 +343,8 @@ class List extends Block {
   /** @param {Flow} flow @param {number} start */
   constructor(flow, start) {
     const marker = markerOf(flow.lines[start]);
-    const first = parseInt(marker, 10);
-    super(flow, start, make(/\d/.test(marker) ? "ol" : "ul"));
+    const first = parseInt(marker, 10); // not a number for bullets
+    super(flow, start, make(first >= 0 ? "ol" : "ul"));
     this.end = start;
     this.depth = flow.depth;
     this.marker = marker;
@@ -358,8 +359,8 @@ class List extends Block {
   resume(lines, from) {
     if (this.start === from && markerOf(lines[from]) !== this.marker) return false;
     // Until there is text after the marker, the last line may turn out not to be an item, or to have another indent.
-    while (this.#items.length && !this.#isItem(this.#items[this.#items.length - 1], lines, from)) this.#items.pop()?.remove();
-    const last = this.#items.at(-1);
+    let last = this.#items.at(-1);
+    for (; last && !this.#isItem(last, lines, from); last = this.#items.at(-1)) this.#items.pop()?.remove();
     if (!last) return false;
     this.end = last.take(lines, from);
     this.#read(lines);
@@ -519,16 +520,17 @@ function makeRow(line, columns, tag) {
   const cells = cellsOf(line).slice(0, columns.length);
   const row = make("tr", cells.map((cell, index) => makeCell(tag, cell, columns[index])));
   const missing = columns.length - cells.length;
-  if (missing) row.append(make(tag));
-  if (missing > 1) asElement(row.lastElementChild ?? row).setAttribute("colspan", String(missing));
+  if (!missing) return row;
+  const rest = make(tag);
+  rest.setAttribute("colspan", String(missing));
+  row.append(rest);
   return row;
 }
 
 /** @type {(tag: string, text: string, column: string) => HTMLElement} */
 function makeCell(tag, text, column) {
   const cell = make(tag, inline(text));
-  const [left, right] = [column.startsWith(":"), column.endsWith(":")];
-  if (right) cell.style.textAlign = left ? "center" : "end";
+  if (column.endsWith(":")) cell.style.textAlign = column.startsWith(":") ? "center" : "end";
   return cell;
 }
 
@@ -776,7 +778,7 @@ function runsOf(text) {
   for (const places of runs.values()) places.reverse();
   return (length, from) => {
     const places = runs.get(length) ?? [];
-    while (places.length && places[places.length - 1] < from) places.pop();
+    while ((places.at(-1) ?? from) < from) places.pop();
     return places.at(-1) ?? -1;
   };
 }
@@ -791,12 +793,12 @@ function readCodeSpan(text, at, closingRun) {
   return [make("code", [isPadded ? code.slice(1, -1) : code]), end + start - at];
 }
 
-/** @type {(character: string|undefined) => boolean} */
-const isWord = (character) => character !== undefined && /[\p{L}\p{N}_]/u.test(character);
+/** @type {(character: string) => boolean} */
+const isWord = (character) => /[\p{L}\p{N}_]/u.test(character);
 
-const LABEL = String.raw`!?\[([^[\]]{0,500})\]`;
-const TARGET = String.raw`<?([^\s()<>]{1,1000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,500})?)>?`;
-const LINK = new RegExp(String.raw`${LABEL}\( {0,3}${TARGET}(?: {1,3}"[^"]{0,300}")? {0,3}\)`, "y");
+/** A link or an image: its label, then its address, which may contain one pair of parentheses, then perhaps a title. */
+const LINK =
+  /!?\[([^[\]]{0,500})\]\( {0,3}<?([^\s()<>]{1,1000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,500})?)>?(?: {1,3}"[^"]{0,300}")? {0,3}\)/y;
 
 /** @type {(text: string, at: number) => [Node, number]|null} */
 function readLink(text, at) {
@@ -809,14 +811,14 @@ function readLink(text, at) {
 }
 
 const ADDRESS = /https?:\/\/[^\s<>"'`]{1,1000}/y;
-const AFTER_ADDRESS = new Set(".,;:!?)]*_~");
+const AFTER_ADDRESS = ".,;:!?)]*_~";
 
 /** @type {(text: string, at: number) => [Node, number]|null} */
 function readAddress(text, at) {
   ADDRESS.lastIndex = at;
-  const address = isWord(text[at - 1]) ? "" : (ADDRESS.exec(text)?.[0] ?? "");
+  const address = isWord(text[at - 1] ?? "") ? "" : (ADDRESS.exec(text)?.[0] ?? "");
   let end = address.length;
-  while (AFTER_ADDRESS.has(address[end - 1])) end--;
+  while (end && AFTER_ADDRESS.includes(address[end - 1])) end--;
   const shown = address.slice(0, end);
   const link = makeLink(shown, () => [document.createTextNode(shown)]);
   return link && [link, at + end];
@@ -824,9 +826,8 @@ function readAddress(text, at) {
 
 /** @type {(address: string, label: () => Node[]) => HTMLElement|null} */
 function makeLink(address, label) {
-  if (!URL.canParse(address) || !/^(https?|mailto):$/.test(new URL(address).protocol)) return null;
-  const link = document.createElement("a");
-  for (const node of label()) link.append(node);
+  if (!/^(https?|mailto):/i.test(address) || !URL.canParse(address)) return null;
+  const link = /** @type {HTMLAnchorElement} */ (make("a", label()));
   link.href = link.title = address; // the title shows the real address, whatever the label says
   link.rel = "noopener noreferrer nofollow";
   link.target = "_blank";

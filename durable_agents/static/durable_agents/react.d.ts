@@ -11,6 +11,7 @@ export function useThread(options: ThreadOptions): {
     retry: Record<string, any> | null;
     hasOlder: boolean;
     refused: import("django-durable-agents").Problem | null;
+    readOnly: import("django-durable-agents").Problem | null;
 } | null;
 /**
  * What a thread is doing.
@@ -82,6 +83,7 @@ export function useAgentChat({ client, threadId, stream }: ThreadOptions & {
         retry: Record<string, any> | null;
         hasOlder: boolean;
         refused: import("django-durable-agents").Problem | null;
+        readOnly: import("django-durable-agents").Problem | null;
     } | null;
 };
 /**

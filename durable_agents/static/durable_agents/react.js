@@ -45,6 +45,7 @@ const NOTHING = {
   isRecovering: false,
   isReplaying: false,
   refused: null,
+  readOnly: null,
   connection: IDLE,
 };
 const NO_THREAD = {...NOTHING, isLoading: false};
@@ -106,8 +107,8 @@ function settled(message) {
   return parts.length === message.parts.length ? message : {...message, parts};
 }
 
-const threadFacts = (/** @type {Snapshot} */ {status, title, rev, error, retry, hasOlder, refused}) =>
-  /** @type {const} */ ([status, title, rev, error, retry, hasOlder, refused]);
+const threadFacts = (/** @type {Snapshot} */ {status, title, rev, error, retry, hasOlder, refused, readOnly}) =>
+  /** @type {const} */ ([status, title, rev, error, retry, hasOlder, refused, readOnly]);
 
 const statusFacts = (/** @type {Snapshot} */ it) =>
   /** @type {const} */ ([it.status, it.isLoading, it.isRunning, it.isStopping, it.isComplete, it.isFailed, it.isStopped, it.isRecovering, it.isReplaying]);
@@ -120,8 +121,8 @@ export function useThread(options) {
   const facts = useSelected(options, threadFacts);
   const {threadId} = options;
   return useMemo(() => {
-    const [status, title, rev, error, retry, hasOlder, refused] = facts;
-    return status === null && !refused ? null : {id: threadId, status, title, rev, error, retry, hasOlder, refused};
+    const [status, title, rev, error, retry, hasOlder, refused, readOnly] = facts;
+    return status === null && !refused ? null : {id: threadId, status, title, rev, error, retry, hasOlder, refused, readOnly};
   }, [facts, threadId]);
 }
 

@@ -2,15 +2,17 @@
 
 import * as answering from "./answering.mjs";
 import * as changing from "./changing.mjs";
+import * as following from "./following.mjs";
 import * as leaving from "./leaving.mjs";
 import * as refusing from "./refusing.mjs";
+import * as socket from "./socket.mjs";
 import * as waiting from "./waiting.mjs";
 import {Scene, importSdk} from "./scene.mjs";
 import {sessionOf, tokenOf} from "./site.mjs";
 
 const SECONDS = 90;
 const [major, ...wanted] = process.argv.slice(2);
-const cases = Object.assign({}, ...[answering, waiting, leaving, changing, refusing].map((module) => module.cases));
+const cases = Object.assign({}, ...[answering, waiting, leaving, following, changing, refusing, socket].map((module) => module.cases));
 const sdk = await importSdk(major);
 const users = {demo: await tokenOf("demo"), guest: await tokenOf("guest"), session: await sessionOf("demo")};
 const ended = {passed: 0, failed: 0};

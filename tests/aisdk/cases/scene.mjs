@@ -32,7 +32,7 @@ export class Scene {
 
   /** A client; its `wire` has what it asked for and heard. `user` is whose headers it sends. */
   chat({user = this.users.demo, headers = {}, id = this.id, api = `${SITE}/agents/chat`, transport = {}, ...options} = {}) {
-    const wire = new Recorder();
+    const wire = this.recorder();
     const chat = new this.sdk.Chat({
       id,
       transport: new this.sdk.DefaultChatTransport({api, headers: () => ({...user, ...headers}), fetch: wire.fetch, ...transport}),
@@ -40,8 +40,13 @@ export class Scene {
       onFinish: (facts) => wire.finished.push(facts),
       ...options,
     });
-    this.recorders.push(wire);
     return Object.assign(chat, {wire});
+  }
+
+  recorder() {
+    const wire = new Recorder();
+    this.recorders.push(wire);
+    return wire;
   }
 
   /** A request to the API as a user; returns its status and JSON. */
@@ -127,7 +132,12 @@ export function shape({id, role, parts}) {
   return {id, role, parts: JSON.parse(JSON.stringify(parts)).map(shapeOfPart)};
 }
 
-const shapeOfPart = ({id, ...part}) => ({...part, ...(id && part.type !== "reasoning" && {id})});
+// The client keeps `canDecide` of a loaded message even after the decision. No chunk of the AI SDK can change it.
+const shapeOfPart = ({id, approval: {canDecide, ...approval} = {}, ...part}) => ({
+  ...part,
+  ...(id && part.type !== "reasoning" && {id}),
+  ...(approval.id && {approval}),
+});
 
 export const textOf = (message) => (message?.parts ?? []).flatMap(({type, text}) => (type === "text" ? [text] : [])).join("");
 export const toolParts = (message) => message.parts.filter(({type}) => type.startsWith("tool-"));

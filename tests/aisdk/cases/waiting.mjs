@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 
+import {follower} from "./follower.mjs";
 import {until} from "./site.mjs";
 import {textOf, toolParts, typesOf} from "./scene.mjs";
 
@@ -19,6 +20,9 @@ async function awaitingApproval(scene, options) {
   await chat.sendMessage(scene.prompt("A table."));
   assert.equal(toolParts(chat.messages[1])[0].state, "approval-requested");
   assert.equal(chat.wire.finished.at(-1).finishReason, "tool-calls");
+  // Some versions of the AI SDK refuse chunks with further keys.
+  const request = chat.wire.chunks().find(({type}) => type === "tool-approval-request");
+  assert.deepEqual(Object.keys(request).sort(), ["approvalId", "toolCallId", "type"]);
   return chat;
 }
 
@@ -36,7 +40,67 @@ async function assertWentOn(scene, chat, state) {
   assert.equal((await scene.thread()).status, "completed");
 }
 
+/** A chat that stays connected while its run waits for what a model calls. */
+async function waitingFor(scene, call) {
+  await scene.model({text: "One moment.", calls: [call]}, {text: "Here is the answer."});
+  const chat = follower(scene);
+  await chat.sendMessage(scene.prompt("Ask."));
+  await until(() => chat.wire.responses.length === 2 && toolParts(chat.lastMessage).length === 1 && chat.status === "streaming", "the waiting response");
+  assert.equal(chat.wire.responses[1].status, 200);
+  return chat;
+}
+
+/** Everything after the run went on: one response, and what is stored. */
+async function assertHeard(scene, chat, state) {
+  await until(() => chat.status === "ready" && textOf(chat.lastMessage).endsWith("Here is the answer."), "the rest");
+  assert.deepEqual(chat.messages.map(({role}) => role), ["user", "assistant"]);
+  assert.equal(toolParts(chat.lastMessage)[0].state, state);
+  assert.deepEqual(typesOf(chat.lastMessage).slice(-2), ["step-start", "text"]);
+}
+
 export const cases = {
+  async "an approval in another place reaches a chat that waits"(scene) {
+    const chat = await waitingFor(scene, TABLE);
+    const {toolCallId} = toolParts(chat.lastMessage)[0];
+    const {status} = await scene.rest(`threads/${scene.id}/tool-calls/${toolCallId}/approve/`, {method: "POST", body: {}});
+    assert.equal(status, 200);
+    await assertHeard(scene, chat, "output-available");
+    assert.equal(chat.wire.responses.length, 2, "the response that waited went on");
+  },
+
+  async "a late result reaches a chat that waits"(scene) {
+    const chat = await waitingFor(scene, COLLEAGUE);
+    const {toolCallId} = toolParts(chat.lastMessage)[0];
+    const page = follower(scene);
+    const opened = page.resumeStream();
+    await until(() => page.status === "streaming", "the response of a page that is opened now");
+    const {status} = await scene.rest(`threads/${scene.id}/tool-calls/${toolCallId}/result/`, {method: "POST", body: {result: "Yes."}});
+    assert.equal(status, 200);
+    await assertHeard(scene, chat, "output-available");
+    await opened;
+    await assertHeard(scene, page, "output-available");
+    await scene.assertStored(page);
+  },
+
+  async "a new message ends the waiting"(scene) {
+    const chat = await waitingFor(scene, TABLE);
+    await scene.model({text: "Forgotten."});
+    await chat.sendMessage(scene.prompt("Forget the table."));
+    assert.equal(textOf(chat.lastMessage), "Forgotten.");
+  },
+
+  async "a page that comes too late to wait loads the messages"(scene) {
+    const chat = await waitingFor(scene, TABLE);
+    chat.close();
+    const {toolCallId} = toolParts(chat.lastMessage)[0];
+    await scene.rest(`threads/${scene.id}/tool-calls/${toolCallId}/approve/`, {method: "POST", body: {}});
+    await scene.reachStatus("completed");
+    const page = follower(scene);
+    await page.resumeStream();
+    assert.equal(page.wire.responses.length, 0, "nothing is in progress");
+    await assertHeard(scene, page, "output-available");
+  },
+
   async "a tool of the client"(scene) {
     await scene.model({text: "Please pick.", calls: [PICK]}, {text: "Thank you."});
     const chat = scene.chat({
@@ -105,9 +169,12 @@ export const cases = {
   },
 
   async "approval after a reload"(scene) {
-    await awaitingApproval(scene);
+    const before = await awaitingApproval(scene);
+    await scene.assertStored(before);
+    const messages = await scene.history();
+    assert.deepEqual(toolParts(messages[1])[0].approval, {id: asked(before), canDecide: true});
     const chat = scene.chat({
-      messages: await scene.history(),
+      messages,
       sendAutomaticallyWhen: scene.sdk.lastAssistantMessageIsCompleteWithApprovalResponses,
     });
     await chat.resumeStream();

@@ -1,4 +1,4 @@
-"""Make the async version of a function that uses the ORM."""
+"""Make async versions of functions that use the ORM."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ R = TypeVar("R")
 
 
 def async_version(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
-    """Return a coroutine function ``a<name>`` with the same arguments, result and errors as ``function``.
+    """Return a coroutine function named ``a<name>`` with the arguments, result and errors of ``function``.
 
-    It calls ``function`` in the thread where Django runs all sync code of a request or test (``thread_sensitive``). So
-    the call uses the same database connection, and takes part in a transaction that sync code has begun there.
+    ``function`` runs in the OS thread in which Django runs all sync code of a request or test (``thread_sensitive``).
+    It therefore uses the same database connection as the sync code, and can take part in a transaction that the sync
+    code has opened.
     """
     in_thread = sync_to_async(function, thread_sensitive=True)
 

@@ -1,4 +1,4 @@
-"""Transitions for chat clients that do not know whether their thread exists or whether it is running."""
+"""Transitions for chat clients that do not know whether their thread exists or is running."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def begin_chat(
     metadata: Mapping[str, object],
     by: Actor | User | None = None,
 ) -> Message:
-    """Send a message to the owner's thread with this ``client_id``. If there is no such thread, create it in the same
-    transaction, so that both rows are stored or neither is. Before the message is sent, ``admit`` is called with the
-    thread and may raise an exception to refuse the message. Return the message.
+    """Send a message to the owner's thread that has this ``client_id``, and return the message. If there is no such
+    thread, create it in the same transaction.
 
-    Raises what ``create_thread`` and ``send_message`` raise.
+    Before the message is sent, ``admit`` is called with the thread. ``admit`` can raise an exception to refuse the
+    message. In that case, nothing is stored. Raises the errors of ``create_thread`` and ``send_message``.
     """
     with store_files(parts) as ([parts_with_urls], new_files):
-        # The whole block is retried: both calls run inside its transaction, so neither of them can be retried on its
-        # own.
+        # The two transitions below run inside this transaction and cannot be retried separately. ``@transition``
+        # retries the whole block.
         @transition
         def begin() -> Message:
             with transact():
@@ -62,19 +62,19 @@ def stop_answer(
     stream_id: str | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Stop the thread and return it.
+    """Stop the thread's run, and return the thread.
 
-    The client may name what it wants to stop: an answer by ``message_id`` (the shown id of a message), or an attempt by
-    ``stream_id``. If the thread has a newer answer or attempt, the stop comes too late and changes nothing.
+    A client can say which answer (``message_id``) or which model call (``stream_id``) it wants to stop. If a newer
+    answer or model call has begun since, nothing changes.
     """
-    # Compare under the lock: otherwise the next answer might begin between the comparison and the stop.
+    # Compare under the lock. Otherwise, a new answer could begin between the comparison and the stop.
     with hold_thread(id_of(thread)) as locked:
         if message_id is not None or stream_id is not None:
             streams = Stream.objects.using(database()).filter(thread=locked.thread).select_related("message__parent")
             last = streams.order_by("-number").first()
             if last is None:
                 return locked.thread
-            # A client that has seen nothing of the answer yet sends the id of the question.
+            # A client that has not received any of the answer yet sends the id of the question.
             question = last.answer.parent
             shown = {last.answer.shown_id, question.shown_id if question else None}
             if (message_id not in shown) if stream_id is None else (stream_id != str(last.pk)):

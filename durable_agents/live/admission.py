@@ -1,0 +1,38 @@
+"""Find out who has opened a websocket, and whether this caller may connect.
+
+Each of these functions is one call in an OS thread for database work. When many clients connect at once, each further
+call would have to wait for those of all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from durable_agents.caller_credentials import Credential
+from durable_agents.live.asgi_scope import Scope, SocketAsker
+from durable_agents.live.caller_limits import caller_of
+from durable_agents.policies import SignIn, may_connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What is known about a caller who may connect."""
+
+    caller: str
+    """The name of the caller, as in ``caller_limits``."""
+    sign_in: SignIn
+
+
+def arrival_of(scope: Scope) -> tuple[SocketAsker, Admission | None]:
+    """Return who has opened a websocket. The second value is None if the policy does not let the caller connect."""
+    asker = SocketAsker(scope)
+    return asker, admission_of(asker, None)
+
+
+def admission_of(asker: SocketAsker, credential: Credential | None) -> Admission | None:
+    """Return what is known about a caller who was authenticated by ``credential``, or else by the scope. Return None if
+    the policy does not let the caller connect.
+    """
+    if not may_connect(asker):
+        return None
+    return Admission(caller=caller_of(asker), sign_in=SignIn(asker, credential))

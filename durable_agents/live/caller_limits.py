@@ -1,0 +1,137 @@
+"""Count each caller's open connections and the bytes sent to each caller, so that no caller can stall a web process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from durable_agents import throttles
+from durable_agents.live.asgi_scope import Scope
+from durable_agents.live.flow_control import FlowControl
+from durable_agents.live.rate_limit import TokenBucket
+from durable_agents.policies import Asker, owner_and_scope
+
+BYTES_AT_ONCE = 5_000_000
+BYTES_PER_SECOND = 2_000_000
+"""The limit for what is sent to all websockets of one caller together. A caller can get ``BYTES_AT_ONCE`` characters at
+once. After that, requests that read much wait, so that no more than this many characters are sent per second. Twenty
+tabs with usual threads need less than a megabyte.
+"""
+MAX_WAIT_SECONDS = 5.0
+MAX_REMEMBERED = 1_000
+"""If there are more allowances than this, those that are not in use are deleted."""
+
+
+class AddressedAsker(Asker, throttles.Caller, Protocol):
+    """A caller whose address is known."""
+
+
+def address_of(scope: Scope) -> str:
+    """Return a name for a caller whose user or session is not known yet. It is made from the connection's address."""
+    return f"connection.{(scope.get('client') or [''])[0]}"
+
+
+def caller_of(asker: AddressedAsker) -> str:
+    """Return the name of a caller: the user's id, a visitor's scope or, without either, the address.
+
+    Call this where the database can be used, because the project's policy might use it.
+    """
+    # Do not ask the policy about a visitor without a session. The policy might begin a new session for each connection,
+    # so that the same visitor would get a different name each time.
+    session = getattr(asker, "session", None)
+    if not asker.user.is_authenticated and getattr(session, "session_key", None):
+        scope = owner_and_scope(asker)[1]
+        if scope:
+            return f"scope.{scope}"
+    return throttles.key_of(asker)
+
+
+class Slot:
+    """One of the connections that a caller is allowed to have open in this process. The slot is given back only once:
+    by ``release`` or, at the latest, when the object is deleted.
+    """
+
+    def __init__(self, places: Places, caller: str) -> None:
+        self.caller = caller
+        self._places = places
+        self._is_taken = True
+
+    def release(self) -> None:
+        """Give the slot back."""
+        if self._is_taken:
+            self._is_taken = False
+            self._places.give_back(self.caller)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+class Places:
+    """How many connections of one kind each caller has open in this process."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+        # Event streams are opened in the OS threads of their views. The lock is reentrant, because Python might delete
+        # a slot while the same OS thread holds the lock.
+        self._lock = threading.RLock()
+
+    def take(self, caller: str, *, limit: int) -> Slot | None:
+        """Return a slot, or None if the caller has as many connections as allowed.
+
+        A caller who is known by address only is not limited, because many visitors may share an address.
+        """
+        with self._lock:
+            if self._taken[caller] >= limit and not caller.startswith("address."):
+                return None
+            self._taken[caller] += 1
+            return Slot(self, caller)
+
+    def give_back(self, caller: str) -> None:
+        """Record that a connection of this caller was closed."""
+        with self._lock:
+            self._taken[caller] -= 1
+            if not self._taken[caller]:
+                del self._taken[caller]
+
+
+SOCKETS, STREAMS = Places(), Places()
+
+_allowances: dict[str, TokenBucket] = {}
+
+
+def allowance_of(caller: str) -> TokenBucket:
+    """Return the token bucket that limits how much the caller's websockets are sent."""
+    if len(_allowances) > MAX_REMEMBERED:
+        for name in [name for name, allowance in _allowances.items() if allowance.is_full]:
+            del _allowances[name]
+    return _allowances.setdefault(caller, TokenBucket(burst=BYTES_AT_ONCE, per_second=BYTES_PER_SECOND))
+
+
+_reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+
+@contextlib.asynccontextmanager
+async def turn_to_read(caller: str, flow: FlowControl) -> AsyncIterator[None]:
+    """Wait until this websocket is allowed to do a large read. The websockets of a caller take turns: only one of them
+    does a large read at a time.
+
+    A turn begins when the client has received everything that was sent to it before, and the caller's allowance is not
+    used up. The wait for the allowance takes at most ``MAX_WAIT_SECONDS``. Send the frames before the turn ends,
+    because the start of the next turn depends on their size. Do not wait for the client during the turn, because that
+    would make the caller's other websockets wait, too.
+
+    While a websocket waits, it does not notice that its client has gone.
+    """
+    lock = _reading.setdefault(caller, asyncio.Lock())
+    while True:
+        await flow.wait()
+        async with lock:
+            await asyncio.sleep(min(allowance_of(caller).seconds_in_debt, MAX_WAIT_SECONDS))
+            if not flow.is_full:
+                yield
+                return

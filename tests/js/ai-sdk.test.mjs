@@ -1,0 +1,120 @@
+/** `createChat` where no server is needed; `tests/aisdk` has the rest. */
+
+import assert from "node:assert/strict";
+import {test} from "node:test";
+
+import {DefaultChatTransport} from "ai6";
+import {Chat} from "ai6-react";
+
+import {createChat} from "../../durable_agents/static/durable_agents/ai-sdk.js";
+
+const until = async (isDone) => {
+  while (!isDone()) await new Promise(setImmediate);
+};
+const stored = [
+  {id: "m1", role: "user", parts: [{type: "text", text: "Hello"}]},
+  {id: "m2", role: "assistant", parts: [{type: "text", text: "Hi."}]},
+];
+const loads = {
+  "/agents/threads/t1/": () => Response.json({id: "t1", is_running: false}),
+  "/agents/threads/t1/messages/?streams=1&limit=200": () => Response.json({results: stored, next: null}),
+};
+
+test("a response that has been silent for three comments is given up, and the chat reads on", {timeout: 10_000}, async (t) => {
+  t.mock.timers.enable({apis: ["setTimeout"]});
+  const heard = [];
+  let isRead = false;
+  const silent = new ReadableStream({pull: () => ((isRead = true), new Promise(() => {}))}, {highWaterMark: 0});
+  const fetch = async (url) => (loads[url] ?? (() => new Response(silent, {headers: {"Content-Type": "text/event-stream"}})))();
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onConnection: (isConnected) => heard.push(isConnected)});
+  void chat.sendMessage({text: "Hello"});
+  await until(() => isRead);
+  t.mock.timers.tick(44_000);
+  await new Promise(setImmediate);
+  assert.deepEqual(heard, []);
+  t.mock.timers.tick(1000);
+  await until(() => chat.thread);
+  assert.deepEqual(heard, [false, true]);
+  assert.deepEqual(chat.messages, stored);
+});
+
+test("a server that is restarting is asked again after the time that it names", {timeout: 10_000}, async (t) => {
+  t.mock.timers.enable({apis: ["setTimeout"]});
+  let asked = 0;
+  const fetch = async (url) => (asked++ ? loads[url]() : new Response("", {status: 503, headers: {"Retry-After": "7"}}));
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch});
+  void chat.resumeStream();
+  await until(() => asked === 1);
+  await new Promise(setImmediate);
+  t.mock.timers.tick(6900);
+  await new Promise(setImmediate);
+  assert.equal(asked, 1);
+  t.mock.timers.tick(100);
+  await until(() => chat.thread);
+  assert.deepEqual(chat.messages, stored);
+});
+
+test("all pages of a long thread are loaded", {timeout: 10_000}, async () => {
+  const pages = {
+    ...loads,
+    "/agents/threads/t1/messages/?streams=1&limit=200": () => Response.json({results: stored.slice(0, 1), next: "http://inside:8000/agents/threads/t1/messages/?cursor=c"}),
+    "/agents/threads/t1/messages/?cursor=c": () => Response.json({results: stored.slice(1), next: null}),
+  };
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch: async (url) => pages[url]()});
+  assert.equal(await chat.load(), false);
+  assert.deepEqual(chat.messages, stored);
+});
+
+test("a date in Retry-After is no reason to ask without a pause", {timeout: 10_000}, async (t) => {
+  t.mock.timers.enable({apis: ["setTimeout"]});
+  let asked = 0;
+  const fetch = async () => (asked++, new Response("", {status: 503, headers: {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}}));
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch});
+  void chat.resumeStream();
+  await until(() => asked === 1);
+  t.mock.timers.tick(200);
+  for (let turns = 0; turns < 20; turns++) await new Promise(setImmediate);
+  assert.equal(asked, 1);
+  chat.close();
+});
+
+test("a body that breaks off while it is loaded is asked for again", {timeout: 10_000}, async (t) => {
+  t.mock.timers.enable({apis: ["setTimeout"]});
+  const heard = [];
+  let isCut = true;
+  const cut = () => new Response(new ReadableStream({pull: (controller) => controller.error(new TypeError("network error"))}));
+  const fetch = async (url) => (isCut ? ((isCut = false), cut()) : loads[url]());
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onConnection: (isConnected) => heard.push(isConnected)});
+  void chat.resumeStream();
+  await until(() => heard.length);
+  await new Promise(setImmediate);
+  t.mock.timers.tick(1000);
+  await until(() => chat.thread);
+  assert.deepEqual(chat.messages, stored);
+  assert.deepEqual(heard, [false, true]);
+});
+
+test("a request to answer again is sent once, since the server would replace the answer again", {timeout: 10_000}, async () => {
+  let asked = 0;
+  const fetch = async (url, init) => (init?.method === "POST" ? (asked++, new Response("", {status: 502})) : loads[url]());
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch});
+  await chat.load();
+  await chat.regenerate();
+  await until(() => chat.messages.length === stored.length);
+  assert.equal(asked, 1);
+});
+
+test("a message whose fate is unknown is not given back", {timeout: 10_000}, async () => {
+  const given = [];
+  const fetch = async (url, init) => {
+    if (init?.method === "POST") return new Promise((_, reject) => init.signal.addEventListener("abort", () => reject(init.signal.reason)));
+    return Response.json({detail: "Something went wrong."}, {status: 500});
+  };
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onRefused: (refused) => given.push(refused)});
+  const sent = chat.sendMessage({text: "Hello"}).catch(() => {});
+  await new Promise(setImmediate);
+  chat.close();
+  await sent;
+  await chat.resumeStream().catch(() => {});
+  assert.deepEqual(given, []);
+});
