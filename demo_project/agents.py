@@ -10,31 +10,51 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from django.utils.formats import date_format
+from django.utils.translation import get_language_info, gettext, override, pgettext_lazy
+
 from durable_agents import Agent, ToolContext, ToolError, tool
+from durable_agents.models import Thread
 
 from .models import Booking
 
 SCRIPTED_URL = "http://127.0.0.1:8765/v1"
-SKIES = ("clear", "cloudy", "rainy", "windy", "foggy", "snowy")
+SKIES = (
+    pgettext_lazy("sky", "clear"),
+    pgettext_lazy("sky", "cloudy"),
+    pgettext_lazy("sky", "rainy"),
+    pgettext_lazy("sky", "windy"),
+    pgettext_lazy("sky", "foggy"),
+    pgettext_lazy("sky", "snowy"),
+)
 MOST_PEOPLE = 20
 MOST_COUNTED = 100
 
 
+def reader_language(context: Mapping[str, Any]) -> str:
+    """Return the language that the thread's context names (see `DemoPolicy`). Without one, it is English."""
+    return context.get("language") or "en"
+
+
 @tool
-def get_weather(city: str) -> dict[str, Any]:
+def get_weather(ctx: ToolContext, city: str) -> dict[str, Any]:
     """Return today's weather in a city. This is demo data, made up from the city's name and always the same."""
     digest = hashlib.sha256(city.strip().lower().encode()).digest()
-    return {"city": city, "temperature_c": digest[0] % 35 - 2, "sky": SKIES[digest[1] % len(SKIES)], "demo_data": True}
+    with override(reader_language(ctx.context)):
+        sky = str(SKIES[digest[1] % len(SKIES)])
+    return {"city": city, "temperature_c": digest[0] % 35 - 2, "sky": sky, "demo_data": True}
 
 
 @tool
-async def get_time(tz: str) -> dict[str, str]:
+async def get_time(ctx: ToolContext, tz: str) -> dict[str, str]:
     """Return the current time in an IANA time zone, such as Europe/Paris."""
-    try:
-        now = datetime.now(ZoneInfo(tz))
-    except (OSError, ValueError, KeyError) as error:
-        raise ToolError(f"{tz!r} is no time zone. Use a name such as 'Europe/Paris' or 'UTC'.") from error
-    return {"tz": tz, "time": now.isoformat(timespec="seconds"), "weekday": now.strftime("%A")}
+    with override(reader_language(ctx.context)):
+        try:
+            now = datetime.now(ZoneInfo(tz))
+        except (OSError, ValueError, KeyError) as error:
+            message = gettext("{tz} is no time zone. Use a name such as 'Europe/Paris' or 'UTC'.")
+            raise ToolError(message.format(tz=repr(tz))) from error
+        return {"tz": tz, "time": now.isoformat(timespec="seconds"), "weekday": date_format(now, "l")}
 
 
 @tool
@@ -47,7 +67,8 @@ def add(a: float, b: float) -> float:
 async def count_to(ctx: ToolContext, number: int) -> int:
     """Count up to a number of at most 100, with two numbers per second, and report the progress."""
     if not 1 <= number <= MOST_COUNTED:
-        raise ToolError(f"Give a number from 1 to {MOST_COUNTED}.")
+        with override(reader_language(ctx.context)):
+            raise ToolError(gettext("Give a number from 1 to {most}.").format(most=MOST_COUNTED))
     for done in range(number):
         ctx.progress({"done": done, "total": number})
         await asyncio.sleep(0.5)
@@ -58,7 +79,8 @@ async def count_to(ctx: ToolContext, number: int) -> int:
 def book_table(ctx: ToolContext, restaurant: str, people: int, time: str) -> dict[str, Any]:
     """Book a table at a restaurant for a number of people at a time such as 19:30. The user approves it first."""
     if not 1 <= people <= MOST_PEOPLE:
-        raise ToolError(f"A table is for 1 to {MOST_PEOPLE} people.")
+        with override(reader_language(ctx.context)):
+            raise ToolError(gettext("A table is for 1 to {most} people.").format(most=MOST_PEOPLE))
     booking = Booking.objects.create(
         restaurant=restaurant[:200], people=people, time=time[:40], booked_for_id=getattr(ctx.owner, "pk", None)
     )
@@ -111,6 +133,16 @@ def placeholder_key(model: str, environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
+def instructions(thread: Thread) -> str:
+    """Return the instructions for a thread. A reader whose language is not English is answered in that language."""
+    language = reader_language(thread.context)
+    return INSTRUCTIONS if language == "en" else f"{INSTRUCTIONS} Reply in {get_language_info(language)['name']}."
+
+
+INSTRUCTIONS = (
+    "You are a friendly assistant. Be brief. Use the tools for weather, time, sums and counting, to book a table, "
+    "to ask a colleague what only a person can know, and to let the user pick a date."
+)
 TOOLS = [get_weather, get_time, add, count_to, book_table, ask_colleague, pick_date]
 
 chosen = setup(os.environ)
@@ -118,10 +150,7 @@ chosen = setup(os.environ)
 assistant = Agent(
     "assistant",
     model=chosen.model,
-    instructions=(
-        "You are a friendly assistant. Be brief. Use the tools for weather, time, sums and counting, to book a table, "
-        "to ask a colleague what only a person can know, and to let the user pick a date."
-    ),
+    instructions=instructions,
     tools=TOOLS if chosen.calls_tools else [],
     model_settings=chosen.settings,
     public=True,

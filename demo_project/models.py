@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.db import models
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 
@@ -22,4 +23,5 @@ class Booking(models.Model):
         ordering = ["-id"]  # noqa: RUF012 - Django reads a list
 
     def __str__(self) -> str:
-        return f"{self.restaurant}, {self.people} people, {self.time}"
+        text = gettext("{restaurant}, {people} people, {time}")
+        return text.format(restaurant=self.restaurant, people=self.people, time=self.time)

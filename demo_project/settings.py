@@ -142,7 +142,11 @@ Q_CLUSTER = {
 }
 # The demo must stop within 10 seconds, so workers wait only 3 seconds for running answers. Unfinished answers continue
 # at the next start.
-DURABLE_AGENTS: dict[str, Any] = {"DRAIN_SECONDS": 3, "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS}
+DURABLE_AGENTS: dict[str, Any] = {
+    "DRAIN_SECONDS": 3,
+    "POLICY": "demo_project.policies.DemoPolicy",
+    "TRUSTED_ORIGINS": CSRF_TRUSTED_ORIGINS,
+}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

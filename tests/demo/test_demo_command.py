@@ -75,6 +75,19 @@ def test_a_question_is_answered_by_the_scripted_model_using_two_tools(demo):
     assert "DEMO_MODEL" in text
 
 
+def test_a_german_question_is_answered_in_german(demo):
+    """The browser's header says so. It reaches the model and the tools in the worker."""
+    with demo.signed_in("guest") as client:
+        client.headers["Accept-Language"] = "de"
+        messages = finished_thread(client, "Wie ist das Wetter in Ulm und wie spät ist es in Tokyo?")
+    parts = messages[1]["parts"]
+    (weekday,) = (part["output"]["weekday"] for part in parts if part["type"] == "tool-get_time")
+    assert weekday.endswith(("tag", "Mittwoch"))
+    text = "".join(part["text"] for part in parts if part["type"] == "text")
+    assert re.search(rf"In Ulm sind es -?\d+ °C, und es ist \w+. In Asia/Tokyo ist es {weekday}, \d\d:\d\d Uhr.", text)
+    assert "Diese Antwort folgt einem Skript" in text
+
+
 def test_demo_model_names_a_model_elsewhere_which_needs_no_key(folder, model_server):
     """Any server that speaks OpenAI's protocol, reached by the provider's usual variable."""
     model_server.answer_with(answer)

@@ -16,7 +16,7 @@ from demo_project.logs import FactsFormatter
 from demo_project.management.commands.demo import child_environment
 from demo_project.models import Booking
 from demo_project.settings import checkout_secret, database
-from durable_agents import Agent, ToolError, create_thread
+from durable_agents import Agent, ToolContext, ToolError, create_thread
 from durable_agents.agents import registry
 from durable_agents.lifecycle import add_tool_result, approve_tool_call, reject_tool_call
 from durable_agents.models import ToolCall
@@ -61,13 +61,14 @@ def test_the_local_model_comes_first_and_has_no_tools():
 
 def test_the_weather_of_a_city_is_always_the_same():
     """Demo data, but steady."""
-    assert get_weather("Paris") == get_weather("Paris")
-    assert get_weather("Paris") != get_weather("Oslo")
+    ctx = ToolContext.for_test()
+    assert get_weather(ctx, "Paris") == get_weather(ctx, "Paris")
+    assert get_weather(ctx, "Paris") != get_weather(ctx, "Oslo")
 
 
 async def test_the_time_is_that_of_the_zone():
     """With its offset."""
-    told = await get_time("Asia/Tokyo")
+    told = await get_time(ToolContext.for_test(), "Asia/Tokyo")
     assert datetime.fromisoformat(told["time"]).utcoffset().total_seconds() == 9 * 3600
 
 
@@ -75,7 +76,7 @@ async def test_the_time_is_that_of_the_zone():
 async def test_an_unknown_zone_is_an_error_for_the_model(tz):
     """With a hint that lets it try again."""
     with pytest.raises(ToolError, match="Europe/Paris"):
-        await get_time(tz)
+        await get_time(ToolContext.for_test(), tz)
 
 
 def test_add_adds():
@@ -150,7 +151,7 @@ def test_a_colleague_and_the_browser_are_waited_for(clerk, ann, tool_name, argum
 async def test_counting_has_its_bounds(number):
     """Nobody waits for ever."""
     with pytest.raises(ToolError):
-        await demo_agents.count_to(None, number)
+        await demo_agents.count_to(ToolContext.for_test(), number)
 
 
 def test_the_secret_of_a_checkout_is_made_once_and_private(tmp_path):

@@ -5,11 +5,9 @@ import json
 
 import httpx
 import pytest
-from django.utils.translation import override
 
 from demo_project.model_server import Call, Reply, deltas, tokens
 from demo_project.scripted_model import answer, story, wanted_calls
-from demo_project.views import PROMPTS
 from tests.servers.model import Cut, Garbage, ModelUnderTest, Stall, Status
 
 NAMES = ("get_weather", "get_time", "add", "count_to", "book_table", "ask_colleague", "pick_date")
@@ -234,14 +232,3 @@ def test_each_fault_looks_as_a_client_would_see_it():
             client.post("/chat/completions", json=body)
         assert "[DONE]" in client.post("/chat/completions", json=body).text
     assert len(server.requests) == 5
-
-
-@pytest.mark.parametrize("prompt", PROMPTS, ids=str)
-def test_german_suggestions_get_the_same_replies(prompt):
-    """Only what is quoted from them stays German."""
-    english = asked(str(prompt))
-    with override("de"):
-        german = asked(str(prompt))
-    assert (german.text, [call.name for call in german.calls]) == (english.text, [call.name for call in english.calls])
-    for ours, theirs in zip(german.calls, english.calls, strict=True):
-        assert ours.arguments == theirs.arguments or ours.name in {"ask_colleague", "pick_date"}

@@ -34,7 +34,7 @@ chat.clientTools = {
   /** @type {import("../../../durable_agents/static/durable_agents/element.js").ClientTool} */
   pick_date(input, call) {
     const made = answering(form("date-piece", input?.label), call);
-    made.querySelector(".skip-date")?.addEventListener("click", () => call.error("The user picked no date."));
+    made.querySelector(".skip-date")?.addEventListener("click", () => call.error(made.dataset.skipped ?? ""));
     return made;
   },
   /** @type {import("../../../durable_agents/static/durable_agents/element.js").ClientTool} */
