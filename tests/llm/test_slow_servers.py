@@ -10,8 +10,8 @@ from tests.llm.dialects import OPENAI
 from tests.llm.paths import Said
 from tests.llm.wire import Wire, anthropic_event, event
 
-READ_SECONDS = 0.6
-PAUSE_SECONDS = 0.15
+READ_SECONDS = 1.5
+PAUSE_SECONDS = 0.2
 
 KEEP_ALIVE = {
     "comments": ": keep-alive\n\n",
