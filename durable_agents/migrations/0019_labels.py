@@ -6,19 +6,32 @@ import durable_agents.models
 import uuid
 from django.conf import settings
 from django.db import migrations, models
+from django.db.migrations.state import ProjectState
+
+
+class ChangesOfLabels(migrations.SeparateDatabaseAndState):
+    """Change the state of the models only, and make the models of all these changes once, not after each of them.
+
+    Otherwise this migration takes longer than all others together.
+    """
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        """Apply the changes to a state without models. Django makes the models when an operation needs them."""
+        state.__dict__.pop("apps", None)
+        super().state_forwards(app_label, state)
 
 
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('durable_agents', '0019_delivery_reports'),
+        ('durable_agents', '0018_delivery_reports'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     # Only labels and help texts change. Without this wrapper, SQLite would rebuild the table of threads, because
     # Django does not see that the generated column stays the same.
     operations = [
-        migrations.SeparateDatabaseAndState(
+        ChangesOfLabels(
             state_operations=[
                 migrations.AlterModelOptions(
                     name='attachment',
@@ -788,6 +801,71 @@ class Migration(migrations.Migration):
                     model_name='workerproblem',
                     name='since',
                     field=models.DateTimeField(verbose_name='since'),
+                ),
+                migrations.AlterField(
+                    model_name='command',
+                    name='caller',
+                    field=models.CharField(blank=True, db_default='', help_text='A hash that identifies the caller.', max_length=64),
+                ),
+                migrations.AlterField(
+                    model_name='stream',
+                    name='clearances',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How often a worker has held only this row and survived.', verbose_name='survived trials'),
+                ),
+                migrations.AlterField(
+                    model_name='stream',
+                    name='excuses',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How many worker deaths were not counted, because other workers died at the same time.', verbose_name='uncounted crashes'),
+                ),
+                migrations.AlterField(
+                    model_name='stream',
+                    name='goes_on',
+                    field=models.BooleanField(default=False, help_text='Whether this attempt continues the text of an interrupted attempt. That text is its first delta.', verbose_name='continues earlier text'),
+                ),
+                migrations.AlterField(
+                    model_name='stream',
+                    name='is_alone',
+                    field=models.BooleanField(db_default=False, default=False, help_text='Whether the last worker that claimed the row held no other row.', verbose_name='on trial'),
+                ),
+                migrations.AlterField(
+                    model_name='stream',
+                    name='lonely_crashes',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How many workers have died while they held only this row.', verbose_name='crashes on trial'),
+                ),
+                migrations.AlterField(
+                    model_name='ticket',
+                    name='credential',
+                    field=models.TextField(help_text='The session or token that the ticket stands for, encrypted with the ticket.', null=True),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='clearances',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How often a worker has held only this row and survived.', verbose_name='survived trials'),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='excuses',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How many worker deaths were not counted, because other workers died at the same time.', verbose_name='uncounted crashes'),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='is_alone',
+                    field=models.BooleanField(db_default=False, default=False, help_text='Whether the last worker that claimed the row held no other row.', verbose_name='on trial'),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='is_resolved',
+                    field=models.BooleanField(db_default=False, default=False, help_text="Whether the tool comes from the agent's tool_resolver instead of a module.", verbose_name='from tool_resolver'),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='lonely_crashes',
+                    field=models.PositiveIntegerField(db_default=0, default=0, help_text='How many workers have died while they held only this row.', verbose_name='crashes on trial'),
+                ),
+                migrations.AlterField(
+                    model_name='toolcall',
+                    name='passed_at',
+                    field=models.DateTimeField(blank=True, help_text='When the model went on without the result, which is added later.', null=True, verbose_name='continued without result at'),
                 ),
             ]
         )

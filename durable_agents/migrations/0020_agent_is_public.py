@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('durable_agents', '0020_german_labels'),
+        ('durable_agents', '0019_labels'),
     ]
 
     operations = [

@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('durable_agents', '0018_one_open_stream'),
+        ('durable_agents', '0017_one_open_stream'),
     ]
 
     operations = [

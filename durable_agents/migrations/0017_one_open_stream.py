@@ -20,6 +20,6 @@ def create(apps: Any, schema_editor: Any) -> None:
 class Migration(migrations.Migration):
     atomic = False  # PostgreSQL builds an index without a lock only outside a transaction
 
-    dependencies = [("durable_agents", "0017_clearer_help_texts")]
+    dependencies = [("durable_agents", "0016_keep_shared_threads")]
 
     operations = [migrations.RunPython(create, migrations.RunPython.noop)]
