@@ -5,13 +5,14 @@ import {test} from "node:test";
 import {runInNewContext} from "node:vm";
 
 import {updateMarkdown} from "../../durable_agents/static/durable_agents/markdown.js";
+import {updateMarkdown as minified} from "../../durable_agents/static/durable_agents/markdown.min.js";
 import {fakeDocument} from "./fakedom.mjs";
 import {HOSTILE} from "./hostile.mjs";
 import {randomSource} from "./random.mjs";
 
-function render(t, text) {
+function render(t, text, update = updateMarkdown) {
   const element = fakeDocument(t).createElement("div");
-  updateMarkdown(element, text);
+  update(element, text);
   return element.innerHTML;
 }
 
@@ -40,7 +41,10 @@ for (const [markdown, html] of [
   ["see https://example.org/a?b=c.", '<p>see <a href="https://example.org/a?b=c">https://example.org/a?b=c</a>.</p>'],
   ["[mail](mailto:a@example.org)", '<p><a href="mailto:a@example.org">mail</a></p>'],
 ]) {
-  test(`markdown ${JSON.stringify(markdown).slice(0, 60)}`, (t) => assert.equal(render(t, markdown), html));
+  test(`markdown ${JSON.stringify(markdown).slice(0, 60)}`, (t) => {
+    assert.equal(render(t, markdown), html);
+    assert.equal(render(t, markdown, minified), html);
+  });
 }
 
 for (const [hostile, html] of [

@@ -343,8 +343,8 @@ class List extends Block {
   /** @param {Flow} flow @param {number} start */
   constructor(flow, start) {
     const marker = markerOf(flow.lines[start]);
-    const first = parseInt(marker, 10); // not a number for bullets
-    super(flow, start, make(first >= 0 ? "ol" : "ul"));
+    const first = +marker.slice(0, -1); // zero for bullets, whose markers have one character
+    super(flow, start, make(marker[1] ? "ol" : "ul"));
     this.end = start;
     this.depth = flow.depth;
     this.marker = marker;
