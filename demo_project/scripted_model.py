@@ -51,6 +51,17 @@ ADDING = r"\b(?:add|addiere?|sum|plus)\b"
 TOPICS = {"get_weather": re.compile(r"\b(?:weather|wetter)\b"), "get_time": re.compile(r"\b(?:time|uhrzeit|spät)\b")}
 PLACE = re.compile(r"\b(?:in|at|for|of)\s+(.+)$")
 NO_PLACE = re.compile(r"\b(?:the|now|today|right|please|jetzt|heute|gerade|bitte)\b")
+GERMAN_CITIES = {
+    "tokio": "tokyo",
+    "wien": "vienna",
+    "rom": "rome",
+    "brüssel": "brussels",
+    "kopenhagen": "copenhagen",
+    "lissabon": "lisbon",
+    "moskau": "moscow",
+    "warschau": "warsaw",
+    "zürich": "zurich",
+}
 SEPARATOR = re.compile(r"\s*(?:,|;|\?|!|\.\s|\.$|\b(?:and|und)\b)\s*")
 COLLEAGUE = r"\b(?:colleague|kollege|kollegen|kollegin)\b"
 LATE_RESULT = re.compile(r"^\[The call of (\w+) that was still open has its result: (.*)\]$", re.DOTALL)
@@ -245,7 +256,7 @@ def zones() -> dict[str, str]:
 
 def zone(place: str) -> str:
     """Return the time zone of `place`, or `place` itself if no zone is known. The tool then reports an error."""
-    return zones().get(place, place)
+    return zones().get(GERMAN_CITIES.get(place, place), place)
 
 
 def report(messages: list[Body]) -> str:

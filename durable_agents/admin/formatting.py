@@ -10,6 +10,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import JSONField, Model, TextField
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
@@ -28,7 +29,7 @@ def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
         return text
     return _("%(beginning)s… (cut: %(length)s characters in all)") % {
         "beginning": text[:max_chars],
-        "length": f"{len(text):,}",
+        "length": number_format(len(text), force_grouping=True),
     }
 
 
@@ -87,12 +88,14 @@ def age(moment: datetime) -> str:
 
 def tokens(row: Thread | Usage) -> str:
     """Return the numbers of input and output tokens; an empty string if both are zero."""
-    return f"{row.input_tokens:,} / {row.output_tokens:,}" if row.input_tokens or row.output_tokens else ""
+    if not (row.input_tokens or row.output_tokens):
+        return ""
+    return " / ".join(number_format(number, force_grouping=True) for number in (row.input_tokens, row.output_tokens))
 
 
 def all_tokens(row: Thread | Usage) -> str:
     """Return the total number of tokens as text."""
-    return f"{row.input_tokens + row.output_tokens:,}"
+    return number_format(row.input_tokens + row.output_tokens, force_grouping=True)
 
 
 def money(cost: Decimal | None) -> str:
@@ -101,12 +104,16 @@ def money(cost: Decimal | None) -> str:
     """
     if cost is None:
         return ""
-    return f"${cost:,.4f}" if cost >= Decimal("0.0001") or not cost else f"${cost.normalize():f}"
+    if cost >= Decimal("0.0001") or not cost:
+        return f"${number_format(cost, 4, force_grouping=True)}"
+    return f"${number_format(f'{cost.normalize():f}')}"
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
     """Return the duration in seconds; an empty string if one of the times is missing."""
-    return f"{(instant(end) - instant(start)).total_seconds():,.1f} s" if start and end else ""
+    if not (start and end):
+        return ""
+    return f"{number_format(f'{(instant(end) - instant(start)).total_seconds():.1f}', force_grouping=True)} s"
 
 
 def joined(*texts: str) -> str:

@@ -1,6 +1,8 @@
 """German pages of the admin and the demo have no English word left. What users and models have written stays."""
 
 import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +15,8 @@ from django.utils import timezone
 from django.utils.translation import override
 from django.utils.translation.trans_real import translation
 
-from durable_agents.models import Attachment, AuditEntry, WorkerProblem
+from durable_agents.admin.formatting import all_tokens, money, seconds, tokens
+from durable_agents.models import Attachment, AuditEntry, Thread, WorkerProblem
 from tests.admin.pages import INBOX, VIEW, listing, page
 from tests.api.calls import person
 
@@ -127,6 +130,18 @@ def test_the_lists_and_pages_of_the_admin_have_no_english_word(rows, staff):
         assert model.objects.exists(), model
         urls += [listing(model), *(page(row) for row in model.objects.all())]
     assert {url: found for url in urls if (found := english_words_of(client, url))} == {}
+
+
+def test_numbers_are_written_as_in_german():
+    thread = Thread(input_tokens=1234, output_tokens=5)
+    start = datetime(2026, 11, 30, tzinfo=UTC)
+    shown = {}
+    for language in ("en", "de"):
+        with override(language):
+            lines = [tokens(thread), all_tokens(thread), seconds(start, start + timedelta(seconds=1234.5))]
+            shown[language] = [*lines, money(Decimal("1234.5")), money(Decimal("0.00002"))]
+    assert shown["en"] == ["1,234 / 5", "1,239", "1,234.5 s", "$1,234.5000", "$0.00002"]
+    assert shown["de"] == ["1.234 / 5", "1.239", "1.234,5 s", "$1.234,5000", "$0,00002"]
 
 
 def test_the_demo_has_no_english_word():

@@ -164,6 +164,7 @@ def test_a_german_phrase_is_understood_like_the_english_one(english, german):
     [
         ("Wie ist das Wetter in Ulm?", "get_weather", {"city": "Ulm"}),
         ("Wie spät ist es in Tokyo jetzt?", "get_time", {"tz": "Asia/Tokyo"}),
+        ("Wie spät ist es in Wien?", "get_time", {"tz": "Europe/Vienna"}),
         (
             "Buche bitte einen Tisch im Fuchs um 20:15 für zwei",
             "book_table",
