@@ -29,6 +29,7 @@ from durable_agents.reading.follow_run import (
     position_after,
     row_of,
 )
+from durable_agents.reading.personal_view import PersonalView, waiting_calls
 from durable_agents.reading.usage import usage_metadata
 from durable_agents.times import to_iso
 
@@ -90,9 +91,10 @@ class AnswerStream:
         seen: Seen | None = None,
         knows_7: bool = False,
         wait_seconds: float = 0,
+        view: PersonalView | None = None,
     ) -> None:
         """While the run waits for others, the stream stays open only until ``wait_seconds`` after the stream's
-        creation.
+        creation. With the caller's ``view``, the metadata of the message say which calls the caller may decide about.
         """
         self.thread_id = thread_id
         self.is_over = False
@@ -105,6 +107,7 @@ class AnswerStream:
         self._question = question
         self._seen = seen or Seen()
         self._knows_7 = knows_7
+        self._view = view
         self._waits_until = time.monotonic() + wait_seconds
         self._follower: Follower | None = None
         self._is_in_step = False
@@ -160,7 +163,7 @@ class AnswerStream:
                 yield from self._end(thread, *_end_of(thread, answer, knows_7=self._knows_7))
         elif kind != "reset-step":
             if not self._drops_rest:
-                yield from self._pass_on(chunk)
+                yield from self._pass_on(thread, chunk)
         elif self._has_parts and self._knows_7:
             self._open.clear()
             self._has_parts = False
@@ -172,7 +175,7 @@ class AnswerStream:
             # No other attempt follows. The client keeps the content that it has, and gets nothing more.
             self._drops_rest = True
 
-    def _pass_on(self, chunk: Chunk) -> Iterator[Chunk]:
+    def _pass_on(self, thread: Thread, chunk: Chunk) -> Iterator[Chunk]:
         kind = chunk["type"]
         if kind == "start-step":
             # After ``reset-step``, the client is still in the step. It must not get ``start-step`` again.
@@ -184,6 +187,11 @@ class AnswerStream:
         elif kind in _STATES:
             if self._seen.shows(chunk):
                 return
+            if kind == "tool-approval-request" and self._view is not None:
+                # Some versions of the AI SDK refuse this chunk with other keys. All merge metadata into the message.
+                for call in waiting_calls(thread, [chunk["toolCallId"]]):
+                    metadata = {"canDecide": {call.tool_call_id: self._view.can_decide(call)}}
+                    yield {"type": "message-metadata", "messageMetadata": metadata}
         else:
             self._has_parts = True
             # The AI SDK expects an end chunk for each text that has begun, even if the text is incomplete.

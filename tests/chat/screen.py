@@ -24,6 +24,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tool-input-start": (CALL | {"toolName": str}, {}),
     "tool-input-delta": (CALL | {"inputTextDelta": str}, {}),
     "tool-input-available": (CALL | {"toolName": str, "input": object}, {}),
+    "message-metadata": ({"messageMetadata": dict}, {}),
     "tool-approval-request": (CALL | {"approvalId": str}, {}),
     "tool-output-available": (CALL | {"output": object}, {"preliminary": bool}),
     "tool-output-error": (CALL | {"errorText": str}, {}),
@@ -92,6 +93,8 @@ class Screen:
             self.end = chunk
         elif kind in {"start-step", "finish-step", "reset-step"}:
             self._step(kind)
+        elif kind == "message-metadata":
+            assert chunk["messageMetadata"].keys() == {"canDecide"}
         elif kind == "steering-message":
             assert not self._is_in_step, "it comes between steps"
             self.steering.append(chunk)

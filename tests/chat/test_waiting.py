@@ -1,12 +1,14 @@
 """Calls that wait for somebody: the response ends, and what the client answers goes on in the same message."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from durable_agents import add_tool_result
 from durable_agents.models import Message, Thread, ToolCall
+from durable_agents.reading import PersonalView
 from durable_agents.reading.ui_stream import AnswerStream
 from durable_agents.testing import ScriptedModel, calls, fails, run_until_idle
 from durable_agents.transcript import ui_messages
@@ -92,6 +94,25 @@ def test_an_approval_runs_the_call_and_goes_on(me: Chatter):
     assert agents.RAN == ["paid 5"]
     call = ToolCall.objects.get()
     assert (call.approval_reason, call.approval_decided_by) == ("Fine.", Thread.objects.get().owner)
+
+
+@pytest.mark.parametrize(("call", "may"), [(PAY, True), (calls("fire", name="Bob"), False)])
+def test_the_metadata_say_whether_the_caller_may_decide(me: Chatter, call: Any, may: bool):
+    """The chunk of the request has no room for it."""
+    screen = asked(me, call)
+    assert screen.metadata["canDecide"] == {screen.tool()["toolCallId"]: may}
+
+
+def test_after_the_decision_nothing_is_said_about_who_may_decide(me: Chatter):
+    """The answer is read from its beginning again."""
+    screen = asked(me, PAY)
+    body = me.post(decided(screen, approved=False))
+    gone_on(body, screen, "As you like.")
+    thread = Thread.objects.get()
+    view = PersonalView(SimpleNamespace(user=thread.owner, session=None, headers={}), thread)
+    again = AnswerStream(thread.pk, answer=Message.objects.get(role="assistant"), view=view).read()
+    assert "tool-approval-request" in [chunk["type"] for chunk in again]
+    assert "message-metadata" not in [chunk["type"] for chunk in again]
 
 
 def test_a_refusal_is_told_to_the_model(me: Chatter):

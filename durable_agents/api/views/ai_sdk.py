@@ -51,7 +51,7 @@ from durable_agents.live.sse import (
 from durable_agents.live.thread_events import ThreadEvents, cursor_of
 from durable_agents.models import Thread, ThreadStatus
 from durable_agents.policies import SignIn, public_thread
-from durable_agents.reading import AnswerStream
+from durable_agents.reading import AnswerStream, PersonalView
 
 _EVENTS = Gives(shape=str, media_type="text/event-stream")
 
@@ -121,6 +121,7 @@ class StreamingView(AgentsView):
             seen=streamed.seen,
             knows_7=int(major) >= 7,
             wait_seconds=wait_seconds,
+            view=PersonalView(request, streamed.thread),
         )
         thread = streamed.thread
 

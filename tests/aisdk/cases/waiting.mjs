@@ -1,6 +1,7 @@
 /** Runs that wait: for the browser, for an approval, for somebody else. */
 
 import assert from "node:assert/strict";
+import {readFileSync} from "node:fs";
 
 import {follower} from "./follower.mjs";
 import {until} from "./site.mjs";
@@ -9,6 +10,11 @@ import {textOf, toolParts, typesOf} from "./scene.mjs";
 const PICK = {name: "pick_date", arguments: {label: "Launch"}};
 const TABLE = {name: "book_table", arguments: {restaurant: "Luigi's", people: 4, time: "19:30"}};
 const COLLEAGUE = {name: "ask_colleague", arguments: {question: "Friday?"}};
+
+/** The function of the docs that says whether to show buttons. */
+const DOCS = readFileSync(new URL("../../../docs/howto/shared-threads.md", import.meta.url), "utf8");
+const [, code] = DOCS.match(/```js\n(export const mayDecide[^`]*)```/);
+const {mayDecide} = await import(`data:text/javascript,${encodeURIComponent(code)}`);
 
 /** What the model was told of the tools' results, in the last request. */
 const told = async (scene) => (await scene.requests()).at(-1).messages.filter(({role}) => role === "tool").map(({content}) => content);
@@ -23,6 +29,8 @@ async function awaitingApproval(scene, options) {
   // Some versions of the AI SDK refuse chunks with further keys.
   const request = chat.wire.chunks().find(({type}) => type === "tool-approval-request");
   assert.deepEqual(Object.keys(request).sort(), ["approvalId", "toolCallId", "type"]);
+  assert.deepEqual(chat.lastMessage.metadata.canDecide, {[request.toolCallId]: true});
+  assert.equal(mayDecide(chat.lastMessage, toolParts(chat.lastMessage)[0]), true);
   return chat;
 }
 
@@ -173,6 +181,7 @@ export const cases = {
     await scene.assertStored(before);
     const messages = await scene.history();
     assert.deepEqual(toolParts(messages[1])[0].approval, {id: asked(before), canDecide: true});
+    assert.equal(mayDecide(messages[1], toolParts(messages[1])[0]), true);
     const chat = scene.chat({
       messages,
       sendAutomaticallyWhen: scene.sdk.lastAssistantMessageIsCompleteWithApprovalResponses,
