@@ -27,7 +27,7 @@ const KB = 1024;
 const INTERNAL =
   /^(segments|drafts|ended|snapshotRev|held|setThread|acknowledge|failDraft|draft|dropHeld|gaps|addOlder|onOpen|onFrame|onConnection|isHidden|isOnline|listen|durable|opened|isPolling|ending|wake|enlist|detach|watch|beat|stable|deadline|entry|commit|view|loaded|notBefore)$/;
 
-const ELEMENT_INTERNAL = /^(leaving|draw|resend|callTool|noticeText|spoken|typing|banner|focused|denies|follow|act|tell|log|field)$/;
+const ELEMENT_INTERNAL = /^(leaving|draw|resend|callTool|noticeText|spoken|typing|banner|olderButton|resumeButton|jumpButton|statusText|problemText|fileList|attachButton|stopButton|sendButton|welcomeBox|noticeBox|composerForm|messageList|threadRows|noteText|moreButton|focused|denies|follow|act|tell|log|field)$/;
 const BOTH = new RegExp(`${INTERNAL.source}|${ELEMENT_INTERNAL.source}`);
 
 /** What is built: from which source, with what inside, and how large it may be with gzip. */
@@ -90,7 +90,7 @@ async function shortened(name, code, map) {
   const result = await minify(code, {
     module: true,
     ecma: 2020,
-    compress: {passes: 3, unsafe_arrows: true, unsafe_methods: true},
+    compress: {passes: 3, inline: 1, lhs_constants: false, unsafe_arrows: true},
     sourceMap: {content: map, url: `${name}.map`},
   });
   return {[name]: `${result.code}\n`, [`${name}.map`]: `${result.map}\n`};

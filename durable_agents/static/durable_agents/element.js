@@ -133,7 +133,7 @@ function icon(name) {
   const make = (/** @type {string} */ tag) => document.createElementNS("http://www.w3.org/2000/svg", tag);
   const [svg, path] = [make("svg"), make("path")];
   svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
+  svg.ariaHidden = "true";
   path.setAttribute("d", ICONS[name]);
   svg.append(path);
   return svg;
@@ -160,14 +160,14 @@ function show(element, value) {
   return value;
 }
 
+/** Shows a text, or hides the element if there is none. @type {(element: HTMLElement, text: string) => void} */
+const showIfAny = (element, text) => showText(element, show(element, text));
+
 /** @type {(parent: Element, child: Element, index: number) => void} */
 function place(parent, child, index) {
   const there = parent.children[index] ?? null;
   if (there !== child) parent.insertBefore(child, there);
 }
-
-/** @type {(url: string) => string|null} Returns the address if it leads to a page or a file, and not to a script. */
-const safeUrl = (url) => (URL.canParse(url, location.href) && /^https?:$/.test(new URL(url, location.href).protocol) ? url : null);
 
 /** @type {(value: any) => string} */
 const pretty = (value) => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
@@ -181,6 +181,12 @@ const nameOf = (part) => String(part.toolName ?? part.type.slice(5));
 
 /** @type {(message: Message) => string} */
 const textOf = ({parts}) => parts.filter(({type, text}) => type === "text" && text.trim()).map(({text}) => text).join("\n\n");
+
+/** Names a call and the state in which it waits. @type {(part: Part) => string} */
+const waitOf = ({toolCallId, state}) => `${toolCallId} ${state}`;
+
+/** The parts of a message with files; without files, the text is enough. @type {(text: string, files: Part[]) => Part[]|undefined} */
+const partsOf = (text, files) => (files.length ? [...(text ? [{type: "text", text}] : []), ...files] : undefined);
 
 /** @type {(name: string) => string} */
 const plainName = (name) => name.replace(/[_-]+/g, " ").trim();
@@ -230,10 +236,11 @@ function fileView(chat) {
     update({url = "", title, filename, mediaType = ""}) {
       if (element.firstChild) return;
       const name = title ?? filename ?? url;
-      const href = safeUrl(url);
-      const isImage = href && mediaType.startsWith("image/") && new URL(href, location.href).origin === location.origin;
-      const inside = isImage ? h("img", {src: href, alt: name, onload: () => chat.follow()}) : name;
-      element.append(href ? h("a", {href, target: "_blank", rel: "noopener noreferrer nofollow"}, inside) : inside);
+      const link = h("a", {href: url, target: "_blank", rel: "noopener noreferrer nofollow"});
+      const isSafe = url && /^https?:$/.test(link.protocol); // it leads to a page or a file, and not to a script
+      const isImage = mediaType.startsWith("image/") && link.origin === location.origin;
+      link.append(isImage ? h("img", {src: url, alt: name, onload: () => chat.follow()}) : name);
+      element.append(isSafe ? link : name);
     },
   };
 }
@@ -264,15 +271,16 @@ function toolView(chat) {
   return {
     element,
     update(part) {
-      const {toolCallId, errorText, approval, preliminary} = part;
+      const {errorText, approval, preliminary} = part;
       const isMine = part.state !== "approval-requested" || approval?.canDecide !== false;
       const form = isMine && !chat.isReadOnly ? askOf(chat, part) : null;
-      const [look, text] = form ? ["waits", "waits"] : (STATES[preliminary ? "" : part.state] ?? ["busy", "running"]);
+      const [look, text] = STATES[form ? "approval-requested" : preliminary ? "" : part.state] ?? ["busy", "running"];
+      const wait = form ? waitOf(part) : "";
       if (element.dataset.look !== look) sign.replaceChildren(...(LOOKS[look] ? [icon(LOOKS[look])] : []));
       element.dataset.look = look;
-      if (asked !== (form ? `${toolCallId} ${part.state}` : "")) {
+      if (asked !== wait) {
         const hadFocus = slot.contains(chat.focused);
-        asked = form ? `${toolCallId} ${part.state}` : "";
+        asked = wait;
         slot.replaceChildren(...(form ? [form()] : []));
         element.open = form !== null;
         if (hadFocus && !form) summary.focus();
@@ -285,7 +293,7 @@ function toolView(chat) {
       if (!form) showText(input, part.state === "input-streaming" ? (part.rawInput ?? "") : pretty(part.input ?? {}));
       show(outputHead, show(output, part.output !== undefined && !preliminary));
       if (part.output !== undefined) showText(output, pretty(part.output));
-      if (show(error, errorText !== undefined)) showText(error, errorText);
+      showIfAny(error, errorText ?? "");
       if (show(far, preliminary === true)) showProgress(bar, progress, part.output);
     },
   };
@@ -311,22 +319,20 @@ function askOf(chat, part) {
 function approvalForm({texts, store}, {toolCallId, input, ...part}) {
   const before = pretty(input ?? {});
   const field = h("textarea", {class: "code", rows: Math.min(12, before.split("\n").length), "aria-label": texts.input, spellcheck: "false"});
-  const note = h("input", {type: "text", maxlength: 500, placeholder: texts.note, "aria-label": texts.note, dir: "auto"});
+  const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && event.preventDefault(); // Enter must not approve
+  const note = h("input", {type: "text", maxlength: 500, placeholder: texts.note, "aria-label": texts.note, dir: "auto", onkeydown});
   const problem = h("p", {class: "error", role: "alert", hidden: true});
   field.value = before;
   const decide = async (/** @type {boolean} */ isApproved) => {
-    show(problem, false);
+    showIfAny(problem, "");
     const reason = note.value.trim() || undefined;
     try {
       if (!isApproved) return await store?.reject(toolCallId, {reason});
       await store?.approve(toolCallId, {reason, ...(field.value === before ? {} : {arguments: JSON.parse(field.value)})});
     } catch (/** @type {any} */ failure) {
-      showText(problem, failure instanceof SyntaxError ? texts.invalid : worded(texts, failure));
-      show(problem, true);
+      showIfAny(problem, failure instanceof SyntaxError ? texts.invalid : worded(texts, failure));
     }
   };
-  const onkeydown = (/** @type {KeyboardEvent} */ event) => event.key === "Enter" && event.preventDefault(); // Enter must not approve
-  note.addEventListener("keydown", onkeydown);
   const title = `${texts.approve}: ${plainName(nameOf(/** @type {Part} */ (part)))}`;
   const buttons = [button(texts.approve, () => decide(true), {class: "primary"}), button(texts.reject, () => decide(false))];
   return h("div", {class: "ask", role: "group", tabindex: -1, "aria-label": title, part: "approval"}, h("b", {}, title), field, note, problem, h("div", {class: "buttons"}, ...buttons));
@@ -362,7 +368,7 @@ class MessageView {
     this.#key = key;
     this.element.dataset.role = role;
     this.element.dataset.delivery = delivery ?? "";
-    this.element.setAttribute("aria-busy", String(isLive));
+    this.element.ariaBusy = String(isLive);
     showText(this.#author, `${role === "user" ? this.#chat.texts.you : this.#chat.texts.assistant}: `);
     this.#renderParts(message, isLive);
     this.#renderFoot(message, isLive, isLast && isResting, isResting);
@@ -437,7 +443,7 @@ class MessageView {
       event.preventDefault();
       const files = message.parts.filter(({type}) => type === "file");
       const said = field.value.trim();
-      if (said) this.#chat.act((store) => store.edit(message.id, files.length ? [{type: "text", text: said}, ...files] : said));
+      if (said) this.#chat.act((store) => store.edit(message.id, partsOf(said, files) ?? said));
       close();
     };
     const buttons = h("div", {class: "buttons"}, h("button", {class: "primary"}, texts.save), button(texts.cancel, close));
@@ -537,7 +543,7 @@ export class DurableChat extends DurableElement {
   #isCreating = false;
   /** The waiting calls at the last check; later ones cause an event. Null before the first check. @type {Set<string>|null} */
   #told = null;
-  /** @type {{file: File, chip: HTMLElement, part: Part|null}[]} */
+  /** The chosen files; those that are being uploaded have no part yet. @type {{part: Part|null}[]} */
   #files = [];
   #at = /** @type {Record<string, any>} */ ({});
 
@@ -592,9 +598,8 @@ export class DurableChat extends DurableElement {
   /** Sends a message; without a thread, it begins one. @param {string} text @param {Part[]} [files] */
   async sendMessage(text, files = []) {
     this.#isFollowing = true;
-    const parts = files.length ? [...(text ? [{type: "text", text}] : []), ...files] : undefined;
     if (!this.store) await this.#create(text);
-    return this.store?.send(text, {parts});
+    return this.store?.send(text, {parts: partsOf(text, files)});
   }
 
   // Methods that the views of messages and parts call.
@@ -665,7 +670,7 @@ export class DurableChat extends DurableElement {
     for (const view of this.#views.values()) view.close();
     this.#views.clear();
     this.#files = [];
-    this.#at.files?.replaceChildren();
+    this.#at.fileList?.replaceChildren();
   }
 
   /** @param {string} text */
@@ -697,44 +702,44 @@ export class DurableChat extends DurableElement {
     const at = this.#at;
     this.draw(); // reads the texts
     const {texts} = this;
-    at.welcome = h("div", {class: "welcome", hidden: true, part: "welcome"}, h("slot", {name: "welcome"}, h("h2", {}, texts.welcome)));
+    at.welcomeBox = h("div", {class: "welcome", hidden: true, part: "welcome"}, h("slot", {name: "welcome"}, h("h2", {}, texts.welcome)));
     /** @type {string[]} */
     const prompts = JSON.parse(this.getAttribute("prompts") || "[]");
-    at.welcome.append(h("div", {class: "prompts"}, ...prompts.map((text) => button(text, () => this.#send(text), {part: "prompt", dir: "auto"}))));
-    at.older = button(texts.older, () => this.#loadOlder(), {class: "older", hidden: true});
-    at.list = h("ol", {class: "messages", role: "list", part: "messages"});
+    at.welcomeBox.append(h("div", {class: "prompts"}, ...prompts.map((text) => button(text, () => this.#send(text), {part: "prompt", dir: "auto"}))));
+    at.olderButton = button(texts.older, () => this.#loadOlder(), {class: "older", hidden: true});
+    at.messageList = h("ol", {class: "messages", role: "list", part: "messages"});
     at.typing = h("div", {class: "typing", hidden: true, "aria-hidden": "true"}, h("i"), h("i"), h("i"));
-    at.resume = button(texts.resume, () => this.act((store) => store.resume()));
+    at.resumeButton = button(texts.resume, () => this.act((store) => store.resume()));
     at.noticeText = h("p", {dir: "auto"});
-    at.notice = h("div", {class: "notice", hidden: true, part: "notice"}, at.noticeText, at.resume);
-    const column = h("div", {class: "column"}, at.welcome, at.older, at.list, at.typing, at.notice);
+    at.noticeBox = h("div", {class: "notice", hidden: true, part: "notice"}, at.noticeText, at.resumeButton);
+    const column = h("div", {class: "column"}, at.welcomeBox, at.olderButton, at.messageList, at.typing, at.noticeBox);
     at.log = h("section", {class: "log", role: "log", "aria-live": "off", "aria-label": texts.conversation, tabindex: 0, part: "log", onscroll: () => this.#onScroll()}, column);
-    at.jump = iconButton("down", texts.jump, () => this.#jump(), {class: "icon jump", hidden: true, part: "jump"});
+    at.jumpButton = iconButton("down", texts.jump, () => this.#jump(), {class: "icon jump", hidden: true, part: "jump"});
     at.banner = h("p", {class: "banner", role: "status", hidden: true, part: "banner"});
-    at.status = h("p", {class: "unseen", role: "status"});
+    at.statusText = h("p", {class: "unseen", role: "status"});
     at.spoken = h("div", {class: "unseen", "aria-live": "polite"});
-    this.shadowRoot?.append(h("slot", {name: "header"}), h("div", {class: "stage"}, at.log, at.jump), at.banner, this.#composer(), at.status, at.spoken);
+    this.shadowRoot?.append(h("slot", {name: "header"}), h("div", {class: "stage"}, at.log, at.jumpButton), at.banner, this.#composer(), at.statusText, at.spoken);
     this.shadowRoot?.addEventListener("keydown", (event) => this.#onEscape(/** @type {KeyboardEvent} */ (event)));
   }
 
   #composer() {
     const at = this.#at;
     const {texts} = this;
-    at.problem = h("p", {class: "error", role: "alert", hidden: true});
-    at.files = h("ul", {class: "files", role: "list"});
+    at.problemText = h("p", {class: "error", role: "alert", hidden: true});
+    at.fileList = h("ul", {class: "files", role: "list"});
     const picker = h("input", {type: "file", multiple: true, hidden: true, onchange: () => this.#attach([...(picker.files ?? [])])});
-    at.attach = iconButton("attach", texts.attach, () => picker.click(), {hidden: this.hasAttribute("no-attachments")});
+    at.attachButton = iconButton("attach", texts.attach, () => picker.click(), {hidden: this.hasAttribute("no-attachments")});
     at.field = h("textarea", {rows: 1, placeholder: texts.message, "aria-label": texts.message, dir: "auto", enterkeyhint: "send", part: "field", oninput: () => this.#onInput(), onkeydown: (/** @type {KeyboardEvent} */ event) => this.#onKey(event), onpaste: (/** @type {ClipboardEvent} */ event) => this.#onPaste(event)});
-    at.stop = iconButton("stop", texts.stop, () => this.#stop(), {class: "icon round", hidden: true, part: "stop"});
-    at.send = h("button", {class: "icon round send", "aria-label": texts.send, title: texts.send, part: "send"}, icon("send"));
-    const bar = h("div", {class: "bar"}, h("slot", {name: "composer-start"}), at.attach, picker, at.field, at.stop, at.send);
+    at.stopButton = iconButton("stop", texts.stop, () => this.#stop(), {class: "icon round", hidden: true, part: "stop"});
+    at.sendButton = h("button", {class: "icon round send", "aria-label": texts.send, title: texts.send, part: "send"}, icon("send"));
+    const bar = h("div", {class: "bar"}, h("slot", {name: "composer-start"}), at.attachButton, picker, at.field, at.stopButton, at.sendButton);
     const onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
       this.#submit();
     };
-    at.form = h("form", {class: "composer", part: "composer", onsubmit}, at.files, bar, at.problem);
+    at.composerForm = h("form", {class: "composer", part: "composer", onsubmit}, at.fileList, bar, at.problemText);
     for (const type of ["dragover", "drop"]) this.addEventListener(type, (event) => this.#onDrop(/** @type {DragEvent} */ (event)));
-    return at.form;
+    return at.composerForm;
   }
 
   #render() {
@@ -746,16 +751,16 @@ export class DurableChat extends DurableElement {
     const all = (snapshot?.messages ?? []).filter(({role, parts}) => role !== "system" && parts.length > 0);
     this.follow(() => {
       this.#renderMessages(all, isRunning);
-      show(at.welcome, !isLoading && !readOnly && !all.length && !this.#isCreating);
-      show(at.older, hasOlder);
+      show(at.welcomeBox, !isLoading && !readOnly && !all.length && !this.#isCreating);
+      show(at.olderButton, hasOlder);
       show(at.typing, isRunning && !snapshot?.retry && !isWriting(all.at(-1)));
       this.#renderNotice(snapshot);
     });
     this.#renderBanner(snapshot);
-    at.log.setAttribute("aria-busy", String(isLoading));
-    show(at.form, !this.denies("send"));
-    show(at.stop, isRunning && !this.denies("stop"));
-    at.stop.setAttribute("aria-disabled", String(isStopping));
+    at.log.ariaBusy = String(isLoading);
+    show(at.composerForm, !this.denies("send"));
+    show(at.stopButton, isRunning && !this.denies("stop"));
+    at.stopButton.ariaDisabled = String(isStopping);
     this.#onInput(false);
     if (focused && !this.focused?.checkVisibility()) at.log.focus(); // a button that has gone
     if (snapshot && !isLoading) this.#announce(snapshot, all);
@@ -774,7 +779,7 @@ export class DurableChat extends DurableElement {
       const view = this.#views.get(message.id) ?? new MessageView(this);
       this.#views.set(message.id, view);
       view.update(message, isRunning && index === lastAnswer, index === lastAnswer, !isRunning);
-      place(this.#at.list, view.element, index);
+      place(this.#at.messageList, view.element, index);
     });
   }
 
@@ -785,10 +790,11 @@ export class DurableChat extends DurableElement {
     const {isFailed, isStopped, readOnly, error, retry, isRunning} = snapshot ?? {};
     const retried = isRunning && retry ? `${worded(texts, {code: retry.kind, message: retry.error}) || texts.recovering} ${texts.recovering}` : "";
     const text = readOnly ? worded(texts, readOnly) : isFailed ? worded(texts, error) || texts.failed : isStopped ? texts.stopped : retried;
-    at.notice.dataset.look = isFailed || readOnly ? "failed" : "";
-    showText(at.noticeText, show(at.notice, text) ?? "");
-    showText(at.resume, isFailed ? texts.retry : texts.resume);
-    show(at.resume, (isFailed || isStopped) && !this.denies("resume"));
+    at.noticeBox.dataset.look = isFailed || readOnly ? "failed" : "";
+    show(at.noticeBox, text);
+    showText(at.noticeText, text ?? "");
+    showText(at.resumeButton, isFailed ? texts.retry : texts.resume);
+    show(at.resumeButton, (isFailed || isStopped) && !this.denies("resume"));
   }
 
   /** @param {Snapshot} [snapshot] */
@@ -799,7 +805,7 @@ export class DurableChat extends DurableElement {
     const by = {...texts, waiting: texts.reconnecting};
     const lost = by[state === "closed" ? (reason ?? "") : state] ?? "";
     const text = lost || (snapshot?.isRecovering && !snapshot.retry ? texts.recovering : "");
-    showText(this.#at.banner, show(this.#at.banner, text));
+    showIfAny(this.#at.banner, text);
   }
 
   /** Announces changes of state at once, and an answer when it is complete. @param {Snapshot} snapshot @param {Message[]} messages */
@@ -824,8 +830,9 @@ export class DurableChat extends DurableElement {
   #tellCalls(messages) {
     const told = this.#told;
     const waiting = messages.flatMap(({parts}) => parts.filter(({toolCallId, state}) => toolCallId && /^(approval-requested|input-available)$/.test(state)));
-    this.#told = new Set(waiting.map(({toolCallId, state}) => `${toolCallId} ${state}`));
-    for (const part of told ? waiting.filter(({toolCallId, state}) => !told.has(`${toolCallId} ${state}`)) : []) {
+    this.#told = new Set(waiting.map(waitOf));
+    for (const part of waiting) {
+      if (!told || told.has(waitOf(part))) continue;
       this.tell("tool-call", {toolCallId: part.toolCallId, toolName: nameOf(part), input: part.input, state: part.state});
       const form = this.shadowRoot?.querySelector(".tool .ask");
       if (!form || !askOf(this, part)) continue;
@@ -837,12 +844,12 @@ export class DurableChat extends DurableElement {
 
   /** @param {string} text */
   #say(text) {
-    this.#at.status.textContent = text;
+    this.#at.statusText.textContent = text;
   }
 
   /** @param {string} text */
   #problem(text) {
-    showText(this.#at.problem, show(this.#at.problem, text));
+    showIfAny(this.#at.problemText, text);
   }
 
   /** @param {any} error */
@@ -855,7 +862,7 @@ export class DurableChat extends DurableElement {
 
   /** @param {boolean} [isTyped] */
   #onInput(isTyped = true) {
-    const {field, send} = this.#at;
+    const {field, sendButton} = this.#at;
     if (isTyped) {
       field.style.height = "auto";
       field.style.height = `${field.scrollHeight}px`;
@@ -863,13 +870,13 @@ export class DurableChat extends DurableElement {
       else sessionStorage.removeItem(this.#draftKey);
     }
     const isUploading = this.#files.some(({part}) => !part);
-    send.disabled = this.#isCreating || isUploading || (field.value.trim() === "" && !this.#files.length);
+    sendButton.disabled = this.#isCreating || isUploading || (field.value.trim() === "" && !this.#files.length);
   }
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const isComposing = event.isComposing || event.keyCode === 229; // Enter belongs to the input method
-    if (event.key === "ArrowUp" && this.#at.field.value === "") [...this.#at.list.querySelectorAll("[data-edit]")].at(-1)?.click();
+    if (event.key === "ArrowUp" && this.#at.field.value === "") [...this.#at.messageList.querySelectorAll("[data-edit]")].at(-1)?.click();
     if (event.key !== "Enter" || event.shiftKey || isComposing) return;
     event.preventDefault();
     this.#submit();
@@ -883,15 +890,15 @@ export class DurableChat extends DurableElement {
 
   #stop() {
     const {isStopping} = this.store?.getSnapshot() ?? {};
-    if (!this.#at.stop.hidden && !isStopping) this.act((store) => store.stop());
+    if (!this.#at.stopButton.hidden && !isStopping) this.act((store) => store.stop());
   }
 
   #submit() {
-    if (this.#at.send.disabled) return;
+    if (this.#at.sendButton.disabled) return;
     const files = this.#files.flatMap(({part}) => part ?? []);
     const text = this.#at.field.value.trim();
     this.#files = [];
-    this.#at.files.replaceChildren();
+    this.#at.fileList.replaceChildren();
     this.setDraft("");
     this.#send(text, files);
   }
@@ -911,15 +918,16 @@ export class DurableChat extends DurableElement {
   #attach(files) {
     for (const file of files) {
       const bar = h("progress", {max: 1, value: 0, "aria-label": file.name});
-      const entry = {file, chip: h("li", {part: "attachment"}), part: /** @type {Part|null} */ (null)};
+      const chip = h("li", {part: "attachment"});
+      const entry = {part: /** @type {Part|null} */ (null)};
       const drop = () => {
         this.#files = this.#files.filter((other) => other !== entry);
-        entry.chip.remove();
+        chip.remove();
         this.#onInput();
       };
-      entry.chip.append(h("span", {dir: "auto"}, file.name), bar, iconButton("cross", `${this.texts.remove}: ${file.name}`, drop));
+      chip.append(h("span", {dir: "auto"}, file.name), bar, iconButton("cross", `${this.texts.remove}: ${file.name}`, drop));
       this.#files.push(entry);
-      this.#at.files.append(entry.chip);
+      this.#at.fileList.append(chip);
       const uploading = this.client.uploadAttachment(file, {onProgress: (share) => void (bar.value = share)});
       uploading.then(
         (part) => {
@@ -939,37 +947,37 @@ export class DurableChat extends DurableElement {
   /** @param {ClipboardEvent} event */
   #onPaste(event) {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length || this.#at.attach.hidden) return;
+    if (!files.length || this.#at.attachButton.hidden) return;
     event.preventDefault();
     this.#attach(files);
   }
 
   /** @param {DragEvent} event */
   #onDrop(event) {
-    if (!event.dataTransfer?.types.includes("Files") || !this.#at.attach.checkVisibility()) return;
+    if (!event.dataTransfer?.types.includes("Files") || !this.#at.attachButton.checkVisibility()) return;
     event.preventDefault();
     if (event.type === "drop") this.#attach([...event.dataTransfer.files]);
   }
 
   async #loadOlder() {
-    const {log, older} = this.#at;
+    const {log, olderButton} = this.#at;
     const fromEnd = log.scrollHeight - log.scrollTop;
     this.#isFollowing = false;
-    older.disabled = true;
+    olderButton.disabled = true;
     await this.act((store) => store.loadOlder());
     await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
-    older.disabled = false;
+    olderButton.disabled = false;
     log.scrollTop = log.scrollHeight - fromEnd;
   }
 
   /** Follows the end while the reader is near it. A key or a wheel moves by a few pixels at first: these count, too. */
   #onScroll() {
-    const {log, jump} = this.#at;
+    const {log, jumpButton} = this.#at;
     const {scrollTop} = log;
     const fromEnd = log.scrollHeight - scrollTop - log.clientHeight;
     if (scrollTop !== this.#top) this.#isFollowing = fromEnd <= (scrollTop < this.#top ? 1 : NEAR_PX);
     this.#top = scrollTop;
-    jump.hidden = this.#isFollowing;
+    jumpButton.hidden = this.#isFollowing;
   }
 
   #jump() {
@@ -1015,10 +1023,10 @@ export class DurableThreadList extends DurableElement {
     };
     const at = this.#at;
     const field = (at.field = h("input", {type: "search", placeholder: texts.search, "aria-label": texts.search, oninput, part: "search"}));
-    at.rows = h("ul", {class: "threads", role: "list", part: "threads"});
-    at.note = h("p", {class: "hint", role: "status"});
-    at.more = button(texts.loadMore, () => list.loadMore(), {hidden: true});
-    this.shadowRoot?.append(field, h("nav", {class: "thread-nav", "aria-label": texts.chats}, at.rows, at.note, at.more));
+    at.threadRows = h("ul", {class: "threads", role: "list", part: "threads"});
+    at.noteText = h("p", {class: "hint", role: "status"});
+    at.moreButton = button(texts.loadMore, () => list.loadMore(), {hidden: true});
+    this.shadowRoot?.append(field, h("nav", {class: "thread-nav", "aria-label": texts.chats}, at.threadRows, at.noteText, at.moreButton));
     const onChange = () => this.select(this.chat?.threadId ?? null);
     document.addEventListener("thread-change", onChange);
     this.leaving.push(list.subscribe(() => this.#render()), () => document.removeEventListener("thread-change", onChange));
@@ -1033,15 +1041,15 @@ export class DurableThreadList extends DurableElement {
 
   /** @param {string|null} [focused] the key of what has the focus afterwards */
   #render(focused = this.focused?.getAttribute("data-key")) {
-    const {rows, note, more, field} = this.#at;
-    if (!this.#list || rows.querySelector("input")) return; // a title is being edited
+    const {threadRows, noteText, moreButton, field} = this.#at;
+    if (!this.#list || threadRows.querySelector("input")) return; // a title is being edited
     const {threads, hasMore, isLoading, error} = this.#list.getSnapshot();
-    const index = [...rows.children].findIndex((row) => row.contains(this.focused));
-    rows.replaceChildren(...threads.map((thread) => this.#row(thread)));
+    const index = [...threadRows.children].findIndex((row) => row.contains(this.focused));
+    threadRows.replaceChildren(...threads.map((thread) => this.#row(thread)));
     // A row that has gone leaves the focus to the next one.
-    if (focused) (rows.querySelector(`[data-key="${CSS.escape(focused)}"]`) ?? rows.children[index]?.firstChild ?? field).focus();
-    showText(note, error ? error.message : isLoading || threads.length ? "" : this.texts.noChats);
-    show(more, hasMore);
+    if (focused) (threadRows.querySelector(`[data-key="${CSS.escape(focused)}"]`) ?? threadRows.children[index]?.firstChild ?? field).focus();
+    showText(noteText, error ? error.message : isLoading || threads.length ? "" : this.texts.noChats);
+    show(moreButton, hasMore);
   }
 
   /** @param {Record<string, any>} thread */
@@ -1158,49 +1166,61 @@ button:disabled, [aria-disabled=true] { cursor: default; opacity: .55; }
 .messages { gap: 1.5rem; }
 .messages > li { display: grid; gap: .25rem; grid-template-columns: minmax(0, 1fr); }
 .parts { gap: .625rem; }
-.text { gap: .75rem; overflow-wrap: anywhere; white-space: pre-wrap; }
-.text:empty { display: none; }
-.text > :is(p, ul, ol, h3, h4, h5, h6, blockquote, hr, .table) { white-space: normal; }
-.text :is(p, li, td, th) { white-space: pre-line; }
-.text :is(ul, ol) { display: grid; gap: .25rem; padding-inline-start: 1.5rem; }
-.text code { padding: .1em .3em; border-radius: .3rem; background: var(--well); font: .875em/1.55 var(--code); }
 pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5rem; background: var(--well); font: .8125rem/1.55 var(--code); white-space: pre-wrap; overflow-wrap: anywhere; }
-.text pre { max-height: none; border: 1px solid var(--line); white-space: pre; overflow-wrap: normal; }
-.text pre code { padding: 0; background: none; }
-.text blockquote { padding-inline-start: 1rem; border-inline-start: 3px solid var(--line); color: var(--ink-soft); }
-.text .table { overflow-x: auto; }
-.text table { border-collapse: collapse; font-size: .9375rem; }
-.text :is(th, td) { padding: .375rem .75rem; border-block-end: 1px solid var(--line); text-align: start; }
+.text {
+  gap: .75rem; overflow-wrap: anywhere; white-space: pre-wrap;
+  &:empty { display: none; }
+  > :is(p, ul, ol, h3, h4, h5, h6, blockquote, hr, .table) { white-space: normal; }
+  :is(p, li, td, th) { white-space: pre-line; }
+  :is(ul, ol) { display: grid; gap: .25rem; padding-inline-start: 1.5rem; }
+  code { padding: .1em .3em; border-radius: .3rem; background: var(--well); font: .875em/1.55 var(--code); }
+  pre { max-height: none; border: 1px solid var(--line); white-space: pre; overflow-wrap: normal; }
+  pre code { padding: 0; background: none; }
+  blockquote { padding-inline-start: 1rem; border-inline-start: 3px solid var(--line); color: var(--ink-soft); }
+  .table { overflow-x: auto; }
+  table { border-collapse: collapse; font-size: .9375rem; }
+  :is(th, td) { padding: .375rem .75rem; border-block-end: 1px solid var(--line); text-align: start; }
+}
 [data-role=user] { justify-items: end; }
 [data-role=user] .parts { max-width: min(85%, 36rem); padding: .625rem 1rem; border-radius: 1.25rem; border-end-end-radius: .375rem; background: var(--accent-wash); }
 [data-delivery=failed] .parts { background: var(--red-wash); }
 .live::after, .live > p:last-child::after { display: inline-block; width: .5em; height: 1em; margin-inline-start: .15em; border-radius: 2px; background: var(--accent); vertical-align: -.12em; content: ""; animation: blink 1.1s steps(2, jump-none) infinite; }
 .live:has(> p:last-child)::after, .live:has(> :not(p):last-child)::after { display: none; }
 .foot, .state, .progress, .gist, .reasoning, time, .hint, .body > p:not([class]) { color: var(--ink-soft); font-size: .875rem; }
-.foot { display: flex; align-items: center; }
-.foot svg { width: 1.0625rem; height: 1.0625rem; }
+.foot {
+  display: flex; align-items: center;
+  svg { width: 1.0625rem; height: 1.0625rem; }
+}
 @media (hover: hover) { .foot button { min-height: 2rem; } }
 .quiet { border-color: transparent; background: none; color: inherit; font-weight: 400; }
 [data-role=assistant] .foot { margin-inline-start: -.75rem; }
 @media (hover: hover) { .messages > li:not(:hover, :focus-within, :last-child) .foot .icon { opacity: 0; } }
-.typing { display: flex; gap: .3rem; padding-block: 1.75rem .5rem; }
-.typing i { width: .5rem; height: .5rem; border-radius: 50%; background: var(--line-strong); animation: breathe 1.2s ease-in-out infinite; }
-.notice { display: flex; flex-wrap: wrap; align-items: center; gap: .5rem 1rem; margin-block-start: 1.5rem; padding: .5rem .5rem .5rem 1rem; border: 1px solid var(--line); border-radius: var(--radius); color: var(--ink-soft); }
-.notice p { flex: 1; min-width: 12rem; padding-block: .5rem; overflow-wrap: anywhere; }
-.notice[data-look=failed] { border-color: transparent; background: var(--red-wash); color: var(--red); }
-.notice button { color: var(--ink); }
+.typing {
+  display: flex; gap: .3rem; padding-block: 1.75rem .5rem;
+  i { width: .5rem; height: .5rem; border-radius: 50%; background: var(--line-strong); animation: breathe 1.2s ease-in-out infinite; }
+}
+.notice {
+  display: flex; flex-wrap: wrap; align-items: center; gap: .5rem 1rem; margin-block-start: 1.5rem; padding: .5rem .5rem .5rem 1rem; border: 1px solid var(--line); border-radius: var(--radius); color: var(--ink-soft);
+  p { flex: 1; min-width: 12rem; padding-block: .5rem; overflow-wrap: anywhere; }
+  &[data-look=failed] { border-color: transparent; background: var(--red-wash); color: var(--red); }
+  button { color: var(--ink); }
+}
 .banner { padding: .5rem 1.25rem; background: var(--accent-wash); color: var(--ink); font-size: .9375rem; text-align: center; }
 .older { align-self: center; margin-block-end: 1.25rem; }
 .jump { position: absolute; inset-block-end: .75rem; inset-inline-start: calc(50% - 1.375rem); border-color: var(--line); border-radius: 50%; background: var(--sheet); }
 .card { overflow: clip; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); }
 summary { display: flex; flex-wrap: wrap; align-items: center; gap: 0 .625rem; min-height: 2.75rem; padding: .375rem .75rem; cursor: pointer; list-style: none; }
 summary::-webkit-details-marker { display: none; }
-.reasoning { border-style: dashed; background: none; }
-.reasoning .text { padding: 0 1rem .75rem 2.375rem; }
-.reasoning svg:dir(rtl) { rotate: 180deg; }
-.reasoning[open] svg { rotate: 90deg; }
-.sign { display: grid; place-items: center; width: 1.375rem; height: 1.375rem; border-radius: 50%; }
-.sign svg { width: .9375rem; stroke-width: 2.5; }
+.reasoning {
+  border-style: dashed; background: none;
+  .text { padding: 0 1rem .75rem 2.375rem; }
+  svg:dir(rtl) { rotate: 180deg; }
+  &[open] svg { rotate: 90deg; }
+}
+.sign {
+  display: grid; place-items: center; width: 1.375rem; height: 1.375rem; border-radius: 50%;
+  svg { width: .9375rem; stroke-width: 2.5; }
+}
 [data-look=busy] .sign { width: 1rem; height: 1rem; margin: .1875rem; border: 2px solid var(--line); border-block-start-color: var(--accent); animation: turn .8s linear infinite; }
 [data-look=done] .sign { background: var(--accent-wash); color: var(--accent); }
 [data-look=failed] :is(.sign, .state) { color: var(--red); }
@@ -1220,25 +1240,33 @@ pre, code, .code { direction: ltr; unicode-bidi: isolate; }
 .file { font-size: .9375rem; overflow-wrap: anywhere; }
 .file img { display: block; max-width: 100%; max-height: 16rem; border-radius: .5rem; }
 .welcome { display: grid; justify-items: center; gap: .5rem; margin: auto; padding-block: 1rem; text-align: center; }
-.prompts { display: flex; flex-wrap: wrap; justify-content: center; gap: .5rem; margin-block-start: 1rem; }
-.prompts button { border-radius: 1.375rem; font-weight: 400; font-size: .9375rem; }
+.prompts {
+  display: flex; flex-wrap: wrap; justify-content: center; gap: .5rem; margin-block-start: 1rem;
+  button { border-radius: 1.375rem; font-weight: 400; font-size: .9375rem; }
+}
 .composer { display: grid; gap: .5rem; width: 100%; max-width: var(--da-column, 46rem); margin-inline: auto; padding: .25rem max(1rem, env(safe-area-inset-right)) calc(.75rem + env(safe-area-inset-bottom)) max(1rem, env(safe-area-inset-left)); }
-.bar { display: flex; align-items: flex-end; gap: .25rem; padding: .375rem; border: 1px solid var(--line-strong); border-radius: 1.625rem; background: var(--sheet); }
-.bar:focus-within { border-color: var(--accent); outline: 1px solid var(--accent); }
-.bar textarea { flex: 1; min-width: 0; min-height: 2.75rem; max-height: min(14rem, 40dvh); padding: .5625rem .5rem; border: 0; background: none; outline: 0; resize: none; line-height: 1.6; }
+.bar {
+  display: flex; align-items: flex-end; gap: .25rem; padding: .375rem; border: 1px solid var(--line-strong); border-radius: 1.625rem; background: var(--sheet);
+  &:focus-within { border-color: var(--accent); outline: 1px solid var(--accent); }
+  textarea { flex: 1; min-width: 0; min-height: 2.75rem; max-height: min(14rem, 40dvh); padding: .5625rem .5rem; border: 0; background: none; outline: 0; resize: none; line-height: 1.6; }
+}
 textarea::placeholder, input::placeholder { color: var(--ink-soft); opacity: 1; }
 .bar .icon { border-radius: 50%; }
 .round { background: var(--hover); }
 .send:disabled { background: var(--hover); color: var(--ink-soft); opacity: 1; }
-.files { display: flex; flex-wrap: wrap; gap: .5rem; }
-.files:empty { display: none; }
-.files li { display: flex; align-items: center; gap: .5rem; max-width: 100%; padding-inline-start: .75rem; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); font-size: .9375rem; overflow-wrap: anywhere; }
+.files {
+  display: flex; flex-wrap: wrap; gap: .5rem;
+  &:empty { display: none; }
+  li { display: flex; align-items: center; gap: .5rem; max-width: 100%; padding-inline-start: .75rem; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); font-size: .9375rem; overflow-wrap: anywhere; }
+}
 .thread-nav { flex: 1; min-height: 0; margin-block-start: .5rem; overflow-y: auto; }
-.threads { display: grid; gap: .125rem; grid-template-columns: minmax(0, 1fr); }
-.threads li { position: relative; display: flex; flex-wrap: wrap; }
-.threads a { display: flex; flex: 1; align-items: center; gap: .5rem; min-width: 0; min-height: 2.75rem; padding: .375rem .625rem; border-radius: var(--radius); color: inherit; font-size: .9375rem; text-decoration: none; }
-.threads a:hover { background: var(--hover); }
-.threads [aria-current] { background: var(--sheet); font-weight: 550; }
+.threads {
+  display: grid; gap: .125rem; grid-template-columns: minmax(0, 1fr);
+  li { position: relative; display: flex; flex-wrap: wrap; }
+  a { display: flex; flex: 1; align-items: center; gap: .5rem; min-width: 0; min-height: 2.75rem; padding: .375rem .625rem; border-radius: var(--radius); color: inherit; font-size: .9375rem; text-decoration: none; }
+  a:hover { background: var(--hover); }
+  [aria-current] { background: var(--sheet); font-weight: 550; }
+}
 .name { overflow: hidden; text-overflow: ellipsis; }
 .threads .name { flex: 1; white-space: nowrap; }
 time { font-weight: 400; white-space: nowrap; }
@@ -1246,8 +1274,10 @@ time { font-weight: 400; white-space: nowrap; }
 :is([data-status=streaming], [data-status=awaiting_tool_results]) .dot { border-color: transparent; background: var(--accent); animation: breathe 1.6s ease-in-out infinite; }
 [data-status=failed] .dot { border-color: transparent; background: var(--red); }
 [data-status=stopped] .dot { border-color: transparent; background: var(--amber); }
-.threads .buttons { flex: 1 0 100%; }
-.threads .buttons button { padding-inline: .625rem; font-size: .875rem; }
+.threads {
+  .buttons { flex: 1 0 100%; }
+  .buttons button { padding-inline: .625rem; font-size: .875rem; }
+}
 @media (hover: hover) { .more { position: absolute; inset-inline-end: 0; } .threads li:not(:hover, :focus-within) .more, .threads li:is(:hover, :focus-within) time { opacity: 0; } }
 @media (max-width: 30rem) { .column { padding: 1.25rem 1rem; } [data-role=user] .parts { max-width: 90%; } }
 @keyframes breathe { 50% { opacity: .35; } }
