@@ -14,6 +14,12 @@ from tests.demo.running import RunningDemo
 
 pytestmark = pytest.mark.browser
 
+REMOVE_AGENT = """
+const {getSnapshot} = node.store, readOnly = {message: "Gone."};
+node.store.getSnapshot = () => ({...getSnapshot(), readOnly});
+"""
+"""What the store says after the agent of its thread has been removed."""
+
 
 def in_element(chat: ChatPage, script: str) -> Any:
     """Run a function with the element as its argument."""
@@ -114,6 +120,121 @@ def test_a_run_that_the_reader_may_not_stop_is_not_stopped(visit: Visit) -> None
     chat.expect(chat.stop).to_be_visible(timeout=PATIENCE_MS)
     chat.log.press("Escape")
     chat.wait_for_rest()
+
+
+def test_a_reader_who_may_not_send_can_stop_and_sees_what_failed(visit: Visit) -> None:
+    """The field is hidden; Stop and the texts of errors are not."""
+    chat = ChatPage(visit.open())
+    chat.ask(LONG_STORY)
+    chat.wait_for_words(STORY_BEGINS)
+    deny(chat, "send edit resume")
+    chat.expect(chat.stop).to_be_visible(timeout=PATIENCE_MS)
+    chat.expect(chat.prompt).to_be_hidden()
+    chat.expect(chat.page.locator("durable-chat [part=send]")).to_be_hidden()
+    failing = (
+        "({store}) => { const {stop} = store; store.stop = async () => { store.stop = stop; throw Error('No.') } }"
+    )
+    in_element(chat, failing)
+    chat.stop.click()
+    chat.expect(chat.page.get_by_role("alert").filter(has_text="No.")).to_be_visible()
+    chat.stop.click()
+    chat.wait_for_rest()
+    chat.expect(chat.page.locator("durable-chat .composer")).to_be_hidden()
+
+
+def test_a_run_can_be_stopped_after_its_agent_was_removed(visit: Visit) -> None:
+    """Nothing else can be done with the thread; what the messages offered before is gone."""
+    chat = ChatPage(visit.open())
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    in_element(chat, f"node => {{ {REMOVE_AGENT} }}")
+    edit = chat.page.locator("durable-chat [data-edit]")
+    chat.expect(edit).to_have_count(1)
+    in_element(chat, "node => node.store.stop()")  # it renders what has changed
+    chat.expect(chat.notice).to_contain_text("Gone.")
+    chat.expect(edit).to_have_count(0)
+    chat.page.get_by_role("button", name="New chat").click()
+    chat.ask(LONG_STORY)
+    chat.wait_for_words(STORY_BEGINS)
+    in_element(chat, f"node => {{ {REMOVE_AGENT} }}")
+    chat.expect(chat.prompt).to_be_hidden()
+    chat.stop.click()
+    chat.expect(chat.stop).to_be_hidden(timeout=PATIENCE_MS)
+
+
+def test_who_may_not_send_gets_no_prompts_and_no_second_try(visit: Visit) -> None:
+    """A button would only show that it fails."""
+    chat = ChatPage(visit.open())
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    in_element(chat, "({store}) => void store.send('Hello', {clientId: 'x'.repeat(300)}).catch(() => {})")
+    again = chat.messages.last.get_by_role("button", name="Try again")
+    chat.expect(again).to_be_visible(timeout=PATIENCE_MS)
+    deny(chat, "send")
+    chat.expect(chat.messages).to_have_count(3, timeout=PATIENCE_MS)
+    chat.expect(again).to_have_count(0)
+    in_element(chat, "node => { node.setAttribute('prompts', '[\"Add 1 and 2\"]'); node.parentElement.append(node) }")
+    in_element(chat, "node => { node.openThread(null) }")
+    prompt = chat.page.locator("durable-chat [part=prompt]")
+    chat.expect(prompt).to_be_visible()
+    in_element(chat, "node => { node.setAttribute('denied', 'send'); node.parentElement.append(node) }")
+    chat.expect(prompt).to_be_hidden()
+
+
+def test_the_conversation_has_the_focus_where_there_is_no_field(visit: Visit) -> None:
+    """After an edit, and when the page sets the focus."""
+    chat = ChatPage(visit.open())
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    deny(chat, "send")
+    for name in ("Cancel", "Save and send"):
+        chat.page.get_by_role("button", name="Edit").click()
+        chat.page.get_by_role("button", name=name).click()
+        chat.expect(chat.log).to_be_focused()
+    in_element(chat, "node => { document.activeElement.blur(); node.focusComposer() }")
+    chat.expect(chat.log).to_be_focused()
+    chat.wait_for_rest()
+
+
+def test_denied_actions_belong_to_a_thread(visit: Visit) -> None:
+    """They are forgotten with it, wherever the element is, and not if the same thread is set again."""
+    chat = ChatPage(visit.open())
+    chat.ask("Add 1 and 2")
+    chat.wait_for_rest()
+    deny(chat, "send")
+    script = """(node) => {
+        const seen = [];
+        const set = (id) => { node.setAttribute("thread-id", id); seen.push(node.getAttribute("denied")); };
+        const {threadId, parentElement} = node;
+        set(threadId);
+        node.remove();
+        set(threadId);
+        set(crypto.randomUUID());
+        node.setAttribute("thread-id", threadId);
+        node.setAttribute("denied", "send");
+        parentElement.append(node);
+        seen.push(node.getAttribute("denied"));
+        return seen;
+    }"""
+    assert in_element(chat, script) == ["send", "send", None, "send"]
+    chat.expect(chat.prompt).to_be_hidden()
+
+
+def test_a_file_dropped_on_an_element_that_was_moved_is_attached_once(visit: Visit) -> None:
+    """It can be moved as often as a page likes."""
+    chat = ChatPage(visit.open())
+    script = """(node) => {
+        for (let count = 0; count < 3; count++) node.parentElement.append(node);
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["Hello"], "note.txt", {type: "text/plain"}));
+        node.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
+    }"""
+    in_element(chat, script)
+    chips = chat.page.locator("[part=attachment]")
+    chat.expect(chips).to_have_count(1)
+    chips.get_by_role("button").click()
+    chat.expect(chips).to_have_count(0)
+    chat.expect(chat.prompt).to_be_focused()
 
 
 def test_a_file_is_attached_sent_and_seen(visit: Visit) -> None:

@@ -15,12 +15,14 @@ export class DurableChat extends DurableElement {
     /** @type {Store|null} */
     store: Store | null;
     get isReadOnly(): boolean;
-    /** Whether the reader may not perform an action of the policy here. @param {string} action */
-    denies(action: string): boolean;
+    /** Whether the reader may not perform an action of the policy here. Runs of removed agents can be stopped. @param {string} action */
+    denies(action: string): boolean | import("django-durable-agents").Problem;
     /** The id of the thread that is shown, or null. */
     get threadId(): string | null;
     connectedCallback(): void;
-    attributeChangedCallback(): void;
+    /** @param {string} _name @param {string|null} before @param {string|null} id */
+    attributeChangedCallback(_name: string, before: string | null, id: string | null): void;
+    /** Sets the focus to the message field, or to the conversation if the reader may not send. */
     focusComposer(): void;
     /** Writes a text into the message field. @param {string} text */
     setDraft(text: string): void;

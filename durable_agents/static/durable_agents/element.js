@@ -160,7 +160,7 @@ function show(element, value) {
   return value;
 }
 
-/** Shows a text, or hides the element if there is none. @type {(element: HTMLElement, text: string) => void} */
+/** Shows a text. An element without a text is hidden. @type {(element: HTMLElement, text: string) => void} */
 const showIfAny = (element, text) => showText(element, show(element, text));
 
 /** @type {(parent: Element, child: Element, index: number) => void} */
@@ -359,9 +359,9 @@ class MessageView {
     this.#chat = chat;
   }
 
-  /** @param {Message} message @param {boolean} isLive more is written to it @param {boolean} isLast @param {boolean} isResting */
-  update(message, isLive, isLast, isResting) {
-    const key = [isLive, isLast, isResting].join();
+  /** @param {Message} message @param {boolean} isLive more is written to it @param {boolean} isLast @param {boolean} isResting @param {string} rights changes with what the reader may do */
+  update(message, isLive, isLast, isResting, rights) {
+    const key = [isLive, isLast, isResting, rights].join();
     if (message === this.#message && key === this.#key) return;
     const {role, delivery} = message;
     this.#message = message;
@@ -416,7 +416,7 @@ class MessageView {
     const isTouchable = !delivery && !isLive && textOf(message) !== "";
     const isEditable = isTouchable && isResting && !chat.denies("edit");
     const buttons = [
-      delivery === "failed" && button(texts.retry, () => chat.resend(message)),
+      delivery === "failed" && !chat.denies("send") && button(texts.retry, () => chat.resend(message)),
       isTouchable && iconButton("copy", texts.copy, () => chat.copy(textOf(message))),
       isEditable && isMine && iconButton("edit", texts.edit, () => this.#edit(message), {"data-edit": true}),
       isEditable && !isMine && isLastAtRest && iconButton("again", texts.regenerate, () => chat.act((store) => store.regenerate(id))),
@@ -547,13 +547,20 @@ export class DurableChat extends DurableElement {
   #files = [];
   #at = /** @type {Record<string, any>} */ ({});
 
+  constructor() {
+    super();
+    for (const type of ["dragover", "drop"]) this.addEventListener(type, (event) => this.#onDrop(/** @type {DragEvent} */ (event)));
+    this.addEventListener("keydown", (event) => this.#onEscape(event));
+  }
+
   get isReadOnly() {
     return this.hasAttribute("readonly") || !!this.store?.getSnapshot().readOnly;
   }
 
-  /** Whether the reader may not perform an action of the policy here. @param {string} action */
+  /** Whether the reader may not perform an action of the policy here. Runs of removed agents can be stopped. @param {string} action */
   denies(action) {
-    return this.isReadOnly || this.matches(`[denied~=${action}]`);
+    const isReadOnly = action === "stop" ? this.matches("[readonly]") || this.store?.getSnapshot().refused : this.isReadOnly;
+    return isReadOnly || this.matches(`[denied~=${action}]`);
   }
 
   /** The id of the thread that is shown, or null. */
@@ -569,16 +576,20 @@ export class DurableChat extends DurableElement {
     this.#open();
   }
 
-  attributeChangedCallback() {
-    if (!this.isConnected || !this.shadowRoot) return;
+  /** @param {string} _name @param {string|null} before @param {string|null} id */
+  attributeChangedCallback(_name, before, id) {
+    const isFirst = before === null && !this.shadowRoot;
+    if (id === before || isFirst) return;
     this.removeAttribute("denied"); // it is about another thread
-    this.#open();
+    if (this.isConnected) this.#open();
   }
 
   // Public methods.
 
+  /** Sets the focus to the message field, or to the conversation if the reader may not send. */
   focusComposer() {
-    this.#at.field.focus();
+    const {field, log} = this.#at;
+    (field.hidden ? log : field).focus();
   }
 
   /** Writes a text into the message field. @param {string} text */
@@ -705,7 +716,8 @@ export class DurableChat extends DurableElement {
     at.welcomeBox = h("div", {class: "welcome", hidden: true, part: "welcome"}, h("slot", {name: "welcome"}, h("h2", {}, texts.welcome)));
     /** @type {string[]} */
     const prompts = JSON.parse(this.getAttribute("prompts") || "[]");
-    at.welcomeBox.append(h("div", {class: "prompts"}, ...prompts.map((text) => button(text, () => this.#send(text), {part: "prompt", dir: "auto"}))));
+    at.prompts = h("div", {class: "prompts"}, ...prompts.map((text) => button(text, () => this.#send(text), {part: "prompt", dir: "auto"})));
+    at.welcomeBox.append(at.prompts);
     at.olderButton = button(texts.older, () => this.#loadOlder(), {class: "older", hidden: true});
     at.messageList = h("ol", {class: "messages", role: "list", part: "messages"});
     at.typing = h("div", {class: "typing", hidden: true, "aria-hidden": "true"}, h("i"), h("i"), h("i"));
@@ -716,29 +728,28 @@ export class DurableChat extends DurableElement {
     at.log = h("section", {class: "log", role: "log", "aria-live": "off", "aria-label": texts.conversation, tabindex: 0, part: "log", onscroll: () => this.#onScroll()}, column);
     at.jumpButton = iconButton("down", texts.jump, () => this.#jump(), {class: "icon jump", hidden: true, part: "jump"});
     at.banner = h("p", {class: "banner", role: "status", hidden: true, part: "banner"});
+    at.problemText = h("p", {class: "banner error", role: "alert", hidden: true});
     at.statusText = h("p", {class: "unseen", role: "status"});
     at.spoken = h("div", {class: "unseen", "aria-live": "polite"});
-    this.shadowRoot?.append(h("slot", {name: "header"}), h("div", {class: "stage"}, at.log, at.jumpButton), at.banner, this.#composer(), at.statusText, at.spoken);
-    this.shadowRoot?.addEventListener("keydown", (event) => this.#onEscape(/** @type {KeyboardEvent} */ (event)));
+    this.shadowRoot?.append(h("slot", {name: "header"}), h("div", {class: "stage"}, at.log, at.jumpButton), at.banner, at.problemText, this.#composer(), at.statusText, at.spoken);
   }
 
   #composer() {
     const at = this.#at;
     const {texts} = this;
-    at.problemText = h("p", {class: "error", role: "alert", hidden: true});
+    at.start = h("slot", {name: "composer-start"});
     at.fileList = h("ul", {class: "files", role: "list"});
     const picker = h("input", {type: "file", multiple: true, hidden: true, onchange: () => this.#attach([...(picker.files ?? [])])});
-    at.attachButton = iconButton("attach", texts.attach, () => picker.click(), {hidden: this.hasAttribute("no-attachments")});
+    at.attachButton = iconButton("attach", texts.attach, () => picker.click());
     at.field = h("textarea", {rows: 1, placeholder: texts.message, "aria-label": texts.message, dir: "auto", enterkeyhint: "send", part: "field", oninput: () => this.#onInput(), onkeydown: (/** @type {KeyboardEvent} */ event) => this.#onKey(event), onpaste: (/** @type {ClipboardEvent} */ event) => this.#onPaste(event)});
     at.stopButton = iconButton("stop", texts.stop, () => this.#stop(), {class: "icon round", hidden: true, part: "stop"});
     at.sendButton = h("button", {class: "icon round send", "aria-label": texts.send, title: texts.send, part: "send"}, icon("send"));
-    const bar = h("div", {class: "bar"}, h("slot", {name: "composer-start"}), at.attachButton, picker, at.field, at.stopButton, at.sendButton);
+    const bar = h("div", {class: "bar"}, at.start, at.attachButton, picker, at.field, at.stopButton, at.sendButton);
     const onsubmit = (/** @type {Event} */ event) => {
       event.preventDefault();
       this.#submit();
     };
-    at.composerForm = h("form", {class: "composer", part: "composer", onsubmit}, at.fileList, bar, at.problemText);
-    for (const type of ["dragover", "drop"]) this.addEventListener(type, (event) => this.#onDrop(/** @type {DragEvent} */ (event)));
+    at.composerForm = h("form", {class: "composer", part: "composer", onsubmit}, at.fileList, bar);
     return at.composerForm;
   }
 
@@ -758,8 +769,10 @@ export class DurableChat extends DurableElement {
     });
     this.#renderBanner(snapshot);
     at.log.ariaBusy = String(isLoading);
-    show(at.composerForm, !this.denies("send"));
-    show(at.stopButton, isRunning && !this.denies("stop"));
+    const maySend = !this.denies("send");
+    for (const each of [at.prompts, at.fileList, at.start, at.field, at.sendButton]) show(each, maySend);
+    show(at.attachButton, maySend && !this.hasAttribute("no-attachments"));
+    show(at.composerForm, show(at.stopButton, isRunning && !this.denies("stop")) || maySend);
     at.stopButton.ariaDisabled = String(isStopping);
     this.#onInput(false);
     if (focused && !this.focused?.checkVisibility()) at.log.focus(); // a button that has gone
@@ -774,11 +787,12 @@ export class DurableChat extends DurableElement {
       view.close();
       this.#views.delete(id);
     }
+    const rights = this.isReadOnly + (this.getAttribute("denied") ?? "");
     const lastAnswer = messages.findLastIndex(({role}) => role === "assistant");
     messages.forEach((message, index) => {
       const view = this.#views.get(message.id) ?? new MessageView(this);
       this.#views.set(message.id, view);
-      view.update(message, isRunning && index === lastAnswer, index === lastAnswer, !isRunning);
+      view.update(message, isRunning && index === lastAnswer, index === lastAnswer, !isRunning, rights);
       place(this.#at.messageList, view.element, index);
     });
   }
@@ -925,7 +939,11 @@ export class DurableChat extends DurableElement {
         chip.remove();
         this.#onInput();
       };
-      chip.append(h("span", {dir: "auto"}, file.name), bar, iconButton("cross", `${this.texts.remove}: ${file.name}`, drop));
+      const onremove = () => {
+        drop();
+        this.focusComposer();
+      };
+      chip.append(h("span", {dir: "auto"}, file.name), bar, iconButton("cross", `${this.texts.remove}: ${file.name}`, onremove));
       this.#files.push(entry);
       this.#at.fileList.append(chip);
       const uploading = this.client.uploadAttachment(file, {onProgress: (share) => void (bar.value = share)});
@@ -1158,6 +1176,7 @@ button:hover { background: var(--hover); }
 button:disabled, [aria-disabled=true] { cursor: default; opacity: .55; }
 .primary, .primary:hover, .send, .send:hover { border-color: transparent; background: var(--accent); color: var(--accent-ink); }
 .icon { display: inline-grid; place-items: center; flex: none; width: 2.75rem; padding: 0; border-color: transparent; background: none; color: var(--ink-soft); }
+.banner { padding: .5rem 1.25rem; background: var(--accent-wash); color: var(--ink); font-size: .9375rem; text-align: center; }
 .error { padding: .5rem .75rem; border-radius: .5rem; background: var(--red-wash); color: var(--red); font-size: .9375rem; overflow-wrap: anywhere; }
 .stage { position: relative; flex: 1; min-height: 0; }
 .log { height: 100%; overflow-y: auto; overscroll-behavior: contain; }
@@ -1205,7 +1224,6 @@ pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5
   &[data-look=failed] { border-color: transparent; background: var(--red-wash); color: var(--red); }
   button { color: var(--ink); }
 }
-.banner { padding: .5rem 1.25rem; background: var(--accent-wash); color: var(--ink); font-size: .9375rem; text-align: center; }
 .older { align-self: center; margin-block-end: 1.25rem; }
 .jump { position: absolute; inset-block-end: .75rem; inset-inline-start: calc(50% - 1.375rem); border-color: var(--line); border-radius: 50%; background: var(--sheet); }
 .card { overflow: clip; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); }
@@ -1246,7 +1264,7 @@ pre, code, .code { direction: ltr; unicode-bidi: isolate; }
 }
 .composer { display: grid; gap: .5rem; width: 100%; max-width: var(--da-column, 46rem); margin-inline: auto; padding: .25rem max(1rem, env(safe-area-inset-right)) calc(.75rem + env(safe-area-inset-bottom)) max(1rem, env(safe-area-inset-left)); }
 .bar {
-  display: flex; align-items: flex-end; gap: .25rem; padding: .375rem; border: 1px solid var(--line-strong); border-radius: 1.625rem; background: var(--sheet);
+  display: flex; align-items: flex-end; justify-content: center; gap: .25rem; padding: .375rem; border: 1px solid var(--line-strong); border-radius: 1.625rem; background: var(--sheet);
   &:focus-within { border-color: var(--accent); outline: 1px solid var(--accent); }
   textarea { flex: 1; min-width: 0; min-height: 2.75rem; max-height: min(14rem, 40dvh); padding: .5625rem .5rem; border: 0; background: none; outline: 0; resize: none; line-height: 1.6; }
 }
