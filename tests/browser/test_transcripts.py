@@ -9,9 +9,12 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -19,16 +22,20 @@ import pytest
 
 from demo_project.scripted_model import story
 from tests.aisdk.stage import new_database
+from tests.architecture.sources import ROOT
 from tests.browser.cable import Cable
 from tests.browser.chat_page import LONG_STORY, PATIENCE_MS, STORY_BEGINS, ChatPage
 from tests.browser.visits import Visit
-from tests.demo.running import RunningDemo
+from tests.demo.running import RunningDemo, demo_environment
+from tests.proof import FULL
 from tests.workers import until
 
 pytestmark = pytest.mark.browser
 
 BOOK = "Book a table for four at Luigi's at 19:30"
 CUT_MS = 5_000
+MORE_THAN = """(count) =>
+    document.querySelector("durable-chat").shadowRoot.querySelectorAll(".messages > li").length > count"""
 HELD = "SELECT id, lease_owner FROM durable_agents_stream WHERE thread_id = {} AND state = 'streaming'"
 SHOWN = """(items) => items.map((item) => [
     item.dataset.role, [...item.querySelectorAll(".parts > .text")].map((text) => text.textContent),
@@ -242,3 +249,30 @@ def test_ten_threads_are_switched_quickly(visit: Visit, site: Site) -> None:
         if not number:
             stop(chat)
         ends_as_stored(chat)
+
+
+@pytest.mark.timeout(1800)
+def test_a_long_thread_is_read_to_its_beginning(visit: Visit, site: Site) -> None:
+    """Page by page. With PROOF=full, it has 5,000 messages."""
+    count = 5_000 if FULL else 300
+    environment = demo_environment(site.demo.database.parent) | site.env
+    command = [sys.executable, "-m", "tests.browser.long_thread", "demo", str(count)]
+    thread = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    chat = ChatPage(visit.open(f"/?thread={thread}"))
+    older = chat.page.locator("durable-chat .older")  # looking for roles takes longer than the page does
+    times = []
+    while (shown := chat.messages.count()) < count:
+        begun = monotonic()
+        older.click()
+        chat.page.wait_for_function(MORE_THAN, arg=shown, timeout=PATIENCE_MS)
+        chat.expect(older).to_be_enabled()
+        times.append(monotonic() - begun)
+    chat.expect(older).to_be_hidden()
+    print(f"{len(times)} pages, the first in {times[0]:.2f} s, the last in {times[-1]:.2f} s")
+    ends_as_stored(chat)
+    chat.ask("Add 1 and 2")
+    chat.wait_for_words("1 and 2 make 3")
+    ends_as_stored(chat)
+    assert chat.messages.count() == count + 2
