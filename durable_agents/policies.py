@@ -37,7 +37,7 @@ from durable_agents.logs import log_error
 from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall, ToolCallStatus
 from durable_agents.parts import attachment_id
 from durable_agents.strictjson import JSON, is_storable, is_uuid
-from durable_agents.tool_call_permissions import is_left_to, meets_all
+from durable_agents.tool_call_permissions import is_left_to, may_set_time, meets_all
 
 ALLOWED_WITHOUT_AGENT = frozenset({"view", "stop", "export", "delete"})
 """The actions on a thread that do not need its agent. They are possible after the agent has been removed."""
@@ -350,6 +350,17 @@ def can_decide(request: Asker, call: ToolCall) -> bool:
     """Return whether the call waits for an approval that this caller may give or refuse."""
     is_waiting = call.status == ToolCallStatus.APPROVAL_REQUESTED and registry.find(call.thread.agent) is not None
     return is_waiting and _is_allowed(request, call, "approve")
+
+
+def check_may_set_time(request: Asker, call: ToolCall) -> None:
+    """Raise PermissionDeniedError unless this member of staff may change the time limit of the call.
+
+    A short limit refuses what the call waits for. Therefore, the tool's options must let the caller answer the call
+    and, if it waits for an approval, the policy must let them approve it.
+    """
+    is_refused = call.status == ToolCallStatus.APPROVAL_REQUESTED and not _is_allowed(request, call, "approve")
+    if is_refused or not may_set_time(_user_row(request.user), call):
+        raise PermissionDeniedError(f"You may not change the time of tool call {call.tool_call_id!r}.")
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:

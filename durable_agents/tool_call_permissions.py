@@ -86,6 +86,31 @@ def may_answer(by: Actor, call: ToolCall) -> bool:
     return may_decide(by, call, option="approved_by" if is_approval else "answered_by")
 
 
+def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bool:
+    """Return whether the tool's option ``approved_by`` or ``answered_by`` lets this member of staff act on the call in
+    the admin. The values ``owner``, ``staff`` and ``server`` let every member of staff do so.
+    """
+    return all(
+        condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)
+        for condition in conditions_of(getattr(call, option))
+    )
+
+
+def may_set_time(user: User | None, call: ToolCall) -> bool:
+    """Return whether this member of staff may change the time limit of an unfinished call.
+
+    A short limit refuses an approval or a result, so only those may set it who may give the answer. A call that a
+    worker has yet to start may still ask for both.
+    """
+    if call.status == ToolCallStatus.APPROVAL_REQUESTED:
+        options = ["approved_by"]
+    elif call.status == ToolCallStatus.PENDING and call.needs_worker:
+        options = ["approved_by", "answered_by"]
+    else:
+        options = [] if call.status == ToolCallStatus.UNKNOWN else ["answered_by"]
+    return all(may_answer_as_staff(user, call, option=option) for option in options)
+
+
 def whom(who: str, translate: Callable[[str], str] = str) -> str:
     """Describe who may approve a call or add its result, for error messages and the admin."""
     conditions = conditions_of(who)

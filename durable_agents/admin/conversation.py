@@ -25,7 +25,7 @@ from durable_agents.admin.decisions import (
 from durable_agents.admin.formatting import brief, cut, joined, money, pretty, seconds, tokens
 from durable_agents.models import OPEN_STREAM_STATES, Delta, Message, Stream, Thread, ToolCall
 from durable_agents.parts import Part, attachment_id, fold
-from durable_agents.tool_call_permissions import whom
+from durable_agents.tool_call_permissions import may_set_time, whom
 
 MAX_MESSAGES, MAX_ATTEMPTS = 100, 300
 _MAX_VALUE_CHARS = 4_000
@@ -48,6 +48,8 @@ class ShownCall:
     """The decisions that the user of the page is allowed to make about the call."""
     is_left_to_user: bool
     """Whether the options of the tool allow the user of the page to answer the call."""
+    may_set_time: bool
+    """Whether the options of the tool allow the user of the page to change the time limit."""
     left_to: str
     """A text that says who may answer the call."""
     editable: str
@@ -207,6 +209,7 @@ def shown_call(row: ToolCall, user: User) -> ShownCall:
         question=question_of(row),
         decisions=decisions_of(row, user),
         is_left_to_user=is_left_to_user(row, user),
+        may_set_time=may_set_time(user, row),
         left_to=whom(row.approved_by if question_of(row) == Question.APPROVAL else row.answered_by, gettext),
         editable=arguments_to_change(row) if question_of(row) == Question.APPROVAL else "",
     )

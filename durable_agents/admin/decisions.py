@@ -16,7 +16,7 @@ from durable_agents.admin import log_entries
 from durable_agents.conf import config
 from durable_agents.exceptions import InvalidPartsError, PermissionDeniedError
 from durable_agents.models import ToolCall, ToolCallStatus, ToolKind
-from durable_agents.tool_call_permissions import conditions_of, is_left_to, whom
+from durable_agents.tool_call_permissions import may_answer_as_staff, may_set_time, whom
 
 NO_LIMIT = "none"
 TIMES = (
@@ -114,15 +114,8 @@ def is_left_to_user(call: ToolCall, user: User) -> bool:
     """
     question = question_of(call)
     if question == Question.APPROVAL:
-        return _may(user, call, "approved_by")
-    return question != Question.ANSWER or _may(user, call, "answered_by")
-
-
-def _may(user: User, call: ToolCall, option: str) -> bool:
-    return all(
-        condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)
-        for condition in conditions_of(getattr(call, option))
-    )
+        return may_answer_as_staff(user, call, option="approved_by")
+    return question != Question.ANSWER or may_answer_as_staff(user, call, option="answered_by")
 
 
 def decisions_of(call: ToolCall, user: User) -> list[Decision]:
@@ -169,7 +162,7 @@ def _check_may_answer(call: ToolCall, by: Actor) -> None:
     """Raise PermissionDeniedError if the tool does not let this user answer. Approvals do not need this check,
     because ``lifecycle`` checks who approves.
     """
-    if not _may(by.user, call, "answered_by"):
+    if not may_answer_as_staff(by.user, call, option="answered_by"):
         raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
 
 
@@ -209,7 +202,11 @@ def run_again(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def set_time(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
-    """Change the time limit of an unfinished call. The new limit counts from now."""
+    """Change the time limit of an unfinished call. The new limit counts from now. Raises PermissionDeniedError if the
+    tool's options do not let this user decide about the call.
+    """
+    if not may_set_time(by.user, call):
+        raise PermissionDeniedError(f"You may not change the time of tool call {call.tool_call_id!r}.")
     chosen = _text(form, "seconds")
     if chosen not in dict(TIMES):
         raise InvalidPartsError("Choose how much time the call may take.")

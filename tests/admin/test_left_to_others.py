@@ -56,10 +56,13 @@ def waiting(agent, asker, worker):
 
 
 def offered(client, call):
-    """Return the names of the decisions that both pages offer, but for changes of the time."""
+    """Return the names of the decisions that both pages offer. Both offer to change the time exactly to those who may
+    decide.
+    """
     shown = [inbox(client), html(client.get(page(call.thread)))]
     found = [set(re.findall(rf'formaction="[^"]*/toolcall/{call.pk}/([a-z-]+)/"', text)) for text in shown]
     assert found[0] == found[1]
+    assert ("timeout" in found[0]) == bool(found[0])
     return found[0] - {"timeout"}
 
 
@@ -100,6 +103,31 @@ def test_who_asked_is_refused_and_another_is_not(waiting, asker, kind, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_who_may_not_decide_may_not_change_the_time(waiting, asker, kind):
+    """A short time would refuse the call."""
+    call, client = waiting(kind, "other"), signed_in(asker)
+    assert 'name="seconds"' not in inbox(client) + html(client.get(page(call.thread)))
+    _, [said] = decide(client, call, "timeout", seconds="900")
+    assert said == f"You may not change the time of tool call '{call.tool_call_id}'."
+    before = call.timeout
+    call.refresh_from_db()
+    assert (call.timeout, entries(call)) == (before, [])
+    decide(signed_in(person("bob", is_staff=True)), call, "timeout", seconds="900")
+    call.refresh_from_db()
+    assert call.timeout == timedelta(seconds=900)
+
+
+@pytest.mark.parametrize("option", ["approved_by", "answered_by"])
+def test_the_time_of_a_call_that_has_not_started_is_for_those_who_may_decide_later(waiting, asker, option):
+    """A worker may find only then that the call needs an approval."""
+    call = waiting("client", "owner")
+    ToolCall.objects.filter(pk=call.pk).update(needs_worker=True, **{option: "other"})
+    decide(signed_in(asker), call, "timeout", seconds="900")
+    call.refresh_from_db()
+    assert call.timeout != timedelta(seconds=900)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_decision_that_needs_a_permission_is_for_those_who_have_it(waiting, asker, kind):
     """Who asked may be one of them."""
     call, name = waiting(kind, PERMISSION), KINDS[kind][2][0]
@@ -136,6 +164,17 @@ def test_a_decision_that_a_function_leaves_to_somebody_is_for_them(waiting, aske
     assert offered(root, call) == set(KINDS[kind][2])
     decide(root, call, name, result="5")
     assert len(entries(call)) == 1
+
+
+def test_the_permission_to_change_calls_is_enough_for_the_inbox(waiting):
+    """No permission to view anything; the project's policy is not asked."""
+    call, bob = waiting("approval", "other"), person("bob", is_staff=True)
+    client = signed_in(bob)
+    bob.user_permissions.set(Permission.objects.filter(codename="change_toolcall"))
+    assert f"/toolcall/{call.pk}/approve/" in inbox(client)
+    decide(client, call, "approve")
+    call.refresh_from_db()
+    assert call.approval_decided_by == bob
 
 
 @pytest.mark.parametrize("who", ["owner", "staff", "server"])

@@ -33,3 +33,11 @@ class GuestPolicy(OwnerPolicy):
     def context(self, request):
         """What Python may rely on."""
         return {"path": "web"}
+
+
+class ResultsOnly(OwnerPolicy):
+    """Lets owners add results, and approve nothing."""
+
+    def allows(self, request, action, *, agent, thread=None, tool_call=None):
+        """Everything but approvals."""
+        return action != "approve" and super().allows(request, action, agent=agent)

@@ -265,6 +265,29 @@ def test_staff_gives_an_open_call_another_time(agent, seconds):
     assert (answered.json()["expires_at"] is None) == (seconds is None)
 
 
+@pytest.mark.parametrize("kind", ["approve", "timeout"])
+@pytest.mark.parametrize("who", ["other", "durable_agents.add_thread"])
+def test_staff_who_may_not_answer_a_call_may_not_change_its_time(agent, kind, who):
+    """A short time would refuse the call; superusers have every permission."""
+    boss = person("boss", is_staff=True)
+    call = waiting_call(boss, **facts_left_to(kind, who))
+    assert problem(act(Api(boss), call, "timeout", {"seconds": 1})) == (403, "permission_denied")
+    call.refresh_from_db()
+    assert call.timeout != timedelta(seconds=1)
+    if "." in who:
+        boss.is_superuser = True
+        boss.save()
+        assert act(Api(boss), call, "timeout", {"seconds": 1}).status_code == 200
+
+
+def test_the_time_of_an_approval_is_for_those_whom_the_policy_lets_approve(agent, settings):
+    """Adding results is not enough."""
+    settings.DURABLE_AGENTS = {"POLICY": "tests.api.policies.ResultsOnly"}
+    boss = person("boss", is_staff=True)
+    call = waiting_call(boss, **KINDS["approve"])
+    assert problem(act(Api(boss), call, "timeout", {"seconds": 1})) == (403, "permission_denied")
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 1e30, "60", True, [], {}])
 def test_a_time_that_is_none_is_refused(agent, seconds):
     """With the code of every body that is wrong."""

@@ -25,7 +25,7 @@ from durable_agents.exceptions import (
     ToolChangedError,
 )
 from durable_agents.models import ToolCall
-from durable_agents.policies import can_decide
+from durable_agents.policies import can_decide, check_may_set_time
 from durable_agents.reading import PersonalView
 
 _A_CALL = Gives(shape=serializers.ToolCallJSON)
@@ -138,8 +138,11 @@ class ToolTimeoutView(AgentsView):
         raises=_SETTLED,
     )
     def post(self, request: Request, thread_id: str, tool_call_id: str) -> Response:
-        """Set a new time limit for an unfinished call, in seconds from now; null means no limit. Staff only."""
+        """Set a new time limit for an unfinished call, in seconds from now; null means no limit. Only staff who may
+        also decide about the call, or answer it, may do so.
+        """
         call = self.tool_call(request, thread_id, tool_call_id, left_to="staff")
+        check_may_set_time(request, call)
         seconds = GivenTime.of(request)["seconds"]
         by = self.actor(request, call.thread)
         return _call_response(request, lifecycle.set_tool_call_timeout(call.thread, tool_call_id, seconds, by=by))
