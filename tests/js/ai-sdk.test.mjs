@@ -33,7 +33,7 @@ test("a response that has been silent for three comments is given up, and the ch
   await new Promise(setImmediate);
   assert.deepEqual(heard, []);
   t.mock.timers.tick(1000);
-  await until(() => chat.thread);
+  await until(() => chat.messages.length === stored.length && chat.messages[0].id === "m1");
   assert.deepEqual(heard, [false, true]);
   assert.deepEqual(chat.messages, stored);
 });
@@ -117,4 +117,55 @@ test("a message whose fate is unknown is not given back", {timeout: 10_000}, asy
   await sent;
   await chat.resumeStream().catch(() => {});
   assert.deepEqual(given, []);
+});
+
+const streamed = (...chunks) => new Response(chunks.map((chunk) => `data: ${JSON.stringify(chunk)}\n\n`).join(""), {headers: {"Content-Type": "text/event-stream"}});
+
+test("the thread of a new chat is known before the end of the first response", {timeout: 10_000}, async () => {
+  const threads = [];
+  const running = {id: "t1", status: "streaming", is_running: true};
+  const endless = () => new Response(new ReadableStream(), {headers: {"Content-Type": "text/event-stream"}});
+  const fetch = async (url) => (url === "/agents/threads/t1/" ? Response.json(running) : endless());
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", isNew: true, fetch, onThread: (thread) => threads.push(thread)});
+  void chat.sendMessage({text: "Hello"});
+  await until(() => threads.length);
+  assert.deepEqual(threads, [running]);
+  assert.equal(chat.thread, threads[0]);
+  chat.close();
+});
+
+test("a retry takes the old error away before its answer, however late the thread is loaded", {timeout: 10_000}, async () => {
+  let thread = {id: "t1", status: "failed", is_running: false, error: {code: "auth", message: "It failed."}};
+  let isLate = false;
+  const shown = [];
+  const fetch = async (url, init) => {
+    if (init.method === "POST") return (isLate = true), streamed({type: "start", messageId: "m2"}, {type: "finish"});
+    if (url !== "/agents/threads/t1/") return loads[url]();
+    if (isLate) await new Promise((resolve) => setTimeout(resolve, 50));
+    return Response.json(thread);
+  };
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onThread: ({status, error}) => shown.push([status, error?.code])});
+  await chat.load();
+  thread = {...thread, status: "completed", error: null};
+  await chat.sendMessage();
+  assert.deepEqual([chat.status, chat.thread.status, chat.thread.error], ["ready", "streaming", null]);
+  await until(() => chat.thread.status === "completed");
+  assert.deepEqual(shown, [["failed", "auth"], ["streaming", undefined], ["completed", undefined]]);
+});
+
+test("an answer to a call brings the thread up to date while a response waits", {timeout: 10_000}, async () => {
+  let status = "awaiting_tool_results";
+  let isWaiting = false;
+  const endless = () => ((isWaiting = true), new Response(new ReadableStream(), {headers: {"Content-Type": "text/event-stream"}}));
+  const fetch = async (url, init) => {
+    if (init?.method === "POST") return (status = "streaming"), Response.json({});
+    return url === "/agents/threads/t1/" ? Response.json({id: "t1", status, is_running: true}) : (loads[url] ?? endless)();
+  };
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch});
+  void chat.resumeStream();
+  await until(() => isWaiting);
+  assert.equal(chat.thread.status, "awaiting_tool_results");
+  await chat.addToolApprovalResponse({id: "call-1", approved: true});
+  await until(() => chat.thread.status === "streaming");
+  chat.close();
 });

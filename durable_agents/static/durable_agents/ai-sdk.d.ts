@@ -4,7 +4,7 @@
 /** @typedef {{message: StoredMessage, text: string, problem: Problem}} Refused a message that the server has not stored, its text, and why */
 /**
  * @typedef {object} ChatAdditions what the chat has beside the members of the AI SDK's `Chat`
- * @property {StoredThread|null} thread the thread as of the last load; null before that
+ * @property {StoredThread|null} thread the thread as of the last load; null before that. It is also loaded, without the messages, when the server has accepted a message or the answer to a tool call. As soon as a request for an answer is accepted, the status is `streaming` and there is no error
  * @property {() => Promise<boolean>} load loads the thread and its messages; returns whether a run is in progress
  * @property {() => Promise<void>} resumeStream reads on until no run is in progress; opens a closed chat again
  * @property {() => Promise<void>} stop stops the run, for all clients
@@ -20,7 +20,7 @@
  * @property {string} [agent] the agent of a new thread
  * @property {Record<string, string> | (() => Record<string, string>)} [headers] more headers; the CSRF token of the cookie `csrftoken` is sent anyway
  * @property {typeof globalThis.fetch} [fetch]
- * @property {(thread: StoredThread) => void} [onThread] called after each load
+ * @property {(thread: StoredThread) => void} [onThread] called whenever `thread` changes: for the first time when the server has accepted the first message, or stored messages are loaded
  * @property {(isConnected: boolean) => void} [onConnection] called when the server cannot be reached, and when it can again
  * @property {(refused: Refused) => void} [onRefused] called when the server has not stored a message; the chat does not show it any more
  * @property {(call: any) => void} [onToolCall] called once for each tool call, as by the AI SDK
@@ -93,7 +93,7 @@ export type Refused = {
  */
 export type ChatAdditions = {
     /**
-     * the thread as of the last load; null before that
+     * the thread as of the last load; null before that. It is also loaded, without the messages, when the server has accepted a message or the answer to a tool call. As soon as a request for an answer is accepted, the status is `streaming` and there is no error
      */
     thread: StoredThread | null;
     /**
@@ -147,7 +147,7 @@ export type ChatOptions = {
     headers?: Record<string, string> | (() => Record<string, string>) | undefined;
     fetch?: typeof fetch | undefined;
     /**
-     * called after each load
+     * called whenever `thread` changes: for the first time when the server has accepted the first message, or stored messages are loaded
      */
     onThread?: ((thread: StoredThread) => void) | undefined;
     /**

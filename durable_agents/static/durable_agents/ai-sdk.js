@@ -26,7 +26,7 @@ const WAITING = ["approval-requested", "input-available"];
 
 /**
  * @typedef {object} ChatAdditions what the chat has beside the members of the AI SDK's `Chat`
- * @property {StoredThread|null} thread the thread as of the last load; null before that
+ * @property {StoredThread|null} thread the thread as of the last load; null before that. It is also loaded, without the messages, when the server has accepted a message or the answer to a tool call. As soon as a request for an answer is accepted, the status is `streaming` and there is no error
  * @property {() => Promise<boolean>} load loads the thread and its messages; returns whether a run is in progress
  * @property {() => Promise<void>} resumeStream reads on until no run is in progress; opens a closed chat again
  * @property {() => Promise<void>} stop stops the run, for all clients
@@ -43,7 +43,7 @@ const WAITING = ["approval-requested", "input-available"];
  * @property {string} [agent] the agent of a new thread
  * @property {Record<string, string> | (() => Record<string, string>)} [headers] more headers; the CSRF token of the cookie `csrftoken` is sent anyway
  * @property {typeof globalThis.fetch} [fetch]
- * @property {(thread: StoredThread) => void} [onThread] called after each load
+ * @property {(thread: StoredThread) => void} [onThread] called whenever `thread` changes: for the first time when the server has accepted the first message, or stored messages are loaded
  * @property {(isConnected: boolean) => void} [onConnection] called when the server cannot be reached, and when it can again
  * @property {(refused: Refused) => void} [onRefused] called when the server has not stored a message; the chat does not show it any more
  * @property {(call: any) => void} [onToolCall] called once for each tool call, as by the AI SDK
@@ -90,6 +90,8 @@ export function createChat({
   let isConnected = true;
   /** How many requests of `sendMessage` and `regenerate` are open. */
   let sending = 0;
+  /** How many requests for the thread there were. Only the answer to the last one counts. */
+  let asked = 0;
 
   const open = () => {
     if (closing.signal.aborted) closing = new AbortController();
@@ -147,6 +149,10 @@ export function createChat({
       known.add(message.id);
     } else if (isSent) refused.set(message.id, {message, problem: problemOf({message: await response.clone().text()})});
     if (!response.ok || !response.body) return response;
+    if (init.method === "POST") {
+      if (chat.thread) show({...chat.thread, status: "streaming", is_running: true, error: null});
+      void refresh();
+    }
     return new Response(unbroken(response.body, () => signal.aborted || init.signal?.aborted || connected(false)), response);
   };
 
@@ -184,6 +190,24 @@ export function createChat({
       true,
     );
 
+  /** @param {StoredThread} thread */
+  const show = (thread) => {
+    chat.thread = thread;
+    onThread?.(thread);
+  };
+
+  /** Loads the thread without its messages. */
+  async function refresh() {
+    const mine = ++asked;
+    const {signal} = closing;
+    try {
+      const response = await request(`threads/${path}/`);
+      if (response.ok && mine === asked) show(await response.json());
+    } catch (error) {
+      if (!signal.aborted) throw error;
+    }
+  }
+
   /** Returns all stored messages, or null if the caller has no such thread. @returns {Promise<StoredMessage[]|null>} */
   async function stored() {
     const messages = [];
@@ -206,6 +230,7 @@ export function createChat({
   }
 
   async function load() {
+    const mine = ++asked;
     // In this order: the messages of a run that is over are complete.
     const response = await request(`threads/${path}/`);
     const thread = response.ok ? await response.json() : null;
@@ -213,9 +238,8 @@ export function createChat({
     if (sending) return false; // what was loaded may lack the message that is being sent
     if (messages) {
       chat.messages = messages;
-      chat.thread = thread;
       for (const {id} of messages) known.add(id);
-      onThread?.(thread);
+      if (mine === asked) show(thread);
     }
     // After any other error, nobody knows what is stored.
     if (!messages && response.status !== 404) return Boolean(chat.thread?.is_running);
@@ -270,7 +294,8 @@ export function createChat({
   async function answer(toolCallId, action, body) {
     const response = await request(`threads/${path}/tool-calls/${encodeURIComponent(toolCallId)}/${action}/`, body);
     if (!response.ok) throw new Error(await response.text());
-    void follow();
+    if (following === closing) void refresh();
+    else void follow();
   }
 
   return Object.assign(chat, {
@@ -295,7 +320,8 @@ export function createChat({
 }
 
 /**
- * Returns whether a message has a tool call that waits for a person, a browser or a service.
+ * Returns whether a message has a tool call that waits: for a person, a browser or a service, or for a tool that runs
+ * and has not reported progress. The parts of these calls are alike.
  * @param {{parts: {type: string}[]}} message
  */
 export const isWaiting = ({parts}) => parts.some((part) => "state" in part && WAITING.includes(String(part.state)));
