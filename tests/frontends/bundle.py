@@ -10,13 +10,15 @@ from tests.frontends.snippets import (
     CHAT_MAIN,
     COMPLETE_MAIN,
     COMPLETE_PAGE,
+    DESK,
+    DESK_BUILD,
     HOOK,
     HOOK_MAIN,
     SVELTE,
     USE_CHAT,
     VUE,
 )
-from tests.packaging.projects import ROOT
+from tests.packaging.projects import ROOT, Project
 
 PACKAGE = ROOT / "durable_agents" / "static" / "durable_agents"
 MODULES = ROOT / "node_modules"
@@ -85,14 +87,25 @@ def bundle(folder: Path, out: Path) -> str:
     return run("node", str(MODULES / "vite" / "bin" / "vite.js"), "build", cwd=app)
 
 
+def add_desk(project: Project, app: Path) -> str:
+    """Add the how-to's app to the project, build its page with the packages of `app`, and return what Vite says."""
+    for name, text in DESK.items():
+        (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        project.paste(name, text)
+    (project.folder / "frontend" / "node_modules").symlink_to(app / "node_modules")
+    project.paste("mysite/settings.py", '\nINSTALLED_APPS += ["desk"]\n')
+    path = f"{MODULES / '.bin'}:{os.environ['PATH']}"
+    return run("bash", "-euc", DESK_BUILD, cwd=project.folder / "frontend", PATH=path)
+
+
 def npm(*arguments: str, cwd: Path) -> str:
     """Run npm; return what it prints."""
     return run("npm", *arguments, cwd=cwd)
 
 
-def run(*command: str, cwd: Path) -> str:
+def run(*command: str, cwd: Path, **variables: str) -> str:
     """Run a command; return what it prints, or fail with all that it says."""
-    env = os.environ | {"NO_COLOR": "1"}
+    env = os.environ | {"NO_COLOR": "1"} | variables
     ended = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

@@ -13,9 +13,12 @@ from demo_project.model_server import Body
 from tests.frontends.snippets import ELEMENT, TAG
 from tests.packaging.projects import ROOT, Project, answers, free_port, until
 from tests.packaging.quickstart import begin
-from tests.servers.model import Call, ModelUnderTest, Reply
+from tests.servers.model import Call, ModelUnderTest, Reply, Status
 
 USER = "demo"
+STORY = " ".join(f"word-{number}" for number in range(80))
+FAILED: set[str] = set()
+"""The messages to which the model has answered with an error."""
 HEAD = '<!doctype html><html lang="en"><title>Chat</title>\n'
 BUNDLED = '{% load static %}<div id="chat" data-thread="{{ thread.pk }}"></div>'
 PAGES = """
@@ -53,11 +56,18 @@ def made(folder: Path) -> Project:
     return project
 
 
-def repeated(request: Body) -> Reply:
-    """Answer with the words of the last message, and roll dice for a user who wants that."""
+def repeated(request: Body) -> Reply | Status:
+    """Answer with the words of the last message, and roll dice, tell a slow story or fail once for a user who wants
+    that.
+    """
     last = request["messages"][-1]
     if last["role"] == "user" and "dice" in last["content"]:
         return Reply(calls=(Call(name="roll_dice", arguments={"count": 3}),))
+    if "story" in last["content"]:
+        return Reply(text=STORY, delay_seconds=0.1)
+    if "fail" in last["content"] and last["content"] not in FAILED:
+        FAILED.add(last["content"])
+        return Status(status=400)
     return Reply(text=f"Heard: {last['content']}")
 
 

@@ -26,7 +26,18 @@ def lines_of(block: str) -> int:
 TAG, ELEMENT = (blocks(HOWTO, title, "html")[0] for title in ("A template tag", "An element"))
 HOOK, HOOK_MAIN = blocks(HOWTO, "React hooks", "jsx")
 USE_CHAT, CHAT_MAIN = blocks(HOWTO, "useChat", "jsx")
-COMPLETE_PAGE, COMPLETE_MAIN = blocks(HOWTO, "A complete page with useChat", "jsx")
+COMPLETE = "A complete page with useChat"
+COMPLETE_PAGE, COMPLETE_MAIN = blocks(HOWTO, COMPLETE, "jsx")
+DESK = {
+    "frontend/vite.config.js": blocks(HOWTO, COMPLETE, "js")[0],
+    "frontend/main.jsx": COMPLETE_MAIN,
+    "frontend/chat.jsx": COMPLETE_PAGE,
+    "desk/templates/desk/chat.html": blocks(HOWTO, COMPLETE, "html")[0],
+    "desk/views.py": blocks(HOWTO, COMPLETE, "python")[0],
+    "mysite/urls.py": f"\nfrom desk.views import chat\n\n{blocks(HOWTO, COMPLETE, 'python')[1]}",
+}
+"""The files of an app whose page is the complete one; the lines for the last are added to it."""
+DESK_BUILD = blocks(HOWTO, COMPLETE, "sh")[0]
 [ASSISTANT_UI] = blocks(HOWTO, "assistant-ui", "jsx")
 [VUE], [SVELTE] = (blocks(HOWTO, "Without React", language) for language in ("vue", "svelte"))
 

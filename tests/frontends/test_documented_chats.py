@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.browser.visits import Visit, sign_in
-from tests.frontends.bundle import bundle, missing
-from tests.frontends.site import USER, made, served
+from tests.frontends.bundle import add_desk, bundle, missing
+from tests.frontends.site import STORY, USER, made, served
 from tests.frontends.snippets import CHATS
 
 pytestmark = pytest.mark.browser
@@ -27,6 +27,7 @@ def site(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         built = pool.submit(bundle, folder, folder / "static" / "built")
         project = made(folder)
         said = built.result()
+    said += add_desk(project, folder / "app")
     assert "warning" not in said.lower(), said
     project.paste("mysite/settings.py", f"\nSTATICFILES_DIRS = [{str(folder / 'static')!r}]\n")
     with served(project) as url:
@@ -80,6 +81,7 @@ def test_the_complete_page_answers_after_an_approval(page: Any):
         page.get_by_role("textbox").fill(f"Roll three dice, {number}.")
         page.get_by_role("textbox").press("Enter")
         expect_said(page, f"Roll three dice, {number}.")
+        expect_said(page, 'roll_dice {"count":3}')
         if number == 2:
             page.get_by_role("button", name="approve").wait_for(timeout=PATIENCE_MS)
             page.reload()
@@ -87,6 +89,52 @@ def test_the_complete_page_answers_after_an_approval(page: Any):
         page.get_by_text("Heard: [").nth(number - 1).wait_for(timeout=PATIENCE_MS)
         page.reload()
         page.get_by_text("Heard: [").nth(number - 1).wait_for(timeout=PATIENCE_MS)
+
+
+def test_the_complete_page_reads_on_after_a_reload_in_the_first_answer(page: Any):
+    """Its thread is in the list before the answer is complete."""
+    from playwright.sync_api import expect
+
+    page.goto("/try/complete/")
+    page.get_by_role("textbox").fill("A story.")
+    page.get_by_role("textbox").press("Enter")
+    expect_said(page, "word-3")
+    expect(page.locator("nav button[aria-current=true]")).to_have_count(1)
+    assert page.get_by_text("word-79").count() == 0
+    page.reload()
+    expect(page.locator("p").last).to_have_text(f"assistant: {STORY}", timeout=PATIENCE_MS)
+    expect(page.locator("p").first).to_have_text("user: A story.")
+
+
+def test_the_complete_page_shows_no_old_error_after_a_retry(page: Any):
+    """Neither during the new answer nor between its end and the load."""
+    page.goto("/try/complete/")
+    page.get_by_role("textbox").fill("Please fail.")
+    page.get_by_role("textbox").press("Enter")
+    page.get_by_role("button", name="Retry").wait_for(timeout=PATIENCE_MS)
+    page.evaluate(
+        """() => {
+            const isShown = () => [...document.querySelectorAll("button, [role=alert]")].some(
+                (element) => element.textContent === "Retry" || element.role === "alert");
+            window.seen = [];
+            new MutationObserver(() => seen.at(-1) !== isShown() && seen.push(isShown()))
+                .observe(document.body, {subtree: true, childList: true, characterData: true});
+        }"""
+    )
+    page.get_by_role("button", name="Retry").click()
+    expect_said(page, "Heard: Please fail.")
+    page.get_by_role("button", name="Stop").wait_for(state="detached", timeout=PATIENCE_MS)
+    page.wait_for_timeout(500)
+    assert page.evaluate("seen.filter((isShown, index) => isShown && seen[index - 1] === false)") == []
+    assert page.evaluate("seen.at(-1)") is False
+
+
+def test_the_page_of_an_app_answers(page: Any):
+    """It is built, rendered and served as the how-to says."""
+    page.goto("/desk/")
+    page.get_by_role("textbox").fill("I try the desk.")
+    page.get_by_role("textbox").press("Enter")
+    expect_said(page, "Heard: I try the desk.")
 
 
 def test_the_complete_page_shows_several_threads(page: Any):
