@@ -37,6 +37,22 @@ CUT_MS = 5_000
 MORE_THAN = """(count) =>
     document.querySelector("durable-chat").shadowRoot.querySelectorAll(".messages > li").length > count"""
 HELD = "SELECT id, lease_owner FROM durable_agents_stream WHERE thread_id = {} AND state = 'streaming'"
+FEW_LAYOUTS = 8
+LOADED_OLDER = """async () => {
+    const root = document.querySelector("durable-chat").shadowRoot;
+    const [older, list] = [root.querySelector(".older"), root.querySelector(".messages")];
+    const [known, changed] = [[...list.children], []];
+    const isKnown = ({target}) => known.some((item) => item.contains(target));
+    const note = (records) => changed.push(...records.filter(isKnown));
+    const observer = new MutationObserver(note);
+    observer.observe(list, {subtree: true, childList: true, attributes: true, characterData: true});
+    older.click();
+    while (older.disabled || list.children.length === known.length) await new Promise(requestAnimationFrame);
+    await new Promise(requestAnimationFrame);
+    note(observer.takeRecords());
+    return changed.map(({type, target}) => `${type} ${target.nodeName}`);
+}"""
+"""Loads the messages before those that are shown, and returns what has changed in those."""
 SHOWN = """(items) => items.map((item) => [
     item.dataset.role, [...item.querySelectorAll(".parts > .text")].map((text) => text.textContent),
 ])"""
@@ -251,17 +267,20 @@ def test_ten_threads_are_switched_quickly(visit: Visit, site: Site) -> None:
         ends_as_stored(chat)
 
 
+def long_thread(visit: Visit, site: Site, count: int) -> ChatPage:
+    """Open a thread of this many messages, half of them answers in Markdown."""
+    environment = demo_environment(site.demo.database.parent) | site.env
+    command = [sys.executable, "-m", "tests.browser.long_thread", "demo", str(count)]
+    made = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    return ChatPage(visit.open(f"/?thread={made.stdout.strip()}"))
+
+
 @pytest.mark.timeout(1800)
 def test_a_long_thread_is_read_to_its_beginning(visit: Visit, site: Site) -> None:
     """Page by page. With PROOF=full, it has 5,000 messages."""
     count = 5_000 if FULL else 300
-    environment = demo_environment(site.demo.database.parent) | site.env
-    command = [sys.executable, "-m", "tests.browser.long_thread", "demo", str(count)]
-    thread = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
-    chat = ChatPage(visit.open(f"/?thread={thread}"))
-    older = chat.page.locator("durable-chat .older")  # looking for roles takes longer than the page does
+    chat = long_thread(visit, site, count)
+    older = chat.page.locator("durable-chat .older")
     times = []
     while (shown := chat.messages.count()) < count:
         begun = monotonic()
@@ -270,9 +289,31 @@ def test_a_long_thread_is_read_to_its_beginning(visit: Visit, site: Site) -> Non
         chat.expect(older).to_be_enabled()
         times.append(monotonic() - begun)
     chat.expect(older).to_be_hidden()
-    print(f"{len(times)} pages, the first in {times[0]:.2f} s, the last in {times[-1]:.2f} s")
+    print(f"{len(times)} pages, in seconds: {' '.join(f'{seconds:.2f}' for seconds in times)}")
     ends_as_stored(chat)
     chat.ask("Add 1 and 2")
     chat.wait_for_words("1 and 2 make 3")
     ends_as_stored(chat)
     assert chat.messages.count() == count + 2
+
+
+def test_earlier_messages_are_laid_out_together(visit: Visit, site: Site) -> None:
+    """One page of them costs a few layouts of the conversation, not one for each message. No other message changes."""
+    chat = long_thread(visit, site, 150)
+    metrics = chat.page.context.new_cdp_session(chat.page)
+    metrics.send("Performance.enable")
+    layouts = []
+    for shown in (50, 100):
+        chat.expect(chat.messages).to_have_count(shown)
+        chat.page.wait_for_timeout(500)
+        before = layout_count(metrics)
+        assert chat.page.evaluate(LOADED_OLDER) == []
+        layouts.append(layout_count(metrics) - before)
+    chat.expect(chat.messages).to_have_count(150)
+    assert max(layouts) <= FEW_LAYOUTS
+
+
+def layout_count(metrics: Any) -> int:
+    """Return how many layouts the page has had."""
+    values = {each["name"]: each["value"] for each in metrics.send("Performance.getMetrics")["metrics"]}
+    return int(values["LayoutCount"])

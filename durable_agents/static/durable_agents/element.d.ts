@@ -30,7 +30,11 @@ export class DurableChat extends DurableElement {
     openThread(id: string | null): void;
     /** Sends a message; without a thread, it begins one. @param {string} text @param {Part[]} [files] */
     sendMessage(text: string, files?: Part[]): Promise<import("django-durable-agents").Message | undefined>;
-    /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} [change] */
+    /**
+     * Changes the conversation. If it is scrolled to its end, it stays there. A change within another one is not measured:
+     * each measure is a layout of all messages.
+     * @param {() => void} [change]
+     */
     follow(change?: () => void): void;
     /** @param {(store: Store) => Promise<any>} command */
     act(command: (store: Store) => Promise<any>): Promise<void>;

@@ -537,6 +537,7 @@ export class DurableChat extends DurableElement {
   /** @type {(() => void)|null} */
   #leave = null;
   #isFollowing = true;
+  #isChanging = false;
   #top = 0;
   #wasRunning = false;
   #isReady = false;
@@ -615,11 +616,21 @@ export class DurableChat extends DurableElement {
 
   // Methods that the views of messages and parts call.
 
-  /** Changes the conversation. If it is scrolled to its end, it stays there. @param {() => void} [change] */
+  /**
+   * Changes the conversation. If it is scrolled to its end, it stays there. A change within another one is not measured:
+   * each measure is a layout of all messages.
+   * @param {() => void} [change]
+   */
   follow(change) {
+    if (this.#isChanging) return change?.();
     const {log} = this.#at;
     this.#onScroll();
-    change?.();
+    this.#isChanging = true;
+    try {
+      change?.();
+    } finally {
+      this.#isChanging = false;
+    }
     if (this.#isFollowing) log.scrollTop = log.scrollHeight;
     this.#onScroll();
   }
@@ -1183,7 +1194,7 @@ button:disabled, [aria-disabled=true] { cursor: default; opacity: .55; }
 .column { display: flex; flex-direction: column; max-width: var(--da-column, 46rem); min-height: 100%; margin-inline: auto; padding: 1.5rem 1.25rem; }
 .messages, .parts, .text, .body, .ask { display: grid; grid-template-columns: minmax(0, 1fr); }
 .messages { gap: 1.5rem; }
-.messages > li { display: grid; gap: .25rem; grid-template-columns: minmax(0, 1fr); }
+.messages > li { contain: layout style; display: grid; gap: .25rem; grid-template-columns: minmax(0, 1fr); }
 .parts { gap: .625rem; }
 pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5rem; background: var(--well); font: .8125rem/1.55 var(--code); white-space: pre-wrap; overflow-wrap: anywhere; }
 .text {
