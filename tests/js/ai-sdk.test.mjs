@@ -169,3 +169,23 @@ test("an answer to a call brings the thread up to date while a response waits", 
   await until(() => chat.thread.status === "streaming");
   chat.close();
 });
+
+test("a load that began before the answer to a call, and ends after it, shows the newer thread", {timeout: 10_000}, async () => {
+  let asked = 0;
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const fetch = async (url, init) => {
+    if (init?.method === "POST") return Response.json({});
+    if (url !== "/agents/threads/t1/") return loads[url]();
+    if (asked++) return Response.json({id: "t1", status: "streaming", is_running: true});
+    await held;
+    return Response.json({id: "t1", status: "completed", is_running: false});
+  };
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch});
+  const followed = chat.resumeStream();
+  await chat.addToolOutput({toolCallId: "call-1", output: "Yes."});
+  await until(() => chat.thread?.status === "streaming");
+  release();
+  await followed;
+  assert.equal(chat.thread.status, "completed");
+});

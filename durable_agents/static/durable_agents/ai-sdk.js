@@ -90,8 +90,8 @@ export function createChat({
   let isConnected = true;
   /** How many requests of `sendMessage` and `regenerate` are open. */
   let sending = 0;
-  /** How many requests for the thread there were. Only the answer to the last one counts. */
-  let asked = 0;
+  /** Counts what brings a newer thread: a refresh that is outdated by a load or by the next refresh shows nothing. */
+  let latest = 0;
 
   const open = () => {
     if (closing.signal.aborted) closing = new AbortController();
@@ -198,11 +198,11 @@ export function createChat({
 
   /** Loads the thread without its messages. */
   async function refresh() {
-    const mine = ++asked;
+    const mine = ++latest;
     const {signal} = closing;
     try {
       const response = await request(`threads/${path}/`);
-      if (response.ok && mine === asked) show(await response.json());
+      if (response.ok && mine === latest) show(await response.json());
     } catch (error) {
       if (!signal.aborted) throw error;
     }
@@ -230,7 +230,6 @@ export function createChat({
   }
 
   async function load() {
-    const mine = ++asked;
     // In this order: the messages of a run that is over are complete.
     const response = await request(`threads/${path}/`);
     const thread = response.ok ? await response.json() : null;
@@ -239,7 +238,8 @@ export function createChat({
     if (messages) {
       chat.messages = messages;
       for (const {id} of messages) known.add(id);
-      if (mine === asked) show(thread);
+      latest++;
+      show(thread);
     }
     // After any other error, nobody knows what is stored.
     if (!messages && response.status !== 404) return Boolean(chat.thread?.is_running);
