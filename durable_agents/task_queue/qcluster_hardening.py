@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from durable_agents.database_connections import close_pools, discard
+from durable_agents.task_queue.schedule import check_schedules_at_start
 
 _stop_events: list[SharedFlag] = []
 _locks: weakref.WeakSet[KernelLock] = weakref.WeakSet()
@@ -221,6 +222,12 @@ def harden(prepare: Callable[[], None]) -> None:
             if stop_event.is_set():
                 leave()
             super().__init__(stop_event, *args, **kwargs)
+
+        def guard(self) -> None:
+            """Check the schedules once, then supervise the workers."""
+            self.start_event.set()
+            check_schedules_at_start(hard_scheduler, self.broker)
+            super().guard()
 
         def spawn_process(self, target: object, *args: object) -> object:
             """Start a child process, which inherits no database connection."""

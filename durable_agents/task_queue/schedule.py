@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from django.db import DatabaseError
+from django.utils import timezone
 
 from durable_agents.conf import cluster_of, default_cluster
 
@@ -30,3 +35,21 @@ def schedule_sweep() -> None:
     Schedule.objects.filter(name=SCHEDULE).exclude(pk=first.pk).delete()  # two processes might each have added a row
     if first.cluster != wanted["cluster"]:
         Schedule.objects.filter(pk=first.pk).update(**wanted)
+
+
+def check_schedules_at_start(scheduler: Callable[..., None], broker: object) -> None:
+    """Run the sweep, and whatever else is due, as soon as a cluster starts.
+
+    django-q2 checks its schedules half a minute after the start for the first time, and ``agents_doctor`` sees by the
+    sweep that a cluster runs. By default, django-q2 also makes up for missed runs, one every half minute: after a long
+    pause, the sweep would be overdue for as long as half of the pause. Therefore, missed sweeps are skipped.
+    """
+    from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
+    from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry
+
+    if not Conf.SCHEDULER:
+        return
+    now = timezone.now()
+    with suppress(DatabaseError):
+        Schedule.objects.filter(name=SCHEDULE, next_run__lt=now).update(next_run=now)
+    scheduler(broker=broker)
