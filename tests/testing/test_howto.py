@@ -1,20 +1,24 @@
 """The examples of docs/howto/testing.md run as they are written, and its tables are whole."""
 
 import re
+import sys
 import unittest
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from django.db import connection
 from django.test import TestCase
+from django.urls import path
 
 from durable_agents import ToolContext, create_thread, get_thread, testing, tool
+from durable_agents.agents import registry
 from durable_agents.llm import ModelRequest
 from tests.architecture.sources import ROOT
 from tests.project.models import Booking
 from tests.testing.shop import opened
 
 PAGE = (ROOT / "docs" / "howto" / "testing.md").read_text(encoding="utf-8")
-FIRST, FUNCTION, SCRIPT, LATE, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+FIRST, FUNCTION, SCRIPT, LATE, APPROVAL, WEBHOOK, CRASH, PYTEST = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 class Order:
@@ -61,14 +65,14 @@ def names():
         }
 
 
-def run_cases(code, names):
-    """Run the test case that `code` defines."""
+def run_cases(code, names, *, count=1):
+    """Run the test case that `code` defines, with so many tests."""
     exec(code, names)
     cases = [value for value in names.values() if isinstance(value, type) and issubclass(value, TestCase)]
     [case] = [case for case in cases if case is not TestCase]
     result = unittest.TestResult()
     unittest.defaultTestLoader.loadTestsFromTestCase(case).run(result)
-    assert result.testsRun == 1
+    assert result.testsRun == count
     assert not result.failures + result.errors, result.failures + result.errors
 
 
@@ -92,6 +96,55 @@ def test_the_example_of_a_tool_as_a_function_runs(names):
     run_cases(
         f"class ExportTests(TestCase):\n    ada = 'ada'\n{body}", names | {"export": export, "ToolContext": ToolContext}
     )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_approval_example_runs(names):
+    """From Python and over REST."""
+
+    @tool(name="refund", needs_approval=True)
+    def refund_if_approved(order_id: int) -> str:
+        """Pay an order back."""
+        return "refunded 20"
+
+    registry.remove("support")
+    with opened(name="support", tools=[refund_if_approved], public=True):
+        run_cases(APPROVAL, names, count=2)
+
+
+class Inquiry(SimpleNamespace):
+    """What the pages call an inquiry; there is one only."""
+
+    pk = 7
+    objects: SimpleNamespace
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_webhook_example_runs(names, settings, monkeypatch):
+    """On the view of the other page."""
+    tools = (ROOT / "docs" / "howto" / "tools.md").read_text(encoding="utf-8")
+    [view] = [code for code in re.findall(r"```python\n(.*?)```", tools, re.DOTALL) if "def stock_counted" in code]
+    shop = ModuleType("shop")
+    shop.models = ModuleType("shop.models")
+    shop.models.Inquiry = Inquiry
+    for module in (shop, shop.models):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    @tool(kind="deferred")
+    def ask_the_warehouse(ctx: ToolContext, sku: str) -> None:
+        """Ask how many are in stock."""
+        row = Inquiry(thread_id=ctx.thread_id, call=ctx.tool_call_id)
+        Inquiry.objects = SimpleNamespace(get=lambda thread: row)
+
+    monkeypatch.setattr("django.shortcuts.get_object_or_404", lambda model, pk: model.objects.get(thread=None))
+    space = {"__name__": "shop.views", "__package__": "shop"}
+    exec(view, space)
+    urls = ModuleType("shop.urls")
+    urls.urlpatterns = [path("webhook/", space["stock_counted"])]
+    settings.ROOT_URLCONF, settings.WEBHOOK_SECRET = urls, "secret"
+    registry.remove("support")
+    with opened(name="support", tools=[ask_the_warehouse]):
+        run_cases(WEBHOOK, names)
 
 
 @pytest.mark.django_db(transaction=True)

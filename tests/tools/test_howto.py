@@ -14,12 +14,9 @@ from urllib.parse import urlencode
 
 import pytest
 from django.db import models
-from django.http import HttpResponse
 from django.template import RequestContext, Template
 from django.test import Client
 from django.test.utils import isolate_apps
-from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST
 
 import durable_agents
 from durable_agents import Agent, ToolContext, add_tool_result, create_thread, thread_status_changed, tool
@@ -37,7 +34,9 @@ def blocks(page: str) -> list[str]:
 
 
 AN_AGENT, ITS_THREAD, _ = blocks("README.md")
-FIND_ORDERS, EXPORT, CHARGE, WAREHOUSE, WEBHOOK, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks("docs/howto/tools.md")
+FIND_ORDERS, EXPORT, CHARGE, INQUIRY, WAREHOUSE, WEBHOOK, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks(
+    "docs/howto/tools.md"
+)
 REFUND_AND_PAY, DECISIONS, INBOX, TELL_STAFF = blocks("docs/howto/approvals.md")
 
 
@@ -179,42 +178,64 @@ def test_the_card_is_charged_once_however_often_it_is_tried(owner):
     assert (len(keys), len(set(keys))) == (3, 1)
 
 
-def test_the_warehouse_answers_later(owner):
+class Inquiries(list):
+    """What the page calls `Inquiry.objects`, and the warehouse."""
+
+    def get_or_create(self, **facts):
+        """Add a row that nobody has added before."""
+        self.append(SimpleNamespace(pk=len(self) + 1, **facts))
+        return self[-1], True
+
+    def count(self, sku, *, inquiry):
+        """Take the order to count."""
+        self.counted = sku, inquiry
+
+
+@pytest.fixture
+def inquiries(monkeypatch, owner):
+    """Return the inquiries of the page's app, which has the page's model."""
+    with isolate_apps("tests.project"):
+        run_example(INQUIRY, __name__="tests.project.models")["Inquiry"]._meta.get_field("call")
+    inquiries = Inquiries()
+    models_of_app = ModuleType("shop.models")
+    models_of_app.Inquiry = SimpleNamespace(objects=inquiries)
+    monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
+    monkeypatch.setitem(sys.modules, "shop.models", models_of_app)
+    return inquiries
+
+
+def asked_of_the_warehouse(owner, inquiries):
+    """Return a call of the page's tool."""
+    asking = WAREHOUSE.partition("# the view")[0]
+    space = run_example(asking, Inquiry=SimpleNamespace(objects=inquiries), warehouse=inquiries)
+    return called(owner, space["ask_the_warehouse"], sku="cup")
+
+
+def test_the_warehouse_answers_later(owner, inquiries):
     """By what was kept of the call."""
-    kept = []
-    inquiries = SimpleNamespace(objects=SimpleNamespace(create=lambda **facts: kept.append(SimpleNamespace(**facts))))
-    asking, _, answering = WAREHOUSE.partition("# the view")
-    space = run_example(asking, Inquiry=inquiries)
-    call = called(owner, space["ask_the_warehouse"], sku="cup")
-    assert (call.status, kept[0].sku) == ("pending", "cup")
-    run_example(f"#{answering}", inquiry=kept[0])
+    call = asked_of_the_warehouse(owner, inquiries)
+    assert (call.status, inquiries.counted) == ("pending", ("cup", 1))
+    run_example(WAREHOUSE.partition("# the view")[2].partition("\n")[2], inquiry=inquiries[0])
     assert run_on(call).result == {"in_stock": 3}
 
 
-def test_the_webhook_answers_late_and_different_deliveries_without_a_server_error(owner, settings, rf):
+def test_the_webhook_answers_every_delivery_without_a_server_error(owner, inquiries, settings, rf, monkeypatch):
     """Only the first result counts; afterwards the chat is deleted."""
-    settings.WEBHOOK_SECRET = "secret"
-    kept = []
-    inquiries = SimpleNamespace(objects=SimpleNamespace(create=lambda **facts: kept.append(SimpleNamespace(**facts))))
-    space = run_example(WAREHOUSE.partition("# the view")[0], Inquiry=inquiries)
-    call = called(owner, space["ask_the_warehouse"], sku="cup")
-    ours = ("add_tool_result", "ThreadNotFoundError", "ToolCallNotFoundError", "ToolCallNotPendingError")
-    names: dict[str, Any] = {name: getattr(durable_agents, name) for name in ours}
-    names |= {"HttpResponse": HttpResponse, "hmac": hmac, "json": json, "settings": settings, "Inquiry": inquiries}
-    names |= {"csrf_exempt": csrf_exempt, "require_POST": require_POST, "login_not_required": lambda view: view}
-    names["get_object_or_404"] = lambda model, pk: kept[0]
-    view = run_example(WEBHOOK, **names)["stock_counted"]
+    settings.WEBHOOK_SECRET = "sécret"
+    call = asked_of_the_warehouse(owner, inquiries)
+    monkeypatch.setattr("django.shortcuts.get_object_or_404", lambda model, pk: inquiries[pk - 1])
+    view = run_example(WEBHOOK, __package__="shop")["stock_counted"]
 
-    def delivered(in_stock: int, secret: str = "secret") -> int:
-        body = {"inquiry": 1, "in_stock": in_stock}
-        request = rf.post("/", body, content_type="application/json", headers={"X-Webhook-Secret": secret})
-        return int(view(request).status_code)
+    def delivered(in_stock: int, signature: str = "") -> int:
+        body = json.dumps({"inquiry": 1, "in_stock": in_stock})
+        headers = {"X-Signature": signature or hmac.new("sécret".encode(), body.encode(), "sha256").hexdigest()}
+        return int(view(rf.post("/", body, content_type="application/json", headers=headers)).status_code)
 
-    assert delivered(3, secret="wrong") == 403
+    assert [delivered(3, signature=wrong) for wrong in ("wrong", "\xe9", "0" * 64)] == [403, 403, 403]
     assert [delivered(number) for number in (3, 3, 4)] == [204, 204, 409]
     assert run_on(call).result == {"in_stock": 3}
     durable_agents.delete_thread(call.thread)
-    assert delivered(3) == 410
+    assert delivered(3) == 404
 
 
 def test_the_inbox_lists_and_decides_what_the_user_may_decide(settings, rf, django_user_model):
