@@ -223,12 +223,6 @@ def harden(prepare: Callable[[], None]) -> None:
                 leave()
             super().__init__(stop_event, *args, **kwargs)
 
-        def guard(self) -> None:
-            """Check the schedules once, then supervise the workers."""
-            self.start_event.set()
-            check_schedules_at_start(hard_scheduler, self.broker)
-            super().guard()
-
         def spawn_process(self, target: object, *args: object) -> object:
             """Start a child process, which inherits no database connection."""
             # The sentinel opens connections when it checks the schedules. A child cannot use an inherited connection
@@ -244,11 +238,33 @@ def harden(prepare: Callable[[], None]) -> None:
         discard()  # the scheduler ignores errors, so discard a connection that a failover might have broken
 
     django_q_cluster.scheduler = hard_scheduler
+    check_schedules_first(SeenSentinel, hard_scheduler)
     exit_quietly_on_signals(django_q_cluster.Cluster)
     django_q_cluster.Queue = HardQueue
     django_q_cluster.Sentinel = SeenSentinel
     django_q_cluster.Value = hard_value
     django_q_cluster.Event = SharedFlag
+
+
+class Supervisor(Protocol):
+    """The parts of django-q2's ``Sentinel`` that ``check_schedules_first`` uses."""
+
+    start_event: SharedFlag
+    broker: object
+
+    def guard(self) -> None: ...
+
+
+def check_schedules_first(sentinel: type[Supervisor], scheduler: Callable[..., None]) -> None:
+    """Patch the class of django-q2's sentinel, so that it checks the schedules before it supervises the workers."""
+    original_guard = sentinel.guard
+
+    def guard(self: Supervisor) -> None:
+        self.start_event.set()
+        check_schedules_at_start(scheduler, self.broker)
+        original_guard(self)
+
+    sentinel.guard = guard  # type: ignore[method-assign]
 
 
 class MainProcess(Protocol):
