@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 
 from durable_agents.conf import cluster_of, default_cluster
@@ -50,6 +50,6 @@ def check_schedules_at_start(scheduler: Callable[..., None], broker: object) -> 
     if not Conf.SCHEDULER:
         return
     now = timezone.now()
-    with suppress(DatabaseError):
+    with suppress(Error):
         Schedule.objects.filter(name=SCHEDULE, next_run__lt=now).update(next_run=now)
     scheduler(broker=broker)
