@@ -40,12 +40,12 @@ def many(model_server, tmp_path: Path, *, count: int, seconds: float) -> list[Th
 
 def test_worker_killed_only_the_calls_that_had_begun_are_unknown(start, model_server, tmp_path):
     start(2, TEST_DURABLE_AGENTS='{"TOOL_THREADS": 4}')
-    threads = many(model_server, tmp_path, count=14, seconds=0.9)
-    until(lambda: len(lines_in(tmp_path)) == 4 and ToolCall.objects.held().count() >= 6)
+    threads = many(model_server, tmp_path, count=14, seconds=3)
+    until(lambda: len(lines_in(tmp_path)) == 4 and ToolCall.objects.held().count() >= 6, seconds=60)
     os.kill(holder_of(ToolCall.objects.held()[0].thread), signal.SIGKILL)
     begun = lines_in(tmp_path)
 
-    at_rest(*threads, seconds=60)
+    at_rest(*threads, seconds=150)
     calls = ToolCall.objects.filter(thread__in=threads, arguments__seconds__gt=0)
     assert sorted(lines_in(tmp_path)) == sorted(f"call {number}" for number in range(14)), "each ran, and ran once"
     assert Counter(calls.values_list("status", flat=True)) == {"unknown": len(begun), "completed": 14 - len(begun)}
@@ -56,7 +56,7 @@ def test_calls_that_wait_for_long_are_left_to_another_worker(start, model_server
     """With three workers of which two work at once; each runs one call at a time."""
     start(3, **ONE_AT_A_TIME)
     threads = many(model_server, tmp_path, count=8, seconds=1.5)
-    at_rest(*threads, seconds=60)
+    at_rest(*threads, seconds=150)
     assert sorted(lines_in(tmp_path)) == [f"call {number}" for number in range(8)]
     calls = ToolCall.objects.filter(thread__in=threads, arguments__seconds__gt=0)
     ended = sorted(calls.values_list("finished_at", flat=True))

@@ -18,7 +18,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATABASE = "demo.sqlite3"
 START_SECONDS = 60
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 AT_REST = {"completed", "failed", "stopped"}
 
 
@@ -88,7 +88,7 @@ class RunningDemo:
         return [child for child in found if word in " ".join(child.cmdline())]
 
     def stop(self, number: int, *, whole_group: bool = False) -> list[str]:
-        """Send a signal; return the command lines of what is still there when the demo's ten seconds are over."""
+        """Send a signal; return the command lines of what is still there after half a minute."""
         processes = [psutil.Process(self.process.pid), *self.children()]
         names = {process.pid: " ".join(process.cmdline()) for process in processes}
         deadline = time.monotonic() + STOP_SECONDS

@@ -120,7 +120,7 @@ def test_a_web_server_that_died_is_started_again(demo):
     ],
 )
 def test_the_end_of_the_command_ends_every_process(folder, number, whole_group):
-    """Within ten seconds, also in the middle of an answer that would take another minute."""
+    """Also in the middle of an answer that would take another minute."""
     with RunningDemo(folder, "--port", "0") as demo, demo.signed_in("demo") as client:
         wait_until_streaming(client, started_thread(client, "Tell me a long story."))
         assert len(demo.children("qcluster")) > 2
