@@ -94,7 +94,7 @@ def test_a_killed_web_server_is_only_a_pause(visit, demo):
     chat.wait_for_words("On day 5")
     [web] = demo.children("daphne")
     web.kill()
-    banner = chat.page.locator(".banner")
+    banner = chat.page.locator("[part=banner]")
     chat.expect(banner).to_have_text("Reconnecting…")
     chat.expect(banner).to_be_hidden(timeout=PATIENCE_MS)
     chat.wait_for_words("On day 12")

@@ -182,7 +182,7 @@ def test_the_network_is_cut_for_five_seconds(visit: Visit, breaks: bool) -> None
         passed = cable.passed
         chat.page.wait_for_timeout(CUT_MS)
         assert cable.passed == passed
-        banner = chat.page.locator(".banner")
+        banner = chat.page.locator("[part=banner]")
         chat.expect(banner).to_have_text("Reconnecting…" if breaks else "")
         cable.mend()
         chat.expect(banner).to_be_hidden(timeout=PATIENCE_MS)
@@ -212,7 +212,7 @@ def test_the_web_server_is_restarted(visit: Visit, site: Site) -> None:
     chat = telling(visit)
     [web] = site.demo.children("daphne")
     web.kill()
-    banner = chat.page.locator(".banner")
+    banner = chat.page.locator("[part=banner]")
     chat.expect(banner).to_have_text("Reconnecting…")
     chat.expect(banner).to_be_hidden(timeout=PATIENCE_MS)
     chat.wait_for_words("On day 8")
