@@ -91,7 +91,8 @@ class Client:
             with opener.open(urllib.request.Request(url, data, headers, method=method), timeout=20) as response:
                 return response.status, read(response.read())
         except urllib.error.HTTPError as error:
-            return error.code, read(error.read())
+            with error:
+                return error.code, read(error.read())
 
     def sign_in(self, name: str) -> None:
         """Get a token of the project's own kind."""

@@ -79,7 +79,8 @@ def test_other_processes_get_the_next_answer_at_the_url():
     deltas = [json.loads(line[6:])["choices"] for line in lines if line.startswith("data: {")]
     assert "".join(choices[0]["delta"].get("content", "") for choices in deltas if choices) == "Hello there."
     assert lines[-1] == "data: [DONE]"
-    assert "OutOfAnswersError" in refused.value.read().decode()
+    with refused.value as error:
+        assert "OutOfAnswersError" in error.read().decode()
     assert [request.messages for request in model.requests] == [body["messages"]] * 2
 
 
@@ -95,7 +96,8 @@ def test_other_processes_get_what_a_coroutine_answers():
         assert post(model.url, body)[-1] == "data: [DONE]"
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(model.url, body)
-    assert "cannot be sent over HTTP" in refused.value.read().decode()
+    with refused.value as error:
+        assert "cannot be sent over HTTP" in error.read().decode()
 
 
 def test_a_slow_model_pauses_after_each_word(monkeypatch):
