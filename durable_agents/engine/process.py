@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -27,6 +28,10 @@ from durable_agents.llm import door
 from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
+REAP_JITTER = 0.25
+"""By what share the time between two recoveries varies. During a deploy, clusters of two releases share a queue, and
+only one of them may know the code of a due row. In a fixed rhythm, every notification could go to the other one.
+"""
 FAILED_START_SECONDS = 5.0
 """If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new
 workers in quick succession.
@@ -158,7 +163,7 @@ def _lock_file(name: str) -> int | None:
 
 
 def _reap_for_ever(parent: int) -> None:
-    """Recover the rows of this machine's dead processes every two seconds, and notify workers.
+    """Recover the rows of this machine's dead processes about every two seconds, and notify workers.
 
     Only one process of each cluster recovers rows. When that process dies, another takes over. If the cluster's parent
     process has died, exit as soon as this process is not working.
@@ -178,7 +183,7 @@ def _reap_for_ever(parent: int) -> None:
             log_error("reaping failed", action="reap")
             discard()
         _log_problems(reaping)
-        time.sleep(REAP_SECONDS)
+        time.sleep(REAP_SECONDS * random.uniform(1 - REAP_JITTER, 1 + REAP_JITTER))  # noqa: S311 - no secret
 
 
 def _reap_and_notify() -> None:
