@@ -413,12 +413,18 @@ def clear(claim: Claim) -> None:
     might have caused its workers to crash.
 
     After the first survived trial, two more crashes make the row a suspect again. After later trials, a single crash is
-    enough, so that the next trial, which takes longer, begins sooner.
+    enough, so that the next trial, which takes longer, begins sooner. Of the deaths in earlier trials, only one still
+    counts towards ``CRASH_LIMIT``: a row that kills workers does not survive all trials, because each one is longer.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
         crashes = Least(F("clearances"), SUSPECT_CRASHES - 1)
-        rows.update(crashes=crashes, is_alone=False, clearances=F("clearances") + 1)
+        rows.update(
+            crashes=crashes,
+            lonely_crashes=Least(F("lonely_crashes"), 1),
+            is_alone=False,
+            clearances=F("clearances") + 1,
+        )
     log_transition("clear", thread=claim.thread_id, fence=claim.fence, **{claim.kind: claim.row_id})
 
 

@@ -63,6 +63,8 @@ MOST_EXCUSES = 3
 """The maximum number of times that a row is excused for the death of its worker because other workers died at the same
 time. The number is limited, because calls of one bad tool can kill several workers together, again and again.
 """
+MORE_EXCUSES_ALONE = 10
+"""How many more times a row is excused if it runs alone in its worker: it then harms no other row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +86,10 @@ class Deaths:
 
         ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
         ``MOST_EXCUSES`` such deaths never make the row a suspect, that is, a row that might have caused its workers to
-        crash.
+        crash. Some more do not count towards ``CRASH_LIMIT``.
         """
         before = cls.of(row)
-        if in_company and before.excuses < MOST_EXCUSES:
+        if in_company and before.excuses < MOST_EXCUSES + (MORE_EXCUSES_ALONE if row.is_alone else 0):
             crashes = max(row.crashes, min(row.crashes + 1, SUSPECT_CRASHES - 1))
             return replace(before, crashes=crashes, excuses=row.excuses + 1)
         return replace(before, crashes=row.crashes + 1, lonely_crashes=row.lonely_crashes + row.is_alone)

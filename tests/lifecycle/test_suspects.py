@@ -137,6 +137,40 @@ def test_a_death_on_trial_is_not_counted_when_other_workers_died_with_it(agent):
     assert (new.crashes, new.lonely_crashes, new.excuses) == (2, 0, 1)
 
 
+@override_settings(DURABLE_AGENTS={"CRASH_LIMIT": 1})
+def test_rows_on_trial_whose_workers_always_die_together_are_ended(agent):
+    """After more of these deaths than those of others, because each of them harms no other row."""
+    workers = [Worker(holder="first"), Worker(holder="second")]
+    threads = [create_thread(agent, prompt="Hi") for _ in workers]
+    accuse(workers[0])
+    for _ in range(13):
+        for worker in workers:
+            on_trial(worker)
+        die(*workers)
+    assert {status_of(thread) for thread in threads} == {"streaming"}
+    assert set(Stream.objects.open().values_list("crashes", "lonely_crashes", "excuses")) == {(2, 0, 13)}
+    for worker in workers:
+        on_trial(worker)
+    die(*workers)
+    assert {status_of(thread) for thread in threads} == {"failed"}
+
+
+@override_settings(DURABLE_AGENTS={"CRASH_LIMIT": 3})
+def test_of_deaths_before_a_survived_trial_only_one_counts(thread, worker):
+    accuse(worker)
+    for _ in range(2):
+        on_trial(worker)
+        die(worker)
+    lifecycle.clear(on_trial(worker))
+    die(worker)
+    accuse(worker, deaths=1)
+    assert open_stream(thread).lonely_crashes == 1
+    for status in ("streaming", "failed"):
+        on_trial(worker)
+        die(worker)
+        assert status_of(thread) == status
+
+
 @pytest.fixture
 def many(agent, worker):
     """Return sixteen suspects."""
