@@ -38,21 +38,25 @@ MORE_THAN = """(count) =>
     document.querySelector("durable-chat").shadowRoot.querySelectorAll(".messages > li").length > count"""
 HELD = "SELECT id, lease_owner FROM durable_agents_stream WHERE thread_id = {} AND state = 'streaming'"
 FEW_LAYOUTS = 8
-LOADED_OLDER = """async () => {
+WATCH_MESSAGES = """(messages) => {
+    window.changes = [];
+    const note = (records) => window.changes.push(...records.map(({type, target}) => `${type} ${target.nodeName}`));
+    window.observer = new MutationObserver(note);
+    const all = {subtree: true, childList: true, attributes: true, characterData: true};
+    for (const message of messages) window.observer.observe(message, all);
+}"""
+"""Notes what changes in these messages from now on."""
+CHANGES = """() => [
+    ...window.changes, ...window.observer.takeRecords().map(({type, target}) => `${type} ${target.nodeName}`),
+]"""
+LOAD_OLDER = """async () => {
     const root = document.querySelector("durable-chat").shadowRoot;
     const [older, list] = [root.querySelector(".older"), root.querySelector(".messages")];
-    const [known, changed] = [[...list.children], []];
-    const isKnown = ({target}) => known.some((item) => item.contains(target));
-    const note = (records) => changed.push(...records.filter(isKnown));
-    const observer = new MutationObserver(note);
-    observer.observe(list, {subtree: true, childList: true, attributes: true, characterData: true});
+    const before = list.children.length;
     older.click();
-    while (older.disabled || list.children.length === known.length) await new Promise(requestAnimationFrame);
+    while (older.disabled || list.children.length === before) await new Promise(requestAnimationFrame);
     await new Promise(requestAnimationFrame);
-    note(observer.takeRecords());
-    return changed.map(({type, target}) => `${type} ${target.nodeName}`);
 }"""
-"""Loads the messages before those that are shown, and returns what has changed in those."""
 SHOWN = """(items) => items.map((item) => [
     item.dataset.role, [...item.querySelectorAll(".parts > .text")].map((text) => text.textContent),
 ])"""
@@ -306,11 +310,30 @@ def test_earlier_messages_are_laid_out_together(visit: Visit, site: Site) -> Non
     for shown in (50, 100):
         chat.expect(chat.messages).to_have_count(shown)
         chat.page.wait_for_timeout(500)
+        chat.messages.evaluate_all(WATCH_MESSAGES)
         before = layout_count(metrics)
-        assert chat.page.evaluate(LOADED_OLDER) == []
+        chat.page.evaluate(LOAD_OLDER)
         layouts.append(layout_count(metrics) - before)
+        assert chat.page.evaluate(CHANGES) == []
     chat.expect(chat.messages).to_have_count(150)
     assert max(layouts) <= FEW_LAYOUTS
+
+
+def test_a_run_changes_no_message_but_the_last_answer(visit: Visit, site: Site) -> None:
+    """Earlier messages cannot be edited while it lasts, and can be edited afterwards."""
+    chat = long_thread(visit, site, 40)
+    chat.expect(chat.messages).to_have_count(40)
+    question, last_answer = chat.messages.nth(0), chat.messages.nth(39)
+    chat.expect(last_answer.get_by_role("button", name="Answer again")).to_have_count(1)
+    chat.page.locator(".messages > li:nth-child(-n + 39)").evaluate_all(WATCH_MESSAGES)
+    chat.expect(question.locator("[data-edit]")).to_be_visible()
+    chat.ask(LONG_STORY)
+    chat.wait_for_words("On day 2")
+    chat.expect(question.locator("[data-edit]")).to_be_hidden()
+    chat.expect(last_answer.get_by_role("button", name="Answer again")).to_have_count(0)
+    stop(chat)
+    chat.expect(question.locator("[data-edit]")).to_be_visible()
+    assert chat.page.evaluate(CHANGES) == []
 
 
 def layout_count(metrics: Any) -> int:

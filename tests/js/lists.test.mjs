@@ -131,6 +131,15 @@ test("a long backlog is caught up, and another text replaces what is shown", (t)
   assert.equal(last(), "Something else");
 });
 
+test("a page that paints rarely shows no less of the text", (t) => {
+  const {smooth, shown, tick} = startSmooth(t, {charsPerSec: 100, startStreaming: true});
+  globalThis.requestAnimationFrame = (run) => setTimeout(run, 800);
+  t.after(() => delete globalThis.requestAnimationFrame);
+  smooth.update("z".repeat(200));
+  tick(1600);
+  assert.deepEqual(shown.map(([visible]) => visible.length), [0, 200]);
+});
+
 test("no character is cut in half, and a hidden page does not wait", (t) => {
   const {smooth, shown, tick, page, last} = startSmooth(t, {charsPerSec: 60, startStreaming: true});
   smooth.update("😀".repeat(8));

@@ -1753,7 +1753,7 @@ export function smoothText(show, {charsPerSec = 256, startStreaming = false} = {
   const step = () => {
     isScheduled = false;
     const pace = Math.max(charsPerSec, (text.length - cursor) / CATCH_UP_SECONDS);
-    cursor += (pace * Math.min(100, Date.now() - before)) / 1000;
+    cursor += (pace * (Date.now() - before)) / 1000;
     tell();
   };
   const tell = () => {

@@ -359,9 +359,9 @@ class MessageView {
     this.#chat = chat;
   }
 
-  /** @param {Message} message @param {boolean} isLive more is written to it @param {boolean} isLast @param {boolean} isResting @param {string} rights changes with what the reader may do */
-  update(message, isLive, isLast, isResting, rights) {
-    const key = [isLive, isLast, isResting, rights].join();
+  /** @param {Message} message @param {boolean} isLive more is written to it @param {boolean} isLastAtRest @param {string} rights changes with what the reader may do */
+  update(message, isLive, isLastAtRest, rights) {
+    const key = [isLive, isLastAtRest, rights].join();
     if (message === this.#message && key === this.#key) return;
     const {role, delivery} = message;
     this.#message = message;
@@ -371,7 +371,7 @@ class MessageView {
     this.element.ariaBusy = String(isLive);
     showText(this.#author, `${role === "user" ? this.#chat.texts.you : this.#chat.texts.assistant}: `);
     this.#renderParts(message, isLive);
-    this.#renderFoot(message, isLive, isLast && isResting, isResting);
+    this.#renderFoot(message, isLive, isLastAtRest);
   }
 
   close() {
@@ -406,15 +406,15 @@ class MessageView {
     return {...view, update: (part, isLive) => update(part.text, isLive && part.state === "streaming")};
   }
 
-  /** @param {Message} message @param {boolean} isLive @param {boolean} isLastAtRest @param {boolean} isResting */
-  #renderFoot(message, isLive, isLastAtRest, isResting) {
+  /** @param {Message} message @param {boolean} isLive @param {boolean} isLastAtRest */
+  #renderFoot(message, isLive, isLastAtRest) {
     const chat = this.#chat;
     const {texts} = chat;
     const {id, role, delivery, problem, position} = message;
     const isMine = role === "user";
     const note = delivery === "failed" ? `${texts.unsent} ${worded(texts, problem)}` : delivery ? texts.sending : isMine && position === null ? texts.queued : "";
     const isTouchable = !delivery && !isLive && textOf(message) !== "";
-    const isEditable = isTouchable && isResting && !chat.denies("edit");
+    const isEditable = isTouchable && !chat.denies("edit"); // during a run, the styles hide the button
     const buttons = [
       delivery === "failed" && !chat.denies("send") && button(texts.retry, () => chat.resend(message)),
       isTouchable && iconButton("copy", texts.copy, () => chat.copy(textOf(message))),
@@ -800,10 +800,11 @@ export class DurableChat extends DurableElement {
     }
     const rights = this.isReadOnly + (this.getAttribute("denied") ?? "");
     const lastAnswer = messages.findLastIndex(({role}) => role === "assistant");
+    this.#at.messageList.classList.toggle("busy", isRunning);
     messages.forEach((message, index) => {
       const view = this.#views.get(message.id) ?? new MessageView(this);
       this.#views.set(message.id, view);
-      view.update(message, isRunning && index === lastAnswer, index === lastAnswer, !isRunning, rights);
+      view.update(message, isRunning && index === lastAnswer, !isRunning && index === lastAnswer, rights);
       place(this.#at.messageList, view.element, index);
     });
   }
@@ -901,7 +902,7 @@ export class DurableChat extends DurableElement {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const isComposing = event.isComposing || event.keyCode === 229; // Enter belongs to the input method
-    if (event.key === "ArrowUp" && this.#at.field.value === "") [...this.#at.messageList.querySelectorAll("[data-edit]")].at(-1)?.click();
+    if (event.key === "ArrowUp" && this.#at.field.value === "") [...this.#at.messageList.querySelectorAll("[data-edit]")].findLast((each) => each.checkVisibility())?.click();
     if (event.key !== "Enter" || event.shiftKey || isComposing) return;
     event.preventDefault();
     this.#submit();
@@ -1191,10 +1192,9 @@ button:disabled, [aria-disabled=true] { cursor: default; opacity: .55; }
 .error { padding: .5rem .75rem; border-radius: .5rem; background: var(--red-wash); color: var(--red); font-size: .9375rem; overflow-wrap: anywhere; }
 .stage { position: relative; flex: 1; min-height: 0; }
 .log { height: 100%; overflow-y: auto; overscroll-behavior: contain; }
-.column { display: flex; flex-direction: column; max-width: var(--da-column, 46rem); min-height: 100%; margin-inline: auto; padding: 1.5rem 1.25rem; }
-.messages, .parts, .text, .body, .ask { display: grid; grid-template-columns: minmax(0, 1fr); }
-.messages { gap: 1.5rem; }
-.messages > li { contain: layout style; display: grid; gap: .25rem; grid-template-columns: minmax(0, 1fr); }
+.column { display: flex; flex-direction: column; max-width: var(--da-column, 46rem); min-height: 100%; margin-inline: auto; padding: 0 1.25rem 1.5rem; }
+.messages > li, .parts, .text, .body, .ask { display: grid; grid-template-columns: minmax(0, 1fr); }
+.messages > li { contain: layout style; gap: .25rem; margin-block-start: 1.5rem; }
 .parts { gap: .625rem; }
 pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5rem; background: var(--well); font: .8125rem/1.55 var(--code); white-space: pre-wrap; overflow-wrap: anywhere; }
 .text {
@@ -1222,6 +1222,7 @@ pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5
   svg { width: 1.0625rem; height: 1.0625rem; }
 }
 @media (hover: hover) { .foot button { min-height: 2rem; } }
+.busy [data-edit] { display: none; }
 .quiet { border-color: transparent; background: none; color: inherit; font-weight: 400; }
 [data-role=assistant] .foot { margin-inline-start: -.75rem; }
 @media (hover: hover) { .messages > li:not(:hover, :focus-within, :last-child) .foot .icon { opacity: 0; } }
@@ -1235,7 +1236,7 @@ pre { max-height: 24rem; padding: .75rem 1rem; overflow: auto; border-radius: .5
   &[data-look=failed] { border-color: transparent; background: var(--red-wash); color: var(--red); }
   button { color: var(--ink); }
 }
-.older { align-self: center; margin-block-end: 1.25rem; }
+.older { align-self: center; margin-block-start: 1.5rem; }
 .jump { position: absolute; inset-block-end: .75rem; inset-inline-start: calc(50% - 1.375rem); border-color: var(--line); border-radius: 50%; background: var(--sheet); }
 .card { overflow: clip; border: 1px solid var(--line); border-radius: var(--radius); background: var(--sheet); }
 summary { display: flex; flex-wrap: wrap; align-items: center; gap: 0 .625rem; min-height: 2.75rem; padding: .375rem .75rem; cursor: pointer; list-style: none; }
@@ -1308,7 +1309,7 @@ time { font-weight: 400; white-space: nowrap; }
   .buttons button { padding-inline: .625rem; font-size: .875rem; }
 }
 @media (hover: hover) { .more { position: absolute; inset-inline-end: 0; } .threads li:not(:hover, :focus-within) .more, .threads li:is(:hover, :focus-within) time { opacity: 0; } }
-@media (max-width: 30rem) { .column { padding: 1.25rem 1rem; } [data-role=user] .parts { max-width: 90%; } }
+@media (max-width: 30rem) { .column { padding: 0 1rem 1.25rem; } [data-role=user] .parts { max-width: 90%; } }
 @keyframes breathe { 50% { opacity: .35; } }
 @keyframes blink { to { opacity: 0; } }
 @keyframes turn { to { rotate: 1turn; } }
