@@ -192,11 +192,8 @@ def harden(prepare: Callable[[], None]) -> None:
     """
     import django_q.cluster as django_q_cluster  # noqa: PLC0415 - only a qcluster process needs it
 
-    original_queue, original_sentinel, original_value = (
-        django_q_cluster.Queue,
-        django_q_cluster.Sentinel,
-        django_q_cluster.Value,
-    )
+    original_queue, original_sentinel = django_q_cluster.Queue, django_q_cluster.Sentinel
+    original_value = django_q_cluster.Value
     original_scheduler = django_q_cluster.scheduler
 
     class HardQueue(original_queue):  # type: ignore[misc,valid-type]
@@ -239,6 +236,7 @@ def harden(prepare: Callable[[], None]) -> None:
 
     django_q_cluster.scheduler = hard_scheduler
     check_schedules_first(SeenSentinel, hard_scheduler)
+    close_pools_first(django_q_cluster.Cluster)
     exit_quietly_on_signals(django_q_cluster.Cluster)
     django_q_cluster.Queue = HardQueue
     django_q_cluster.Sentinel = SeenSentinel
@@ -268,13 +266,28 @@ def check_schedules_first(sentinel: type[Supervisor], scheduler: Callable[..., N
 
 
 class MainProcess(Protocol):
-    """The parts of django-q2's ``Cluster`` that ``exit_quietly_on_signals`` uses."""
+    """The parts of django-q2's ``Cluster`` that this module uses."""
 
     pid: int
     stop_event: SharedFlag
     sentinel: BaseProcess | None
 
+    def start(self) -> int: ...
     def sig_handler(self, *args: object) -> None: ...
+
+
+def close_pools_first(cluster: type[MainProcess]) -> None:
+    """Patch django-q2's main process, so that the sentinel and its children inherit no database connection.
+
+    With Django 6.1, system checks use the database before the sentinel is forked.
+    """
+    original_start = cluster.start
+
+    def start(self: MainProcess) -> int:
+        close_pools()
+        return original_start(self)
+
+    cluster.start = start  # type: ignore[method-assign]
 
 
 def exit_quietly_on_signals(cluster: type[MainProcess]) -> None:
