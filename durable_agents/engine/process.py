@@ -29,8 +29,9 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 REAP_JITTER = 0.25
-"""By what share the time between two recoveries varies. During a deploy, clusters of two releases share a queue, and
-only one of them may know the code of a due row. In a fixed rhythm, every notification could go to the other one.
+"""The time between two recoveries varies by this share. During a deploy, clusters of two releases share a queue, and
+sometimes only one of them knows the code of a due row. At fixed intervals, the other cluster could receive every
+notification.
 """
 FAILED_START_SECONDS = 5.0
 """If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new

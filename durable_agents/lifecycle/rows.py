@@ -64,7 +64,7 @@ MOST_EXCUSES = 3
 time. The number is limited, because calls of one bad tool can kill several workers together, again and again.
 """
 MORE_EXCUSES_ALONE = 10
-"""How many more times a row is excused if it runs alone in its worker: it then harms no other row."""
+"""How many more times a row is excused if it is the only row of its worker. Its death then harms no other row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Deaths:
 
         ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
         ``MOST_EXCUSES`` such deaths never make the row a suspect, that is, a row that might have caused its workers to
-        crash. Some more do not count towards ``CRASH_LIMIT``.
+        crash. While the row runs alone, ``MORE_EXCUSES_ALONE`` more of them do not count towards ``CRASH_LIMIT``.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES + (MORE_EXCUSES_ALONE if row.is_alone else 0):

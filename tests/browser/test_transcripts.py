@@ -40,15 +40,17 @@ HELD = "SELECT id, lease_owner FROM durable_agents_stream WHERE thread_id = {} A
 FEW_LAYOUTS = 8
 WATCH_MESSAGES = """(messages) => {
     window.changes = [];
-    const note = (records) => window.changes.push(...records.map(({type, target}) => `${type} ${target.nodeName}`));
-    window.observer = new MutationObserver(note);
+    window.note = (records) => {
+        for (const {type, target} of records) window.changes.push(`${type} ${target.nodeName}`);
+        return window.changes;
+    };
+    window.observer = new MutationObserver(window.note);
     const all = {subtree: true, childList: true, attributes: true, characterData: true};
     for (const message of messages) window.observer.observe(message, all);
 }"""
 """Notes what changes in these messages from now on."""
-CHANGES = """() => [
-    ...window.changes, ...window.observer.takeRecords().map(({type, target}) => `${type} ${target.nodeName}`),
-]"""
+CHANGES = "() => window.note(window.observer.takeRecords())"
+"""Returns what has changed in them."""
 LOAD_OLDER = """async () => {
     const root = document.querySelector("durable-chat").shadowRoot;
     const [older, list] = [root.querySelector(".older"), root.querySelector(".messages")];
@@ -57,6 +59,7 @@ LOAD_OLDER = """async () => {
     while (older.disabled || list.children.length === before) await new Promise(requestAnimationFrame);
     await new Promise(requestAnimationFrame);
 }"""
+"""Loads the messages before those that are shown."""
 SHOWN = """(items) => items.map((item) => [
     item.dataset.role, [...item.querySelectorAll(".parts > .text")].map((text) => text.textContent),
 ])"""
