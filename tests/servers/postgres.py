@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ OPTIONS = {
     "max_connections": "60",
     "wal_level": "replica",
     "log_min_messages": "warning",
+    "log_line_prefix": "%m %r ",
 }
 
 
@@ -78,6 +79,11 @@ class PostgresUnderTest:
     def log(self) -> str:
         """What the server has written."""
         return (self.folder.parent / f"{self.folder.name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def errors_of(self, ports: Iterable[int], *, since: int = 0) -> list[str]:
+        """Return the lines that the server has written about clients with these ports, from a place in its log on."""
+        clients = {f"127.0.0.1({port})" for port in ports}
+        return [line for line in self.log[since:].splitlines() if " ERROR: " in line and clients & set(line.split())]
 
     def answers(self) -> bool:
         """Whether it takes connections."""
