@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -20,6 +22,7 @@ from tests.packaging.projects import ROOT, Project, answers, free_port, run, uv
 
 FILES = Path(__file__).parent / "project"
 PASSWORD = "correct horse battery staple"
+WEBHOOK_SECRET = "shared with the warehouse"
 SEED = f"""
 from django.contrib.auth.models import Permission
 from people.models import Organisation, User
@@ -255,3 +258,10 @@ def until(condition: Callable[[], Any], what: Callable[[], str], *, seconds: flo
         assert time.monotonic() < deadline, f"Not within {seconds} s: {what()}"
         time.sleep(0.1)
     return found
+
+
+def warehouse_says(site: str, body: dict[str, Any], *, secret: str = WEBHOOK_SECRET) -> httpx.Response:
+    """Call the shop's webhook as the warehouse does: with a signature of the body."""
+    content = json.dumps(body).encode()
+    signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+    return httpx.post(f"{site}/webhooks/warehouse/", content=content, headers={"X-Signature": signature})

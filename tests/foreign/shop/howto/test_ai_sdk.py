@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.foreign.shop.site import Person, Shop, SignIn, until
+from tests.foreign.shop.site import Person, Shop, SignIn, until, warehouse_says
 from tests.servers.model import Call, ModelUnderTest, Reply
 
 REFUND = Reply(calls=(Call(name="refund", arguments={"number": 7, "amount": "20"}),))
@@ -108,9 +108,8 @@ def test_a_waiting_response_continues_after_a_webhook(
     until(lambda: "tool-input-available" in types(page.found), lambda: str(page.found))
     thread = first[0]["messageMetadata"]["threadId"]
     find = f"from shop.models import Inquiry\nvalue = Inquiry.objects.get(thread='{thread}').pk"
-    body, headers = {"inquiry": shop.value(find), "in_stock": 3}, {"X-Webhook-Secret": "shared with the warehouse"}
     assert page.is_open
-    assert httpx.post(f"{each_site}/webhooks/warehouse/", json=body, headers=headers).status_code == 200
+    assert warehouse_says(each_site, {"inquiry": shop.value(find), "in_stock": 3}).status_code == 204
     found = page.ended()
     [output] = [chunk["output"] for chunk in found if chunk["type"] == "tool-output-available"]
     assert output == {"in_stock": 3}

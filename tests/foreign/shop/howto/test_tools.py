@@ -6,7 +6,7 @@ import threading
 import httpx
 
 from tests.foreign.shop.carrier import Carrier
-from tests.foreign.shop.site import Person, Process, Shop, text_of, until
+from tests.foreign.shop.site import Person, Process, Shop, text_of, until, warehouse_says
 from tests.servers.model import Call, Hold, ModelUnderTest, Reply
 
 
@@ -62,13 +62,14 @@ def test_a_webhook_delivers_a_deferred_result(shop: Shop, model: ModelUnderTest,
     thread = ada.ask("How many cups are there?")
     ada.wait(thread, "awaiting_tool_results")
     find = f"from shop.models import Inquiry\nvalue = Inquiry.objects.get(thread='{thread}').pk"
-    body = {"inquiry": shop.value(find), "in_stock": 3}
+    inquiry = shop.value(find)
+    body = {"inquiry": inquiry, "in_stock": 3}
     assert httpx.post(f"{site}/webhooks/warehouse/", json=body).status_code == 403
+    assert warehouse_says(site, body, secret="guessed").status_code == 403
     for _ in range(2):  # services repeat a webhook; the same result changes nothing
-        delivered = httpx.post(
-            f"{site}/webhooks/warehouse/", json=body, headers={"X-Webhook-Secret": "shared with the warehouse"}
-        )
-        assert delivered.status_code == 200, delivered.text
+        delivered = warehouse_says(site, body)
+        assert delivered.status_code == 204, delivered.text
+    assert warehouse_says(site, {"inquiry": inquiry, "in_stock": 4}).status_code == 409
     assert ada.answer(thread) == "There are three cups."
     assert ada.call(thread, "ask_the_warehouse", "completed")["result"] == {"in_stock": 3}
 
