@@ -117,7 +117,7 @@ __all__ = sorted([*_VALUES, *_LAZY])  # noqa: PLE0605 - type checkers read the b
 
 
 if not TYPE_CHECKING:
-    # Type checkers must not see this, so that they report a misspelled name.
+    # Hide this function from type checkers. If they saw it, they would accept every name, including a misspelled one.
     def __getattr__(name: str) -> object:
         if name in _VALUES:
             return getattr(importlib.import_module(f"durable_agents.{_VALUES[name]}"), name)
@@ -134,8 +134,9 @@ def _function(name: str) -> Callable[..., object]:
 
 
 def _deferred(name: str) -> Callable[..., object]:
-    """Return a stand-in for a function. A call of the stand-in imports and calls the real function. Settings and models
-    can therefore import the name early.
+    """Return a stand-in for the public function ``name``. A call of the stand-in imports and calls the real function.
+
+    Settings and models can therefore import the name before the app registry is ready.
     """
 
     def call(*args: object, **kwargs: object) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
 User: TypeAlias = Any
-"""An instance of the project's user model. A caller who is not signed in can be Django's anonymous user."""
+"""An instance of the project's user model, or Django's anonymous user."""
 
 
 class Person(TypedDict):
@@ -19,18 +19,21 @@ class Person(TypedDict):
 
 
 ShowPerson: TypeAlias = Callable[[User], Person | None]
-"""A function that returns what a caller is allowed to see of a user; None means nothing."""
+"""A function that takes a user, and returns what the caller is allowed to see of this user. None means nothing."""
 
 
 def person_of(user: User) -> Person:
-    """Return the user's id and full name. A user without a full name is called by the username."""
+    """Return the user's id and full name. If the full name is empty, use the username instead."""
     # Django requires get_username of every user model, but not get_full_name.
     name = user.get_full_name() if hasattr(user, "get_full_name") else ""
     return {"id": str(user.pk), "name": name or user.get_username()}
 
 
 def username_of(user: User, shown: Person) -> str:
-    """Return the username, or the name in ``shown`` if the policy shows the user in another way than ``person_of``."""
+    """Return the name to display for a user. ``shown`` is what the policy shows of the user.
+
+    If ``shown`` is the default (see ``person_of``), return the username. Otherwise, return the name in ``shown``.
+    """
     return user.get_username() if shown == person_of(user) else shown["name"]
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    # Without an argument, ``Tool`` means ``Tool[Any]`` to type checkers. No bound: with one, mypy would not find a
+    # To type checkers, ``Tool`` means ``Tool[Any]``. This type variable has no bound. With a bound, mypy would find no
     # common type for the items of ``TOOLS = [one_tool, another_tool]``.
     Function_co = TypeVarWithDefault("Function_co", covariant=True, default=Any)
 else:
@@ -64,9 +64,11 @@ ApproverWord = Literal["owner", "staff", "other"]
 AnswererWord = Literal["server", "owner", "staff", "other"]
 MAX_PERMISSION = 200
 LEFT_TO_FUNCTION = "function"
-"""The value stored with a call if one of the project's functions decides who may approve or answer the call."""
+"""The value that is stored with a tool call if a function of the project decides who may approve or answer the call."""
 AND = " and "
-"""Separates the conditions in the value that is stored with a call. No condition contains a space."""
+"""Joins the conditions of ``approved_by`` or ``answered_by`` in the text that is stored with a tool call. No condition
+contains a space.
+"""
 _PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -106,9 +108,9 @@ class ToolContext:
     idempotency_key: str
     sender: User = None
     report: Callable[[object], None] = field(default=lambda _: None, repr=False, compare=False)
-    """The engine's function that stores the progress. It does nothing if no worker runs the call, as in a test."""
+    """Stores the progress of the call. The engine sets this function. By default, it does nothing."""
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
-    """The engine's function that returns the value of ``stop_requested``."""
+    """Returns the value of ``stop_requested``. The engine sets this function. By default, it returns False."""
 
     @classmethod
     def for_test(
@@ -230,8 +232,8 @@ class Tool(Generic[Function_co]):
     - a tuple or list of these, such as ``("shop.approve_refund", "other")``: users who meet all of the conditions.
     """
     answered_by: Who = field(kw_only=True, default="")
-    """Who may post the result of a deferred or client tool over the API: ``server`` (nobody), or any value of
-    ``approved_by``. By default, ``owner`` for client tools and ``server`` for others.
+    """Who may post the result of a deferred or client tool over the API. ``server`` means nobody. All other values are
+    those of ``approved_by``. The default is ``owner`` for client tools, and ``server`` for deferred tools.
     """
     aliases: tuple[str, ...] = field(kw_only=True, default=())
     """Earlier names of the tool. Open calls under these names still run. The model gets only the current name."""
@@ -309,8 +311,9 @@ class Tool(Generic[Function_co]):
 
     @cached_property
     def result_adapter(self) -> TypeAdapter[object]:
-        """The Pydantic adapter that converts return values to JSON. It uses the return annotation. If there is none, or
-        if Pydantic cannot handle it, the adapter uses the type of the value.
+        """The Pydantic adapter that converts return values to JSON, according to the return annotation.
+
+        If there is no annotation, or if Pydantic cannot handle the annotation, the type of each value is used instead.
         """
         from pydantic import PydanticSchemaGenerationError, TypeAdapter  # noqa: PLC0415 - web processes need no schema
 
@@ -339,9 +342,9 @@ class Tool(Generic[Function_co]):
     def after_death(self) -> AfterCrash:
         """What happens to a call if its worker dies: ``after_crash``, or ``retry`` if a second run can do no harm.
 
-        A second run is harmless for an atomic tool, because the first run was rolled back. It is harmless for a client
-        tool, which only asks the browser for a result. A deferred tool, which only starts the work, also runs again,
-        unless its ``after_crash`` differs from the default.
+        A second run of an atomic tool is harmless, because the first run was rolled back. A second run of a client tool
+        is harmless, because it only asks the browser for a result. A deferred tool only starts the work. It also runs
+        again if its ``after_crash`` is the default.
         """
         is_harmless = self.atomic or self.kind == "client"
         is_harmless = is_harmless or (self.kind == "deferred" and self.after_crash == "unknown")
@@ -368,7 +371,9 @@ def _no_word_of(value: str, words: object, name: str) -> tuple[bool, str]:
 
 
 def _are_no_conditions(value: object, words: object, name: str) -> Iterator[tuple[bool, str]]:
-    """Yield the rules about a value of ``approved_by`` or ``answered_by``."""
+    """Yield a pair for each rule about ``approved_by`` or ``answered_by``: whether the value breaks it, and the error
+    message.
+    """
     known = get_args(words)
     conditions = value if isinstance(value, tuple) else (value,)
     yield (
@@ -676,13 +681,13 @@ class Agent:
     def find_tool(self, name: str) -> Tool | None:
         """Return the tool for a call with this name or alias, or None.
 
-        If the agent has a ``configure`` function, all declared tools are searched, because this function can give the
-        agent any of them.
+        If the agent has a ``configure`` function, all declared tools are searched, because ``configure`` can give the
+        agent any tool.
         """
         if self.configure is None:
             return find_among(self.tools, name)
-        # Search all tools together, so that a tool with exactly this name takes precedence over every alias, even over
-        # an alias of one of the agent's own tools.
+        # Search all tools together. If a tool has exactly this name, it takes precedence over every tool that has this
+        # name only as an alias, including the agent's own tools.
         return find_among(registry.known_tools() | self.tools, name)
 
     def tool_names(self) -> frozenset[str]:
@@ -701,9 +706,9 @@ class Agent:
 
 
 class RemovedAgent(Agent):
-    """A stand-in for an agent that has been removed from the code. Policies get it, and can decide by its name.
+    """A stand-in for an agent that has been removed from the code. It has the agent's name, but no model and no tools.
 
-    It is not registered, and has neither a model nor tools.
+    The stand-in is passed to policies, which can decide by its name. It is not registered.
     """
 
     def __init__(self, name: str) -> None:

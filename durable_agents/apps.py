@@ -70,7 +70,7 @@ def _prepare_before_fork() -> None:
 
     door().prepare()
     gc.collect()
-    # Without ``freeze``, the child's garbage collector would write to the shared memory pages, and each page would be
-    # copied.
+    # Exclude the existing objects from garbage collection. Otherwise, the collector of each forked child would write to
+    # the shared memory pages, and the kernel would copy these pages.
     gc.freeze()
     engine.reap_first()

@@ -1,7 +1,7 @@
 """Store and read the content of attachments in the project's storage, which can be slow and can fail.
 
 A stored file never changes, so it can be cached. ``lifecycle`` writes the attachment rows. A file is stored before its
-row is committed, and deleted after the deletion of its last row is committed.
+row is committed. It is deleted only after the deletion of its last row is committed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def part_of(attachment: Attachment) -> Part:
 
 
 def store(data: bytes, *, claimed: str, filename: str, **facts: object) -> Attachment:
-    """Save a file in the storage, and return an unsaved ``Attachment`` for it. ``facts`` are its other fields.
+    """Save a file in the storage, and return an unsaved ``Attachment`` for it. ``facts`` are the row's other fields.
 
     ``claimed`` is the media type that the sender declares. Raises UnsupportedMediaTypeError as ``media_type_of`` does.
     """
@@ -83,7 +83,7 @@ def keep_if_committed(name: str, *, using: str) -> None:
 
 
 class _Undo:
-    """Deletes a file when this object is garbage-collected, unless ``call_off`` was called before.
+    """Deletes a file when this object is garbage-collected. ``call_off`` prevents this.
 
     Django has no rollback callback. Therefore, ``call_off`` is registered as a commit callback. If the transaction
     rolls back, Django drops that callback, and with it the last reference to this object.
@@ -140,7 +140,7 @@ def read(attachment: Attachment) -> bytes | None:
     if known is None:
         try:
             with storage().open(name) as file:
-                # The size in the row is within the limit. The stored file might be larger now, so read no more.
+                # Read at most ``attachment.size`` bytes. The size is within the limit, but the file may be larger.
                 known = bytes(file.read(attachment.size))
         except FileNotFoundError:
             return None

@@ -14,11 +14,11 @@ from django.utils.functional import Promise
 from durable_agents.actors import User
 
 JSONObject: TypeAlias = dict[str, Any]
-"""A dict with the keys that the docs list."""
+"""A JSON object as a dict. For callbacks, the reference documentation lists the keys."""
 Text: TypeAlias = str | Promise
 """A text, which may be a lazy translation."""
 Thread: TypeAlias = Any
-"""A ``durable_agents.models.Thread``. This module must not import the models."""
+"""A ``durable_agents.models.Thread``. The type is ``Any``, because this module must not import the models."""
 Instructions: TypeAlias = Callable[[Thread], Text | Awaitable[Text]]
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """Messages in the OpenAI format."""
@@ -27,9 +27,9 @@ Overrides: TypeAlias = Mapping[str, object] | None
 Configure: TypeAlias = Callable[[Thread], Overrides | Awaitable[Overrides]]
 MakeTitle: TypeAlias = Callable[[Thread], Text | Awaitable[Text | None] | None]
 Decider: TypeAlias = Callable[[User, Any], bool]
-"""A function (user, call) that returns whether this user may decide. It cannot be async."""
+"""A function (user, call) that returns whether this user may approve or answer the tool call. It cannot be async."""
 Who: TypeAlias = str | Decider | Sequence[str | Decider]
-"""Who may approve or answer a call: a condition, or several that must all hold."""
+"""Who may approve or answer a tool call: a condition, or several conditions. A user must meet all of them."""
 
 
 class OnStatusChange(Protocol):

@@ -1,7 +1,7 @@
-"""Call the project's callbacks and send its signals, within a transaction or after its commit.
+"""Call the project's callbacks within a transaction or after the commit. Send signals after the commit.
 
-Errors in callbacks and signal receivers are logged, not raised. A callback that runs after the commit runs at most
-once: if the process dies right after the commit, it does not run.
+Errors in callbacks and signal receivers are logged, not raised. A callback after the commit runs at most once. If the
+process dies right after the commit, the callback does not run.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ thread_status_changed = Signal()
 class Thread.
 """
 message_committed = Signal()
-"""Sent after the commit of a user's message or of the end of an answer, with ``thread_id`` and ``message_id``. The
-sender is the class Message. If a resumed run continues an answer, the signal is sent again when the answer ends again.
+"""Sent after the commit of a user message, and after the commit that ends an answer, with ``thread_id`` and
+``message_id``. The sender is the class Message. If a resumed run continues an answer, the signal is sent again when the
+answer ends again.
 """
 step_finished = Signal()
 """Sent after the commit of a model's answer, with ``thread_id``, ``stream_id`` and ``usage``, a dict. The sender is the
@@ -62,34 +63,34 @@ Runner = Callable[[DueCallback], None]
 
 
 def call_inside(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call a function of the project within this transaction, in a savepoint. If it raises, its changes are rolled
-    back.
+    """Call a function of the project within the current transaction, in a savepoint. If the function raises an error,
+    its database changes are rolled back, and the error is logged.
 
     Raises InterfaceError if the function has broken the transaction, for example by closing the connection. Without
-    this error, Django would roll back silently.
+    this InterfaceError, Django would roll back the whole transaction silently.
     """
     try:
         with transaction.atomic(using=using):
             function(thread_id=thread_id, **arguments)
     except (Exception, SystemExit):
-        # Even if a callback raises or calls sys.exit(), keep the caller's changes.
+        # Keep the caller's database changes if the callback raises an error or calls sys.exit().
         log_error("a callback failed", action="callback", callback=name, thread=thread_id)
     if connections[using].needs_rollback:
         raise InterfaceError(f"The transaction was lost while {name} ran. {name} must not close the connection.")
 
 
 def call_after_commit(name: str, function: Callback, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Call a function of the project after the commit of this transaction, in the way that ``run_through`` has set."""
+    """Call a function of the project after the current transaction is committed (see ``deliver``)."""
     callback = DueCallback(
         name=name, thread_id=thread_id, function=function, arguments={"thread_id": thread_id, **arguments}
     )
-    # Use a lambda here. If a robust callback fails, Django logs its ``__qualname__``, which a ``partial`` does not
-    # have.
+    # Pass a lambda instead of a ``partial``. If a callback with ``robust=True`` fails, Django logs the callback's
+    # ``__qualname__``, and a ``partial`` has none.
     transaction.on_commit(lambda: deliver(callback), using=using, robust=True)
 
 
 def send_after_commit(name: str, sender: type, *, using: str, thread_id: UUID, **arguments: object) -> None:
-    """Send the signal with this name after the commit of this transaction, if anybody receives it."""
+    """Send the signal with this name after the current transaction is committed. If it has no receivers, do nothing."""
     signal = _SIGNALS[name]
 
     def send(**facts: object) -> None:
@@ -129,7 +130,7 @@ def in_place(callback: DueCallback) -> None:
 
 
 def in_own_thread(callback: DueCallback) -> None:
-    """Run the callback in a new OS thread. Worker processes use this while they run no agents."""
+    """Run the callback in a new OS thread. A worker process uses this runner for tasks other than running agents."""
 
     def run() -> None:
         in_place(callback)
@@ -144,7 +145,7 @@ _runners: list[Runner] = [in_place]
 
 
 def deliver(callback: DueCallback) -> None:
-    """Run the callback in the way that ``run_through`` has set."""
+    """Run the callback with the runner that ``run_through`` has set for this process."""
     _runners[-1](callback)
 
 

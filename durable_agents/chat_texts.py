@@ -1,4 +1,4 @@
-"""The translated texts of `<durable-chat>` and `<durable-thread-list>`, by key; also what is shown without scripts."""
+"""Translated texts of the elements `<durable-chat>` and `<durable-thread-list>`, and of the page without scripts."""
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_noop
@@ -65,7 +65,9 @@ TEXTS: dict[str, str | Promise] = {
     "welcome": _("How can I help?"),
     "you": _("You"),
 }
-"""The keys and the English texts equal `TEXTS` in `element.js`; a test compares them."""
+"""Texts of the elements, by key. The keys and the English texts must be the same as in `TEXTS` in `element.js`. A test
+compares them.
+"""
 
 ERRORS: dict[str, str] = {
     **{kind.value: kind.safe_message for kind in ErrorKind},
@@ -84,8 +86,10 @@ ERRORS: dict[str, str] = {
     "tool_call_not_pending": gettext_noop("This call no longer waits for an answer."),
     "unsupported_media_type": gettext_noop("Files of this type are not accepted."),
 }
-"""English texts for error codes. In other languages, the element, the API and the admin show their translations instead
-of the server's messages. The server's messages are more precise, but always in English.
+"""A short English text for each error code, to be translated.
+
+The message of an error is more precise, but always in English. Readers of other languages see the translation of the
+short text instead, in the chat element, the API and the admin.
 """
 
 
@@ -102,17 +106,17 @@ WITHOUT_SCRIPTS: dict[str, str | Promise] = {
 
 
 def error_text(code: str, message: str) -> str:
-    """Return the text for an error in the reader's language, or the server's message if there is none."""
+    """Return the short text for an error code in the reader's language. If `ERRORS` has no text, return ``message``."""
     return gettext(ERRORS[code]) if code in ERRORS else message
 
 
 def localized(code: str, message: str) -> str:
-    """Return the translation for an error. In English, and for errors without a translation, return the message."""
+    """Return the translated text for an error code. If there is no translation, as in English, return ``message``."""
     text = error_text(code, message)
     return message if text == ERRORS.get(code) else text
 
 
 def translated_errors() -> dict[str, str]:
-    """Return the translations of `ERRORS`, as texts of the element. The dict is empty if there are no translations."""
+    """Return the translations of `ERRORS` under the keys that the chat element uses. Leave out untranslated texts."""
     texts = {f"error:{code}": (english, gettext(english)) for code, english in ERRORS.items()}
     return {key: text for key, (english, text) in texts.items() if text != english}

@@ -24,7 +24,7 @@
     durable_agents.W016   a connection to Redis has no timeout, or the broker's timeout is too short
     durable_agents.W017   on deployment: ALLOWED_HOSTS or TRUSTED_ORIGINS lets pages of any site open websockets
     durable_agents.W018   on deployment: forms are accepted from an origin of the site, but websockets are refused
-    durable_agents.W019   the API does not use the project's permission classes, and there is no policy of its own
+    durable_agents.W019   the API ignores the project's permission classes, and the project uses the default policy
 
 The checks only read settings and declarations; they open no connection. If a setting has to change, the hint ends with
 lines to paste at the end of the settings. Four spaces precede each of these lines.
@@ -310,11 +310,10 @@ reaper and the task of django-q2.
 
 @register()
 def check_connection_pool(**_: object) -> list[CheckMessage]:
-    """Check that Django's connection pool, if used, has a connection for everything that a worker can do at the same
-    time.
+    """If Django's connection pool is used, check that it has enough connections for one worker process.
 
-    With a smaller pool, a worker might have to wait until its own tools return a connection, and might lose its leases
-    while it waits.
+    With a smaller pool, a worker might have to wait until its own tools return a connection. While it waits, it might
+    lose its leases.
     """
     connection = connections[router.db_for_write(Thread)]
     options = connection.settings_dict.get("OPTIONS", {}).get("pool")
@@ -400,10 +399,10 @@ def check_policy(**_: object) -> list[CheckMessage]:
 
 @register()
 def check_permission_classes(**_: object) -> list[CheckMessage]:
-    """Check whether the project expects its REST framework permission classes to protect this package's API.
+    """Warn if the project sets strict REST framework permission classes, but keeps the default policy.
 
-    They are not used there: they know nothing of threads, and do not see websockets. The policy decides instead. A
-    project with a policy of its own has written down its rules there.
+    This package's API ignores the permission classes, because they know nothing of threads and do not apply to
+    websockets. The policy decides instead. The project may wrongly expect that its classes protect the API.
     """
     if not _is_readable() or config().policy != Config.policy:
         return []
@@ -508,7 +507,7 @@ def check_urls(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_channel_layer(**_: object) -> list[CheckMessage]:
-    """Check that workers can notify browsers in production."""
+    """Check that the channel layer reaches other processes, so that workers can notify web processes in production."""
     if layer_crosses_processes():
         return []
     text = "The channel layer does not reach other processes, so every web process polls the database for its browsers."

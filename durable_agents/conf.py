@@ -109,7 +109,7 @@ def config() -> Config:
 
 
 def unknown_keys() -> list[str]:
-    """Return the keys of ``DURABLE_AGENTS`` that are no known settings."""
+    """Return the keys of ``DURABLE_AGENTS`` that are not names of settings."""
     known = {item.name.upper() for item in fields(Config)}
     return sorted(key for key in _raw() if key not in known)
 
@@ -181,7 +181,7 @@ def default_permissions() -> list[str]:
     """Return the names of the permission classes that REST framework uses by default."""
     from rest_framework.settings import api_settings  # noqa: PLC0415 - as above
 
-    # To type checkers, the setting contains the dotted paths from which REST framework imports the classes.
+    # At run time, this setting contains classes. Type checkers take it for a list of dotted paths, so use ``getattr``.
     return [getattr(permission, "__name__", "") for permission in api_settings.DEFAULT_PERMISSION_CLASSES]
 
 

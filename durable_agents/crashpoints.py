@@ -1,8 +1,9 @@
 """Crash points for tests: kill a process when it reaches a named point in the code.
 
 The environment variable ``DURABLE_AGENTS_CRASHPOINT`` contains the path of a file, and the file contains the name of a
-point. The first process that reaches the point deletes the file and kills itself with SIGKILL. Without this file,
-nothing happens. Tests within one process call ``rehearse`` instead, to have a function called at each point.
+point. The first process that reaches the point deletes the file and kills itself with SIGKILL. If there is no file,
+nothing happens. A test that runs in one process calls ``rehearse`` instead, which sets a function to call at each
+point.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ _rehearsal: Callable[[str], None] | None = None
 
 
 def rehearse(reached: Callable[[str], None] | None) -> None:
-    """From now on, call ``reached`` with the name of each crash point that this process reaches. With None,
-    stop calling the function.
+    """Set the function that is called at each crash point that this process reaches. Its argument is the point's name.
+
+    None removes the function.
     """
     global _rehearsal  # noqa: PLW0603 - one process, one test at a time
     _rehearsal = reached

@@ -1,5 +1,6 @@
-"""Handle broken database connections: recognise the errors, replace the connections, and keep forked processes from
-sharing one.
+"""Handle broken database connections: recognise errors of the connection, and replace broken connections.
+
+This module also ensures that a forked process does not share connections with its parent.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def is_passing(error: Error) -> bool:
 
 
 def is_blocked(error: Error) -> bool:
-    """Return whether PostgreSQL ended the statement because of other transactions: a conflict, a wait for a lock that
-    took too long, or a statement timeout. Statements for other rows might succeed.
+    """Return whether PostgreSQL ended the statement after a conflict with another transaction, a deadlock, a lock
+    timeout or a statement timeout. Statements for other rows might succeed.
     """
     return sqlstate(error) in _OF_OTHERS | {_CANCELLED}
 
@@ -50,9 +51,9 @@ def is_blocked(error: Error) -> bool:
 def is_outage(error: Error) -> bool:
     """Return whether the error comes from the state of the database or the connection, and not from the statement.
 
-    Even a correct statement can fail because of the database's state: a column may be missing during a migration, or a
-    privilege may be missing after a failover. But if such an error has no code from the server, the driver itself has
-    raised the error. The cause is then a bug in this package, and not an outage.
+    A ProgrammingError or NotSupportedError that has a code from the server counts as an outage. A correct statement
+    can cause such an error: a column may be missing during a migration, or a privilege after a failover. If the error
+    has no such code, the driver itself has raised it. This is a bug in this package, and not an outage.
     """
     if isinstance(error, IntegrityError | DataError):
         return False
@@ -63,8 +64,8 @@ def discard_after(error: BaseException, *, using: str | None = None) -> None:
     """Close this OS thread's database connections if one of them might have caused the error. With ``using``, close
     only the connection with this alias.
 
-    Connections in a transaction are left open. The connections are not tested first, because a test can mislead: a
-    connection that was opened while the database was read-only stays read-only, but still answers ``SELECT 1``.
+    Connections in a transaction are left open. All others are closed without being tested first. A test can be wrong:
+    a connection that was opened while the database was read-only stays read-only, but answers ``SELECT 1``.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -117,8 +118,8 @@ def close_all() -> None:
 def close_pools() -> None:
     """Close this OS thread's connections and this process's connection pools before the process forks.
 
-    A child does not inherit the OS threads of a connection pool, and two processes cannot share the pool's sockets.
-    Closing the connections is not enough, because that only returns them to the pool.
+    A forked child does not inherit the OS threads of a connection pool, and two processes cannot share the pool's
+    sockets. Closing a connection only returns it to its pool, so the pools are closed too.
     """
     close_all()
     for connection in connections.all(initialized_only=True):
@@ -151,8 +152,7 @@ def _abandon_inherited() -> None:
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            # Keep a connection that has no connection pool. Django expects the code that forks to close such
-            # connections.
+            # Leave a connection without a pool as it is: as usual in Django, the code that forks must have closed it.
             continue
         _inherited.append((dict(pools), connection.connection))
         pools.clear()

@@ -61,7 +61,7 @@ class DeltaBuffer:
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Put back the chunks of a delta that could not be stored, before chunks that were added in the meantime."""
+        """Put the chunks of a delta that could not be stored back to the beginning of the buffer."""
         self.chunks = [*append.chunks, *self.chunks]
 
     def frame(self, append: Append) -> Frame:
@@ -92,9 +92,9 @@ class DeltaWriter:
         self._buffers[buffer.claim.row_id] = buffer
 
     def close(self, claim: Claim) -> None:
-        """Drop the chunks of a model call that are not stored yet.
+        """Stop storing the chunks of a model call. Drop the chunks that are not stored yet.
 
-        Call this after the call ends, or after this process loses its row.
+        Call this method when the model call has ended, or when this process has lost the call's row.
         """
         if self._writes(claim):
             del self._buffers[claim.row_id]
@@ -142,8 +142,8 @@ class DeltaWriter:
                 self.close(append.claim)
                 buffer.on_lost()
             else:
-                # The next flush stores a delta with the same ``seq``. If this delta was stored after all, the database
-                # refuses the next one.
+                # It is not certain that the delta was not stored. The next flush uses the same ``seq``, so the database
+                # refuses the second delta if the first was stored.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:

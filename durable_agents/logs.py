@@ -75,7 +75,8 @@ class Repeated:
     def tell(self) -> None:
         """Log what has occurred since the last record, unless that record is less than a minute old.
 
-        Also call this method when the problem does not occur. Otherwise, its last occurrences might not be logged.
+        Call this method regularly, also while the problem does not occur. Otherwise, the last occurrences might never
+        be logged.
         """
         with self._lock:
             now = time.monotonic()

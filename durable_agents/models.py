@@ -28,7 +28,7 @@ from durable_agents.agents import RESOLVED_TOOLS, Code
 from durable_agents.conf import AUTH_USER_MODEL, config
 from durable_agents.parts import CallOutcome
 from durable_agents.strictjson import is_storable, is_uuid
-from durable_agents.times import InstantField, instant
+from durable_agents.utc_times import InstantField, instant
 
 
 class ThreadStatus(models.TextChoices):
@@ -229,8 +229,8 @@ Do not use it to decide whether a row is due, because ``pending_since`` can come
 def is_due() -> Q:
     """Return a filter for pending rows that can be claimed now.
 
-    If a row is due at once, its ``available_at`` is empty. A process whose clock is behind could think that a stored
-    time has not come yet.
+    In a row that is due at once, ``available_at`` is empty. If a process stored its current time instead, the row would
+    not be due yet according to a clock that is behind.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
@@ -247,10 +247,10 @@ def one_of(field: str, choices: type[models.TextChoices], name: str) -> models.C
 
 
 def filled(field: str, name: str) -> models.Index:
-    """Return a partial index of the rows in which this foreign key is not NULL. Deleting the referenced row uses this
-    index.
+    """Return a partial index of the rows in which this foreign key is not NULL. The index is used when the referenced
+    row is deleted.
 
-    Most rows have NULL here. A partial index costs nothing for them.
+    In most rows, the foreign key is NULL. These rows are not in the index, and cost nothing.
     """
     return models.Index(fields=[field], name=name, condition=Q(**{f"{field}__isnull": False}))
 
@@ -272,7 +272,8 @@ def cascade_or_keep(
     """Handle the deletion of a user (``on_delete``): delete the user's threads and attachments, or keep them without an
     owner.
 
-    ``OWNER_ON_DELETE`` decides. Only rows with a scope are kept, and attachments only if they belong to a thread.
+    With ``OWNER_ON_DELETE`` set to "keep", threads with a scope are kept. Attachments are kept if they have a scope and
+    belong to a thread. All other rows are deleted.
     """
     if config().owner_on_delete == "keep":
         shared = sub_objs.exclude(scope="")
@@ -527,11 +528,11 @@ class Message(models.Model):
 
     @property
     def asks(self) -> bool:
-        """Whether the model has to answer this message: a user's message, or the late result of a tool call."""
+        """Whether the model has to answer this message. This is true of user messages and late tool results."""
         return self.role == Role.USER or self.is_late_result
 
     def question(self) -> Message | None:
-        """Return the user's message that this answer answers, with its sender. Return None if there is none."""
+        """Return the user message before this assistant message, with its sender. Return None if there is none."""
         said = Message.objects.using(self._state.db).filter(thread_id=self.thread_id, role=Role.USER)
         return said.filter(position__lt=self.position).select_related("sender").order_by("-position").first()
 
@@ -561,7 +562,7 @@ class Usage(models.Model):
 
 
 ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") + 1}
-"""Keyword arguments for ``QuerySet.update`` that end the leases of many rows, as ``Held.end_lease`` does for one."""
+"""Keyword arguments for ``QuerySet.update``. They end the leases of many rows, as ``Held.end_lease`` ends one lease."""
 
 
 class Held(models.Model):
@@ -681,7 +682,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
 class Stream(Usage, Held):
     """One model call. If the call has to be repeated, the next attempt is a new row.
 
-    Failed attempts are kept, because their rows record usage. With ``USAGE_ON_DELETE`` set to "keep", rows are even
+    Rows of failed attempts are kept, because they record usage. With ``USAGE_ON_DELETE`` set to "keep", all rows are
     kept when their thread is deleted, but without message and content.
     """
 
@@ -693,8 +694,8 @@ class Stream(Usage, Held):
         Message, null=True, on_delete=models.SET_NULL, related_name="streams", db_index=False, verbose_name=_("message")
     )
     agent = models.CharField(_("agent"), max_length=100, blank=True, default="")
-    # No database constraint here. With one, inserting a row would wait for every transaction that has locked the user's
-    # row.
+    # This foreign key has no constraint in the database. With a constraint, inserting a stream would have to wait for
+    # every transaction that has locked the user's row.
     owner = models.ForeignKey(
         AUTH_USER_MODEL,
         null=True,
@@ -772,11 +773,11 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Annotate each call with the user who caused it. With this annotation, ``asker_id`` and ``is_asked_by`` need
-        fewer queries.
+        """Add annotations that save queries in ``asker_id`` and ``is_asked_by``.
 
-        Also add the annotation ``is_made_again``: whether anybody has ever regenerated an answer or resumed a run in
-        the thread. If nobody has, ``is_asked_by`` does not search the audit log.
+        ``asker_pk`` is the id of the user who caused the call. ``is_made_again`` tells whether anybody has ever
+        regenerated an answer or resumed a run in the thread. If it is false, ``is_asked_by`` does not search the audit
+        log.
         """
         again = AuditEntry.objects.filter(thread_id=OuterRef("thread"), action__in=MAKES_AGAIN)
         return self.with_asker_pk().annotate(is_made_again=Exists(again))
@@ -795,8 +796,8 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(status=ToolCallStatus.RUNNING)
 
     def expired(self, grace_seconds: float) -> ToolCallQuerySet:
-        """Return calls without an outcome whose deadline has passed. A call that a worker is running is included only
-        ``grace_seconds`` later.
+        """Return calls without an outcome whose deadline has passed. If a worker is running the call, the deadline must
+        have passed more than ``grace_seconds`` ago.
         """
         running = Q(status=ToolCallStatus.RUNNING, expires_at__gte=seconds_from_now(-grace_seconds))
         return self.filter(finished_at__isnull=True, expires_at__lt=Now()).exclude(running)
@@ -807,7 +808,7 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Return calls that a worker with this code can claim now, those that have waited longest first."""
+        """Return calls that a worker with this code can claim now. The call that has waited longest comes first."""
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -911,7 +912,7 @@ class ToolCall(Held):
     )
 
     asker: User = None
-    """The user of ``asker_id``, if a worker has loaded that user for the tool's context."""
+    """The user who caused this call (see ``asker_id``), if a worker has loaded the user for the tool's context."""
 
     objects = ToolCallQuerySet.as_manager()
 
@@ -980,7 +981,7 @@ class ToolCall(Held):
         The user is the sender of the message that the run answers. If the project's own code sent that message, the
         user is the thread's owner.
         """
-        # The queryset method ``with_asker`` adds this annotation.
+        # ``asker_pk`` is an annotation from the queryset method ``with_asker``.
         if hasattr(self, "asker_pk"):
             return self.asker_pk
         question = self.message.question()
@@ -993,7 +994,8 @@ class ToolCall(Held):
         """
         if user.pk == self.asker_id():
             return True
-        # The queryset method ``with_asker`` adds this annotation. Without the annotation, search the audit log.
+        # ``is_made_again`` is an annotation from the queryset method ``with_asker``. Without this annotation, search
+        # the audit log.
         if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
@@ -1146,7 +1148,7 @@ class WorkerProblemQuerySet(models.QuerySet["WorkerProblem"]):
 
 
 class WorkerProblem(models.Model):
-    """Why a worker process cannot work, for the ``agents_doctor`` command and the admin. Rows are kept for a day."""
+    """The reason why a worker process cannot work. ``agents_doctor`` and the admin show it. Rows are kept for a day."""
 
     holder = models.CharField(_("holder"), max_length=200, help_text=_("The worker process, as named in lease owner."))
     cluster = models.CharField(_("cluster"), max_length=100, blank=True, default="")
@@ -1175,7 +1177,10 @@ class DeliveryReportQuerySet(models.QuerySet["DeliveryReport"]):
 
 
 class DeliveryReport(models.Model):
-    """What a process counted about live delivery in one period, for ``agents_doctor``. Rows are kept for a day."""
+    """The events of live delivery to browsers that one process has counted in one period. Rows are kept for a day.
+
+    The command ``agents_doctor`` shows the counts.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     holder = models.CharField(max_length=200, help_text="The process, named as a lease owner.")

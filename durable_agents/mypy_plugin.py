@@ -17,16 +17,19 @@ class DurableAgentsPlugin(Plugin):
     """See the module's docstring."""
 
     def get_additional_deps(self, file: MypyFile) -> list[tuple[int, str, int]]:
-        """Mark the client tools of a file. mypy calls this before it checks the file. Return no dependency."""
+        """Mark the client tools of a file. mypy calls this method before it checks the file.
+
+        mypy expects a list of further modules that the file depends on. Return an empty list.
+        """
         for decorated in _decorated(file.defs):
             if is_trivial_body(decorated.func.body) and any(map(_is_client_tool, decorated.original_decorators)):
-                # mypy allows such a body for functions that are not called at run time.
+                # mypy accepts ``...`` as a body if a function is marked as never called at run time.
                 decorated.func.is_mypy_only = True
         return []
 
 
 def _decorated(statements: Sequence[Statement]) -> Iterator[Decorator]:
-    """Yield the functions with decorators in these statements, and in their functions, classes and conditions."""
+    """Yield the decorated functions in these statements, also inside functions, classes and ``if`` statements."""
     for statement in statements:
         if isinstance(statement, Decorator):
             yield statement

@@ -144,7 +144,8 @@ def user_file(part: Part, *, room: int) -> Part:
     """
     media_type, filename = part.get("mediaType"), part.get("filename")
     if attachment_id(part) is not None:
-        # Do not check the declared type and name: those of the stored attachment are used instead.
+        # The part refers to a stored attachment. Do not check the type and name in the part, because the type and name
+        # of the attachment are used.
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -157,8 +158,8 @@ def declared_type(media_type: object, url: str) -> str:
     """Return the declared type of a file, in lower case and without parameters. The part's ``media_type`` takes
     precedence over the type in the ``data:`` URL.
 
-    ``application/octet-stream`` counts as no declaration, because browsers send it if they do not know the type.
-    Without another declaration, return this type.
+    Browsers declare ``application/octet-stream`` if they do not know the type. Therefore, this type is returned only if
+    no other type is declared.
     """
     head = _DATA_URL.match(url)
     for given in (media_type or "", head[1] if head else ""):
@@ -270,7 +271,7 @@ class Fold:
 
 
 LATE_RESULT = "data-late-tool-result"
-"""Type of the data part for a late result: a tool call's result that came after the run had continued without it."""
+"""Type of the data part for a late result. A tool call's result is late if the run has already continued without it."""
 STILL_RUNNING = "The call is still running. Its result will come in a later message."
 STILL_WAITING = "The call is still waiting for a person. Its outcome will come in a later message."
 
@@ -293,7 +294,7 @@ class CallOutcome:
     is_passed: bool = False
     """Whether the run continued without the result. The model got a note that the call is still running or waiting."""
     is_asked: bool = False
-    """If ``is_passed``: whether the call was waiting for a person or a browser when the run continued."""
+    """Whether the call was waiting for a person or a browser when the run continued. Used only if ``is_passed``."""
     decision_reason: str | None = None
     """The reason that a person gave for the decision. It is empty if the person gave no reason, and None if nobody
     decided.
@@ -329,7 +330,7 @@ class CallOutcome:
         """Return the text that the model gets as the result of the call. Longer texts are cut to ``max_bytes`` and end
         with a note.
         """
-        # Say that the result comes later. A cancelled call has no later result.
+        # Tell the model that the result comes later. This does not apply to a cancelled call, which gets no result.
         if self.is_passed and self.status != "cancelled":
             text = STILL_WAITING if self.is_asked else STILL_RUNNING
         elif self.status == "completed":
@@ -373,13 +374,13 @@ _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
 server in Python ``None``.
 """
 _EMPTY_FIRST = re.compile(r"(?:\{\s*\}\s*)+(?=\{)")
-"""Empty objects before the actual arguments. Some servers begin a call with them."""
+"""Empty JSON objects that some model servers send before the actual arguments of a tool call."""
 _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether this text means that there are no arguments. Some servers send such a text first, and the real
-    arguments later.
+    """Return whether this text from a model server means that a tool call has no arguments. Some servers send such a
+    text first, and the real arguments later.
     """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':

@@ -32,8 +32,8 @@ from durable_agents.exceptions import (
     ThreadNotFoundError,
     ToolCallNotFoundError,
 )
-from durable_agents.json_objects import json_object
 from durable_agents.logs import log_error
+from durable_agents.metadata_and_context import json_object
 from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall, ToolCallStatus
 from durable_agents.parts import attachment_id
 from durable_agents.strictjson import JSON, is_storable, is_uuid
@@ -63,7 +63,7 @@ class OwnerPolicy:
     """Users can access only their own threads. This also applies to superusers."""
 
     def filter(self, queryset: ThreadQuerySet, request: Asker) -> ThreadQuerySet:
-        """Return the threads that this caller may know of. For the caller, all others do not exist."""
+        """Return the threads that this caller may know of. All other threads are hidden from the caller."""
         if not request.user.is_authenticated:
             return queryset.none()
         return queryset.filter(owner=request.user)
@@ -107,8 +107,10 @@ def policy() -> OwnerPolicy:
 
 
 def may_connect(request: Asker) -> bool:
-    """Return whether this caller may see at least one public agent. If the project has no public
-    agents, return whether the caller is signed in. The policy still checks every agent and thread later.
+    """Return whether this caller may open a connection. The policy still checks every agent and thread later.
+
+    The caller must be allowed to see at least one public agent. If the project has no public agents, the caller must be
+    signed in.
     """
     agents = registry.public()
     return bool(public_agents(request)) if agents else bool(request.user.is_authenticated)
@@ -122,13 +124,16 @@ class SignIn:
     """
 
     def __init__(self, request: Asker, credential: Credential | None = None) -> None:
-        """Remember how the user was authenticated: by ``credential``, or else by the request's session or header."""
+        """Remember how the user was authenticated.
+
+        If ``credential`` is None, the session or a header of the request has authenticated the user.
+        """
         self._credential = credential
         self._request = request
         self._user = request.user
         session: SessionBase | None = getattr(request, "session", None)
         self._session_key = session.session_key if session is not None else None
-        # The session was loaded to authenticate the user. ``user_now`` compares it with the one that is stored then.
+        # Remember the session as it is now. ``user_now`` later compares it with the stored session.
         self._session = self._content_of(session) if session is not None and self._session_key else (False, None)
         self._is_by_headers = self._is_named_by_headers()
 
@@ -153,8 +158,9 @@ class SignIn:
         return self.user_if_same(self._session, get_user_model()._default_manager.filter(pk=self._user.pk).first())
 
     def user_if_same(self, session: tuple[bool, object], user: User | None) -> User | None:
-        """Return ``user``, the reloaded user, if the user may continue; otherwise None. ``session`` is what
-        ``_stored_session`` would return now.
+        """Return ``user`` if the user may continue, otherwise None.
+
+        The caller has reloaded ``user`` and ``session``. ``session`` has the form that ``_stored_session`` returns.
         """
         if session != self._session or user is None or not user.is_active:
             return None
@@ -262,7 +268,9 @@ def public_threads(request: Asker) -> ThreadQuerySet:
 
 
 def hidden_agents(request: Asker, threads: Iterable[Thread]) -> set[str]:
-    """Return the names of those removed agents of these threads whose threads the caller may not view."""
+    """Find the agents of these threads that have been removed from the code. Return the names of those agents whose
+    threads the caller may not view.
+    """
     removed = {thread.agent for thread in threads if registry.find(thread.agent) is None}
     return {name for name in removed if not policy().allows(request, "view", agent=RemovedAgent(name))}
 
@@ -303,8 +311,8 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str, *, defer: 
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
         if named.exists():
-            # The policy may create a session in ``owner_and_scope``. To avoid a session that nobody needs, call it only
-            # if a thread has this ``client_id``.
+            # Call ``owner_and_scope`` only if a thread has this ``client_id``. The policy may create a session in this
+            # method, and should not do so needlessly.
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
@@ -355,8 +363,8 @@ def can_decide(request: Asker, call: ToolCall) -> bool:
 def check_may_set_time(request: Asker, call: ToolCall) -> None:
     """Raise PermissionDeniedError unless this member of staff may change the time limit of the call.
 
-    A short limit refuses what the call waits for. Therefore, the tool's options must let the caller answer the call
-    and, if it waits for an approval, the policy must let them approve it.
+    A person could use a very short time limit to prevent an approval or a result. Therefore, the tool's options must
+    let the caller give this approval or result. For an approval, the policy must allow it too.
     """
     is_refused = call.status == ToolCallStatus.APPROVAL_REQUESTED and not _is_allowed(request, call, "approve")
     if is_refused or not may_set_time(_user_row(request.user), call):
@@ -364,8 +372,8 @@ def check_may_set_time(request: Asker, call: ToolCall) -> None:
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether the policy and ``left_to`` both allow this action. Without ``left_to``, the tool's own option is
-    used.
+    """Return whether the policy and the condition ``left_to`` both allow this action. If ``left_to`` is None, the
+    condition is the value of the tool's own option.
     """
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
@@ -375,7 +383,7 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
         who,
         is_staff=getattr(request.user, "is_staff", False),
         owns=lambda: owns(request, thread),
-        # For ``server``, the result is False.
+        # ``is_left_to`` returns False for the condition ``server``.
         is_left=lambda condition: is_left_to(_user_row(request.user), condition, call, option=option),
     )
 
@@ -390,7 +398,7 @@ def owns(request: Asker, thread: Thread) -> bool:
 
 
 def denied_actions(request: Asker, thread: Thread) -> list[str]:
-    """Return those of the actions send, stop, resume and edit that the policy denies to the caller on this thread."""
+    """Return which of the actions send, stop, resume and edit the policy denies to the caller on this thread."""
     agent = _agent_of(thread)
     actions = ("send", "stop", "resume", "edit")
     return [action for action in actions if not policy().allows(request, action, agent=agent, thread=thread)]
@@ -440,9 +448,9 @@ def trusted_context(request: Asker) -> dict[str, JSON]:
 
 
 def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
-    """Return the owner and the scope that this caller's uploads have. Return None if ``parts`` contains no upload.
+    """Return the owner and the scope of this caller's uploads. If ``parts`` contains no upload, return None.
 
-    The policy is asked only if there is an upload, because the policy can create a session when it is asked.
+    Without an upload, the policy is not asked, because it might create a session.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None

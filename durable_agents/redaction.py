@@ -16,8 +16,8 @@ MASK = "[secret]"
 MIN_CHARS = 8
 """The minimum length of a secret. Shorter values are not keys, and would match other text by chance."""
 MAX_KNOWN = 1000
-"""How many secrets are remembered; the least recent are forgotten. There is a limit, because ``configure`` may return a
-different key for each user.
+"""How many secrets are remembered at most. If there are more, the oldest are forgotten. The limit is needed because the
+``configure`` function of an agent may return a different key for each user.
 """
 
 _IS_SECRET = re.compile(r"(key|token|secret|password|credentials?|authorization|cookie)$", re.IGNORECASE)

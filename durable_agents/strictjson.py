@@ -179,7 +179,7 @@ def plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     if hasattr(value, "model_dump"):
-        # In this mode, Pydantic leaves dates and similar values to ``clean``.
+        # In the mode "python", Pydantic does not convert dates and similar values. ``clean`` converts them.
         return value.model_dump(mode="python", by_alias=True)
     if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
         raise TypeError(
@@ -244,6 +244,6 @@ def as_jsonb(value: JSON) -> JSON:
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on, Python writes a float with an exponent. ``jsonb`` writes all digits of such a number, and Python
-reads the digits as an integer.
+"""From this value on, Python writes a float with an exponent. ``jsonb`` writes the same number with all its digits, so
+Python reads it back as an integer.
 """

@@ -77,8 +77,8 @@ def count(limit: str, caller: Caller) -> None:
     Raises RequestsThrottledError or SendsThrottledError if the rate is exceeded. A rejected use does not prolong the
     wait.
 
-    Without a valid rate, nothing is counted; a system check reports an invalid rate. If the cache fails, nothing is
-    counted either, and the failure is logged.
+    If no rate is set, nothing is counted. If the rate is invalid or the cache fails, the use is allowed, and the error
+    is logged. A system check reports an invalid rate.
     """
     throttles = config().throttles
     text = throttles.get(limit) if isinstance(throttles, Mapping) else None

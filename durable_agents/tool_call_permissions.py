@@ -26,7 +26,8 @@ def conditions_of(who: str) -> list[str]:
 def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Callable[[str], bool]) -> bool:
     """Return whether a person meets all conditions in ``who``, a stored value of ``approved_by`` or ``answered_by``.
 
-    ``owns`` tells whether the person owns the thread. ``is_left`` decides all conditions but ``owner`` and ``staff``.
+    ``owns`` returns whether the person owns the thread. ``is_left`` returns whether the person meets a condition other
+    than ``owner`` and ``staff``.
     """
     return all(
         is_staff or (condition == "owner" and owns()) if condition in {"owner", "staff"} else is_left(condition)
@@ -35,10 +36,9 @@ def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Ca
 
 
 def is_left_to(user: User | None, condition: str, call: ToolCall, *, option: str) -> bool:
-    """Return whether this user may act on the call, given one condition of the tool's option ``approved_by`` or
-    ``answered_by``.
+    """Return whether this user meets one condition of the tool's option ``approved_by`` or ``answered_by``.
 
-    The condition is one of these:
+    ``option`` is the name of this option. The condition is one of these:
 
     - ``other``: any user except the one who caused the call.
     - a permission name: users with this permission.
@@ -99,8 +99,9 @@ def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bo
 def may_set_time(user: User | None, call: ToolCall) -> bool:
     """Return whether this member of staff may change the time limit of an unfinished call.
 
-    A short limit refuses an approval or a result, so only those may set it who may give the answer. A call that a
-    worker has yet to start may still ask for both.
+    A person could use a very short time limit to prevent an approval or a result. Therefore, only a person who may give
+    the approval or the result may change the time limit. If a worker has not started the call yet, the call may still
+    need both. The person must then be allowed to give both.
     """
     if call.status == ToolCallStatus.APPROVAL_REQUESTED:
         options = ["approved_by"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, get_args, get
 
 from django.core.exceptions import ImproperlyConfigured
 
-from durable_agents.json_schemas import problems
+from durable_agents.json_schema_validation import problems
 from durable_agents.logs import log_error
 
 if TYPE_CHECKING:

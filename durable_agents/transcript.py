@@ -2,7 +2,7 @@
 message.
 
 An assistant message consists of the parts of its closed streams, in order. The outcomes of its tool calls come from
-their own rows.
+the rows of the tool calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from durable_agents.conf import config
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.llm import MANY_MESSAGES, Step, Turn
 from durable_agents.logs import log
-from durable_agents.message_sizes import StoredBytes
 from durable_agents.models import (
     OPEN_STREAM_STATES,
     Attachment,
@@ -36,7 +35,8 @@ from durable_agents.models import (
     ToolCall,
 )
 from durable_agents.parts import CallOutcome, Part, assemble, attachment_id, fold
-from durable_agents.times import to_iso
+from durable_agents.stored_sizes import StoredBytes
+from durable_agents.utc_times import to_iso
 
 UIMessage = dict[str, Any]
 
@@ -53,8 +53,8 @@ def ui_messages(
     ``streams``, only the steps of these streams are included.
 
     ``show_person`` returns what clients see of a sender. With None, clients see no senders. ``using`` is a database
-    alias. With None, the project's database router chooses the database. The number of queries is always three,
-    however many messages there are.
+    alias. With None, the project's database router chooses the database. There are at most three queries, however many
+    messages there are.
     """
     rows = list(messages.select_related("sender") if isinstance(messages, MessageQuerySet) else messages)
     answers = [row.pk for row in rows if row.role == Role.ASSISTANT]
@@ -82,8 +82,8 @@ def ui_message(row: Message, parts: Sequence[Part], *, show_person: ShowPerson |
 
 
 def with_sender(message: UIMessage, sender: Person | None) -> UIMessage:
-    """Return the message with this sender."""
-    # Clients write the metadata, so a sender in the metadata is not shown.
+    """Return a copy of the message with this sender. None means that no sender is shown."""
+    # Ignore a sender that is stored in the metadata: clients write the metadata, so it could be false.
     metadata = {name: value for name, value in message["metadata"].items() if name != "sender"}
     return message | {"metadata": metadata if sender is None else metadata | {"sender": sender}, "sender": sender}
 
@@ -121,7 +121,8 @@ def add_parts(messages: Sequence[UIMessage], message_id: str, parts: Sequence[Pa
 
 def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None) -> list[Turn]:
     """Return a thread's history for the model, up to position ``upto``. Superseded and queued messages are left out.
-    There are always three queries.
+
+    If ``upto`` is at most ``MANY_MESSAGES``, there are at most three queries. For longer histories, see ``histories``.
     """
     return histories({thread_id: upto}, using=using)[thread_id]
 
@@ -131,8 +132,8 @@ def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> d
     include, or to None for the whole history.
 
     If this position is above ``MANY_MESSAGES``, the history is limited to ``MAX_HISTORY_BYTES``: a note replaces the
-    oldest messages that do not fit. Each such thread needs queries of its own. All other threads together need three
-    queries.
+    oldest messages that do not fit. Each thread with such a long history needs queries of its own. All other threads
+    together need at most three queries.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]
@@ -158,8 +159,9 @@ def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
 
 
 def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
-    """Return the newest messages that fit into ``MAX_HISTORY_BYTES``. Read the messages in batches, because other OS
-    threads of this process could not run during one large query.
+    """Return the newest messages that fit into ``MAX_HISTORY_BYTES``. If older ones are left out, a note comes first.
+
+    The messages are read in batches. During one large query, other OS threads of this process could not run.
     """
     messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
     start, left_out = _newest_that_fit(messages, end, using=using)

@@ -30,8 +30,8 @@ class Handshake(HttpRequest):
         self.path = self.path_info = str(scope.get("path", "/"))
         for raw_name, raw_value in scope["headers"]:
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            # Ignore ``X_Forwarded_Host``: it would get the same key as ``X-Forwarded-Host``, which only a proxy may
-            # set.
+            # Ignore headers with an underscore. Otherwise, a client could send ``X_Forwarded_Host``, which has the same
+            # key in ``META`` as the proxy's header ``X-Forwarded-Host``.
             if "_" in name:
                 continue
             key = f"HTTP_{name.upper().replace('-', '_')}"
@@ -49,8 +49,8 @@ class Handshake(HttpRequest):
 def is_allowed(scope: Mapping[str, object]) -> bool:
     """Return whether a websocket may be opened from its origin.
 
-    The origin must be the site's own (scheme, host and port), or one of ``TRUSTED_ORIGINS``. A client without an origin
-    is not a browser. Such a client is allowed to connect only if it sends no cookies.
+    The origin must be the site's own (scheme, host and port), or one of ``TRUSTED_ORIGINS``. A client that sends no
+    ``Origin`` header is not a browser. Such a client may connect only if it sends no cookies.
     """
     request = Handshake(scope)
     if ANY in config().trusted_origins:

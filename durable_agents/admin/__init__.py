@@ -4,6 +4,8 @@ No row can be edited. Threads and tool calls have actions, and each action calls
 API. The actions need these permissions:
 
 - Stop or resume threads: the change permission for threads.
+- Fork threads: the add permission for threads.
+- Export threads: the view permissions for threads, messages, streams and tool calls.
 - Delete threads: the delete permission for threads.
 - Decide about tool calls: the change permission for tool calls.
 """

@@ -1,7 +1,7 @@
 """Build the admin page of a thread: its newest messages, every attempt at each answer, and every tool call.
 
-The page makes five queries, however long the thread is. It shows a limited number of messages and attempts. The admin's
-lists of messages and streams show all of them.
+The page shows a limited number of messages and attempts. For a thread of any length, it makes five queries. The admin's
+lists of messages and streams show all messages and attempts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_VALUE_CHARS = 4_000
 
 @dataclass(frozen=True, kw_only=True)
 class ShownCall:
-    """A tool call as an admin page shows it. ``brief`` is a short form of its arguments, on one line."""
+    """A tool call as an admin page shows it. ``brief`` is the beginning of the call's arguments, on one line."""
 
     row: ToolCall
     brief: str
@@ -53,8 +53,8 @@ class ShownCall:
     left_to: str
     """A text that says who may answer the call."""
     editable: str
-    """The arguments as text that can be edited; empty if they are too long, or if the call does not wait for an
-    approval.
+    """If the call waits for an approval, its arguments as text that can be edited. Empty for all other calls, and for
+    arguments that are too long for a form.
     """
 
     @property

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents import lifecycle, strictjson
 from durable_agents.actors import Actor, User
-from durable_agents.admin import log_entries
+from durable_agents.admin import log_entry_texts
 from durable_agents.conf import config
 from durable_agents.exceptions import InvalidPartsError, PermissionDeniedError
 from durable_agents.models import ToolCall, ToolCallStatus, ToolKind
@@ -50,8 +50,8 @@ _IS = {
 
 
 def waiting(question: Question | None = None) -> QuerySet[ToolCall]:
-    """Return the calls that wait for a person, oldest first. With ``question``, return only those that wait for this
-    kind of answer.
+    """Return the calls that wait for a person, oldest first. With ``question``, return only the calls that wait for
+    this kind of answer.
     """
     wanted = Q(*_IS.values(), _connector=Q.OR) if question is None else _IS[question]
     return ToolCall.objects.open().filter(wanted).order_by("created_at", "pk").with_asker()
@@ -98,7 +98,7 @@ class Decision:
 
     def log_entry(self, call: ToolCall, form: FormData) -> str:
         """Return the text of the log entry: what was decided, about which call, and why."""
-        return log_entries.about_call(
+        return log_entry_texts.about_call(
             self.entry,
             f"{call.tool_name} ({call.tool_call_id})",
             are_arguments_changed=call.approved_arguments is not None and self.name == "approve",
@@ -145,7 +145,7 @@ def approve(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
         if not isinstance(value, dict):
             raise InvalidPartsError("The arguments must be a JSON object, in curly brackets.")
         arguments = value
-    # The form was filled with the model's arguments. If the posted arguments are equal, the person changed nothing.
+    # The form showed the model's arguments. If the posted arguments are the same, the person changed nothing.
     if arguments == call.arguments:
         arguments = None
     return lifecycle.approve_tool_call(
@@ -159,8 +159,9 @@ def reject(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 def _check_may_answer(call: ToolCall, by: Actor) -> None:
-    """Raise PermissionDeniedError if the tool does not let this user answer. Approvals do not need this check,
-    because ``lifecycle`` checks who approves.
+    """Raise PermissionDeniedError if the tool's option ``answered_by`` does not let this user answer the call.
+
+    Approvals do not need this check, because ``lifecycle`` checks who approves.
     """
     if not may_answer_as_staff(by.user, call, option="answered_by"):
         raise PermissionDeniedError(f"Tool call {call.tool_call_id!r} is answered by {whom(call.answered_by)}.")
@@ -215,14 +216,18 @@ def set_time(call: ToolCall, form: FormData, by: Actor) -> ToolCall:
 
 
 SET_TIME = Decision(
-    name="timeout", label=_("Set time"), run=set_time, entry=log_entries.CHANGED_TIME, done=_("The time was changed.")
+    name="timeout",
+    label=_("Set time"),
+    run=set_time,
+    entry=log_entry_texts.CHANGED_TIME,
+    done=_("The time was changed."),
 )
 DECISIONS = (
     Decision(
         name="approve",
         label=_("Approve"),
         run=approve,
-        entry=log_entries.APPROVED,
+        entry=log_entry_texts.APPROVED,
         done=_("The call was approved."),
         question=Question.APPROVAL,
     ),
@@ -230,7 +235,7 @@ DECISIONS = (
         name="reject",
         label=_("Reject"),
         run=reject,
-        entry=log_entries.REJECTED,
+        entry=log_entry_texts.REJECTED,
         done=_("The call was rejected."),
         question=Question.APPROVAL,
         is_refusal=True,
@@ -239,7 +244,7 @@ DECISIONS = (
         name="result",
         label=_("Post result"),
         run=post_result,
-        entry=log_entries.POSTED_RESULT,
+        entry=log_entry_texts.POSTED_RESULT,
         done=_("The result was posted."),
         question=Question.ANSWER,
     ),
@@ -247,7 +252,7 @@ DECISIONS = (
         name="error",
         label=_("It failed"),
         run=post_error,
-        entry=log_entries.POSTED_ERROR,
+        entry=log_entry_texts.POSTED_ERROR,
         done=_("The model gets the error as the result."),
         question=Question.ANSWER,
         is_refusal=True,
@@ -256,7 +261,7 @@ DECISIONS = (
         name="settle",
         label=_("It ran"),
         run=settle,
-        entry=log_entries.SETTLED_AS_DONE,
+        entry=log_entry_texts.SETTLED_AS_DONE,
         done=_("The call was settled."),
         question=Question.OUTCOME,
     ),
@@ -264,7 +269,7 @@ DECISIONS = (
         name="run-again",
         label=_("Run it again"),
         run=run_again,
-        entry=log_entries.RUN_AGAIN,
+        entry=log_entry_texts.RUN_AGAIN,
         done=_("The call runs again."),
         question=Question.OUTCOME,
     ),
@@ -272,7 +277,7 @@ DECISIONS = (
         name="settle-failed",
         label=_("It failed"),
         run=settle_as_failed,
-        entry=log_entries.SETTLED_AS_FAILED,
+        entry=log_entry_texts.SETTLED_AS_FAILED,
         done=_("The call was settled as failed; the model gets an error as its result."),
         question=Question.OUTCOME,
         is_refusal=True,

@@ -16,7 +16,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from durable_agents.models import Thread, Usage
-from durable_agents.times import instant
+from durable_agents.utc_times import instant
 
 MAX_CHARS = 10_000
 
@@ -24,7 +24,7 @@ Show = Callable[[Any], str]
 
 
 def cut(text: str, *, max_chars: int = MAX_CHARS) -> str:
-    """Return the text, shortened to ``max_chars``. A shortened text also says how long the whole text is."""
+    """Return the text. If it is longer than ``max_chars``, return its beginning and a note with its full length."""
     if len(text) <= max_chars:
         return text
     return _("%(beginning)s… (cut: %(length)s characters in all)") % {
@@ -77,12 +77,12 @@ def _long(field: JSONField[object, object] | TextField[object, object]) -> Show:
 
 
 def badge(value: str, label: str) -> str:
-    """Return a status as a coloured label. Nobody needs to see the colour, because the text says the same."""
+    """Return a status as a coloured label. The text of the label says the same as its colour."""
     return format_html('<span class="da-badge da-{}">{}</span>', value, label)
 
 
 def age(moment: datetime) -> str:
-    """Return the time since this moment in words, in its largest unit only."""
+    """Return the time since ``moment`` in words, in its largest unit only, such as "3 hours"."""
     return timesince(moment, depth=1)
 
 

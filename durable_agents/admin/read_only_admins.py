@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 
 from durable_agents.admin.decisions import waiting
 from durable_agents.admin.formatting import Show, age, all_tokens, badge, brief, called, money, readable
-from durable_agents.admin.log_entries import translated
+from durable_agents.admin.log_entry_texts import translated
 from durable_agents.models import Attachment, Delta, Message, Pool, Stream, Thread, WorkerProblem
 
 Row = TypeVar("Row", bound=Model)
@@ -100,8 +100,8 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Row], search_term: str
     ) -> tuple[QuerySet[Row], bool]:
-        """Return the rows that match the search. For an id, return the row with this id, and the rows of the thread
-        with this id.
+        """Return the rows that match the search. If the search term is an id, return the row with this id, and the
+        rows of the thread with this id.
         """
         try:
             wanted = UUID(search_term.strip())
@@ -123,9 +123,9 @@ MAX_SCOPES = 50
 
 
 def scope_filter(path: str = "scope") -> type[admin.SimpleListFilter]:
-    """Return a list filter for the scope of threads. ``path`` leads from a row to the scope.
+    """Return a list filter for the scope of threads. ``path`` is the ORM lookup from a row to the scope.
 
-    The filter offers the scopes of all threads, at most ``MAX_SCOPES``. Any other scope can be set in the URL.
+    The filter offers the first ``MAX_SCOPES`` scopes in alphabetical order. Any other scope can be set in the URL.
     """
 
     class ScopeFilter(admin.SimpleListFilter):
@@ -239,7 +239,7 @@ class StreamAdmin(OfThreadAdmin[Stream]):
 
 @admin.register(Delta)
 class DeltaAdmin(ReadOnlyAdmin[Delta]):
-    """Admin for deltas, the fragments of an attempt's content. They are deleted soon after the attempt is committed."""
+    """Admin for deltas, the fragments of an attempt's content. Deltas are deleted after their attempt is committed."""
 
     list_display = ("__str__", "stream", "seq")
     list_select_related = ("stream",)
@@ -273,7 +273,7 @@ class AttachmentAdmin(OfThreadAdmin[Attachment]):
 
 @admin.register(Pool)
 class PoolAdmin(ReadOnlyAdmin[Pool]):
-    """Admin for pools. The settings configure how much work each pool may have at the same time."""
+    """Admin for pools. The settings limit how many model calls and tool calls of a pool may run at the same time."""
 
     list_display = ("name", "limit")
     shown = ("name", "limit")

@@ -22,7 +22,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_POST
 
 from durable_agents import lifecycle
-from durable_agents.admin import log_entries
+from durable_agents.admin import log_entry_texts
 from durable_agents.admin.audit import MAX_ENTRIES, staff
 from durable_agents.admin.conversation import conversation
 from durable_agents.admin.formatting import age, all_tokens, badge, called, money, readable, tokens
@@ -56,7 +56,7 @@ STOP = ThreadAction(
     label=_("Stop"),
     run=lifecycle.stop_thread,
     statuses=frozenset({ThreadStatus.STREAMING, ThreadStatus.AWAITING_TOOL_RESULTS}),
-    entry=log_entries.STOPPED,
+    entry=log_entry_texts.STOPPED,
     done=lambda count: ngettext("%d thread was stopped.", "%d threads were stopped.", count) % count,
     if_none=_("There was no run to stop."),
 )
@@ -65,7 +65,7 @@ RESUME = ThreadAction(
     label=_("Resume"),
     run=lifecycle.resume_thread,
     statuses=frozenset({ThreadStatus.STOPPED, ThreadStatus.FAILED}),
-    entry=log_entries.RESUMED,
+    entry=log_entry_texts.RESUMED,
     done=lambda count: ngettext("%d thread goes on.", "%d threads go on.", count) % count,
     if_none=_("There was nothing to resume: no thread was stopped or failed."),
 )
@@ -74,7 +74,7 @@ RETRY = ThreadAction(
     label=_("Retry"),
     run=lifecycle.resume_thread,
     statuses=frozenset({ThreadStatus.FAILED}),
-    entry=log_entries.RETRIED,
+    entry=log_entry_texts.RETRIED,
     done=lambda count: ngettext("%d thread tries again.", "%d threads try again.", count) % count,
     if_none=_("There was nothing to try again: no thread failed."),
 )
@@ -148,7 +148,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:
         """Return whether the user may delete threads."""
-        # Do not call ``super()``: a read-only admin never allows deletions on its own pages.
+        # Threads can be deleted, but ``ReadOnlyAdmin`` would return False here. Call Django's method instead.
         return admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     @admin.action(description=_("Stop the selected threads"), permissions=["change_threads"])
@@ -255,8 +255,8 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         except DurableAgentsError as error:
             self.message_user(request, localized(error.code, str(error)), messages.ERROR)
             return None
-        self.log_change(request, thread, log_entries.FORKED_AS % {"thread": fork.pk})
-        self.log_addition(request, fork, log_entries.FORKED_FROM % {"thread": thread.pk})
+        self.log_change(request, thread, log_entry_texts.FORKED_AS % {"thread": fork.pk})
+        self.log_addition(request, fork, log_entry_texts.FORKED_FROM % {"thread": thread.pk})
         return fork
 
     def _fork_one(self, request: HttpRequest, thread: Thread) -> HttpResponse:
@@ -275,7 +275,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
 
     def _exported(self, request: HttpRequest, thread: Thread) -> dict[str, object]:
         exported = export_thread(thread)
-        self.log_change(request, thread, log_entries.EXPORTED)
+        self.log_change(request, thread, log_entry_texts.EXPORTED)
         return exported
 
     def _file(self, name: str, content: object) -> HttpResponse:
@@ -294,7 +294,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
         form_url: str = "",
         obj: Thread | None = None,
     ) -> HttpResponse:
-        """Show the thread's page. If the user may view messages, streams and tool calls, show the conversation."""
+        """Show the thread's page. If the user may view messages, streams and tool calls, include the conversation."""
         thread = obj
         if thread is not None:
             context["thread"] = thread

@@ -92,7 +92,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
             "may_view_threads": may_view_threads(request),
             "counts": [(kind, waiting(kind).count()) for kind in Question],
         }
-        # Links on the page must lead to this admin site, even if the project has several.
+        # If the project has several admin sites, the links on the page must lead to this one.
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "durable_agents/admin/inbox.html", context)
 

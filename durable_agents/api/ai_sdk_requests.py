@@ -82,8 +82,8 @@ class ShownParts(serializers.ListField):
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged. Raises ValidationError for the first part that is not an object."""
-        # REST framework would collect an error for each part. With 250,000 invalid parts, the response was several
-        # megabytes long.
+        # Stop at the first invalid part. REST framework would collect an error for each part. The response to a request
+        # with 250,000 invalid parts would then be several megabytes long.
         for index, part in enumerate(data):
             if not isinstance(part, dict):
                 raise serializers.ValidationError(
@@ -125,10 +125,8 @@ class WaitQuery(Query):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client.
-
-    If ``answer`` is set, this answer is streamed. If ``question``, a user's message, is set instead, the first answer
-    to this message is streamed. ``seen`` says which part of the answer the client already has.
+    """The answer to stream to the client: ``answer`` or, if ``answer`` is None, the first answer to the user's message
+    ``question``. ``seen`` says which part of the answer the client already has.
     """
 
     thread: Thread
@@ -177,8 +175,8 @@ class Chat:
         if self._message["role"] == Role.ASSISTANT:
             return self._regenerate(thread, self._message_id) if self._regenerates else self._continue(thread)
         known = _shown(thread).find(self._message_id or self._message.get("id") or "")
-        # ``messageId`` is the id of an existing message to edit or regenerate. A new message has its id in the message
-        # itself.
+        # ``messageId`` is the id of an existing message to edit or regenerate. The id of a new message is the ``id`` of
+        # the message object.
         if self._message_id is not None and known is None:
             raise MessageNotFoundError(self._message_id)
         if known is None:
@@ -211,8 +209,8 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # The thread is not always new: the owner may already have one with this client_id. If the owner may not
-            # view that thread, ``_authorize`` raises ThreadNotFoundError.
+            # If the owner already has a thread with this client_id, the message is sent to the existing thread. If the
+            # policy does not let the owner view the existing thread, ``_authorize`` raises ThreadNotFoundError.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -289,8 +287,8 @@ class Chat:
         answer = shown if shown is not None and shown.role == Role.ASSISTANT else latest_answer_of(thread)
         outcomes = list(self._outcomes(thread, parts))
         for store in outcomes:
-            # Ignore these errors: somebody else decided first, the call expired, or the tool has changed. The client
-            # sees the current state in the response.
+            # Ignore these errors: somebody else decided first, the tool call expired, or the tool has changed. The
+            # client sees the current state in the response.
             with suppress(ToolCallNotPendingError, ApprovalExpiredError, ToolChangedError):
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
@@ -305,11 +303,11 @@ class Chat:
         return StreamedAnswer(thread=thread, answer=answer, seen=Seen(steps=steps_in(parts), calls=calls))
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
-        """Yield a function for each tool result, tool error and approval decision in the request. Calling the function
-        stores the result, error or decision.
+        """Yield a function for each tool result, tool error and approval decision in the request. The function stores
+        the result, error or decision.
 
-        Raises PermissionDeniedError if the user is not allowed to send one of them. ``_continue`` collects all
-        functions before it calls the first one, so a refused request stores nothing.
+        Raises PermissionDeniedError if the user is not allowed to send one of the results, errors or decisions.
+        ``_continue`` collects all functions before it runs the first one, so a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -321,7 +319,7 @@ class Chat:
                     # Only the first decision counts. Skip all later parts of this request that belong to the same call.
                     del calls[call.tool_call_id]
                     yield decide
-            # A preliminary output shows the progress of a tool. The tool's result follows in a later request.
+            # Skip a preliminary output. It only shows the progress of a tool, whose result follows in a later request.
             elif (
                 part.get("state") in ("output-available", "output-error")
                 and not part.get("preliminary")
@@ -347,10 +345,11 @@ class Chat:
 
 
 def current_answer(request: Asker, thread_id: str, *, waits: bool) -> StreamedAnswer | None:
-    """Return the answer that a client may resume, or None if no answer is in progress.
+    """Return the answer in progress, to stream it to a client that lost its connection. Return None in these cases:
 
-    Also return None if the caller is not allowed to view the thread. If the run waits only for approvals or for tool
-    results from outside, return the answer only if ``waits`` is true.
+    - No run is in progress.
+    - The caller is not allowed to view the thread.
+    - ``waits`` is false, and the run waits only for approvals or for tool results from outside.
     """
     # ``useChat`` with ``resume`` sends this request when its component mounts, even for a new chat whose thread does
     # not exist yet. An error response would be shown to the user, so return None for an unknown thread.

@@ -111,14 +111,15 @@ class ChatConsumer(ThreadConsumer):
 
     def take_slot(self) -> Slot:
         """Return a slot for a response. Raises TooManyStreamsError."""
-        # A visitor who is known only by an IP address has no limit over all websockets. But each websocket has a limit.
+        # Limit the responses of this websocket. ``stream_slot`` limits the responses of a caller over all connections,
+        # but it does not limit callers who are known only by an IP address.
         if len(self.requests) > (limit := config().max_streams_per_user):
             raise TooManyStreamsError(limit)
         return stream_slot(self.asker)
 
     def execute(self, payload: Payload) -> tuple[float, StreamedAnswer | None]:
-        """Perform the action of the request. Return for how many seconds the response may wait, and the answer to
-        stream. The answer is None if none is in progress.
+        """Perform the action of the request. Return the number of seconds for which the response stays open while the
+        run waits, and the answer to stream. The second value is None if no answer is in progress.
         """
         throttles.count("requests", self.asker)
         body = payload.get("body")

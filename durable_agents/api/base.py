@@ -26,10 +26,10 @@ from rest_framework.views import APIView
 
 from durable_agents import throttles
 from durable_agents.actors import Actor
-from durable_agents.api.csrf import check_visitor, send_token, token_before_body
 from durable_agents.api.errors import answer
 from durable_agents.api.json_bodies import AlwaysJSON, BoundedParser, StrictRenderer
 from durable_agents.api.openapi.operation_decorator import Operation
+from durable_agents.api.visitor_csrf import check_visitor, send_token, token_before_body
 from durable_agents.conf import config
 from durable_agents.models import Thread, ToolCall
 from durable_agents.policies import actor, public_agents, public_thread, public_tool_call
@@ -69,7 +69,9 @@ class AgentsView(APIView):
     versioning_class = None
     via = "rest"
     has_token_in_body = False
-    """Whether the CSRF token may be a field of the body. An error about the body is then reported as such."""
+    """Whether the CSRF token may be a field of the body. If true, an error about the body is not replaced by an error
+    about a missing token.
+    """
     schema = _SCHEMA
 
     @classmethod
@@ -77,8 +79,9 @@ class AgentsView(APIView):
         """Return the view function, exempt from ``ATOMIC_REQUESTS`` for every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
         # Every state change opens its own transaction, so that it can be retried after a conflict. With
-        # ``ATOMIC_REQUESTS``, the commit happens after the view, where a database error is no longer turned into a
-        # response. Exempt every database, because a router may store threads in any of them.
+        # ``ATOMIC_REQUESTS``, the commit would happen after the view has returned. The exception handler of this API
+        # would not see a database error of this commit. Exempt every database, because a router may store threads in
+        # any of them.
         for alias in connections:
             view = non_atomic_requests(using=alias)(view)
         return view
@@ -102,8 +105,7 @@ class AgentsView(APIView):
         if self.operation is None or not self.operation.sends:
             return
         if self.action == "create":
-            # Creating a thread without a message starts no run, so the rate ``sends`` does not apply. No other action
-            # needs the parsed body here.
+            # Creating a thread without a message starts no run, so the rate ``sends`` does not apply.
             body = request.data
             if not isinstance(body, Mapping) or (body.get("prompt") is None and body.get("parts") is None):
                 return

@@ -1,7 +1,7 @@
 """Handle the exceptions of the API: the response to every error is ``{"code", "detail"}``.
 
-``code`` is stable and meant for programs; ``detail`` is a text for people. In other languages than English, it is the
-translation for the code, if there is one. The detail of a CSRF failure is always in English.
+``code`` is stable and meant for programs; ``detail`` is a text for people. If the code has a translation in the user's
+language, ``detail`` is this translation. The detail of a CSRF failure is always in English.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from durable_agents.api.csrf import is_csrf_failure
+from durable_agents.api.visitor_csrf import is_csrf_failure
 from durable_agents.chat_texts import localized
 from durable_agents.database_connections import discard_after, is_outage
 from durable_agents.exceptions import DatabaseUnavailableError, DurableAgentsError, TooLargeError
@@ -46,17 +46,17 @@ def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
     codes = problem.get_codes()
     code = codes if isinstance(codes, str) else problem.default_code
     headers = {}
-    # Set these two headers here, because this handler replaces REST framework's own handler, which would set them.
+    # Set the headers WWW-Authenticate and Retry-After here. REST framework's exception handler would set them, but this
+    # function replaces it.
     challenge = getattr(problem, "auth_header", None)
     if challenge:
         headers["WWW-Authenticate"] = challenge
     wait_seconds = getattr(problem, "wait", None)
     if wait_seconds is not None:
         headers["Retry-After"] = str(ceil(wait_seconds))
-    # A detail may quote text from the request. Lone surrogates in it must be replaced, because UTF-8 cannot encode
-    # them.
+    # A detail may quote text from the request. Replace lone surrogates in the text, because UTF-8 cannot encode them.
     detail = clean(_text(problem.detail))
-    # The detail of a CSRF failure says what the client has to send. The translation for its code does not.
+    # Do not translate the detail of a CSRF failure. It says what the client has to send; the translated text does not.
     data = {"code": code, "detail": detail if is_csrf_failure(detail) else localized(code, detail)}
     return Response(data, status=problem.status_code, headers=headers)
 

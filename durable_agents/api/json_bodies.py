@@ -18,8 +18,8 @@ from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
 
 MAX_CHAT_VALUES = 600_000
-"""The maximum number of JSON values in a chat request. A history of ten megabytes has about a tenth of this number. The
-limit stops requests that are built to exhaust the memory.
+"""The maximum number of JSON values in a chat request. An ordinary history of ten megabytes has about a tenth of this
+number. The limit stops requests that are built to exhaust the memory.
 """
 
 

@@ -33,7 +33,7 @@ from rest_framework.exceptions import ParseError
 from rest_framework.request import Request
 from rest_framework.utils.urls import replace_query_param
 
-from durable_agents.times import InstantField
+from durable_agents.utc_times import InstantField
 
 Row = TypeVar("Row", bound=Model)
 Kind: TypeAlias = "Field[Any, Any]"

@@ -28,7 +28,7 @@ from durable_agents.models import (
     ToolKind,
 )
 from durable_agents.reading import ReadOnlyJSON, UsageByModel, read_only
-from durable_agents.times import to_iso, to_iso_or_none
+from durable_agents.utc_times import to_iso, to_iso_or_none
 
 JSONValue: TypeAlias = Any
 JSONObject: TypeAlias = dict[str, JSONValue]
@@ -167,7 +167,7 @@ class ActiveStreamJSON(TypedDict):
 
 
 class ThreadJSON(TypedDict):
-    """A conversation. ``read_only`` says why it can only be read and deleted; it is null if it can go on."""
+    """A conversation. If the thread can only be read and deleted, ``read_only`` says why; otherwise, it is null."""
 
     id: str
     client_id: str | None

@@ -1,4 +1,4 @@
-"""URLs of the API. Each works with and without a trailing slash; ``reverse()`` returns the form with the slash."""
+"""URLs of the API. Each URL works with and without a trailing slash; ``reverse()`` returns the URL with the slash."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec

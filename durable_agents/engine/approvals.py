@@ -21,10 +21,10 @@ from durable_agents.models import Message, Thread, ToolCall
 async def with_approvals(
     runtime: Runtime, claim: Claim, tools: Mapping[str, Tool], calls: Sequence[NewCall]
 ) -> Sequence[NewCall]:
-    """Decide which calls of a step need approval, if a tool has a function for this. Return the calls.
+    """Return the tool calls of a step, after the ``needs_approval`` functions of their tools have been called.
 
-    The function is the tool's ``needs_approval``. Its result becomes the value of ``needs_approval`` in the call. All
-    other calls are returned unchanged.
+    If a tool's ``needs_approval`` is a function, its result becomes the value of ``needs_approval`` in each call of the
+    tool. All other calls are returned unchanged.
     """
     if not any(_tool_that_decides(tools, call) for call in calls):
         return calls
@@ -62,8 +62,8 @@ async def may_run(
     A call is allowed to run if it needs no approval, or if a person has approved exactly these arguments. An approval
     counts only if the call's row has a valid signature.
 
-    A row without a signature was written by an older release. The call of such a row runs only if no approval was
-    requested for it and none is needed now.
+    A row without a signature was written by an older release. Its call may run only if no approval was requested and
+    the call needs no approval now.
     """
     was_requested = call.approval_requested_at is not None
     if not (was_requested or tool.needs_approval) or is_signed(call):

@@ -23,8 +23,8 @@ from durable_agents.models import Thread
 from durable_agents.redaction import described
 
 _AGENT_FUNCTION_WAITS_SECONDS = (0.2, 1.0)
-"""For a tool call: delays before ``configure`` or ``tool_resolver`` is called again after a temporary error. Such an
-error must not use up an attempt of the tool call.
+"""The delays before the agent's ``configure`` or ``tool_resolver`` is called again for a tool call. A temporary error
+of these functions must not use up an attempt of the tool call.
 """
 T = TypeVar("T")
 
@@ -122,8 +122,8 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _configured(runtime: Runtime, agent: Agent, thread: Thread) -> Plan:
-    # Other workers do not have a tool that ``configure`` creates on the fly. Reject such tools, unless the agent has a
-    # ``tool_resolver`` that can find them.
+    # If ``configure`` creates a tool on the fly, other workers do not have the tool. Accept such a tool only if the
+    # agent has a ``tool_resolver`` that can find it.
     known = registry.known_tools() | agent.tools
     overrides = await _call_agent_function(runtime, thread, "configure", agent.configure, thread)
     plan = _overridden(_declared(agent), overrides)
@@ -155,8 +155,10 @@ async def transformed(
 ) -> Sequence[Message]:
     """Apply the agent's ``transform_messages`` to the history, and repair the result.
 
-    If the model continues an answer that an earlier attempt began, that answer stays the last message. Raises
-    ModelError if ``transform_messages`` fails.
+    An assistant message at the end is the beginning of an answer that the model is to continue. This message is not
+    transformed and stays the last message.
+
+    Raises ModelError if ``transform_messages`` fails.
     """
     if agent.transform_messages is None:
         return messages
@@ -255,8 +257,8 @@ def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
             f"gives tools that workers would not find: {names}. Add them to the agent's tools, or give it a "
             "tool_resolver.",
         )
-    # ``approved_by`` and ``answered_by`` are called in web processes. These do not call the resolver, so they do not
-    # have the tool.
+    # A function as ``approved_by`` or ``answered_by`` is called in a web process. Web processes do not call the
+    # ``tool_resolver``, so they do not have the tool.
     for item in tools:
         for option in ("approved_by", "answered_by"):
             if deciding_function(getattr(item, option)):

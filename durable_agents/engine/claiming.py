@@ -52,17 +52,15 @@ class Claimer:
         notify_others: Callable[[], Awaitable[None]],
     ) -> None:
         self.makes_room = False
-        """Whether this process claims no other rows while a suspect (a row whose earlier workers died) is due, so that
-        the suspect can run alone. One process of each cluster does this.
+        """Whether this process makes room for suspects (rows whose earlier workers died), which must run alone. While a
+        suspect is due, the process claims no other rows. One process of each cluster does this.
         """
         self.left_some = True
         """Whether this process might have left due rows unclaimed for lack of a free slot. This can happen at a claim,
         or when a commit makes rows due.
         """
         self._left_meanwhile = False
-        """Whether a commit has made more rows due than there were free slots, since this process last began to claim
-        rows.
-        """
+        """Whether a commit has made more rows due than there were free slots. Each claim first resets this value."""
         self._reserved_streams = 0
         self._reserved_tools = 0
         self._runtime = runtime
@@ -124,8 +122,8 @@ class Claimer:
         due_tools = [tool for ending in endings for tool in ending.due_tools]
         free_streams, free_tools = self.free_slots(due_tools)
         if self.left_some:
-            # Other rows, perhaps of other owners, may already wait. Keep slots free for those rows, but not all slots,
-            # because the slots that are kept free stay idle until the next claim.
+            # Other rows, perhaps of other owners, may already wait. Keep some slots free for these rows. Do not keep
+            # all slots free, because a free slot stays idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(self._slots.capacity(due_tools))
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
@@ -146,8 +144,8 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """Free all slots that ``offer`` reserved. The rows that the commit handed over are held by now, and occupy
-        slots as held rows.
+        """End the reservation of slots that this offer made. The rows that the commit has claimed are counted as held
+        rows by now, so they still occupy their slots.
         """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
@@ -167,11 +165,11 @@ class Claimer:
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        - If this process holds no rows, the suspects run alone.
-        - If all rows of this process have run for a while, suspects can run beside them, but only if many suspects are
-          due, or if one has waited too long. Thus, after many workers were killed together, their rows run again
-          within seconds.
-        - A suspect always runs alone if several workers died while it was their only row.
+        - If this process holds no rows, it runs suspects without other rows.
+        - If this process holds rows, all of them must have run for a while. In addition, many suspects must be due, or
+          one suspect must have waited too long. The suspects then run beside the held rows. Thus, after many workers
+          were killed together, their rows run again within seconds.
+        - If several workers died while a suspect was their only row, this suspect always runs alone.
         """
         if not await self._suspects_are_waiting():
             return 0

@@ -38,8 +38,8 @@ class DatabaseLane:
     def submit(self, call: Callable[[], R], *, urgent: bool = False) -> Future[R]:
         """Schedule a function call. The returned future gets the call's result or error.
 
-        If the future is cancelled before the call begins, the call is not made. Use the future only in the event loop's
-        OS thread.
+        If the future is cancelled before the function starts, the function is not called. Use the future only in the
+        event loop's OS thread.
         """
         self.start()
         future: Future[R] = Future()

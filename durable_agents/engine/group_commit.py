@@ -35,9 +35,7 @@ class Endings:
         """
         self.take_back: Callable[[HandOver | None], None] = lambda _: None
         self.start: Callable[[Handed], object] = lambda _: None
-        """Called with a row, to start to work on it. The row became due and was claimed by this process in the same
-        commit.
-        """
+        """A function that starts to work on a row that a commit of this process has made due and claimed."""
 
     async def end(self, claim: Claim, outcome: StepOutcome | CallResult) -> None:
         """Commit the outcome of a step or tool call that this process holds.
@@ -46,7 +44,7 @@ class Endings:
         committed.
 
         Raises LeaseLostError, ThreadNotFoundError or a database error. After a database error, it is unknown whether
-        the outcome was written. Otherwise, this call has written nothing.
+        the outcome was written. After any other error, the outcome was not written.
         """
         waits = chain(LOCKED_WAITS_SECONDS, repeat(LOCKED_WAITS_SECONDS[-1]))
         ending = Ending(claim=claim, outcome=outcome)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from durable_agents.calls_not_begun import CallsNotBegun
+from durable_agents.calls_not_begun_files import CallsNotBegun
 from durable_agents.lifecycle import Claim
 
 TRIAL_SECONDS = 1.0
 """The length of a suspect's first trial. A suspect is a row whose earlier workers died; it runs alone during its trial.
 """
 MOST_DOUBLINGS = 12
-"""The maximum number of times that the length of a row's trial is doubled. Each trial takes twice as long as the one
-before, up to about an hour, because a row may run for a while before it crashes its worker.
+"""The maximum number of times that the length of a trial is doubled (to about an hour). During a trial, a row whose
+earlier workers died runs alone. Each further trial of the row takes twice as long, because the row may run for a while
+before it crashes its worker.
 """
 
 MOST_ABANDONED = 1000
@@ -54,9 +55,9 @@ class HeldRow:
 
     @property
     def has_outlived_its_trial(self) -> bool:
-        """Whether the row is on trial and has run for long enough.
+        """Whether the row, whose earlier workers died, has run alone for long enough to end its trial.
 
-        The length of the trial doubles each time that the row survives a trial.
+        A trial takes twice as long as the row's previous trial.
         """
         trial = TRIAL_SECONDS * 2 ** min(self.claim.clearances, MOST_DOUBLINGS)
         return self.is_on_trial and time.monotonic() - self.began_at >= trial
@@ -109,8 +110,8 @@ class HeldRows:
             self._not_begun.add(row_id)
 
     def forget_expected(self, row_id: UUID) -> None:
-        """Delete the record that ``expect`` made, unless this process holds the call. Used after a rollback of the
-        claim.
+        """Delete the record that ``expect`` made if this process does not hold the tool call, for example because the
+        claim was rolled back.
         """
         if row_id not in self._rows:
             self._end_record(row_id)
@@ -130,8 +131,8 @@ class HeldRows:
         Used for rows that another process holds now, or whose outcome is already stored.
         """
         for row in self:
-            # Cancel a task only once. A cancelled task still records the usage of its model call, and a second
-            # cancellation would interrupt that.
+            # Cancel a task only once. After the first cancellation, the task records the usage of its model call. A
+            # second cancellation would interrupt this work.
             if row.claim.row_id in row_ids and not row.is_dropped:
                 row.is_dropped = True
                 row.task.cancel()
@@ -199,8 +200,8 @@ class HeldRows:
     def claim_of(self, task: asyncio.Task[object] | None) -> Claim | None:
         """Return the claim of the row that this task works on, or None.
 
-        A task works on a row if it was added with the row. A task whose name is the row's id also works on the row:
-        it runs the function of a tool call.
+        A row can have two tasks: the task that was added with the row, and a task that runs the function of a tool
+        call. The name of the second task is the row's id.
         """
         name = task.get_name() if task else ""
         return next((row.claim for row in self if row.task is task or str(row.claim.row_id) == name), None)

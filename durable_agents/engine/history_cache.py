@@ -26,7 +26,7 @@ class RunHistory:
     turns: Sequence[Turn]
     attachments: Mapping[UUID, Attachment]
     step: Stream | None = None
-    """The committed step that is not in ``turns`` yet, because some of its calls may have no outcome."""
+    """The committed step that is not in ``turns`` yet, because some of its tool calls may have no outcome."""
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
     """The tool calls of ``step`` with their outcomes so far, by tool call id."""
 

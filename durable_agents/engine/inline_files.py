@@ -1,6 +1,6 @@
 """Put the contents of attached files into the model request, up to a maximum total size.
 
-The worker reads the files from the project's own storage. It sends no URL to a provider and fetches none.
+The worker reads the files from the project's own storage. It fetches no URL, and sends no URL to a provider.
 """
 
 from __future__ import annotations

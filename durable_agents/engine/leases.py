@@ -32,7 +32,7 @@ class LeaseKeeper:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the database has failed since this process last read which rows are leased to it."""
+        """Whether rows might be leased to this process without its knowledge, because the database has failed."""
         return self._runtime.failed_at >= self._checked_at or bool(self._unknown)
 
     async def extend(self) -> None:

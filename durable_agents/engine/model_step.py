@@ -28,10 +28,10 @@ from durable_agents.engine.call_options import (
     transformed,
     use_current_names,
 )
+from durable_agents.engine.cancellation_source import cancelled_by_us_only
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.history_cache import RunHistory
 from durable_agents.engine.inline_files import with_contents
-from durable_agents.engine.own_cancellation import cancelled_by_us_only
 from durable_agents.engine.resource_errors import WorkerLimitError, is_limit
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.step_from_events import Answer
@@ -60,8 +60,8 @@ milliseconds, but a project can replace the class that calls providers (``ModelD
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a model call and store its outcome.
 
-    ``handed`` contains the row of the step if the row became due and was claimed by this process in the same commit. If
-    the history is also cached, nothing has to be read from the database.
+    A commit of this process may have made the row due and also claimed it. ``handed`` then contains the row. If the
+    history is also cached, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
@@ -302,8 +302,8 @@ def _held_streams(claims: Sequence[Claim]) -> list[Stream]:
     fences = {claim.row_id: claim.fence for claim in claims}
     # Do not read from a replica, because it may not have the newest messages yet.
     rows = Stream.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("message__thread")
-    # Read ``rev`` in the first query. If the thread changes during the later queries, the cached history has an old
-    # ``rev`` and is not used again.
+    # Read the thread's revision (``rev``) in the first query. If the thread changes during the later queries, the
+    # cached history has an old revision and is not used again.
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
     held = rows.order_by().only(*columns)
     return [row for row in held if row.message is not None and row.fence == fences[row.pk]]
@@ -385,8 +385,8 @@ def _next_attempt(
             return attempt + 1, decision.seconds
         return attempt + 1, retry.delay_seconds(tries, retry_after_seconds=error.retry_after_seconds)
     if given_up + 1 < models:
-        # The number of an attempt determines its model. Therefore, continue with the first number of the next model.
-        # There is no delay: if a provider asked for a delay, it was the failed model's provider.
+        # Each model has a fixed range of attempt numbers. Continue with the first number of the next model. There is no
+        # delay, because a provider's request for a delay concerns only the failed model.
         return (given_up + 1) * retry.attempts_per_model + 1, 0.0
     return None
 

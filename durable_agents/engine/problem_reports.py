@@ -84,7 +84,7 @@ class Attempts:
                 worker_problem_files.remove(self.kind, project=lifecycle.project())
 
     def store(self) -> None:
-        """Store a published problem in the database. When the problem is over, store the end as well.
+        """Store a published problem in the database. When the problem is over, store its end as well.
 
         If the database fails, the next call tries again.
         """

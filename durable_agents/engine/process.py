@@ -15,30 +15,30 @@ from django.db import Error
 from django_q.conf import Conf as QConf
 
 from durable_agents import callbacks, lifecycle, lockfiles, notifications, task_queue, worker_identity
-from durable_agents.calls_not_begun import calls_not_begun
+from durable_agents.calls_not_begun_files import calls_not_begun
 from durable_agents.conf import cluster_of, config
 from durable_agents.database_connections import close_all, close_pools, discard, discarding
-from durable_agents.delivery_counts import delivery_counts
 from durable_agents.engine.model_step import estimate_spent
 from durable_agents.engine.problem_reports import Attempts
 from durable_agents.engine.resource_errors import LIMITED_EXIT_CODE, WorkerLimitError, start
 from durable_agents.engine.watchdog import watch
 from durable_agents.engine.worker import Worker, work_is_due
+from durable_agents.live_delivery_counts import delivery_counts
 from durable_agents.llm import door
 from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 REAP_JITTER = 0.25
-"""The time between two recoveries varies by this share. During a deploy, clusters of two releases share a queue, and
-sometimes only one of them knows the code of a due row. At fixed intervals, the other cluster could receive every
-notification.
+"""The time between two recoveries varies at random by this share. During a deploy, clusters of two releases share a
+queue, and a due row may need the code of one of the releases. At fixed intervals, every notification might go to the
+cluster of the other release.
 """
 FAILED_START_SECONDS = 5.0
 """If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new
 workers in quick succession.
 """
 FIRST_REAP_SECONDS = 2.0
-"""The workers of a cluster start when the rows of dead processes are recovered, but at the latest after this time."""
+"""The workers of a cluster wait at most this long for the first recovery of the rows of dead processes."""
 
 _workers: dict[tuple[int, str], Worker] = {}
 
@@ -93,8 +93,8 @@ def reap_first() -> None:
     """Recover the rows of dead processes before the workers of a cluster start, so that these workers can claim the
     rows.
 
-    The recovery runs in a separate process. Otherwise, the workers, which are forked from this process, would inherit
-    open connections, for example to the database.
+    The recovery runs in a separate process. The workers are forked from this process, and must not inherit the open
+    connections of the recovery, for example to the database.
     """
     close_pools()
     reaper = multiprocessing.get_context("fork").Process(
@@ -166,8 +166,10 @@ def _lock_file(name: str) -> int | None:
 def _reap_for_ever(parent: int) -> None:
     """Recover the rows of this machine's dead processes about every two seconds, and notify workers.
 
-    Only one process of each cluster recovers rows. When that process dies, another takes over. If the cluster's parent
-    process has died, exit as soon as this process is not working.
+    Only one process of each cluster recovers rows. When that process dies, another takes over.
+
+    ``parent`` is the pid of the process that started this worker. After the death of this parent, exit as soon as this
+    process is not working.
     """
     descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:

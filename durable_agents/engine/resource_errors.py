@@ -23,8 +23,7 @@ PAUSE_SECONDS = 1.0
 class WorkerLimitError(BaseException):
     """The process lacks the OS threads or memory to run a row. Another process might have enough.
 
-    The class is not a subclass of ``Exception``, so that code that handles errors of user functions does not catch this
-    error.
+    The class is not a subclass of ``Exception``. Therefore, the handlers for errors of user functions do not catch it.
     """
 
 
@@ -42,7 +41,8 @@ def start(thread: threading.Thread) -> None:
 def is_limit(error: BaseException) -> bool:
     """Return whether this error, or one of its causes, means that the process lacks OS threads or memory.
 
-    Libraries wrap such errors, for example when the lookup of a host name needs an OS thread.
+    A library may wrap such an error in one of its own. For example, the lookup of a host name fails if no OS thread can
+    be started for it.
     """
     seen: set[int] = set()
     cause: BaseException | None = error  # check the error itself, then its causes
@@ -74,7 +74,7 @@ class Shortage:
         """Count a row that could not run because this process lacks OS threads or memory. Forbid claims for some
         seconds.
 
-        Return whether the count has reached ``MAX_LIMITS``.
+        Return whether the count reaches ``MAX_LIMITS`` with this row.
         """
         self._rows += 1
         self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""Decide where a worker runs a function: on the event loop, on an OS thread for database work, or on a new one."""
+"""Decide where a worker runs a function: on the event loop, on the database's OS thread, or on a new OS thread."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from django.db import Error, reset_queries
 from durable_agents import lifecycle
 from durable_agents.agents import Callback, is_async
 from durable_agents.database_connections import close_all, discard, discard_after, discarding, is_outage
+from durable_agents.engine.cancellation_source import cancelled_by_us_only
 from durable_agents.engine.database_lane import DatabaseLane
-from durable_agents.engine.own_cancellation import cancelled_by_us_only
 from durable_agents.engine.resource_errors import Shortage, start
 from durable_agents.exceptions import LeaseLostError
 from durable_agents.lifecycle import Claim
@@ -39,7 +39,7 @@ Loader = Callable[[Sequence[Claim]], Mapping[UUID, R]]
 class Runtime(ABC):
     """Runs the functions of model steps and tool calls.
 
-    A worker uses several OS threads; a test uses only its own OS thread.
+    The runtime of a worker uses several OS threads. The runtime of a test uses only the test's own OS thread.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -77,7 +77,7 @@ class Runtime(ABC):
         """Call a developer's synchronous function in an OS thread where the function can use the ORM."""
 
     def hung_threads(self) -> int:
-        """Return the number of OS threads that are still running although their calls were abandoned."""
+        """Return the number of OS threads that still run a function whose result nothing awaits any more."""
         return 0
 
     async def call_user(self, function: Callback, *args: object, **kwargs: object) -> Any:
@@ -122,11 +122,13 @@ class Runtime(ABC):
 class WorkerRuntime(Runtime):
     """The runtime of a worker process.
 
-    The event loop lives as long as the process, because the model library's connections belong to the loop.
+    The process keeps one event loop until it exits, because the model library's connections belong to the loop.
 
-    Two OS threads for database work also live as long as the process: one for general work and one for leases. A third
-    starts when the first long history is read. Each has its own connection. Each call of a developer's synchronous
-    function gets a new OS thread, so that a function that hangs does not delay the others.
+    Two OS threads for database work also run until the process exits: one for general work and one for leases. A third
+    starts when the first long history is read. Each of the three has its own connection.
+
+    Each call of a developer's synchronous function gets a new OS thread, so that a function that hangs does not delay
+    the others.
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
@@ -144,7 +146,7 @@ class WorkerRuntime(Runtime):
         self._left_behind: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the OS threads that this process needs for as long as it lives. Raises WorkerLimitError."""
+        """Start the OS threads that this process needs until it exits. Raises WorkerLimitError."""
         self._database.start()
         self._leases.start()
 

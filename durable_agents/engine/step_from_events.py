@@ -58,7 +58,8 @@ class Answer:
     """The answer of one model call. Turns events into chunks for browsers, and at the end into the step to commit.
 
     The model may continue the text of an earlier attempt. ``seed`` contains the chunks of that text, which browsers
-    already have. The step begins with these chunks. If the last text part of ``seed`` is open, new text is added to it.
+    already have. The step begins with these chunks. If ``seed`` ends within a text part, new text is added to this
+    part.
     """
 
     number: int
@@ -73,8 +74,8 @@ class Answer:
     signature: Mapping[str, object] | None = None
     """The provider's signature of the text part that is open now. It is sent with the chunk that ends the part."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
-    """A text that arrives in pieces may be cut within a character. These are the incomplete characters at the end of
-    the texts, by the kind of text and the number of the tool call.
+    """The incomplete characters at the ends of the texts so far, by the kind of text and the number of the tool call. A
+    server may split a character between two pieces of a text.
     """
     finished: Finished | None = None
     own_text: str = ""
@@ -86,8 +87,8 @@ class Answer:
     answer ends.
     """
     gap: str = ""
-    """White space at the end of the seed, the text of an earlier attempt. The model does not get this white space and
-    may repeat it.
+    """The white space at the end of the earlier attempt's text. The model does not see this white space when it
+    continues the text, and may repeat it.
     """
 
     def __post_init__(self, seed: Iterable[Chunk]) -> None:
@@ -129,15 +130,15 @@ class Answer:
         return chunks
 
     def _joined(self, kind: str, text: str, *, index: int = 0) -> str:
-        """Return the text. If it ends with half of a split character, keep this half for the next text of the same
-        kind.
+        """Join split characters, and return the text. If the text ends with half a character, keep this half for the
+        next text of the same kind.
         """
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Return the text without white space at its beginning that the text of the earlier attempt already ends with.
+        """Remove white space from the start of the text if it only repeats the end of the earlier attempt's text.
 
-        See ``gap``.
+        ``gap`` is the white space at that end.
         """
         self.own_text += text
         if not self.gap:
@@ -238,11 +239,11 @@ class Answer:
         )
 
     def _is_cut(self, call: _Call, reason: str) -> bool:
-        """Return whether this call may be incomplete because the answer was cut off.
+        """Return whether this tool call may be incomplete because the answer was cut off.
 
-        A call is complete if another call or a text follows it. The last call of an answer that was cut off counts as
-        incomplete, even if its arguments are valid JSON. The reason is that some servers close the JSON themselves.
-        Default values would then replace the missing arguments.
+        A tool call is complete if another tool call or a text follows it. The last tool call of an answer that was cut
+        off counts as incomplete. Valid JSON does not prove that its arguments are complete, because some servers close
+        the JSON themselves. If such a tool call ran, default values would replace the missing arguments.
         """
         is_last = call is self.saying or (self.takes_turns and self.saying is not None)
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))

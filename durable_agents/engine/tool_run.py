@@ -18,8 +18,8 @@ from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.approvals import may_run
 from durable_agents.engine.call_options import resolved_tool, tools_for
+from durable_agents.engine.cancellation_source import is_cancelled
 from durable_agents.engine.environment import Environment
-from durable_agents.engine.own_cancellation import is_cancelled
 from durable_agents.engine.resource_errors import WorkerLimitError
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_context import context_of
@@ -33,8 +33,8 @@ from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
 LONG_WAIT = 0.02
-"""If a call has waited for a slot for more than this share of its time limit, the limit is counted from the end of the
-wait.
+"""A share of a tool call's time limit. If the tool call has waited longer than this for a slot, its time limit starts
+again at the end of the wait.
 """
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
@@ -49,8 +49,8 @@ _NOT_APPROVED = CallResult(
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a tool call and store its outcome.
 
-    ``handed`` contains the row of the call if the row became due and was claimed by this process in the same commit.
-    Otherwise, the row is read from the database.
+    A commit of this process may have made the row due and also claimed it. ``handed`` then contains the row. Otherwise,
+    ``handed`` is None, and the row is read from the database.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
@@ -68,8 +68,9 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
         if job is not None and refusal is None and call.kind != ToolKind.CLIENT:
             ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # The transaction was rolled back, so the call runs again, as after a crash. If the COMMIT of this transaction
-        # took effect after all, the row has a newer fencing token, so ``release`` does nothing.
+        # The connection broke during the transaction. Usually, the transaction was rolled back, and ``release`` makes
+        # the call run again, as after a crash. If the COMMIT reached the database, the row has a newer fencing token,
+        # and ``release`` does nothing.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -96,7 +97,7 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
 
 
 async def _retry_later(env: Environment, claim: Claim, call: ToolCall, delay_seconds: float, detail: str) -> None:
-    """Store that the call is due again after the delay, and call the agent's ``on_retry``. ``detail`` is the error."""
+    """Make the call due again after the delay. Schedule the agent's ``on_retry``. ``detail`` describes the error."""
     env.put_off(delay_seconds)
     await env.runtime.in_transition(lifecycle.retry_tool_call, claim, delay_seconds=delay_seconds, detail=detail)
     env.callbacks.dispatch_retry(
@@ -113,9 +114,9 @@ async def _retry_later(env: Environment, claim: Claim, call: ToolCall, delay_sec
 
 
 async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[_ToolJob | None, CallResult | None]:
-    """Return the job of a call, and the outcome of the call if it must not run.
+    """Return the data for running a tool call, and a failed outcome if the call must not run.
 
-    The job is None if the tool no longer exists or has changed its kind.
+    The data is None if the tool cannot be found or has changed its kind. The outcome is None if the call may run.
     """
     agent = registry.find(call.thread.agent)
     if agent is None:
@@ -149,8 +150,8 @@ async def _refusal(runtime: Runtime, job: _ToolJob, call: ToolCall) -> CallResul
     except ModelError as error:
         return _failed(error)
     available = find_among(tools, call.tool_name)
-    # ``find_among`` also looks for aliases. If the thread does not have the call's tool, ``find_among`` may find
-    # another tool that has the name of the call's tool as an alias.
+    # ``find_among`` also matches aliases. It may have found a different tool whose alias equals the name in the
+    # call.
     return None if available is not None and available.name == job.tool.name else _NOT_AVAILABLE
 
 
@@ -160,7 +161,7 @@ async def _ended(env: Environment, claim: Claim, job: _ToolJob) -> _Ended:
     Raises:
 
     - CancelledError if the engine cancels this task.
-    - LeaseLostError if this process has lost the call.
+    - LeaseLostError if this process has lost the lease of the call.
     - AtomicInterruptedError if the transaction of an atomic tool was cut off.
     """
     began, left = time.monotonic(), job.timeout_seconds
@@ -223,8 +224,8 @@ def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
 
     Rows that other processes have claimed are left out.
 
-    This takes one query. If calls belong to answers to users other than the thread's owner, a second query loads these
-    users.
+    One query loads the calls with the owners of their threads. If other users caused some of the calls, a second query
+    loads these users.
     """
     fences = {claim.row_id: claim.fence for claim in claims}
     using = lifecycle.database()

@@ -13,7 +13,7 @@ from durable_agents.lifecycle import Claim
 MOST_WAITING = 192
 """The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
-"""A process holds only so many calls that each is expected to get a slot within this time."""
+"""The number of calls that a process holds is limited, so that each call probably gets a slot within this time."""
 PATIENCE_SECONDS = 1.0
 """The maximum time that a call waits for a slot. After this time, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
@@ -43,10 +43,9 @@ class ToolSlots:
         """The expected duration of a call, by tool, from recent calls."""
 
     async def take(self, claim: Claim, tool: str) -> bool:
-        """Wait for a slot. Return False if there is none after ``PATIENCE_SECONDS``.
+        """Wait for a slot. Return False if no slot is free within ``PATIENCE_SECONDS``.
 
-        Call ``free`` afterwards, even if there was no slot: ``free`` also removes tool calls from the queue that have
-        stopped waiting.
+        Call ``free`` afterwards in both cases. ``free`` also removes tool calls that have stopped waiting.
         """
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((claim, (claim.agent, tool), granted))

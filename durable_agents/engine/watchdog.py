@@ -29,8 +29,9 @@ def watch(worker: Worker) -> None:
 def _watch(worker: Worker) -> None:
     """End the process if two successive checks find that its event loop is blocked.
 
-    One check is not enough: a process that was suspended needs some time to run its loop again. The row that blocks the
-    loop is recorded much earlier, while this process still has its leases.
+    One check is not enough, because a process that was suspended needs some time to run its event loop again.
+
+    The row that blocks the loop is recorded earlier: after a third of the lease time, while the leases are still valid.
     """
     stood, blamed = 0, None
     while True:
@@ -55,8 +56,8 @@ def _watch(worker: Worker) -> None:
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
     """Record which row blocks the event loop. If the process ends, only this row is suspected of crashing its worker.
 
-    ``blamed`` is the claim that was recorded last, or None. The same claim is not recorded again. Return the claim of
-    the blocking row, or ``blamed`` if none is found.
+    ``blamed`` is the claim that was recorded last, or None. If the blocking row has this claim, it is not recorded
+    again. Return the claim of the blocking row. If no blocking row is found, return ``blamed``.
     """
     claim = None
     try:

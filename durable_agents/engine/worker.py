@@ -16,11 +16,12 @@ from django_q.conf import Conf as QConf
 
 from durable_agents import callbacks, lifecycle, notifications, task_queue, worker_identity
 from durable_agents.agents import registry
-from durable_agents.calls_not_begun import CallsNotBegun
+from durable_agents.calls_not_begun_files import CallsNotBegun
 from durable_agents.conf import config
 from durable_agents.crashpoints import crashpoint
 from durable_agents.database_connections import is_outage
 from durable_agents.delta_writer import DeltaWriter
+from durable_agents.engine.cancellation_source import is_cancelled
 from durable_agents.engine.claiming import CLAIM_BATCH, Claimer
 from durable_agents.engine.environment import Environment
 from durable_agents.engine.group_commit import Endings
@@ -28,7 +29,6 @@ from durable_agents.engine.held import HeldRows
 from durable_agents.engine.history_cache import RunHistories
 from durable_agents.engine.leases import LeaseKeeper
 from durable_agents.engine.model_step import run_step
-from durable_agents.engine.own_cancellation import is_cancelled
 from durable_agents.engine.problem_reports import Attempts
 from durable_agents.engine.resource_errors import LIMITED_EXIT_CODE, Shortage, WorkerLimitError, is_limit
 from durable_agents.engine.run_callbacks import CallbackRunner
@@ -60,8 +60,8 @@ URGENT: frozenset[Callable[..., object]] = frozenset(
         load_calls,
     }
 )
-"""Functions whose database work runs before other database work. A tool that waits for the database wastes one of the
-few tool slots.
+"""Functions that run before all other database work. A tool call that waits for the database wastes one of the few tool
+slots.
 """
 
 
@@ -130,9 +130,9 @@ class Worker:
         ``slot`` is this process's number among the working processes of its cluster.
         """
         self.claimer.makes_room = slot == 0
-        # The OS thread for database work releases the GIL at every statement. The event loop is always busy, so with
-        # Python's default interval, that OS thread would wait five milliseconds to get the GIL back. A commit of twenty
-        # statements would take a tenth of a second.
+        # The OS thread for database work releases the GIL at every SQL statement. With Python's default interval, the
+        # busy event loop would then keep the GIL for five milliseconds. A commit of twenty statements would take a
+        # tenth of a second.
         before = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
         try:
@@ -142,15 +142,15 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """End the process if it must not go on and django-q2 would not end it.
+        """End the process if it has to exit and django-q2 would not end it.
 
-        If SIGTERM arrived during ``work``, let the signal end the process now.
+        If SIGTERM arrived during ``work``, restore the default handler and send the signal again.
         """
         if self.shortage.is_final:
             os._exit(LIMITED_EXIT_CODE)  # a new process might get enough OS threads and memory
         hangs = self._is_stuck or self.runtime.hung_threads() > 0
         if os.getppid() != self._parent or (hangs and self._must_leave()) or self._is_clogged():
-            os._exit(0)  # a normal exit would wait for hung OS threads, perhaps with no cluster to end the process
+            os._exit(0)  # a normal exit would wait for hung OS threads, and a dead cluster cannot end this process
         if self._terminated:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
@@ -220,18 +220,19 @@ class Worker:
     def _has_sat_long_enough(self, began: float) -> bool:
         """Return whether this process has to stop claiming, finish the held rows, and return from ``work``.
 
-        It has to do so if hung tools occupy all OS threads for tools, because a new process must then replace this one.
+        There are two reasons:
 
-        The only worker of a cluster also has to do so after ``work_seconds``, so that the cluster can run the project's
-        own tasks. If the held rows take another ``work_seconds`` to finish, the worker claims again, so that it is not
-        idle.
+        - Hung tools occupy all OS threads for tools. A new process must replace this one.
+        - This worker is the only one of its cluster, and has worked for ``work_seconds``. The cluster then gets time
+          for the project's own tasks. If the held rows need more than another ``work_seconds`` to finish, the worker
+          claims rows again for ``work_seconds``, because it would otherwise be idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
 
     def _put_off(self, seconds: float) -> None:
-        """Note that a row becomes due ``seconds`` from now. ``work`` then runs at least until that time, so that it can
-        claim the row without a notification.
+        """Keep ``work`` running until a row becomes due in ``seconds``. The row can then be claimed without a
+        notification.
 
         Do nothing if ``seconds`` is more than ``linger_seconds``.
         """
@@ -315,8 +316,8 @@ class Worker:
         deadline = time.monotonic() + config().drain_seconds
         while self.held and (seconds := deadline - time.monotonic()) > 0:  # a running commit may add rows
             await asyncio.wait([row.task for row in self.held], timeout=seconds)
-        # A commit may still be running, even if this process no longer holds the committed row. The commit may claim
-        # more rows for this process. Wait for the commit, and release these rows.
+        # A commit may still be running, and may claim more rows for this process. Wait for the commit, and release
+        # these rows.
         not_begun = await self.env.endings.settle(seconds=UNWIND_SECONDS)
         for handed in not_begun:
             await self._release(handed.claim, has_begun=False)
@@ -366,7 +367,7 @@ class RowRunner:
         return task
 
     def start_handed(self, handed: Handed) -> asyncio.Task[None]:
-        """Start to work on a row that became due and was claimed by this process in the same commit."""
+        """Start to work on a row that a commit of this process has made due and claimed."""
         crashpoint("claimed")
         return self.start(handed.claim, handed)
 
@@ -384,8 +385,8 @@ class RowRunner:
                 await self._leave_to_others(claim, error)
                 return
             if isinstance(error, Error) and is_outage(error):
-                # The call may have had an effect, although its outcome is not stored. Keep the lease. When it expires,
-                # the row is recovered as after a crash of the worker.
+                # The model call or tool call may have had an effect, although its outcome is not stored. Keep the
+                # lease. When the lease expires, the row is recovered as after a crash of the worker.
                 log_error("the database does not answer", action="run", thread=claim.thread_id)
                 return
             log_error("a row failed", action="run", thread=claim.thread_id)

@@ -52,7 +52,7 @@ The section "One message, eight stops" of ``docs/concepts.md`` follows a user's 
 
 The transitions are grouped by who causes them:
 
-- people: ``threads``, ``create_or_send``, ``messages_without_run`` and ``edit_and_fork``
+- people: ``threads``, ``create_or_send``, ``messages_without_run``, ``edit_and_fork`` and ``deletion``
 - workers: ``claims``, ``steps`` and ``tool_calls``
 - people, browsers and services that answer tool calls: ``decisions``
 - the death of a worker: ``recovery``
@@ -101,9 +101,10 @@ from durable_agents.lifecycle.decisions import (
     set_tool_call_timeout,
     settle_tool_call,
 )
-from durable_agents.lifecycle.delivery_reports import store_delivery_counts
+from durable_agents.lifecycle.deletion import delete_if_idle, delete_thread, erase
 from durable_agents.lifecycle.edit_and_fork import edit_message, edit_message_with_files, fork_thread, regenerate
-from durable_agents.lifecycle.messages_without_run import add_message, erase
+from durable_agents.lifecycle.live_delivery_reports import store_delivery_counts
+from durable_agents.lifecycle.messages_without_run import add_message
 from durable_agents.lifecycle.recovery import (
     Spent,
     begin_again,
@@ -128,8 +129,6 @@ from durable_agents.lifecycle.steps import (
 from durable_agents.lifecycle.threads import (
     check_id,
     create_thread,
-    delete_if_idle,
-    delete_thread,
     get_or_create_message,
     get_or_create_thread,
     resume_thread,

@@ -25,8 +25,8 @@ from durable_agents.lifecycle.rows import (
 from durable_agents.lifecycle.transaction import Locked, database
 from durable_agents.logs import log
 from durable_agents.models import Message, Role, Stream, ThreadStatus, ToolCall, ToolCallStatus
-from durable_agents.times import instant
 from durable_agents.tool_call_permissions import may_answer
+from durable_agents.utc_times import instant
 
 SUPERSEDED = "The user went on without waiting for this."
 
@@ -55,7 +55,7 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     - A user's message or a late result has no answer: begin an answer.
     - The last step made tool calls, or the run is resumed: begin the next step of the same answer.
     - A message is queued: start a run for it.
-    - A call that the model did not wait for has no outcome yet: wait for the outcome.
+    - The run has gone on without the result of a tool call, and the call still has no outcome: wait for the outcome.
     - Otherwise: complete the thread.
     """
     if not locked.thread.is_running:
@@ -74,17 +74,18 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     if any(call.waits_for_worker for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # Leave a call alone if the run has continued without waiting for it, and a worker or an external service still
-    # executes the call. The result is added later.
+    # The run may have gone on without a call that a worker or an external service still executes. Leave such a call
+    # alone; its result is added later.
     passed = [call for call in open_calls if call.passed_at is not None]
     asked = [*awaited, *(call for call in passed if not (call.waits_for_worker or call.waits_for_service))]
     said = _said_since(locked, asked) if asked else {}
     if any(not said[call.pk] for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # If there are such calls, go on without them. A call is cancelled if a sender of the new messages could have
-    # answered it. Other calls stay open, and their outcomes are added later. No worker can claim any of these calls, so
-    # the thread's lock protects them.
+    # If somebody has sent messages without answering the open calls, go on without these calls. A call is cancelled if
+    # a sender of the messages could have answered it. Other calls, and calls that wait for an external service, stay
+    # open, and their outcomes are added later. No worker can claim any of these calls, so the thread's lock protects
+    # them.
     for call in asked:
         if not call.waits_for_service and any(_may_answer(locked, message, call) for message in said[call.pk]):
             status = ToolCallStatus.UNKNOWN if call.status == ToolCallStatus.UNKNOWN else ToolCallStatus.CANCELLED
@@ -100,7 +101,7 @@ def _said_since(locked: Locked, calls: Sequence[ToolCall]) -> Mapping[UUID, Sequ
     """Return the user messages that were sent after each call, as a dict from the calls' primary keys to messages.
 
     A message is included if it comes after the assistant message that contains the call. If the run has already gone on
-    without the call, only messages that were sent after that moment are included.
+    without the call, the message must also be newer than the time at which the run went on.
     """
     locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)

@@ -44,8 +44,8 @@ def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
     """Store the files that are embedded in message parts as ``data:`` URLs.
 
     Yield a pair. The first item is the same lists of parts, with the URLs of the stored files instead of the ``data:``
-    URLs. A value in ``lists`` that is not a list is yielded unchanged. The second item has the unsaved attachment rows.
-    The transition that stores the messages saves them.
+    URLs. A value in ``lists`` that is not a list is yielded unchanged. The second item is a dict of unsaved attachment
+    rows, by id. The transition that stores the messages saves these rows.
 
     When the block ends, files without a saved row are deleted. If the caller's transaction rolls back later, the files
     are deleted at that time. Raises InvalidPartsError and TooLargeError.
@@ -195,7 +195,7 @@ def copy_attachments(messages: Iterable[list[Part]], *, source: Thread, into: Th
 def _forget_file(instance: Attachment, using: str, **_: object) -> None:
     """After the commit, delete the file of a deleted row, unless another row uses the same file."""
     place = instance.place
-    # Use a lambda here. If a robust callback fails, Django logs its name, and a ``partial`` has no name.
+    # Use a lambda here. If the callback fails, Django logs the callback's name, and a ``partial`` has no name.
     transaction.on_commit(lambda: attachment_storage.discard_unused(place, using=using), using=using, robust=True)
 
 

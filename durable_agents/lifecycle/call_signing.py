@@ -35,7 +35,8 @@ def is_signed(call: ToolCall) -> bool:
 
 def _digest(call: ToolCall, key: str | bytes) -> str:
     arguments = call.arguments if call.approved_arguments is None else call.approved_arguments
-    # Without ``was_requested``, somebody could change a call that needs approval into a call that needs none.
+    # Also sign whether approval was requested. Otherwise, somebody could change a call that needs approval into a call
+    # that needs none.
     was_requested = call.approval_requested_at is not None
     signed_values = ["durable_agents.approval", was_requested, str(call.thread_id), call.tool_call_id, call.tool_name]
     if call.is_resolved:

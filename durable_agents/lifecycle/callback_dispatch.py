@@ -1,5 +1,6 @@
 """Call the project's callbacks and send its signals for a transition. ``on_commit_step`` and ``on_status_change`` are
-called inside the transaction, all others after the commit. If none is registered, no query is made.
+called inside the transaction, all others after the commit. If no callback or signal receiver is registered, no query is
+made.
 """
 
 from __future__ import annotations

@@ -66,9 +66,10 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""The number of early trial runs of a suspect (a row that might have caused its workers to crash). If this many workers
-died while they held only the suspect, the suspect no longer takes precedence over other rows. If the suspect has
-survived this many trial runs, it is always tried alone.
+"""A limit for the trial runs of a suspect. A suspect is a row that might have caused its workers to crash.
+
+If this many workers have died while they held only the suspect, the suspect is no longer claimed before other rows. If
+the suspect has survived this many trial runs, it runs alone in all later ones.
 """
 PATIENCE_SECONDS = 3
 """How many seconds a suspect (a row that might have caused its workers to crash) waits for an idle process."""
@@ -85,9 +86,9 @@ class Suspects:
     ``CRASH_LIMIT``.
     """
     of_few: int = 1
-    """How many rows to claim if at most ``FEW_SUSPECTS`` are due."""
+    """How many suspects to claim if at most ``FEW_SUSPECTS`` suspects are due."""
     of_many: int = 1
-    """How many rows to claim if more than ``FEW_SUSPECTS`` are due."""
+    """How many suspects to claim if more than ``FEW_SUSPECTS`` suspects are due."""
 
     def take(self, waiting: int) -> int:
         """Return how many suspects to claim if ``waiting`` suspects are due. A suspect is a row that might have caused
@@ -100,9 +101,9 @@ class Suspects:
         """Return the primary keys of suspects that are due. A suspect is a row that might have caused its workers to
         crash.
 
-        The keys are sorted by ``lonely_crashes``: how many workers died while they held only this suspect, lowest
-        first. At most ``FEW_SUSPECTS`` + 1 keys are returned, because ``take`` only has to know whether more than
-        ``FEW_SUSPECTS`` suspects are due. If ``limit`` is 0, return an empty list.
+        The keys are sorted by ``lonely_crashes``, lowest first. This field counts the workers that died while they held
+        only this suspect. At most ``FEW_SUSPECTS`` + 1 keys are returned, because ``take`` only has to know whether
+        more than ``FEW_SUSPECTS`` suspects are due. If ``limit`` is 0, return an empty list.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -129,11 +130,11 @@ that might have caused their workers to crash) only if more than ``FEW_SUSPECTS`
 
 
 def impatient() -> Suspects:
-    """Return which suspects a worker may claim although the worker holds other rows: those that have waited too long
-    for an idle worker.
+    """Return the rule for suspects that have waited too long for an idle worker. A worker may claim these suspects
+    while it holds other rows.
 
-    A suspect is a row that might have caused its workers to crash. A suspect is left out if one of these workers held
-    no other row when it died.
+    A suspect is a row that might have caused its workers to crash. If a worker died while it held only the suspect, the
+    suspect is left out.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -191,8 +192,8 @@ def claim(
     # under their locks.
     chosen = [(pool, kind, choose(due.rows(kind, pool), slots[kind])) for pool, kind, _ in queues]
     most = which.take(sum(len(ids) for *_, ids in chosen)) if which else tools + streams
-    # If the process holds only one suspect and dies, its death counts towards that row's ``CRASH_LIMIT``. If it holds
-    # several, any of them may be the cause, so its death is not counted.
+    # If a process dies while it holds only one suspect, the death counts towards the ``CRASH_LIMIT`` of this row. If
+    # the process holds several suspects, any of them may be the cause, so the death does not count.
     is_alone = which is not None and which.is_alone and most == 1
     if not most:
         return []
@@ -220,7 +221,7 @@ class _Due:
     wanted: Q = field(default_factory=Q)
 
     def rows(self, kind: RowKind, pool: str | OuterRef) -> DueRows:
-        """Return the due rows of one pool, those that have waited longest first."""
+        """Return the due rows of one pool. The row that has waited longest comes first."""
         using = database()
         if kind == "tool":
             return ToolCall.objects.using(using).due(pool, self.code).filter(self.wanted)
@@ -229,8 +230,8 @@ class _Due:
     def queues(self, pools: Collection[str]) -> list[tuple[str, RowKind, bool]]:
         """Return what is due in these pools, as tuples: the pool, the kind of row, and whether the pool has a limit.
 
-        This is one query without locks. Every worker runs it several times a second, even if nothing is due, and
-        locking a row would write to the database.
+        This is one query, and it locks no rows. Every worker runs the query several times a second, and locking a row
+        would write to the database each time.
         """
         connection = connections[database()]
         sql, parameters = _queues_statement(
@@ -387,7 +388,7 @@ def _extend(held: DueRows, claims: Sequence[Claim]) -> None:
 
 def held_stream(claim: Claim) -> Stream:
     """Lock and return the model call that this worker has claimed. Raises LeaseLostError if the worker no longer holds
-    it. An expired lease still counts while nobody has taken the row over.
+    it. After its lease has expired, a worker still holds the row until another process takes the row over.
     """
     rows = Stream.objects.using(database()).select_for_update(no_key=True)
     stream = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, state=StreamState.STREAMING))
@@ -398,7 +399,7 @@ def held_stream(claim: Claim) -> Stream:
 
 def held_call(claim: Claim) -> ToolCall:
     """Lock and return the tool call that this worker has claimed. Raises LeaseLostError if the worker no longer holds
-    it. An expired lease still counts while nobody has taken the row over.
+    it. After its lease has expired, a worker still holds the row until another process takes the row over.
     """
     rows = ToolCall.objects.using(database()).select_for_update(no_key=True)
     call = only_row(rows.filter(pk=claim.row_id, fence=claim.fence, status=ToolCallStatus.RUNNING))
@@ -409,12 +410,12 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect survived its trial, so that its worker may hold other rows too. A suspect is a row that
-    might have caused its workers to crash.
+    """Record that a suspect survived its trial. A suspect is a row that might have caused its workers to crash. From
+    now on, the worker may hold other rows too.
 
-    After the first survived trial, two more crashes make the row a suspect again. After later trials, a single crash is
-    enough, so that the next trial, which takes longer, begins sooner. Of the deaths in earlier trials, only one still
-    counts towards ``CRASH_LIMIT``: a row that kills workers does not survive all trials, because each one is longer.
+    After the first survived trial, two more crashes make the row a suspect again. After each later trial, one more
+    crash is enough. Each trial is longer than the one before, so a row that kills its workers does not survive all
+    trials. Therefore, at most one death in earlier trials still counts towards ``CRASH_LIMIT``.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)

@@ -30,8 +30,8 @@ from durable_agents.lifecycle.transaction import (
 )
 from durable_agents.models import Thread, ToolCall, ToolCallStatus, ToolKind, next_state
 from durable_agents.strictjson import clean
-from durable_agents.times import instant, later
 from durable_agents.tool_call_permissions import may_decide, whom
+from durable_agents.utc_times import instant, later
 
 MAX_TIMEOUT_SECONDS = 366 * 86_400
 _DENIED = "A person refused this call."
@@ -61,7 +61,7 @@ def add_tool_result(
 def add_tool_error(
     thread: Thread | UUID | str, tool_call_id: str, error: str, *, by: Actor | User | None = None
 ) -> ToolCall:
-    """Fail a deferred or client call. The model gets the text ``error`` as the result.
+    """Fail a deferred or client call. ``error`` is a text that the model gets instead of a result.
 
     The rules and exceptions are those of ``add_tool_result``.
     """

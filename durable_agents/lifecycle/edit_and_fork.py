@@ -1,4 +1,4 @@
-"""Transitions that change the history of a thread without an active run: edit, regenerate and fork.
+"""Transitions that change or copy the history of a thread that is not running: edit, regenerate and fork.
 
 No text is lost. Replaced messages stay in the database, marked as superseded, and a fork is a separate thread.
 """
@@ -20,7 +20,6 @@ from durable_agents.exceptions import (
     MessageNotFoundError,
     ThreadBusyError,
 )
-from durable_agents.json_objects import json_object
 from durable_agents.lifecycle.advance import SUPERSEDED, begin_run, decide
 from durable_agents.lifecycle.attachments import (
     NO_FILES,
@@ -33,6 +32,7 @@ from durable_agents.lifecycle.attachments import (
 from durable_agents.lifecycle.audit import record
 from durable_agents.lifecycle.rows import next_position, put_message, settle
 from durable_agents.lifecycle.transaction import Locked, database, hold_thread, id_of, log_transition, transition
+from durable_agents.metadata_and_context import json_object
 from durable_agents.models import (
     Message,
     MessageQuerySet,
@@ -67,7 +67,8 @@ def edit_message(
     The new content is a list of parts or a text (``prompt``). ``message_id`` is the id that clients see; the new
     message keeps it. Hidden messages stay in the database as superseded, and their open tool calls are cancelled.
     Queued messages stay queued. If ``metadata`` is None, the old metadata is kept. Files are handled as in
-    ``send_message``. ``by`` is the user who edits; if given, that user becomes the ``sender``.
+    ``send_message``. ``by`` is the user who edits. If given, the new message's field
+    ``sender`` stores this user.
 
     Raises ThreadNotFoundError, MessageNotFoundError, TooLargeError and AgentRemovedError. Raises ThreadBusyError
     during a run. Raises InvalidPartsError for bad parts, and for a message that no user sent.
@@ -185,9 +186,9 @@ def fork_thread(
     The copy ends with the message ``at`` (the id that clients see). By default, all messages except queued ones are
     copied. The original thread must not be running. Later changes in one thread do not affect the other.
 
-    The fork keeps the owner, scope and context of the original. With ``scope``, it gets that scope and exactly this
-    ``owner``; None then means no owner. With ``context``, it gets that context. The cost of the copied answers is not
-    counted again. Copies of open tool calls are cancelled.
+    By default, the fork has the owner, scope and context of the original. The arguments ``owner``, ``scope`` and
+    ``context`` replace these values. If ``scope`` is passed and ``owner`` is None, the fork has no owner. The cost of
+    the copied answers is not counted again. Copies of open tool calls are cancelled.
 
     Raises ThreadNotFoundError. Raises MessageNotFoundError, also for a queued message. Raises ThreadBusyError during a
     run.
@@ -243,8 +244,8 @@ def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
 
     All messages get the same revision, so that clients see all of them change at the same time.
 
-    If one of the messages contains the late result of a tool call that stays in the history, the history shows the
-    result in the call itself from then on.
+    A superseded message may contain the late result of a tool call, while the tool call itself stays in the history.
+    The history then shows the result in the tool call.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]
@@ -301,7 +302,7 @@ def _copy(rows: QuerySet[Row], copies: dict[UUID, UUID], *, thread: Thread, **ch
     """Insert copies of these rows into another thread, with the given field ``changes``.
 
     ``copies`` maps original ids to ids of copies. It is used to set foreign keys, and the new copies are added to it.
-    Revisions, positions and numbers of the copies continue those of the other thread.
+    The copies get the next revisions, positions and numbers of the other thread.
     """
     made: list[Row] = []
     for row in rows:

@@ -15,7 +15,8 @@ def admit(thread: Thread, *, using: str) -> None:
     """Raise TooManyRunningError if the thread's owner already has ``MAX_RUNNING_PER_OWNER`` running threads. The caller
     holds the thread's lock.
 
-    For a thread without an owner, the threads of its scope are counted. A thread with neither has no limit.
+    For a thread without an owner, the threads of its scope are counted. A thread without an owner and without a scope
+    has no limit.
     """
     limit = config().max_running_per_owner
     if limit is None or (thread.owner_id is None and not thread.scope):

@@ -55,15 +55,16 @@ HeldRow: TypeAlias = Stream | ToolCall
 
 @transition
 def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
-    """Give up a claimed row, for example because the worker shuts down. The row is due again at once, and the attempt
-    does not count. If the claim was lost, do nothing.
+    """Give up a claimed row, for example because the worker shuts down. If the claim was lost, do nothing.
 
-    ``has_begun`` says whether a tool call has begun. If it has, the tool's ``after_crash`` option decides what happens.
-    If not, another worker runs the call. Pass ``crashes=1`` if the row itself may have stopped the worker. One crash is
-    then counted for the row, unless the row is a tool call that has not begun.
+    A model call, or a tool call that has not begun (``has_begun=False``), is due again immediately. The attempt does
+    not count. For a tool call that has begun, the tool's ``after_crash`` option decides what happens.
+
+    Pass ``crashes=1`` if the row may be the reason why the worker stops. One crash is then counted for the row. A model
+    call that reaches ``CRASH_LIMIT`` fails. For a tool call that has not begun, no crash is counted.
     """
-    # Call ``_may_go_on`` before the thread is locked. It may load the model library, and other writers would have to
-    # wait for that.
+    # Call ``_may_go_on`` before the thread is locked, because ``_may_go_on`` may load the model library. Loading takes
+    # long, and other writers would wait for the lock.
     goes_on = claim.kind == "stream" and _may_go_on(Stream.objects.using(database()).get(pk=claim.row_id))
     with hold_thread(claim.thread_id, nowait=nowait) as locked, suppress(LeaseLostError):
         if claim.kind == "stream":
@@ -88,8 +89,8 @@ def _deaths_of(row: HeldRow, *, crashes: int) -> Deaths:
 
 @transition
 def begin_again(claim: Claim, *, nowait: bool = False) -> None:
-    """Replace a model call by one that starts from an empty answer. Workers call this if the model cannot continue an
-    earlier text.
+    """Replace a model call by a new one that begins with an empty answer. Workers call this function if the model
+    cannot continue the text of an earlier attempt.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         stream = held_stream(claim)
@@ -132,8 +133,8 @@ def _may_go_on(row: HeldRow) -> bool:
 
 
 def _text_to_continue(stream: Stream) -> list[Chunk]:
-    """Return the stored text of an attempt as a few merged chunks. Return an empty list if the attempt produced
-    anything but text.
+    """Return the stored text of an attempt as a few merged chunks. Return an empty list if the attempt has
+    produced no text, or other content besides text.
     """
     chunks = joined(Delta.objects.using(database()).chunks_of(stream.pk))
     parts = fold(chunks)
@@ -170,8 +171,8 @@ def reap(
     held: list[HeldRow] = [*streams.annotate(expired=expired), *calls.annotate(expired=expired)]
     gone = {owner for owner in {row.lease_owner for row in held} if is_gone(owner)}
     dead = [row for row in held if row.lease_owner in gone or vars(row)["expired"]]
-    # Begin with the lease that expired first. This process may die before it reaches the last row. If each recovering
-    # process died early, any other order could leave out the same old row every time.
+    # Begin with the lease that expired first. Each recovering process may die before it reaches the last row. In any
+    # other order, the same old row could be left out every time.
     dead.sort(key=lambda row: row.lease_expires_at)
     unbegun = {owner: not_begun(owner) for owner in gone}
     return _run_for_each(
@@ -265,10 +266,12 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
 
 
 def settle_unknown_code() -> int:
-    """Fail rows whose agent or tool no worker has known for the whole grace period. Return the number of rows failed.
+    """Fail rows that no worker has claimed during the grace period, because no worker knows their agent or tool. Return
+    the number of rows failed.
 
     Users see that the run or the tool call failed. Rows of a pool that was removed from the settings move to the
-    default pool. Rows whose code this process knows are left alone, so call this in a process with the newest code.
+    default pool. If this process knows the agent or tool of a row, the row is not failed. Therefore, call this function
+    in a process with the newest code.
     """
     grace = config().unknown_code_grace_seconds
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")

@@ -36,7 +36,7 @@ from durable_agents.models import (
 )
 from durable_agents.parts import LATE_RESULT, Chunk, Part, close, fold, text_of
 from durable_agents.strictjson import clean
-from durable_agents.times import later, to_iso
+from durable_agents.utc_times import later, to_iso
 
 USAGE = [field.name for field in Usage._meta.fields]
 _CLOSED = [
@@ -60,11 +60,13 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""The maximum number of times that a row is excused for the death of its worker because other workers died at the same
-time. The number is limited, because calls of one bad tool can kill several workers together, again and again.
+"""How many worker deaths are not counted against a row because other workers died at the same time. There is a limit,
+because calls of one bad tool can kill several workers at the same time, again and again.
 """
 MORE_EXCUSES_ALONE = 10
-"""How many more times a row is excused if it is the only row of its worker. Its death then harms no other row."""
+"""How many deaths, in addition to ``MOST_EXCUSES``, are not counted against a row that was its worker's only row. The
+death of such a worker harms no other row.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,9 @@ class Deaths:
         """Return the counters after one more worker died while it held the row.
 
         ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
-        ``MOST_EXCUSES`` such deaths never make the row a suspect, that is, a row that might have caused its workers to
-        crash. While the row runs alone, ``MORE_EXCUSES_ALONE`` more of them do not count towards ``CRASH_LIMIT``.
+        ``MOST_EXCUSES`` such deaths do not make the row a suspect (a row that might have caused its workers to crash).
+        If the row was its worker's only row, ``MORE_EXCUSES_ALONE`` more such deaths do not count towards
+        ``CRASH_LIMIT``.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES + (MORE_EXCUSES_ALONE if row.is_alone else 0):
@@ -107,8 +110,9 @@ class Deaths:
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
     """Return the id of the assistant message that the next attempt belongs to.
 
-    This is ``message_id``, unless the user has sent a message since. In that case, a new assistant message is added
-    after the user's message. If the old assistant message is empty, it is marked as superseded.
+    This is usually ``message_id``, the assistant message of the previous attempt. But if a message that needs an answer
+    has been added after the assistant message, a new assistant message is added at the end of the thread. The old
+    assistant message is then marked as superseded if it is empty.
     """
     last = last_message(locked)
     if last is None or not last.asks:
@@ -203,7 +207,7 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    # During a run, ``dispatch_answer`` queries the answer, so its rows must be written first.
+    # During a run, ``dispatch_answer`` queries the previous answer. Write the rows of this answer first.
     if ThreadStatus(locked.previous_status).is_running:
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
@@ -334,8 +338,8 @@ def settle(
     locked.writes.update(call, _SETTLED, fence=fence)
     if not asks:
         dispatch_call(call, using=database())
-    # The model did not wait for this result. It must not change the history that the model has already read, so it
-    # becomes a new message.
+    # If the run has gone on without this result, add the result as a new message, because the history that the model
+    # has already read must not change.
     if call.passed_at is not None and status != ToolCallStatus.CANCELLED:
         add_late_result(locked, call)
 
@@ -344,8 +348,8 @@ def _put_off(locked: Locked, row: Stream | ToolCall, *, delay_seconds: float, de
     """Make a row due after ``delay_seconds``, and set its counters of dead workers. Without ``deaths``, the counters
     are 0.
     """
-    # Without a delay, ``available_at`` stays empty. On SQLite, each process uses its own clock, and another process
-    # could think that the time has not come yet.
+    # Without a delay, ``available_at`` stays empty, so that the row is due in every process. On SQLite, each process
+    # uses its own clock. A process whose clock is behind would wait before it claims the row.
     row.available_at = later(locked.now, timedelta(seconds=delay_seconds)) if delay_seconds > 0 else None
     row.pending_since = locked.now
     for name, value in vars(deaths or Deaths()).items():

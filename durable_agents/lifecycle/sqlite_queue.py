@@ -35,8 +35,8 @@ def turn(connection: Any) -> Iterator[None]:
         return
     name = str(connection.settings_dict["NAME"])
     gates: dict[tuple[int, str], _Gate] = _own.__dict__.setdefault("gates", {})
-    # The key contains the process id, because a forked child shares its parent's open file, and with it the parent's
-    # lock.
+    # The key contains the process id, so that a forked child opens the lock file again. If the child used the file that
+    # its parent has opened, both processes would hold the same lock.
     key = (os.getpid(), name)
     if key not in gates:
         gates[key] = _Gate(name)

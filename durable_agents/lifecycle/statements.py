@@ -21,7 +21,7 @@ from django.db import connections, models
 from django.db.models import Expression
 
 from durable_agents.models import Message, Role, Stream, StreamState, Thread, ToolCall, ToolCallStatus
-from durable_agents.times import Now
+from durable_agents.utc_times import Now
 
 Row = TypeVar("Row", bound=models.Model)
 HeldRow = TypeVar("HeldRow", bound=Stream | ToolCall)
@@ -107,9 +107,10 @@ def _insertion(model: type[models.Model], using: str, *, has_key: bool) -> _Inse
 def change(
     rows: Sequence[models.Model], names: Iterable[str], *, fences: Sequence[int] | None, using: str
 ) -> Statement:
-    """Return the UPDATE statement that sets the fields ``names`` of rows of one model.
+    """Return an UPDATE statement that writes the fields ``names`` of these rows. All rows must be of one model.
 
-    ``fences`` has the expected fence of each row. A row whose fence in the database differs is not updated.
+    ``fences`` has the expected fence (fencing token) of each row, or is None. A row with another fence in the database
+    is not updated.
     """
     connection = connections[using]
     is_single, has_fences = len(rows) == 1, fences is not None
@@ -196,13 +197,12 @@ class Placed(Generic[HeldRow]):
 
     row: HeldRow
     position: int
-    """The position of the row's message."""
+    """The position of the row's assistant message in the thread."""
     number: int
-    """The number of the row's attempt."""
-    sender_id: object = None
-    """For a model call: the primary key of the user whose message the call answers, or None. For tool calls, it is not
-    read.
+    """The number of the model call in the thread. For a tool call, this is the number of the model call that made it.
     """
+    sender_id: object = None
+    """For a model call: the primary key of the user whose message the model answers, or None. For a tool call: None."""
 
     @property
     def is_held(self) -> bool:
@@ -211,8 +211,9 @@ class Placed(Generic[HeldRow]):
 
 
 def held_streams(ids: Sequence[UUID], *, using: str) -> list[Placed[Stream]]:
-    """Return the model calls with these ids, without locking them, even if no worker holds them any more. The caller
-    compares their fences.
+    """Return the model calls with these ids. No rows are locked.
+
+    A worker may have lost some of these model calls. The caller finds out by comparing the fences (fencing tokens).
     """
     select, message = _select(Stream, using), _select(Message, using).table
     condition, parameters = _one_of(f"{select.table}.id", ids, using=using)
@@ -254,7 +255,10 @@ class _Select(Generic[Row]):
     using: str
 
     def load(self, results: Iterable[Values]) -> Iterator[tuple[Row, Values]]:
-        """Yield a model instance for each result, with the values of the columns that follow those of the model."""
+        """Yield a pair for each row of the query's result: a model instance, and the values of the additional columns.
+
+        The additional columns come after the columns of the model.
+        """
         for result in results:
             values = list(result)
             for index, convert in self.converters:

@@ -27,13 +27,13 @@ from durable_agents.llm import ModelUsage
 from durable_agents.models import Stream, StreamState, Thread, ThreadStatus, ToolCall, ToolCallStatus, ToolKind
 from durable_agents.parts import Part, text_of
 from durable_agents.strictjson import clean
-from durable_agents.times import later
+from durable_agents.utc_times import later
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTool:
-    """The options of a tool that the agent's ``tool_resolver`` returned. Transitions get them as data, because they
-    must not call the project's resolver.
+    """The options of a tool that the agent's ``tool_resolver`` returned. A transition gets these options as data,
+    because a transition must not call the resolver, which is the project's code.
     """
 
     pool: str | None
@@ -42,8 +42,8 @@ class ResolvedTool:
 
 @dataclass(frozen=True, kw_only=True)
 class NewCall:
-    """A tool call that the model made in this step. With ``error`` (unknown tool, bad arguments), the call is stored as
-    failed.
+    """A tool call that the model made in this step. A call with an ``error``, for example an unknown tool or bad
+    arguments, is stored as failed.
     """
 
     tool_call_id: str
@@ -77,8 +77,7 @@ class StepOutcome:
     model: str
     usage: ModelUsage | None
     goes_on: bool = False
-    """Whether the model has only paused its answer. If so, another step continues the answer, even without tool calls.
-    """
+    """Whether the model has paused its answer. If so, another step continues the answer, with or without tool calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +100,8 @@ def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> 
     run. Workers do the same for many model calls at once with ``end_together``.
 
     Raises LeaseLostError if the worker no longer holds the model call; nothing is written then. Raises
-    ThreadNotFoundError if the thread was deleted. If another transaction has locked the thread, wait, or raise
-    ThreadHeldError with ``nowait``.
+    ThreadNotFoundError if the thread was deleted. If another transaction has locked the thread, the function waits;
+    with ``nowait``, it raises ThreadHeldError instead.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_step(locked, held_stream(claim), outcome)
@@ -213,7 +212,7 @@ def retry_step(
 
 @transition
 def fail_step(claim: Claim, failed: FailedAttempt, *, nowait: bool = False) -> None:
-    """Abort a model call that failed for good, and fail the thread. ``resume_thread`` can start the thread again."""
+    """Abort a failed model call that is not retried, and fail the thread. ``resume_thread`` can start it again."""
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         _abort_failed(locked, held_stream(claim), failed)
         fail_run(locked, failed.kind)
@@ -241,7 +240,7 @@ def record_usage(claim: Claim, *, model: str, usage: ModelUsage, nowait: bool = 
     """Store the usage of a stopped model call in the call's row. Do nothing if the row is still open or already
     contains a usage.
 
-    If the thread was deleted, the row still exists only if ``USAGE_ON_DELETE`` is "keep".
+    If the thread was deleted while ``USAGE_ON_DELETE`` was "drop", the row no longer exists, and nothing is stored.
     """
     try:
         with hold_thread(claim.thread_id, nowait=nowait) as locked:

@@ -1,4 +1,4 @@
-"""Transitions that people cause through Python, REST, websocket or admin: send, stop, resume and delete."""
+"""Transitions that people cause through Python, REST, websocket or admin: send, stop, resume and change."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models.functions import Now
-from django.db.models.signals import pre_delete
-from django.dispatch import receiver
 
 from durable_agents.actors import Actor, User
 from durable_agents.agents import Agent, registry
@@ -22,11 +19,10 @@ from durable_agents.exceptions import (
     ThreadNotFoundError,
     TooLargeError,
 )
-from durable_agents.json_objects import json_object
 from durable_agents.lifecycle.advance import advance, begin_run, decide
 from durable_agents.lifecycle.attachments import NO_FILES, NewFiles, Sender, store_files
-from durable_agents.lifecycle.audit import record, record_deletion
-from durable_agents.lifecycle.messages_without_run import content_of, remove_thread, write_history
+from durable_agents.lifecycle.audit import record
+from durable_agents.lifecycle.messages_without_run import content_of, write_history
 from durable_agents.lifecycle.rows import (
     MAY_HAVE_RUN,
     Deaths,
@@ -50,14 +46,11 @@ from durable_agents.lifecycle.transaction import (
     transact,
     transition,
 )
+from durable_agents.metadata_and_context import json_object
 from durable_agents.models import (
-    ENDED_LEASE,
-    Attachment,
     Command,
-    Delta,
     Message,
     Role,
-    Stream,
     StreamState,
     Thread,
     ThreadStatus,
@@ -69,7 +62,9 @@ from durable_agents.strictjson import clean, content_hash, is_storable
 
 MAX_TITLE_CHARS = 200
 STOP = "stop"
-"""The command that always runs, because a used idempotency key must not prevent a stop."""
+"""The name of the websocket command that stops a run. An idempotency key that another command has used does not prevent
+the stop.
+"""
 _STOPPED = "The run was stopped before the tool call had a result."
 
 
@@ -94,7 +89,8 @@ def create_thread(
     and ``parts`` or a text as ``content``. ``start=False`` stores the first message without starting a run.
     ``start=True`` starts a run for a history that ends with a user's message.
 
-    ``by`` is the user who asks, and becomes the ``sender`` of the message. None means the project's own code.
+    ``by`` is the user who asks, and is stored as the ``sender`` of the first message. None means the project's own
+    code.
 
     ``client_id`` makes the call idempotent: if this owner already has a thread with this id in this scope, that thread
     is returned unchanged. The id is used in URLs, so it must not contain a slash.
@@ -206,8 +202,8 @@ def _create_thread(
             context=json_object("context", context),
         )
         try:
-            # The insert fails only if the client id exists. Without a savepoint, PostgreSQL would then refuse all
-            # further statements of the transaction.
+            # If a thread with this client id exists, the insert fails. PostgreSQL then refuses all further statements
+            # of the transaction until it is rolled back to a savepoint.
             with transact(savepoint=client_id is not None):
                 thread.save(using=database(), force_insert=True)
         except IntegrityError:  # another transaction has just created the thread
@@ -269,11 +265,13 @@ def send_message(
     returned and nothing changes, even if the content differs. Raises IdempotencyKeyReusedError if another user sent
     that message.
 
-    ``by`` is the user who sends, and becomes the ``sender`` of the message. None means the project's own code.
+    ``by`` is the user who sends the message. The message's field ``sender`` stores this user. None means the project's
+    own code.
 
-    A file part has a ``data:`` URL or the URL of an attachment. A ``data:`` URL is stored as an attachment. Any other
-    attachment must belong to this thread, or be an unsent upload of ``sender``: a pair of owner and scope, by default
-    those of the thread.
+    A file part has a ``data:`` URL or the URL of an attachment. The file in a ``data:`` URL is stored as a new
+    attachment. An attachment URL must belong to a file of this thread, or to an uploaded file that is in no message
+    yet. The argument ``sender`` says whose uploaded files are allowed: a pair of owner and scope, by default those of
+    the thread.
 
     Raises ThreadNotFoundError, AgentRemovedError, InvalidPartsError and TooLargeError.
     """
@@ -338,7 +336,8 @@ def _send_message(
         if known is not None and known.role != Role.USER:
             raise InvalidPartsError("The message with this id is not a user's. Give the user's message another id.")
         if known is not None:
-            # If another user sent that message, returning it would silently drop the new message.
+            # The thread already has a message with this id. If another user sent it, do not return it: the new message
+            # would be lost without an error.
             if known.sender_id is not None and by.is_person and by.user_id != known.sender_id:
                 raise IdempotencyKeyReusedError(known.shown_id)
             return known, False
@@ -393,7 +392,8 @@ def _steer_pending(locked: Locked) -> None:
     message.
     """
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
-    # This model call was going to continue an earlier text. That text stays before the new message.
+    # If the pending model call was going to continue the text of an earlier attempt, this text stays before the new
+    # message, and a new answer begins after the message.
     if pending is not None and pending.goes_on:
         abort(locked, pending, reason="steered", kept=text_so_far(pending))
         answer_id = answer_of_next_attempt(locked, pending.answer_id)
@@ -461,11 +461,11 @@ def _settle_stop(locked: Locked) -> None:
 
 @transition
 def resume_thread(thread: Thread | UUID | str, prompt: str | None = None, *, by: Actor | User | None = None) -> Thread:
-    """Continue a thread that is not running: with a new message, or by retrying what stopped or failed. Return the
-    thread.
+    """Continue a thread that is not running, and return the thread.
 
-    If the last run has reached ``max_steps``, the continued run can take that many steps again. Without ``prompt``,
-    nothing changes if the thread is running, or has completed and has no unanswered message.
+    With ``prompt``, a new message is sent. Without ``prompt``, a stopped or failed run is retried, or a message without
+    an answer is answered. If there is no such run or message, or if the thread is already running, nothing changes. If
+    a run starts, its steps are counted from 0 again, so it can take ``max_steps`` steps.
     """
     parts = None if prompt is None else _checked_parts(prompt, None)
     with hold_thread(id_of(thread)) as locked:
@@ -513,7 +513,7 @@ def run_command(
     nothing changes. Without a key, the command always runs. Each caller (``by``) has its own keys.
 
     Raises IdempotencyKeyReusedError if the caller has used the key for another command or other ``content``. A stop is
-    an exception: it always runs.
+    an exception: it also runs if another command has used the key.
     """
     check_id(key)
     if key is None:
@@ -534,56 +534,6 @@ def run_command(
     return result
 
 
-def delete_thread(thread: Thread | UUID | str, *, by: Actor | User | None = None) -> None:
-    """Delete a thread with all its data. Its workers lose their claims and stop.
-
-    The audit log names ``by`` as the user who deleted the thread. Raises ThreadNotFoundError.
-    """
-    if not remove_thread(id_of(thread), by=by):
-        raise ThreadNotFoundError(thread)
-
-
-@transition
-def delete_if_idle(thread: Thread | UUID | str, *, days: float) -> bool:
-    """Delete a thread that is not running and has not changed for ``days`` days. Return whether it was deleted. A
-    locked thread is skipped.
-    """
-    with transact():
-        idle = Thread.objects.using(database()).idle(days).filter(pk=id_of(thread))
-        if not list(idle.select_for_update(skip_locked=True).values_list("pk")):
-            return False
-        delete_thread(thread)
-    return True
-
-
-@receiver(pre_delete, sender=Thread)
-def _empty_thread(instance: Thread, using: str, origin: object = None, **_: object) -> None:
-    """Delete a thread's rows before Django deletes the thread. This runs for every kind of deletion, also by cascade.
-
-    It waits for open transactions of the thread, adds the audit entry, and deletes the rows. ``USAGE_ON_DELETE``
-    decides whether usage is kept. Django chooses the rows to delete before it calls this function. Without this
-    function, rows that were added after Django's choice would make the deletion fail.
-    """
-    # If the row is gone, another transaction has deleted the thread and has written the audit entry.
-    if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):
-        record_deletion(instance, origin=origin, using=using)
-    streams = Stream.objects.using(using).filter(thread=instance)
-    calls = ToolCall.objects.using(using).filter(thread=instance)
-    # Lock the rows, so that no worker adds deltas or outcomes in the meantime.
-    for rows in (streams, calls):
-        list(rows.select_for_update().order_by("pk").values_list("pk"))
-    Delta.objects.using(using).filter(stream__thread=instance).delete()
-    calls.delete()
-    if config().usage_on_delete == "drop":
-        streams.delete()
-    else:
-        streams.open().update(state=StreamState.ABORTED, finish_reason="deleted", finished_at=Now(), **ENDED_LEASE)
-        streams.update(thread=None, message=None, parts=[], text="", error_detail="")
-    Message.objects.using(using).filter(thread=instance).delete()
-    Attachment.objects.using(using).filter(thread=instance).delete()
-    Command.objects.using(using).filter(thread=instance).delete()
-
-
 @transition
 def update_thread(
     thread: Thread | UUID | str,
@@ -594,7 +544,7 @@ def update_thread(
     context: Mapping[str, object] | None = None,
     by: Actor | User | None = None,
 ) -> Thread:
-    """Change the fields of a thread for which a value is passed, and return the thread. None leaves a field as it is.
+    """Change fields of a thread, and return the thread. A field does not change if its argument is None.
 
     ``metadata`` and ``context`` replace the whole old object. An active run continues. Its next model call and its next
     tool calls get the new values.

@@ -1,7 +1,7 @@
 """Commit finished model calls and tool calls of many threads in one transaction.
 
-A worker uses this for everything that finished during its last transaction. If one call cannot be committed, the others
-still are.
+While a worker commits some calls, other calls finish. The worker's next transaction commits these other calls together.
+If one call cannot be committed, the others are still committed.
 """
 
 from __future__ import annotations
@@ -100,17 +100,18 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
     """Commit these finished calls, and decide what their threads do next. Return one result for each, in the same
     order.
 
-    All calls are committed in one transaction. It does not fail if a thread is locked or a lease is lost. If it fails
-    for another reason, each call gets a transaction of its own. ``hand_over`` limits which new rows the worker may keep
-    for itself.
+    All calls are committed in one transaction. A locked thread or a lost lease does not make the transaction fail. If
+    the transaction fails for another reason, each call gets a transaction of its own. ``hand_over`` limits which new
+    rows the worker may keep for itself.
 
     The threads' rows are locked, so most other transitions of these threads wait. Claims and heartbeats do not lock
-    threads. Therefore the fence of each finished row is compared twice: when the row is read, and by the statement that
-    writes it.
+    threads. Therefore, the fence (fencing token) of each finished row is compared twice: when the row is read, and by
+    the statement that writes the row.
 
-    Raises the database error if the database does not answer. If the database stops answering during the separate
-    transactions, or if another transaction blocks a row for too long, nothing is raised: each row that was not written
-    has a ThreadHeldError as its result. Such a row can safely be committed again, even if it was written after all.
+    Raises the database error if the database does not answer. In two cases, nothing is raised: the database stops
+    answering during the separate transactions, or another transaction blocks a row for too long. Each row that was not
+    written then has a ThreadHeldError as its result. The caller can safely commit such a row again. This is also safe
+    if the first commit succeeded without a confirmation.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -147,7 +148,7 @@ def _end_in_one(endings: Sequence[Ending], hand_over: HandOver | None) -> list[E
         for locked in threads.values():
             locked.save()
         for locked in threads.values():
-            # All threads share one ``Writes`` object, so this writes the rows of all threads.
+            # All threads share one ``Writes`` object, so the first ``flush`` writes the rows of all threads.
             locked.writes.flush()
             locked.dispatch_callbacks()
         _add_people([handed for result in results for handed in result.handed])
@@ -243,7 +244,8 @@ def _end(ending: Ending, locked: Locked | None, rows: Mapping[UUID, Placed[Strea
     handed, locked.handed = locked.handed, []
     for item in handed:
         if isinstance(item, ToolCall):
-            # A query with ``with_asker_pk`` would set this attribute. This row comes from no query.
+            # Set ``asker_pk`` here. Usually, the queryset method ``with_asker_pk`` sets it, but this new row does not
+            # come from a query.
             vars(item)["asker_pk"] = locked.thread.owner_id if placed.sender_id is None else placed.sender_id
     new_calls, locked.new_calls = locked.new_calls, []
     return Ended(

@@ -35,7 +35,7 @@ from durable_agents.lifecycle.transaction import (
 )
 from durable_agents.models import ToolCall, ToolCallStatus, next_state
 from durable_agents.strictjson import clean
-from durable_agents.times import Now, instant, later
+from durable_agents.utc_times import Now, instant, later
 
 _TOOK_TOO_LONG = "The tool call took too long."
 
@@ -66,8 +66,8 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
     calls at once with ``end_together``.
 
     Raises LeaseLostError if the worker no longer holds the call; nothing is written then. Raises ThreadNotFoundError if
-    the thread was deleted. If another transaction has locked the thread, wait, or raise ThreadHeldError with
-    ``nowait``.
+    the thread was deleted. If another transaction has locked the thread, the function waits; with ``nowait``, it
+    raises ThreadHeldError instead.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_outcome(locked, held_call(claim), outcome)
@@ -92,8 +92,9 @@ def log_finish(claim: Claim) -> None:
 def run_atomic(claim: Claim, function: Callable[[], CallResult]) -> None:
     """Call a tool's function and store its outcome in one transaction, so that both take effect or neither does.
 
-    An exception of the function rolls back the transaction and is raised. Raises LeaseLostError after a rollback if the
-    claim was lost. After a conflict with another transaction and a rollback, the function is called again.
+    If the function raises an exception, the transaction is rolled back and the exception is raised. If the claim was
+    lost, the transaction is rolled back and LeaseLostError is raised. If the transaction conflicts with another one, it
+    is rolled back and the function is called again.
 
     If the database does not confirm the COMMIT, the tool call's row is read to find out whether the transaction was
     committed. Raises AtomicInterruptedError if it was not committed, or if this cannot be found out.
@@ -156,8 +157,8 @@ is still starting, and a session that was idle for too long.
 def _has_outcome(claim: Claim) -> bool:
     """Return whether the outcome of the call was committed. Return False if the database does not answer.
 
-    Without an answer, False may be wrong. This does no harm: the worker then calls ``release``, which does nothing if
-    the outcome was committed, because the fence has changed.
+    If the database does not answer, False may be wrong, but this does no harm. The worker then calls ``release``. If
+    the outcome was committed, the row's fence has changed, and ``release`` does nothing.
     """
     settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
     try:
@@ -169,7 +170,8 @@ def _has_outcome(claim: Claim) -> bool:
 
 @transition
 def announce_tool_call(claim: Claim, *, nowait: bool = False) -> None:
-    """End the worker's lease of a call that now waits for a result from outside, and start the call's time limit.
+    """End the worker's lease of a tool call, and start the call's time limit. The call now waits for a result from
+    outside.
 
     Workers call this after the function of a deferred tool has run, and for an approved client tool that the browser
     runs next. Raises LeaseLostError if the claim was lost, for example because the result arrived while the function

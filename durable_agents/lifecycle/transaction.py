@@ -27,7 +27,7 @@ from durable_agents.lifecycle.sqlite_queue import turn
 from durable_agents.logs import log
 from durable_agents.models import Message, Stream, Thread, ThreadStatus, ToolCall, next_state
 from durable_agents.notifications import notify_clients, notify_workers
-from durable_agents.times import Now, instant
+from durable_agents.utc_times import Now, instant
 
 _SAVED = [
     *("status", "rev", "stop_rev", "last_position", "last_number", "run_steps", "retry", "context"),
@@ -49,10 +49,11 @@ def database() -> str:
 
 
 def transition(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a transition: retry it after a conflict with another transaction, up to three calls in all.
+    """Decorate a transition, so that it is retried after a conflict with another transaction. It runs at most three
+    times.
 
-    After any other database error, this OS thread's database connection is closed. Inside a caller's transaction, there
-    is no retry and the connection stays open: the caller that opened the transaction has to handle the error.
+    After any other database error, this OS thread's database connection is closed. If the caller has opened a
+    transaction, there is no retry and the connection stays open: the caller has to handle the error.
     """
 
     @functools.wraps(function)
@@ -80,7 +81,7 @@ class ThreadHeldError(Exception):
 
 
 class Writes:
-    """The rows that one transaction inserts and updates. By default, each row is written at once.
+    """The rows that one transaction inserts and updates. By default, each row is written immediately.
 
     With ``together``, rows are collected, and ``flush`` writes them in as few statements as possible. Call ``flush``
     before a query that must see these rows.
@@ -98,8 +99,10 @@ class Writes:
             row.save(using=database(), force_insert=True)
 
     def update(self, row: Model, names: Iterable[str], *, fence: int | None = None) -> None:
-        """Update these fields of a row. With ``fence``, ``flush`` fails unless the row still has this fence. If
-        rows are written at once, the fence is not compared, because the caller has locked the row.
+        """Update these fields of a row.
+
+        If rows are collected, ``flush`` compares ``fence`` with the row's fence (fencing token) in the database. If
+        rows are written immediately, ``fence`` is not used, because the caller has locked the row.
         """
         if not self._together:
             row.save(using=database(), update_fields=list(names))
@@ -140,7 +143,7 @@ class Writes:
             else:
                 changes.append(insertion)
         counts = statements.execute_all(changes, using=database())
-        # The counts of the inserted rows follow after those of the updated rows, and are not compared.
+        # ``counts`` begins with the counts of the updated rows. The counts of the inserted rows are not compared.
         for (model, number), count in zip(expected, counts, strict=False):
             if count != number:
                 raise LeaseLostError(f"{number - count} of {number} rows of {model.__name__}")
@@ -167,9 +170,9 @@ class HandOver:
     """Those of the worker's pools that have no limit."""
     streams: int
     tools: int
-    """``streams`` and ``tools`` are the numbers of free slots that are left."""
+    """``streams`` is the number of free slots that are left for model calls, ``tools`` the number for tool calls."""
     offered: tuple[int, int] = (0, 0)
-    """The numbers of free slots for model steps and for tool calls before any slot was used."""
+    """The values of ``streams`` and ``tools`` at the beginning, before any slot was used."""
     calls: list[UUID] = field(default_factory=list)
     """The ids of the tool calls that the worker takes over in this transaction. A rollback does not remove the ids."""
     on_call: Callable[[UUID], object] = lambda _: None
@@ -212,7 +215,7 @@ class Locked:
     before: Mapping[str, object]
     pools: set[str] = field(default_factory=set)
     committed_steps: list[Stream] = field(default_factory=list)
-    """The attempts whose steps this transition commits."""
+    """The model calls that this transition commits."""
     writes: Writes = field(default_factory=Writes)
     hand_over: HandOver | None = None
     handed: list[Stream | ToolCall] = field(default_factory=list)
@@ -221,15 +224,15 @@ class Locked:
     last: Message | None = None
     """The last message of the thread, if this transition has just added it and the model has to answer it."""
     open_calls: list[ToolCall] | None = None
-    """The thread's calls that had no outcome when the transaction began, and the calls made since then. The value is
-    None if the calls were not read.
+    """The thread's tool calls that had no outcome when the transaction began, and the tool calls made since then. The
+    value is None if the tool calls were not read.
     """
     new_calls: list[ToolCall] = field(default_factory=list)
     """The tool calls made by the step that this transition commits."""
     queued: Sequence[Message] | None = None
     """The thread's queued messages when the transaction began, in order. The value is None if they were not read."""
     has_no_open_stream: bool = False
-    """True if the transition knows that the thread has no open attempt. A thread never has more than one."""
+    """True if this transition knows that the thread has no pending or running model call. A thread has at most one."""
 
     @property
     def agent(self) -> Agent | None:
@@ -252,7 +255,9 @@ class Locked:
 
     @property
     def has_changed(self) -> bool:
-        """Whether this transition has raised ``rev``. Every change that is to be stored must call ``next_rev``."""
+        """Whether this transition has incremented the thread's revision number (``rev``). ``save`` saves the thread
+        only in this case, so every change must call ``next_rev``.
+        """
         return bool(self.thread.rev != self.before["rev"])
 
     def save(self) -> None:
@@ -262,8 +267,8 @@ class Locked:
             if self.agent is not None:
                 self.thread.agent_is_public = self.agent.public
             changed = [name for name, value in self.before.items() if getattr(self.thread, name) != value]
-            # Do not set ``updated_at`` in every step of a run. The thread lists have several indexes on it, and each
-            # change adds an entry to all of them.
+            # Do not set ``updated_at`` in every step of a run. Several indexes contain this column, and each change
+            # adds an entry to each of these indexes.
             goes_on = self.thread.is_running and ThreadStatus(self.previous_status).is_running
             if not goes_on or instant(self.now) - instant(self.thread.updated_at) >= UPDATED_EVERY:
                 self.thread.updated_at = self.now
@@ -280,8 +285,8 @@ class Locked:
         self.dispatch_callbacks()
 
     def dispatch_callbacks(self) -> None:
-        """Call the project's callbacks for the changes of this transition. Write all rows first, because callbacks may
-        call other transitions.
+        """Call the project's callbacks for the changes of this transition. The caller has already written all rows,
+        because callbacks may call other transitions.
         """
         for stream in self.committed_steps:
             dispatch_step(self.thread, stream, using=database())
@@ -301,9 +306,9 @@ def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) ->
     """Open a transaction on the threads' database. Inside another transaction, open a savepoint; with
     ``savepoint=False``, open nothing.
 
-    ``atomic_tool_call`` is the id of the tool call whose function runs in this transaction, or None. The function is
-    allowed to change threads, for example to stop its own thread. The transition that changes a thread gets this id
-    from the function ``atomic_tool_call``.
+    If an atomic tool runs in this transaction, the argument ``atomic_tool_call`` is the id of its tool call. The tool's
+    code is allowed to change threads, for example to stop its own thread. The transitions that it calls get the id from
+    the function ``atomic_tool_call()``.
     """
     using = database()
     block = (

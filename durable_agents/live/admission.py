@@ -1,7 +1,7 @@
 """Find out who has opened a websocket, and whether this caller may connect.
 
-Each of these functions is one call in an OS thread for database work. When many clients connect at once, each further
-call would have to wait for those of all others.
+Each function of this module does all its database work in one call in an OS thread. When many clients connect at once,
+a second call would have to wait for the calls of all other clients.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ class Admission:
 
 
 def arrival_of(scope: Scope) -> tuple[SocketAsker, Admission | None]:
-    """Return who has opened a websocket. The second value is None if the policy does not let the caller connect."""
+    """Return the caller who has opened a websocket, and the caller's admission. The admission is None if the policy
+    does not let the caller connect.
+    """
     asker = SocketAsker(scope)
     return asker, admission_of(asker, None)
 
 
 def admission_of(asker: SocketAsker, credential: Credential | None) -> Admission | None:
-    """Return what is known about a caller who was authenticated by ``credential``, or else by the scope. Return None if
-    the policy does not let the caller connect.
+    """Return the admission of a caller, or None if the policy does not let the caller connect.
+
+    ``credential`` is what authenticated the caller. It is None if the websocket's scope authenticated the caller.
     """
     if not may_connect(asker):
         return None

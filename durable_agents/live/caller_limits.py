@@ -12,19 +12,19 @@ from weakref import WeakValueDictionary
 
 from durable_agents import throttles
 from durable_agents.live.asgi_scope import Scope
-from durable_agents.live.flow_control import FlowControl
+from durable_agents.live.frame_sender import FlowControl
 from durable_agents.live.rate_limit import TokenBucket
 from durable_agents.policies import Asker, owner_and_scope
 
 BYTES_AT_ONCE = 5_000_000
 BYTES_PER_SECOND = 2_000_000
-"""The limit for what is sent to all websockets of one caller together. A caller can get ``BYTES_AT_ONCE`` characters at
-once. After that, requests that read much wait, so that no more than this many characters are sent per second. Twenty
-tabs with usual threads need less than a megabyte.
+"""The limit for what is sent to all websockets of one caller together. A caller can get ``BYTES_AT_ONCE`` characters
+without a wait. After that, large reads wait, which limits the caller to ``BYTES_PER_SECOND`` characters per second.
+Twenty tabs with usual threads need less than a megabyte.
 """
 MAX_WAIT_SECONDS = 5.0
 MAX_REMEMBERED = 1_000
-"""If there are more allowances than this, those that are not in use are deleted."""
+"""If there are more token buckets than this, the full ones are deleted. Their callers have been sent nothing lately."""
 
 
 class AddressedAsker(Asker, throttles.Caller, Protocol):
@@ -32,17 +32,18 @@ class AddressedAsker(Asker, throttles.Caller, Protocol):
 
 
 def address_of(scope: Scope) -> str:
-    """Return a name for a caller whose user or session is not known yet. It is made from the connection's address."""
+    """Return a name for a caller whose user or session is not known yet. The name contains the connection's address."""
     return f"connection.{(scope.get('client') or [''])[0]}"
 
 
 def caller_of(asker: AddressedAsker) -> str:
-    """Return the name of a caller: the user's id, a visitor's scope or, without either, the address.
+    """Return the name of a caller. The name contains the user's id, a visitor's scope or, if both are missing, the
+    address.
 
-    Call this where the database can be used, because the project's policy might use it.
+    Call this in an OS thread for database work, because the project's policy might query the database.
     """
-    # Do not ask the policy about a visitor without a session. The policy might begin a new session for each connection,
-    # so that the same visitor would get a different name each time.
+    # Do not ask the policy for the scope of a visitor without a session. The policy might begin a new session for each
+    # connection. The same visitor would then get a different name each time.
     session = getattr(asker, "session", None)
     if not asker.user.is_authenticated and getattr(session, "session_key", None):
         scope = owner_and_scope(asker)[1]
@@ -76,8 +77,8 @@ class Places:
 
     def __init__(self) -> None:
         self._taken: Counter[str] = Counter()
-        # Event streams are opened in the OS threads of their views. The lock is reentrant, because Python might delete
-        # a slot while the same OS thread holds the lock.
+        # A lock is needed because event streams are opened in the OS threads of their views. The lock is reentrant,
+        # because Python may delete a slot, and so release it, in an OS thread that already holds the lock.
         self._lock = threading.RLock()
 
     def take(self, caller: str, *, limit: int) -> Slot | None:
@@ -105,7 +106,7 @@ _allowances: dict[str, TokenBucket] = {}
 
 
 def allowance_of(caller: str) -> TokenBucket:
-    """Return the token bucket that limits how much the caller's websockets are sent."""
+    """Return the token bucket that limits how many characters are sent to the caller's websockets."""
     if len(_allowances) > MAX_REMEMBERED:
         for name in [name for name, allowance in _allowances.items() if allowance.is_full]:
             del _allowances[name]
@@ -117,15 +118,15 @@ _reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 @contextlib.asynccontextmanager
 async def turn_to_read(caller: str, flow: FlowControl) -> AsyncIterator[None]:
-    """Wait until this websocket is allowed to do a large read. The websockets of a caller take turns: only one of them
-    does a large read at a time.
+    """Wait until this websocket is allowed to do a large read. Its turn lasts for the ``async with`` block. Of all
+    websockets of a caller, only one has a turn at a time.
 
-    A turn begins when the client has received everything that was sent to it before, and the caller's allowance is not
-    used up. The wait for the allowance takes at most ``MAX_WAIT_SECONDS``. Send the frames before the turn ends,
-    because the start of the next turn depends on their size. Do not wait for the client during the turn, because that
-    would make the caller's other websockets wait, too.
+    A turn begins when the websocket's send buffer has room, and the caller's token bucket is not overdrawn. The wait
+    for the token bucket takes at most ``MAX_WAIT_SECONDS``. Send the frames before the turn ends, because the start of
+    the next turn depends on their size. Do not wait for the client during the turn. The caller's other websockets would
+    have to wait, too.
 
-    While a websocket waits, it does not notice that its client has gone.
+    While a websocket waits for its turn, it does not notice that its client has gone.
     """
     lock = _reading.setdefault(caller, asyncio.Lock())
     while True:

@@ -35,7 +35,8 @@ from durable_agents.reading import PersonalView
 from durable_agents.transcript import ui_message
 
 ThreadName = str | UUID
-"""The thread of a command: its primary key if the websocket follows the thread, otherwise the id that the client sent.
+"""The id of a command's thread. If the websocket follows the thread, this is the primary key. Otherwise, it is the id
+that the client sent.
 """
 CommandResult = Mapping[str, object]
 RunWithFiles = Callable[[list[Part] | None, NewFiles, Actor], CommandResult]
@@ -218,9 +219,9 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # Before the error was raised, the call was marked as expired or failed. A command with an idempotency key runs
-        # in a transaction, which the error has rolled back. Run the command again outside a transaction to keep the
-        # mark.
+        # ``lifecycle`` marks the tool call as expired or failed, and then raises the error. A command with an
+        # idempotency key runs in a transaction, so the error has rolled this mark back. Run the command again outside a
+        # transaction, so that the mark is stored.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

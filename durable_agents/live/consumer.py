@@ -22,7 +22,6 @@ from durable_agents import lifecycle, strictjson, websocket_origins
 from durable_agents.caller_credentials import Credential
 from durable_agents.conf import config
 from durable_agents.database_connections import discard_after, is_outage
-from durable_agents.delivery_counts import CLOSED, Event, delivery_counts
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import (
     DatabaseUnavailableError,
@@ -35,8 +34,9 @@ from durable_agents.live.admission import Admission, admission_of, arrival_of
 from durable_agents.live.asgi_scope import headers_of
 from durable_agents.live.caller_limits import SOCKETS, Slot, address_of, allowance_of, turn_to_read
 from durable_agents.live.close_codes import CloseCode
+from durable_agents.live.database_threads import in_database, keep_for, let_go
 from durable_agents.live.encoded_frame import encode
-from durable_agents.live.flow_control import FlowControl
+from durable_agents.live.frame_sender import FlowControl
 from durable_agents.live.frames import (
     ClientCommand,
     Fill,
@@ -47,13 +47,13 @@ from durable_agents.live.frames import (
     ThreadFrame,
     Unsubscribe,
 )
-from durable_agents.live.kept_connection import in_database, keep_for, let_go
 from durable_agents.live.personal_frames import PersonalFrames
 from durable_agents.live.rate_limit import TokenBucket
 from durable_agents.live.reader import THREAD_CONTENT, ThreadReader
 from durable_agents.live.sign_outs import SignOutWatch
 from durable_agents.live.socket_checks import Finding, socket_checks
 from durable_agents.live.subscriptions import Subscriptions
+from durable_agents.live_delivery_counts import CLOSED, Event, delivery_counts
 from durable_agents.logs import log, log_error
 from durable_agents.models import Thread
 from durable_agents.policies import SignIn, public_thread
@@ -75,7 +75,7 @@ FRAMES_AT_ONCE = 500
 """Maximum number of frames in one burst. After a burst, the limit is ``FRAMES_PER_SECOND``."""
 MAX_FRAME_VALUES = 15_000
 """Maximum number of JSON values in one frame. Parsing more values would block the event loop, and thus every other
-socket of the process. The number of values per byte is the same as for the body of a chat request.
+socket of the process. The body of a chat request may contain the same number of JSON values per byte.
 """
 MAX_INFLIGHT = 16
 STANDARD_CLOSE_CODES = range(1000, 1016)
@@ -94,18 +94,18 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     # stays open when the layer's server (Redis) fails.
     channel_layer_alias = ""
     subprotocol: str | None = SUBPROTOCOL
-    """The subprotocol that a client must offer if it offers any, or None if any is accepted."""
+    """The required subprotocol: if a client offers subprotocols, this one must be among them. None accepts any."""
     sends_reason = True
-    """Whether a ``closing`` frame with the reason precedes the close."""
+    """Whether the server sends a ``closing`` frame with the reason before it closes the socket."""
     must_ping = True
     """Whether the socket is closed if its client sends nothing for ``SILENT_SECONDS``."""
 
     async def dispatch(self, message: Mapping[str, str]) -> None:
-        """Handle a message of the ASGI server.
+        """Call the handler for a message of the ASGI server.
 
-        Unlike Channels, do not first close old connections in the OS thread in which Channels loads the sessions and
-        users of new websockets. Every frame, and every new websocket, would have to wait for all of those. No handler
-        uses that OS thread's connections.
+        Channels' own ``dispatch`` would first close old database connections, in the OS thread in which Channels loads
+        the sessions and users of all new websockets. Every frame would have to wait for this OS thread. The handlers of
+        this class use other OS threads for database work, so they do not need this step.
         """
         await getattr(self, get_handler_name(message))(message)
 
@@ -158,7 +158,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def disconnect(self, code: int) -> None:
         """End the tasks and subscriptions of the socket. Runs continue."""
         if not self.is_closing:
-            # The client chose the code, so count only those that mean something.
+            # The client chooses the code. Count each standard code separately, and all other codes together.
             delivery_counts().add(f"{CLOSED}{code if code in STANDARD_CLOSE_CODES else 'other'}")
         self.is_closing = True
         socket_checks().remove(self)
@@ -247,7 +247,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close(int(code), closing["message"])
 
     async def on_hello(self, frame: Hello) -> None:
-        """Sign in the user of the ticket, if the frame has one. Then reply with a ``welcome`` frame.
+        """If the frame has a ticket, sign in the ticket's user. Then reply with a ``welcome`` frame.
 
         If the version or the ticket is wrong, or if nobody is signed in, close the socket instead.
         """
@@ -322,8 +322,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.flow.sent()
 
     async def _admit(self, admission: Admission | None) -> bool:
-        """Start to handle frames if the caller may connect, and has not too many sockets open. Return whether that is
-        so.
+        """Start to handle frames, and return True. If the caller may not connect, or has too many sockets open, return
+        False instead.
         """
         if admission is None:
             return False
@@ -348,9 +348,9 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return True
 
     async def _redeem(self, ticket: object) -> bool:
-        """Redeem the ticket, and make its user the caller of this socket.
+        """Redeem the ticket, and make its user the caller of this socket. Return True.
 
-        Return whether this succeeded. If not, the socket is closed.
+        If the ticket is not accepted, close the socket and return False.
         """
         self._cancel_hello_timeout()
         # Reject a ticket if the socket already follows threads: the ticket's user might not be allowed to view them.
@@ -377,7 +377,7 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Close the socket if the user's sign-in is no longer valid."""
         sign_in = self.sign_in
         user = await self.in_database(sign_in.user_now)() if sign_in else None
-        # The client may have redeemed a ticket during the query. In that case, this user is out of date.
+        # The client may have redeemed a ticket during the query. In that case, the result of the query is out of date.
         if sign_in is self.sign_in and user is None:
             await self.close_with(CloseCode.UNAUTHORIZED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
-from durable_agents.live.kept_connection import in_database
+from durable_agents.live.database_threads import in_database
 from durable_agents.live.listener_protocol import Listener
 from durable_agents.live.reader import Sign, signs_of
 from durable_agents.logs import log_error

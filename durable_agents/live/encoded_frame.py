@@ -9,8 +9,10 @@ from durable_agents.delta_writer import Frame
 
 
 def encode(value: object) -> str:
-    """Return a value as JSON text. A lone surrogate in an id that the client sent is escaped, because it cannot be
-    encoded as UTF-8.
+    """Return a value as JSON text.
+
+    An id that the client sent may contain a lone surrogate, which cannot be encoded as UTF-8. In that case, all
+    characters outside ASCII are escaped.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if strictjson.is_storable(text) else json.dumps(value, separators=(",", ":"))

@@ -332,5 +332,5 @@ def address(payload: Mapping[str, object]) -> JSONObject:
 
 
 _ANYTHING = FieldRule(expected="anything", accepts=lambda _: True)
-# Resolve the type hints only once, because that takes longer than parsing a frame.
+# Resolve the type hints only once. Resolving them takes longer than parsing a frame.
 _RULES = {frame_type.type: frame_type.rules() for frame_type in _ALL}

@@ -27,7 +27,7 @@ class Watcher(Protocol):
     """A subscriber to threads. Its methods are called on the event loop and must not block."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a notification that the thread may have changed. Only the thread's rows show whether it has."""
+        """Handle a notification that the thread may have changed. Read the thread's rows to see what has changed."""
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
         """Handle a delta: a new piece of the answer that the model is streaming in this thread."""

@@ -1,4 +1,4 @@
-"""Limit the rate of the frames that one client sends."""
+"""Limit the rate of the frames that one client sends, or of the characters that one caller is sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 
 
 class TokenBucket:
-    """A rate limit. It allows a burst of ``burst`` frames, and after that ``per_second`` frames in each second."""
+    """A rate limit. It allows ``burst`` tokens at once, and after that ``per_second`` tokens in each second. A token
+    stands for one frame or one character.
+    """
 
     def __init__(self, *, burst: int, per_second: int) -> None:
         self._burst = burst
@@ -23,13 +25,13 @@ class TokenBucket:
         return True
 
     def charge(self, tokens: int) -> None:
-        """Take tokens for something that was already done, even if fewer tokens are left."""
+        """Take this many tokens. The number of tokens that are left may become negative."""
         self._refill()
         self._tokens -= tokens
 
     @property
     def seconds_in_debt(self) -> float:
-        """How many seconds it takes until the number of tokens is no longer negative, or 0 if it is not negative."""
+        """Seconds until a negative number of tokens has risen to zero. If the number is not negative, this is 0."""
         self._refill()
         return max(0.0, -self._tokens / self._per_second)
 

@@ -14,11 +14,10 @@ from uuid import UUID
 
 from django.db.models import OuterRef, Q, Subquery
 
-from durable_agents.delivery_counts import Event, delivery_counts
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.live.personal_frames import Facts
-from durable_agents.message_sizes import REPLY_BYTES, MessageSize, change_sizes, message_sizes
+from durable_agents.live_delivery_counts import Event, delivery_counts
 from durable_agents.models import (
     OPEN_STREAM_STATES,
     Delta,
@@ -32,6 +31,7 @@ from durable_agents.models import (
 )
 from durable_agents.parts import Part
 from durable_agents.reading import read_only, waiting_calls, waiting_parts
+from durable_agents.stored_sizes import REPLY_BYTES, MessageSize, change_sizes, message_sizes
 from durable_agents.transcript import (
     UIMessage,
     add_parts,
@@ -48,7 +48,8 @@ MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
 """Maximum number of changes that are sent one by one after a reconnect. For more changes, a snapshot is cheaper."""
 MAX_UNMEASURED = 8
-"""Maximum number of changes that are read without first measuring them. Measuring takes a query of its own."""
+"""If there are more changes than this, their size is measured before they are read. Measuring takes a separate query.
+"""
 MAX_DELTAS = 200
 """Maximum number of deltas that are read at once."""
 
@@ -76,11 +77,11 @@ class ThreadReader:
         self.thread_id = thread_id
         self.cursor = cursor or Cursor()
         self.facts = Facts()
-        """The senders and waiting approvals in the frames of the last read. ``PersonalFrames`` adds the people to the
-        frames.
+        """The senders and waiting approvals in the frames of the last read. ``PersonalFrames`` uses them to complete
+        the frames for one viewer.
         """
         self.has_more = False
-        """Whether the last read has left out later changes, because it would have been too large."""
+        """Whether the last read has left out later changes, because the read would have been too large."""
 
     def can_resume(self) -> bool:
         """Return whether the cursor is valid for this thread and recent enough to continue without a snapshot."""
@@ -114,8 +115,8 @@ class ThreadReader:
         """Return a snapshot: the last ``tail`` messages, the queued messages, and the answer that is being streamed.
 
         The messages take at most a megabyte. Therefore, the first message may lack its earliest steps. Its field
-        ``omitted`` is the number of missing steps. The method ``older`` returns the missing steps. Only the last step
-        of the last answer and the queued messages after it can exceed the limit.
+        ``omitted`` is the number of missing steps. The method ``older`` returns the missing steps. The last step of the
+        last answer, and the queued messages after this answer, are always included, even if they exceed the limit.
         """
         self.facts, self.has_more = Facts(), False
         thread = self._thread()
@@ -152,8 +153,9 @@ class ThreadReader:
     def news(self) -> list[Frame]:
         """Return frames with what happened since the cursor, and move the cursor past them.
 
-        The changes take at most a megabyte, unless there is only one. If there are more, ``has_more`` is true, and the
-        next call returns them. If an error is raised, the cursor does not move.
+        One call returns changes of at most a megabyte. A single change that is larger is still returned. If changes are
+        left over, ``has_more`` is true, and the next call returns them. If an error is raised, the cursor does not
+        move.
         """
         self.facts = Facts()
         return self._news(self._thread())
@@ -183,7 +185,8 @@ class ThreadReader:
     def _rev_that_fits(self, thread: Thread) -> int:
         """Return the revision up to which the changes since the cursor can be read at once.
 
-        It is the thread's revision, unless these changes would be too large. There is always at least one change.
+        If all changes fit, this is the thread's revision. Otherwise, it is an earlier revision. At least one change is
+        always read, even if it is too large.
         """
         if thread.rev - self.cursor.rev <= MAX_UNMEASURED:
             return thread.rev
@@ -260,7 +263,7 @@ class ThreadReader:
         ]
 
     def _note(self, messages: Sequence[Message], parts: Iterable[Part], tool_call_ids: Iterable[str] = ()) -> None:
-        """Store in ``facts`` the senders of these messages, and the calls that wait for an approval."""
+        """Store in ``facts`` the senders of these messages, and the tool calls that wait for an approval."""
         waiting = {part["toolCallId"] for part in waiting_parts(parts)}.union(tool_call_ids)
         self.facts.senders = {row.shown_id: row.sender for row in messages if row.sender is not None}
         if self.facts.senders or waiting:
@@ -268,8 +271,9 @@ class ThreadReader:
             self.facts.calls = {call.tool_call_id: call for call in waiting_calls(self.facts.thread, waiting)}
 
     def _durable_changes(self, thread: Thread, upto_rev: int) -> list[Frame]:
-        """Return frames for the rows that have changed since the cursor, up to a revision, in order. If that is the
-        thread's revision, the last frame is the thread's.
+        """Return frames for the rows that have changed since the cursor, up to the revision ``upto_rev``, in order.
+
+        If ``upto_rev`` is the thread's own revision, the last frame contains the thread's status and title.
         """
         changed = Q(thread_id=thread.pk, rev__gt=self.cursor.rev, rev__lte=upto_rev)
         streams = list(Stream.objects.filter(changed).exclude(state__in=OPEN_STREAM_STATES).select_related("message"))
@@ -295,8 +299,8 @@ class ThreadReader:
         waiting = [frame["tool_call_id"] for frame in tools if frame["status"] == ToolCallStatus.APPROVAL_REQUESTED]
         self._note(messages, [part for frame in frames for part in frame.get("parts", ())], waiting)
         frames += tools
-        # The thread's frame has the highest ``rev``, so it comes last. If the connection breaks before it, the client
-        # resumes from a lower ``rev`` and misses nothing.
+        # The thread's frame has the highest ``rev``, so it comes last. If the connection breaks before this frame, the
+        # client resumes from a lower ``rev`` and misses nothing.
         last = [self.thread_frame(thread)] if upto_rev == thread.rev else []
         return [*sorted(frames, key=lambda frame: frame["rev"]), *last]
 
@@ -351,8 +355,8 @@ _CLOSED_AS = {
 class Chosen:
     """A message to read.
 
-    If it is an answer, only the steps in ``streams`` are read. ``omitted`` is the number of earlier steps that are left
-    out.
+    If the message is an answer, only the steps in ``streams`` are read. ``omitted`` is the number of earlier steps that
+    are left out.
     """
 
     message_id: UUID
@@ -368,9 +372,9 @@ def _newest_that_fit(
     ``sizes`` begins with the newest message. At most ``limit`` messages with a position are chosen. Queued messages
     have no position and do not count.
 
-    The newest message whose position is at most ``needed`` is always chosen, and so are all messages after it, even if
-    they do not fit. The reason is that a client needs a message with a position to request older messages. At least
-    the last step of that message is chosen, unless ``needs_step`` is false.
+    The newest message whose position is at most ``needed`` is always chosen, even if it does not fit. The reason: a
+    client needs a message with a position to request older messages. If ``needs_step`` is true, at least the last
+    step of this message is chosen. All messages after this message are always chosen, too.
 
     The earliest steps of the oldest chosen message may be left out.
     """
@@ -410,7 +414,8 @@ class Sign:
     """A fingerprint of a thread, which differs after every change.
 
     ``rev`` is the thread's revision. ``stream`` is the answer that is being streamed, and ``seq`` is the number of its
-    last delta (piece). Without such an answer, or before its first delta, they are an empty string and -1.
+    last delta (piece). If no answer is being streamed, or the answer has no delta yet, ``stream`` is an empty string
+    and ``seq`` is -1.
     """
 
     rev: int
@@ -420,7 +425,7 @@ class Sign:
     def is_news_for(self, cursor: Cursor) -> bool:
         """Return whether a client with this cursor might lack something that existed when the fingerprint was read."""
         if self.rev != cursor.rev:
-            # Whoever reads a revision also reads all deltas that exist then.
+            # A client with a later revision lacks nothing: the read of that revision included all deltas of that time.
             return self.rev > cursor.rev
         return self.seq > (cursor.seq if self.stream == cursor.stream else -1)
 

@@ -1,6 +1,6 @@
 """End websockets and event streams at once when their user signs out or is no longer allowed to sign in.
 
-Without a notification, for example while the channel layer is down, they end within a minute.
+If the notification does not arrive, for example because the channel layer is down, the connection ends within a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class SignOutWatch:
 
     def __init__(self, asker: Asker, *, end: Callable[[], object], check: Callable[[], object]) -> None:
         """``end`` is called on the event loop when the session has ended. ``check`` is called when the account has
-        changed. The account might still be valid, so ``check`` must find out.
+        changed. ``check`` must then find out whether the account is still valid.
         """
         self._end, self._check = end, check
         self._loop = asyncio.get_running_loop()

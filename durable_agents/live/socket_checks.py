@@ -17,12 +17,12 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from durable_agents.actors import User
-from durable_agents.delivery_counts import delivery_counts
 from durable_agents.lifecycle import notify_overdue, store_delivery_counts
+from durable_agents.live.database_threads import in_database
 from durable_agents.live.hub import HEAL_SECONDS
-from durable_agents.live.kept_connection import in_database
 from durable_agents.live.reader import THREAD_CONTENT, Sign, signs_of
 from durable_agents.live.thread_feed import feeds
+from durable_agents.live_delivery_counts import delivery_counts
 from durable_agents.logs import log_error
 from durable_agents.policies import Asker, SignIn, users_now, visible_threads
 
@@ -61,14 +61,14 @@ class CheckedSocket(Protocol):
         """Start to close the websocket if its client is silent, or does not read what it is sent."""
 
     def apply(self, finding: Finding) -> None:
-        """Close the websocket if the caller's sign-in is no longer valid, or end what the caller is no longer allowed
-        to see.
+        """If the caller's sign-in is no longer valid, close the websocket. Otherwise, end the subscriptions of threads
+        that the caller is no longer allowed to view.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The data that the check of one websocket's caller needs."""
+    """The input of the check of one websocket's caller."""
 
     sign_in: SignIn
     asker: CheckedAsker
@@ -178,8 +178,8 @@ async def recheck(sockets: Sequence[CheckedSocket]) -> None:
 def answers(questions: Sequence[Question]) -> list[Finding]:
     """Find out what callers are still allowed to see.
 
-    The number of queries does not depend on the number of callers if all have signed in with sessions that are stored
-    in the database.
+    If all callers have signed in with sessions that are stored in the database, the number of queries does not depend
+    on the number of callers.
     """
     users = users_now([question.sign_in for question in questions])
     askers = [copy.copy(question.asker) for question in questions]

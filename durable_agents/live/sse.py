@@ -1,6 +1,7 @@
 """Serve streaming responses with server-sent events.
 
-Closing a response does not affect the run. The section "Server-sent events" of the HTML standard defines the format.
+If a client closes its response, the agent's run continues. The section "Server-sent events" of the HTML standard
+defines the format.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from django.db import close_old_connections
 from django.http import HttpResponse, StreamingHttpResponse
 
 from durable_agents.conf import config
-from durable_agents.delivery_counts import delivery_counts
 from durable_agents.exceptions import ThreadNotFoundError, TooManyStreamsError
 from durable_agents.lifecycle import notify_overdue, store_delivery_counts
 from durable_agents.live.caller_limits import STREAMS, AddressedAsker, Slot, caller_of
 from durable_agents.live.hub import HEAL_SECONDS, News
-from durable_agents.live.reader_pace import at_readers_pace
+from durable_agents.live.response_backpressure import at_readers_pace
 from durable_agents.live.sign_outs import SignOutWatch
+from durable_agents.live_delivery_counts import delivery_counts
 from durable_agents.logs import log_error
 from durable_agents.policies import Asker
 from durable_agents.reading import AnswerStream
@@ -61,9 +62,9 @@ class Events(Protocol):
 
 
 def event_stream(events: Events, headers: Mapping[str, str] | None = None) -> StreamingHttpResponse:
-    """Return a streaming response with these events. The response ends with the events, or when the client disconnects.
+    """Return a streaming response with these events.
 
-    The view must run under ASGI.
+    The response ends after the last event, or when the client disconnects. The view must run under ASGI.
     """
     # Close the database connections of the view's OS thread. Otherwise, they would stay open until the response ends.
     close_old_connections()
@@ -117,7 +118,7 @@ class EventSource(Protocol):
 
 
 class Reads:
-    """The events of a source, which is read after each notification, and also at intervals.
+    """The events of a source. The source is read after each notification, and also at intervals.
 
     Usage: ``async with reads``, then call ``next`` until it returns None.
     """
@@ -125,8 +126,9 @@ class Reads:
     def __init__(
         self, thread_id: UUID, source: EventSource, *, asker: Asker, slot: Slot, may_stay: Callable[[], bool]
     ) -> None:
-        """``may_stay`` is called every minute, and when the account of the caller ``asker`` has changed. If it returns
-        False, the stream ends. It also ends when the caller signs out. At the end, ``slot`` is released.
+        """``may_stay`` is called every minute, and when the account of the caller ``asker`` has changed. If it
+        returns False, the event stream ends. The event stream also ends when the caller signs out. At the end of the
+        event stream, ``slot`` is released.
         """
         self._thread_id = thread_id
         self._source = source
@@ -137,7 +139,8 @@ class Reads:
         self._sent_at = self._checked_at = time.monotonic()
         self._watched = News(thread_id)
 
-    # As in ``News``, do not use ``asynccontextmanager`` instead of these methods.
+    # Do not use ``asynccontextmanager`` instead of these methods. Its generator would be closed when the event loop
+    # shuts down, before the ``async with`` block ends.
 
     async def __aenter__(self) -> None:
         self._news = await self._watched.__aenter__()
@@ -149,12 +152,12 @@ class Reads:
         await self._watched.__aexit__()
 
     def _end(self) -> None:
-        """Let the stream end, because its caller has signed out."""
+        """Make the event stream end, because its caller has signed out."""
         self._is_ended = True
         self._news.set()
 
     def _check(self) -> None:
-        """Let the stream call ``may_stay`` at once."""
+        """Make the event stream check at once whether its caller may still see the thread."""
         self._checked_at = -math.inf
         self._news.set()
 
@@ -163,14 +166,14 @@ class Reads:
 
         Return a keep-alive comment if nothing was sent for ``HEARTBEAT_SECONDS``. Return None at the end of the stream.
 
-        An error is logged and ends the stream. It is not raised, because servers fail on exceptions in the middle of a
-        body.
+        An error is logged and ends the stream. The error is not raised, because servers cannot handle an exception in
+        the middle of a response body.
         """
         try:
             if self._has_begun and not await self._wait(self._news):
                 return None
             self._has_begun = True
-            # Clear the event before the read: a notification during the read must cause another read.
+            # Clear ``news`` before the read, so that a notification during the read causes another read.
             self._news.clear()
             events = await in_any_thread(self._source.read)
         except Exception:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from durable_agents.delta_writer import Frame
 from durable_agents.live.caller_limits import turn_to_read
+from durable_agents.live.database_threads import in_database
 from durable_agents.live.encoded_frame import encode
-from durable_agents.live.flow_control import FlowControl
-from durable_agents.live.kept_connection import in_database
+from durable_agents.live.frame_sender import FlowControl
 from durable_agents.live.personal_frames import PersonalFrames
 from durable_agents.live.reader import ThreadReader, thread_gone
 from durable_agents.live.thread_feed import Subscription, feeds, follow, unfollow
@@ -45,7 +45,7 @@ class Subscriptions:
 
     @property
     def asker(self) -> Asker:
-        """The websocket's user, as policies see the user. It changes when the client redeems a ticket."""
+        """The websocket's user, as policies see the user. The user changes when the client redeems a ticket."""
         return self._asker()
 
     @property

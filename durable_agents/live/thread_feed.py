@@ -14,28 +14,28 @@ from typing import Protocol
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from durable_agents.delivery_counts import Event, delivery_counts
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import ThreadNotFoundError
+from durable_agents.live.database_threads import in_database
 from durable_agents.live.encoded_frame import EncodedFrame, encode
 from durable_agents.live.hub import hub
-from durable_agents.live.kept_connection import in_database
 from durable_agents.live.personal_frames import Facts, PersonalFrames
 from durable_agents.live.reader import Cursor, Sign, ThreadReader
+from durable_agents.live_delivery_counts import Event, delivery_counts
 from durable_agents.logs import log_error
 from durable_agents.policies import Asker
 
 MAX_HELD = 100
-"""Maximum number of deltas that are kept for a subscription while rows are read for it. With more, the rows are read
-again.
+"""Maximum number of deltas that are kept for a subscription while rows are read for it. If more deltas arrive, the rows
+are read again instead.
 """
 
 LATE_SECONDS = 2.0
 """A notification counts as lost if it has not arrived this long after the change was found in the rows."""
 
 RECENT_SECONDS = 1.0
-"""If a notification about a thread has arrived within this time, the rows are not read for a change without a
-notification until this time has passed once more.
+"""If a notification about a thread has arrived within this time, notifications work, and a missing one is probably on
+its way. The feed then waits for this time before it reads the rows without a notification.
 """
 
 
@@ -73,7 +73,7 @@ class Subscription:
         self.is_reading = True
         """Whether rows are being read for this subscription. A new subscription begins with a read of its own."""
         self.is_stale = False
-        """Whether rows must be read, because of a notification or of a delta that does not follow the last one."""
+        """Whether rows must be read. A notification may have arrived, or a delta that does not follow the last one."""
         self.encoded_name = encode(name)
         self._held: list[EncodedFrame] = []
 
@@ -88,23 +88,25 @@ class Subscription:
 
     def take(self, delta: EncodedFrame) -> None:
         """Send a delta if it directly follows the cursor. Ignore a delta that the client has already. In all other
-        cases, the rows must be read.
+        cases, record that the rows must be read.
+
+        If the rows are being read now, keep the delta until the read has ended.
         """
         cursor, frame = self.reader.cursor, delta.frame
         if self.is_reading:
             if len(self._held) == MAX_HELD:
                 self._become_stale()
-            # If the rows must be read again anyway, they include this delta, so do not hold it back.
+            # If another read of the rows is necessary anyway, that read includes this delta. Do not keep the delta.
             self._held += [] if self.is_stale else [delta]
         elif frame["stream"] == cursor.stream and frame["seq"] <= cursor.seq:
             return
         elif not self.is_stale and not self.viewer.is_full and self.reader.accept(frame):
             self.send(delta)
         elif frame["stream"] == cursor.stream and not self.viewer.is_full:
-            # A delta before this one is missing. If the delta's stream is not the cursor's, it may just be early or
-            # late.
+            # A delta of the same stream is missing before this one. ``_become_stale`` counts this.
             self._become_stale()
         else:
+            # Count nothing: a delta of another stream may just be early or late.
             self.is_stale = True
 
     def _become_stale(self) -> None:
@@ -119,11 +121,11 @@ class Subscription:
             self.send(frame)
 
     def send(self, frame: EncodedFrame) -> None:
-        """Send a frame to the client. The cursor is past the frame already."""
+        """Send a frame to the client. The cursor has already moved past the frame."""
         self.viewer.show(frame.text(self.encoded_name))
 
     def end_read(self) -> None:
-        """Record that the rows were read, and send the deltas that arrived meanwhile."""
+        """Record that the rows were read, and send the deltas that arrived during the read."""
         self.is_reading = False
         held, self._held = self._held, []
         for delta in held if not self.is_stale else ():
@@ -141,7 +143,7 @@ class ThreadFeed:
         """When the last notification about the thread arrived, by the monotonic clock."""
 
     def on_change(self, thread_id: UUID) -> None:
-        """Read the rows for all subscriptions, because they may have changed."""
+        """Start to read the rows for all subscriptions, because the rows may have changed."""
         self._notified_at = time.monotonic()
         for subscription in self.subscriptions:
             subscription.is_stale = True
@@ -156,13 +158,14 @@ class ThreadFeed:
         self.start()
 
     def on_sign(self, sign: Sign | None, *, read_at: float) -> None:
-        """Read the rows for the subscriptions that have not seen the thread's state with this fingerprint, which was
-        read at the time ``read_at`` of the monotonic clock.
+        """Compare the thread's fingerprint ``sign`` with the cursors of all subscriptions. Read the rows for each
+        subscription that has not seen this state of the thread.
 
-        This makes up for a lost notification. None means that the thread was deleted.
+        This makes up for a lost notification. ``sign`` is None if the thread was deleted. ``read_at`` is the time of
+        the monotonic clock before the fingerprint was read.
         """
         if self._notified_at >= read_at - RECENT_SECONDS and sign is not None:
-            # Notifications arrive, so the missing one is probably on its way.
+            # A notification has arrived lately, so the missing one is probably on its way.
             asyncio.get_running_loop().call_later(RECENT_SECONDS, self._read_if_behind, sign)
             return
         behind = self._behind(sign)
@@ -180,25 +183,25 @@ class ThreadFeed:
         self.start()
 
     def _count_if_lost(self, read_at: float) -> None:
-        """Count a lost notification, unless one has arrived since ``read_at``."""
+        """If no notification has arrived since ``read_at``, count a lost notification."""
         if self._notified_at < read_at:
             delivery_counts().add(Event.HINT_NOT_RECEIVED)
 
     async def refresh(self, subscription: Subscription) -> None:
-        """Read the rows for one subscription, and wait until that is done."""
+        """Read the rows for one subscription, and wait until the read has ended."""
         subscription.is_stale = True
         self.start()
         if self._task is not None:
             await asyncio.wait([self._task])
 
     def start(self) -> None:
-        """Start to read rows if a subscription needs that, unless rows are being read already."""
+        """Start to read rows if they must be read for a subscription. If a read is already running, do nothing."""
         is_idle = self._task is None or self._task.done()
         if is_idle and any(subscription.is_due for subscription in self.subscriptions):
             self._task = asyncio.get_running_loop().create_task(self._read())
 
     async def _read(self) -> None:
-        """Read rows as long as a subscription needs that, once for all subscriptions with the same cursor."""
+        """Read rows until no subscription is due. One read serves all subscriptions with the same cursor."""
         try:
             while due := [subscription for subscription in self.subscriptions if subscription.is_due]:
                 cursor = due[0].reader.cursor
@@ -231,7 +234,7 @@ class ThreadFeed:
 async def _own_frames(
     group: Iterable[Subscription], frames: Sequence[EncodedFrame], facts: Facts
 ) -> Mapping[Subscription, Sequence[EncodedFrame]]:
-    """Return the frames for each subscription if some frames depend on the viewer, otherwise an empty mapping."""
+    """Return the frames for each subscription. If no frame depends on the viewer, return an empty mapping."""
     if not any(facts.concern(frame.frame) for frame in frames):
         return {}
 

@@ -8,7 +8,8 @@ follow in pieces, with the same index. Other servers deviate in several ways:
 - The name comes after the id, in pieces, or again with every piece of the arguments.
 - An empty object comes before the real arguments.
 
-litellm's ``stream_chunk_builder`` loses calls without ids, and merges calls that share an index.
+litellm's ``stream_chunk_builder`` is not used for tool calls, because it loses tool calls without ids and merges tool
+calls that share an index.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ class CallDeltas:
         self.latest: dict[int, Call] = {}
         """The latest call at each index."""
         self.named: dict[int, Call] = {}
-        """Calls that so far have only a name, by index. The name arrived after an earlier call at the same index was
-        complete. The name either repeats the name of the earlier call or begins a new call.
+        """Possible new calls, by index. For each of them, only a name has arrived, after the latest call at the same
+        index was complete. It is not known yet whether the name begins a new call or repeats the latest call's name.
         """
 
     def take(self, deltas: list[CallDelta]) -> list[CallStarted | CallArguments]:
@@ -174,7 +175,8 @@ class CallDeltas:
         """Return the events that may be emitted now. The events of a call are emitted after all events of earlier
         calls.
 
-        ``is_closed`` means that the last call is complete too. ``is_over`` means that no more deltas follow.
+        All calls except the last are complete. ``is_closed`` means that the last call is also complete. ``is_over``
+        means that no more deltas follow.
         """
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
@@ -196,8 +198,8 @@ class CallDeltas:
 def only_names(delta: CallDelta, call: Call) -> bool:
     """Return whether the delta has only a name, and comes after the complete arguments of ``call``.
 
-    The meaning of such a delta is not clear yet. If arguments follow, the delta begins a new call. If none follow, the
-    server has only repeated the name. Some servers repeat the name with every piece of the arguments.
+    The meaning of such a delta is not clear yet. If arguments follow, the delta begins a new call. If no arguments
+    follow, the server has only repeated the name, as some servers do.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
@@ -242,7 +244,7 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
     """Return whether the name in the delta begins a new call. If not, the delta continues or repeats ``call.name``.
 
-    Use this function only if the call has a name, and if at most one of the call and the delta has arguments.
+    Use this function only if ``call`` has a name, and if ``call`` and ``delta`` do not both have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
@@ -250,8 +252,8 @@ def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside:
         # A second delta for the same index in one chunk usually begins a new call. But the delta continues ``call`` if
         # it extends the name of ``call``, and if no arguments of ``call`` have arrived yet.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
-        # The delta also continues ``call`` if it repeats the name of ``call``, and if either the delta or ``call`` has
-        # arguments, but not both. In this case, a delta without arguments must have an id.
+        # The delta also continues ``call`` if all these conditions hold: The delta repeats the name of ``call``. Only
+        # one of the two has arguments. The delta has arguments or an id.
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True

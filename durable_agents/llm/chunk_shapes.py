@@ -14,7 +14,7 @@ from durable_agents.llm.types import Block
 from durable_agents.parts import parse_arguments
 
 NO_INDEX = -1
-"""The index of a call if the server sent no index."""
+"""The index of a tool call if the server sent no index."""
 
 REASONING = ("reasoning", "reasoning_content")
 """Names of fields with reasoning. litellm's parser for OpenRouter reads the first field. litellm's other parsers read
@@ -59,9 +59,9 @@ class ContentBlocks:
 def told_word(word: str, native: object) -> str:
     """Return the finish reason of an answer.
 
-    OpenRouter sends its own finish reason (``word``) and sometimes the finish reason of the model's provider
-    (``native``). Return ``native`` if ``word`` is ``stop``, but ``native`` shows that the answer did not end normally.
-    Otherwise, return ``word``.
+    ``word`` is the server's own finish reason. OpenRouter sometimes also sends ``native``, the finish reason of the
+    model's provider. If ``word`` is ``stop`` and ``native`` shows that the answer did not end normally, return
+    ``native``. Otherwise, return ``word``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word

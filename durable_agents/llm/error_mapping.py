@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.error_texts import (
+from durable_agents.llm.error_classification import (
     CONTEXT_CODES,
     CONTEXT_TEXTS,
     CREDIT_CODES,
@@ -59,8 +59,8 @@ _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPa
 might use only one of them.
 """
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
-"""Kinds that say little about the cause of an error. litellm's errors within a stream have such a kind, because litellm
-makes up their status. For an error of such a kind, the provider's own data is examined, too.
+"""Kinds that say little about the cause of an error. If an error has one of these kinds, the codes and texts from the
+provider are examined, too. litellm's errors within a stream have these kinds, because litellm makes up their status.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 """Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which non-Latin characters can
@@ -152,7 +152,7 @@ class Report:
         """Return the kind of the failure.
 
         If the provider's codes or texts report a problem with the balance, rate limits or the length of the history,
-        they decide. They are more reliable than the class and the status of the error.
+        return the kind of this problem. Codes and texts are more reliable than the class and the status of the error.
         """
         if 402 in self.statuses or self.codes & CREDIT_CODES or CREDIT_TEXTS.search(self.text):
             return ErrorKind.INSUFFICIENT_CREDITS

@@ -1,4 +1,4 @@
-"""Repair a history that a project has changed, so that every provider accepts it."""
+"""Repair a history that a project has changed. Every provider accepts the repaired history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def repaired(messages: Sequence[Message]) -> list[Message]:
     Results without a call are removed. If the last message is an assistant message, ``CONTINUE_PROMPT`` is added after
     it.
     """
-    # If a call has several results, the first one is kept, because it comes last in the reversed order.
+    # If a tool call has several results, keep the first result. In the reversed order, the first result comes last and
+    # replaces the others in the dict.
     results = {message["tool_call_id"]: message for message in reversed(messages) if message["role"] == "tool"}
     kept: list[Message] = []
     for message in messages:

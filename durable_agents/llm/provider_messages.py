@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from durable_agents.llm.call_ids import CallIds
 from durable_agents.llm.types import Block, Message, MessageCall, provider_of
 from durable_agents.llm.user_content import user_content
+from durable_agents.llm.vendor_call_ids import CallIds
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
@@ -22,14 +22,14 @@ added after it (Anthropic's documentation of ``pause_turn``).
 """
 
 _WANTS_REASONING_BACK = frozenset({"deepseek", "moonshot", "zai", "hosted_vllm", "openai"})
-"""Providers that get their ``reasoning_content`` back together with the tool calls. DeepSeek and Kimi refuse a history
-without this field. Groq, Cerebras and Mistral refuse a history with it. ``openai`` stands for any server that speaks
-OpenAI's format. OpenAI itself never sends this field, and therefore never gets it back.
+"""Providers that get ``reasoning_content`` back in their messages with tool calls. DeepSeek and Kimi refuse a history
+without this field. Groq, Cerebras and Mistral refuse a history with this field. ``openai`` is here for other servers
+that use OpenAI's format. OpenAI itself never sends this field, and therefore never gets the field back.
 """
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
-"""Matches a character that must not occur in a tool name. Providers refuse a history with such a name, even if their
-own model made the name up.
+"""Matches a character that is not allowed in a tool name. A model can make up a tool name with such a character. The
+provider then refuses a history that contains the name.
 """
 
 
@@ -85,15 +85,15 @@ def openai_messages(
 
 
 def late_result(turn: Turn) -> Message | None:
-    """Return a user message with the result of a tool call that had no result at the previous model call.
+    """Return a user message with the late result of a tool call, or None if the turn has no late result.
 
-    Return None if the turn has no such result.
+    A late result belongs to a tool call that was still open at an earlier model call.
     """
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # The call already has a result in the history: the note that it was still open. Providers accept only one result
-    # for each call, so the late result is sent as a user message.
+    # In the history, the tool call already has a result: a note that the tool call is still open. Providers accept only
+    # one result for each tool call. Therefore, the late result is sent as a user message.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
     if "changedInput" in late:

@@ -69,9 +69,9 @@ def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     several limits. A limit has a header for its reset time, and usually another for its remaining amount.
 
     - If the remaining amount of some limits is 0, return the time until all of these limits are reset.
-    - If not, ignore all limits that have a remaining amount, because they are not used up. Of the others, use the
-      header with the shortest name. It belongs to the most general limit.
-    - If there are no others, use the IETF header ``RateLimit``.
+    - Otherwise, consider only limits without a header for the remaining amount. Of their reset headers, use the one
+      with the shortest name, because it belongs to the most general limit.
+    - If there is no such reset header, use the IETF header ``RateLimit``.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}

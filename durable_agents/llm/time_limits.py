@@ -1,10 +1,10 @@
-"""Limit how long a call may take, and how long its server may send nothing.
+"""Limit how long a model call may take, and how long its server may send nothing.
 
-Every received byte shows that the server is alive. While a model thinks, some servers send only comments (OpenRouter:
-``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data.
+Every received byte shows that the server is alive. While a model thinks, some servers send only keep-alive events:
+comments (OpenRouter: ``: OPENROUTER PROCESSING``), pings (Anthropic) or empty data.
 
-These events keep the call alive, but they are dropped before litellm and openai parse the answer. Some parsers of
-litellm and openai would take such events for the end of the answer or for invalid JSON.
+Keep-alive events restart the timeout for a silent server. They are dropped before litellm and openai parse the answer,
+because some parsers take keep-alive events for the end of the answer or for invalid JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.keep_alive_filter import MAX_ERROR_BYTES, EventFilter, is_error
+from durable_agents.llm.sse_filter import MAX_ERROR_BYTES, EventFilter, is_error
 
 
 class Signals:
@@ -28,8 +28,8 @@ class Signals:
         self.error = ""
         """The text of an error that the provider sent after it had begun the answer with status 200."""
         self.alive: Callable[[], None] = _do_nothing
-        """A function that restarts the timeout for a silent server. Call this function for every chunk, because not all
-        answers are read with httpx.
+        """A function that restarts the timeout for a silent server. The patched ``httpx.Response`` calls this function
+        for received bytes. Also call it for every chunk, because not all answers are read with httpx.
         """
         self.responses: list[Response] = []
         """The responses that are read with httpx. They are closed at the end of the call."""
@@ -54,7 +54,7 @@ class Signals:
 
 LIMIT_SLACK = 0.02
 """The timeout for a silent server is not reset at every chunk, but only when at least this fraction of it has passed.
-Therefore it can fire early, by up to this fraction of its length.
+Therefore, the timeout can fire early, by up to this fraction of its length.
 """
 
 
@@ -71,8 +71,8 @@ class Response(Protocol):
 
 
 _signals: WeakKeyDictionary[asyncio.Task[object], Signals] = WeakKeyDictionary()
-"""The ``Signals`` object of each asyncio task that makes a model call. The patched method of httpx finds the object by
-the current task. Other uses of httpx in the process are not affected.
+"""The ``Signals`` object of each asyncio task that makes a model call. ``listen`` patches a method of httpx, and the
+patched method looks up the current task here. Other tasks that use httpx are not affected.
 """
 
 
@@ -81,7 +81,7 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
     """Limit the time of a model call. The call must be made and read within the block, in one task.
 
     Raises TimeoutError after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total. Do not
-    wait for anything else within the block, because that time counts too.
+    wait for anything else within the block, because the waiting time counts too.
     """
     now = asyncio.get_running_loop().time
     task = asyncio.current_task()

@@ -16,7 +16,7 @@ Block: TypeAlias = Mapping[str, object]
 
 
 class FunctionCall(TypedDict):
-    """The name and the arguments of a call. The arguments are the text of a JSON object."""
+    """The name of a tool and the arguments of a tool call. The arguments are the text of a JSON object."""
 
     name: str
     arguments: str
@@ -38,8 +38,8 @@ class Message(TypedDict, total=False):
     tool_calls: Sequence[MessageCall]
     tool_call_id: str
     thinking_blocks: Sequence[Block]
-    """This field and the next two contain a vendor's own data. litellm sends the data back to the vendor with the
-    message.
+    """``thinking_blocks``, ``provider_specific_fields`` and ``reasoning_content`` contain a vendor's own data. litellm
+    sends the data back to the vendor with the message.
     """
     provider_specific_fields: Mapping[str, object]
     reasoning_content: str
@@ -58,14 +58,16 @@ class ModelRequest:
     agent: str = ""
     """The name of the agent that makes the call."""
     may_be_silent: bool = False
-    """Whether the answer is allowed to have neither text nor a tool call. This is the case if the model has already
+    """Whether an answer without text and without a tool call is accepted. It is accepted if the model has already
     answered or called a tool since the user's last message.
     """
 
     @property
     def ends_with_late_outcome(self) -> bool:
-        """Whether the last message is the late outcome of a tool call: a result or an error that came after the run had
-        gone on without it. Such a message has the role ``user``, but no user has written it.
+        """Whether the last message is the late outcome of a tool call.
+
+        A late outcome is a result or an error that arrives after the run has already made its next model call. The
+        message has the role ``user``, but no user has written it.
         """
         last = self.messages[-1] if self.messages else {"role": ""}
         content = last.get("content")
@@ -106,7 +108,7 @@ class ReasoningDelta:
 class ReasoningSigned:
     """A signature of the reasoning so far. The reasoning is now complete.
 
-    ``metadata`` must be sent back to the provider with that reasoning. It has the form of the AI SDK's
+    ``metadata`` must be sent back to the provider with the reasoning. ``metadata`` has the form of the AI SDK's
     ``providerMetadata``: ``{"anthropic": {"signature": ...}}``.
     """
 
@@ -135,7 +137,7 @@ class TextSigned:
 
 @dataclass(frozen=True, kw_only=True)
 class CallStarted:
-    """The beginning of tool call number ``index`` of this answer."""
+    """The beginning of a tool call. ``index`` is the number of the tool call within the answer, from 0."""
 
     index: int
     provider_call_id: str
@@ -188,9 +190,9 @@ class ModelDoor(Protocol):
         """
 
     def continues(self, model: str, settings: Mapping[str, object] = MappingProxyType({})) -> bool:
-        """Return whether the model, with these settings, can continue a partial answer that is the last message.
+        """Return whether the model, with these settings, can continue a partial answer in the last message.
 
-        Return False if this is not known. The method must not raise an error or make a request.
+        Return False if the model's ability is not known. The method must not raise an error or make a request.
         """
 
     async def aclose(self) -> None:
@@ -211,6 +213,6 @@ OS thread, so that this work does not delay other runs.
 """
 
 TOLD_TO_CONTINUE = frozenset({"deepseek", "mistral", "codestral"})
-"""Providers that continue a partial answer only if ``prefix`` is set in the answer's message. Claude does not need
-``prefix``.
+"""Providers that continue a partial answer only if the message with the partial answer has the field ``prefix``. Claude
+does not need this field.
 """

@@ -19,7 +19,7 @@ def user_content(parts: Sequence[Part], *, model: str) -> str | list[Block]:
     if not any(part["type"] == "file" for part in parts):
         return text_of(parts)
     blocks = [file_block(part, model=model) if part["type"] == "file" else text_block(part["text"]) for part in parts]
-    # Anthropic refuses an empty text block. A message with only files contains one.
+    # A message with only files contains an empty text block, which Anthropic refuses.
     return [block for block in blocks if block != text_block("")]
 
 

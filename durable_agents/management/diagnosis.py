@@ -23,9 +23,9 @@ from django.utils import timezone
 
 from durable_agents.agents import Agent, registry
 from durable_agents.conf import cluster_of, config, default_cluster, q_cluster
-from durable_agents.delivery_counts import CLOSED, Event
 from durable_agents.lifecycle import database, project, try_to_write
 from durable_agents.live.hub import HEAL_SECONDS
+from durable_agents.live_delivery_counts import CLOSED, Event
 from durable_agents.llm import DOORS
 from durable_agents.llm.auto_door import reason_for_litellm
 from durable_agents.llm.model_catalog import estimated_cost, listed
@@ -35,7 +35,7 @@ from durable_agents.notifications import layer_crosses_processes
 from durable_agents.reading.usage import cache_use_by_model
 from durable_agents.task_queue.inspection import clusters_seen, late_queues, layer_round_trip, queue_size, sweep_facts
 from durable_agents.task_queue.redis_servers import redis_servers
-from durable_agents.times import instant
+from durable_agents.utc_times import instant
 from durable_agents.worker_identity import is_gone
 from durable_agents.worker_problem_files import Notice, posted
 
@@ -47,7 +47,9 @@ ROUND_TRIP_SECONDS = 1.0
 OLDEST_POSTGRESQL = 14
 OLDEST_SQLITE = (3, 35)
 CACHEABLE_TOKENS = 8_000
-"""Calls with fewer input tokens are ignored. Providers cache beginnings of 1,024 to 4,096 tokens and more."""
+"""``check_prompt_caches`` ignores model calls with fewer input tokens. Providers cache the beginning of a request only
+if it has at least 1,024 to 4,096 tokens, depending on the model.
+"""
 JUDGED_TOKENS = 100_000
 LOW_HIT_PERCENT = 20
 
@@ -61,9 +63,9 @@ KEYS = {
     "openrouter": "OPENROUTER_API_KEY",
     "xai": "XAI_API_KEY",
 }
-"""The environment variables from which litellm takes the keys of well-known providers."""
+"""The environment variables from which litellm takes the API keys of well-known providers."""
 OWN_SERVER = frozenset({"api_base", "base_url"})
-"""The keys in ``model_settings`` that name a server other than the provider's."""
+"""The options in ``model_settings`` that set a server other than the provider's."""
 LOCAL = frozenset({"hosted_vllm", "lemonade", "llamafile", "lm_studio", "ollama", "ollama_chat"})
 """litellm's names for model servers that a project runs itself."""
 
@@ -93,8 +95,8 @@ def examine(*, models: bool = False) -> list[Finding]:
         ("database", check_database),
     ]
     found = [finding for area, look in areas for finding in _looked(area, look)]
-    # Without the database, most other checks would only report the same error again. ``check_stuck_workers`` still
-    # helps, because it also reads problems of workers from files.
+    # If the database fails, most other checks would fail with the same error, so skip them. ``check_stuck_workers`` is
+    # still useful, because it also reads problems of workers from files.
     if any(finding.area == "database" and finding.level == "error" for finding in found):
         areas = [("channel layer", check_channel_layer), ("workers", check_stuck_workers)]
     else:
@@ -246,7 +248,7 @@ def check_postgresql(connection: Any) -> Iterator[Said]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_backend_pid()")
         theirs, session = cursor.fetchone()
-    # A connection pooler reports a process id of its own, not the id of the PostgreSQL process.
+    # Behind a connection pooler, ``backend_pid`` is an id of the pooler, not the id of the PostgreSQL process.
     info = connection.connection.info
     if getattr(info, "backend_pid", session) != session and not connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"]:
         text = "PostgreSQL is behind a pooler such as PgBouncer. In transaction mode a cursor would lose its session."
@@ -301,7 +303,7 @@ def check_brokers() -> Iterator[Said]:
             yield "error", text, hint
         else:
             yield "ok", f"Cluster {cluster!r}: {size} tasks wait in the queue.", ""
-    # Clusters that run agents are left out here, because ``check_workers`` reports them.
+    # Skip the clusters that run agents, because ``check_workers`` checks them.
     for queue in sorted(set(late_queues()) - set(_clusters())):
         text = f"No cluster seems to serve the queue {queue!r}: its tasks or schedules have been due for minutes."
         yield "warning", text, f"Run: {_start(queue)}, or delete its tasks and schedules in the admin."
@@ -344,7 +346,7 @@ def check_channel_layer() -> Iterator[Said]:
         async_to_sync(layer_round_trip)(ROUND_TRIP_SECONDS)
     except Exception as error:
         text = f"The channel layer does not deliver messages: {type(error).__name__}: {error}"
-        # A TimeoutError has no message, so the text would end with a colon.
+        # A TimeoutError has no message. Remove the colon before the empty message.
         yield (
             "error",
             text.rstrip(": "),
@@ -376,7 +378,7 @@ DELIVERY_PROBLEMS = {
 
 
 def check_delivery() -> Iterator[Said]:
-    """Show what processes have counted about live delivery in the last one or two hours."""
+    """Report what processes have counted about live delivery. The counts go back up to about two hours."""
     reports = list(DeliveryReport.objects.using(database()).stored_within(DELIVERY_SECONDS))
     if not reports:
         yield "ok", "In the last hour, no process has counted anything about websockets and event streams.", ""
@@ -435,7 +437,7 @@ class Load:
 
 
 PROBLEM_SECONDS = 60.0
-"""A problem is over if its worker has not reported it for this long. Workers report every ten seconds."""
+"""After this time without a report, a problem counts as solved. Workers report a problem every ten seconds."""
 LEFT_SECONDS = 600.0
 TRIES = {
     "claims": "claim rows",
@@ -446,8 +448,8 @@ TRIES = {
 
 def _notices() -> list[Notice]:
     """Return the problems of living workers, from files on this machine and from the database."""
-    # If the database fails, it might lack the workers' reports, or might not be readable. Therefore, read the files
-    # too.
+    # Read the files too, because the database might have failed. In this case, workers cannot store their problems in
+    # the database, or this process cannot read it.
     found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
     with suppress(Error):
         for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
@@ -491,7 +493,7 @@ def check_workers() -> Iterator[Said]:
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
     seen = 0
-    # django-q2 can only count the clusters of all names together. This number is useful only if there is one name.
+    # django-q2 counts all clusters together, whatever their names. Use the number only if there is one name.
     if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
         with suppress(Exception):  # check_brokers reports the error
             seen = clusters_seen()
@@ -545,8 +547,8 @@ def check_agents() -> Iterator[Said]:
 def check_prompt_caches() -> Iterator[Said]:
     """Report models whose prompt cache was rarely hit during the last day.
 
-    A model counts if it has had enough long calls, and if it is known to have a prompt cache: it has reported cached
-    tokens, or litellm's list has a price for them.
+    The check covers models with enough long calls and a known prompt cache. A prompt cache is known if the model has
+    reported cached tokens, or if litellm's price list has a price for cached tokens.
     """
     used = [
         use
@@ -574,7 +576,7 @@ def check_prompt_caches() -> Iterator[Said]:
 
 
 def check_models() -> Iterator[Said]:
-    """Check that the environment has the keys of well-known providers."""
+    """Check that the environment has the API keys of well-known providers."""
 
     def missing_key(model: str) -> str:
         key = KEYS.get(model.partition("/")[0])
@@ -592,8 +594,9 @@ def check_models_by_litellm() -> Iterator[Said]:
 
 
 def check_prices(cost_of: Callable[[str], Decimal | None]) -> Iterator[Said]:
-    """Check that the price of each model is known. ``cost_of`` returns the cost of some tokens of a model, or None if
-    the price is unknown. Models on the project's own servers need no price.
+    """Check that the price of each model is known. Models on the project's own servers need no price.
+
+    ``cost_of`` takes the name of a model, and returns the cost of a sample call, or None if the price is unknown.
     """
     if config().model_door not in DOORS:
         return
@@ -627,7 +630,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
         return
     if config().model_door != "litellm":
         yield from _doors(agents)
-    # Skip agents with a key or a server of their own. Such a server might accept any key, or need none.
+    # Skip agents with an API key or a server of their own. A server of their own might need no API key.
     with_own_key = {"api_key", *OWN_SERVER}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)

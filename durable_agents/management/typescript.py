@@ -24,17 +24,19 @@ _SIMPLE = {"string": "string", "integer": "number", "number": "number", "boolean
 _REFERENCE = re.compile(r'"#/\$defs/([^"]*)"')
 _IDENTIFIER = re.compile(r"[A-Za-z_$][\w$]*", re.ASCII)
 MAX_DEPTH = 40
-"""Parts of a schema that are nested more deeply have the type ``unknown``."""
+"""Parts of a schema that are nested more deeply than this get the type ``unknown``."""
 
 
 class TypeScript:
-    """A TypeScript module with the types of some agents. Definitions that schemas share become types of their own."""
+    """Writes a TypeScript module with the types of some agents. Each definition in ``$defs`` becomes a named type."""
 
     def __init__(self) -> None:
         self._definitions: dict[str, str] = {}
-        """The types of the schemas' ``$defs``, by name."""
+        """The TypeScript types of the definitions in ``$defs``, by the name of the type."""
         self._names: dict[tuple[str, str], str] = {}
-        """For each different definition, the name of its type."""
+        """The name of each definition's TypeScript type. The key has the definition's name, and the JSON text of the
+        definition and of all definitions that it refers to.
+        """
 
     def module(self, agents: Iterable[Agent]) -> str:
         """Return the text of the module."""
@@ -55,7 +57,7 @@ class TypeScript:
         return f"{_comment(str(tool.description), '      ')}      {_key(tool.name)}: {{\n{lines}      }};\n"
 
     def type_of(self, schema: Mapping[str, object]) -> str:
-        """Return the type of a whole schema, and note the types of its ``$defs``."""
+        """Return the TypeScript type of a whole schema, and store the types of the definitions in its ``$defs``."""
         found = schema.get("$defs")
         definitions: Mapping[str, object] = found if isinstance(found, Mapping) else {}
         writer = _Writer({name: self._name_for(name, definitions) for name in definitions})
@@ -64,10 +66,10 @@ class TypeScript:
         return writer.write(schema)
 
     def _name_for(self, name: str, definitions: Mapping[str, object]) -> str:
-        """Return the name of a definition's type. A different definition with the same name gets a number."""
+        """Return the name of a definition's TypeScript type. If another definition has the name, append a number."""
         base = re.sub(r"\W", "_", name, flags=re.ASCII)
         base = base if _IDENTIFIER.fullmatch(base) and base not in _RESERVED else f"_{base}"
-        # Definitions are the same only if all definitions that they refer to are the same, too.
+        # Two definitions get the same type only if all definitions that they refer to are the same, too.
         reached: dict[str, object] = {}
         waiting = [name]
         while waiting:
@@ -86,7 +88,7 @@ _RESERVED = {"Agents", "AgentName", "Tools"}
 
 
 class _Writer:
-    """Writes one schema. ``names`` has the type name of each definition that the schema can refer to."""
+    """Writes one schema as a TypeScript type. ``names`` has the type name of each definition in its ``$defs``."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from durable_agents.delivery_counts import Event, delivery_counts
+from durable_agents.live_delivery_counts import Event, delivery_counts
 from durable_agents.logs import Repeated
 
 Message = dict[str, Any]
@@ -127,7 +127,8 @@ class ClientSender:
         lane = self._lanes[hash(group) % LANES]
         with self._lock:
             if self._loop is None:
-                # Do not start the OS thread at import: qcluster forks after imports, and a child does not inherit it.
+                # Do not start the OS thread at import. qcluster forks after its imports, and a forked child does not
+                # inherit OS threads.
                 self._loop = asyncio.new_event_loop()
                 run = threading.Thread(target=self._run, args=(self._loop,), name="durable_agents hints", daemon=True)
                 run.start()

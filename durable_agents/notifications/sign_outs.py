@@ -1,8 +1,8 @@
 """Tell web processes that somebody has signed out, or that an account has changed.
 
-Each session and each user has a topic. A change is announced with the id of the topic, in the same way as a change of a
-thread is announced with the id of the thread. The id of the topic is made from the key of the session or user. Web
-processes follow the topics of their open connections (``live.sign_outs``).
+Each session and each user has a topic: a UUID that is made from the session key or the user's id. Changes of topics are
+announced in the same way as changes of threads, with the topic in place of the thread's id. Web processes follow the
+topics of their open connections (``live.sign_outs``).
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def _announce(topic: UUID) -> None:
 
 def on_logged_out(*, request: object, **_: object) -> None:
     """Announce that the session of this request ends."""
-    # Django deletes the session right after this signal, so the receivers must not look whether the session exists.
+    # Django deletes the session only after this signal. When the announcement arrives, the session may still exist, so
+    # the receivers must not check whether it does.
     session_key = getattr(getattr(request, "session", None), "session_key", None)
     if session_key:
         _announce(session_topic(session_key))

@@ -44,8 +44,8 @@ class WorkerSender:
         """
         self._told: defaultdict[str, int] = defaultdict(int)
         self._since: dict[str, float] = {}
-        """For each cluster that still has to be notified, the time of the first call of ``tell`` since its last
-        notification.
+        """The clusters that still have to be notified. The value is the time of the first call of ``tell`` since the
+        cluster's last notification.
         """
         self._fails = False
         self._thread: threading.Thread | None = None

@@ -57,7 +57,7 @@ def notify_cluster(cluster: str) -> bool:
     """Put a notification into the cluster's queue. Return whether the queue contains a notification now. Never raises.
 
     With a broker that is reached over a socket, this function can take a second. If the broker fails, the notification
-    is sent later. Until the broker has recovered, this function then returns immediately.
+    is sent later. Further calls return immediately until the broker has recovered.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 
@@ -80,7 +80,8 @@ def _enqueue(cluster: str) -> None:
 
     options: dict[str, Any] = {"cluster": cluster, "save": False, "ack_failure": True, "timeout": -1, "sync": False}
     broker = _broker(cluster, os.getpid())
-    # If the last notification is still in the queue, its receiver will find the new rows as well.
+    # If the last notification is still in the queue, do not add another. The worker that receives it will find the new
+    # rows as well.
     if not (isinstance(broker, _TableBroker) and broker.is_still_queued()):
         async_task(WORK, cluster, q_options=options | {"broker": broker})
 

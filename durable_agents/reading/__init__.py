@@ -24,7 +24,7 @@ from durable_agents.reading.messages import (
     open_answer,
 )
 from durable_agents.reading.personal_view import PersonalView, waiting_calls, waiting_parts
-from durable_agents.reading.read_only import ReadOnlyJSON, read_only
+from durable_agents.reading.read_only_reason import ReadOnlyJSON, read_only
 from durable_agents.reading.search import MAX_SEARCH_CHARS, threads_with_text
 from durable_agents.reading.ui_stream import AnswerStream, Seen, steps_in, waits_for_others
 from durable_agents.reading.usage import UsageByModel, attempts, usage_by_model

@@ -14,9 +14,9 @@ from uuid import UUID
 from durable_agents import attachment_storage
 from durable_agents.actors import ShowPerson, person_of, username_of
 from durable_agents.models import Attachment, Message, Stream, Thread, ToolCall, Usage
-from durable_agents.reading.read_only import read_only
-from durable_agents.times import to_iso, to_iso_or_none
+from durable_agents.reading.read_only_reason import read_only
 from durable_agents.transcript import get_thread, ui_messages
+from durable_agents.utc_times import to_iso, to_iso_or_none
 
 FORMAT, VERSION = "durable_agents.thread", 1
 _ROWS_AT_ONCE = 200

@@ -215,8 +215,8 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                # Only the last of these chunks advances the cursor. A client that resumes before the last chunk gets
-                # all of these chunks again.
+                # A change of a tool call can have several chunks. Only the last chunk advances the cursor. A client
+                # that resumes before the last chunk gets all chunks of the change again.
                 yield from chunks[:-1]
                 self._at.rev = row.rev
                 yield from chunks[-1:]
@@ -250,8 +250,8 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """Switch to this stream, unless it is the current one: end the current step. If the stream belongs to another
-        message than the current step, begin that message.
+        """End the current step and switch to this stream. If the stream belongs to another message, begin this message.
+        Do nothing if the stream is already the current one.
         """
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):

@@ -27,8 +27,8 @@ from durable_agents.models import (
     ThreadStatus,
 )
 from durable_agents.parts import Part, text_of
-from durable_agents.times import as_expected
 from durable_agents.transcript import UIMessage, add_parts, get_thread, partial_answer, stream_open_at, ui_messages
+from durable_agents.utc_times import as_expected
 
 _AFTER_ALL_POSITIONS = 2**62
 

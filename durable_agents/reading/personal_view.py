@@ -21,14 +21,14 @@ class PersonalView:
         self._thread = thread
 
     def person(self, user: User) -> Person | None:
-        """Return what the caller is allowed to see of a user. None means nothing."""
-        # A project's policy need not be a subclass of ours, and may have been written before the method ``person`` was
-        # added.
+        """Return what the caller is allowed to see of a user, or None if the caller may see nothing."""
+        # A project's policy may lack the method ``person``: it may be older than this method, and it does not have to
+        # inherit from our policy class.
         decide = getattr(policy(), "person", None)
         return person_of(user) if decide is None else decide(self._request, user, thread=self._thread)
 
     def can_decide(self, call: ToolCall) -> bool:
-        """Return whether the caller is allowed to decide about a call that ``waiting_calls`` returned."""
+        """Return whether the caller is allowed to decide about a tool call that ``waiting_calls`` returned."""
         return can_decide(self._request, call)
 
     def mark(self, messages: Sequence[UIMessage]) -> Sequence[UIMessage]:
@@ -42,8 +42,8 @@ class PersonalView:
 
 
 def waiting_calls(thread: Thread, tool_call_ids: Collection[str]) -> list[ToolCall]:
-    """Return the calls that have one of these ids and wait for an approval, with what ``PersonalView.can_decide``
-    needs.
+    """Return the tool calls that have one of these ids and wait for an approval. The related rows that
+    ``PersonalView.can_decide`` needs are already loaded.
     """
     if not tool_call_ids:
         return []

@@ -19,8 +19,8 @@ class _Words(Func):
     """The indexed words of a text. Only the beginning of a long text is indexed."""
 
     # PostgreSQL raises an error for more than a megabyte of words. The configuration "simple" treats all languages
-    # alike. Change this expression only together with migration 0004: the index is used only if both are exactly the
-    # same.
+    # alike. Migration 0004 creates an index on the same expression. Change both together: PostgreSQL uses the index
+    # only if the two expressions are identical.
     template = "to_tsvector('simple', left(%(expressions)s, 50000))"
 
 

@@ -90,11 +90,11 @@ def _call_fields(part: Part) -> Chunk:
 
 
 def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
-    """Yield the chunks for the current state of a tool call. These are, as far as they apply: the request for approval,
-    the decision, and the progress or outcome.
+    """Yield the chunks for the current state of a tool call: the request for approval, the decision, and the progress
+    or outcome. Chunks that do not apply are left out.
 
     Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval while it is open
-    and after a rejection. They do not get it after an approval.
+    and after a rejection. They do not get the request after an approval.
     """
     part = call.outcome().part()
     decided = dict(part.get("approval", {}))
@@ -121,7 +121,8 @@ def _state_chunk(call: ToolCall, part: Part) -> Chunk | None:
         case "approval-requested":
             return None
     if call.decision_reason is not None and call.passed_at is None:
-        # The call is approved, but a client may still show the request for approval. This chunk makes it show a running
-        # call. Without the chunk, a client that sends its decisions automatically would send them again and again.
+        # The tool call is approved, but a client may still show the request for approval. This chunk makes the client
+        # show a running tool call. Without this chunk, a client that sends decisions automatically would send the same
+        # decision again and again.
         return {"type": "tool-input-available", **_call_fields(part), "input": part["input"]}
     return None

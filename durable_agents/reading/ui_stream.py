@@ -31,7 +31,7 @@ from durable_agents.reading.follow_run import (
 )
 from durable_agents.reading.personal_view import PersonalView, waiting_calls
 from durable_agents.reading.usage import usage_metadata
-from durable_agents.times import to_iso
+from durable_agents.utc_times import to_iso
 
 _ENDS = frozenset({"finish", "abort", "error"})
 _STATES = {
@@ -93,8 +93,8 @@ class AnswerStream:
         wait_seconds: float = 0,
         view: PersonalView | None = None,
     ) -> None:
-        """While the run waits for others, the stream stays open only until ``wait_seconds`` after the stream's
-        creation. With the caller's ``view``, the metadata of the message say which calls the caller may decide about.
+        """While the run waits for people, browsers or services, the stream stays open for at most ``wait_seconds`` from
+        its creation. If ``view`` is set, the message metadata say which tool calls the caller may decide about.
         """
         self.thread_id = thread_id
         self.is_over = False
@@ -150,7 +150,7 @@ class AnswerStream:
         yield from self._end_of_wait(follower.thread)
 
     def _end_of_wait(self, thread: Thread) -> Iterator[Chunk]:
-        """If the run waits for others and the stream does not wait any longer, end the stream."""
+        """End the stream if the run waits for people, browsers or services, and the stream's waiting time is over."""
         if time.monotonic() >= self._waits_until and waits_for_others(thread):
             yield from self._end(thread, {"type": "finish", "finishReason": "tool-calls"})
 
@@ -169,7 +169,8 @@ class AnswerStream:
             self._has_parts = False
             yield chunk
         elif self._has_parts and thread.is_running:
-            # Cut the stream off. A client of version 6 cannot remove content, but it requests a broken stream again.
+            # Cut the stream off, because a client of version 6 cannot remove content. When a stream breaks off, the
+            # client requests the answer again.
             self.is_over = self.is_cut = True
         elif self._has_parts:
             # No other attempt follows. The client keeps the content that it has, and gets nothing more.
@@ -188,7 +189,8 @@ class AnswerStream:
             if self._seen.shows(chunk):
                 return
             if kind == "tool-approval-request" and self._view is not None:
-                # Some versions of the AI SDK refuse this chunk with other keys. All merge metadata into the message.
+                # Send ``canDecide`` as message metadata. Some versions of the AI SDK refuse a ``tool-approval-request``
+                # with an additional key, but all versions merge metadata into the message.
                 for call in waiting_calls(thread, [chunk["toolCallId"]]):
                     metadata = {"canDecide": {call.tool_call_id: self._view.can_decide(call)}}
                     yield {"type": "message-metadata", "messageMetadata": metadata}
@@ -232,9 +234,9 @@ def first_answer_to(question: Message) -> Message | None:
 def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
     """Return the last chunks of an answer that is followed by another answer.
 
-    If the run took in messages of the user before this answer was complete, the other answer contains the rest. Clients
-    of version 7 get these messages and the finish reason ``interrupted``, after which they send nothing automatically.
-    Version 6 knows neither, so older clients get the finish reason ``tool-calls``.
+    The run may have taken in messages of the user before this answer was complete. In that case, the next answer
+    contains the rest. Clients of version 7 get the user's messages and the finish reason ``interrupted``. After this
+    reason, they send no request automatically. Clients of version 6 get only the finish reason ``tool-calls``.
     """
     last = Stream.objects.using(database()).filter(message=answer).order_by("-number").first()
     reason = last.finish_reason if last else None
@@ -242,7 +244,7 @@ def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
         return [{"type": "abort"}]
     agent = registry.find(thread.agent)
     is_complete = reason in FINISH_REASONS - {"tool-calls"}
-    # A queued message gets its place when the run is complete.
+    # A queued message gets its position only when the run is complete, so it does not interrupt the answer.
     is_queued = is_complete and agent is not None and agent.when_busy == "queue"
     following = [] if is_queued or last is None else _messages_after(answer)
     steering = [row for row in following if not is_complete or row.rev < last.rev] if last else []

@@ -80,10 +80,10 @@ class CacheUse:
 
 
 def cache_use_by_model(*, within: timedelta, min_call_tokens: int) -> list[CacheUse]:
-    """Return one entry for each model that was called in this time, sorted by name.
+    """Return one entry for each model that was called in the last ``within``, sorted by the model's name.
 
-    Only calls with at least ``min_call_tokens`` input tokens count, because providers do not cache short inputs. The
-    first call of a thread does not count, nor does a call whose usage is estimated.
+    Only model calls with at least ``min_call_tokens`` input tokens count, because providers do not cache short inputs.
+    The first model call of a thread does not count. Model calls with estimated usage do not count either.
     """
     calls = Stream.objects.using(database()).filter(state=StreamState.FINISHED, usage_estimated=False, number__gt=1)
     recent = calls.filter(finished_at__gt=Now() - within, input_tokens__gte=min_call_tokens).exclude(model="")

@@ -48,9 +48,10 @@ def queue_size(cluster: str) -> int:
 def late_queues(now: datetime | None = None) -> list[str]:
     """Return the names of the queues that no cluster seems to serve, sorted by name.
 
-    These are queues with a task that has waited, or a schedule that has been overdue, for more than ``LATE_SECONDS``. A
-    queue is left out if one of its tasks is running. Waiting tasks are found only with the ORM broker, because other
-    brokers do not show the age of a task.
+    A queue is included if one of its tasks has waited for more than ``LATE_SECONDS``, or if a schedule of its cluster
+    is overdue by more than ``LATE_SECONDS``. A queue is left out if one of its tasks is running.
+
+    Waiting tasks are found only with the ORM broker, because other brokers do not show the age of a task.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
     from django_q.models import OrmQ, Schedule  # noqa: PLC0415 - needs the app registry
@@ -110,7 +111,7 @@ async def layer_round_trip(seconds: float) -> None:
 
 def _broker(cluster: str) -> Any:
     """Return django-q2's broker for a cluster. A broker that is reached over a socket gets short timeouts."""
-    from django_q.brokers import get_broker  # noqa: PLC0415 - as above
+    from django_q.brokers import get_broker  # noqa: PLC0415 - django-q2 reads its settings at import
 
     broker: Any = get_broker(cluster)
     pool = getattr(broker.connection, "connection_pool", None)

@@ -6,11 +6,13 @@ sentinel, which supervises the workers, waits for the stop event. If the sentine
 process can never set the event.
 
 A process can also be killed after it has read the length of a message, and before it has read the message. The next
-process would then take the middle of the message for a length, and wait for ever for so many bytes.
+process would then read a part of the message as a length, and would wait for ever for that number of bytes.
 
-This module replaces the locks with kernel locks on a file, which are released when their process dies. It replaces the
-events with a byte of shared memory, and the pipes of queues with sockets, from which a short message is taken with its
-length in one system call.
+This module replaces three things:
+
+- Locks become kernel locks on a file. The kernel releases such a lock when the process that holds it dies.
+- Events become a byte of shared memory.
+- The pipes of queues become sockets. One system call takes a short message and its length from a socket.
 """
 
 from __future__ import annotations
@@ -68,8 +70,8 @@ class KernelLock:
         os.close(self._descriptor)
 
     def reset(self) -> None:
-        """Reset the lock in a forked child. A child does not inherit the kernel lock of its parent, so it must not keep
-        the lock between OS threads either.
+        """Reset the lock in a forked child. A child does not inherit the kernel lock of its parent. Therefore, the
+        inherited ``RLock``, which works between OS threads, must not stay locked either.
         """
         self._threads = threading.RLock()
         self._depth = 0
@@ -109,7 +111,8 @@ class KernelLock:
 
 
 class WholeMessages(Connection):
-    """The reading end of a queue. It takes a short message whole, or leaves it to the next process.
+    """The reading end of a queue. A short message is taken as a whole. If the process is killed earlier, the message
+    stays in the queue for the next process.
 
     A longer message is read in pieces, as from a pipe. The tasks of this package are short.
     """
@@ -130,20 +133,20 @@ class WholeMessages(Connection):
         return whole
 
     def peek(self, stream: socket.socket, size: int) -> bytes:
-        """Wait until so many bytes have arrived. Return them, and leave them in the socket."""
+        """Wait until ``size`` bytes have arrived. Return these bytes without removing them from the socket."""
         while len(seen := stream.recv(size, socket.MSG_PEEK)) < size:
             if not seen:
                 raise EOFError
-            time.sleep(self.LOOK_SECONDS)  # the writer has written a part of the message
+            time.sleep(self.LOOK_SECONDS)  # only a part of the message has arrived
         return seen
 
 
 _HEADER = struct.Struct("!i")
-"""The length of a message that ``multiprocessing`` sends before the message."""
+"""The format of a message's length. ``multiprocessing`` sends the length before the message."""
 
 
 def ends_of_queue() -> dict[str, Connection]:
-    """Return the attributes of a ``multiprocessing.Queue`` that uses a socket."""
+    """Return new ``_reader`` and ``_writer`` attributes for a ``multiprocessing.Queue``, connected by a socket."""
     reader, writer = socket.socketpair()
     for end in (reader, writer):
         end.setblocking(True)  # whatever ``socket.setdefaulttimeout`` says  # noqa: FBT003
@@ -294,10 +297,11 @@ def exit_quietly_on_signals(cluster: type[MainProcess]) -> None:
     """Patch the signal handler of django-q2's main process, so that a signal during the start ends the main process and
     the sentinel.
 
-    The forked sentinel inherits this handler, and can get a signal before it has installed handlers of its own. With
-    the patch, the sentinel then exits immediately, and the main process exits if there is no sentinel to stop. Without
-    it, the main process ignores the signal. If the same signal has ended the sentinel, the main process even reports a
-    failed start.
+    The forked sentinel inherits this handler, and can get a signal before it has installed handlers of its own. The
+    patched handler then ends the sentinel immediately. It ends the main process if no sentinel is running.
+
+    If no sentinel is running, django-q2's own handler would ignore the signal. If the same signal had ended the
+    sentinel, the main process would also report a failed start.
     """
     original_sig_handler = cluster.sig_handler
 

@@ -38,11 +38,13 @@ def schedule_sweep() -> None:
 
 
 def check_schedules_at_start(scheduler: Callable[..., None], broker: object) -> None:
-    """Run the sweep, and whatever else is due, as soon as a cluster starts.
+    """Run the sweep, and all other due schedules, as soon as a cluster starts.
 
-    django-q2 checks its schedules half a minute after the start for the first time, and ``agents_doctor`` sees by the
-    sweep that a cluster runs. By default, django-q2 also makes up for missed runs, one every half minute: after a long
-    pause, the sweep would be overdue for as long as half of the pause. Therefore, missed sweeps are skipped.
+    Without this function, django-q2 would first check its schedules half a minute after the start. ``agents_doctor``
+    recognises a running cluster by its sweep, and would not see the cluster until then.
+
+    Missed sweeps are skipped. By default, django-q2 would make up for them, one every half minute. After a long pause,
+    the sweep would then stay overdue for a long time.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
     from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry

@@ -1,7 +1,7 @@
 """The content of `<durable-chat>` for browsers that run no scripts: the last messages, and forms to go on.
 
-The caller sees what the API would return to them: the same policy decides about the thread, the people in it, and the
-tool calls that they may decide.
+The caller sees the same as through the API. The same policy decides whether the caller may view the thread, which
+people are named, and which tool calls the caller may approve or reject.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _STATES = {
     "output-error": "failed",
     "output-denied": "denied",
 }
-"""The text for each state of a tool call; in all other states, it runs."""
+"""The key in ``TEXTS`` for each state of a tool call. In all other states, the tool call is shown as running."""
 
 
 def shown_thread(request: HttpRequest, thread: Thread | UUID | str | None) -> Thread | None:
-    """Return the thread that the page shows: ``thread`` or, if it is None, the one that ``?thread=`` names. Return None
-    if there is none that the caller may view.
+    """Return the thread that the page shows: ``thread`` or, if it is None, the thread that ``?thread=`` in the URL
+    names. Return None if there is no such thread, or if the caller is not allowed to view it.
     """
     named = request.GET.get("thread", "") if thread is None else thread.pk if isinstance(thread, Thread) else thread
     if not is_uuid(str(named)):
@@ -111,7 +111,9 @@ def _message(request: HttpRequest, message: UIMessage) -> dict[str, object]:
 
 
 def _shown_parts(parts: list[Part]) -> Iterator[dict[str, object]]:
-    """Yield the parts as the template shows them. As in the element, parts of other types are left out."""
+    """Yield what the template shows: texts, reasoning, files, sources and tool calls. Leave out all other parts, as the
+    element `<durable-chat>` does.
+    """
     for part in parts:
         kind = part["type"]
         if kind in {"text", "reasoning"}:
@@ -141,7 +143,7 @@ def _tool(part: Part) -> dict[str, object]:
 
 
 def _readable(value: object) -> str:
-    """Return a value as JSON, and a text as it is. None becomes an empty text."""
+    """Return a string unchanged, and any other value as JSON. None becomes an empty string. Long texts are cut."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)

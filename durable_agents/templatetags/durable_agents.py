@@ -44,19 +44,19 @@ def durable_chat(
     context: template.Context, thread: Thread | UUID | str | None = None, **attributes: object
 ) -> dict[str, object]:
     """Render `<durable-chat>` and its script. Without a thread, the element shows the caller's thread that `?thread=`
-    in the page's URL names. If there is none, the first message creates a thread.
+    in the page's URL names. If the URL names no such thread, the first message creates a thread.
 
     Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … If
     scripts do not run, the page shows the thread's last messages and a form. Controls for actions that the policy
-    denies to the caller are left out. Raises `ValueError` if `thread` is neither a thread nor the id of one, such as
-    the empty text of a variable that the template's context does not have.
+    denies to the caller are left out. Raises `ValueError` if `thread` is neither a thread nor a thread's id. If the
+    template's context lacks the variable, `thread` is an empty string, which raises this error, too.
     """
     given = thread.pk if isinstance(thread, Thread) else thread
     if given is not None and not is_uuid(str(given)):
         hint = 'Is the variable in the template\'s context? For a new thread, write {% durable_chat agent="..." %}.'
         raise ValueError(f"durable_chat needs a thread or the id of one, not {given!r}. {hint}")
     request: HttpRequest | None = context.get("request")
-    # Without Django's authentication, nobody knows who the caller is.
+    # Without Django's authentication middleware, the request does not say who the caller is.
     request = request if hasattr(request, "user") else None
     shown = None if request is None else shown_thread(request, thread)
     identity = shown.pk if given is None and shown is not None else given
@@ -71,7 +71,7 @@ def durable_chat(
 
 @register.inclusion_tag("durable_agents/chat.html", takes_context=True)
 def durable_thread_list(context: template.Context, **attributes: object) -> dict[str, object]:
-    """Render `<durable-thread-list>` and its script. `for="id"` names the chat that shows the chosen thread."""
+    """Render `<durable-thread-list>` and its script. `for` is the id of the chat that shows the chosen thread."""
     return _element(context, "durable-thread-list", attributes)
 
 
@@ -106,8 +106,8 @@ def _element(context: template.Context, name: str, attributes: Mapping[str, obje
         "csrf-token": get_token(request) if request is not None else None,
     }
     given = {key.replace("_", "-"): value for key, value in attributes.items()}
-    # None and False add no attribute. True adds an attribute without a value. A list or mapping is written as JSON. It
-    # may contain lazy translations.
+    # None and False add no attribute. True adds an attribute without a value. A list or mapping, which may contain lazy
+    # translations, is written as JSON.
     written = [
         (key, "" if value is True else _json(value) if isinstance(value, (list, tuple, dict)) else str(value))
         for key, value in (known | given).items()

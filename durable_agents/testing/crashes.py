@@ -73,7 +73,7 @@ def crash_at(point: str, *, nth: int = 1) -> Iterator[None]:
     that were committed before the crash are kept. The next ``run_until_idle`` recovers the rows, as a new worker
     does.
 
-    Raises AssertionError if the point is not reached ``nth`` times.
+    Raises AssertionError if the worker reaches the point fewer than ``nth`` times.
     """
     passed = 0
 

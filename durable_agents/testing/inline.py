@@ -1,7 +1,7 @@
 """Run due model calls, tool calls and callbacks inside a test, as a worker does.
 
 Code that might use the ORM runs in the OS thread that called ``run_until_idle``, on the database connection of this OS
-thread. Therefore, such code works inside a ``TestCase``'s transaction and with an in-memory database. The event loop
+thread. Therefore, the ORM works inside a ``TestCase``'s transaction and with an in-memory database. The event loop
 runs in another OS thread, which asgiref starts.
 """
 
@@ -42,9 +42,9 @@ from durable_agents.engine.worker import RowRunner
 from durable_agents.lifecycle import Claim, database
 from durable_agents.models import Pool, Stream, ToolCall, calls_of, streams_of
 from durable_agents.testing.crashes import SimulatedCrash, mortal
-from durable_agents.testing.notifications import notifications_muted
+from durable_agents.testing.no_notifications import notifications_muted
 from durable_agents.testing.scripted_model import hosted_by, is_scripted
-from durable_agents.times import Now, instant
+from durable_agents.utc_times import Now, instant
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -89,15 +89,15 @@ class Ran:
 def run_until_idle(*, max_steps: int = 500, real_models: bool = False) -> Ran:
     """Run everything that is due, as a worker does, until nothing is left. Return what was run.
 
-    The function uses the database connection of the OS thread in which it is called, inside the transaction of this
-    connection if there is one. Delayed retries run without waiting. If an earlier ``run_until_idle`` crashed, the rows
-    that it held are recovered first. Sync functions, including sync tools, run in the same OS thread. Coroutines run on
-    an event loop in another OS thread.
+    The function uses the database connection of the OS thread in which it is called. If this connection is in a
+    transaction, everything runs inside the transaction. Delayed retries run without waiting. If an earlier
+    ``run_until_idle`` crashed, the rows that it held are recovered first. Sync functions, including sync tools, run in
+    the OS thread of the caller. Coroutines run on an event loop in another OS thread.
 
     Raises:
 
     - NotIdleError if there is more to do after ``max_steps`` model and tool calls.
-    - NoScriptedModelError instead of calling a real model, unless ``real_models`` is true.
+    - NoScriptedModelError if a real model would be called, and ``real_models`` is false.
     - SimulatedCrash if a crash is simulated.
     - The error of a function in a scripted answer (see ``does``).
     """
@@ -177,8 +177,8 @@ class _InlineRuntime(Runtime):
         return await self._in_database(partial(function, *args, **kwargs))
 
     async def in_transition(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
-        """Call a database function that locks the row of a chat thread. The function is allowed to wait for the lock,
-        because nothing else runs.
+        """Call a database function that locks the row of a chat thread. The function may wait for the lock, because
+        nothing else runs at the same time.
         """
         return await self._in_database(partial(function, *args, **kwargs))
 
@@ -200,9 +200,9 @@ class _InlineRuntime(Runtime):
             connection = connections[database()]
             if not connection.in_atomic_block:
                 return function(*args, **kwargs)
-            # In production, a developer's function runs outside a transaction and can go on after a failed statement.
-            # In a test's transaction, this requires a rollback to a savepoint, even if the function has caught the
-            # error.
+            # In production, a developer's function runs outside a transaction, so a failed statement has no effect on
+            # later statements. In a test, a failed statement breaks the test's transaction. A rollback to a savepoint
+            # repairs the transaction.
             savepoint: Any = connection.savepoint()
             try:
                 return function(*args, **kwargs)
@@ -298,7 +298,7 @@ class InlineEngine:
             self.outcome.note(error)
         finally:
             callbacks.run_through(previous_runner)
-            # Clean up without the database, because a run that has ended early must not use it.
+            # Clean up without database queries, because a run that has ended early must not use the database.
             left = [watching, *(row.task for row in self._env.held)]
             for task in left:
                 task.cancel()
@@ -325,7 +325,7 @@ class InlineEngine:
         return await self.runtime.call_user(function, *args)
 
     async def settle(self) -> None:
-        """Store the text so far. If the step was stopped or now belongs to another worker, end the step here."""
+        """Store the text so far. If the step was stopped, or if another worker holds it now, end this attempt."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
         await asyncio.sleep(0)  # let the event loop cancel the task if the row was lost
@@ -335,7 +335,7 @@ class InlineEngine:
         self.outcome.end(error)
 
     async def _claim_due(self) -> int:
-        """Claim due rows, and return their number. Store the time of the database's clock before the claim."""
+        """Store the time of the database's clock. Then claim due rows, and return their number."""
         clock = Pool.objects.using(database()).annotate(now=Now()).values_list("now", flat=True)
         self._looked_at = await self.runtime.in_database(clock.first)
         return await self._claimer.claim_due()
@@ -384,7 +384,10 @@ class InlineEngine:
 
 
 def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
-    """Call the function, and then the ``on_commit`` callbacks that it registered. Return its value and its error."""
+    """Call the function, and then the ``on_commit`` callbacks that it registered.
+
+    Return the function's value and its error. The error is None if the function returned a value.
+    """
     # A test's transaction is never committed, so Django would not run these callbacks.
     connection = connections[database()]
     if not connection.in_atomic_block:
@@ -392,7 +395,8 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
     waiting = len(connection.run_on_commit)
     with TestCase.captureOnCommitCallbacks(using=database(), execute=True):
         result = _caught(function)
-    # Django leaves the callbacks in the list, so a test that captures callbacks would run them again.
+    # Django has called the callbacks, but leaves them in the connection's list. Remove them. Otherwise, a test that
+    # captures callbacks would run them again.
     del connection.run_on_commit[waiting:]
     return result
 

@@ -1,7 +1,7 @@
 """Serve scripted answers over HTTP. The server runs on localhost and uses OpenAI's format for chat completions.
 
-For a request from this process, the answer is chosen before the request is sent. The request's path contains the key of
-the answer. Requests from other processes use the path ``/v1`` and get the next answer of the script.
+For a request from this process, the client chooses the answer before it sends the request, and puts a key of the answer
+into the request's path. Requests from other processes use the path ``/v1`` and get the next answer of the script.
 
 OpenAI's API reference describes the format under "Chat completions".
 """
@@ -40,7 +40,7 @@ from durable_agents.testing.pieces import (
 )
 
 SILENCE_SECONDS = 0.3
-"""Timeout of litellm's requests for answers that hang. It is short, so that the test does not wait long."""
+"""Timeout of litellm's request if the scripted answer hangs. A short timeout keeps tests fast."""
 JSON = {"Content-Type": "application/json"}
 JSONBody: TypeAlias = dict[str, Any]
 """The JSON body of a client's request, after parsing."""
@@ -106,7 +106,7 @@ class ModelServer:
         self._held[key] = pieces
         base = self.url.removesuffix("/v1") + f"/{key}/v1"
         hurry = {"timeout": SILENCE_SECONDS} if any(isinstance(piece, Silence) for piece in pieces) else {}
-        # Leave out ``base_url``. litellm prefers it to ``api_base``, so the call would reach a real server.
+        # Leave out ``base_url``. Otherwise, litellm would use it instead of ``api_base``, and call a real server.
         kept = {name: value for name, value in request.settings.items() if name != "base_url"}
         settings = {**kept, **hurry, "api_base": base, "api_key": "scripted"}
         # litellm chooses the format by the provider in the model's name. This server uses OpenAI's format.
@@ -121,7 +121,7 @@ class ModelServer:
             self._held.pop(key, None)
 
     def pieces_for(self, path: str, body: JSONBody) -> list[Piece]:
-        """Return the pieces for this path. If there are none, return the next answer of the script."""
+        """Return the pieces of the answer whose key is in the path. If it has no key, use the script's next answer."""
         held = self._held.get(path.strip("/").partition("/")[0])
         if held is not None:
             return held

@@ -100,8 +100,8 @@ def thinks(text: str) -> Thought:
 def calls(tool_name: str, arguments: Mapping[str, object] | str | None = None, /, **named: object) -> Call:
     """Call a tool: ``calls("add", a=1, b=2)``. Several calls in one answer run in parallel.
 
-    Pass a mapping if the names of the arguments are not valid in Python. A string is sent unchanged, even if it is not
-    valid JSON.
+    If the names of the arguments are not valid in Python, pass the arguments as a mapping. To send invalid JSON, pass
+    the arguments as a string, which is sent unchanged.
     """
     return Call(tool_name, arguments if isinstance(arguments, str) else {**(arguments or {}), **named})
 
@@ -125,13 +125,13 @@ def hangs() -> Silence:
     """Send nothing more, so that the model call times out.
 
     ``run_until_idle`` does not wait for the timeout. The attempt fails immediately with the error of a timeout
-    (``network``, retryable), unless an earlier ``does`` has ended the attempt, for example by stopping the run.
+    (``network``, retryable). If an earlier ``does`` has stopped the run, the attempt ends without this error.
     """
     return Silence()
 
 
 def does(function: Callable[[], object]) -> Action:
-    """Make the scripted model call ``function`` in the middle of its answer.
+    """Call ``function`` in the middle of the scripted answer.
 
     For example, ``does(crash)`` simulates a crash, and ``does(lambda: stop_thread(thread))`` stops the run.
 
@@ -189,7 +189,7 @@ class Host(Protocol):
         """Call a function of the test. A sync function can use the ORM."""
 
     async def settle(self) -> None:
-        """Store the text so far. If the step was stopped or now belongs to another worker, end the step here."""
+        """Store the text so far. If the step was stopped, or if another worker holds it now, end this attempt."""
 
     def end(self, error: BaseException) -> NoReturn:
         """End ``run_until_idle`` with this error."""

@@ -25,7 +25,7 @@ from durable_agents.llm import (
     TextDelta,
 )
 from durable_agents.testing.model_server import ModelServer
-from durable_agents.testing.notifications import notifications_muted
+from durable_agents.testing.no_notifications import notifications_muted
 from durable_agents.testing.pieces import (
     Action,
     Answer,
@@ -50,7 +50,7 @@ class OutOfAnswersError(AssertionError):
 
 
 class ScriptedModel(ContextDecorator):
-    """A model that returns these answers in order, one for each request: ``with ScriptedModel(...) as model:``.
+    """A model that returns scripted answers in order, one for each request: ``with ScriptedModel(...) as model:``.
 
     Use it as a context manager, as a decorator of a test, or with ``enterContext`` in a ``TestCase``. It replaces the
     models of all agents, or only the models of ``agents``. By default, it makes no network requests and does not import
@@ -194,7 +194,7 @@ def is_scripted(agent: str) -> bool:
 
 
 class _ScriptedDoor:
-    """Implements ModelDoor with a scripted model.
+    """Implements ModelDoor, the interface for model calls, with a scripted model.
 
     The scripted model may replace the models of only some agents. Requests of all other agents go to the ModelDoor that
     was active before.
@@ -209,7 +209,7 @@ class _ScriptedDoor:
         """Do nothing, because a scripted model has nothing to load."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """Stream the next scripted answer, or pass the request on if its agent is not scripted."""
+        """Stream the next scripted answer. If the request's agent is not scripted, pass the request on."""
         if not self._model.covers(request.agent):
             source = self._beside.stream(request)
         elif self._server is None:

@@ -6,13 +6,13 @@ from django.urls import reverse
 from django.utils.translation import override
 
 from durable_agents import create_thread, stop_thread
-from durable_agents.admin import log_entries
-from durable_agents.admin.log_entries import about_call, translated
+from durable_agents.admin import log_entry_texts
+from durable_agents.admin.log_entry_texts import about_call, translated
 from tests.admin.pages import APPROVAL, VIEW, decide, html
 from tests.api.calls import waiting_call
 
 TEXTS = {
-    text for name, text in vars(log_entries).items() if name.isupper() and isinstance(text, str) and name[0] != "_"
+    text for name, text in vars(log_entry_texts).items() if name.isupper() and isinstance(text, str) and name[0] != "_"
 }
 
 
@@ -25,9 +25,9 @@ def test_every_text_has_a_german_one():
 
 def translated_text(text):
     """Return the German text of an entry, or of a part of one."""
-    if text in {log_entries.CHANGED_ARGUMENTS, log_entries.REASON}:
-        about = {"are_arguments_changed": text == log_entries.CHANGED_ARGUMENTS, "reason": "x"}
-        return text if text in translated(about_call(log_entries.APPROVED, "pay (c1)", **about)) else "translated"
+    if text in {log_entry_texts.CHANGED_ARGUMENTS, log_entry_texts.REASON}:
+        about = {"are_arguments_changed": text == log_entry_texts.CHANGED_ARGUMENTS, "reason": "x"}
+        return text if text in translated(about_call(log_entry_texts.APPROVED, "pay (c1)", **about)) else "translated"
     if "thread" in text or text.endswith("."):
         return translated(text % {"thread": "1234"}).replace("1234", "%(thread)s")
     return translated(f"{text}: pay (c1).").removesuffix(": pay (c1).")
@@ -35,7 +35,7 @@ def translated_text(text):
 
 def test_what_people_wrote_stays_as_it_is():
     reason = "The arguments were changed. Reason: none.\nApproved: no (1)."
-    entry = about_call(log_entries.APPROVED, "pay (call_7)", are_arguments_changed=True, reason=reason)
+    entry = about_call(log_entry_texts.APPROVED, "pay (call_7)", are_arguments_changed=True, reason=reason)
     with override("de"):
         shown = translated(entry)
         assert shown == f"Genehmigt: pay (call_7). Die Argumente wurden geändert. Grund: {reason}"

@@ -151,7 +151,7 @@ def test_an_answer_without_parts_is_not_listed(api, path, thread):
 
 def test_a_page_ends_before_it_is_too_large(api, path, thread, worker, monkeypatch):
     """Also backwards, and a message that is too large alone is a page of its own."""
-    monkeypatch.setattr("durable_agents.message_sizes.REPLY_BYTES", 3_000)
+    monkeypatch.setattr("durable_agents.stored_sizes.REPLY_BYTES", 3_000)
     worker.answer("x" * 5_000)
     for number in range(3):
         add_message(thread, "user", f"{number}" * 1_000)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from durable_agents import create_thread
-from durable_agents.calls_not_begun import calls_not_begun
+from durable_agents.calls_not_begun_files import calls_not_begun
 from durable_agents.models import Stream, Thread, ToolCall
 from tests.crash.talk import was_told
 from tests.servers.model import Call, Reply, Stall

@@ -23,7 +23,7 @@ from durable_agents.engine.worker import Worker
 from durable_agents.lifecycle import statements
 from durable_agents.llm import ModelEvent, ModelRequest
 from durable_agents.models import Thread
-from durable_agents.testing.notifications import notifications_muted
+from durable_agents.testing.no_notifications import notifications_muted
 from tests.benchmarks.doors import NullDoor
 from tests.benchmarks.model_process import Plan
 from tests.servers.postgres import PostgresUnderTest

@@ -9,7 +9,7 @@ import time
 from uuid import uuid4
 
 from durable_agents import create_thread, lifecycle, tool
-from durable_agents.calls_not_begun import ROOM, CallsNotBegun, calls_not_begun
+from durable_agents.calls_not_begun_files import ROOM, CallsNotBegun, calls_not_begun
 from durable_agents.engine import tool_slots
 from durable_agents.engine.tool_slots import MOST_WAITING, ToolSlots
 from durable_agents.lifecycle import Claim
@@ -92,7 +92,7 @@ def test_what_a_process_had_not_begun_is_known_after_it_was_killed():
     held = [str(uuid4()) for _ in range(5)]
     script = (
         "import sys, time, uuid\n"
-        "from durable_agents.calls_not_begun import CallsNotBegun\n"
+        "from durable_agents.calls_not_begun_files import CallsNotBegun\n"
         "calls = CallsNotBegun(sys.argv[1])\n"
         "ids = [uuid.UUID(text) for text in sys.argv[2:]]\n"
         "for call in ids: calls.add(call)\n"

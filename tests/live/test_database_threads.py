@@ -6,7 +6,7 @@ import threading
 from django.db import connection
 from django.test import SimpleTestCase
 
-from durable_agents.live.kept_connection import DatabaseThreads, database_threads, in_database, keep_for, let_go
+from durable_agents.live.database_threads import DatabaseThreads, database_threads, in_database, keep_for, let_go
 
 
 def note(order, name):

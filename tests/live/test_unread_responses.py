@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from durable_agents import add_message, create_thread
-from durable_agents.live.reader_pace import daphne_request_of
+from durable_agents.live.response_backpressure import daphne_request_of
 from durable_agents.models import Thread
 from tests.api.calls import person
 from tests.chat.agents import chatty

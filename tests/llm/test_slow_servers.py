@@ -5,7 +5,7 @@ import json
 import pytest
 
 from demo_project.model_server import EVENT_HEADERS
-from durable_agents.llm.keep_alive_filter import EventFilter
+from durable_agents.llm.sse_filter import EventFilter
 from tests.llm.dialects import OPENAI
 from tests.llm.paths import Said
 from tests.llm.wire import Wire, anthropic_event, event

@@ -109,14 +109,14 @@ def test_the_age_has_to_be_said():
 def test_a_thread_that_rows_of_the_project_protect_is_kept_and_counted(monkeypatch):
     """The others go."""
     kept, gone = aged(31), aged(31)
-    delete_thread = lifecycle.threads.delete_thread
+    delete_thread = lifecycle.deletion.delete_thread
 
     def guarded(thread):
         if thread == kept.pk:
             raise ProtectedError("protected", set())
         delete_thread(thread)
 
-    monkeypatch.setattr("durable_agents.lifecycle.threads.delete_thread", guarded)
+    monkeypatch.setattr("durable_agents.lifecycle.deletion.delete_thread", guarded)
     printed = prune("--older-than", "30")
     assert "Deleted 1 threads" in printed
     assert "1 threads were kept" in printed

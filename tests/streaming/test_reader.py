@@ -19,8 +19,8 @@ from durable_agents import (
 )
 from durable_agents.lifecycle import edit_message
 from durable_agents.live.reader import Cursor, Sign, ThreadReader, signs_of
-from durable_agents.message_sizes import FIRST_COUNT, REPLY_BYTES, message_sizes
 from durable_agents.models import Message, Thread
+from durable_agents.stored_sizes import FIRST_COUNT, REPLY_BYTES, message_sizes
 from tests.lifecycle.histories import History
 from tests.lifecycle.stage import calling, let_expire, open_stream
 from tests.streaming.client import Client

@@ -211,7 +211,7 @@ def test_a_run_in_a_test_skips_its_waits(script):
 def test_the_hour_that_an_autumn_night_has_twice_is_told_apart(settings, hour):
     """Los Angeles, 2026-11-01: 01:30 comes twice, and a wait over it is as long as any."""
     from durable_agents import create_thread
-    from durable_agents.times import as_expected, instant, later, to_iso
+    from durable_agents.utc_times import as_expected, instant, later, to_iso
 
     settings.USE_TZ, settings.TIME_ZONE = False, "America/Los_Angeles"
     moment = datetime(2026, 11, 1, 8 + hour, 30, tzinfo=UTC)

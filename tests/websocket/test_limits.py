@@ -14,7 +14,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from durable_agents import create_thread
 from durable_agents.live import caller_limits
 from durable_agents.live.caller_limits import Places, allowance_of, caller_of, turn_to_read
-from durable_agents.live.flow_control import FlowControl
+from durable_agents.live.frame_sender import FlowControl
 from durable_agents.live.reader import ThreadReader
 from tests.chat.agents import chatty
 from tests.chat.server import Server

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from durable_agents import send_message
-from durable_agents.delivery_counts import DeliveryCounts, Event, delivery_counts
 from durable_agents.exceptions import ThreadNotFoundError
 from durable_agents.live import encoded_frame, thread_feed
 from durable_agents.live.encoded_frame import EncodedFrame
 from durable_agents.live.reader import Cursor, Sign, ThreadReader, signs_of
 from durable_agents.live.thread_feed import Subscription, ThreadFeed
+from durable_agents.live_delivery_counts import DeliveryCounts, Event, delivery_counts
 from durable_agents.models import Thread
 from durable_agents.notifications import publish_through
 from tests.websocket.sockets import Socket, act, send_here

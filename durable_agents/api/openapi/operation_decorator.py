@@ -33,7 +33,7 @@ class Gives:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A method of a path, such as ``POST /threads``.
+    """An HTTP method of a URL path, such as ``POST /threads``.
 
     - ``action``: the name that policies use for the operation.
     - ``answers``: the response body for each success status; None for an empty response.

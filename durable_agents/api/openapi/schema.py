@@ -266,7 +266,7 @@ class _OurEndpoints(EndpointEnumerator):
 
     def get_api_endpoints(self, patterns: object = None, prefix: str = "") -> list[Any]:
         """Return a tuple of path, pattern, method and view for each operation."""
-        # drf-spectacular's public method would also apply the project's preprocessing hooks.
+        # Call drf-spectacular's private method. The public method would also apply the project's preprocessing hooks.
         endpoints = self._get_api_endpoints(patterns, prefix)
         return [endpoint for endpoint in endpoints if isinstance(endpoint[3].cls.schema, OperationSchema)]
 

@@ -1,6 +1,6 @@
 """Views for the AI SDK (``useChat``, assistant-ui), and the view that streams the events of a thread.
 
-All of them except ``ChatStopView`` respond with a stream and need an ASGI server.
+All views except ``ChatStopView`` respond with a stream and need an ASGI server.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from durable_agents.live.sse import (
     head_of_stream,
     stream_slot,
 )
-from durable_agents.live.thread_events import ThreadEvents, cursor_of
+from durable_agents.live.thread_sse import ThreadEvents, cursor_of
 from durable_agents.models import Thread, ThreadStatus
 from durable_agents.policies import SignIn, public_thread
 from durable_agents.reading import AnswerStream, PersonalView
@@ -84,7 +84,9 @@ class StreamingView(AgentsView):
     """A view with a streaming response."""
 
     slot: Slot | None = None
-    """The caller's slot for the response. It is set only if the view must take the slot before changing anything."""
+    """The caller's slot for the streaming response. A view that changes something takes the slot before the change and
+    sets this attribute. For all other views, ``stream`` takes the slot.
+    """
 
     def check_server(self, request: Request) -> None:
         """Raise AsgiRequiredError unless the request came through ASGI. A WSGI server would block an OS thread for the
@@ -100,8 +102,8 @@ class StreamingView(AgentsView):
 
         The events end when the caller may no longer view the thread.
         """
-        # Daphne sends a body even after a HEAD request. The client would take that body for the start of the next
-        # response.
+        # Return only headers for a HEAD request. Daphne would send the body of a streaming response, and the client
+        # would read this body as the start of the next response.
         if request.method == "HEAD":
             return head_of_stream(headers)
         is_row = isinstance(request.user, get_user_model())
@@ -228,14 +230,14 @@ class EventsView(StreamingView):
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # A browser sends this header when it reconnects. The cursor in the URL is then outdated, because the browser
-        # reuses the URL of its first connection.
+        # A browser sends the header Last-Event-ID when it reconnects. The header replaces the cursor in the URL. This
+        # cursor is outdated, because the browser reuses the URL of its first connection.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:
             cursor = None if position is None else cursor_of(position)
         except InvalidCursorError:
-            # An EventSource never reconnects after an error response, so an invalid header is ignored.
+            # Ignore an invalid header, because an EventSource never reconnects after an error response.
             if not last:
                 raise
             cursor = None
@@ -256,8 +258,8 @@ def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
         return False
     request.user = user
     try:
-        # Look the thread up by primary key. The thread might have been deleted, and a newer thread might have the id
-        # from the URL as its client_id.
+        # Look the thread up by primary key, not by the id from the URL. If the thread was deleted, a newer thread may
+        # have the id from the URL as its client_id.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

@@ -28,7 +28,7 @@ from durable_agents.exceptions import (
     TooLargeError,
     UnsupportedMediaTypeError,
 )
-from durable_agents.live.reader_pace import at_readers_pace
+from durable_agents.live.response_backpressure import at_readers_pace
 from durable_agents.logs import log_error
 from durable_agents.media_types import is_shown
 from durable_agents.models import Attachment
@@ -178,12 +178,12 @@ class _Download(FileResponse):
         return cls(stored, content_type=content_type, filename=row.filename or "file", as_attachment=is_bytes)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Return the pieces of the file. The next one is read when the client has read the last one."""
+        """Return the pieces of the file. A piece is read only when the connection has room for it."""
         return at_readers_pace(self._pieces())
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        # Storages are synchronous. Without this method, Django would read the whole file into memory under ASGI before
-        # sending it.
+        # Storages are synchronous. If this iterator were synchronous too, Django would read the whole file into memory
+        # before sending it over ASGI.
         pieces = iter(self)
         read = sync_to_async(lambda: next(pieces, None), thread_sensitive=False)
         while (piece := await read()) is not None:

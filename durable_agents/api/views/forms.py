@@ -1,7 +1,7 @@
 """Views for the HTML forms of ``{% durable_chat %}``, for browsers that run no scripts.
 
-Each view does what the REST view that it extends does, with the same checks. It reads a form instead of JSON, and leads
-back to the page of the form instead of responding with JSON.
+Each view extends a REST view, with the same action and the same checks. It reads a form instead of JSON. It redirects
+to the page of the form instead of responding with JSON.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from durable_agents.api.base import AgentsView
-from durable_agents.api.csrf import is_csrf_failure
 from durable_agents.api.json_bodies import bounded
 from durable_agents.api.views.messages import MessageListView
 from durable_agents.api.views.threads import ResumeView, StopView, ThreadListView
 from durable_agents.api.views.tool_calls import ApproveView, RejectView
+from durable_agents.api.visitor_csrf import is_csrf_failure
 from durable_agents.chat_texts import TEXTS, WITHOUT_SCRIPTS, error_text
 from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
@@ -62,12 +62,12 @@ class PageRenderer(BaseRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, object] | None = None,
     ) -> str:
-        """Return the page. A redirect has none."""
+        """Return the page, or an empty text for a redirect."""
         return data or ""
 
 
 class FormView(AgentsView):
-    """The base class of views that receive forms. It comes before the REST view in the bases of a class."""
+    """The base class of views that receive forms. A view inherits from this class first, and then from a REST view."""
 
     http_method_names = ["post", "options"]  # noqa: RUF012 - as in Django's View
     parser_classes = (FormParser,)
@@ -79,8 +79,9 @@ class FormView(AgentsView):
         """Check the request, and complete the fields of the form."""
         super().initial(request, *args, **kwargs)
         fields = cast(dict[str, str], request.data)
-        # A double click sends the same text twice, with the same id. After the browser's Back button, the same form may
-        # send another text, which is a new message.
+        # Compute the client_id from the form's id and the text. A double click sends the same text twice; both requests
+        # get the same client_id. After the browser's Back button, the same form can send another text. The other text
+        # gets another client_id, so it becomes a new message.
         if "client_id" in fields:
             fields["client_id"] = str(uuid5(NAMESPACE_OID, f"{fields['client_id']} {fields.get('prompt', '')}"))
         if "agent" in fields:
@@ -113,12 +114,13 @@ class FormView(AgentsView):
         """Return the text for an error, in the reader's language."""
         if is_csrf_failure(detail):
             return WITHOUT_SCRIPTS["expired"]
-        # Forms contain no files, so it is the form itself that has the wrong media type.
+        # Here, ``unsupported_media_type`` is about the encoding of the form, because forms contain no files.
         return WITHOUT_SCRIPTS["encoding"] if code == "unsupported_media_type" else error_text(code, detail)
 
     def page_of_form(self, request: Request, *, new_thread: str | None = None) -> str:
-        """Return the URL of the page that contains the form, or of the site's first page if the form names none of this
-        site. For a new thread, the query parameter ``thread`` is added.
+        """Return the URL of the page that contains the form, from the form's field ``next``. If this URL is missing or
+        belongs to another site, return the URL of the site's first page. For a new thread, add the query parameter
+        ``thread``.
         """
         url, hosts = self.fields(request).get("next", ""), {request.get_host()}
         if not url_has_allowed_host_and_scheme(url, allowed_hosts=hosts, require_https=request.is_secure()):
@@ -132,9 +134,9 @@ class FormView(AgentsView):
 
     @staticmethod
     def fields(request: Request) -> dict[str, str]:
-        """Return the fields of the form. There are none if it cannot be read."""
+        """Return the fields of the form, or an empty dict if the form cannot be read."""
         with suppress(UnsupportedMediaType, TooLargeError, SuspiciousOperation):
-            # After an error of the parser, REST framework returns an empty ``QueryDict``.
+            # After a parser error, ``request.data`` is an empty ``QueryDict``.
             if not isinstance(request.data, QueryDict):
                 return cast(dict[str, str], request.data)
         return {}
@@ -160,9 +162,9 @@ class DecisionForm(FormView):
     """The base class of the forms that decide about a tool call."""
 
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
-        """Check the request, and take the id of the call from the form."""
+        """Check the request, and take the id of the tool call from the form."""
         super().initial(request, *args, **kwargs)
-        # The id is not in the path, because ids of some vendors contain slashes.
+        # The URL path does not contain the id, because the tool call ids of some providers contain slashes.
         self.kwargs["tool_call_id"] = self.fields(request).get("tool_call_id", "")
 
 

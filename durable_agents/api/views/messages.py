@@ -21,10 +21,10 @@ from durable_agents.exceptions import (
     MessageNotFoundError,
     ThreadBusyError,
 )
-from durable_agents.message_sizes import count_that_fit
 from durable_agents.models import Message, Thread
 from durable_agents.policies import sender
 from durable_agents.reading import PersonalView, after_position, fold_in, listed_messages, open_answer
+from durable_agents.stored_sizes import count_that_fit
 from durable_agents.transcript import ui_message, ui_messages
 
 _A_MESSAGE = Gives(shape=serializers.MessageJSON)
@@ -64,8 +64,8 @@ class MessageListView(AgentsView):
         rows = Message.objects.filter(pk__in=[row.pk for row in page.rows]).defer("text")
         if not with_stream:
             return Response(page.envelope(view.mark(ui_messages(rows, show_person=view.person))))
-        # Ignore changes that are newer than the loaded thread. Otherwise, a step that is committed between the two
-        # queries would be shown twice: as a committed step and as the open stream.
+        # Ignore changes that are newer than the loaded thread. Otherwise, a step that is committed after the thread was
+        # loaded would be shown twice: as a committed step and as the open stream.
         messages, entry = fold_in(stream, ui_messages(rows, upto_rev=thread.rev, show_person=view.person))
         return Response(page.envelope(view.mark(messages)) | {"stream": asdict(entry) if entry else None})
 

@@ -46,7 +46,9 @@ class ThreadListView(AgentsView):
         """List the caller's threads, most recently changed first."""
         threads = ThreadFilters.apply(request, public_threads(request))
         page = LAST_CHANGED_FIRST.page(threads, request)
-        # A query cannot ask the policy about removed agents, so ask about those that occur. There are few.
+        # The database query cannot ask the policy about removed agents. Therefore, ask the policy about the removed
+        # agents on this page. If the caller may not see the threads of some of these agents, leave out these threads
+        # and query again.
         while hidden := hidden_agents(request, page.rows):
             threads = threads.exclude(agent__in=hidden)
             page = LAST_CHANGED_FIRST.page(threads, request)

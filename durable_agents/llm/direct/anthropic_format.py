@@ -1,7 +1,7 @@
 """Anthropic's messages format: build the body of a request, and read the events of a streamed answer.
 
-Format: docs.anthropic.com/en/api/messages and .../messages-streaming. For the same history, a request is the same as
-litellm's request. Therefore, a chat thread can switch between direct calls and litellm.
+Format: docs.anthropic.com/en/api/messages and .../messages-streaming. For the same history, this module and litellm
+build the same request. Therefore, a chat thread can switch between direct calls and litellm.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
 from durable_agents.llm.chunk_shapes import ContentBlocks
+from durable_agents.llm.chunks_to_events import AnswerEvents
 from durable_agents.llm.direct.prices import Tokens, priced
 from durable_agents.llm.finish_reasons import is_word
 from durable_agents.llm.model_catalog import listed
@@ -74,7 +74,7 @@ def body(
         made["system"] = system
     if tools:
         made["tools"] = [dict(tool) if is_hosted(tool) else _tool(tool["function"]) for tool in tools]
-    elif any(message.get("tool_calls") for message in later):  # Anthropic refuses tool calls without a list of tools
+    elif any(message.get("tool_calls") for message in later):  # Anthropic refuses tool calls if ``tools`` is missing
         made["tools"] = [_tool(_NO_TOOL)]
     return made | _settings(model, settings)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from durable_agents.conf import config
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.claude_thinking import THINKING
 from durable_agents.llm.direct import http
 from durable_agents.llm.direct.anthropic_format import MessagesReader
 from durable_agents.llm.direct.openai_format import ChatReader
 from durable_agents.llm.direct.request import Call, NotDirectError, built
 from durable_agents.llm.direct.sse_reader import EventStream
+from durable_agents.llm.disable_claude_thinking import THINKING
 from durable_agents.llm.error_mapping import is_of_connection, model_error
 from durable_agents.llm.model_catalog import estimated_cost, listed
 from durable_agents.llm.time_limits import Signals, bounded

@@ -49,7 +49,8 @@ _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] =
 async def answer_to(call: Call) -> AsyncGenerator[aiohttp.ClientResponse]:
     """Make the request and yield the response. Raises ProviderError if the status is not a success.
 
-    At the end of the ``async with`` block, the connection is closed unless the whole response was read.
+    If the whole response is read within the ``async with`` block, the connection can be reused. Otherwise, the
+    connection is closed at the end of the block.
     """
     import aiohttp  # noqa: PLC0415 - only processes that call models load aiohttp
 
@@ -105,7 +106,7 @@ def _session() -> aiohttp.ClientSession:
     if session is None or session.closed:
         file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
         if not file and not folder and importlib.util.find_spec("certifi") is not None:
-            file = str(importlib.import_module("certifi").where())  # as litellm does
+            file = str(importlib.import_module("certifi").where())  # litellm trusts the same certificates
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=_trust(file, folder)),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from durable_agents.llm.answer_events import AnswerEvents
 from durable_agents.llm.call_deltas import CallDelta
 from durable_agents.llm.chunk_shapes import repaired_call, texts, thoughts_of, told_word
+from durable_agents.llm.chunks_to_events import AnswerEvents
 from durable_agents.llm.direct.prices import Tokens, priced
 from durable_agents.llm.direct.providers import Provider
 from durable_agents.llm.finish_reasons import is_word
@@ -23,7 +23,7 @@ def body(
     provider: Provider, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the body of a request, without the settings."""
-    # Not every message with tool calls has a text. Some servers refuse null as a text, so leave out fields with None.
+    # In a message with tool calls, the text can be None. Some servers refuse null. Leave out every field that is None.
     full = [{name: value for name, value in message.items() if value is not None} for message in messages]
     made = {"model": model, "messages": full, "stream": True, **_plain(provider.body)}
     if tools:

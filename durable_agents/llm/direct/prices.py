@@ -17,8 +17,8 @@ _TIERS = (
     (200_000, "_above_200k_tokens"),
     (128_000, "_above_128k_tokens"),
 )
-"""The price tiers of long requests. Each tier has a number of input tokens, and the suffix of its price names in
-litellm's list. If a call has more input tokens than this number, the tier's prices apply to all tokens of the call.
+"""The price tiers of long requests. Each tier has a threshold in input tokens, and the suffix of the tier's price names
+in litellm's list. The tier's prices apply to all tokens of a call with more input tokens than the threshold.
 """
 
 

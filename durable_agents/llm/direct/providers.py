@@ -1,7 +1,7 @@
 """The providers that are called directly, without litellm: their addresses, keys and supported settings.
 
-A direct call sends the same request that litellm would send for the same model and settings. ``tests/llm`` compares the
-two. If a provider, setting or message part is not in this table, the call goes through litellm.
+A direct call sends the same request that litellm would send for the same model and settings. Tests in ``tests/llm``
+compare the two requests. If a provider, setting or message part is not in this table, the call goes through litellm.
 
 Sources, in November 2026: litellm's ``get_llm_provider_logic.py`` and ``llms/*/chat/transformation.py``, and the
 providers' API references. These are platform.openai.com, docs.anthropic.com, docs.mistral.ai, console.groq.com,
@@ -18,7 +18,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 NO_KEY = "fake-api-key"
-"""Sent if a server needs no API key and none is configured. Some of these servers refuse a request without a key."""
+"""The API key that is sent if a server needs no key and the project has configured no key. Some of these servers refuse
+a request without a key.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

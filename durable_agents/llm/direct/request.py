@@ -14,8 +14,6 @@ from typing import Any
 
 from durable_agents.conf import config
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.call_ids import fitted
-from durable_agents.llm.claude_thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.direct import anthropic_format, openai_format
 from durable_agents.llm.direct.providers import (
     NO_KEY,
@@ -25,8 +23,10 @@ from durable_agents.llm.direct.providers import (
     Provider,
     openai_settings,
 )
+from durable_agents.llm.disable_claude_thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.model_catalog import listed
 from durable_agents.llm.types import MANY_MESSAGES, TOLD_TO_CONTINUE, ModelRequest
+from durable_agents.llm.vendor_call_ids import fitted
 
 CONNECT_SECONDS = 10.0
 
@@ -90,7 +90,8 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
     unknown = given - target.settings.keys() - TRANSPORT_SETTINGS - OVERRIDDEN_SETTINGS
     unknown |= set(_refused_values(target, model, settings))
     headers = {name.lower() for given in _given_headers(settings) for name in given}
-    # litellm prefers this header to the API key, but only for some providers. Leave such calls to litellm.
+    # For some providers, litellm prefers an Authorization header to the API key. Leave calls with this header to
+    # litellm.
     if "authorization" in headers:
         raise NotDirectError("the direct door does not take an Authorization header")
     if unknown:
@@ -106,9 +107,9 @@ def check(model: str, settings: Mapping[str, Any], tools: Sequence[Mapping[str, 
 
 
 async def built(request: ModelRequest) -> Call:
-    """Return the result of ``call_of``.
+    """Return the HTTP request for a model call, which ``call_of`` builds.
 
-    For a long history, run ``call_of`` in another OS thread, so that the event loop is not blocked.
+    For a long history, ``call_of`` runs in another OS thread, so that it does not block the event loop.
     """
     if len(request.messages) > MANY_MESSAGES:
         return await asyncio.to_thread(call_of, request)
@@ -187,7 +188,7 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
         yield "reasoning_effort"
     if is_adaptive:
         yield from {"temperature", "top_p", "top_k"} & settings.keys()
-    # litellm sends this setting to Anthropic as one field. A direct call would add each entry as a field of its own.
+    # litellm sends ``extra_body`` to Anthropic as one field. A direct call would add each entry as a separate field.
     if "extra_body" in settings:
         yield "extra_body"
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from durable_agents.exceptions import ErrorKind, ModelError
-from durable_agents.llm.keep_alive_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTES, is_empty, names_sign
+from durable_agents.llm.sse_filter import BYTE_ORDER_MARK, MAX_ERROR_BYTES, is_empty, names_sign
 from durable_agents.redaction import redacted
 
 _parse = json.JSONDecoder().raw_decode
-"""A faster ``json.loads``: it skips checks and the search for white space. For the short JSON of one token, these take
-as long as the parsing itself.
+"""A faster form of ``json.loads``, without checks of the input and without a search for white space. For the short JSON
+of one token, the checks and the search would take as long as the parsing itself.
 """
 
 
@@ -35,8 +35,8 @@ class EventStream:
         self._pending = b""
         """Event data that is not complete JSON yet. The next line might complete the JSON."""
         self._other = b""
-        """If the response body contains no events: its beginning. The body might be an error, sent as JSON with status
-        200.
+        """The beginning of a response body that contains no events. Such a body might be an error, sent as JSON with
+        status 200.
         """
 
     def feed(self, received: bytes) -> list[dict[str, Any]]:

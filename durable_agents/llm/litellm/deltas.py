@@ -59,15 +59,18 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
             events.append(ReasoningSigned(metadata={"anthropic": {"signature": block["signature"]}}))
     if delta.content:
         events.append(TextDelta(text=delta.content))
-    # Without tool calls, Google's signature belongs to the text. litellm stores the signatures of tool calls in the ids
-    # of the calls.
+    # If the delta has no tool calls, Google's signature belongs to the text. litellm stores the signatures of tool
+    # calls in the ids of the tool calls.
     if google and not delta.tool_calls:
         events.append(TextSigned(metadata={"google": {"thoughtSignature": google[-1]}}))
     return events
 
 
 def call_deltas(delta: Delta) -> list[CallDelta]:
-    """Return the deltas of tool calls. ``function_call`` is an older field of OpenAI's format, for a single call."""
+    """Return the deltas of tool calls.
+
+    They are in ``tool_calls`` or in ``function_call``, an older field of OpenAI's format for a single tool call.
+    """
     deltas = [
         CallDelta(
             index=NO_INDEX if call.index is None else call.index,

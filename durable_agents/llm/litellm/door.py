@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from durable_agents.conf import config
 from durable_agents.exceptions import ModelError
-from durable_agents.llm.claude_thinking import THINKING
+from durable_agents.llm.disable_claude_thinking import THINKING
 from durable_agents.llm.error_mapping import is_of_connection, model_error
 from durable_agents.llm.litellm.loading import is_known_to, library
 from durable_agents.llm.litellm.request import arguments_of
@@ -65,11 +65,12 @@ class LiteLLMDoor:
     async def aclose(self) -> None:
         """See ModelDoor. This also empties litellm's cache of HTTP clients.
 
-        Otherwise, a later event loop at the same memory address would get a closed client.
+        litellm identifies an event loop by its memory address. If the cache still contained a closed client, a later
+        event loop at the same address would get the closed client.
         """
         if not library.cache_info().currsize:
-            # litellm is not loaded, so there is nothing to close. An import of litellm here would download litellm's
-            # price list, because the flags that ``library`` sets are missing.
+            # litellm is not loaded, so there is nothing to close. Do not import litellm here. ``library`` has not yet
+            # set the environment variable that prevents the download of litellm's price list.
             return
         cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await cleanup.close_litellm_async_clients()
@@ -150,8 +151,8 @@ class _SourceEnded(BaseException):
 class _Source:
     """Wraps the iterator over a provider's chunks. This saves a third of the CPU time of a call.
 
-    Without the wrapper, litellm requests a new iterator for every chunk, and openai creates a generator each time. At
-    the end, litellm builds the whole answer again for log callbacks, even if none are registered.
+    Without the wrapper, litellm would request a new iterator for every chunk, and openai would create a generator each
+    time. At the end, litellm would build the whole answer again for log callbacks, although none are registered.
     """
 
     def __init__(self, source: AsyncIterator[object]) -> None:

@@ -51,8 +51,8 @@ def avoid_look_ups() -> None:
     """Replace litellm's functions that look up a model's data and prompt template.
 
     For some providers, litellm calls these functions before and after every model call. They make blocking requests to
-    huggingface.co, or to the default address of a local server instead of the configured one. Each replacement returns
-    the value that litellm uses when such a request fails.
+    huggingface.co or to a local server. For a local server, they use the default address and not the configured
+    address. Each replacement returns the value that litellm uses when such a request fails.
     """
 
     def no_template(hf_model_name: str) -> dict[str, str]:
@@ -62,8 +62,8 @@ def avoid_look_ups() -> None:
         return {"status": "failure"}
 
     def some_size(data: str) -> tuple[int, int]:
-        # If the provider reports no usage, litellm needs the size of each image to count the image's tokens. Return a
-        # fixed size. Otherwise, litellm would download the image to find out the size.
+        # If the provider reports no usage, litellm needs the size of each image to count the image's tokens. litellm's
+        # own function downloads the image to find out the size. Return a fixed size instead.
         return 1024, 1024
 
     def no_limit(model_name: str) -> None:

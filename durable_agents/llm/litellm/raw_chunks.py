@@ -49,7 +49,7 @@ class Wire:
         if getattr(response, "completion_stream", None) is not None:
             response.completion_stream = self._watched(response.completion_stream)
         # For some providers, litellm makes the request only when the first chunk is read. Until then, there is no
-        # iterator that could be wrapped.
+        # iterator. Therefore, wrap the function that makes the request and returns the iterator.
         make_call: Callable[..., Awaitable[object]] | None = getattr(response, "make_call", None)
         if make_call is None:
             return
@@ -62,8 +62,8 @@ class Wire:
     def _watched(self, source: object) -> object:
         """Make ``see`` inspect every chunk before litellm uses the chunk.
 
-        If litellm has a parser for these chunks, wrap the parser and return the source. Otherwise, return a wrapper of
-        the source.
+        If litellm has a parser for these chunks, wrap the parser and return ``source`` itself. Otherwise, return a
+        wrapper of ``source``.
         """
         if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
@@ -87,7 +87,10 @@ class Wire:
         return source
 
     def see(self, chunk: object, *, mends: bool = True) -> None:
-        """Record whether this chunk ends the answer, and convert the chunk's deltas to the form that litellm reads."""
+        """Record the data of the chunk that litellm loses, such as the finish reason.
+
+        If ``mends`` is true, also convert the chunk's deltas and errors to the form that litellm reads.
+        """
         for word in words_in(chunk):
             self.word = word
         is_openai, is_gemini = isinstance(get(chunk, "choices"), list), get(chunk, "candidates") is not None
@@ -148,16 +151,16 @@ def words_in(chunk: object) -> Iterator[str]:
 
 
 _NAMES = ("stop_reason", "stopReason", "finish_reason", "done_reason", "completionReason")
-"""The names that providers use for the finish reason. Anthropic uses the first name and Bedrock the second. Cohere and
-TGI use the third, Ollama the fourth, and Titan the fifth. In chunks from Anthropic and Cohere, the field is within
-``delta``; in chunks from TGI, it is within ``details``.
+"""The names of the field with the finish reason: ``stop_reason`` (Anthropic), ``stopReason`` (Bedrock),
+``finish_reason`` (Cohere, TGI), ``done_reason`` (Ollama) and ``completionReason`` (Titan). In chunks from Anthropic and
+Cohere, the field is within ``delta``. In chunks from TGI, the field is within ``details``.
 """
 
 
 def give_code(error: object) -> None:
-    """Give an error in the stream a numeric ``code``. OpenRouter sends names instead, such as ``server_error``.
+    """Give an error in the stream a numeric ``code``, because litellm chooses the class of its exception by this code.
 
-    litellm chooses the class of the error by the code.
+    OpenRouter sends a name such as ``server_error`` instead of a number.
     """
     code = get(error, "code")
     if isinstance(error, dict) and not isinstance(code, int):

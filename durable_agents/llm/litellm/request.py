@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 
 from durable_agents.conf import config
-from durable_agents.llm.call_ids import fitted
-from durable_agents.llm.claude_thinking import THINKING, must_not_think, without_thoughts
+from durable_agents.llm.disable_claude_thinking import THINKING, must_not_think, without_thoughts
 from durable_agents.llm.types import TOLD_TO_CONTINUE, ModelRequest, provider_of
+from durable_agents.llm.vendor_call_ids import fitted
 
 
 def arguments_of(request: ModelRequest) -> dict[str, object]:

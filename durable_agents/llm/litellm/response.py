@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from durable_agents.llm.answer_events import AnswerEvents
+from durable_agents.llm.chunks_to_events import AnswerEvents
 from durable_agents.llm.litellm.deltas import Chunk, call_deltas, thoughts_and_text
 from durable_agents.llm.litellm.loading import cost_of, library
 from durable_agents.llm.litellm.raw_chunks import Stream, Wire
@@ -64,8 +64,8 @@ class Reading:
     def _reported_usage(self) -> Usage | None:
         """Return the usage that the provider sent, or None.
 
-        If the provider sent none, litellm counts the tokens itself and does not say so. Therefore, read the usage from
-        the chunks that litellm keeps.
+        If the provider sends no usage, litellm counts the tokens itself and does not mark the usage as its own.
+        Therefore, read the usage from the chunks that litellm keeps.
         """
         chunks = getattr(self.response, "chunks", None)
         if not chunks:

@@ -31,7 +31,7 @@ class Command(BaseCommand):
     """Sends each line to an agent, and prints the answer while the model writes it.
 
     Workers run the agent, as they do for a browser. The command only stores messages and decisions, and follows the
-    thread. It has the rights of the project's own code, so it can approve every call.
+    thread. It has the rights of the project's own code, so it can approve every tool call.
     """
 
     help = "Talk to an agent in the terminal. Workers must be running: manage.py qcluster."
@@ -95,7 +95,7 @@ class Conversation:
         self._style = style
         self._write = write
         self._names: dict[str, str] = {}
-        """The name of the tool of each call, by ``tool_call_id``."""
+        """The tool's name for each tool call, by ``tool_call_id``."""
 
     def say(self, text: str) -> None:
         """Send a message and print the answer. The first message creates a thread."""
@@ -132,14 +132,14 @@ class Conversation:
             hint.cancel()
 
     def explain(self, thread: Thread) -> None:
-        """Print the error's kind and the details that the admin shows. End users see only a general text."""
+        """Print the thread's error code, and the details of the error. End users see only a general text."""
         current = get_thread(thread)
         stream = Stream.objects.using(lifecycle.database()).filter(thread=thread).order_by("number").last()
         detail = _brief(stream.error_detail) if stream is not None and stream.error_code == current.error_code else ""
         self._write(f"({current.error_code}{detail and ': '}{detail})\n")
 
     def show(self, chunk: Chunk) -> None:
-        """Print a chunk, unless it contains nothing that a person would read."""
+        """Print a chunk if it contains something for a person to read."""
         match chunk["type"]:
             case "text-delta":
                 self._write(_plain(chunk["delta"]))
@@ -200,5 +200,5 @@ def _brief(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Replace control characters, with which a model or a tool could take over the terminal."""
+    """Replace control characters. Otherwise, text from a model or a tool could take over the terminal."""
     return text.translate(_CONTROL)

@@ -19,7 +19,7 @@ BATCH = 200
 
 class Command(BaseCommand):
     """Deletes each thread that has not changed for the given number of days, with everything that belongs to it. A
-    thread with an unfinished run is kept, however old it is. The usage of a deleted thread is kept, unless
+    thread with an unfinished run is never deleted. The usage of a deleted thread is deleted only if
     ``USAGE_ON_DELETE`` is "drop".
 
     The command also deletes:

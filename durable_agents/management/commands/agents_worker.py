@@ -18,7 +18,7 @@ from django.utils import autoreload
 from durable_agents.conf import config
 
 PROCESS_SECONDS = 5
-"""How many seconds the processes of a cluster have to end, in addition to the time to finish their rows."""
+"""How long to wait for the end of a cluster's processes, in addition to ``drain_seconds``."""
 
 
 class Command(BaseCommand):
@@ -45,8 +45,8 @@ class Command(BaseCommand):
         with contextlib.suppress(KeyboardInterrupt):
             try:
                 workers.start()
-                # Watch the files in this OS thread. ``run`` first waits until the apps are loaded, as long as the
-                # OS thread in its argument is alive.
+                # ``run`` watches the files in this OS thread. Its argument must be the OS thread that has loaded the
+                # apps.
                 reloader.run(threading.main_thread())
             finally:
                 workers.stop()
@@ -55,7 +55,7 @@ class Command(BaseCommand):
 class ReloadedWorkers:
     """A cluster in a child process.
 
-    The files are watched in this process, not in the child: a file with a syntax error would end the child.
+    The parent process watches the files, because a file with a syntax error ends the child process.
     """
 
     def __init__(self, command: BaseCommand) -> None:
@@ -69,8 +69,9 @@ class ReloadedWorkers:
         threading.Thread(target=self._report_end, args=(child,), daemon=True).start()
 
     def on_change(self, *, file_path: Path, **_: object) -> bool:
-        """Start a new cluster. Meanwhile, the old cluster finishes its rows and claims no others. Return True, so
-        that Django does not end this process.
+        """Start a new cluster, and tell the old one to end. The old cluster finishes its rows, and claims no new ones.
+
+        Return True, so that Django does not end this process.
         """
         self._command.stdout.write(f"{file_path} changed, starting the workers again.")
         self._command.stdout.flush()

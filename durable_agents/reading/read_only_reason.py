@@ -18,7 +18,7 @@ class ReadOnlyJSON(TypedDict):
 
 
 def read_only(thread: Thread) -> ReadOnlyJSON | None:
-    """Return why the thread can only be read and deleted, with an English text. Return None if it can go on."""
+    """Return why the thread can only be read and deleted, with an English text. For any other thread, return None."""
     if registry.find(thread.agent) is not None:
         return None
     return {"code": AgentRemovedError.code, "message": ERRORS[AgentRemovedError.code]}

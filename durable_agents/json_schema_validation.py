@@ -1,7 +1,8 @@
 """Check JSON values against a JSON schema from elsewhere, such as an MCP server or an OpenAPI document.
 
-The keywords that restrict a tool's arguments are checked. All others are ignored. ``pattern`` and ``format`` are
-ignored too, because a regular expression from another server could block the worker for minutes.
+The common keywords are checked: types, required properties, allowed values, limits and alternatives. All other
+keywords are ignored, including ``pattern`` and ``format``: a regular expression from another server could block the
+worker for minutes.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def must_not_think(model: str, settings: Mapping[str, object], messages: Sequenc
     """Return whether Claude must be called without thinking, because it would otherwise refuse these messages.
 
     If the settings require thinking, Claude refuses tool calls that were made without thinking. Only tool calls since
-    the user's last message count. Calls without thinking come, for example, from another model that began the answer.
+    the user's last message count. Tool calls without thinking can come from another model that began the answer.
     """
     if "claude" not in model:
         return False

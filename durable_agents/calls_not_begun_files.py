@@ -50,7 +50,7 @@ class CallsNotBegun:
         self._places: dict[UUID, int] = {}
 
     def add(self, row_id: UUID) -> None:
-        """Record a call that this process has claimed, or will claim next, and has not begun."""
+        """Record a call that has not begun. This process has claimed the call, or is about to claim it."""
         with self._lock:
             if self._free and row_id not in self._places:
                 self._places[row_id] = self._free.pop()

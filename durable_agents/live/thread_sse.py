@@ -1,7 +1,7 @@
 """Serve the changes of a thread as server-sent events.
 
-The events come from the same feed as the frames of websockets: a change is read once for all clients of a process that
-have seen the same part of the thread, and a delta that arrives as a notification is passed on without a read.
+The events come from the same feed as the frames of websockets. The feed reads a change once for all clients of a
+process that have seen the same part of the thread. A delta that arrives as a notification is passed on without a read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from uuid import UUID
 from durable_agents.delta_writer import Frame
 from durable_agents.exceptions import InvalidCursorError, ThreadNotFoundError
 from durable_agents.live.caller_limits import Slot
+from durable_agents.live.database_threads import in_database
 from durable_agents.live.encoded_frame import EncodedFrame
-from durable_agents.live.flow_control import MAX_WAITING
-from durable_agents.live.kept_connection import in_database
+from durable_agents.live.frame_sender import MAX_WAITING
 from durable_agents.live.personal_frames import PersonalFrames
 from durable_agents.live.reader import Cursor, ThreadReader, thread_gone
 from durable_agents.live.sign_outs import SignOutWatch
@@ -82,7 +82,8 @@ class ThreadEvents:
     # shuts down, before the ``async with`` block ends.
 
     async def __aenter__(self) -> None:
-        # Not in ``__init__``: this reference cycle would keep the slot of a response whose body nobody reads.
+        # Do not create the subscription in ``__init__``, because it refers back to this object. If the response's body
+        # is never read, the reference cycle would delay the release of the slot.
         self._subscription = EventSubscription(viewer=self, reader=self._reader, name=self._name)
         try:
             # Follow the thread before reading it, so that a change in between is not lost.
@@ -107,8 +108,8 @@ class ThreadEvents:
 
         Return a keep-alive comment if nothing was sent for ``HEARTBEAT_SECONDS``. Return None at the end of the stream.
 
-        An error is logged and ends the stream. It is not raised, because servers fail on exceptions in the middle of a
-        body.
+        An error is logged and ends the stream. The error is not raised, because servers cannot handle an exception in
+        the middle of a response body.
         """
         try:
             if not self._has_begun:
@@ -125,7 +126,7 @@ class ThreadEvents:
             return None
         self._sent_at = time.monotonic()
         if (feed := feeds().get(self._subscription.reader.thread_id)) is not None:
-            # If the client did not keep up, the feed has read nothing for it.
+            # The feed reads nothing for a client that does not keep up. This client has caught up now.
             feed.start()
         return events or [KEEP_ALIVE]
 
@@ -147,7 +148,7 @@ class ThreadEvents:
         return list(map(PersonalFrames(self.asker, reader.facts).of, (first | {"id": None}, *others)))
 
     async def _wait(self) -> None:
-        """Wait for news, but not longer than until a sign of life is due."""
+        """Wait for news, but at most until the next keep-alive comment is due."""
         quiet_seconds = time.monotonic() - self._sent_at
         try:
             async with asyncio.timeout(max(0.0, HEARTBEAT_SECONDS - quiet_seconds)):
@@ -193,7 +194,7 @@ class ThreadEvents:
             self.asker.user = finding.user
 
     def _end(self) -> None:
-        """End the stream at once, without the events that wait to be sent."""
+        """End the stream at once, and drop the events that wait to be sent."""
         self._waiting.clear()
         self._is_over = True
         self._news.set()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 
 from durable_agents import worker_identity
-from durable_agents.delivery_counts import Period, delivery_counts
 from durable_agents.lifecycle.transaction import database, transact, transition
+from durable_agents.live_delivery_counts import Period, delivery_counts
 from durable_agents.logs import log
 from durable_agents.models import DeliveryReport, seconds_from_now
-from durable_agents.times import Now
+from durable_agents.utc_times import Now
 
 
 def store_delivery_counts() -> None:
-    """Store the counts of this process, unless they have not changed or were stored a few seconds ago. Never raises.
+    """Store this process's counts of live delivery. Never raises.
 
-    If the database fails, a later call tries again.
+    Nothing is stored if the counts have not changed, or if they were stored a few seconds ago. If the database fails, a
+    later call of this function stores the counts.
     """
     period = delivery_counts().take()
     if period is None:
@@ -29,7 +30,7 @@ def store_delivery_counts() -> None:
 
 @transition
 def _store(period: Period) -> None:
-    """Insert the row of this period, or update it."""
+    """Insert or update the database row with the counts of this period."""
     row = DeliveryReport(
         id=period.id,
         holder=worker_identity.me()[:200],

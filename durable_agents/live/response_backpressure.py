@@ -48,12 +48,13 @@ class SendBuffer:
 
 
 def at_readers_pace(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Return the parts of a response's body, so that each waits until there is room in the send buffer.
+    """Return an iterator over the parts of a response's body. With daphne, it waits before each further part until the
+    send buffer has room.
 
     Call this in the method ``__aiter__`` of the response.
     """
-    # Django passes ``send`` neither to views nor to responses. But it is an argument of the function that iterates the
-    # response, ``ASGIHandler.send_response``.
+    # Django does not pass ``send`` to views or responses. Therefore, take ``send`` from the local variables of
+    # ``ASGIHandler.send_response``, the function that iterates over the response.
     request = daphne_request_of(sys._getframe(2).f_locals.get("send"))
     return parts if request is None else _paced(parts, request)
 
@@ -73,8 +74,8 @@ async def _paced(parts: AsyncIterator[bytes], request: ProducerRequest) -> Async
 def daphne_request_of(send: object) -> ProducerRequest | None:
     """Return the request object that daphne's ``send`` writes to, or None for another server.
 
-    daphne's ``send`` is a partial function with the object as an argument. If middleware has wrapped ``send`` in a
-    function, that function has a variable ``send``, too.
+    daphne's ``send`` is a partial function, and one of its arguments is the request object. Middleware may have wrapped
+    ``send`` in functions. Each wrapper refers to the function inside it by the name ``send``, so it can be unwrapped.
     """
     for _ in range(MAX_WRAPPERS):
         for argument in getattr(send, "args", ()):

@@ -1,10 +1,10 @@
 """Store times in UTC in every database, whatever ``USE_TZ`` says.
 
-With ``USE_TZ = False``, Django stores local times without a time zone on SQLite. They cannot be compared with the
-database's clock (``Now()``), which is in UTC. In every database, such times are also ambiguous for an hour each autumn.
+With ``USE_TZ = False``, Django uses local times, which are ambiguous for an hour each autumn. On SQLite, local times
+are also stored without a time zone. They cannot be compared with the database's clock (``Now()``), which is in UTC.
 
-Therefore, columns contain UTC. Model attributes contain aware times. With ``USE_TZ = False``, they contain naive times
-in ``TIME_ZONE``.
+Therefore, the columns of this package contain UTC. Model attributes contain aware times with ``USE_TZ = True``, and
+naive times in ``TIME_ZONE`` with ``USE_TZ = False``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def as_expected(moment: datetime) -> datetime:
     """Return the same time in the form that ``USE_TZ`` asks for: aware, or naive in ``TIME_ZONE``."""
     if uses_time_zones():
         return instant(moment)
-    # Do not use make_naive(): it drops ``fold``, which tells apart the two hours with the same local time in autumn.
+    # Keep ``fold``, which distinguishes the two hours with the same local time in autumn. make_naive() would drop it.
     return instant(moment).astimezone(timezone.get_default_timezone()).replace(tzinfo=None)
 
 

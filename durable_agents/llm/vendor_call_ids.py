@@ -1,8 +1,8 @@
 """Give the tool calls in a history ids that the model's vendor accepts.
 
 Mistral's models accept only ids that consist of nine letters and digits, even if another server runs them (Azure,
-Bedrock, OpenRouter). Some servers rename the models, so that the names do not show that the models are Mistral's. All
-other vendors accept ids of nine letters and digits, too. Therefore, this module generates only such ids.
+Bedrock, OpenRouter). Some servers rename the models, so a model's name does not always show that Mistral made it. All
+other vendors also accept ids of nine letters and digits. Therefore, this module generates only such ids.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class CallIds:
     def give(self, tool_call_id: str, *, own: str = "") -> str:
         """Return an id for the next call, and mark it as taken.
 
-        The result is ``own``, the provider's id, if ``own`` is free and the model's vendor accepts it. Otherwise, the
-        result is derived from ``tool_call_id``.
+        ``own`` is the provider's id for the call. If ``own`` is not taken and the model's vendor accepts it, return
+        ``own``. Otherwise, return a short id that is derived from ``tool_call_id``.
         """
         fresh = bool(own) and own not in self._taken and fits(own, self.model)
         given = own if fresh else short_id(tool_call_id, self._taken)

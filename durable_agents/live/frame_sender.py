@@ -16,8 +16,8 @@ from typing import Protocol
 from durable_agents.logs import log_error
 
 MAX_WAITING = 64_000
-"""For a server whose ``send`` waits for the client: the number of characters that can wait to be sent. With more, the
-client counts as not keeping up.
+"""If more characters than this wait to be sent, the client counts as not keeping up. With daphne, websockets use the
+state of daphne's own buffer instead.
 """
 
 Send = Callable[[Mapping[str, object]], Coroutine[object, None, object]]

@@ -12,12 +12,12 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from durable_agents import delete_thread, send_message
-from durable_agents.live import thread_events
+from durable_agents.live import thread_sse
 from durable_agents.live.caller_limits import STREAMS
 from durable_agents.live.reader import Cursor, ThreadReader
 from durable_agents.live.socket_checks import recheck
-from durable_agents.live.thread_events import ThreadEvents, cursor_of
 from durable_agents.live.thread_feed import feeds
+from durable_agents.live.thread_sse import ThreadEvents, cursor_of
 from durable_agents.models import Thread
 from durable_agents.policies import SignIn
 from tests.websocket.sockets import act, forget_layer
@@ -126,7 +126,7 @@ async def test_a_delta_that_arrives_as_a_notification_is_passed_on_without_a_rea
 async def test_nothing_is_read_for_a_client_that_does_not_keep_up_until_it_has_read(
     hints, thread, user, counts, monkeypatch
 ):
-    monkeypatch.setattr(thread_events, "MAX_WAITING", 100)
+    monkeypatch.setattr(thread_sse, "MAX_WAITING", 100)
     events = events_of(thread, user)
     async with events:
         await until(events, '"type":"snapshot"')

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 from django.db.models.functions import Now
 
-from durable_agents import delivery_counts as module
 from durable_agents import lifecycle
-from durable_agents.delivery_counts import STORE_SECONDS, DeliveryCounts, delivery_counts
+from durable_agents import live_delivery_counts as module
+from durable_agents.live_delivery_counts import STORE_SECONDS, DeliveryCounts, delivery_counts
 from durable_agents.models import DeliveryReport
 from durable_agents.worker_identity import me
 
@@ -97,7 +97,7 @@ def test_what_was_not_stored_yet_is_no_part_of_the_next_period(clock):
 
 FORK = """
 import os
-from durable_agents.delivery_counts import delivery_counts
+from durable_agents.live_delivery_counts import delivery_counts
 delivery_counts().add("snapshot")
 if os.fork() == 0:
     os._exit(2 if delivery_counts().are_due else 0)
@@ -133,7 +133,7 @@ def test_a_database_that_fails_loses_no_counts(here, monkeypatch):
     monkeypatch.setattr(module, "STORE_SECONDS", 0.0)
     here.add("snapshot")
     with monkeypatch.context() as patched:
-        patched.setattr("durable_agents.lifecycle.delivery_reports.worker_identity.me", lambda: 1 / 0)
+        patched.setattr("durable_agents.lifecycle.live_delivery_reports.worker_identity.me", lambda: 1 / 0)
         lifecycle.store_delivery_counts()
     lifecycle.store_delivery_counts()
     assert DeliveryReport.objects.get(holder=me()).counts == {"snapshot": 1}

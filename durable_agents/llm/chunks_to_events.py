@@ -1,6 +1,7 @@
 """Turn the chunks of an answer into model events. Emit tool calls in order, and report the end of a complete answer.
 
-An answer without a finish reason from the provider was cut off, whatever the client library reports.
+If the provider sends no finish reason, the answer counts as cut off. The client library might still report a normal
+end.
 """
 
 from __future__ import annotations

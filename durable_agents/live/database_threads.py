@@ -1,9 +1,11 @@
-"""Run the database work of websockets in a few OS threads. Keep their connections while any websocket is open.
+"""Run the database work of websockets in a few OS threads, and keep the database connections of these OS threads open.
 
-Channels would run all database work in one OS thread, in which one user with expensive requests would make all others
-wait. Here, callers take turns, and no caller can occupy all OS threads. Channels would also close the connection after
-each call if ``CONN_MAX_AGE`` is 0. With PostgreSQL, opening a connection takes longer than most queries. Connections
-from Django's connection pool are not kept: each is returned to the pool after each call.
+By default, Channels runs all database work in one OS thread. One user with expensive requests would make all others
+wait. Here, callers take turns, and no caller can occupy all OS threads.
+
+By default, Channels also closes the database connection after each call if ``CONN_MAX_AGE`` is 0. With PostgreSQL,
+opening a connection takes longer than most queries. Therefore, this module keeps connections while any websocket is
+open. It does not keep connections from Django's connection pool: each is returned to the pool after each call.
 """
 
 from __future__ import annotations
@@ -88,9 +90,9 @@ class DatabaseThreads:
             raise
 
     def _give_turns(self) -> None:
-        """Give free OS threads to waiting calls, one call of each caller in turn.
+        """Give free OS threads to waiting function calls, one function call of each caller in turn.
 
-        A single caller gets at most all OS threads but one, so that one is left for the other callers.
+        If there are several OS threads, a single caller cannot occupy the last one. The last one is for other callers.
         """
         most = max(1, len(self._threads) - 1)
         while self._free:
@@ -147,8 +149,8 @@ def in_database(function: Callable[P, R], *, by: Hashable = None) -> Callable[P,
                     _keep(connection)
 
         if asyncio.get_running_loop() in AsyncToSync.loop_thread_executors:
-            # If a Django ``TestCase`` runs the event loop, only the test's own OS thread sees the rows of its
-            # transaction.
+            # A Django ``TestCase`` runs the event loop. Use the test's own OS thread, because only this OS thread sees
+            # the rows of the test's transaction.
             result: R = await database_sync_to_async(run)()
             return result
         return await threads.run(run, by)
@@ -164,14 +166,15 @@ def _keep(connection: BaseDatabaseWrapper) -> None:
         return
     if connection.close_at is not None:
         connection.close_at = time.monotonic() + KEEP_SECONDS
-    # The server may close the connection before the next call, so Django must check it first.
+    # The database server may close the connection before the next call. Make Django check the connection first.
     connection.health_check_enabled = True  # type: ignore[attr-defined]
 
 
 def keep_of_channels(*, connection: BaseDatabaseWrapper, **_: object) -> None:
-    """Keep a connection that was opened in the OS thread in which Channels loads the sessions and users of websockets.
+    """Keep a new connection if it was opened in the OS thread in which Channels loads the sessions and users of all
+    websockets.
 
-    Otherwise, each of many clients that connect at once would have to wait for a new connection.
+    Otherwise, when many clients connect at once, each client would have to wait until a new connection is opened.
     """
     executor = SyncToAsync.single_thread_executor
     is_of_channels = threading.current_thread() in getattr(executor, "_threads", ())
@@ -188,7 +191,10 @@ def keep_for(user: object) -> None:
 
 
 async def let_go(user: object) -> None:
-    """Record that this websocket has ended. After the last one, close all connections whose ``CONN_MAX_AGE`` is 0."""
+    """Record that the websocket ``user`` has ended. If it was the last one, close the connections that were kept open.
+
+    Connections of databases whose ``CONN_MAX_AGE`` is not 0 stay open.
+    """
     threads = database_threads()
     threads.users.discard(user)
     if not threads.users:

@@ -1,4 +1,4 @@
-"""Measure messages and changes in the database, so that only what fits into a reply is read."""
+"""Measure messages and changes in the database before they are read, so that a reader can limit the size of a reply."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from django.db.models.sql.compiler import SQLCompiler
 from durable_agents.models import Message, Role, Stream, ToolCall
 
 REPLY_BYTES = 1_000_000
-"""Maximum size in bytes, as stored, of the messages in one snapshot, one page of older messages or one page of the HTTP
-API, and of the changes that are read at once.
+"""Maximum size in bytes of the stored messages or changes in one reply.
+
+A reply is a snapshot, a page of older messages, a page of the HTTP API, or a set of changes that are read at once.
 """
 ENVELOPE_BYTES = 300
-"""The approximate size of the parts of a message or tool call that are not JSON: ids, names and times."""
+"""The approximate size in bytes of the ids, names and times of a message or tool call."""
 FIRST_COUNT = 51
-"""How many messages are measured first: as many as a usual reply has. More would be slow, because the database has to
-read each message that it measures.
+"""How many messages are measured first: as many as a usual reply has. Measuring more would be slow, because the
+database has to read each message to measure it.
 """
 
 
@@ -55,7 +56,7 @@ class MessageSize:
     message_id: UUID
     position: int | None
     own: int
-    """The size without the steps of an answer."""
+    """The size of the message without its steps. Only assistant messages have steps."""
     steps: Sequence[tuple[UUID, int]]
     """The primary key and the size of each stream that the answer shows, in order."""
 
@@ -66,12 +67,12 @@ class MessageSize:
 
 
 def message_sizes(messages: QuerySet[Message], *, count: int, upto_rev: int | None = None) -> Iterator[MessageSize]:
-    """Yield the sizes of these messages, in order, with the steps that were committed up to ``upto_rev``. ``count`` is
-    the number of messages that the caller probably needs.
+    """Yield the sizes of these messages, in order. Only steps that were committed up to ``upto_rev`` are included.
+    ``count`` is the number of messages that the caller probably needs.
 
-    The messages themselves are not read. They are measured in batches as the caller iterates. The first batch has at
-    most ``FIRST_COUNT`` messages, each later batch has ``count``. Each batch takes two queries, or one
-    if it has no answers.
+    The messages themselves are not read. They are measured in batches while the caller iterates. The first batch has
+    ``count`` messages, but at most ``FIRST_COUNT``. Each later batch has ``count`` messages. A batch takes two queries,
+    or one query if it contains no assistant messages.
     """
     measured = messages.annotate(own=StoredBytes("parts") + StoredBytes("metadata") + Value(ENVELOPE_BYTES))
     start, end = 0, min(count, FIRST_COUNT)
@@ -86,7 +87,7 @@ def message_sizes(messages: QuerySet[Message], *, count: int, upto_rev: int | No
 
 
 def count_that_fit(messages: QuerySet[Message]) -> int:
-    """Return how many of these messages, from the first on, fit into one reply. The first always fits."""
+    """Return how many of these messages fit into one reply, counted from the first message. It is at least one."""
     totals = accumulate(size.whole for size in message_sizes(messages, count=FIRST_COUNT))
     return max(1, sum(1 for _ in takewhile(lambda total: total <= REPLY_BYTES, totals)))
 
@@ -109,7 +110,7 @@ def _step_sizes(message_ids: Sequence[UUID], *, upto_rev: int | None) -> default
 def _measured_streams() -> QuerySet[Stream, tuple[UUID, UUID, int]]:
     """Return the message, the primary key and the size of each stream in a transcript.
 
-    The query is built once, because that takes longer than to run it.
+    The query is built once and cached, because building it takes longer than running it.
     """
     return Stream.objects.in_transcript().values_list("message_id", "pk", _stream_bytes())
 
@@ -136,7 +137,7 @@ def change_sizes(changed: Q) -> Sequence[tuple[int, int]]:
         ToolCall.objects.filter(changed).order_by().values_list("rev", _call_bytes()),
     ]
     totals = Counter[int]()
-    # Django 6.1 orders a union as its model says, even by columns that were not selected.
+    # Remove the order. Django 6.1 orders a union by the model's default ordering, and these columns are not selected.
     for rev, size in sizes[0].union(*sizes[1:], all=True).order_by():
         totals[rev] += size
     return sorted(totals.items())

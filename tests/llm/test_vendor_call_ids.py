@@ -174,7 +174,7 @@ def test_ids_of_earlier_steps_do_not_change_as_a_run_goes_on(model):
 
 def test_ids_are_the_same_in_every_process(child_env):
     """Hashes of Python's own differ."""
-    program = f"from durable_agents.llm.call_ids import short_id; print(short_id({OURS[0]!r}))"
+    program = f"from durable_agents.llm.vendor_call_ids import short_id; print(short_id({OURS[0]!r}))"
     told = {
         subprocess.run(
             [sys.executable, "-c", f"import django; django.setup(); {program}"],

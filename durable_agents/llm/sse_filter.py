@@ -27,8 +27,8 @@ _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 class EventFilter:
     """Drops server-sent events that only keep the connection alive.
 
-    Any other line is passed on when it is complete, with a line feed at its end. Bodies in another format pass through
-    unchanged.
+    Each of the other lines is passed on when the line is complete. All line endings become line feeds. A binary body
+    passes through unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -36,16 +36,16 @@ class EventFilter:
         """Called with the data of every event, and with the beginning of a body that has no events."""
         self._begun: bytes = b""
         self._is_binary: bool | None = None
-        """Whether the body is binary and has no lines, as with Bedrock and SageMaker. A binary body begins with a
-        length, and the first byte of the length is 0. The content type proves nothing, because some servers label
-        events as plain text or JSON.
+        """Whether the response body is binary and has no lines, as with Bedrock and SageMaker. A binary body begins
+        with a length, and the first byte of the length is 0. The content type is not used, because some servers send a
+        wrong content type with events.
         """
         self._is_first = True
         self._name: bytes | None = None
         self._is_kept = False
         self._other = b""
-        """If the response body contains no events: its beginning. The body might be an error, sent as JSON with status
-        200.
+        """The beginning of a response body that contains no events. Such a body might be an error, sent as JSON with
+        status 200.
         """
         self._may_halve = False
         """Whether the last byte was a carriage return. If a line feed follows, it belongs to the same line ending."""
@@ -145,7 +145,7 @@ def is_empty(data: bytes) -> bool:
 def has_empty_choices(chunk: Mapping[str, object]) -> bool:
     """Return whether a chunk in OpenAI's format is empty.
 
-    In an empty chunk, ``choices`` is null, or all choices have neither content nor a finish reason.
+    In an empty chunk, ``choices`` is null, or no choice has content or a finish reason.
     """
     if "choices" not in chunk or chunk.get("usage") or chunk.get("error"):
         return False

@@ -35,13 +35,13 @@ _CALL = re.compile(
 
 
 def about_call(entry: str, call: str, *, are_arguments_changed: bool, reason: str) -> str:
-    """Return the text of an entry about a tool call. ``call`` is its tool's name and its id, in brackets."""
+    """Return the text of an entry about a tool call. ``call`` names the tool call as ``tool_name (tool_call_id)``."""
     changed = f" {CHANGED_ARGUMENTS}" if are_arguments_changed else ""
     return f"{entry}: {call}.{changed}" + (f" {REASON} {reason}" if reason else "")
 
 
 def translated(text: str) -> str:
-    """Return the text of an entry in the reader's language. A text from elsewhere is returned unchanged."""
+    """Return the text of a log entry in the reader's language. Return any other text unchanged."""
     match = _CALL.fullmatch(text)
     if match and match["entry"] in _ABOUT_CALLS:
         changed = f" {gettext(CHANGED_ARGUMENTS)}" if match["changed"] else ""

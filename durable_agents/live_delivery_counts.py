@@ -1,6 +1,6 @@
-"""Count what live delivery does in this process, so that ``agents_doctor`` can show it.
+"""Count events of live delivery to browsers in this process, such as closed websockets, for ``agents_doctor``.
 
-Counting takes about a microsecond, and nothing is counted for each frame. ``lifecycle.store_delivery_counts`` writes
+Counting one event takes about a microsecond. Single frames are not counted. ``lifecycle.store_delivery_counts`` writes
 the counts to the database.
 """
 
@@ -19,26 +19,26 @@ from uuid import UUID, uuid4
 STORE_SECONDS = 30.0
 """Minimum interval between two writes of the counts."""
 PERIOD_SECONDS = 3600.0
-"""The counts of an hour are added up. Then a new period begins at zero, so that old problems are not shown for ever."""
+"""After an hour, a new period begins, and all counts are zero again. Old problems are therefore not shown for ever."""
 
 
 class Event(StrEnum):
-    """What is counted, besides closed websockets."""
+    """The events that are counted. Closed websockets are counted too, by close code (see ``CLOSED``)."""
 
     HINT_NOT_SENT = "hint_not_sent"
-    """The channel layer did not take a message about a thread."""
+    """The channel layer did not accept a message that a thread has changed."""
     HINT_NOT_RECEIVED = "hint_not_received"
-    """The rows of a followed thread have changed, and no message about that has arrived."""
+    """The rows of a followed thread have changed, but no channel-layer message about the change has arrived."""
     STALE_THREAD = "stale_thread"
-    """Messages about a followed thread were lost or came too fast, so its rows were read again."""
+    """Channel-layer messages about a followed thread were lost or too frequent, so its rows were read again."""
     SLOW_CLOSE = "slow_close"
-    """A websocket was closed because its client did not read what it was sent."""
+    """A websocket was closed because its client read too slowly or not at all."""
     SNAPSHOT = "snapshot"
-    """A client was sent a whole thread."""
+    """A snapshot of a whole thread was sent to a client."""
 
 
 CLOSED = "closed_"
-"""The names of the counts of closed websockets begin with this, and end with the close code."""
+"""Closed websockets are counted under this prefix, followed by the close code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,10 @@ class DeliveryCounts:
         self.reset()
 
     def reset(self) -> None:
-        """Begin at zero. This method is also called in a forked child, because its parent stores the counts so far."""
+        """Set all counts to zero.
+
+        This method is also called in a forked child, because the parent process stores the counts from before the fork.
+        """
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._id, self._began_at = uuid4(), time.monotonic()
@@ -66,7 +69,7 @@ class DeliveryCounts:
         self._stored_at = -math.inf
 
     def add(self, name: str, number: int = 1) -> None:
-        """Count something."""
+        """Add ``number`` to the count with this name."""
         now = time.monotonic()
         with self._lock:
             is_over = not self._has_changed and now - self._began_at > PERIOD_SECONDS
@@ -81,7 +84,7 @@ class DeliveryCounts:
         return self._has_changed and time.monotonic() - self._stored_at >= STORE_SECONDS
 
     def take(self) -> Period | None:
-        """Return what must be stored now, or None. If it cannot be stored, call ``put_back``."""
+        """Return the counts if they are due to be stored, otherwise None. If storing them fails, call ``put_back``."""
         with self._lock:
             if not self.are_due:
                 return None

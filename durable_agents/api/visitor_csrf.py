@@ -21,16 +21,18 @@ from durable_agents.conf import csrf_header, session_cookie_name
 from durable_agents.exceptions import TooLargeError
 
 _FAILED = "CSRF Failed"
-"""With this, REST framework's ``SessionAuthentication`` begins the detail of its error."""
+"""The first words of every error detail about a CSRF token, from REST framework's ``SessionAuthentication``."""
 _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig, MultiPartParserError)
 
 
 def check_visitor(request: Request) -> None:
-    """Require Django's CSRF token if the request has a session cookie, as REST framework does for a signed-in user.
+    """Check Django's CSRF token if the visitor's request has a session cookie or comes from another site.
 
-    A request without a session cookie cannot act in a visitor's name, so it needs no token unless it comes from another
-    site. In that case, the visitor's browser might have a session cookie that it leaves out of cross-site requests. A
-    new session cookie in the response would overwrite that cookie, and the visitor's session would be lost.
+    A request with a session cookie acts in the visitor's name, so it needs a token.
+
+    A request from another site needs a token although it has no session cookie. The visitor's browser may keep a
+    session cookie but leave it out of cross-site requests. The response to an unchecked request would set a new session
+    cookie, which would overwrite the cookie in the browser. The visitor's session would be lost.
 
     Raises PermissionDenied.
     """
@@ -47,10 +49,10 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Raise PermissionDenied instead of an error about the body, unless the request has a header with a CSRF token.
+    """Replace an error about the body by PermissionDenied if the request has no header with a CSRF token.
 
-    REST framework's CSRF check parses the body to look for a token in a form. Without this function, an invalid body
-    would be reported instead of the missing token.
+    If the header is missing, REST framework's CSRF check parses the body to look for a token in a form. An invalid body
+    then raises an error. The client gets PermissionDenied instead, because the missing token is the first problem.
     """
     try:
         yield

@@ -40,7 +40,7 @@ _CONTEXT_TEXTS = (
     r"maximum (?:prompt|input) length is",  # xAI, SambaNova
     r"prompt token count .{0,40}exceeds the limit",  # GitHub Copilot
     r"input token count .{0,40}(?:exceeds|only supports)",  # Gemini, Vertex AI
-    r"context the overflows|context overflow|overflows? the context",  # LM Studio (the wrong word order is theirs)
+    r"context the overflows|context overflow|overflows? the context",  # LM Studio (it sends this wrong word order)
     r"context length of only \d+",  # LM Studio
     # Sent by LM Studio, SGLang and vLLM:
     r"(?:greater|longer|larger) than the (?:model'?s |maximum )?(?:context|model) ?(?:length|window|size)",
@@ -75,8 +75,8 @@ _SUSPECTED_CONTEXT_TEXTS = (
     r"コンテキスト|컨텍스트|kontext(?:fenster|länge|größe)|contexte|contexto|контекст",
 )
 SUSPECTED_CONTEXT_TEXTS = re.compile("|".join(_SUSPECTED_CONTEXT_TEXTS), re.IGNORECASE)
-"""Texts that suggest that the history is too long. They are used only if the server refused the request as invalid,
-because errors for rate limits and temporary failures can contain them, too.
+"""Texts that suggest that the history is too long. They are used only if the server refused the request as invalid.
+Errors for rate limits and temporary failures can contain the same texts.
 """
 
 CREDIT_CODES = frozenset(
@@ -153,6 +153,6 @@ SUSPECTED_RATE_TEXTS = re.compile(
     r"rate[- _]?limit|too many requests|(?:request|qps|rpm|tpm) limit reached|throttl|速率限制|限流|并发",
     re.IGNORECASE,
 )
-"""Words that suggest a rate limit. They are used only for an error that has no status and arrives after the answer
-began with status 200.
+"""Words that suggest a rate limit. They are used only for an error within an answer. Such an error has no HTTP status
+of its own, because the HTTP response began with status 200.
 """

@@ -3,7 +3,7 @@
 import jsonschema
 import pytest
 
-from durable_agents.json_schemas import problems
+from durable_agents.json_schema_validation import problems
 
 ADDRESS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TREE = {"properties": {"children": {"items": {"$ref": "#"}}, "name": {"type": "string"}}, "required": ["name"]}
