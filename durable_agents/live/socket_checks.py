@@ -112,9 +112,9 @@ class SocketChecks:
         """Read the threads that have changed without a notification, and close unresponsive websockets."""
         while True:
             await asyncio.sleep(HEAL_SECONDS)
-            for socket in list(self._next_recheck):
-                socket.close_if_unresponsive()
             try:
+                for socket in list(self._next_recheck):
+                    socket.close_if_unresponsive()
                 await heal()
                 if delivery_counts().are_due:
                     await in_database(store_delivery_counts)()
@@ -172,7 +172,11 @@ async def recheck(sockets: Sequence[CheckedSocket]) -> None:
     for socket, question, finding in zip(asked, questions, findings, strict=True):
         # The client may have redeemed a ticket during the query. In that case, the finding is out of date.
         if socket.sign_in is question.sign_in:
-            socket.apply(finding)
+            try:
+                socket.apply(finding)
+            except Exception:
+                # An error of one websocket must not end the checks of the others.
+                log_error("a websocket could not end what may no longer be seen", action="recheck")
 
 
 def answers(questions: Sequence[Question]) -> list[Finding]:

@@ -1,5 +1,7 @@
 """Checks of all websockets together: their cost does not grow with the number of websockets."""
 
+import asyncio
+import time
 from collections import Counter
 from typing import Any
 
@@ -123,6 +125,35 @@ async def test_a_policy_that_fails_for_one_user_is_still_asked_for_the_others(co
     gone = await other.hear_until(lambda frame: frame["type"] == "error")
     assert gone[-1]["code"] == "thread_not_found"
     assert all(one.thread_ids == {theirs.pk} for one in checked() if one.thread_ids)
+
+
+async def test_a_socket_that_cannot_be_closed_does_not_end_the_checks_of_the_others(connect, agent, monkeypatch):
+    [_, (other, _)] = await subscribed(connect, agent, range(2))
+    broken = checked()[0]
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no longer there")
+
+    monkeypatch.setattr(broken, "apply", fail)
+    await act(Session.objects.all().delete)
+    await recheck(checked())
+    assert await other.close_code() == 4401
+
+
+async def test_a_socket_that_cannot_be_looked_at_does_not_end_the_search_for_changes(connect, agent, monkeypatch):
+    monkeypatch.setattr("durable_agents.live.socket_checks.HEAL_SECONDS", 0.05)
+    await subscribed(connect, agent, range(1))
+    looks = []
+
+    def fail() -> None:
+        looks.append(1)
+        raise RuntimeError("no longer there")
+
+    monkeypatch.setattr(checked()[0], "close_if_unresponsive", fail)
+    deadline = time.monotonic() + 20
+    while len(looks) < 3:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 async def test_the_checks_end_with_the_last_socket(connect, agent):
