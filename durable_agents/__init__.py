@@ -1,4 +1,4 @@
-"""Durable AI agents for Django: threads that survive crashes, deploys and restarts.
+"""Durable AI agents for Django: chat threads that survive crashes, deploys and restarts.
 
 Import the whole public API from here, even before Django's app registry is ready. Each module is imported when one of
 its names is first used.
@@ -134,9 +134,8 @@ def _function(name: str) -> Callable[..., object]:
 
 
 def _deferred(name: str) -> Callable[..., object]:
-    """Return a stand-in for the public function ``name``. A call of the stand-in imports and calls the real function.
-
-    Settings and models can therefore import the name before the app registry is ready.
+    """Return a stand-in for the public function ``name``. It imports the real function only when it is called, so
+    settings and models can import the stand-in before the app registry is ready.
     """
 
     def call(*args: object, **kwargs: object) -> object:

@@ -19,7 +19,7 @@ class Person(TypedDict):
 
 
 ShowPerson: TypeAlias = Callable[[User], Person | None]
-"""A function that takes a user, and returns what the caller is allowed to see of this user. None means nothing."""
+"""A function that returns what the caller may see of a user. None means that the caller may see nothing of the user."""
 
 
 def person_of(user: User) -> Person:
@@ -32,7 +32,7 @@ def person_of(user: User) -> Person:
 def username_of(user: User, shown: Person) -> str:
     """Return the name to display for a user. ``shown`` is what the policy shows of the user.
 
-    If ``shown`` is the default (see ``person_of``), return the username. Otherwise, return the name in ``shown``.
+    If the policy keeps the default name (see ``person_of``), return the username. Otherwise, return the policy's name.
     """
     return user.get_username() if shown == person_of(user) else shown["name"]
 
@@ -43,7 +43,9 @@ class Actor:
 
     user: User | None = None
     scope: str | None = None
-    """The scope of a visitor, or of a user who acts on a thread without an owner; otherwise None."""
+    """The policy's scope for a visitor. It is also set for a user who acts on a thread without an owner; otherwise, it
+    is None.
+    """
     via: str = "python"
     """The interface: python, rest, chat, websocket or admin. ``cascade`` means that a row was deleted because it
     belonged to another deleted row.

@@ -1,7 +1,7 @@
 """Declare agents and tools, and look them up by name.
 
-Declarations use neither the database, nor a model, nor the queue. Pydantic is imported only when a tool's schema is
-first needed.
+Declaring an agent or a tool does not need the database, a language model or the queue. Pydantic is imported only when a
+tool's schema is first needed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
     from typing_extensions import TypeVar as TypeVarWithDefault
 
-    # To type checkers, ``Tool`` means ``Tool[Any]``. This type variable has no bound. With a bound, mypy would find no
-    # common type for the items of ``TOOLS = [one_tool, another_tool]``.
+    # To type checkers, ``Tool`` means ``Tool[Any]``. Do not add a bound to this type variable. With a bound, mypy finds
+    # no common type for the items of ``TOOLS = [one_tool, another_tool]``.
     Function_co = TypeVarWithDefault("Function_co", covariant=True, default=Any)
 else:
     Function_co = TypeVar("Function_co", covariant=True)
@@ -232,8 +232,9 @@ class Tool(Generic[Function_co]):
     - a tuple or list of these, such as ``("shop.approve_refund", "other")``: users who meet all of the conditions.
     """
     answered_by: Who = field(kw_only=True, default="")
-    """Who may post the result of a deferred or client tool over the API. ``server`` means nobody. All other values are
-    those of ``approved_by``. The default is ``owner`` for client tools, and ``server`` for deferred tools.
+    """Who may post the result of a deferred or client tool over the API. The values are those of ``approved_by``, and
+    ``server``, which means that nobody may. The default is ``owner`` for client tools, and ``server`` for deferred
+    tools.
     """
     aliases: tuple[str, ...] = field(kw_only=True, default=())
     """Earlier names of the tool. Open calls under these names still run. The model gets only the current name."""
@@ -331,8 +332,8 @@ class Tool(Generic[Function_co]):
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Check the model's arguments. Return them as Python values, with defaults filled in. With ``schema``, return
-        them unchanged.
+        """Check the model's arguments. Return them as Python values, with defaults filled in. A tool with its own
+        ``schema`` gets the arguments unchanged.
 
         Raises ValueError with a text for the model if the arguments are invalid.
         """
@@ -340,11 +341,13 @@ class Tool(Generic[Function_co]):
 
     @property
     def after_death(self) -> AfterCrash:
-        """What happens to a call if its worker dies: ``after_crash``, or ``retry`` if a second run can do no harm.
+        """What happens to a tool call whose worker dies: the value of ``after_crash``.
 
-        A second run of an atomic tool is harmless, because the first run was rolled back. A second run of a client tool
-        is harmless, because it only asks the browser for a result. A deferred tool only starts the work. It also runs
-        again if its ``after_crash`` is the default.
+        These calls always run again, so their value is ``retry``:
+
+        - Calls of an atomic tool. Their first run was rolled back.
+        - Calls of a client tool. They only ask the browser for a result.
+        - Calls of a deferred tool with the default ``after_crash``. They only start the work.
         """
         is_harmless = self.atomic or self.kind == "client"
         is_harmless = is_harmless or (self.kind == "deferred" and self.after_crash == "unknown")
@@ -360,7 +363,7 @@ class Tool(Generic[Function_co]):
         try:
             dumped: object = self.result_adapter.dump_python(value, mode="json", warnings="none")
         except (ValueError, TypeError):
-            # Let ``clean`` produce the JSON. Unlike Pydantic, it accepts lazy translations and lone surrogates.
+            # Let ``clean`` make the JSON. It accepts lazy translations and lone surrogates, which Pydantic refuses.
             dumped = self.result_adapter.dump_python(value, mode="python", warnings="none")
         return clean(dumped)
 
@@ -371,8 +374,8 @@ def _no_word_of(value: str, words: object, name: str) -> tuple[bool, str]:
 
 
 def _are_no_conditions(value: object, words: object, name: str) -> Iterator[tuple[bool, str]]:
-    """Yield a pair for each rule about ``approved_by`` or ``answered_by``: whether the value breaks it, and the error
-    message.
+    """Yield the rules about a value of ``approved_by`` or ``answered_by``. Each rule is a pair: whether the value
+    breaks it, and the error message.
     """
     known = get_args(words)
     conditions = value if isinstance(value, tuple) else (value,)
@@ -543,29 +546,29 @@ def model_of_attempt(models: Sequence[str], attempt: int, *, attempts_per_model:
 class Agent:
     """A named combination of a model, instructions and tools. Creating an agent registers it.
 
-    ``model`` is a litellm model string, or a list of them. The next model in the list is used when the attempts with
-    the previous model are used up, or when more attempts with it cannot succeed. ``model_settings`` are passed to the
+    ``model`` is a litellm model string, or a list of them. The next model in the list is used when all attempts with
+    the current model have failed, or when another attempt with it cannot succeed. ``model_settings`` are passed to the
     model call. ``instructions`` is a text or a callable(thread) -> text. ``max_steps`` limits the model calls of one
     run. ``when_busy`` says what happens to a new message during a run.
 
     ``aliases`` are earlier names of the agent. Threads that were created under these names belong to this agent. Raises
     ImproperlyConfigured if another agent has the same name.
 
-    ``after_crash`` says what happens to an answer whose worker dies. ``"continue"`` continues the text that is already
-    stored, if the model supports this and the answer is only text so far. Otherwise, and with ``"restart"``, the answer
-    starts again.
+    ``after_crash`` says what happens to an answer whose worker dies. ``"restart"`` starts the answer again.
+    ``"continue"`` continues the text that is already stored. If the model does not support this, or if the answer
+    contains more than text, ``"continue"`` also starts the answer again.
 
     ``configure(thread)`` runs before every model call. It may return a dict that overrides model, instructions, tools,
     model_settings or max_steps. ``transform_messages(messages, thread)`` returns the messages to send to the model, in
     OpenAI's format. ``provider_tools`` are passed to the model unchanged; the model's vendor runs them.
     ``title(thread)`` returns a title for the thread after the first answer.
 
-    ``tool_resolver`` is for tools that no module declares, such as those of an MCP server. With it, ``configure`` may
-    return such tools. ``tool_resolver(name, thread)`` returns the tool with this name, or None. At each attempt, the
-    process that runs a call uses ``tool_resolver`` to find the tool.
+    ``tool_resolver(name, thread)`` returns the tool with this name, or None. It is for tools that no module declares,
+    such as those of an MCP server. An agent with a ``tool_resolver`` may return these tools from ``configure``. The
+    process that runs a tool call asks ``tool_resolver`` for the tool at each attempt.
 
-    ``on_status_change`` and ``on_commit_step`` run inside the transaction of the change and cannot be async. All other
-    callbacks run after the commit, at most once. All callbacks get keyword arguments.
+    ``on_status_change`` and ``on_commit_step`` run inside the database transaction of the change and cannot be async.
+    All other callbacks run after the commit, at most once. All callbacks get keyword arguments.
     """
 
     def __init__(
@@ -686,8 +689,8 @@ class Agent:
         """
         if self.configure is None:
             return find_among(self.tools, name)
-        # Search all tools together. If a tool has exactly this name, it takes precedence over every tool that has this
-        # name only as an alias, including the agent's own tools.
+        # Search all registered tools and the agent's own tools together. A tool with exactly this name comes first,
+        # even if one of the agent's own tools has this name as an alias.
         return find_among(registry.known_tools() | self.tools, name)
 
     def tool_names(self) -> frozenset[str]:

@@ -83,10 +83,11 @@ def keep_if_committed(name: str, *, using: str) -> None:
 
 
 class _Undo:
-    """Deletes a file when this object is garbage-collected. ``call_off`` prevents this.
+    """Deletes a file if a transaction is rolled back.
 
-    Django has no rollback callback. Therefore, ``call_off`` is registered as a commit callback. If the transaction
-    rolls back, Django drops that callback, and with it the last reference to this object.
+    Django has commit callbacks, but no rollback callbacks. ``call_off`` is registered as a commit callback, and keeps
+    the file. After a rollback, Django forgets the callback, so Python deletes this object. ``__del__`` then deletes the
+    file.
     """
 
     def __init__(self, name: str) -> None:
@@ -132,9 +133,7 @@ _recent = _Recent(MAX_KEPT_BYTES)
 
 
 def read(attachment: Attachment) -> bytes | None:
-    """Return the content of an attachment, or None if the storage does not have the file. At most ``attachment.size``
-    bytes are read. Errors of the storage are raised, except for a missing file.
-    """
+    """Return the content of an attachment, or None if the file is missing. Other errors of the storage are raised."""
     name = attachment.place
     known = _recent.find(name)
     if known is None:
@@ -151,8 +150,8 @@ def read(attachment: Attachment) -> bytes | None:
 def same_content(stored: Sequence[Part], given: Sequence[Part]) -> bool:
     """Return whether the parts that a user sends have the same texts and files as the stored parts.
 
-    A file that the user sends can be embedded in its part, or can be given by any URL of the attachment. Both lists
-    must be validated already.
+    A user sends a file either embedded in a part or as a URL of a stored attachment. Both lists must be validated
+    already.
     """
     return len(stored) == len(given) and all(map(_is_same_part, stored, given))
 

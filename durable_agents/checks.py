@@ -612,8 +612,10 @@ def check_origins(**_: object) -> list[CheckMessage]:
 
 @register(deploy=True)
 def check_scheme(**_: object) -> list[CheckMessage]:
-    """Check that Django knows the scheme (http or https) of a site behind a TLS proxy. Otherwise,
-    ``CSRF_TRUSTED_ORIGINS`` lets forms through, but websockets from the same pages are refused.
+    """Check that Django knows the scheme (http or https) of a site behind a TLS proxy.
+
+    If it does not, forms from the origins in ``CSRF_TRUSTED_ORIGINS`` are accepted, but websockets from the same pages
+    are refused.
     """
     others = [origin for origin in csrf_trusted_origins() if origin not in config().trusted_origins]
     own = [origin for origin in others if validate_host(urlsplit(origin).hostname or "", allowed_hosts())]

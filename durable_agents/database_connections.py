@@ -51,9 +51,9 @@ def is_blocked(error: Error) -> bool:
 def is_outage(error: Error) -> bool:
     """Return whether the error comes from the state of the database or the connection, and not from the statement.
 
-    A ProgrammingError or NotSupportedError that has a code from the server counts as an outage. A correct statement
-    can cause such an error: a column may be missing during a migration, or a privilege after a failover. If the error
-    has no such code, the driver itself has raised it. This is a bug in this package, and not an outage.
+    A ProgrammingError or NotSupportedError counts as an outage only if it has an error code from the server. The
+    statement may then be correct: for example, a column is missing during a migration. Without a code, the error comes
+    from the driver, and is caused by a bug in this package.
     """
     if isinstance(error, IntegrityError | DataError):
         return False
@@ -64,8 +64,9 @@ def discard_after(error: BaseException, *, using: str | None = None) -> None:
     """Close this OS thread's database connections if one of them might have caused the error. With ``using``, close
     only the connection with this alias.
 
-    Connections in a transaction are left open. All others are closed without being tested first. A test can be wrong:
-    a connection that was opened while the database was read-only stays read-only, but answers ``SELECT 1``.
+    Connections in a transaction stay open. All others are closed without a test query, because a useless connection may
+    pass a test. For example, a connection that was opened while the database was read-only stays read-only, but answers
+    ``SELECT 1``.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -94,7 +95,7 @@ def discard(*, using: str | None = None) -> None:
                 # Replace the pool's other connections, because they might be broken for the same reason.
                 connection.connection._pool.drain()
             with suppress(Exception):
-                # Close the connection itself, so that the pool does not lend it again.
+                # Close the psycopg connection. Django's ``close`` would only return it to the pool.
                 connection.connection.close()
         with suppress(Exception):
             connection.close()
@@ -140,7 +141,7 @@ class Pool(Protocol):
 POOL_SECONDS = 2.0
 """How long ``close_pools`` waits until the OS threads of a connection pool have ended."""
 _inherited: list[object] = []
-"""Objects of the parent that a forked child must not touch. Python does not finalize objects that are in this list."""
+"""The parent's connections and pools, in a forked child. They stay in this list so that Python never finalizes them."""
 
 
 def _abandon_inherited() -> None:
@@ -152,7 +153,7 @@ def _abandon_inherited() -> None:
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            # Leave a connection without a pool as it is: as usual in Django, the code that forks must have closed it.
+            # Do nothing about a connection without a pool. As usual in Django, the code that forks closes it first.
             continue
         _inherited.append((dict(pools), connection.connection))
         pools.clear()

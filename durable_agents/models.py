@@ -108,7 +108,7 @@ class ToolCallStatus(models.TextChoices):
     DENIED = "denied", _("Denied")
     # The deadline passed before a result, an approval or a rejection.
     EXPIRED = "expired", _("Expired")
-    # The run was stopped, or went on without the result.
+    # The run was stopped, or continued without waiting for the result.
     CANCELLED = "cancelled", _("Cancelled")
     # The worker died, and it is unknown whether the tool ran. In some cases, a person has to decide the outcome.
     UNKNOWN = "unknown", _("Unknown")
@@ -152,8 +152,8 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
 }
 """The statuses that can follow each status.
 
-A call is ``unknown``, without an outcome, while a person is asked whether the tool has run. If the run continues
-without the person's answer, ``unknown`` also becomes the call's outcome.
+``unknown`` can follow itself. While a person is asked whether the tool has run, the tool call is ``unknown`` and has no
+outcome. If the run continues without waiting for the person's answer, ``unknown`` can become the outcome.
 """
 
 AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
@@ -198,8 +198,8 @@ class Role(models.TextChoices):
 
 
 SUSPECT_CRASHES = 2
-"""If this many workers have died while they held a row, the row is suspected of killing its workers. A worker that runs
-such a row runs nothing else.
+"""The number of dead workers that makes a row a suspect (a row whose earlier workers died). A worker that runs a
+suspect runs nothing else.
 """
 
 
@@ -222,15 +222,15 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
 DUE_SINCE = Coalesce("available_at", "pending_since")
 """The time at which a pending row becomes due. Use it only to sort rows and to compute their age.
 
-Do not use it to decide whether a row is due, because ``pending_since`` can come from another clock.
+To find out whether a row is due, use ``is_due`` instead, because the clocks that set ``pending_since`` can differ.
 """
 
 
 def is_due() -> Q:
     """Return a filter for pending rows that can be claimed now.
 
-    In a row that is due at once, ``available_at`` is empty. If a process stored its current time instead, the row would
-    not be due yet according to a clock that is behind.
+    In a row that is due at once, ``available_at`` is empty. It does not contain the current time, because on a slower
+    clock this time is still in the future.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
@@ -278,8 +278,8 @@ def cascade_or_keep(
     if config().owner_on_delete == "keep":
         shared = sub_objs.exclude(scope="")
         if sub_objs.model is Thread:
-            # Remove ``client_id``, which is unique only among the threads of one owner. Do this before the owner is
-            # removed, because the queryset finds the threads by their owner.
+            # Remove ``client_id``. Threads of two owners can have the same ``client_id``, but threads without an owner
+            # cannot. Remove the owner later, because ``shared`` finds the threads by their owner.
             collector.add_field_update(Thread._meta.get_field("client_id"), None, shared)
             sub_objs = sub_objs.filter(scope="")
         else:
@@ -562,7 +562,7 @@ class Usage(models.Model):
 
 
 ENDED_LEASE = {"lease_owner": "", "lease_expires_at": None, "fence": F("fence") + 1}
-"""Keyword arguments for ``QuerySet.update``. They end the leases of many rows, as ``Held.end_lease`` ends one lease."""
+"""Keyword arguments for ``QuerySet.update`` that end the leases of many rows. For one row, use ``Held.end_lease``."""
 
 
 class Held(models.Model):
@@ -633,16 +633,15 @@ class Held(models.Model):
 
 
 def streams_of(code: Code) -> Q:
-    """Return a filter for streams that a process can run: their agent is in ``code``, which lists the agents and tools
-    that the process knows.
-    """
+    """Return a filter for streams that a process can run. ``code`` lists the process's agents."""
     return Q(agent__in=code)
 
 
 def calls_of(code: Code) -> Q:
-    """Return a filter for tool calls that a process can run: agent and tool are in ``code``, which lists the agents and
-    tools that the process knows. If the tool comes from a ``tool_resolver``, it is enough that the agent has a
-    resolver.
+    """Return a filter for tool calls that a process can run. ``code`` lists the process's agents and their tools.
+
+    ``code`` does not list the tools that come from a ``tool_resolver``. For a call of one of these tools, it is enough
+    that the agent has a ``tool_resolver``.
     """
     agents_with: defaultdict[frozenset[str], list[str]] = defaultdict(list)
     for agent, tools in code.items():
@@ -663,7 +662,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return self.filter(state=StreamState.STREAMING)
 
     def due(self, pool: str | OuterRef, code: Code) -> StreamQuerySet:
-        """Return streams that a worker with this code can claim now, ordered by waiting time, longest first."""
+        """Return streams that a worker can claim now, longest wait first. ``code`` lists what the worker can run."""
         due = self.filter(streams_of(code), state=StreamState.PENDING, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -672,9 +671,7 @@ class StreamQuerySet(models.QuerySet["Stream"]):
         return self.filter(due_for(seconds), state=StreamState.PENDING)
 
     def in_transcript(self) -> StreamQuerySet:
-        """Return the streams whose parts appear in the thread's messages, in order. These are all committed or aborted
-        streams that have parts.
-        """
+        """Return the streams whose parts appear in messages, in order. They are finished or aborted, and have parts."""
         closed = self.filter(state__in=[StreamState.FINISHED, StreamState.ABORTED])
         return closed.exclude(parts=[]).order_by("number")
 
@@ -773,11 +770,10 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Add annotations that save queries in ``asker_id`` and ``is_asked_by``.
+        """Add two annotations that save queries in ``asker_id`` and ``is_asked_by``.
 
-        ``asker_pk`` is the id of the user who caused the call. ``is_made_again`` tells whether anybody has ever
-        regenerated an answer or resumed a run in the thread. If it is false, ``is_asked_by`` does not search the audit
-        log.
+        - ``asker_pk``: the id of the user who caused the tool call.
+        - ``is_made_again``: whether anybody has regenerated an answer or resumed a run in the chat thread.
         """
         again = AuditEntry.objects.filter(thread_id=OuterRef("thread"), action__in=MAKES_AGAIN)
         return self.with_asker_pk().annotate(is_made_again=Exists(again))
@@ -808,7 +804,7 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return pending.filter(due_for(seconds))
 
     def due(self, pool: str | OuterRef, code: Code) -> ToolCallQuerySet:
-        """Return calls that a worker with this code can claim now. The call that has waited longest comes first."""
+        """Return tool calls that a worker can claim now, longest wait first. ``code`` lists what the worker can run."""
         due = self.filter(calls_of(code), status=ToolCallStatus.PENDING, needs_worker=True, pool=pool)
         return due.filter(is_due()).order_by(DUE_SINCE.asc())
 
@@ -945,9 +941,7 @@ class ToolCall(Held):
 
     @property
     def name_in_code(self) -> str:
-        """The name under which ``Code`` lists this call's tool. For a tool that comes from a ``tool_resolver``, this is
-        ``RESOLVED_TOOLS``, which stands for all such tools.
-        """
+        """The name of this call's tool in ``Code``. For a tool from a ``tool_resolver``, it is ``RESOLVED_TOOLS``."""
         return RESOLVED_TOOLS if self.is_resolved else self.tool_name
 
     @property
@@ -959,7 +953,7 @@ class ToolCall(Held):
         return self.approval_reason if was_decided else None
 
     def outcome(self) -> CallOutcome:
-        """Return those fields of this call that messages show, as an immutable object."""
+        """Return what a message shows of this tool call."""
         return CallOutcome(
             tool_call_id=self.tool_call_id,
             provider_call_id=self.provider_call_id,
@@ -994,8 +988,8 @@ class ToolCall(Held):
         """
         if user.pk == self.asker_id():
             return True
-        # ``is_made_again`` is an annotation from the queryset method ``with_asker``. Without this annotation, search
-        # the audit log.
+        # ``with_asker`` adds the annotation ``is_made_again``. If the annotation is false, the audit log contains
+        # nothing to find.
         if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
@@ -1016,7 +1010,9 @@ class ToolCall(Held):
 
     @property
     def was_asked_when_passed(self) -> bool:
-        """Whether the call was waiting for a person or a browser when the run went on without it."""
+        """Whether this tool call was waiting for a person or a browser when the run continued without waiting for the
+        call's result.
+        """
         if self.kind != ToolKind.DEFERRED or self.approval_requested_at is None or self.passed_at is None:
             return self.kind != ToolKind.DEFERRED
         decided_at = self.approval_decided_at

@@ -17,13 +17,10 @@ class DurableAgentsPlugin(Plugin):
     """See the module's docstring."""
 
     def get_additional_deps(self, file: MypyFile) -> list[tuple[int, str, int]]:
-        """Mark the client tools of a file. mypy calls this method before it checks the file.
-
-        mypy expects a list of further modules that the file depends on. Return an empty list.
-        """
+        """Mark the client tools of a file, before mypy checks the file. Add no dependencies."""
         for decorated in _decorated(file.defs):
             if is_trivial_body(decorated.func.body) and any(map(_is_client_tool, decorated.original_decorators)):
-                # mypy accepts ``...`` as a body if a function is marked as never called at run time.
+                # The mark says that the function is never called at run time. mypy then accepts ``...`` as its body.
                 decorated.func.is_mypy_only = True
         return []
 

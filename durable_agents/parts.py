@@ -144,8 +144,8 @@ def user_file(part: Part, *, room: int) -> Part:
     """
     media_type, filename = part.get("mediaType"), part.get("filename")
     if attachment_id(part) is not None:
-        # The part refers to a stored attachment. Do not check the type and name in the part, because the type and name
-        # of the attachment are used.
+        # The part refers to a stored attachment, which has its own type and name. Do not check the part's type and
+        # name.
         return file_part(clean(media_type or ""), part["url"], clean(filename or ""))
     if filename is not None and not (isinstance(filename, str) and len(filename) <= MAX_FILENAME_CHARS):
         raise InvalidPartsError(f"A 'filename' is a string of at most {MAX_FILENAME_CHARS} characters.")
@@ -292,9 +292,11 @@ class CallOutcome:
     approved_arguments: JSON = None
     """The arguments as changed by a person, or None if nobody changed them."""
     is_passed: bool = False
-    """Whether the run continued without the result. The model got a note that the call is still running or waiting."""
+    """Whether the run continued without waiting for the call's result. The model got a note that the call is still
+    running or waiting.
+    """
     is_asked: bool = False
-    """Whether the call was waiting for a person or a browser when the run continued. Used only if ``is_passed``."""
+    """If ``is_passed``: whether the tool call was waiting for a person or a browser when the run continued."""
     decision_reason: str | None = None
     """The reason that a person gave for the decision. It is empty if the person gave no reason, and None if nobody
     decided.
@@ -330,7 +332,8 @@ class CallOutcome:
         """Return the text that the model gets as the result of the call. Longer texts are cut to ``max_bytes`` and end
         with a note.
         """
-        # Tell the model that the result comes later. This does not apply to a cancelled call, which gets no result.
+        # The run has continued without waiting for the call's result. Tell the model that the result comes later.
+        # A cancelled tool call gets no result.
         if self.is_passed and self.status != "cancelled":
             text = STILL_WAITING if self.is_asked else STILL_RUNNING
         elif self.status == "completed":
@@ -379,8 +382,9 @@ _BOM = "\ufeff"
 
 
 def says_nothing(raw: str) -> bool:
-    """Return whether this text from a model server means that a tool call has no arguments. Some servers send such a
-    text first, and the real arguments later.
+    """Return whether this text says that a tool call has no arguments.
+
+    Some model servers send this text first, and the real arguments later.
     """
     text = "".join(raw.split()).strip(_BOM)
     if len(text) > 1 and text[0] == text[-1] == '"':

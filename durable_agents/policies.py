@@ -77,9 +77,10 @@ class OwnerPolicy:
         thread: Thread | None = None,
         tool_call: ToolCall | None = None,
     ) -> bool:
-        """Return whether the caller may perform ``action``. If the thread's agent has been removed from the code,
-        ``agent`` is a stand-in with its name. The actions are: create, view, send, stop, resume, edit, fork, delete,
-        add_tool_result, approve or export.
+        """Return whether the caller may perform ``action``.
+
+        The actions are: create, view, send, stop, resume, edit, fork, delete, add_tool_result, approve and export. If
+        the agent has been removed from the code, ``agent`` is a stand-in with the same name.
         """
         return bool(request.user.is_authenticated)
 
@@ -107,9 +108,9 @@ def policy() -> OwnerPolicy:
 
 
 def may_connect(request: Asker) -> bool:
-    """Return whether this caller may open a connection. The policy still checks every agent and thread later.
+    """Return whether this caller may open a connection. The policy still checks every later access.
 
-    The caller must be allowed to see at least one public agent. If the project has no public agents, the caller must be
+    The caller must be allowed to see at least one public agent. In a project without public agents, the caller must be
     signed in.
     """
     agents = registry.public()
@@ -126,7 +127,7 @@ class SignIn:
     def __init__(self, request: Asker, credential: Credential | None = None) -> None:
         """Remember how the user was authenticated.
 
-        If ``credential`` is None, the session or a header of the request has authenticated the user.
+        ``credential`` is None if the session or a header has authenticated the user.
         """
         self._credential = credential
         self._request = request
@@ -160,15 +161,16 @@ class SignIn:
     def user_if_same(self, session: tuple[bool, object], user: User | None) -> User | None:
         """Return ``user`` if the user may continue, otherwise None.
 
-        The caller has reloaded ``user`` and ``session``. ``session`` has the form that ``_stored_session`` returns.
+        Both arguments have just been read from the database. ``session`` is a pair as ``_stored_session`` returns it.
         """
         if session != self._session or user is None or not user.is_active:
             return None
         return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
 
     def _stored_session(self) -> tuple[bool, object]:
-        """Return whether the session still exists, and the id of its user. A session in a signed cookie exists while
-        the cookie is valid.
+        """Return whether the session still exists, and the id of its user.
+
+        If sessions are stored in signed cookies, a session exists as long as its cookie is valid.
         """
         if self._request.session is None or not self._session_key:
             return False, None
@@ -176,7 +178,7 @@ class SignIn:
         return self._content_of(self._request.session.__class__(self._session_key))
 
     def _content_of(self, session: SessionBase) -> tuple[bool, object]:
-        # This loads the session, if it is not loaded yet. If the session no longer exists, its key becomes None.
+        # ``get`` loads the session if necessary. If the session no longer exists, its ``session_key`` is then None.
         user_id = session.get(SESSION_KEY)
         return session.session_key == self._session_key, user_id
 
@@ -196,8 +198,8 @@ def users_now(sign_ins: Sequence[SignIn]) -> list[User | None]:
     stored: dict[SignIn, tuple[bool, object]] = {}
     for store in {one._request.session.__class__ for one in by_session}:
         of_store = [one for one in by_session if one._request.session.__class__ is store]
-        # Load the sessions together only if the store is Django's own. A project's store can have its own rules for
-        # which sessions are valid.
+        # With Django's own ``load``, one query can read all sessions. A project's ``load`` may have its own rules for
+        # which sessions are valid, so it is called for each session.
         if issubclass(store, SessionStore) and store.load.__module__.startswith("django.contrib.sessions."):
             keys = {one._session_key for one in of_store}
             rows = store.get_model_class().objects.filter(session_key__in=keys, expire_date__gt=timezone.now())
@@ -255,11 +257,11 @@ def public_agent(request: Asker, name: str, action: str) -> Agent:
 
 
 def public_threads(request: Asker) -> ThreadQuerySet:
-    """Return the threads that this caller may see. Threads of internal agents, and of agents that the caller may not
-    see, are left out.
+    """Return the threads that this caller may see.
 
-    Threads of removed agents are included if their agents were public. The policy has not decided about these agents
-    yet: see ``hidden_agents``.
+    Threads of internal agents are left out, and so are threads of agents that the caller may not see. A thread of a
+    removed agent is included if the agent was public. The policy has not been asked about removed agents: call
+    ``hidden_agents`` for them.
     """
     shown = policy().filter(Thread.objects.all(), request)
     names = [name for agent in public_agents(request) for name in agent.names]
@@ -268,8 +270,9 @@ def public_threads(request: Asker) -> ThreadQuerySet:
 
 
 def hidden_agents(request: Asker, threads: Iterable[Thread]) -> set[str]:
-    """Find the agents of these threads that have been removed from the code. Return the names of those agents whose
-    threads the caller may not view.
+    """Return the names of removed agents whose threads the caller may not view.
+
+    A removed agent is no longer in the code. Only the agents of ``threads`` are checked.
     """
     removed = {thread.agent for thread in threads if registry.find(thread.agent) is None}
     return {name for name in removed if not policy().allows(request, "view", agent=RemovedAgent(name))}
@@ -281,7 +284,7 @@ def _agent_of(thread: Thread) -> Agent:
 
 
 def _may_view(request: Asker, thread: Thread) -> bool:
-    """Return whether the policy lets the caller view this thread, which is one of ``public_threads``."""
+    """Return whether the caller may view this thread. The thread must come from ``public_threads``."""
     if hidden_agents(request, [thread]):
         return False
     return policy().allows(request, "view", agent=_agent_of(thread), thread=thread)
@@ -294,16 +297,19 @@ def _check_agent(thread: Thread, action: str) -> None:
 
 
 def public_thread(request: Asker, thread_id: str | UUID, action: str, *, defer: Sequence[str] = ()) -> Thread:
-    """Return a thread if the caller may perform ``action`` on it. ``thread_id`` is the thread's id, or the
-    ``client_id`` of the caller's own thread.
+    """Return a thread if the caller may perform ``action`` on it.
 
-    If you already have the thread and only check access, pass its primary key as a ``UUID`` object. A ``UUID`` matches
-    only primary keys. A string could also match a ``client_id``, and callers can choose any ``client_id``, even the id
-    of another user's thread.
+    ``thread_id`` is the thread's id, or the ``client_id`` of the caller's own thread. To check access to a thread that
+    you already have, pass its primary key as a ``UUID`` object. A string could also match a ``client_id``, and callers
+    can choose the id of another user's thread as their ``client_id``.
 
-    The fields in ``defer`` are loaded only if a policy uses them. Raises ThreadNotFoundError if the caller may not view
-    the thread, or if its agent is not public. Raises PermissionDeniedError if the caller may view it but not perform
-    ``action``. Raises AgentRemovedError if the action needs the thread's agent, but the agent has been removed.
+    The fields in ``defer`` are loaded only if a policy uses them.
+
+    Raises:
+
+    - ThreadNotFoundError if the caller may not view the thread, or if its agent is not public.
+    - PermissionDeniedError if the caller may view the thread, but not perform ``action``.
+    - AgentRemovedError if ``action`` needs the thread's agent, but the agent has been removed from the code.
     """
     threads = public_threads(request).defer(*defer)
     is_key = isinstance(thread_id, UUID) or is_uuid(thread_id)
@@ -311,8 +317,7 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str, *, defer: 
     if thread is None and isinstance(thread_id, str) and is_storable(thread_id):
         named = threads.filter(client_id=thread_id)
         if named.exists():
-            # Call ``owner_and_scope`` only if a thread has this ``client_id``. The policy may create a session in this
-            # method, and should not do so needlessly.
+            # Call the policy only if some thread has this ``client_id``, because the call may create a session.
             owner, scope = owner_and_scope(request)
             thread = named.filter(owner=owner, scope=scope).first()
     if thread is None:
@@ -328,19 +333,12 @@ def public_thread(request: Asker, thread_id: str | UUID, action: str, *, defer: 
 def public_tool_call(
     request: Asker, thread_id: str | UUID, tool_call_id: str, action: str, *, left_to: str | None = None
 ) -> ToolCall:
-    """Return a tool call with its thread if the caller may perform ``action``: ``add_tool_result`` or ``approve``.
+    """Return a tool call, with its thread, if the caller may perform ``action``: ``add_tool_result`` or ``approve``.
 
-    ``left_to`` says who may do so. The default is the tool's own option. Values:
+    ``left_to`` names who may perform the action ("owner", "staff", ...); without it, the tool's ``approved_by`` or
+    ``answered_by`` decides. The function ``may_decide`` describes the values.
 
-    - ``owner``: the thread's owner and staff users.
-    - ``staff``: staff users.
-    - ``other``: any user except the one who caused the call.
-    - a permission name: users with this permission.
-    - ``function``: the tool's own function decides.
-    - several of these, joined by " and ": users who meet all of the conditions.
-    - ``server``: nobody may do so over the API.
-
-    Raises the errors of ``public_thread``, ToolCallNotFoundError and PermissionDeniedError.
+    Raises ToolCallNotFoundError, PermissionDeniedError, and the errors of ``public_thread``.
     """
     thread = public_thread(request, thread_id, "view")
     rows = ToolCall.objects.filter(thread=thread, tool_call_id=tool_call_id)
@@ -361,10 +359,10 @@ def can_decide(request: Asker, call: ToolCall) -> bool:
 
 
 def check_may_set_time(request: Asker, call: ToolCall) -> None:
-    """Raise PermissionDeniedError unless this member of staff may change the time limit of the call.
+    """Raise PermissionDeniedError unless this member of staff may change the time limit of the tool call.
 
-    A person could use a very short time limit to prevent an approval or a result. Therefore, the tool's options must
-    let the caller give this approval or result. For an approval, the policy must allow it too.
+    ``may_set_time`` must allow the change. If the tool call waits for an approval, the policy must also let this person
+    approve it.
     """
     is_refused = call.status == ToolCallStatus.APPROVAL_REQUESTED and not _is_allowed(request, call, "approve")
     if is_refused or not may_set_time(_user_row(request.user), call):
@@ -372,8 +370,10 @@ def check_may_set_time(request: Asker, call: ToolCall) -> None:
 
 
 def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | None = None) -> bool:
-    """Return whether the policy and the condition ``left_to`` both allow this action. If ``left_to`` is None, the
-    condition is the value of the tool's own option.
+    """Return whether the policy and ``left_to`` both allow the caller to perform this action on the tool call.
+
+    ``left_to`` names who may perform the action ("owner", "staff", ...); without it, the tool's ``approved_by`` or
+    ``answered_by`` decides.
     """
     option = "answered_by" if action == "add_tool_result" else "approved_by"
     who = left_to or getattr(call, option)
@@ -383,7 +383,7 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
         who,
         is_staff=getattr(request.user, "is_staff", False),
         owns=lambda: owns(request, thread),
-        # ``is_left_to`` returns False for the condition ``server``.
+        # For ``server``, ``is_left_to`` returns False, because nobody may perform the action over the API.
         is_left=lambda condition: is_left_to(_user_row(request.user), condition, call, option=option),
     )
 
@@ -410,8 +410,8 @@ def public_attachment(request: Asker, key: str) -> Attachment:
     An unsent attachment can be viewed only by its uploader. A sent one can be viewed by everybody who may view its
     thread.
     """
-    # Ask the policy before the id is looked up. The policy may create a session, and the response then sets a cookie.
-    # If the policy were asked only for existing ids, this cookie would reveal that an id exists.
+    # Call the policy for every id, even if no attachment has this id. The policy may create a session, which sets a
+    # cookie. If the policy were called only for existing ids, the cookie would reveal which ids exist.
     uploader = owner_and_scope(request) if public_agents(request) else None
     row = Attachment.objects.filter(pk=key).first() if is_uuid(key) else None
     if row is None:
@@ -448,9 +448,9 @@ def trusted_context(request: Asker) -> dict[str, JSON]:
 
 
 def sender(request: Asker, parts: object) -> tuple[User | None, str] | None:
-    """Return the owner and the scope of this caller's uploads. If ``parts`` contains no upload, return None.
+    """Return the owner and the scope of this caller's uploads, or None if ``parts`` contains no upload.
 
-    Without an upload, the policy is not asked, because it might create a session.
+    Without an upload, the policy is not called, because the call might create a session.
     """
     has_uploads = isinstance(parts, list) and any(attachment_id(part) for part in parts)
     return owner_and_scope(request) if has_uploads else None

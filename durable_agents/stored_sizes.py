@@ -67,12 +67,10 @@ class MessageSize:
 
 
 def message_sizes(messages: QuerySet[Message], *, count: int, upto_rev: int | None = None) -> Iterator[MessageSize]:
-    """Yield the sizes of these messages, in order. Only steps that were committed up to ``upto_rev`` are included.
-    ``count`` is the number of messages that the caller probably needs.
+    """Yield the sizes of these messages, in order, without reading the messages themselves.
 
-    The messages themselves are not read. They are measured in batches while the caller iterates. The first batch has
-    ``count`` messages, but at most ``FIRST_COUNT``. Each later batch has ``count`` messages. A batch takes two queries,
-    or one query if it contains no assistant messages.
+    Only steps that were committed up to revision ``upto_rev`` are included. The messages are measured in batches while
+    the caller iterates. Each batch has ``count`` messages, but the first has at most ``FIRST_COUNT``.
     """
     measured = messages.annotate(own=StoredBytes("parts") + StoredBytes("metadata") + Value(ENVELOPE_BYTES))
     start, end = 0, min(count, FIRST_COUNT)
@@ -93,9 +91,7 @@ def count_that_fit(messages: QuerySet[Message]) -> int:
 
 
 def _step_sizes(message_ids: Sequence[UUID], *, upto_rev: int | None) -> defaultdict[UUID, list[tuple[UUID, int]]]:
-    """Return the primary key and the size of each shown stream, by message. The size includes the results, errors and
-    other fields of the stream's tool calls. The arguments of the calls are already part of the stream.
-    """
+    """Return the primary key and the size of each shown stream, by message. The size includes the tool calls."""
     sizes = defaultdict[UUID, list[tuple[UUID, int]]](list)
     if message_ids:
         streams = _measured_streams().filter(message_id__in=message_ids)

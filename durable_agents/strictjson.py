@@ -244,6 +244,6 @@ def as_jsonb(value: JSON) -> JSON:
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on, Python writes a float with an exponent. ``jsonb`` writes the same number with all its digits, so
-Python reads it back as an integer.
+"""From this value on, Python writes a float with an exponent, but ``jsonb`` writes all digits. Python reads the digits
+as an integer.
 """

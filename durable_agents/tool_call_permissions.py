@@ -26,8 +26,8 @@ def conditions_of(who: str) -> list[str]:
 def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Callable[[str], bool]) -> bool:
     """Return whether a person meets all conditions in ``who``, a stored value of ``approved_by`` or ``answered_by``.
 
-    ``owns`` returns whether the person owns the thread. ``is_left`` returns whether the person meets a condition other
-    than ``owner`` and ``staff``.
+    ``owns`` returns whether the person owns the thread. ``is_left`` checks all conditions except ``owner`` and
+    ``staff``.
     """
     return all(
         is_staff or (condition == "owner" and owns()) if condition in {"owner", "staff"} else is_left(condition)
@@ -38,14 +38,13 @@ def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Ca
 def is_left_to(user: User | None, condition: str, call: ToolCall, *, option: str) -> bool:
     """Return whether this user meets one condition of the tool's option ``approved_by`` or ``answered_by``.
 
-    ``option`` is the name of this option. The condition is one of these:
+    ``option`` is the name of the option. ``user`` is None for a visitor. The conditions are:
 
-    - ``other``: any user except the one who caused the call.
+    - ``other``: any user except the one who caused the tool call.
     - a permission name: users with this permission.
     - ``function``: the tool's own function decides.
 
-    The calling function handles ``owner``, ``staff`` and ``server``. ``user`` is None for a visitor. Staff users have
-    no extra rights here.
+    Staff users have no extra rights. For ``owner``, ``staff`` and ``server``, the result is always False.
     """
     if condition == LEFT_TO_FUNCTION:
         return _function_allows(user, call, option=option)
@@ -57,15 +56,16 @@ def is_left_to(user: User | None, condition: str, call: ToolCall, *, option: str
 
 
 def may_decide(by: Actor, call: ToolCall, *, option: str) -> bool:
-    """Return whether ``by`` may approve the call, or add its result. ``option`` says which: ``approved_by`` or
-    ``answered_by``.
+    """Return whether ``by`` may approve the tool call or add its result.
 
-    The project's own code always may. The tool's option says who else may:
+    ``option`` is ``approved_by`` for an approval, and ``answered_by`` for a result. The project's own code is always
+    allowed to do both. For people, the value of the option decides:
 
     - ``staff``: staff users.
-    - ``owner``: staff users and the thread's owner. If the thread has no owner, every caller with the thread's scope.
-    - a permission, ``other`` or a function: only users whom this rule allows. Staff users have no extra rights.
-    - several of these conditions: only users who meet all of them.
+    - ``owner``: staff users and the thread's owner. A thread without an owner belongs to all callers with its scope.
+    - ``other``, a permission name, or ``function``: only users who meet this condition (see ``is_left_to``).
+    - ``server``: nobody.
+    - several conditions, joined by " and ": only users who meet all of them.
     """
     thread = call.thread
     return not by.is_person or meets_all(
@@ -77,8 +77,10 @@ def may_decide(by: Actor, call: ToolCall, *, option: str) -> bool:
 
 
 def may_answer(by: Actor, call: ToolCall) -> bool:
-    """Return whether ``by`` may do what the call waits for: approve it, add the result of a client tool, or decide the
-    outcome of an interrupted tool. Only staff users and the project's own code may decide such an outcome.
+    """Return whether ``by`` may do what the tool call waits for.
+
+    A tool call waits for an approval, for a result, or for a decision about the outcome of an interrupted tool. Only
+    staff users and the project's own code may decide about the outcome of an interrupted tool.
     """
     if call.status == ToolCallStatus.UNKNOWN:
         return not by.is_person or bool(getattr(by.user, "is_staff", False))
@@ -87,8 +89,10 @@ def may_answer(by: Actor, call: ToolCall) -> bool:
 
 
 def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bool:
-    """Return whether the tool's option ``approved_by`` or ``answered_by`` lets this member of staff act on the call in
-    the admin. The values ``owner``, ``staff`` and ``server`` let every member of staff do so.
+    """Return whether this member of staff may approve the tool call or add its result in the admin.
+
+    ``option`` is ``approved_by`` for an approval, and ``answered_by`` for a result. The values ``owner``, ``staff`` and
+    ``server`` of the option allow every member of staff to do so.
     """
     return all(
         condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)
@@ -97,11 +101,10 @@ def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bo
 
 
 def may_set_time(user: User | None, call: ToolCall) -> bool:
-    """Return whether this member of staff may change the time limit of an unfinished call.
+    """Return whether this member of staff may change the time limit of an unfinished tool call.
 
-    A person could use a very short time limit to prevent an approval or a result. Therefore, only a person who may give
-    the approval or the result may change the time limit. If a worker has not started the call yet, the call may still
-    need both. The person must then be allowed to give both.
+    With a very short time limit, a person could prevent an approval or a result. Therefore, this person must be allowed
+    to give everything that the tool call may still need: an approval, a result, or both.
     """
     if call.status == ToolCallStatus.APPROVAL_REQUESTED:
         options = ["approved_by"]

@@ -51,10 +51,10 @@ class Signature:
             return get_type_hints(function, globalns=known, include_extras=True)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message.
+        """Check the tool's declaration. For each rule, yield whether the rule is broken, and its error message.
 
-        If a hint uses a class that is defined later in the module, hints are not checked yet. They are checked when the
-        tool is first used, and by ``manage.py check``.
+        If a type hint uses a class that is defined later in the module, the type hints are checked only when the tool
+        is first used, and by ``manage.py check``.
         """
         yield not callable(self.function), f"a tool is made of a function, not of {self.function!r}."
         yield isinstance(self.function, partial), "a partial has no hints of its own. Write a function that calls it."
@@ -194,7 +194,7 @@ class SchemaSignature(Signature):
     _allowed_kinds = (*_NAMED, inspect.Parameter.VAR_KEYWORD)
 
     def mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
+        """Check the tool's declaration. For each rule, yield whether the rule is broken, and its error message."""
         schema = self.schema if isinstance(self.schema, Mapping) else {"type": None}
         properties = schema.get("properties", {})
         yield (

@@ -128,12 +128,13 @@ def turns(thread_id: UUID, *, upto: int | None = None, using: str | None = None)
 
 
 def histories(upto: Mapping[UUID, int | None], *, using: str | None = None) -> dict[UUID, list[Turn]]:
-    """Return the histories of several threads. ``upto`` maps each thread to the position of the last message to
-    include, or to None for the whole history.
+    """Return the histories of several threads.
 
-    If this position is above ``MANY_MESSAGES``, the history is limited to ``MAX_HISTORY_BYTES``: a note replaces the
-    oldest messages that do not fit. Each thread with such a long history needs queries of its own. All other threads
-    together need at most three queries.
+    ``upto`` maps each thread to the position of the last message to include, or to None for the whole history. All
+    threads together need at most three queries, except for long histories.
+
+    A history is long if its last position is above ``MANY_MESSAGES``. It needs queries of its own, and is limited to
+    ``MAX_HISTORY_BYTES``. A note replaces the oldest messages if they do not fit.
     """
     ends = {thread_id: inf if end is None else end for thread_id, end in upto.items()}
     short = [thread_id for thread_id, end in upto.items() if end is None or end <= MANY_MESSAGES]

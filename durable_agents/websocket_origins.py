@@ -49,8 +49,8 @@ class Handshake(HttpRequest):
 def is_allowed(scope: Mapping[str, object]) -> bool:
     """Return whether a websocket may be opened from its origin.
 
-    The origin must be the site's own (scheme, host and port), or one of ``TRUSTED_ORIGINS``. A client that sends no
-    ``Origin`` header is not a browser. Such a client may connect only if it sends no cookies.
+    The header ``Origin`` must contain the site's own origin (scheme, host and port), or one of ``TRUSTED_ORIGINS``. A
+    client without this header is not a browser, and may connect only if it sends no cookies.
     """
     request = Handshake(scope)
     if ANY in config().trusted_origins:

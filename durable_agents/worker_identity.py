@@ -18,8 +18,8 @@ def me() -> str:
 def is_gone(holder: str) -> bool:
     """Return whether the process with this name is certainly dead.
 
-    Return False if the named process runs in another container or on another host, or ran before a reboot. In these
-    cases, this process cannot find out whether the named process is dead, so the lease must expire first.
+    The result is False for a process in another container, on another host, or from before a reboot. In these cases, it
+    is not possible to find out whether the process is dead, so its lease must expire first.
     """
     machine, _, rest = holder.rpartition(":")
     machine, _, pid = machine.rpartition(":")

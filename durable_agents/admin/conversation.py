@@ -97,7 +97,7 @@ class ShownAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownMessage:
-    """A message. A user's message has parts; an assistant's message has attempts."""
+    """A message. A user's message has parts; an assistant message has attempts."""
 
     row: Message
     parts: Sequence[ShownPart]

@@ -173,7 +173,7 @@ class OfThreadAdmin(ReadOnlyAdmin[Row]):
 
 @admin.register(Message)
 class MessageAdmin(OfThreadAdmin[Message]):
-    """Admin for messages. The text of an assistant's message is stored in its streams."""
+    """Admin for messages. The text of an assistant message is stored in its attempts (streams)."""
 
     list_display = ("place", "conversation", "role", "excerpt", "age")
     list_filter = ("role", scope_filter("thread__scope"), "created_at")
@@ -186,8 +186,8 @@ class MessageAdmin(OfThreadAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Return the messages, each with the beginning of its text. For an assistant's message, the text comes from the
-        first step that has any text.
+        """Return the messages, each with the beginning of its text. An assistant message gets the text of its first
+        step that has any.
         """
         # Load 81 characters, because ``brief`` shows 80. The 81st tells ``brief`` that the text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")

@@ -136,7 +136,7 @@ def may_decide(request: HttpRequest) -> bool:
 
 
 def decision_context(request: HttpRequest, *, back: str) -> dict[str, object]:
-    """Return the template context for pages that show tool calls. ``back`` is the page to redirect to after a decision:
-    ``INBOX`` or ``THREAD``.
+    """Return the template context for pages that show tool calls. ``back`` names the page to return to after a
+    decision: ``INBOX`` or ``THREAD``.
     """
     return {"may_decide": may_decide(request), "back": back, "times": TIMES}

@@ -125,8 +125,8 @@ class WaitQuery(Query):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client: ``answer`` or, if ``answer`` is None, the first answer to the user's message
-    ``question``. ``seen`` says which part of the answer the client already has.
+    """The answer to stream to the client. It is the message ``answer`` or, if ``answer`` is None, the first answer to
+    the user's message ``question``. ``seen`` says which part of the answer the client already has.
     """
 
     thread: Thread
@@ -209,8 +209,8 @@ class Chat:
         question = lifecycle.begin_chat(
             agent,
             self._message["parts"],
-            # If the owner already has a thread with this client_id, the message is sent to the existing thread. If the
-            # policy does not let the owner view the existing thread, ``_authorize`` raises ThreadNotFoundError.
+            # The owner may already have a thread with this client_id. Then the message is sent to this thread, if
+            # ``_authorize`` allows it.
             admit=lambda thread: self._authorize(thread, "send"),
             owner=owner,
             scope=scope,
@@ -293,8 +293,8 @@ class Chat:
                 store()
         is_retry = not outcomes and thread.status == ThreadStatus.FAILED
         if not outcomes and thread.status == ThreadStatus.STOPPED and answer is not None:
-            # AI SDK clients automatically send a request when all tool calls of a step have results. Such a request
-            # must not resume a run that a person has stopped.
+            # AI SDK clients automatically send a request when all tool calls of a step have results. This request must
+            # not resume a run that a person has stopped.
             last = Stream.objects.in_transcript().filter(message=answer).order_by("-number").first()
             is_retry = last is None or not ToolCall.objects.filter(stream=last).exists()
         if is_retry:
@@ -303,11 +303,11 @@ class Chat:
         return StreamedAnswer(thread=thread, answer=answer, seen=Seen(steps=steps_in(parts), calls=calls))
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
-        """Yield a function for each tool result, tool error and approval decision in the request. The function stores
-        the result, error or decision.
+        """Yield one function for each tool result, tool error or approval decision in the request. Calling the function
+        stores this item.
 
-        Raises PermissionDeniedError if the user is not allowed to send one of the results, errors or decisions.
-        ``_continue`` collects all functions before it runs the first one, so a refused request stores nothing.
+        Raises PermissionDeniedError if the user may not send one of the items. ``_continue`` collects all functions
+        before it calls the first one, so a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:
@@ -316,7 +316,7 @@ class Chat:
                 continue
             if part.get("state") == "approval-responded" and call.status == ToolCallStatus.APPROVAL_REQUESTED:
                 for decide in self._decision(thread, call, part.get("approval")):
-                    # Only the first decision counts. Skip all later parts of this request that belong to the same call.
+                    # Only the first decision about a tool call counts. Skip all later parts about the same call.
                     del calls[call.tool_call_id]
                     yield decide
             # Skip a preliminary output. It only shows the progress of a tool, whose result follows in a later request.
@@ -380,8 +380,8 @@ def _output(thread: Thread, call: ToolCall, part: Part, *, by: Actor) -> Callabl
 
 def _check_size(value: object, name: str) -> None:
     """Raise TooLargeError for a value that is larger than ``MAX_BODY_BYTES``."""
-    # The whole request is allowed to be larger than ``MAX_BODY_BYTES``, because it contains the history. But this value
-    # is stored, so the ordinary limit applies to the value.
+    # The whole request may be larger than ``MAX_BODY_BYTES``, because it contains the chat history. A stored value may
+    # not.
     limit = config().max_body_bytes
     if len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")) > limit:
         raise TooLargeError(f"{name} has more than {limit} bytes.")

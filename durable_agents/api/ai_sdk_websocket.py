@@ -39,13 +39,14 @@ Payload = dict[str, object]
 
 
 class ChatConsumer(ThreadConsumer):
-    """The consumer of one websocket of the AI SDK. Origin, sign-in, policy and limits are those of ``ThreadConsumer``.
+    """The consumer of one websocket of the AI SDK. Origin, sign-in, policy and limits are checked as in
+    ``ThreadConsumer``.
 
     A client that cannot send cookies or headers passes a ticket in the query string: ``?ticket=...``.
     """
 
     subprotocol = None
-    # The SDK knows neither closing frames nor pings.
+    # Clients of the AI SDK do not know ``closing`` frames, and send no pings.
     sends_reason = False
     must_ping = False
 
@@ -69,7 +70,7 @@ class ChatConsumer(ThreadConsumer):
             return
         request_id = str(payload["requestId"])
         if payload.get("type") == "abort":
-            # The client does not want the rest of the response. The run goes on, as it does when a client closes an
+            # The client does not want the rest of the response. The run continues, as it does when a client closes an
             # HTTP response.
             if task := self.requests.get(request_id):
                 task.cancel()
@@ -110,9 +111,11 @@ class ChatConsumer(ThreadConsumer):
                 slot.release()
 
     def take_slot(self) -> Slot:
-        """Return a slot for a response. Raises TooManyStreamsError."""
-        # Limit the responses of this websocket. ``stream_slot`` limits the responses of a caller over all connections,
-        # but it does not limit callers who are known only by an IP address.
+        """Return a slot: the right to stream one response. Raises TooManyStreamsError if the caller has too many
+        responses open.
+        """
+        # ``stream_slot`` does not limit callers who are known only by their IP address. Therefore each websocket also
+        # has a limit.
         if len(self.requests) > (limit := config().max_streams_per_user):
             raise TooManyStreamsError(limit)
         return stream_slot(self.asker)

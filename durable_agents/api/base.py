@@ -36,13 +36,13 @@ from durable_agents.policies import actor, public_agents, public_thread, public_
 
 
 class Door(BasePermission):
-    """Allow signed-in callers to use the API. Allow other callers only those actions that the policy permits for at
+    """Decide who may use the API. Signed-in callers may. Anonymous callers may if the policy permits the action for at
     least one public agent.
     """
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Return whether the caller may use this view. The view checks the policy again for the agent or thread of the
-        request.
+        """Return whether the caller may use this view at all. Later, the view asks the policy about the agent or thread
+        of the request.
         """
         if request.user.is_authenticated:
             return True
@@ -69,8 +69,8 @@ class AgentsView(APIView):
     versioning_class = None
     via = "rest"
     has_token_in_body = False
-    """Whether the CSRF token may be a field of the body. If true, an error about the body is not replaced by an error
-    about a missing token.
+    """Whether the body may contain the CSRF token, as the body of an HTML form does. If false, a request without the
+    CSRF header gets an error about the missing token, even if its body is invalid too.
     """
     schema = _SCHEMA
 
@@ -78,10 +78,9 @@ class AgentsView(APIView):
     def as_view(cls, **options: object) -> Any:
         """Return the view function, exempt from ``ATOMIC_REQUESTS`` for every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
-        # Every state change opens its own transaction, so that it can be retried after a conflict. With
-        # ``ATOMIC_REQUESTS``, the commit would happen after the view has returned. The exception handler of this API
-        # would not see a database error of this commit. Exempt every database, because a router may store threads in
-        # any of them.
+        # Every state change opens its own transaction, so that it can be retried after a conflict. ``ATOMIC_REQUESTS``
+        # would put the whole view into one transaction, and this API's exception handler would not see an error of its
+        # commit. Exempt every database, because a router may store threads in any of them.
         for alias in connections:
             view = non_atomic_requests(using=alias)(view)
         return view
@@ -118,14 +117,15 @@ class AgentsView(APIView):
         return public_thread(request, thread_id, str(self.action))
 
     def actor(self, request: Request, thread: Thread | None = None) -> Actor:
-        """Return the actor for the audit log: the user who makes this request, and the interface."""
+        """Return the actor for the audit log: the caller of this request, and the interface (``rest`` or ``chat``)."""
         return actor(request, via=self.via, thread=thread)
 
     def tool_call(self, request: Request, thread_id: str, tool_call_id: str, *, left_to: str | None = None) -> ToolCall:
         """Return the tool call with this id. Raises PermissionDeniedError if the caller may not perform this view's
         action on it.
 
-        By default, the tool's options say who may perform the action. ``left_to`` overrides these options.
+        ``left_to`` names who may perform the action ("owner", "staff", ...). Without it, the tool's ``approved_by`` or
+        ``answered_by`` decides.
         """
         return public_tool_call(request, thread_id, tool_call_id, str(self.action), left_to=left_to)
 

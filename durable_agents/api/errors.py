@@ -54,20 +54,18 @@ def answer(error: Exception, context: Mapping[str, object]) -> Response | None:
     wait_seconds = getattr(problem, "wait", None)
     if wait_seconds is not None:
         headers["Retry-After"] = str(ceil(wait_seconds))
-    # A detail may quote text from the request. Replace lone surrogates in the text, because UTF-8 cannot encode them.
+    # The error text may quote the request. Replace lone surrogates, because UTF-8 cannot encode them.
     detail = clean(_text(problem.detail))
-    # Do not translate the detail of a CSRF failure. It says what the client has to send; the translated text does not.
+    # Do not translate the text of a CSRF error. Only the original text says what the client has to send.
     data = {"code": code, "detail": detail if is_csrf_failure(detail) else localized(code, detail)}
     return Response(data, status=problem.status_code, headers=headers)
 
 
 def _translated(error: Exception) -> Exception:
-    """Convert an error of the caller or the database to a REST framework exception. Return any other error
-    unchanged.
-    """
+    """Convert an error with a known HTTP status to a REST framework exception. Return any other error unchanged."""
     if isinstance(error, Error) and is_outage(error):
         log_error("the database does not answer", action="request")
-        # Close the connection, because a database session that began during a failover stays read-only.
+        # A connection that was opened during a failover can stay read-only. Close it; the next query opens a new one.
         discard_after(error)
         error = DatabaseUnavailableError()
     if isinstance(error, RequestDataTooBig):

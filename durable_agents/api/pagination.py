@@ -45,8 +45,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """The position in a list at which a page begins. The page contains the rows after the sort key ``values`` or, if
-    ``is_backwards`` is true, the rows before that key. Clients cannot forge a cursor, because its text is signed.
+    """A sort key (``values``) at which a page of a list begins. The page contains the rows after this key or, if
+    ``is_backwards`` is true, the rows before it. The text of a cursor is signed, so clients cannot forge it.
     """
 
     values: Sequence[str]
@@ -88,10 +88,10 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A sort order. Each cursor contains the values of the fields ``keys``, which are unique together.
+    """A sort order of a list. The values of the fields ``keys`` are unique together, and a cursor contains them.
 
-    By default, the database sorts by ``keys``. If no index covers these fields, set ``columns`` to other fields that
-    give the same order. In ascending order, nulls come last.
+    The database sorts by ``keys`` or, if given, by ``columns``: other fields with the same order that an index covers.
+    In ascending order, nulls come last.
     """
 
     keys: Mapping[str, Kind]
@@ -103,7 +103,8 @@ class Order:
     ) -> Page[Row]:
         """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid.
 
-        ``fitting`` gets the rows from the cursor on, and returns how many of them fit into one page.
+        ``fitting`` gets the rows that could be on the page, and returns how many of them fit. The page is then cut to
+        this number of rows.
         """
         cursor = PageCursor.of(request, self.keys.values())
         # Ignore an invalid limit, and a limit of ten or more digits. ``int`` would be slow for very many digits.
@@ -149,8 +150,8 @@ class Order:
     def _link(self, request: Request, edge: Sequence[Row], *, is_backwards: bool) -> str | None:
         """Return a link to the next page or, if ``is_backwards``, to the previous page.
 
-        For the next page, ``edge`` contains the last row of this page. For the previous page, it contains the first
-        row. If ``edge`` is empty, return None.
+        For a link to the next page, ``edge`` contains the last row of this page. For a link to the previous page, it
+        contains the first row. If ``edge`` is empty, return None.
         """
         if not edge:
             return None
@@ -161,8 +162,8 @@ class Order:
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
     """Return a database expression for the value of the sort key ``name``, in the form in which a cursor stores it."""
-    # SQLite stores and sorts times as text. SQLite's own clock writes fewer digits than Django does. If Django
-    # formatted a time again, the new text could sort differently. Therefore the cursor contains the stored text.
+    # SQLite stores times as text and sorts them as text. Its own clock writes fewer digits than Django does. A cursor
+    # contains the stored text, because a time that Django formats again can sort differently.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)

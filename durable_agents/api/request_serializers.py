@@ -84,8 +84,8 @@ class Parts(serializers.ListField):
 
     def run_child_validation(self, data: list[Mapping[str, object]]) -> list[Mapping[str, object]]:
         """Return the parts unchanged."""
-        # Skip REST framework's check of each part, because the parser has already checked that the parts are JSON. With
-        # REST framework's check, half a megabyte of empty lists would keep a web process busy for minutes.
+        # The parser has already checked that the parts are JSON. REST framework's own check of each part can be very
+        # slow: half a megabyte of empty lists would take minutes.
         return data
 
 
@@ -117,7 +117,7 @@ class Seconds(serializers.FloatField):
 
 
 class Checked(serializers.Serializer[None]):
-    """Fields that are validated together."""
+    """The base class of serializers for a JSON object with several fields."""
 
     @classmethod
     def checked(cls, data: object) -> ValidatedData:
@@ -133,7 +133,7 @@ class Body(Checked):
     @classmethod
     def of(cls, request: Request) -> ValidatedData:
         """Return the validated fields of the request's body. Raises ValidationError."""
-        # For a request without a body, ``request.data`` is an empty QueryDict, whatever the media type is.
+        # If the request has no body, ``request.data`` is an empty QueryDict, whatever the media type is.
         return cls.checked({} if isinstance(request.data, QueryDict) else request.data)
 
 

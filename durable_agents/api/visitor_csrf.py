@@ -1,7 +1,7 @@
-"""Protect visitors from cross-site request forgery. A visitor is not signed in; the policy recognises a visitor only by
-the session.
+"""Protect visitors from cross-site request forgery.
 
-This module is needed because REST framework checks the CSRF token of signed-in callers only.
+A visitor is a caller who is not signed in, and whom the policy recognises only by the session. REST framework checks
+the CSRF token of signed-in callers only, so this module checks the token of visitors.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ from durable_agents.conf import csrf_header, session_cookie_name
 from durable_agents.exceptions import TooLargeError
 
 _FAILED = "CSRF Failed"
-"""The first words of every error detail about a CSRF token, from REST framework's ``SessionAuthentication``."""
+"""REST framework's ``SessionAuthentication`` begins every error detail about a CSRF token with these words."""
 _OF_BODIES = (ParseError, UnsupportedMediaType, TooLargeError, RequestDataTooBig, MultiPartParserError)
 
 
 def check_visitor(request: Request) -> None:
-    """Check Django's CSRF token if the visitor's request has a session cookie or comes from another site.
+    """Check the CSRF token of a visitor's request if the request needs one. Raises PermissionDenied.
 
-    A request with a session cookie acts in the visitor's name, so it needs a token.
-
-    A request from another site needs a token although it has no session cookie. The visitor's browser may keep a
-    session cookie but leave it out of cross-site requests. The response to an unchecked request would set a new session
-    cookie, which would overwrite the cookie in the browser. The visitor's session would be lost.
-
-    Raises PermissionDenied.
+    - A request with a session cookie needs a token, because it acts in the visitor's name.
+    - A request from another site needs a token even without a session cookie. The browser may have a session cookie
+      that it does not send from other sites. Without the check, the response would set the cookie of a new session in
+      its place, and the visitor would lose the old session.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
@@ -49,10 +46,10 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """Replace an error about the body by PermissionDenied if the request has no header with a CSRF token.
+    """In this block, raise PermissionDenied instead of an error about the body if the CSRF header is missing.
 
-    If the header is missing, REST framework's CSRF check parses the body to look for a token in a form. An invalid body
-    then raises an error. The client gets PermissionDenied instead, because the missing token is the first problem.
+    Without the header, REST framework's CSRF check looks for the token in the body. If the body is invalid, the client
+    should learn first that the token is missing.
     """
     try:
         yield

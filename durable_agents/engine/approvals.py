@@ -21,10 +21,10 @@ from durable_agents.models import Message, Thread, ToolCall
 async def with_approvals(
     runtime: Runtime, claim: Claim, tools: Mapping[str, Tool], calls: Sequence[NewCall]
 ) -> Sequence[NewCall]:
-    """Return the tool calls of a step, after the ``needs_approval`` functions of their tools have been called.
+    """Decide which tool calls of a step need approval, and return the calls.
 
-    If a tool's ``needs_approval`` is a function, its result becomes the value of ``needs_approval`` in each call of the
-    tool. All other calls are returned unchanged.
+    If a tool's ``needs_approval`` is a function, it decides for each call of the tool. All other calls are returned
+    unchanged.
     """
     if not any(_tool_that_decides(tools, call) for call in calls):
         return calls

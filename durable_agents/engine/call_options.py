@@ -54,7 +54,7 @@ class Plan:
             names.update(str(tool[key]) for key in ("name", "type") if key in tool)
             if isinstance(function := tool.get("function"), Mapping):
                 names.add(str(function.get("name")))
-            if "type" not in tool:  # Google's tool definitions have a single key: the name
+            if "type" not in tool:  # in Google's format, the tool's name is the only key
                 names.update(tool)
         return names - self.tools.keys()
 
@@ -96,8 +96,10 @@ async def tools_for(runtime: Runtime, agent: Agent, thread: Thread) -> Mapping[s
 async def resolved_tool(runtime: Runtime, agent: Agent, thread: Thread, name: str) -> Tool | None:
     """Return the tool that the agent's ``tool_resolver`` returns for this name and thread, or None.
 
-    If the resolver fails with a temporary error, call it again. Raises ModelError if the error is permanent or does not
-    go away, or if the resolver returns neither a tool with this name nor None.
+    If the resolver fails with a temporary error, call it again. Raises ModelError in these cases:
+
+    - The resolver's error is permanent or does not go away.
+    - The resolver returns a tool with another name, or something that is not a tool.
     """
     found = await _patiently(
         lambda: _call_agent_function(runtime, thread, "tool_resolver", agent.tool_resolver, name, thread)
@@ -257,8 +259,8 @@ def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
             f"gives tools that workers would not find: {names}. Add them to the agent's tools, or give it a "
             "tool_resolver.",
         )
-    # A function as ``approved_by`` or ``answered_by`` is called in a web process. Web processes do not call the
-    # ``tool_resolver``, so they do not have the tool.
+    # Refuse these tools if ``approved_by`` or ``answered_by`` is a function. A web process would have to call the
+    # function, but cannot find the tool, because web processes do not call the ``tool_resolver``.
     for item in tools:
         for option in ("approved_by", "answered_by"):
             if deciding_function(getattr(item, option)):

@@ -91,8 +91,8 @@ class Claimer:
             await self._notify_others()
             return 0
         self._left_meanwhile = False
-        # If this process holds rows, leave one slot free. A commit during this claim can use the slot for a row that
-        # the commit makes due. Otherwise, that row would have to wait for the next claim.
+        # If this process holds rows, leave one slot free. If a commit makes another row due during this claim, the row
+        # can use the slot at once, and does not have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
         # Alternate between suspects (rows whose earlier workers died) and other rows. Otherwise, one kind would never
@@ -111,19 +111,18 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Decide how many new rows this process claims when it commits these steps and tool calls. Reserve slots for
-        the new rows.
+        """Prepare the commit of these steps and tool calls: reserve slots for rows that the commit makes due.
 
-        The new rows are those that the commit itself makes due. Return None while a suspect (a row whose earlier
-        workers died) is on trial, because the suspect must run alone.
+        Return how many of these rows the commit may claim for this process. Return None while a suspect (a row whose
+        earlier workers died) is on trial, because the suspect must run alone.
         """
         if any(row.is_on_trial for row in self._held):
             return None
         due_tools = [tool for ending in endings for tool in ending.due_tools]
         free_streams, free_tools = self.free_slots(due_tools)
         if self.left_some:
-            # Other rows, perhaps of other owners, may already wait. Keep some slots free for these rows. Do not keep
-            # all slots free, because a free slot stays idle until the next claim.
+            # Other rows may already wait. Keep some slots free for the waiting rows, but not all slots, because a free
+            # slot stays idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(self._slots.capacity(due_tools))
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
@@ -144,8 +143,8 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """End the reservation of slots that this offer made. The rows that the commit has claimed are counted as held
-        rows by now, so they still occupy their slots.
+        """End the offer's reservation of slots. Rows that the commit has claimed keep their slots, because they already
+        count as held rows.
         """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
@@ -165,11 +164,11 @@ class Claimer:
     async def _try_suspects(self, *, streams: int, tools: int) -> int:
         """Claim suspects (rows whose earlier workers died), and return the number of rows claimed.
 
-        - If this process holds no rows, it runs suspects without other rows.
-        - If this process holds rows, all of them must have run for a while. In addition, many suspects must be due, or
-          one suspect must have waited too long. The suspects then run beside the held rows. Thus, after many workers
-          were killed together, their rows run again within seconds.
-        - If several workers died while a suspect was their only row, this suspect always runs alone.
+        If this process holds no other rows, it may claim suspects at any time. If it holds other rows, it claims
+        suspects only under these conditions:
+
+        - All held rows have run for a while.
+        - Many suspects are due, or a suspect has waited too long.
         """
         if not await self._suspects_are_waiting():
             return 0

@@ -14,8 +14,8 @@ from durable_agents.engine.resource_errors import start
 
 R = TypeVar("R")
 Task = tuple[bool, int, Callable[[], None]]
-"""A tuple of three values: whether the task can wait, the number of the task, and its function. Tasks run in the sort
-order of their tuples.
+"""Three values: False for an urgent task and True for any other task, a consecutive number, and the function to call.
+The sort order of these tuples is the order in which the tasks run.
 """
 
 

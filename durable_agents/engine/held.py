@@ -16,9 +16,9 @@ TRIAL_SECONDS = 1.0
 """The length of a suspect's first trial. A suspect is a row whose earlier workers died; it runs alone during its trial.
 """
 MOST_DOUBLINGS = 12
-"""The maximum number of times that the length of a trial is doubled (to about an hour). During a trial, a row whose
-earlier workers died runs alone. Each further trial of the row takes twice as long, because the row may run for a while
-before it crashes its worker.
+"""How many times the length of a trial is doubled at most (to about an hour). During a trial, a suspect (a row whose
+earlier workers died) runs alone. Each further trial takes twice as long as the one before, because a row may run for a
+while before it crashes its worker.
 """
 
 MOST_ABANDONED = 1000
@@ -73,8 +73,8 @@ class HeldRows:
     def __init__(self, *, on_slot_freed: Callable[[], None], not_begun: CallsNotBegun | None = None) -> None:
         """Set up an empty table. ``on_slot_freed`` is called when a slot becomes free.
 
-        ``not_begun`` records the tool calls that have not begun. If this process dies, another process recovers the
-        calls and reads this record.
+        ``not_begun`` records the tool calls that have not begun. If this process dies, the process that recovers its
+        calls reads this record.
         """
         self._rows: dict[UUID, HeldRow] = {}
         self._abandoned: deque[tuple[UUID, int]] = deque(maxlen=MOST_ABANDONED)
@@ -143,15 +143,13 @@ class HeldRows:
             self.drop({claim.row_id})
 
     def keep(self, claim: Claim) -> None:
-        """Keep ``drop`` from cancelling the task of this row. The task releases the row itself."""
+        """Mark the row, so that ``drop`` does not cancel its task. The task releases the row itself."""
         row = self.find(claim)
         if row is not None:
             row.is_dropped = True
 
     def abandon(self, claim: Claim) -> None:
-        """Remember that this process gave up the row after an error. In the database, the row may still be leased to
-        this process.
-        """
+        """Remember that this process gave up the row after an error. Its lease may still be in the database."""
         self._abandoned.append((claim.row_id, claim.fence))
 
     def knows(self, claim: Claim) -> bool:
@@ -200,8 +198,7 @@ class HeldRows:
     def claim_of(self, task: asyncio.Task[object] | None) -> Claim | None:
         """Return the claim of the row that this task works on, or None.
 
-        A row can have two tasks: the task that was added with the row, and a task that runs the function of a tool
-        call. The name of the second task is the row's id.
+        A tool call can have a second task, which runs the tool's function. The name of the second task is the row's id.
         """
         name = task.get_name() if task else ""
         return next((row.claim for row in self if row.task is task or str(row.claim.row_id) == name), None)

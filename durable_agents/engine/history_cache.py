@@ -64,8 +64,8 @@ class RunHistories:
     def release(self, thread_id: UUID) -> None:
         """Record that this process no longer holds a row of the thread.
 
-        Keep the thread's history only if it is short and this process might soon claim a tool call of the thread. At
-        most ``MOST_UNHELD`` such histories are kept.
+        Drop the thread's history if it is long, or if no tool call of its last step is left for workers to finish. Keep
+        at most ``MOST_UNHELD`` histories of threads without a held row.
         """
         known = self._known.get(thread_id)
         if known is None:

@@ -22,8 +22,8 @@ from durable_agents.parts import Part, attachment_id, file_part
 async def with_contents(runtime: Runtime, turns: Sequence[Turn], attachments: Mapping[UUID, Attachment]) -> list[Turn]:
     """Return the turns with the contents of their attachments.
 
-    An attachment is replaced by a note to the model if it was deleted, or if newer files have left no room for it.
-    Raises a retryable ModelError if the storage does not answer.
+    If an attachment was deleted, or if newer files leave no room for it, the model gets a note in its place. Raises a
+    retryable ModelError if the storage fails.
     """
     if not any(attachment_id(part) for turn in turns for part in turn.parts):
         return list(turns)

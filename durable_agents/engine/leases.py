@@ -32,7 +32,7 @@ class LeaseKeeper:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether rows might be leased to this process without its knowledge, because the database has failed."""
+        """Whether the database might contain leases that this process does not know of, after a database failure."""
         return self._runtime.failed_at >= self._checked_at or bool(self._unknown)
 
     async def extend(self) -> None:
@@ -79,7 +79,7 @@ class LeaseKeeper:
                 leased = await self._runtime.in_database(lifecycle.leased_to, self._holder)
                 unknown = {claim for claim in leased if not self._held.knows(claim)}
                 # Release only rows that two successive checks have found. A row that only one check has found might
-                # belong to a claim whose COMMIT has not been answered yet.
+                # belong to a claim that this process is just committing.
                 for claim in unknown & self._unknown:
                     await self._runtime.in_transition(lifecycle.release, claim, has_begun=False)
         except Exception:

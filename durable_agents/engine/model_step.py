@@ -60,8 +60,8 @@ milliseconds, but a project can replace the class that calls providers (``ModelD
 async def run_step(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a model call and store its outcome.
 
-    A commit of this process may have made the row due and also claimed it. ``handed`` then contains the row. If the
-    history is also cached, nothing has to be read from the database.
+    If the commit that made the row due also claimed it for this process, ``handed`` contains the row. If the history is
+    cached as well, nothing has to be read from the database.
     """
     job = _known_job(env, claim, handed) or await _loaded_job(env, claim)
     try:
@@ -186,8 +186,8 @@ async def _after_failed_attempt(
 ) -> None:
     """Schedule another attempt, or fail the run.
 
-    The next attempt uses the same model or, if the same model has no attempts left, the next model in ``models``.
-    ``models`` is empty if a function of the agent failed before any model was called.
+    When the current model has no attempts left, the next model in ``models`` is used. ``models`` is empty if a function
+    of the agent failed before any model was called.
     """
     decision: RetryIn | Fail | None = None
     if agent.retry.classify is not None and error.kind is not ErrorKind.MAX_STEPS:
@@ -302,8 +302,8 @@ def _held_streams(claims: Sequence[Claim]) -> list[Stream]:
     fences = {claim.row_id: claim.fence for claim in claims}
     # Do not read from a replica, because it may not have the newest messages yet.
     rows = Stream.objects.using(lifecycle.database()).filter(pk__in=fences).select_related("message__thread")
-    # Read the thread's revision (``rev``) in the first query. If the thread changes during the later queries, the
-    # cached history has an old revision and is not used again.
+    # Read the thread's revision (``rev``) before its history. If the thread changes in between, the cached history has
+    # an old revision and is not used again.
     columns = ("fence", "number", "goes_on", "message__client_id", "message__position", "message__thread__rev")
     held = rows.order_by().only(*columns)
     return [row for row in held if row.message is not None and row.fence == fences[row.pk]]
@@ -342,7 +342,7 @@ def _jobs(claims: Sequence[Claim], streams: Sequence[Stream]) -> dict[UUID, _Ste
 def estimate_spent(stream: Stream) -> lifecycle.Spent:
     """Estimate the usage of a model call whose worker has died, from the input and the stored part of the answer.
 
-    Instructions that come from a function are unknown here and are not counted.
+    If the agent's instructions come from a function, they are not counted.
     """
     agent = registry.find(stream.agent)
     using = lifecycle.database()

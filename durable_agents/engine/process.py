@@ -30,8 +30,7 @@ from durable_agents.logs import log_error
 REAP_SECONDS = 2.0
 REAP_JITTER = 0.25
 """The time between two recoveries varies at random by this share. During a deploy, clusters of two releases share a
-queue, and a due row may need the code of one of the releases. At fixed intervals, every notification might go to the
-cluster of the other release.
+queue. With fixed intervals, every notification about a row might go to the cluster whose release cannot run the row.
 """
 FAILED_START_SECONDS = 5.0
 """If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new
@@ -168,8 +167,8 @@ def _reap_for_ever(parent: int) -> None:
 
     Only one process of each cluster recovers rows. When that process dies, another takes over.
 
-    ``parent`` is the pid of the process that started this worker. After the death of this parent, exit as soon as this
-    process is not working.
+    ``parent`` is the pid of the process that started this process. After the parent's death, this process exits as soon
+    as it is idle.
     """
     descriptor, reaping = None, Attempts("reaping", QConf.CLUSTER_NAME)
     while True:
@@ -197,16 +196,15 @@ def _reap_and_notify() -> None:
 
 
 def _log_problems(reaping: Attempts) -> None:
-    """Report failing operations of this process.
+    """Report operations of this process that keep failing or that work again.
 
-    If a worker stopped working while its claims failed, no later claim shows whether the database works again.
-    Therefore, this function tests whether the database accepts writes.
+    An idle worker makes no claims. If its last claim failed, test here whether the database accepts writes again.
     """
     reaping.publish()
     reaping.store()
     for worker in list(_workers.values()):
         if not worker.is_working:
-            worker.lease_health.succeed()  # an idle worker has no lease that could fail
+            worker.lease_health.succeed()  # an idle worker has no leases to extend
         if not worker.is_working and worker.claim_health.are_failing:
             try:
                 lifecycle.try_to_write()

@@ -74,7 +74,7 @@ class Shortage:
         """Count a row that could not run because this process lacks OS threads or memory. Forbid claims for some
         seconds.
 
-        Return whether the count reaches ``MAX_LIMITS`` with this row.
+        Return True if the count reaches ``MAX_LIMITS`` for the first time.
         """
         self._rows += 1
         self._claims_again_at = time.monotonic() + self._rows * PAUSE_SECONDS

@@ -90,10 +90,10 @@ class Runtime(ABC):
             return await (call() if is_async(function) else self.in_thread(call))
 
     async def load(self, function: Loader[R], claim: Claim) -> R:
-        """Return the value that ``function`` reads for this claim.
+        """Read the data for this claim with ``function``, and return it.
 
-        Concurrent calls of this method are combined: ``function`` gets the claims of all these calls, and returns the
-        values by row id. Raises LeaseLostError if there is no value for this row.
+        If several tasks call this method at the same time, ``function`` is called once. It gets the claims of all
+        tasks, and returns the data by row id. Raises LeaseLostError if it returns no data for this row.
         """
         requested = self._requested.setdefault(function, {})
         if not requested:
@@ -134,7 +134,8 @@ class WorkerRuntime(Runtime):
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
         """Set up the event loop. Calls of the functions in ``urgent`` run before all other waiting database work.
 
-        ``shortage`` is reset whenever an OS thread for a developer's function starts.
+        ``shortage`` counts rows that lacked OS threads or memory. The count is reset when an OS thread for a
+        developer's function has started.
         """
         super().__init__()
         self.loop = asyncio.new_event_loop()

@@ -57,9 +57,8 @@ _CUT = frozenset({"length", "content_filter"})
 class Answer:
     """The answer of one model call. Turns events into chunks for browsers, and at the end into the step to commit.
 
-    The model may continue the text of an earlier attempt. ``seed`` contains the chunks of that text, which browsers
-    already have. The step begins with these chunks. If ``seed`` ends within a text part, new text is added to this
-    part.
+    If the model continues the text of an earlier attempt, ``seed`` contains the chunks of the earlier text. Browsers
+    already have these chunks, and the step begins with them.
     """
 
     number: int
@@ -83,8 +82,8 @@ class Answer:
     saying: _Call | None = None
     """The tool call whose arguments arrived last. The value is None if text has arrived since then."""
     takes_turns: bool = False
-    """Whether the arguments of several calls arrive interleaved. If so, no call is known to be complete before the
-    answer ends.
+    """Whether the arguments of several tool calls arrive interleaved. If so, each of these calls may be incomplete
+    until the answer ends.
     """
     gap: str = ""
     """The white space at the end of the earlier attempt's text. The model does not see this white space when it
@@ -136,10 +135,7 @@ class Answer:
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Remove white space from the start of the text if it only repeats the end of the earlier attempt's text.
-
-        ``gap`` is the white space at that end.
-        """
+        """Return the text without the white space that it repeats from the end of the earlier attempt's text."""
         self.own_text += text
         if not self.gap:
             return text
@@ -155,7 +151,7 @@ class Answer:
         return [*begun, {"type": f"{kind}-delta", "id": part_id, "delta": text}]
 
     def _signed(self, metadata: Mapping[str, object]) -> list[Chunk]:
-        """End the reasoning part with this metadata. If the provider withheld the text, the part is empty."""
+        """Return the chunks that end the reasoning part. If the provider withheld the reasoning, the part is empty."""
         begun, _ = self._in_part("reasoning")
         return [*begun, *self._end_open(metadata)]
 

@@ -22,8 +22,7 @@ def context_of(
 ) -> ToolContext:
     """Return the context of a tool call of this thread.
 
-    The caller passes the keyword arguments separately, because a ``NewCall`` does not contain their values. The context
-    has the current names of the agent and the tool, even if the stored rows have earlier names.
+    The context has the current names of the agent and the tool, even if the stored rows have earlier names.
     """
     return ToolContext(
         thread_id=thread.pk,

@@ -33,8 +33,8 @@ from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
 LONG_WAIT = 0.02
-"""A share of a tool call's time limit. If the tool call has waited longer than this for a slot, its time limit starts
-again at the end of the wait.
+"""A share of a tool call's time limit. If the tool call waits longer than this share for a slot, its time limit starts
+again when it gets the slot.
 """
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
@@ -49,8 +49,8 @@ _NOT_APPROVED = CallResult(
 async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None) -> None:
     """Run one attempt at a tool call and store its outcome.
 
-    A commit of this process may have made the row due and also claimed it. ``handed`` then contains the row. Otherwise,
-    ``handed`` is None, and the row is read from the database.
+    If the commit that made the row due also claimed it for this process, ``handed`` contains the row. Otherwise, the
+    row is read from the database.
     """
     row = handed.row if handed else None
     call = row if isinstance(row, ToolCall) else await env.runtime.load(load_calls, claim)
@@ -68,9 +68,9 @@ async def run_tool(env: Environment, claim: Claim, handed: Handed | None = None)
         if job is not None and refusal is None and call.kind != ToolKind.CLIENT:
             ended = await _ended(env, claim, job)
     except lifecycle.AtomicInterruptedError:
-        # The connection broke during the transaction. Usually, the transaction was rolled back, and ``release`` makes
-        # the call run again, as after a crash. If the COMMIT reached the database, the row has a newer fencing token,
-        # and ``release`` does nothing.
+        # The connection broke during the transaction. If the transaction was rolled back, ``release`` makes the tool
+        # call run again, as after a crash. If it was committed, ``release`` does nothing, because the claim is no
+        # longer valid.
         log(logging.WARNING, "an atomic tool was cut off", action="atomic_cut", thread=claim.thread_id)
         await env.runtime.in_transition(lifecycle.release, claim, crashes=1)
         return
@@ -114,9 +114,10 @@ async def _retry_later(env: Environment, claim: Claim, call: ToolCall, delay_sec
 
 
 async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[_ToolJob | None, CallResult | None]:
-    """Return the data for running a tool call, and a failed outcome if the call must not run.
+    """Return two values: the data for running a tool call, and the outcome of a tool call that must not run.
 
-    The data is None if the tool cannot be found or has changed its kind. The outcome is None if the call may run.
+    - If the tool call may run, the outcome is None.
+    - If the tool cannot be found or has changed its kind, the data is None.
     """
     agent = registry.find(call.thread.agent)
     if agent is None:

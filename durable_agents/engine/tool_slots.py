@@ -13,14 +13,14 @@ from durable_agents.lifecycle import Claim
 MOST_WAITING = 192
 """The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
-"""The number of calls that a process holds is limited, so that each call probably gets a slot within this time."""
+"""A process holds only so many calls that each call probably gets a slot within this time."""
 PATIENCE_SECONDS = 1.0
 """The maximum time that a call waits for a slot. After this time, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
 """The expected duration of a call if this process has not run its tool before."""
 FORGETTING = 0.5
-"""The expected duration of a tool is updated after each call. If the call was faster than expected, the old value has
-this weight in the new value.
+"""The weight of a tool's old expected duration after a call that was faster than expected. The new expected duration is
+the weighted mean of the old one and the duration of the call.
 """
 
 ToolName = tuple[str, str]
@@ -30,8 +30,8 @@ ToolName = tuple[str, str]
 class ToolSlots:
     """The slots for tool calls. Each running call occupies one slot. Other calls wait in order.
 
-    A process holds waiting calls only if its tools are fast. With slow tools, another process could run these calls
-    earlier.
+    A process holds more calls than it has slots only if its tools are fast. If the tools are slow, another process
+    could run the waiting calls earlier.
     """
 
     def __init__(self, size: Callable[[], int]) -> None:

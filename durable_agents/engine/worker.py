@@ -142,9 +142,10 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """End the process if it has to exit and django-q2 would not end it.
+        """End the process if it has to exit and django-q2 would not end it: after a lack of OS threads or memory, with
+        hung tools, or after the death of the cluster.
 
-        If SIGTERM arrived during ``work``, restore the default handler and send the signal again.
+        If SIGTERM arrived during ``work``, send the signal again with the default handler, which ends the process.
         """
         if self.shortage.is_final:
             os._exit(LIMITED_EXIT_CODE)  # a new process might get enough OS threads and memory
@@ -224,8 +225,10 @@ class Worker:
 
         - Hung tools occupy all OS threads for tools. A new process must replace this one.
         - This worker is the only one of its cluster, and has worked for ``work_seconds``. The cluster then gets time
-          for the project's own tasks. If the held rows need more than another ``work_seconds`` to finish, the worker
-          claims rows again for ``work_seconds``, because it would otherwise be idle.
+          for the project's own tasks.
+
+        In the second case, the held rows get another ``work_seconds`` to finish. If they need longer, the worker claims
+        rows again for ``work_seconds``, because it would otherwise be idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
@@ -252,13 +255,14 @@ class Worker:
         self._wake.clear()
 
     def _on_slot_freed(self) -> None:
-        """Wake the worker for another claim if it holds no rows, or if its last claim might have left due rows."""
+        """Wake the worker for another claim if it holds no rows, or if some due rows might be unclaimed."""
         self._slot_was_freed = True
         if not self.held or self.claimer.left_some:
             self._wake.set()
 
     def _offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Decide how many newly due rows this process claims when these steps and tool calls are committed.
+        """Decide how many rows this process claims in the transaction that commits these steps and tool calls. The rows
+        are those that the transaction itself makes due.
 
         Return None if the process must not claim rows now.
         """
@@ -316,8 +320,8 @@ class Worker:
         deadline = time.monotonic() + config().drain_seconds
         while self.held and (seconds := deadline - time.monotonic()) > 0:  # a running commit may add rows
             await asyncio.wait([row.task for row in self.held], timeout=seconds)
-        # A commit may still be running, and may claim more rows for this process. Wait for the commit, and release
-        # these rows.
+        # A commit that is still running may claim more rows for this process. Wait for the commit, and release the rows
+        # that it has claimed.
         not_begun = await self.env.endings.settle(seconds=UNWIND_SECONDS)
         for handed in not_begun:
             await self._release(handed.claim, has_begun=False)
@@ -367,7 +371,7 @@ class RowRunner:
         return task
 
     def start_handed(self, handed: Handed) -> asyncio.Task[None]:
-        """Start to work on a row that a commit of this process has made due and claimed."""
+        """Start to work on a row that this process has claimed in the same transaction that made the row due."""
         crashpoint("claimed")
         return self.start(handed.claim, handed)
 
@@ -398,11 +402,11 @@ class RowRunner:
                 self._env.histories.release(claim.thread_id)
 
     async def _leave_to_others(self, claim: Claim, error: BaseException) -> None:
-        """Release a row that cannot run because this process lacks OS threads or memory. Let other processes claim
-        first.
+        """Release a row that cannot run because this process lacks OS threads or memory. Let other processes claim the
+        row first.
 
-        After ``MAX_LIMITS`` such rows in succession, this process exits. A lack of memory counts as a crash, because
-        the row may have used up the memory. After several crashes, the row runs alone.
+        After ``MAX_LIMITS`` of these rows in succession, this process exits. If the row has begun, one crash is counted
+        for it, because the row may have caused the shortage. After several crashes, the row runs alone.
         """
         has_begun = not isinstance(error, WorkerLimitError)
         self._env.held.keep(claim)  # the release must not cancel this task

@@ -46,7 +46,7 @@ The transitions of a tool call (``TOOL_CALL_TRANSITIONS``):
     unknown ───────────────► failed                   settle_tool_call
     unknown ───────────────► expired                  expire
     unknown ───────────────► cancelled                stop_thread
-    unknown ───────────────► unknown                  send_message: the run goes on without the result
+    unknown ───────────────► unknown                  send_message: the run does not wait for the result
 
 The section "One message, eight stops" of ``docs/concepts.md`` follows a user's message from the request to the browser.
 

@@ -50,12 +50,14 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     The first rule that applies is used:
 
     - A model call is pending or running: do nothing.
-    - The last step made tool calls that have no outcome: wait for them. There is one exception. If none of these calls
-      needs a worker, and somebody has sent a message since the step, go on without the calls.
+    - The last step made tool calls, and some have no outcome: wait for them. There is one exception. If none of them
+      needs a worker, and somebody has sent a message since the step, the run continues without waiting for their
+      results.
     - A user's message or a late result has no answer: begin an answer.
     - The last step made tool calls, or the run is resumed: begin the next step of the same answer.
     - A message is queued: start a run for it.
-    - The run has gone on without the result of a tool call, and the call still has no outcome: wait for the outcome.
+    - The run has continued without waiting for a tool call's result, and the tool call still has no outcome: wait for
+      the outcome.
     - Otherwise: complete the thread.
     """
     if not locked.thread.is_running:
@@ -74,18 +76,18 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     if any(call.waits_for_worker for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # The run may have gone on without a call that a worker or an external service still executes. Leave such a call
-    # alone; its result is added later.
+    # ``passed`` has the calls whose results the run did not wait for. If a worker or an external service still executes
+    # a call, leave the call alone. Its result is added later.
     passed = [call for call in open_calls if call.passed_at is not None]
     asked = [*awaited, *(call for call in passed if not (call.waits_for_worker or call.waits_for_service))]
     said = _said_since(locked, asked) if asked else {}
     if any(not said[call.pk] for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # If somebody has sent messages without answering the open calls, go on without these calls. A call is cancelled if
-    # a sender of the messages could have answered it. Other calls, and calls that wait for an external service, stay
-    # open, and their outcomes are added later. No worker can claim any of these calls, so the thread's lock protects
-    # them.
+    # If unanswered calls are left here, somebody has sent messages instead of answering them, so the run continues
+    # without waiting for their results. A call is cancelled if a sender of the messages could have answered it. All
+    # other calls stay open, and their outcomes are added later. Calls that wait for an external service always stay
+    # open. No worker can claim any of these calls, so the thread's lock protects them.
     for call in asked:
         if not call.waits_for_service and any(_may_answer(locked, message, call) for message in said[call.pk]):
             status = ToolCallStatus.UNKNOWN if call.status == ToolCallStatus.UNKNOWN else ToolCallStatus.CANCELLED
@@ -100,8 +102,9 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
 def _said_since(locked: Locked, calls: Sequence[ToolCall]) -> Mapping[UUID, Sequence[Message]]:
     """Return the user messages that were sent after each call, as a dict from the calls' primary keys to messages.
 
-    A message is included if it comes after the assistant message that contains the call. If the run has already gone on
-    without the call, the message must also be newer than the time at which the run went on.
+    A message is included if it comes after the assistant message that contains the call. If the run has already
+    continued without waiting for the call's result, the message must also be newer than ``passed_at``, the time when
+    the run continued.
     """
     locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)
@@ -133,11 +136,11 @@ def _may_answer(locked: Locked, message: Message, call: ToolCall) -> bool:
 
 
 def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False) -> None:
-    """Decide what the thread does next if no tool call holds up the run: begin an answer, begin the next step of an
-    answer, or end the run.
+    """Decide what a running thread does next if it does not have to wait for tool calls: begin an answer, begin the
+    next step of an answer, or end the run.
 
-    ``is_waited_for`` says that the run has gone on without some tool calls whose outcomes arrive later. At the end of
-    the run, the thread then waits for these outcomes instead of completing.
+    ``is_waited_for`` says that the run has continued without waiting for the results of some tool calls. At the end of
+    the run, the thread then waits for these results instead of completing.
     """
     at = locked.position
     if at is not None and at.position == locked.thread.last_position and at.number == locked.thread.last_number:
@@ -178,8 +181,8 @@ def _begin_step(locked: Locked, message_id: UUID) -> None:
 def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
     """Start a run for the next queued message. If no message is queued, complete the thread.
 
-    With ``is_waited_for``, the thread waits instead of completing, because the run has gone on without some tool calls
-    whose outcomes arrive later.
+    ``is_waited_for`` says that the run has continued without waiting for the results of some tool calls. If no message
+    is queued, the thread then waits for these results instead of completing.
     """
     thread = locked.thread
     if locked.queued is None:

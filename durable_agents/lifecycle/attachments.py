@@ -43,9 +43,11 @@ NO_FILES: NewFiles = MappingProxyType({})
 def store_files(*lists: object) -> Iterator[tuple[list[Any], NewFiles]]:
     """Store the files that are embedded in message parts as ``data:`` URLs.
 
-    Yield a pair. The first item is the same lists of parts, with the URLs of the stored files instead of the ``data:``
-    URLs. A value in ``lists`` that is not a list is yielded unchanged. The second item is a dict of unsaved attachment
-    rows, by id. The transition that stores the messages saves these rows.
+    Each argument is a list of parts, or any other value. The context manager yields two items:
+
+    - The arguments, with the URLs of the stored files instead of the ``data:`` URLs. Values that are not lists stay
+      unchanged.
+    - A dict of unsaved attachment rows, by id. The transition that stores the messages saves these rows.
 
     When the block ends, files without a saved row are deleted. If the caller's transaction rolls back later, the files
     are deleted at that time. Raises InvalidPartsError and TooLargeError.

@@ -57,27 +57,26 @@ class Claim:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether several workers died while they held this row. The row might have caused their deaths. Its next
-        worker runs the row alone for a while, as a trial.
-        """
+        """Whether this row is a suspect (a row whose earlier workers died). The next run of a suspect is a trial."""
         return self.crashes >= SUSPECT_CRASHES
 
 
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""A limit for the trial runs of a suspect. A suspect is a row that might have caused its workers to crash.
+"""A limit for the trials of a suspect (a row whose earlier workers died).
 
-If this many workers have died while they held only the suspect, the suspect is no longer claimed before other rows. If
-the suspect has survived this many trial runs, it runs alone in all later ones.
+- If this many workers have died while the suspect was their only row, the suspect is no longer claimed before other
+  rows.
+- If the suspect has survived this many trials, it runs alone in all later trials.
 """
 PATIENCE_SECONDS = 3
-"""How many seconds a suspect (a row that might have caused its workers to crash) waits for an idle process."""
+"""How many seconds a suspect (a row whose earlier workers died) waits for an idle process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suspects:
-    """Which suspects (rows that might have caused their workers to crash) a worker may claim, and how many."""
+    """Which suspects (rows whose earlier workers died) a worker may claim, and how many."""
 
     wanted: Q
     """The condition that selects the suspects."""
@@ -91,19 +90,16 @@ class Suspects:
     """How many suspects to claim if more than ``FEW_SUSPECTS`` suspects are due."""
 
     def take(self, waiting: int) -> int:
-        """Return how many suspects to claim if ``waiting`` suspects are due. A suspect is a row that might have caused
-        its workers to crash.
-        """
+        """Return how many suspects to claim if ``waiting`` suspects are due."""
         return self.of_many if waiting > FEW_SUSPECTS else self.of_few
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
-        """Return the primary keys of suspects that are due. A suspect is a row that might have caused its workers to
-        crash.
+        """Return the primary keys of suspects (rows whose earlier workers died) that are due.
 
-        The keys are sorted by ``lonely_crashes``, lowest first. This field counts the workers that died while they held
-        only this suspect. At most ``FEW_SUSPECTS`` + 1 keys are returned, because ``take`` only has to know whether
-        more than ``FEW_SUSPECTS`` suspects are due. If ``limit`` is 0, return an empty list.
+        Suspects with the lowest ``lonely_crashes`` come first. This field counts the workers that died while the
+        suspect was their only row. At most ``FEW_SUSPECTS`` + 1 keys are returned. If ``limit`` is 0, the list is
+        empty.
         """
         ordered = due.order_by("lonely_crashes", DUE_SINCE.asc()).values_list("pk", flat=True)
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
@@ -113,28 +109,28 @@ _FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HUR
 ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
-"""Suspects (rows that might have caused their workers to crash) that need another trial run. A row is selected if its
-worker died in an earlier trial run, or if the row has survived at least ``HURRIED_TRIALS`` trial runs. A row is left
-out after ``HURRIED_TRIALS`` crashes of workers that held only this row.
+"""Suspects (rows whose earlier workers died) that must run alone in their next trial.
+
+- Selected: a suspect whose worker died in an earlier trial, or which has survived ``HURRIED_TRIALS`` trials.
+- Left out: a suspect that was the only row of ``HURRIED_TRIALS`` workers when they died.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
-"""Suspects that have not had a trial run since they became suspects. A suspect is a row that two workers held when they
-died, so the row may be the cause. If many suspects are due, most of them are probably harmless: another row of the same
-workers was the cause. Several suspects are therefore tried together in one process. If that process dies too, each
-suspect is tried alone.
+"""Suspects (rows whose earlier workers died) that have not had a trial since they became suspects.
+
+If many suspects are due, most of them are probably harmless: another row of the same workers was the cause. Several
+suspects are therefore tried together in one process. If this process dies too, each suspect is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
-"""The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. Such a process claims suspects (rows
-that might have caused their workers to crash) only if more than ``FEW_SUSPECTS`` are due.
+"""The same suspects as in ``FIRST_ACCUSED``, for a process that also holds other rows. The process claims these
+suspects only if more than ``FEW_SUSPECTS`` of them are due.
 """
 
 
 def impatient() -> Suspects:
-    """Return the rule for suspects that have waited too long for an idle worker. A worker may claim these suspects
-    while it holds other rows.
+    """Return the rule for suspects (rows whose earlier workers died) that have waited too long for an idle process. A
+    process may claim these suspects while it holds other rows.
 
-    A suspect is a row that might have caused its workers to crash. If a worker died while it held only the suspect, the
-    suspect is left out.
+    A suspect is left out if a worker died while the suspect was its only row.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -177,9 +173,11 @@ def claim(
     Owners take turns, and so do the scopes of visitors. Only rows of agents and tools in ``code`` are claimed, because
     the worker knows no others. No pool exceeds its limit of held rows.
 
-    By default, suspects are left out. A suspect is a row that might have caused its workers to crash. If ``suspects``
-    is a rule, only suspects that match it are claimed. If ``suspects`` is True, one suspect of any kind is claimed; the
-    caller must then hold no other row.
+    The argument ``suspects`` is about suspects (rows whose earlier workers died):
+
+    - False: no suspects are claimed.
+    - A rule: only suspects that match the rule are claimed.
+    - True: one suspect is claimed, and no other row. The caller must hold no rows.
     """
     which = ANY_SUSPECT if suspects is True else suspects or None
     due = _Due(code=code, wanted=which.wanted if which else Q(crashes__lt=SUSPECT_CRASHES))
@@ -410,12 +408,13 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect survived its trial. A suspect is a row that might have caused its workers to crash. From
-    now on, the worker may hold other rows too.
+    """Record that a suspect (a row whose earlier workers died) survived its trial. From now on, the worker may hold
+    other rows too.
 
     After the first survived trial, two more crashes make the row a suspect again. After each later trial, one more
-    crash is enough. Each trial is longer than the one before, so a row that kills its workers does not survive all
-    trials. Therefore, at most one death in earlier trials still counts towards ``CRASH_LIMIT``.
+    crash is enough. Of the deaths in earlier trials, at most one still counts towards ``CRASH_LIMIT``. Nevertheless, a
+    row that kills its workers reaches the limit: each trial is longer than the one before, so the row does not survive
+    all trials.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
@@ -434,14 +433,14 @@ def _model_of(claim: Claim) -> type[Stream | ToolCall]:
 
 
 def suspects_wait(pools: Sequence[str], *, code: Code) -> bool:
-    """Return whether suspects (rows that might have caused their workers to crash) are due in these pools."""
+    """Return whether suspects (rows whose earlier workers died) are due in these pools."""
     suspect = Q(crashes__gte=SUSPECT_CRASHES)
     return bool(_Due(code=code, wanted=suspect).queues(pools))
 
 
 def blame(claim: Claim) -> None:
-    """Record that this row blocks the event loop of its worker. The worker exits next. After its exit, the row counts
-    as a suspect: a row that might have caused its workers to crash.
+    """Record that this row blocks the event loop of its worker. When the worker exits, the row becomes a suspect (a row
+    whose earlier workers died).
     """
     rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)
     rows.update(crashes=Greatest(F("crashes"), SUSPECT_CRASHES - 1))

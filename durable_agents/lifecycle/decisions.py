@@ -275,11 +275,11 @@ def settle_tool_call(
 ) -> ToolCall:
     """Decide the outcome of a tool call whose worker died, and return the call.
 
-    It is unknown whether such a call has run, and the tool's option ``after_crash="ask"`` lets a person decide. Pass
-    one of these: the ``result`` of the call, an ``error`` text for the model, or ``run_again=True``. ``by`` and
-    ``reason`` are stored with the call.
+    It is unknown whether the tool call has run. The tool's option ``after_crash="ask"`` lets a person decide. Pass one
+    of these: the ``result`` of the call, an ``error`` text for the model, or ``run_again=True``. ``by`` and ``reason``
+    are stored with the call.
 
-    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if the call does not wait for such a decision.
+    Raises ToolCallNotFoundError. Raises ToolCallNotPendingError if nobody has to decide the call's outcome.
     """
     with hold_thread(id_of(thread)) as locked:
         call = _open_call(locked, tool_call_id)

@@ -242,10 +242,8 @@ def _current(locked: Locked) -> MessageQuerySet:
 def _supersede(locked: Locked, messages: MessageQuerySet) -> None:
     """Mark these messages as superseded, and cancel their open tool calls.
 
-    All messages get the same revision, so that clients see all of them change at the same time.
-
-    A superseded message may contain the late result of a tool call, while the tool call itself stays in the history.
-    The history then shows the result in the tool call.
+    All messages get the same revision, so that clients see all of them change at the same time. If a message contains a
+    late result (a result that the run did not wait for), the history shows the result in the tool call instead.
     """
     late = messages.late_results().values_list("parts", flat=True)
     late_ids = [part["data"]["toolCallId"] for parts in late for part in parts if part["type"] == LATE_RESULT]

@@ -57,11 +57,12 @@ HeldRow: TypeAlias = Stream | ToolCall
 def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: bool = False) -> None:
     """Give up a claimed row, for example because the worker shuts down. If the claim was lost, do nothing.
 
-    A model call, or a tool call that has not begun (``has_begun=False``), is due again immediately. The attempt does
-    not count. For a tool call that has begun, the tool's ``after_crash`` option decides what happens.
+    - A model call is due again immediately, and this attempt does not count.
+    - A tool call that has not begun (``has_begun=False``) is due again immediately, and this attempt does not count.
+    - For a tool call that has begun, the tool's ``after_crash`` option decides what happens.
 
-    Pass ``crashes=1`` if the row may be the reason why the worker stops. One crash is then counted for the row. A model
-    call that reaches ``CRASH_LIMIT`` fails. For a tool call that has not begun, no crash is counted.
+    Pass ``crashes=1`` if the row may be the reason why the worker stops. One crash is then counted for the row, unless
+    the row is a tool call that has not begun. A model call that reaches ``CRASH_LIMIT`` fails.
     """
     # Call ``_may_go_on`` before the thread is locked, because ``_may_go_on`` may load the model library. Loading takes
     # long, and other writers would wait for the lock.
@@ -157,12 +158,15 @@ def reap(
 ) -> int:
     """Take rows away from dead workers, and retry the rows or give them an outcome. Return the number of rows changed.
 
-    A worker is dead if its lease has expired or ``is_gone(lease_owner)`` is true. ``spent`` returns the usage of a
-    model call. ``not_begun(lease_owner)`` returns the ids of tool calls that the worker had certainly not begun.
-    Another worker simply runs these calls.
+    A worker is dead if its lease has expired or ``is_gone`` returns True for it. The arguments are functions:
 
-    Rows that another transaction has locked are skipped. If this process does not know a row's agent or tool, the row
-    is skipped until the grace period ends.
+    - ``is_gone`` gets the name of a worker (``lease_owner``) and returns whether the worker has died.
+    - ``spent`` gets a model call and returns its usage.
+    - ``not_begun`` gets the name of a dead worker and returns the ids of tool calls that the worker had certainly not
+      begun. These calls become due again, as if the worker had never claimed them.
+
+    Rows that another transaction has locked are skipped. Rows whose agent or tool this process does not know are
+    skipped until the grace period ends.
     """
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
     abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
@@ -266,12 +270,11 @@ def _after_crash(locked: Locked, call: ToolCall, *, deaths: Deaths) -> None:
 
 
 def settle_unknown_code() -> int:
-    """Fail rows that no worker has claimed during the grace period, because no worker knows their agent or tool. Return
-    the number of rows failed.
+    """Fail rows whose agent or tool this process does not know, and which no worker has claimed during the grace
+    period. Return the number of rows failed.
 
-    Users see that the run or the tool call failed. Rows of a pool that was removed from the settings move to the
-    default pool. If this process knows the agent or tool of a row, the row is not failed. Therefore, call this function
-    in a process with the newest code.
+    Call this function in a process with the newest code, because older code may not know a new agent or tool. Users see
+    that the run or the tool call failed. Rows of a pool that was removed from the settings move to the default pool.
     """
     grace = config().unknown_code_grace_seconds
     Stream.objects.using(database()).overdue(grace).exclude(pool__in=config().pools).update(pool="agents")
@@ -308,8 +311,8 @@ def _fail_unknown(locked: Locked, stream: Stream) -> None:
 
 
 def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
-    """Notify workers again if rows of these threads have been due for more than ``seconds`` and no worker has claimed
-    them. The threads are those that clients are watching.
+    """Notify workers again about rows of these threads that have been due for more than ``seconds``. The caller passes
+    the threads that clients are watching.
     """
     using = database()
     streams = Stream.objects.using(using).overdue(seconds).filter(thread_id__in=thread_ids)

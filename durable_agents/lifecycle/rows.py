@@ -60,13 +60,12 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""How many worker deaths are not counted against a row because other workers died at the same time. There is a limit,
-because calls of one bad tool can kill several workers at the same time, again and again.
+"""How many deaths of workers are excused for one row. If several workers die at the same time, the row of one of them
+is probably not the cause. There is a limit, because calls of one bad tool can kill several workers at the same time,
+again and again.
 """
 MORE_EXCUSES_ALONE = 10
-"""How many deaths, in addition to ``MOST_EXCUSES``, are not counted against a row that was its worker's only row. The
-death of such a worker harms no other row.
-"""
+"""How many more deaths are excused if the row was its worker's only row, because the death then harms no other row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +86,8 @@ class Deaths:
         """Return the counters after one more worker died while it held the row.
 
         ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
-        ``MOST_EXCUSES`` such deaths do not make the row a suspect (a row that might have caused its workers to crash).
-        If the row was its worker's only row, ``MORE_EXCUSES_ALONE`` more such deaths do not count towards
-        ``CRASH_LIMIT``.
+        deaths in company are excused (see ``MOST_EXCUSES``). An excused death does not make the row a suspect (a row
+        whose earlier workers died), and does not count towards ``CRASH_LIMIT``.
         """
         before = cls.of(row)
         if in_company and before.excuses < MOST_EXCUSES + (MORE_EXCUSES_ALONE if row.is_alone else 0):
@@ -99,10 +97,9 @@ class Deaths:
 
     @property
     def are_too_many(self) -> bool:
-        """Whether so many workers have died while they held this row that it has reached ``CRASH_LIMIT``.
+        """Whether the number of workers that died while this row was their only row has reached ``CRASH_LIMIT``.
 
-        A death is counted only if the worker held no other row. If it held several rows, another row may have been the
-        cause.
+        If a worker held several rows, its death does not count, because another row may have been the cause.
         """
         return self.lonely_crashes >= config().crash_limit
 
@@ -110,9 +107,9 @@ class Deaths:
 def answer_of_next_attempt(locked: Locked, message_id: UUID) -> UUID:
     """Return the id of the assistant message that the next attempt belongs to.
 
-    This is usually ``message_id``, the assistant message of the previous attempt. But if a message that needs an answer
-    has been added after the assistant message, a new assistant message is added at the end of the thread. The old
-    assistant message is then marked as superseded if it is empty.
+    Usually, this is ``message_id``, the assistant message of the previous attempt. If a later message needs an answer,
+    a new assistant message is added at the end of the thread instead. The previous assistant message is then marked as
+    superseded if it is empty.
     """
     last = last_message(locked)
     if last is None or not last.asks:
@@ -207,7 +204,7 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    # During a run, ``dispatch_answer`` queries the previous answer. Write the rows of this answer first.
+    # During a run, ``dispatch_answer`` reads the previous answer from the database. Write its rows first.
     if ThreadStatus(locked.previous_status).is_running:
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
@@ -245,10 +242,10 @@ def add_stream(
 
 
 def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> None:
-    """Insert a model call with the thread's next number and revision. Copy the agent, owner and scope from the thread;
-    usage reports need them.
+    """Insert a model call, and give it the thread's next number and revision.
 
-    With ``is_due``, the worker that runs this transaction may keep the new row for itself.
+    The agent, owner and scope are copied from the thread, because usage reports need them. With ``is_due``, the worker
+    that runs this transaction may claim the new row immediately.
     """
     thread = locked.thread
     thread.last_number += 1
@@ -264,7 +261,7 @@ def _insert_stream(locked: Locked, stream: Stream, *, is_due: bool = False) -> N
 
 def hold(locked: Locked, row: Stream | ToolCall, hand_over: HandOver) -> None:
     """Lease a new row to the worker that runs this transaction, so that no separate claim is needed."""
-    # These are the values that a separate claim would set. The first claim of a row changes its fence from 0 to 1.
+    # Set the same values as ``claim`` does. The first claim of a row changes its fence from 0 to 1.
     row.fence, row.lease_owner = 1, hand_over.holder
     row.lease_expires_at = later(locked.now, timedelta(seconds=config().lease_seconds))
     locked.handed.append(row)
@@ -338,8 +335,8 @@ def settle(
     locked.writes.update(call, _SETTLED, fence=fence)
     if not asks:
         dispatch_call(call, using=database())
-    # If the run has gone on without this result, add the result as a new message, because the history that the model
-    # has already read must not change.
+    # If the run has continued without waiting for this call's result, add the result as a new message. The history that
+    # the model has already read must not change.
     if call.passed_at is not None and status != ToolCallStatus.CANCELLED:
         add_late_result(locked, call)
 

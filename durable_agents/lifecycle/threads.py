@@ -388,9 +388,7 @@ def _take_message(
 
 
 def _steer_pending(locked: Locked) -> None:
-    """If a model call is pending, make this call answer the new message too. The answer is placed after the new
-    message.
-    """
+    """If a model call is pending, let it answer the new message too. Its answer then comes after the new message."""
     pending = streams_of(locked).filter(state=StreamState.PENDING).select_for_update(no_key=True).first()
     # If the pending model call was going to continue the text of an earlier attempt, this text stays before the new
     # message, and a new answer begins after the message.

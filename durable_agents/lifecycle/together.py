@@ -97,21 +97,20 @@ def has_callbacks_inside(claim: Claim) -> bool:
 
 
 def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None) -> list[Ended]:
-    """Commit these finished calls, and decide what their threads do next. Return one result for each, in the same
+    """Commit these finished calls, and decide what their threads do next. Return one result for each call, in the same
     order.
 
-    All calls are committed in one transaction. A locked thread or a lost lease does not make the transaction fail. If
-    the transaction fails for another reason, each call gets a transaction of its own. ``hand_over`` limits which new
-    rows the worker may keep for itself.
+    All calls are committed in one transaction. If a thread is locked or a lease is lost, the other calls are still
+    committed. If the transaction fails for another reason, each call gets a transaction of its own. ``hand_over``
+    limits which new rows the worker may keep for itself.
 
-    The threads' rows are locked, so most other transitions of these threads wait. Claims and heartbeats do not lock
-    threads. Therefore, the fence (fencing token) of each finished row is compared twice: when the row is read, and by
-    the statement that writes the row.
+    The threads are locked, but claims and heartbeats do not lock threads. Therefore, the statement that writes a
+    finished row compares the row's fence (fencing token) once more.
 
-    Raises the database error if the database does not answer. In two cases, nothing is raised: the database stops
-    answering during the separate transactions, or another transaction blocks a row for too long. Each row that was not
-    written then has a ThreadHeldError as its result. The caller can safely commit such a row again. This is also safe
-    if the first commit succeeded without a confirmation.
+    Raises the database error if the database does not answer. If the database stops answering during the separate
+    transactions, nothing is raised: each call that was not written has a ThreadHeldError as its result. The same
+    applies if another transaction blocks a row for too long. After a ThreadHeldError, the caller can safely commit the
+    call again, even if the first commit succeeded without a confirmation.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -240,7 +239,8 @@ def _end(ending: Ending, locked: Locked | None, rows: Mapping[UUID, Placed[Strea
         add_outcome(locked, row, outcome)
     else:
         raise TypeError(f"A {claim.kind} does not end with a {type(outcome).__name__}.")
-    # Move the lists from ``locked`` to the result, so that the next row of the same thread does not return them again.
+    # Take the new rows out of ``locked``. Otherwise, the result of the thread's next finished call would contain them
+    # too.
     handed, locked.handed = locked.handed, []
     for item in handed:
         if isinstance(item, ToolCall):

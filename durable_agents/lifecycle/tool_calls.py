@@ -62,12 +62,12 @@ def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False)
 
     ``claim`` is the worker's claim on the tool call. While other calls of the same step have no outcome, the thread
     waits. After the last one, the next step is due, or the run fails because ``max_steps`` are used up. If the run has
-    gone on without this call, the outcome becomes a new message, which the model answers. Workers do the same for many
-    calls at once with ``end_together``.
+    continued without waiting for this call's result, the outcome becomes a new message, which the model answers.
+    Workers use ``end_together`` to store the outcomes of many calls at once.
 
     Raises LeaseLostError if the worker no longer holds the call; nothing is written then. Raises ThreadNotFoundError if
-    the thread was deleted. If another transaction has locked the thread, the function waits; with ``nowait``, it
-    raises ThreadHeldError instead.
+    the thread was deleted. If another transaction has locked the thread, the function waits; with ``nowait``, it raises
+    ThreadHeldError instead.
     """
     with hold_thread(claim.thread_id, nowait=nowait) as locked:
         add_outcome(locked, held_call(claim), outcome)
@@ -132,10 +132,13 @@ class AtomicInterruptedError(Exception):
 def _is_interrupted(error: Exception, session: object, *, is_inside: bool) -> bool:
     """Return whether the transaction was cut off because the database session ended or became read-only.
 
-    If the connection has another session now, return True for any error, because the loss of the old session may have
-    caused the error. In the same session, return False for an error that only needs a retry, and True for every other
-    database outage. There is one exception: if the tool's function raised the error (``is_inside``), return True only
-    if the error's code is in ``SESSION_LOST``.
+    ``session`` is the database session in which the transaction began. The first rule that applies is used:
+
+    - The transaction is part of the caller's transaction: False.
+    - The connection has another session now: True for every error, because the lost session may be the cause.
+    - The error is not a database error, or needs only a retry: False.
+    - The tool's function raised the error (``is_inside``): True only if the error's code is in ``SESSION_LOST``.
+    - Otherwise: True for every database outage.
     """
     connection = connections[database()]
     if connection.in_atomic_block:
@@ -157,8 +160,7 @@ is still starting, and a session that was idle for too long.
 def _has_outcome(claim: Claim) -> bool:
     """Return whether the outcome of the call was committed. Return False if the database does not answer.
 
-    If the database does not answer, False may be wrong, but this does no harm. The worker then calls ``release``. If
-    the outcome was committed, the row's fence has changed, and ``release`` does nothing.
+    A wrong False does no harm. The worker then calls ``release``, which does nothing if the outcome was committed.
     """
     settled = ToolCall.objects.using(database()).filter(pk=claim.row_id, status=ToolCallStatus.COMPLETED)
     try:

@@ -64,8 +64,8 @@ def transition(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
             except Error as error:
                 connection = connections[database()]
-                # SQLite reports "locked" at once or after its busy timeout. Do not retry after the timeout: three
-                # timeouts would take too long.
+                # SQLite reports a locked database either at once or after its busy timeout. In the second case, do not
+                # retry: two more timeouts would take too long.
                 has_waited = connection.vendor == "sqlite" and time.monotonic() - began > _AT_ONCE_SECONDS
                 if connection.in_atomic_block or not is_passing(error) or has_waited:
                     discard_after(error, using=connection.alias)
@@ -101,8 +101,9 @@ class Writes:
     def update(self, row: Model, names: Iterable[str], *, fence: int | None = None) -> None:
         """Update these fields of a row.
 
-        If rows are collected, ``flush`` compares ``fence`` with the row's fence (fencing token) in the database. If
-        rows are written immediately, ``fence`` is not used, because the caller has locked the row.
+        ``fence`` is the fence (fencing token) that the row must have in the database. If rows are collected, ``flush``
+        checks the fence. If rows are written immediately, the fence is not checked, because the caller has locked the
+        row.
         """
         if not self._together:
             row.save(using=database(), update_fields=list(names))
@@ -170,7 +171,7 @@ class HandOver:
     """Those of the worker's pools that have no limit."""
     streams: int
     tools: int
-    """``streams`` is the number of free slots that are left for model calls, ``tools`` the number for tool calls."""
+    """The number of free slots that are left for tool calls. ``streams`` is the number for model calls."""
     offered: tuple[int, int] = (0, 0)
     """The values of ``streams`` and ``tools`` at the beginning, before any slot was used."""
     calls: list[UUID] = field(default_factory=list)
@@ -179,13 +180,13 @@ class HandOver:
     """A function that is called with the id of each tool call that the worker takes over, before the commit."""
 
     def takes_stream(self, stream: Stream) -> bool:
-        """Return whether this worker may run the new model call itself. If so, use up one free slot."""
+        """Return whether this worker may run the new model call. If so, use up one free slot."""
         takes = self.streams > 0 and stream.pool in self.pools and stream.agent in self.code
         self.streams -= takes
         return takes
 
     def takes_call(self, call: ToolCall, agent: str) -> bool:
-        """Return whether this worker may run the new tool call itself. If so, use up one free slot."""
+        """Return whether this worker may run the new tool call. If so, use up one free slot."""
         takes = self.tools > 0 and call.pool in self.pools and call.name_in_code in self.code.get(agent, ())
         self.tools -= takes
         if takes:

@@ -24,7 +24,9 @@ Twenty tabs with usual threads need less than a megabyte.
 """
 MAX_WAIT_SECONDS = 5.0
 MAX_REMEMBERED = 1_000
-"""If there are more token buckets than this, the full ones are deleted. Their callers have been sent nothing lately."""
+"""Maximum number of token buckets to keep. If there are more, the buckets of callers who have been sent nothing lately
+are deleted.
+"""
 
 
 class AddressedAsker(Asker, throttles.Caller, Protocol):
@@ -118,15 +120,15 @@ _reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 @contextlib.asynccontextmanager
 async def turn_to_read(caller: str, flow: FlowControl) -> AsyncIterator[None]:
-    """Wait until this websocket is allowed to do a large read. Its turn lasts for the ``async with`` block. Of all
-    websockets of a caller, only one has a turn at a time.
+    """Wait until this websocket is allowed to do a large read. Its turn lasts for the ``async with`` block.
 
-    A turn begins when the websocket's send buffer has room, and the caller's token bucket is not overdrawn. The wait
-    for the token bucket takes at most ``MAX_WAIT_SECONDS``. Send the frames before the turn ends, because the start of
-    the next turn depends on their size. Do not wait for the client during the turn. The caller's other websockets would
-    have to wait, too.
+    Of all websockets of a caller, only one has a turn at a time. A turn begins when the websocket's send buffer has
+    room, and the caller's token bucket is not overdrawn. The wait for the token bucket takes at most
+    ``MAX_WAIT_SECONDS``.
 
-    While a websocket waits for its turn, it does not notice that its client has gone.
+    Send the frames before the turn ends, because the start of the next turn depends on their size. Do not wait for the
+    client during the turn, because the caller's other websockets are waiting. While a websocket waits for its turn, it
+    does not notice that its client has gone.
     """
     lock = _reading.setdefault(caller, asyncio.Lock())
     while True:

@@ -122,7 +122,8 @@ class Receiver:
     async def _sends_probe(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                # Join this group only once. Joining again would repair the membership that the probe tests.
+                # Join this group only once. The probe must find out whether the channel has lost the group, and joining
+                # again would restore it.
                 if not self._probe_is_joined:
                     await self._layer.group_add(self._probe_group, self._channel)
                     self._probe_is_joined = True

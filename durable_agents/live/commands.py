@@ -219,9 +219,9 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # ``lifecycle`` marks the tool call as expired or failed, and then raises the error. A command with an
-        # idempotency key runs in a transaction, so the error has rolled this mark back. Run the command again outside a
-        # transaction, so that the mark is stored.
+        # The tool call has become expired or failed. With an idempotency key, the command runs in a transaction, and
+        # the error has rolled back the call's new status. Run the command again outside a transaction, so that the
+        # status is stored.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

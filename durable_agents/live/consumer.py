@@ -75,7 +75,7 @@ FRAMES_AT_ONCE = 500
 """Maximum number of frames in one burst. After a burst, the limit is ``FRAMES_PER_SECOND``."""
 MAX_FRAME_VALUES = 15_000
 """Maximum number of JSON values in one frame. Parsing more values would block the event loop, and thus every other
-socket of the process. The body of a chat request may contain the same number of JSON values per byte.
+socket of the process.
 """
 MAX_INFLIGHT = 16
 STANDARD_CLOSE_CODES = range(1000, 1016)

@@ -92,7 +92,7 @@ class DatabaseThreads:
     def _give_turns(self) -> None:
         """Give free OS threads to waiting function calls, one function call of each caller in turn.
 
-        If there are several OS threads, a single caller cannot occupy the last one. The last one is for other callers.
+        A single caller never gets all OS threads, unless there is only one.
         """
         most = max(1, len(self._threads) - 1)
         while self._free:
@@ -171,10 +171,10 @@ def _keep(connection: BaseDatabaseWrapper) -> None:
 
 
 def keep_of_channels(*, connection: BaseDatabaseWrapper, **_: object) -> None:
-    """Keep a new connection if it was opened in the OS thread in which Channels loads the sessions and users of all
-    websockets.
+    """Keep a new connection if it was opened in Channels' own OS thread.
 
-    Otherwise, when many clients connect at once, each client would have to wait until a new connection is opened.
+    Channels loads the sessions and users of all websockets in this OS thread. If the connection were closed after each
+    call, many clients that connect at once would have to wait for a new connection each.
     """
     executor = SyncToAsync.single_thread_executor
     is_of_channels = threading.current_thread() in getattr(executor, "_threads", ())

@@ -16,8 +16,8 @@ from typing import Protocol
 from durable_agents.logs import log_error
 
 MAX_WAITING = 64_000
-"""If more characters than this wait to be sent, the client counts as not keeping up. With daphne, websockets use the
-state of daphne's own buffer instead.
+"""A client does not keep up if more characters than this wait to be sent. Not used with daphne, which reports itself
+when its buffer is full.
 """
 
 Send = Callable[[Mapping[str, object]], Coroutine[object, None, object]]

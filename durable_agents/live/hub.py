@@ -60,8 +60,9 @@ class Hub:
         self._watchers.setdefault(thread_id, set()).add(watcher)
 
     async def reports(self, thread_id: UUID) -> None:
-        """Wait until the source has started to report changes of a watched thread, but at most a second. If the source
-        is down, reports begin when it works again.
+        """Wait until changes of a watched thread are reported, but at most a second.
+
+        If the source of notifications is down, reports begin when it works again.
         """
         await self._source.follow(thread_id)
 

@@ -48,8 +48,7 @@ MAX_TAIL = 200
 MAX_CATCH_UP_ROWS = 500
 """Maximum number of changes that are sent one by one after a reconnect. For more changes, a snapshot is cheaper."""
 MAX_UNMEASURED = 8
-"""If there are more changes than this, their size is measured before they are read. Measuring takes a separate query.
-"""
+"""Maximum number of changes that are read without a separate query that measures their size first."""
 MAX_DELTAS = 200
 """Maximum number of deltas that are read at once."""
 
@@ -114,9 +113,10 @@ class ThreadReader:
     def snapshot(self, *, tail: int = 50) -> Frame:
         """Return a snapshot: the last ``tail`` messages, the queued messages, and the answer that is being streamed.
 
-        The messages take at most a megabyte. Therefore, the first message may lack its earliest steps. Its field
-        ``omitted`` is the number of missing steps. The method ``older`` returns the missing steps. The last step of the
-        last answer, and the queued messages after this answer, are always included, even if they exceed the limit.
+        - The messages take at most a megabyte.
+        - The first message may lack its earliest steps. Its field ``omitted`` is their number, and the method ``older``
+          returns them.
+        - The last step of the last answer and the queued messages are always included, even if they are too large.
         """
         self.facts, self.has_more = Facts(), False
         thread = self._thread()
@@ -153,9 +153,8 @@ class ThreadReader:
     def news(self) -> list[Frame]:
         """Return frames with what happened since the cursor, and move the cursor past them.
 
-        One call returns changes of at most a megabyte. A single change that is larger is still returned. If changes are
-        left over, ``has_more`` is true, and the next call returns them. If an error is raised, the cursor does not
-        move.
+        One call returns changes of at most a megabyte, or a single larger change. If ``has_more`` is true afterwards,
+        the next call returns further changes. If an error is raised, the cursor does not move.
         """
         self.facts = Facts()
         return self._news(self._thread())
@@ -183,10 +182,10 @@ class ThreadReader:
         return [*changes, *({"type": "delta", **address, "seq": number, "chunks": chunks} for number, chunks in deltas)]
 
     def _rev_that_fits(self, thread: Thread) -> int:
-        """Return the revision up to which the changes since the cursor can be read at once.
+        """Return the revision up to which one read can return the changes since the cursor.
 
-        If all changes fit, this is the thread's revision. Otherwise, it is an earlier revision. At least one change is
-        always read, even if it is too large.
+        This is the thread's revision, or an earlier revision if the changes are too large for one read. At least one
+        change is always included.
         """
         if thread.rev - self.cursor.rev <= MAX_UNMEASURED:
             return thread.rev
@@ -214,8 +213,8 @@ class ThreadReader:
 
         The messages take at most a megabyte. The first message may lack its earliest steps, as in a snapshot.
 
-        If the client has the message at ``before`` without its first steps, pass the number of missing steps as
-        ``steps``. The message at ``before`` is then returned as well, after the others, but only with these steps.
+        ``steps`` is the number of first steps that the client lacks of the message at ``before``. If it is not 0, the
+        last message of the result is the message at ``before``, with only the missing steps.
         """
         self.facts = Facts()
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
@@ -305,7 +304,10 @@ class ThreadReader:
         return [*sorted(frames, key=lambda frame: frame["rev"]), *last]
 
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
-        """Yield a frame for each tool call that has changed. Skip calls of ``streams``: other frames contain them."""
+        """Yield a frame for each tool call that has changed.
+
+        Leave out the tool calls of ``streams``, because the frames of these streams contain them.
+        """
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
             frame = self._frame("tool", call.rev, tool_call_id=call.tool_call_id, status=call.status)
@@ -355,8 +357,8 @@ _CLOSED_AS = {
 class Chosen:
     """A message to read.
 
-    If the message is an answer, only the steps in ``streams`` are read. ``omitted`` is the number of earlier steps that
-    are left out.
+    For an answer, ``streams`` contains the ids of the steps to read. ``omitted`` is the number of earlier steps that
+    are not read.
     """
 
     message_id: UUID
@@ -369,14 +371,12 @@ def _newest_that_fit(
 ) -> tuple[list[Chosen], bool]:
     """Choose the newest messages that fit into ``room`` bytes. Return them, and whether anything older is left out.
 
-    ``sizes`` begins with the newest message. At most ``limit`` messages with a position are chosen. Queued messages
-    have no position and do not count.
-
-    The newest message whose position is at most ``needed`` is always chosen, even if it does not fit. The reason: a
-    client needs a message with a position to request older messages. If ``needs_step`` is true, at least the last
-    step of this message is chosen. All messages after this message are always chosen, too.
-
-    The earliest steps of the oldest chosen message may be left out.
+    - ``sizes`` begins with the newest message.
+    - At most ``limit`` messages are chosen. Queued messages do not count, because they have no position.
+    - ``needed`` is a position. The newest message up to this position is always chosen, and so are all messages after
+      it, even if they do not fit. A client needs a message with a position to request older messages.
+    - If ``needs_step`` is true, at least the last step of this necessary message is chosen.
+    - The oldest chosen message may lack its earliest steps.
     """
     chosen: list[Chosen] = []
     is_needed = True
@@ -425,7 +425,7 @@ class Sign:
     def is_news_for(self, cursor: Cursor) -> bool:
         """Return whether a client with this cursor might lack something that existed when the fingerprint was read."""
         if self.rev != cursor.rev:
-            # A client with a later revision lacks nothing: the read of that revision included all deltas of that time.
+            # A client with a later revision has read a later state of the thread, so it lacks nothing.
             return self.rev > cursor.rev
         return self.seq > (cursor.seq if self.stream == cursor.stream else -1)
 

@@ -48,8 +48,7 @@ class SendBuffer:
 
 
 def at_readers_pace(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Return an iterator over the parts of a response's body. With daphne, it waits before each further part until the
-    send buffer has room.
+    """Return an iterator over the parts of a response's body. With daphne, it waits while the send buffer is full.
 
     Call this in the method ``__aiter__`` of the response.
     """
@@ -74,8 +73,8 @@ async def _paced(parts: AsyncIterator[bytes], request: ProducerRequest) -> Async
 def daphne_request_of(send: object) -> ProducerRequest | None:
     """Return the request object that daphne's ``send`` writes to, or None for another server.
 
-    daphne's ``send`` is a partial function, and one of its arguments is the request object. Middleware may have wrapped
-    ``send`` in functions. Each wrapper refers to the function inside it by the name ``send``, so it can be unwrapped.
+    daphne's ``send`` is a partial function, and one of its arguments is the request object. If middleware has wrapped
+    ``send`` in another function, the closure of this function contains the original under the name ``send``.
     """
     for _ in range(MAX_WRAPPERS):
         for argument in getattr(send, "args", ()):

@@ -51,14 +51,14 @@ class SignOutWatch:
                 hub().unwatch(topic, self)
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a change of the session or the user, whose topic is ``thread_id``."""
+        """Handle a change of the session or the user. ``thread_id`` is the topic of one of them, not a thread."""
         if thread_id == self._session:
             self._end()
         else:
             self._check()
 
     def on_delta(self, thread_id: UUID, delta: Frame) -> None:
-        """Do nothing. Topics have no deltas."""
+        """Do nothing. Only threads have deltas."""
 
     def _on_change_here(self, topic: UUID) -> None:
         self._loop.call_soon_threadsafe(self.on_change, topic)

@@ -29,7 +29,7 @@ from durable_agents.policies import Asker, SignIn, users_now, visible_threads
 RECHECK_SECONDS = 60
 """Interval at which the server checks that the user is still signed in and may still view the threads."""
 RECHECKS = 12
-"""How often within ``RECHECK_SECONDS`` the server looks for websockets whose next check is due."""
+"""Number of rounds within ``RECHECK_SECONDS``. Each round checks the websockets that are due."""
 MAX_TOGETHER = 100
 """Maximum number of websockets whose permissions are checked in one call. A call occupies an OS thread for database
 work.
@@ -153,7 +153,8 @@ def _look_at(thread_ids: Sequence[UUID]) -> dict[UUID, Sign]:
 async def recheck(sockets: Sequence[CheckedSocket]) -> None:
     """Check what the callers of these websockets are still allowed to see.
 
-    If the check fails, check each websocket alone, so that an error of the project's policy affects only one caller.
+    If the check raises an error, check each websocket alone. An error of the project's policy then affects only one
+    caller.
     """
     asked = [socket for socket in sockets if socket.sign_in]
     questions = [

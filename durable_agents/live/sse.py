@@ -126,9 +126,12 @@ class Reads:
     def __init__(
         self, thread_id: UUID, source: EventSource, *, asker: Asker, slot: Slot, may_stay: Callable[[], bool]
     ) -> None:
-        """``may_stay`` is called every minute, and when the account of the caller ``asker`` has changed. If it
-        returns False, the event stream ends. The event stream also ends when the caller signs out. At the end of the
-        event stream, ``slot`` is released.
+        """Prepare the event stream.
+
+        - ``asker`` is the caller. When the caller signs out, the event stream ends.
+        - ``may_stay`` is called every minute, and when the caller's account has changed. If it returns False, the event
+          stream ends.
+        - ``slot`` is released at the end of the event stream.
         """
         self._thread_id = thread_id
         self._source = source
@@ -211,7 +214,7 @@ class Reads:
 async def in_any_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function in another OS thread, where the function can use the database.
 
-    Between such calls, a waiting response occupies neither an OS thread nor a database connection.
+    A response that waits between two calls occupies neither an OS thread nor a database connection.
     """
     result: T = await database_sync_to_async(function, thread_sensitive=False)(*args, **kwargs)
     return result

@@ -34,8 +34,8 @@ LATE_SECONDS = 2.0
 """A notification counts as lost if it has not arrived this long after the change was found in the rows."""
 
 RECENT_SECONDS = 1.0
-"""If a notification about a thread has arrived within this time, notifications work, and a missing one is probably on
-its way. The feed then waits for this time before it reads the rows without a notification.
+"""If the last notification about a thread is not older than this, notifications are assumed to work. If the feed then
+finds a change without a notification, it waits this long for the notification before it reads the rows.
 """
 
 
@@ -87,26 +87,25 @@ class Subscription:
         return self.is_stale and not self.is_reading and not self.viewer.is_full
 
     def take(self, delta: EncodedFrame) -> None:
-        """Send a delta if it directly follows the cursor. Ignore a delta that the client has already. In all other
-        cases, record that the rows must be read.
+        """Send a delta if it directly follows the cursor. Ignore a delta that the client has already.
 
-        If the rows are being read now, keep the delta until the read has ended.
+        For any other delta, record that the rows must be read. While rows are being read, keep the delta.
         """
         cursor, frame = self.reader.cursor, delta.frame
         if self.is_reading:
             if len(self._held) == MAX_HELD:
                 self._become_stale()
-            # If another read of the rows is necessary anyway, that read includes this delta. Do not keep the delta.
+            # Do not keep the delta if the rows must be read again anyway. The next read includes the delta.
             self._held += [] if self.is_stale else [delta]
         elif frame["stream"] == cursor.stream and frame["seq"] <= cursor.seq:
             return
         elif not self.is_stale and not self.viewer.is_full and self.reader.accept(frame):
             self.send(delta)
         elif frame["stream"] == cursor.stream and not self.viewer.is_full:
-            # A delta of the same stream is missing before this one. ``_become_stale`` counts this.
+            # An earlier delta of this stream has not arrived. Count the loss.
             self._become_stale()
         else:
-            # Count nothing: a delta of another stream may just be early or late.
+            # Do not count a loss: a delta of another stream may just be early or late.
             self.is_stale = True
 
     def _become_stale(self) -> None:
@@ -158,14 +157,13 @@ class ThreadFeed:
         self.start()
 
     def on_sign(self, sign: Sign | None, *, read_at: float) -> None:
-        """Compare the thread's fingerprint ``sign`` with the cursors of all subscriptions. Read the rows for each
-        subscription that has not seen this state of the thread.
+        """Read the rows for each subscription that has not seen the thread's state with the fingerprint ``sign``.
 
-        This makes up for a lost notification. ``sign`` is None if the thread was deleted. ``read_at`` is the time of
-        the monotonic clock before the fingerprint was read.
+        This makes up for lost notifications. ``sign`` is None if the thread was deleted. The fingerprint was read just
+        after the time ``read_at`` of the monotonic clock.
         """
         if self._notified_at >= read_at - RECENT_SECONDS and sign is not None:
-            # A notification has arrived lately, so the missing one is probably on its way.
+            # Notifications work, because one has arrived lately. First wait for the notification of this change.
             asyncio.get_running_loop().call_later(RECENT_SECONDS, self._read_if_behind, sign)
             return
         behind = self._behind(sign)
@@ -174,7 +172,7 @@ class ThreadFeed:
         self._read_if_behind(sign)
 
     def _behind(self, sign: Sign | None) -> list[Subscription]:
-        """Return the subscriptions that have not seen the state of the thread with this fingerprint."""
+        """Return the subscriptions that have not seen the thread's state with this fingerprint."""
         return [one for one in self.subscriptions if sign is None or sign.is_news_for(one.reader.cursor)]
 
     def _read_if_behind(self, sign: Sign | None) -> None:
@@ -201,7 +199,7 @@ class ThreadFeed:
             self._task = asyncio.get_running_loop().create_task(self._read())
 
     async def _read(self) -> None:
-        """Read rows until no subscription is due. One read serves all subscriptions with the same cursor."""
+        """Read rows while any subscription needs a read. One read serves all subscriptions with the same cursor."""
         try:
             while due := [subscription for subscription in self.subscriptions if subscription.is_due]:
                 cursor = due[0].reader.cursor
@@ -234,7 +232,7 @@ class ThreadFeed:
 async def _own_frames(
     group: Iterable[Subscription], frames: Sequence[EncodedFrame], facts: Facts
 ) -> Mapping[Subscription, Sequence[EncodedFrame]]:
-    """Return the frames for each subscription. If no frame depends on the viewer, return an empty mapping."""
+    """Return each subscription's own version of the frames, or an empty mapping if all versions are the same."""
     if not any(facts.concern(frame.frame) for frame in frames):
         return {}
 

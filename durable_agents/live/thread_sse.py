@@ -53,9 +53,10 @@ class EventSubscription(Subscription):
 
 
 class ThreadEvents:
-    """The events of one thread for one client: its changes, in the frame format of the websocket.
+    """The changes of one thread for one client, as events in the frame format of the websocket.
 
-    Usage: ``async with events``, then call ``next`` until it returns None. At the end, ``slot`` is released.
+    Usage: ``async with events``, then call ``next`` until it returns None. At the end, ``slot`` is released, so that
+    the caller can open another event stream.
     """
 
     def __init__(
@@ -82,8 +83,8 @@ class ThreadEvents:
     # shuts down, before the ``async with`` block ends.
 
     async def __aenter__(self) -> None:
-        # Do not create the subscription in ``__init__``, because it refers back to this object. If the response's body
-        # is never read, the reference cycle would delay the release of the slot.
+        # Do not create the subscription in ``__init__``: the subscription and this object refer to each other. If the
+        # response's body is never read, Python would delete both late, and the slot would stay occupied until then.
         self._subscription = EventSubscription(viewer=self, reader=self._reader, name=self._name)
         try:
             # Follow the thread before reading it, so that a change in between is not lost.

@@ -37,7 +37,7 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""These names, and the names in ``_LISTS``, are litellm's module-level settings. By default, each one is empty, None or
+"""More names of litellm's module-level settings, in addition to ``_LISTS``. By default, each setting is empty, None or
 False.
 """
 _OWN_VARIABLES = frozenset(
@@ -49,7 +49,7 @@ _OWN_VARIABLES = frozenset(
 """Environment variables that litellm reads, but that do not change litellm's model calls."""
 _VARIABLES = ("SSL_VERIFY", "SSL_CERTIFICATE", "SSL_SECURITY_LEVEL", "SSL_ECDH_CURVE", "USE_LITELLM_PROXY")
 _VARIABLE_PREFIXES = ("LITELLM_", "DEFAULT_ANTHROPIC_", "DEFAULT_REASONING_EFFORT_")
-"""Prefixes of environment variables that only litellm reads. ``_VARIABLES`` has other variables that litellm reads."""
+"""Prefixes of environment variables that only litellm reads."""
 
 
 class AutoDoor:
@@ -127,8 +127,8 @@ def how_litellm_is_set_up() -> str:
     litellm = sys.modules.get("litellm")  # a project that has configured litellm has also imported it
     for name in (*_LISTS.split(), *_VALUES.split()):
         value = getattr(litellm, name, None)
-        # Ignore the list ["cache"]. At its first Gemini call, litellm itself adds "cache" to a list of callbacks. If
-        # the project has configured a cache, this loop finds the cache in ``litellm.cache``.
+        # Ignore the list ["cache"]: litellm itself adds "cache" to a list of callbacks at its first Gemini call. A
+        # cache of the project is found in ``litellm.cache``.
         if value and value != ["cache"]:
             found.append(f"litellm.{name}")
     if getattr(litellm, "ssl_verify", True) is not True:

@@ -145,10 +145,10 @@ class CallDeltas:
         return self._events(is_closed=True, is_over=True)
 
     def _call_of(self, delta: CallDelta) -> Call | None:
-        """Return the call that the delta might continue, or None. Whether the delta begins a new call is decided later.
+        """Return the tool call that the delta might continue, or None.
 
-        Usually, the result is the latest call at the delta's index. For a delta that has an id but neither an index nor
-        a name, the result is the call with this id, if there is one.
+        Usually, this is the latest tool call at the delta's index. If the delta has an id but neither an index nor a
+        name, it is the tool call with this id, if there is one.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -162,9 +162,10 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add a call for each name in ``named``, because no arguments will follow for these names.
+        """Add the possible new tool calls in ``named``, because no arguments will follow for them.
 
-        Skip a name that only repeats the name of the latest call at the same index.
+        Leave out a name that equals the name of the latest tool call at the same index: the server has only repeated
+        it.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -172,16 +173,15 @@ class CallDeltas:
         self.named.clear()
 
     def _events(self, *, is_closed: bool = False, is_over: bool = False) -> list[CallStarted | CallArguments]:
-        """Return the events that may be emitted now. The events of a call are emitted after all events of earlier
-        calls.
+        """Return the events that may be emitted now, in the order of the tool calls.
 
-        All calls except the last are complete. ``is_closed`` means that the last call is also complete. ``is_over``
+        ``is_closed`` means that the last tool call is complete. All other tool calls are always complete. ``is_over``
         means that no more deltas follow.
         """
         events: list[CallStarted | CallArguments] = []
         for number, call in enumerate(self.calls):
             closed = is_closed or number < len(self.calls) - 1
-            # A name is complete when another call or text follows. The name of a known tool is complete as soon as
+            # A name is complete when another tool call or text follows. The name of a known tool is also complete when
             # arguments follow.
             has_name = bool(call.name) if closed else bool(call.raw) and call.name in self.names
             if not (call.is_begun or is_over or has_name):
@@ -198,18 +198,17 @@ class CallDeltas:
 def only_names(delta: CallDelta, call: Call) -> bool:
     """Return whether the delta has only a name, and comes after the complete arguments of ``call``.
 
-    The meaning of such a delta is not clear yet. If arguments follow, the delta begins a new call. If no arguments
-    follow, the server has only repeated the name, as some servers do.
+    What follows shows the meaning of the name. If arguments follow, the name begins a new tool call. If no arguments
+    follow and the name equals ``call.name``, the server has only repeated the name.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
 
 
 def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the delta begins a new call.
+    """Return whether the delta begins a new tool call. If not, the delta continues ``call``.
 
-    If not, the delta continues ``call``, the latest call at the same index. ``is_beside`` means that the same chunk
-    contained an earlier delta for this index.
+    ``is_beside`` says whether the same chunk contains an earlier delta with the same index.
     """
     is_other = call.has_other_id(delta)
     if not delta.name:
@@ -229,10 +228,10 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 
 
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
-    """Return whether the delta has the real arguments of ``call``, which replace an empty placeholder.
+    """Return whether ``call`` has only an empty placeholder so far, and the delta has its real arguments.
 
-    A delta with the same id and name usually replaces the placeholder. But if the delta's arguments are a complete
-    JSON object, the delta counts as a new call, because some servers give all calls the same id.
+    Otherwise, the delta begins a new tool call. An equal id is not enough, because some servers give all tool calls the
+    same id.
     """
     if not call.is_placeholder:
         return False
@@ -242,22 +241,21 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 
 
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
-    """Return whether the name in the delta begins a new call. If not, the delta continues or repeats ``call.name``.
+    """Return whether the name in the delta begins a new tool call. If not, it continues or repeats ``call.name``.
 
-    Use this function only if ``call`` has a name, and if ``call`` and ``delta`` do not both have arguments.
+    ``call`` must have a name. At most one of ``call`` and ``delta`` may have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # A second delta for the same index in one chunk usually begins a new call. But the delta continues ``call`` if
-        # it extends the name of ``call``, and if no arguments of ``call`` have arrived yet.
+        # A second delta with the same index in one chunk usually begins a new tool call. Exception: the delta extends
+        # the name of ``call``, and ``call`` has no arguments yet.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
-        # The delta also continues ``call`` if all these conditions hold: The delta repeats the name of ``call``. Only
-        # one of the two has arguments. The delta has arguments or an id.
+        # Another exception: the delta repeats the name of ``call``, and only one of the two has arguments.
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True
     if delta.name == call.name:
-        # Without an index and an id, a repeated name means a second call of the same tool.
+        # A repeated name without index, id and arguments begins a second call of the same tool.
         return delta.index < 0 and not delta.call_id and not argues
     return delta.name in names and not (delta.name.startswith(call.name) or is_piece)

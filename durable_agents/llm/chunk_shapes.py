@@ -17,8 +17,8 @@ NO_INDEX = -1
 """The index of a tool call if the server sent no index."""
 
 REASONING = ("reasoning", "reasoning_content")
-"""Names of fields with reasoning. litellm's parser for OpenRouter reads the first field. litellm's other parsers read
-the second field.
+"""Names of the fields that contain reasoning. litellm reads the first field for OpenRouter, and the second field for
+other providers.
 """
 
 _ORDINARY = frozenset({Ending.STOP, Ending.TOOL_CALLS, None})
@@ -57,11 +57,9 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return the finish reason of an answer.
+    """Return the server's finish reason ``word``, or ``native`` if ``word`` is wrongly ``stop``.
 
-    ``word`` is the server's own finish reason. OpenRouter sometimes also sends ``native``, the finish reason of the
-    model's provider. If ``word`` is ``stop`` and ``native`` shows that the answer did not end normally, return
-    ``native``. Otherwise, return ``word``.
+    ``native`` is the finish reason of the model's provider, which OpenRouter sometimes sends, too.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word

@@ -1,7 +1,6 @@
 """Turn the chunks of an answer into model events. Emit tool calls in order, and report the end of a complete answer.
 
-If the provider sends no finish reason, the answer counts as cut off. The client library might still report a normal
-end.
+An answer without a finish reason counts as cut off, even if the client library reports a normal end.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class AnswerEvents:
         self._calls = CallDeltas(known_names=frozenset(name for name in names if isinstance(name, str)))
 
     def of(self, said: Sequence[ModelEvent], calls: Sequence[CallDelta] = ()) -> list[ModelEvent]:
-        """Return the events of one chunk: the text and reasoning in ``said``, then the events of the tool calls."""
+        """Return the events of one chunk: first its text and reasoning (``said``), then its tool calls (``calls``)."""
         events: list[ModelEvent] = []
         if said:
             self._count_repeats(said[-1].text if isinstance(said[-1], TextDelta) else "")

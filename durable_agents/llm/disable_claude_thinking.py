@@ -15,8 +15,8 @@ THINKING = frozenset({"thinking", "reasoning_effort"})
 def must_not_think(model: str, settings: Mapping[str, object], messages: Sequence[Message]) -> bool:
     """Return whether Claude must be called without thinking, because it would otherwise refuse these messages.
 
-    If the settings require thinking, Claude refuses tool calls that were made without thinking. Only tool calls since
-    the user's last message count. Tool calls without thinking can come from another model that began the answer.
+    If the settings require thinking, Claude refuses messages in which a tool call without thinking follows the user's
+    last message. A tool call without thinking can come from another model that began the answer.
     """
     if "claude" not in model:
         return False
@@ -24,8 +24,8 @@ def must_not_think(model: str, settings: Mapping[str, object], messages: Sequenc
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
     else:
-        # A model with adaptive thinking decides for itself whether to think. Any other model thinks before every answer
-        # if ``reasoning_effort`` is set.
+        # ``reasoning_effort`` makes a model think before every answer. Only a model with adaptive thinking decides for
+        # itself.
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)

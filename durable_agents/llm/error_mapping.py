@@ -59,8 +59,8 @@ _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPa
 might use only one of them.
 """
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
-"""Kinds that say little about the cause of an error. If an error has one of these kinds, the codes and texts from the
-provider are examined, too. litellm's errors within a stream have these kinds, because litellm makes up their status.
+"""Kinds that say little about the cause of an error, so that the provider's codes and texts are examined, too. For an
+error within a stream, litellm invents a status, and the status leads to one of these kinds.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 """Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which non-Latin characters can
@@ -193,8 +193,8 @@ class Report:
 def kind_by_class(errors: tuple[Exception, ...]) -> ErrorKind:
     """Return the kind of the first error whose class or status is known.
 
-    If litellm has wrapped an exception, look at the wrapped exception first. The wrapper might say only that the stream
-    broke off.
+    If litellm's exception contains an original exception, look at the original first. litellm's exception might say
+    only that the stream broke off.
     """
     first = getattr(errors[0], "original_exception", None)
     ordered = [first, *errors] if isinstance(first, Exception) else [*errors]

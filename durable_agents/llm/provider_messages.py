@@ -92,8 +92,8 @@ def late_result(turn: Turn) -> Message | None:
     late = next((part["data"] for part in turn.parts if part.get("type") == LATE_RESULT), None)
     if late is None:
         return None
-    # In the history, the tool call already has a result: a note that the tool call is still open. Providers accept only
-    # one result for each tool call. Therefore, the late result is sent as a user message.
+    # Providers accept only one result for each tool call. In the history, this tool call already has a result: a note
+    # that the tool call is still open. Therefore, the late result is sent as a user message.
     outcome = json.dumps(late.get("output", late.get("errorText")), ensure_ascii=False)
     what = "failed" if "errorText" in late else "has its result"
     if "changedInput" in late:
@@ -131,7 +131,7 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
 
 
 def _copy(message: Message) -> Message:
-    """Return a copy of the message. If the project or litellm changes the copy, the cached message stays the same."""
+    """Return a copy of the message. The project or litellm may change a message, but not the cached one."""
     calls = message.get("tool_calls")
     if not calls:
         return {**message}
@@ -153,8 +153,8 @@ def answer_message(step: Step, *, is_own: bool) -> Message:
     thoughts = [block for block in blocks if block["type"] != "text"]
     if thoughts:
         in_order = blocks[: len(thoughts)] == thoughts or any("data" in block for block in thoughts)
-        # If text comes before the reasoning, a list of blocks keeps this order. But litellm drops redacted reasoning
-        # from such a list. Send redacted reasoning in ``thinking_blocks`` instead.
+        # If text comes before the reasoning, send all blocks in ``content``, which keeps their order. But litellm drops
+        # redacted reasoning from ``content``, so always send redacted reasoning in ``thinking_blocks``.
         return {**message, "thinking_blocks": thoughts} if in_order else {**message, "content": blocks}
     signatures = [found for part in step.parts if (found := _metadata(part, "google").get("thoughtSignature"))]
     if signatures:

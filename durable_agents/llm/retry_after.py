@@ -65,13 +65,14 @@ def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | Non
 def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
-    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and an IETF draft. Each vendor has
-    several limits. A limit has a header for its reset time, and usually another for its remaining amount.
+    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and an IETF draft. A vendor has
+    several limits. Each limit has a header for its reset time, and usually another for its remaining amount.
 
-    - If the remaining amount of some limits is 0, return the time until all of these limits are reset.
-    - Otherwise, consider only limits without a header for the remaining amount. Of their reset headers, use the one
-      with the shortest name, because it belongs to the most general limit.
-    - If there is no such reset header, use the IETF header ``RateLimit``.
+    The result is the first of these times that is known:
+
+    - The time until all used-up limits are reset.
+    - The reset time of the most general limit without a remaining amount. Its header has the shortest name.
+    - The reset time in the IETF header ``RateLimit``.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}

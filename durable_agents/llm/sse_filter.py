@@ -75,9 +75,9 @@ class EventFilter:
         return kept
 
     def _lines(self, line: bytes) -> Iterator[bytes]:
-        """Yield the line, or nothing if it is dropped.
+        """Yield what to pass on when this line has been received: nothing, the line, or a held-back line and this line.
 
-        If the name of the line's event was held back, yield the name first.
+        The line with an event's name is held back until the event turns out to have content.
         """
         if self._is_first:
             line, self._is_first = line.removeprefix(BYTE_ORDER_MARK), False
@@ -87,7 +87,7 @@ class EventFilter:
                 yield line
             self._name, self._is_kept = None, False
         elif field == b"event":
-            self._name = line  # held back until the event turns out to have content
+            self._name = line  # held back
         elif field == b"data" and (is_empty(value) or names_sign(self._name)):
             self._name = None
         elif field not in {b"", b"id", b"retry"}:
@@ -103,13 +103,13 @@ class EventFilter:
 
 
 def names_sign(event: bytes | None) -> bool:
-    """Return whether this line is the name of an event that only keeps the connection alive."""
+    """Return whether this line names a keep-alive event, as ``event: ping`` does."""
     return event is not None and _NAMES_SIGN.fullmatch(event) is not None
 
 
 def is_error(data: bytes) -> bool:
     """Return whether the data of an event is an error in any provider's format."""
-    # Search for these words first, because parsing every chunk a second time would be slow.
+    # Do not parse data without these words. Parsing every chunk a second time would be slow.
     if not any(word in data for word in (b"error", b"base_resp")):
         return False
     try:

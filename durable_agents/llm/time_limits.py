@@ -53,8 +53,8 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""The timeout for a silent server is not reset at every chunk, but only when at least this fraction of it has passed.
-Therefore, the timeout can fire early, by up to this fraction of its length.
+"""The timeout for a silent server is reset only when at least this fraction of it has passed. Therefore, the timeout
+can fire early, by up to this fraction of its length.
 """
 
 
@@ -78,10 +78,12 @@ patched method looks up the current task here. Other tasks that use httpx are no
 
 @contextlib.asynccontextmanager
 async def bounded(*, read_seconds: float | None, call_seconds: float, signals: Signals) -> AsyncGenerator[None]:
-    """Limit the time of a model call. The call must be made and read within the block, in one task.
+    """Return a context manager that limits the time of a model call.
 
-    Raises TimeoutError after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total. Do not
-    wait for anything else within the block, because the waiting time counts too.
+    Make the call and read its answer inside the ``async with`` block, in one asyncio task. Do not wait for anything
+    else in the block, because all time in the block counts.
+
+    Raises TimeoutError after ``read_seconds`` without a byte, and ModelError after ``call_seconds`` in total.
     """
     now = asyncio.get_running_loop().time
     task = asyncio.current_task()
@@ -93,7 +95,7 @@ async def bounded(*, read_seconds: float | None, call_seconds: float, signals: S
             def alive() -> None:
                 if read_seconds is None or silence.expired():
                     return
-                # A reset takes as long as parsing a token. Do not reset the timeout at every token of a fast answer.
+                # Do not reset the timeout at every token, because a reset takes as long as parsing a token.
                 deadline, last = now() + read_seconds, silence.when()
                 if last is None or deadline - last > read_seconds * LIMIT_SLACK:
                     silence.reschedule(deadline)

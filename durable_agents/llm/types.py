@@ -58,8 +58,8 @@ class ModelRequest:
     agent: str = ""
     """The name of the agent that makes the call."""
     may_be_silent: bool = False
-    """Whether an answer without text and without a tool call is accepted. It is accepted if the model has already
-    answered or called a tool since the user's last message.
+    """Whether the answer may have neither text nor a tool call. It may if the model has already answered or called a
+    tool since the user's last message.
     """
 
     @property

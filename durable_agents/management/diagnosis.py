@@ -378,7 +378,7 @@ DELIVERY_PROBLEMS = {
 
 
 def check_delivery() -> Iterator[Said]:
-    """Report what processes have counted about live delivery. The counts go back up to about two hours."""
+    """Report the problems of live delivery to browsers that processes have counted in about the last two hours."""
     reports = list(DeliveryReport.objects.using(database()).stored_within(DELIVERY_SECONDS))
     if not reports:
         yield "ok", "In the last hour, no process has counted anything about websockets and event streams.", ""
@@ -493,7 +493,7 @@ def check_workers() -> Iterator[Said]:
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
     seen = 0
-    # django-q2 counts all clusters together, whatever their names. Use the number only if there is one name.
+    # django-q2 counts the clusters of all names together. Use its number only if all clusters have the same name.
     if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
         with suppress(Exception):  # check_brokers reports the error
             seen = clusters_seen()

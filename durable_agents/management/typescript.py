@@ -69,7 +69,8 @@ class TypeScript:
         """Return the name of a definition's TypeScript type. If another definition has the name, append a number."""
         base = re.sub(r"\W", "_", name, flags=re.ASCII)
         base = base if _IDENTIFIER.fullmatch(base) and base not in _RESERVED else f"_{base}"
-        # Two definitions get the same type only if all definitions that they refer to are the same, too.
+        # Definitions of two schemas share a type only if they are equal, and if all definitions that they refer to are
+        # equal.
         reached: dict[str, object] = {}
         waiting = [name]
         while waiting:
@@ -101,7 +102,7 @@ class _Writer:
         return " & ".join(f"({part})" if " | " in part and len(parts) > 1 else part for part in parts) or "unknown"
 
     def _parts(self, schema: Mapping[str, object], depth: int) -> Iterator[str]:
-        """Yield the types that a value must have at the same time."""
+        """Yield the types that ``write`` joins with ``&``."""
         if isinstance(reference := schema.get("$ref"), str):
             yield self.names.get(reference.removeprefix("#/$defs/"), "unknown")
         if "const" in schema:

@@ -84,7 +84,7 @@ class Lane:
             problem: BaseException | str = "the channel layer is too slow" if len(fresh) < len(hints) else ""
             try:
                 await _send(fresh)
-            except (Exception, asyncio.CancelledError) as error:  # a CancelledError comes from the channel layer
+            except (Exception, asyncio.CancelledError) as error:  # the channel layer can raise CancelledError
                 problem, fresh = error, []
             if len(fresh) < len(hints):
                 delivery_counts().add(Event.HINT_NOT_SENT, len(hints) - len(fresh))

@@ -48,7 +48,7 @@ def notify_clients(thread_id: UUID, *, using: str) -> None:
 def publish(thread_id: UUID, message: Message) -> None:
     """Queue a message for the browsers that follow the thread. This function never raises and never waits."""
     if not layer_crosses_processes():
-        return  # each web process polls the rows instead
+        return  # web processes get no messages, but poll the rows
     try:
         (_publisher or sender().put)(group_of(thread_id), message)
     except Exception:
@@ -64,9 +64,9 @@ def publish_through(publisher: Callable[[str, Message], None] | None) -> None:
 def layer_to_receive_from() -> Any:
     """Return a channel layer for one receiver.
 
-    For ``channels_redis``, return a new object. All readers of one such object share a lock and a limited buffer, and
-    the receiver must not share these with the project's consumers. For any other layer, return the object that the
-    project uses, because a layer might keep its messages in the object itself.
+    - For ``channels_redis``, this is a new layer object. The project's own object has a lock and a limited buffer,
+      which the receiver must not share with the project's consumers.
+    - For any other layer, this is the project's own object, because the messages might be stored in the object itself.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415

@@ -1,8 +1,8 @@
 """Tell web processes that somebody has signed out, or that an account has changed.
 
-Each session and each user has a topic: a UUID that is made from the session key or the user's id. Changes of topics are
-announced in the same way as changes of threads, with the topic in place of the thread's id. Web processes follow the
-topics of their open connections (``live.sign_outs``).
+Each session and each user has a topic: a UUID that is made from the session key or the user's id. To announce a change,
+this module sends the usual message about a changed chat thread, with the topic as the thread's id. Web processes follow
+the topics of their open connections (``live.sign_outs``).
 """
 
 from __future__ import annotations

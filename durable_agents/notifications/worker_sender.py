@@ -81,12 +81,12 @@ class WorkerSender:
             except Exception as error:
                 problem = error
             finally:
-                connections.close_all()  # a broker of the project might have used the ORM in this OS thread
+                connections.close_all()  # a custom broker might have opened connections in this OS thread
             with self._news:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
-                # If ``tell`` was called while this task was being sent, send another task. The first task might run
-                # before the latest rows are visible.
+                # If ``tell`` was called again while this task was being sent, send another task. This task might run
+                # too early to find the rows of the latest call.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

@@ -94,8 +94,9 @@ os.register_at_fork(after_in_child=_worker_sender.reset)
 
 @cache
 def _broker(cluster: str, pid: int) -> Any:
-    """Return the broker of this process (``pid``) for a cluster. If the broker uses a socket, its timeouts are one
-    second.
+    """Return the broker of a cluster, with short timeouts if the broker is reached over a socket.
+
+    ``pid`` is the id of this process. It is part of the cache key, so a forked child gets brokers of its own.
     """
     from django_q.brokers import get_broker  # noqa: PLC0415 - as above
     from django_q.brokers.orm import ORM  # noqa: PLC0415
@@ -121,8 +122,8 @@ class _TableBroker:
     def __init__(self, list_key: str) -> None:
         self.list_key = list_key
         self.last: int | None = None
-        # Use a lock time far in the past. A worker skips tasks with a lock time in the future, and to a worker with a
-        # slow clock, the current time is in the future.
+        # Workers skip tasks with a lock time in the future. For a worker with a slow clock, even the current time is in
+        # the future. Therefore, use a lock time far in the past.
         self.lock = timezone.now() - CLOCKS_APART
 
     @property

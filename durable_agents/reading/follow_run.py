@@ -79,14 +79,16 @@ def astream_thread(thread: Thread | UUID | str, cursor: str | None = None) -> As
 
 
 def wait_for_thread(thread: Thread | UUID | str, timeout_seconds: float | None = 30) -> Thread:
-    """Wait until no run of the thread is in progress, and return the thread's current row. A ``timeout_seconds`` of
-    None means no limit.
+    """Wait until no run of the thread is in progress, and return the thread's current row.
 
-    Raises WaitTimeoutError if the time is over; the run continues. Raises ThreadNotFoundError, also if the thread is
-    deleted in the meantime.
+    With ``timeout_seconds=None``, there is no time limit.
 
-    Raises RuntimeError inside a transaction. Workers do not see uncommitted rows, so the wait would never end. The
-    transaction of a Django TestCase is an exception: if no run is in progress, the thread's row is returned.
+    Raises:
+
+    - WaitTimeoutError if the time is over. The run continues.
+    - ThreadNotFoundError if the thread does not exist, or is deleted in the meantime.
+    - RuntimeError inside a transaction, because workers do not see uncommitted rows. In the transaction of a Django
+      TestCase, the error is raised only if a run is in progress.
     """
     [row] = _sleeping(_reads_until_rest(id_of(thread), timeout_seconds))
     return row
@@ -110,8 +112,10 @@ class Phase(IntEnum):
 
 @dataclass(kw_only=True)
 class Position:
-    """A client's position in a thread. The client has received all committed changes up to revision ``rev``. It has
-    received the content of stream ``number`` up to ``place``.
+    """A client's position in a thread.
+
+    The client has received all committed changes up to revision ``rev``, and the content of stream ``number`` up to
+    ``place``.
     """
 
     rev: int
@@ -205,8 +209,8 @@ class Follower:
         """Yield the chunks of finished steps and of changed tool calls, ordered by revision number (``rev``)."""
         if thread.rev == self._at.rev:
             return
-        # Ignore changes after ``thread.rev``. The second query runs later than the first, so it could otherwise see a
-        # change that the first query missed.
+        # Ignore changes after ``thread.rev``. Otherwise, the query for tool calls could find changes that are newer
+        # than the result of the query for streams.
         changed = {"thread": thread, "rev__gt": self._at.rev, "rev__lte": thread.rev}
         streams = Stream.objects.using(database()).filter(**changed).exclude(state__in=OPEN_STREAM_STATES)
         calls = ToolCall.objects.using(database()).filter(**changed)
@@ -215,8 +219,8 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                # A change of a tool call can have several chunks. Only the last chunk advances the cursor. A client
-                # that resumes before the last chunk gets all chunks of the change again.
+                # A changed tool call can have several chunks. Only the last chunk advances the cursor, so a client that
+                # resumes before it gets all of these chunks again.
                 yield from chunks[:-1]
                 self._at.rev = row.rev
                 yield from chunks[-1:]
@@ -250,9 +254,7 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """End the current step and switch to this stream. If the stream belongs to another message, begin this message.
-        Do nothing if the stream is already the current one.
-        """
+        """Make this stream the current one. Yield the end of the step before, and the start of a new message."""
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):
             return
@@ -327,7 +329,7 @@ def last_chunk(thread: Thread) -> Chunk:
 
 
 def _reads(follower: Follower) -> Reads[tuple[str, Chunk]]:
-    """Yield the new chunks of a thread, and the pauses between the reads, until the thread is at rest."""
+    """Read a thread until no run is in progress. Yield a list of new chunks per read, and the seconds between reads."""
     pace = _Pace(follower.thread_id)
     while True:
         news = list(follower.read())
@@ -399,8 +401,8 @@ def _sleeping(reads: Reads[T]) -> Iterator[T]:
 
 
 async def _awaiting(reads: Reads[T]) -> AsyncIterator[T]:
-    # A coroutine cannot raise StopIteration, so None marks the end. All callers share one OS thread for the ORM, as
-    # with Django's own async methods.
+    # A coroutine cannot raise StopIteration, so None marks the end. With ``thread_sensitive``, all coroutines use the
+    # ORM in the same OS thread, as in Django's own async methods.
     read_next = sync_to_async(lambda: next(reads, None), thread_sensitive=True)
     while (news := await read_next()) is not None:
         if isinstance(news, list):

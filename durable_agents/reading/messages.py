@@ -1,7 +1,7 @@
 """List the messages of a thread, including the answer that is being written.
 
-The list shows the thread as it was when its revision number (``rev``) was read. If a step is committed later, between
-two queries, it still counts as unfinished. Otherwise, parts could be missing or appear twice.
+The list shows the thread at one revision number (``rev``). A step that is committed between two queries still counts as
+unfinished. Otherwise, parts could be missing or appear twice.
 """
 
 from __future__ import annotations
@@ -158,8 +158,9 @@ def open_answer(thread: Thread, *, from_number: int) -> Stream | None:
 
 
 def fold_in(stream: Stream | None, messages: Sequence[UIMessage]) -> tuple[list[UIMessage], OpenStream | None]:
-    """Add the stored deltas of the stream to the message that the stream writes. Return the messages and a description
-    of the stream. Answers that have no parts yet are left out.
+    """Add what the attempt ``stream`` has written so far to its message.
+
+    Return the messages and a description of the attempt. Answers without parts are left out.
     """
     if stream is None:
         return _with_parts(messages), None

@@ -42,9 +42,7 @@ class PersonalView:
 
 
 def waiting_calls(thread: Thread, tool_call_ids: Collection[str]) -> list[ToolCall]:
-    """Return the tool calls that have one of these ids and wait for an approval. The related rows that
-    ``PersonalView.can_decide`` needs are already loaded.
-    """
+    """Return the tool calls with these ids that wait for an approval, with all that ``can_decide`` needs."""
     if not tool_call_ids:
         return []
     waiting = ToolCall.objects.filter(thread=thread, status=ToolCallStatus.APPROVAL_REQUESTED)

@@ -1,7 +1,7 @@
 """Convert a step to UI message chunks. The deltas of a step and the committed step result in the same chunks.
 
-A *place* says how much of a step a client has received. It counts content, not deltas, because deltas are deleted when
-the step is committed. After the commit, the client continues from the committed parts.
+A *place* says how much of a step a client has received. It counts parts and characters. It does not count deltas,
+because the deltas are deleted when the step is committed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _NAMED_BY_PLACE = ("text-", "reasoning-")
 
 
 class Place(NamedTuple):
-    """A place within a step. ``part`` is the number of parts that have begun. ``offset`` says how much of the last of
-    these parts was sent: the beginning counts 1, each character counts 1, and the end counts 1.
+    """A place within a step.
+
+    ``part`` is the number of parts that have begun. ``offset`` says how much of the last part was sent: its beginning,
+    each of its characters and its end count 1 each.
     """
 
     part: int = 0
@@ -31,11 +33,10 @@ PlacedChunk = tuple[Place, Chunk]
 
 
 def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> Iterator[PlacedChunk]:
-    """Yield each chunk of stream ``number`` together with the place after the chunk. ``at`` is the place before the
-    first chunk.
+    """Yield each chunk of stream ``number`` together with the place after the chunk.
 
-    The ids of text and reasoning chunks are made only from the stream's number and the place. If a chunk is sent again,
-    it therefore has the same id.
+    ``at`` is the place before the first chunk. Text and reasoning chunks get an id that consists of the stream's number
+    and the part's number. A chunk that is sent again has the same id.
     """
     for chunk in chunks:
         kind = chunk["type"]
@@ -47,7 +48,7 @@ def placed(chunks: Iterable[Chunk], *, number: int, at: Place = BEGINNING) -> It
 
 
 def unsent(chunks: Iterable[PlacedChunk], seen: Place) -> Iterator[PlacedChunk]:
-    """Yield the chunks after the place ``seen``. If a part of a text was already sent, yield only the rest."""
+    """Yield the chunks after the place ``seen``. If this place is within a text, yield only the rest of the text."""
     for place, chunk in chunks:
         if place <= seen:
             continue
@@ -90,11 +91,10 @@ def _call_fields(part: Part) -> Chunk:
 
 
 def call_chunks(call: ToolCall, *, knows_7: bool) -> Iterator[Chunk]:
-    """Yield the chunks for the current state of a tool call: the request for approval, the decision, and the progress
-    or outcome. Chunks that do not apply are left out.
+    """Yield the chunks for the current state of a tool call.
 
-    Only version 7 of the AI SDK has a chunk for a decision. Older clients get the request for approval while it is open
-    and after a rejection. They do not get the request after an approval.
+    These are the request for approval, the decision, and the progress or outcome, as far as they exist. Clients older
+    than version 7 of the AI SDK do not get the decision. After an approval, they do not get the request either.
     """
     part = call.outcome().part()
     decided = dict(part.get("approval", {}))
@@ -122,7 +122,6 @@ def _state_chunk(call: ToolCall, part: Part) -> Chunk | None:
             return None
     if call.decision_reason is not None and call.passed_at is None:
         # The tool call is approved, but a client may still show the request for approval. This chunk makes the client
-        # show a running tool call. Without this chunk, a client that sends decisions automatically would send the same
-        # decision again and again.
+        # show a running tool call. Otherwise, a client that sends decisions automatically would repeat its decision.
         return {"type": "tool-input-available", **_call_fields(part), "input": part["input"]}
     return None

@@ -66,8 +66,9 @@ class Seen:
 
 
 def waits_for_others(thread: Thread) -> bool:
-    """Return whether the run waits only for people, browsers or services. Return False if the thread has changed since
-    its row was read.
+    """Return whether the run waits only for people, browsers or services, and not for a worker.
+
+    The result is False if the thread has changed since ``thread`` was loaded.
     """
     if thread.status != ThreadStatus.AWAITING_TOOL_RESULTS:
         return False
@@ -78,8 +79,10 @@ def waits_for_others(thread: Thread) -> bool:
 
 
 class AnswerStream:
-    """A stream that sends one answer to an AI SDK client. If ``answer`` is None, the stream sends the first answer to
-    the message ``question``. The methods use the ORM and are synchronous.
+    """A stream that sends one answer to an AI SDK client.
+
+    Without ``answer``, the stream sends the first answer to the user's message ``question``. The methods use the ORM
+    and are synchronous.
     """
 
     def __init__(
@@ -93,8 +96,10 @@ class AnswerStream:
         wait_seconds: float = 0,
         view: PersonalView | None = None,
     ) -> None:
-        """While the run waits for people, browsers or services, the stream stays open for at most ``wait_seconds`` from
-        its creation. If ``view`` is set, the message metadata say which tool calls the caller may decide about.
+        """Prepare the stream.
+
+        If the run waits for people, browsers or services, the stream stays open for at most ``wait_seconds`` after its
+        creation. With ``view``, the message metadata say which tool calls the caller may approve or reject.
         """
         self.thread_id = thread_id
         self.is_over = False
@@ -121,8 +126,8 @@ class AnswerStream:
         """Return the new chunks. Raises ThreadNotFoundError."""
         if self._follower is not None and self._answer is not None:
             return list(self._news(self._follower, self._answer))
-        # Read the thread before the answer. In the other order, a run that began and ended between the two queries
-        # would seem to have no answer.
+        # Read the thread first. If the answer were read first, a run that begins and ends between the two queries would
+        # seem to have no answer.
         thread = row_of(self.thread_id)
         if self._answer is None and self._question is not None:
             self._answer = first_answer_to(self._question)
@@ -169,8 +174,7 @@ class AnswerStream:
             self._has_parts = False
             yield chunk
         elif self._has_parts and thread.is_running:
-            # Cut the stream off, because a client of version 6 cannot remove content. When a stream breaks off, the
-            # client requests the answer again.
+            # End the stream early. A client of version 6 cannot remove content, so it must request the answer again.
             self.is_over = self.is_cut = True
         elif self._has_parts:
             # No other attempt follows. The client keeps the content that it has, and gets nothing more.
@@ -189,8 +193,8 @@ class AnswerStream:
             if self._seen.shows(chunk):
                 return
             if kind == "tool-approval-request" and self._view is not None:
-                # Send ``canDecide`` as message metadata. Some versions of the AI SDK refuse a ``tool-approval-request``
-                # with an additional key, but all versions merge metadata into the message.
+                # ``canDecide`` is message metadata, because some versions of the AI SDK refuse additional keys in a
+                # ``tool-approval-request``.
                 for call in waiting_calls(thread, [chunk["toolCallId"]]):
                     metadata = {"canDecide": {call.tool_call_id: self._view.can_decide(call)}}
                     yield {"type": "message-metadata", "messageMetadata": metadata}
@@ -234,9 +238,12 @@ def first_answer_to(question: Message) -> Message | None:
 def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
     """Return the last chunks of an answer that is followed by another answer.
 
-    The run may have taken in messages of the user before this answer was complete. In that case, the next answer
-    contains the rest. Clients of version 7 get the user's messages and the finish reason ``interrupted``. After this
-    reason, they send no request automatically. Clients of version 6 get only the finish reason ``tool-calls``.
+    A run can take in messages that the user sends before the answer is complete. The next answer then contains the
+    rest. In this case, clients get different chunks:
+
+    - Clients of version 7 get the user's messages and the finish reason ``interrupted``. They do not send another
+      request automatically.
+    - Clients of version 6 get only the finish reason ``tool-calls``.
     """
     last = Stream.objects.using(database()).filter(message=answer).order_by("-number").first()
     reason = last.finish_reason if last else None
@@ -244,7 +251,7 @@ def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
         return [{"type": "abort"}]
     agent = registry.find(thread.agent)
     is_complete = reason in FINISH_REASONS - {"tool-calls"}
-    # A queued message gets its position only when the run is complete, so it does not interrupt the answer.
+    # A queued message waits until the run is complete, so it does not interrupt the answer.
     is_queued = is_complete and agent is not None and agent.when_busy == "queue"
     following = [] if is_queued or last is None else _messages_after(answer)
     steering = [row for row in following if not is_complete or row.rev < last.rev] if last else []

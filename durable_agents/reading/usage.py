@@ -1,7 +1,7 @@
 """Report the usage of a thread by model. The usage is stored with each attempt at a model call.
 
-Every attempt that a worker has started counts, whether it succeeded or not. An answer has no usage in this thread if it
-was copied by a fork, or added without a run.
+Every attempt that a worker has started counts, even if it failed. Answers that a fork has copied, or that were added
+without a run, have no usage.
 """
 
 from __future__ import annotations
@@ -94,9 +94,7 @@ def cache_use_by_model(*, within: timedelta, min_call_tokens: int) -> list[Cache
 
 
 def usage_metadata(answer: Message) -> dict[str, object]:
-    """Return the metadata of an answer for AI SDK clients: the model of its last attempt and the usage of all its
-    attempts.
-    """
+    """Return the metadata of an answer for AI SDK clients: its last model, and the usage of all attempts."""
     attempts = Stream.objects.using(database()).filter(message=answer)
     used = attempts.aggregate(**{name: Sum(name) for name in (*_COUNTED.values(), "cost")})
     counted = {theirs: used[ours] or 0 for theirs, ours in _COUNTED.items()}

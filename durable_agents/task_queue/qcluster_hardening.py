@@ -1,16 +1,17 @@
 """Make a qcluster process safe: a killed worker cannot block the others, and workers see that the cluster stops.
 
-django-q2 shares semaphores between its processes. If a process is killed while it holds a semaphore, the semaphore is
-never released. An idle worker holds the read lock of the task queue, so its death can stop the whole cluster. The
-sentinel, which supervises the workers, waits for the stop event. If the sentinel is killed during this wait, the main
-process can never set the event.
+Without this module, a killed process can block django-q2 in three ways:
 
-A process can also be killed after it has read the length of a message, and before it has read the message. The next
-process would then read a part of the message as a length, and would wait for ever for that number of bytes.
+- Locks: a killed process never releases its semaphores. An idle worker holds the read lock of the task queue, so its
+  death can stop the whole cluster.
+- Events: the sentinel, which supervises the workers, waits for the stop event. If the sentinel is killed while it
+  waits, the main process can never set the event.
+- Queues: a process can be killed after it has read the length of a message, but not the message. The next process
+  reads a part of the message as a length, and can wait for ever.
 
-This module replaces three things:
+This module replaces all three:
 
-- Locks become kernel locks on a file. The kernel releases such a lock when the process that holds it dies.
+- Locks become kernel locks on a file. The kernel releases a lock when the process that holds it dies.
 - Events become a byte of shared memory.
 - The pipes of queues become sockets. One system call takes a short message and its length from a socket.
 """
@@ -70,17 +71,15 @@ class KernelLock:
         os.close(self._descriptor)
 
     def reset(self) -> None:
-        """Reset the lock in a forked child. A child does not inherit the kernel lock of its parent. Therefore, the
-        inherited ``RLock``, which works between OS threads, must not stay locked either.
-        """
+        """Reset the lock in a forked child. The kernel lock is not inherited, so the ``RLock`` must be free, too."""
         self._threads = threading.RLock()
         self._depth = 0
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:  # noqa: FBT001, FBT002
-        """Acquire the lock, and return whether this succeeded. The signature is that of ``multiprocessing.Lock``.
+        """Acquire the lock, and return whether this succeeded. The arguments are those of ``multiprocessing.Lock``.
 
-        The timeout applies only between OS threads of this process. While another process holds the lock, a call with
-        a timeout returns False immediately.
+        A call with a timeout waits only for other OS threads of this process. If another process holds the lock, the
+        call returns False immediately.
         """
         if not self._threads.acquire(block, -1 if timeout is None or not block else timeout):
             return False
@@ -188,8 +187,7 @@ class SharedFlag:
 
 
 def harden(prepare: Callable[[], None]) -> None:
-    """Patch django-q2 in the process of ``manage.py qcluster``. Afterwards, django-q2's queues and timers use locks
-    that the kernel releases when a process dies, and its workers can see that the cluster stops.
+    """Patch django-q2 in the process of ``manage.py qcluster``. The description of this module lists the changes.
 
     ``prepare`` runs once in django-q2's sentinel process, before the workers fork.
     """
@@ -294,14 +292,12 @@ def close_pools_first(cluster: type[MainProcess]) -> None:
 
 
 def exit_quietly_on_signals(cluster: type[MainProcess]) -> None:
-    """Patch the signal handler of django-q2's main process, so that a signal during the start ends the main process and
-    the sentinel.
+    """Patch django-q2's signal handler, so that a signal during the start ends the main process and the sentinel.
 
-    The forked sentinel inherits this handler, and can get a signal before it has installed handlers of its own. The
-    patched handler then ends the sentinel immediately. It ends the main process if no sentinel is running.
-
-    If no sentinel is running, django-q2's own handler would ignore the signal. If the same signal had ended the
-    sentinel, the main process would also report a failed start.
+    - In the sentinel, the patched handler ends the process immediately. The sentinel inherits this handler, and uses it
+      until it installs its own handlers.
+    - In the main process, the patched handler ends the process if no sentinel is running. django-q2's own handler would
+      ignore the signal.
     """
     original_sig_handler = cluster.sig_handler
 

@@ -56,8 +56,9 @@ def shown_thread(request: HttpRequest, thread: Thread | UUID | str | None) -> Th
 def without_scripts(
     request: HttpRequest, thread: Thread | None, *, agent: object, denied: Collection[str], is_readonly: bool
 ) -> dict[str, object]:
-    """Return the context of the template ``chat_without_scripts.html``, below the key ``fallback``. Without a thread,
-    there is only a form that creates one. Forms of the actions in ``denied`` are left out.
+    """Return the context of the template ``chat_without_scripts.html``, as a dict with the key ``fallback``.
+
+    Without a thread, the template shows only a form that creates one. Forms of the actions in ``denied`` are left out.
     """
     content: dict[str, object] = {
         "texts": TEXTS | WITHOUT_SCRIPTS,

@@ -43,13 +43,17 @@ register = template.Library()
 def durable_chat(
     context: template.Context, thread: Thread | UUID | str | None = None, **attributes: object
 ) -> dict[str, object]:
-    """Render `<durable-chat>` and its script. Without a thread, the element shows the caller's thread that `?thread=`
-    in the page's URL names. If the URL names no such thread, the first message creates a thread.
+    """Render `<durable-chat>` and its script.
 
-    Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, … If
-    scripts do not run, the page shows the thread's last messages and a form. Controls for actions that the policy
-    denies to the caller are left out. Raises `ValueError` if `thread` is neither a thread nor a thread's id. If the
-    template's context lacks the variable, `thread` is an empty string, which raises this error, too.
+    Without `thread`, the element shows the thread that `?thread=` in the page's URL names. If the URL names no thread
+    that the caller may view, the first message creates a thread.
+
+    Further arguments become attributes of the element: `agent`, `prompts` (a list), `ws_url`, `readonly=True`, …
+    Controls for actions that the policy denies to the caller are left out. If scripts do not run, the page shows the
+    thread's last messages and a form.
+
+    Raises `ValueError` if `thread` is neither a thread nor a thread's id. One cause is a variable that the template's
+    context lacks: Django replaces it with an empty string.
     """
     given = thread.pk if isinstance(thread, Thread) else thread
     if given is not None and not is_uuid(str(given)):

@@ -377,7 +377,7 @@ class InlineEngine:
             return False
         first = min(waiting, key=lambda row: row.available_at)
         type(first)._default_manager.using(database()).filter(pk=first.pk).update(available_at=None)
-        # If the row has become due since the last claim, ``saved`` is negative.
+        # ``saved`` is negative if the row has become due in the meantime.
         saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
         self._skipped_seconds += max(0.0, saved)
         return True
@@ -395,16 +395,16 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
     waiting = len(connection.run_on_commit)
     with TestCase.captureOnCommitCallbacks(using=database(), execute=True):
         result = _caught(function)
-    # Django has called the callbacks, but leaves them in the connection's list. Remove them. Otherwise, a test that
-    # captures callbacks would run them again.
+    # Remove the callbacks that were called. Django leaves them in the connection's list, and a test that captures
+    # callbacks would call them again.
     del connection.run_on_commit[waiting:]
     return result
 
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Call the function, and return its value and its error. StopIteration and SystemExit become a RuntimeError."""
-    # Return errors instead of raising them. A raised error would pass to another OS thread through a future, which
-    # does not accept StopIteration.
+    # Return errors, because a raised error would pass to another OS thread through a future. A future does not accept
+    # StopIteration.
     try:
         return function(), None
     except SimulatedCrash as error:

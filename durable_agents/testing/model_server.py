@@ -1,7 +1,7 @@
 """Serve scripted answers over HTTP. The server runs on localhost and uses OpenAI's format for chat completions.
 
-For a request from this process, the client chooses the answer before it sends the request, and puts a key of the answer
-into the request's path. Requests from other processes use the path ``/v1`` and get the next answer of the script.
+In this process, the answer is chosen before the request is sent. The request's path contains a key, and the server
+finds the answer by this key. Requests from other processes use the path ``/v1`` and get the next answer of the script.
 
 OpenAI's API reference describes the format under "Chat completions".
 """

@@ -124,8 +124,8 @@ def fails(
 def hangs() -> Silence:
     """Send nothing more, so that the model call times out.
 
-    ``run_until_idle`` does not wait for the timeout. The attempt fails immediately with the error of a timeout
-    (``network``, retryable). If an earlier ``does`` has stopped the run, the attempt ends without this error.
+    ``run_until_idle`` does not wait for the timeout. The attempt fails immediately, with the retryable error
+    ``network``. If ``does`` has stopped the run before, the attempt ends without an error.
     """
     return Silence()
 

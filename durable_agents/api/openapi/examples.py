@@ -216,4 +216,4 @@ TOLD_BY: Mapping[str, object] = {
     "rejectToolCall": _REFUND | {"status": "denied"},
     "setToolCallTimeout": _CALL | {"status": "pending", "result": None, "expires_at": "2026-03-02T10:15:06+00:00"},
 }
-"""Example responses, by operation id. Each replaces the example in ``ANSWERS``, which would not fit this operation."""
+"""Example responses, by operation id, for operations that need another example than the one in ``ANSWERS``."""

@@ -21,7 +21,7 @@ class Gives:
     """The body of a response.
 
     - ``shape``: a TypedDict for JSON, ``bytes`` for a file of any type, or ``str`` for text of this ``media_type``.
-    - ``paged``: if true, the body contains one page of a list of such objects.
+    - ``paged``: whether the body is one page of a list of ``shape`` objects.
     - ``beside``: additional fields of a body that is ``paged``.
     """
 
@@ -37,9 +37,9 @@ class Operation:
 
     - ``action``: the name that policies use for the operation.
     - ``answers``: the response body for each success status; None for an empty response.
-    - ``sends``: whether the operation can start or influence a run. The setting ``THROTTLES`` limits the rate of such
+    - ``sends``: whether the operation can start or influence a run. The setting ``THROTTLES`` limits the rate of these
       requests. Creating a thread without a message does not count.
-    - ``raises``: all errors that ``problems_of`` does not derive from the path and from the other fields.
+    - ``raises``: errors of the operation, in addition to those that ``problems_of`` finds by itself.
     """
 
     operation_id: str

@@ -276,7 +276,7 @@ class _OurSchema(SchemaGenerator):
 
     def document(self) -> Schema:
         """Return the whole OpenAPI document. The project's hooks and title are not applied."""
-        # Do not call ``SchemaGenerator.get_schema``, because it would apply the project's hooks and title.
+        # ``SchemaGenerator.get_schema`` would apply the project's hooks and title.
         self._initialise_endpoints()
         paths: dict[str, Schema] = {}
         for path, regex, method, view in self._get_paths_and_endpoints():

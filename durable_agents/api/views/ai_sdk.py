@@ -84,8 +84,8 @@ class StreamingView(AgentsView):
     """A view with a streaming response."""
 
     slot: Slot | None = None
-    """The caller's slot for the streaming response. A view that changes something takes the slot before the change and
-    sets this attribute. For all other views, ``stream`` takes the slot.
+    """One of the streaming responses that the caller may have open at the same time. A view that changes something
+    takes the slot before the change and sets this attribute. For all other views, ``stream`` takes the slot.
     """
 
     def check_server(self, request: Request) -> None:
@@ -98,7 +98,7 @@ class StreamingView(AgentsView):
     def stream(
         self, request: Request, events: Callable[[SignIn, Slot], Events], headers: Mapping[str, str] | None = None
     ) -> HttpResponseBase:
-        """Return a streaming response. ``events`` is called with the caller's sign-in and slot, and returns the events.
+        """Return a streaming response. ``events`` gets the caller's sign-in and slot, and returns the events to stream.
 
         The events end when the caller may no longer view the thread.
         """
@@ -258,8 +258,8 @@ def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
         return False
     request.user = user
     try:
-        # Look the thread up by primary key, not by the id from the URL. If the thread was deleted, a newer thread may
-        # have the id from the URL as its client_id.
+        # Look up the thread by its primary key. If the thread is deleted, another thread may get the id in the URL as
+        # its client_id.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

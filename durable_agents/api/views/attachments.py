@@ -119,7 +119,7 @@ class _Meter(FileUploadHandler):
         """Pass the chunk on to the next handler, or stop the upload if the files are too large."""
         self.read_bytes += len(raw_data)
         if self.is_exceeded:
-            # Without ``connection_reset``, Django would read the rest of the body only to discard it.
+            # With ``connection_reset=True``, Django does not read the rest of the body.
             raise StopUpload(connection_reset=True)
         return raw_data
 

@@ -46,7 +46,7 @@ class FormParser(BaseParser):
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, object] | None = None
     ) -> dict[str, str]:
-        """Return the last value of each field. Raises TooLargeError."""
+        """Return the last value of each field. Raises TooLargeError if the form is too large."""
         return QueryDict(bounded(stream, config().max_body_bytes), encoding="utf-8").dict()
 
 
@@ -79,9 +79,9 @@ class FormView(AgentsView):
         """Check the request, and complete the fields of the form."""
         super().initial(request, *args, **kwargs)
         fields = cast(dict[str, str], request.data)
-        # Compute the client_id from the form's id and the text. A double click sends the same text twice; both requests
-        # get the same client_id. After the browser's Back button, the same form can send another text. The other text
-        # gets another client_id, so it becomes a new message.
+        # A double click sends the same text twice and must create only one message. After the browser's Back button,
+        # the same form can send another text, which must become a new message. Therefore the client_id is computed from
+        # the form's id and the text.
         if "client_id" in fields:
             fields["client_id"] = str(uuid5(NAMESPACE_OID, f"{fields['client_id']} {fields.get('prompt', '')}"))
         if "agent" in fields:
@@ -114,7 +114,7 @@ class FormView(AgentsView):
         """Return the text for an error, in the reader's language."""
         if is_csrf_failure(detail):
             return WITHOUT_SCRIPTS["expired"]
-        # Here, ``unsupported_media_type`` is about the encoding of the form, because forms contain no files.
+        # The forms contain no files. ``unsupported_media_type`` can only mean that the encoding of the form is wrong.
         return WITHOUT_SCRIPTS["encoding"] if code == "unsupported_media_type" else error_text(code, detail)
 
     def page_of_form(self, request: Request, *, new_thread: str | None = None) -> str:

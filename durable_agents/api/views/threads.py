@@ -46,9 +46,8 @@ class ThreadListView(AgentsView):
         """List the caller's threads, most recently changed first."""
         threads = ThreadFilters.apply(request, public_threads(request))
         page = LAST_CHANGED_FIRST.page(threads, request)
-        # The database query cannot ask the policy about removed agents. Therefore, ask the policy about the removed
-        # agents on this page. If the caller may not see the threads of some of these agents, leave out these threads
-        # and query again.
+        # The database query cannot ask the policy about agents that were removed from the code. If the page contains
+        # threads of removed agents that the caller may not see, query again without these threads.
         while hidden := hidden_agents(request, page.rows):
             threads = threads.exclude(agent__in=hidden)
             page = LAST_CHANGED_FIRST.page(threads, request)

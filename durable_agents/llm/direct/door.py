@@ -58,7 +58,8 @@ class DirectDoor:
     def continues(self, model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> bool:
         """See ModelDoor. The result comes from litellm's list of models.
 
-        If the settings turn on thinking, the result is False, because a model that thinks starts a new answer.
+        If the settings turn on thinking, the result is False: a model that thinks does not continue a partial answer,
+        but starts a new answer.
         """
         if THINKING & settings.keys() or not ("claude" in model or provider_of(model) in TOLD_TO_CONTINUE):
             return False

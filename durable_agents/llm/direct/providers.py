@@ -197,7 +197,7 @@ def openai_settings(name: str, *, is_listed: bool) -> Mapping[str, str] | None:
     """Return the settings that this model of the provider ``openai`` takes.
 
     Return None if calls of the model must go through litellm. ``is_listed`` says whether the model is in litellm's
-    list. An unlisted model belongs to another server that uses OpenAI's format.
+    list. An unlisted model is assumed to run on another server that uses OpenAI's format.
     """
     if _OF_RESPONSES_API.search(name) or _OF_OTHER_RULES.search(name):
         return None

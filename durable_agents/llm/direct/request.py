@@ -169,7 +169,7 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
 
 
 def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of settings whose values cannot be sent directly. litellm translates such values."""
+    """Yield the names of settings that a direct call cannot send, because litellm has to translate their values."""
     if target.provider.format != "anthropic":
         if target.name == "mistral" and settings.get("tool_choice") not in (None, "auto", "none"):
             yield "tool_choice"
@@ -188,7 +188,8 @@ def _refused_values(target: Target, model: str, settings: Mapping[str, Any]) -> 
         yield "reasoning_effort"
     if is_adaptive:
         yield from {"temperature", "top_p", "top_k"} & settings.keys()
-    # litellm sends ``extra_body`` to Anthropic as one field. A direct call would add each entry as a separate field.
+    # litellm sends ``extra_body`` to Anthropic as one field. A direct call would add each entry as a separate field, so
+    # the two requests would differ.
     if "extra_body" in settings:
         yield "extra_body"
 

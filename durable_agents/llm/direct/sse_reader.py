@@ -75,7 +75,7 @@ class EventStream:
         return found
 
     def _value(self, data: bytes) -> dict[str, Any] | None:
-        if b"error" in data or b"base_resp" in data:  # parse only possible errors a second time
+        if b"error" in data or b"base_resp" in data:  # only data with these words can be an error
             self._note_error(data)
         try:
             text = (self._pending + data if self._pending else data).decode().strip()

@@ -26,8 +26,8 @@ class Source(Protocol):
 def repair_source(source: Source) -> None:
     """Make litellm parse Cohere's lines and events with the functions of this module."""
     source.chunk_parser = chunk_of
-    # Look up ``chunk_parser`` again for each line, because ``Wire`` replaces this function later. litellm passes the
-    # line as the keyword argument ``chunk``.
+    # ``Wire`` replaces ``source.chunk_parser`` later, so look it up for each line. The parameter must be named
+    # ``chunk``, because litellm passes the line as a keyword argument.
     source.convert_str_chunk_to_generic_chunk = lambda chunk: source.chunk_parser(event_of(chunk))
 
 

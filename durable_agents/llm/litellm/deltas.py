@@ -50,8 +50,8 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
     google = (getattr(delta, "provider_specific_fields", None) or {}).get("thought_signatures")
     if reasoning := getattr(delta, "reasoning_content", None):
         events.append(ReasoningDelta(text=reasoning))
-    # litellm sends Anthropic's signature together with the complete reasoning block. Redacted reasoning arrives
-    # complete, in a single block.
+    # A block from Anthropic has a signature only when its reasoning is complete. Redacted reasoning arrives complete,
+    # in a single block.
     for block in () if google else getattr(delta, "thinking_blocks", None) or ():
         if block["type"] == "redacted_thinking":
             events.append(ReasoningHidden(metadata={"anthropic": {"redactedData": block["data"]}}))
@@ -59,8 +59,8 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
             events.append(ReasoningSigned(metadata={"anthropic": {"signature": block["signature"]}}))
     if delta.content:
         events.append(TextDelta(text=delta.content))
-    # If the delta has no tool calls, Google's signature belongs to the text. litellm stores the signatures of tool
-    # calls in the ids of the tool calls.
+    # A signature from Google belongs either to the text or to a tool call. litellm stores the signatures of tool calls
+    # in the ids of the tool calls, so ignore them here.
     if google and not delta.tool_calls:
         events.append(TextSigned(metadata={"google": {"thoughtSignature": google[-1]}}))
     return events

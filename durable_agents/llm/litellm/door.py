@@ -172,10 +172,9 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Make litellm read the remaining chunks through ``_Source``.
+    """Make litellm read the remaining chunks through ``_Source``, to skip the work that litellm does for its own logs.
 
-    Do nothing before the first chunk has arrived. Also do nothing if the project has registered log callbacks with
-    litellm, because these callbacks get the whole answer.
+    If the project has registered log callbacks with litellm, do nothing, because the callbacks need this work.
     """
     source = getattr(response, "completion_stream", None)
     if not isinstance(source, AsyncIterator) or isinstance(source, _Source):

@@ -49,7 +49,8 @@ class Wire:
         if getattr(response, "completion_stream", None) is not None:
             response.completion_stream = self._watched(response.completion_stream)
         # For some providers, litellm makes the request only when the first chunk is read. Until then, there is no
-        # iterator. Therefore, wrap the function that makes the request and returns the iterator.
+        # iterator that could be watched. Therefore, wrap ``make_call``, which makes the request and returns the
+        # iterator.
         make_call: Callable[..., Awaitable[object]] | None = getattr(response, "make_call", None)
         if make_call is None:
             return
@@ -60,18 +61,14 @@ class Wire:
         response.make_call = watched
 
     def _watched(self, source: object) -> object:
-        """Make ``see`` inspect every chunk before litellm uses the chunk.
-
-        If litellm has a parser for these chunks, wrap the parser and return ``source`` itself. Otherwise, return a
-        wrapper of ``source``.
-        """
+        """Pass every chunk to ``see`` before litellm uses the chunk. Return ``source`` or a wrapper of ``source``."""
         if type(source).__name__ == "CohereV2ModelResponseIterator" and isinstance(source, cohere_stream.Source):
             self.has_ends = True
             cohere_stream.repair_source(source)
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:
-            # For Bedrock, the source is a generator. Only its stack frame has a reference to the decoder of the chunks.
+            # For Bedrock, the source is a generator. The object with the parser is ``self`` in the generator's frame.
             owner, name = frame.f_locals.get("self"), "_chunk_parser"
         parse = getattr(owner, name, None)
         if not callable(parse):
@@ -87,9 +84,9 @@ class Wire:
         return source
 
     def see(self, chunk: object, *, mends: bool = True) -> None:
-        """Record the data of the chunk that litellm loses, such as the finish reason.
+        """Record what litellm would lose from this chunk, such as the finish reason.
 
-        If ``mends`` is true, also convert the chunk's deltas and errors to the form that litellm reads.
+        With ``mends``, also repair the chunk's deltas and errors, so that litellm can read them.
         """
         for word in words_in(chunk):
             self.word = word

@@ -64,8 +64,8 @@ class Reading:
     def _reported_usage(self) -> Usage | None:
         """Return the usage that the provider sent, or None.
 
-        If the provider sends no usage, litellm counts the tokens itself and does not mark the usage as its own.
-        Therefore, read the usage from the chunks that litellm keeps.
+        If the provider sends no usage, litellm counts the tokens itself, and its count looks like one from the
+        provider. Therefore, read the usage from ``response.chunks``, where litellm keeps the provider's chunks.
         """
         chunks = getattr(self.response, "chunks", None)
         if not chunks:

@@ -57,7 +57,7 @@ class Command(BaseCommand):
         for thread_id in _ids(threads):
             try:
                 deleted += lifecycle.delete_if_idle(thread_id, days=days)
-            except (ProtectedError, RestrictedError):  # a row of the project's own models protects the thread
+            except (ProtectedError, RestrictedError):  # a model of the project refers to the thread
                 protected += 1
         lifecycle.prune()
         lifecycle.prune_audit(days)
@@ -69,7 +69,7 @@ class Command(BaseCommand):
             for name in names:
                 attachment_storage.discard(name)
             self.stdout.write(self.style.SUCCESS(f"Deleted {len(names)} files without a row."))
-        # In the meantime, running threads might have added more rows than were deleted. In that case, report 0.
+        # Running threads might have added more rows than the command has deleted. In this case, report 0.
         deltas, commands = (max(count - rows.count(), 0) for count, rows in zip(before, others, strict=True))
         self.stdout.write(self.style.SUCCESS(f"Deleted {deleted} threads, {deltas} deltas, {commands} stored answers."))
         if protected:

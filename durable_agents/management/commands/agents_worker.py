@@ -45,8 +45,7 @@ class Command(BaseCommand):
         with contextlib.suppress(KeyboardInterrupt):
             try:
                 workers.start()
-                # ``run`` watches the files in this OS thread. Its argument must be the OS thread that has loaded the
-                # apps.
+                # Watch the files. Django expects the OS thread that loads the apps as the argument.
                 reloader.run(threading.main_thread())
             finally:
                 workers.stop()
