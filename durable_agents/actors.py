@@ -30,9 +30,10 @@ def person_of(user: User) -> Person:
 
 
 def username_of(user: User, shown: Person) -> str:
-    """Return the name to display for a user. ``shown`` is what the policy shows of the user.
+    """Return the name to display for a user.
 
-    If the policy keeps the default name (see ``person_of``), return the username. Otherwise, return the policy's name.
+    ``shown`` is the policy's description of the user. If it is the default (see ``person_of``), return the username.
+    Otherwise, return the name from ``shown``.
     """
     return user.get_username() if shown == person_of(user) else shown["name"]
 
@@ -43,12 +44,12 @@ class Actor:
 
     user: User | None = None
     scope: str | None = None
-    """The policy's scope for a visitor. It is also set for a user who acts on a thread without an owner; otherwise, it
-    is None.
+    """The scope that the policy gives to the visitor. For a signed-in user, it is set only if the user acts on a thread
+    without an owner.
     """
     via: str = "python"
-    """The interface: python, rest, chat, websocket or admin. ``cascade`` means that a row was deleted because it
-    belonged to another deleted row.
+    """The interface: python, rest, chat, websocket or admin. Or ``cascade``: a row was deleted together with the row
+    that it belonged to.
     """
     is_person: bool = True
     """False for the project's own code."""

@@ -64,11 +64,9 @@ ApproverWord = Literal["owner", "staff", "other"]
 AnswererWord = Literal["server", "owner", "staff", "other"]
 MAX_PERMISSION = 200
 LEFT_TO_FUNCTION = "function"
-"""The value that is stored with a tool call if a function of the project decides who may approve or answer the call."""
+"""Stands for a function of the project in the text that ``stored_who`` returns."""
 AND = " and "
-"""Joins the conditions of ``approved_by`` or ``answered_by`` in the text that is stored with a tool call. No condition
-contains a space.
-"""
+"""Joins several conditions in the text that ``stored_who`` returns. No condition contains a space."""
 _PERMISSION = re.compile(r"\w+\.\w+")
 
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -108,9 +106,9 @@ class ToolContext:
     idempotency_key: str
     sender: User = None
     report: Callable[[object], None] = field(default=lambda _: None, repr=False, compare=False)
-    """Stores the progress of the call. The engine sets this function. By default, it does nothing."""
+    """The function that ``progress`` calls. The engine sets it. The default does nothing."""
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False, compare=False)
-    """Returns the value of ``stop_requested``. The engine sets this function. By default, it returns False."""
+    """The function that ``stop_requested`` calls. The engine sets it. The default returns False."""
 
     @classmethod
     def for_test(
@@ -205,9 +203,11 @@ class Tool(Generic[Function_co]):
     - ``ask``: wait until a person decides the outcome with ``settle_tool_call``.
     """
     atomic: bool = field(kw_only=True, default=False)
-    """Whether the tool's database changes and its outcome are committed in one transaction. The function must be sync.
+    """Whether the tool's database changes and its outcome are committed in one transaction.
+
     If the worker dies before the commit, the changes are rolled back and the tool runs again. Therefore the changes
-    happen exactly once. On SQLite, keep atomic tools short, because they hold the database's only write lock.
+    happen exactly once. The function must be sync. On SQLite, keep atomic tools short, because they hold the database's
+    only write lock.
     """
     pool: str | None = field(kw_only=True, default=None)
     """The worker pool whose workers run the tool. By default, the agent's ``tool_pool`` or ``pool``."""
@@ -232,9 +232,10 @@ class Tool(Generic[Function_co]):
     - a tuple or list of these, such as ``("shop.approve_refund", "other")``: users who meet all of the conditions.
     """
     answered_by: Who = field(kw_only=True, default="")
-    """Who may post the result of a deferred or client tool over the API. The values are those of ``approved_by``, and
-    ``server``, which means that nobody may. The default is ``owner`` for client tools, and ``server`` for deferred
-    tools.
+    """Who may post the result of a deferred or client tool over the API.
+
+    The values are those of ``approved_by`` and, in addition, ``server``: nobody may post the result. The default is
+    ``owner`` for client tools, and ``server`` for deferred tools.
     """
     aliases: tuple[str, ...] = field(kw_only=True, default=())
     """Earlier names of the tool. Open calls under these names still run. The model gets only the current name."""
@@ -250,7 +251,7 @@ class Tool(Generic[Function_co]):
                 raise ImproperlyConfigured(f"Tool {self.name!r}: {sentence}")
 
     def _mistakes(self) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
+        """For each rule, yield whether this tool breaks the rule, and the error message."""
         yield (
             not _TOOL_NAME.fullmatch(self.name),
             "models accept only names of 1 to 64 letters a-z, digits, _ and -. Set such a name with @tool(name=...).",
@@ -341,13 +342,13 @@ class Tool(Generic[Function_co]):
 
     @property
     def after_death(self) -> AfterCrash:
-        """What happens to a tool call whose worker dies: the value of ``after_crash``.
+        """What happens to a tool call whose worker dies.
 
-        These calls always run again, so their value is ``retry``:
+        This is ``after_crash``, except for tools that can safely run again. For them, it is ``retry``:
 
-        - Calls of an atomic tool. Their first run was rolled back.
-        - Calls of a client tool. They only ask the browser for a result.
-        - Calls of a deferred tool with the default ``after_crash``. They only start the work.
+        - An atomic tool, because its first run was rolled back.
+        - A client tool, because its call only asks the browser for a result.
+        - A deferred tool with the default ``after_crash``, because its function only starts the work.
         """
         is_harmless = self.atomic or self.kind == "client"
         is_harmless = is_harmless or (self.kind == "deferred" and self.after_crash == "unknown")
@@ -374,8 +375,9 @@ def _no_word_of(value: str, words: object, name: str) -> tuple[bool, str]:
 
 
 def _are_no_conditions(value: object, words: object, name: str) -> Iterator[tuple[bool, str]]:
-    """Yield the rules about a value of ``approved_by`` or ``answered_by``. Each rule is a pair: whether the value
-    breaks it, and the error message.
+    """Check a value of ``approved_by`` or ``answered_by``.
+
+    For each rule, yield whether the value breaks the rule, and the error message.
     """
     known = get_args(words)
     conditions = value if isinstance(value, tuple) else (value,)
@@ -425,8 +427,9 @@ def find_among(tools: Mapping[str, Tool], name: str) -> Tool | None:
 
 
 def stored_who(who: Who) -> str:
-    """Return the text that is stored with a call for this value of ``approved_by`` or ``answered_by``. If there are
-    several conditions, " and " joins them, in the order of the declaration.
+    """Convert a value of ``approved_by`` or ``answered_by`` to the text that is stored with each tool call.
+
+    ``LEFT_TO_FUNCTION`` replaces a function, and ``AND`` joins several conditions.
     """
     conditions = [who] if isinstance(who, str) or callable(who) else who
     return AND.join(LEFT_TO_FUNCTION if callable(one) else one for one in conditions)
@@ -549,10 +552,10 @@ class Agent:
     ``model`` is a litellm model string, or a list of them. The next model in the list is used when all attempts with
     the current model have failed, or when another attempt with it cannot succeed. ``model_settings`` are passed to the
     model call. ``instructions`` is a text or a callable(thread) -> text. ``max_steps`` limits the model calls of one
-    run. ``when_busy`` says what happens to a new message during a run.
+    run. ``when_busy`` says what happens to a message that is sent during a run.
 
     ``aliases`` are earlier names of the agent. Threads that were created under these names belong to this agent. Raises
-    ImproperlyConfigured if another agent has the same name.
+    ImproperlyConfigured if another agent has the same name or alias.
 
     ``after_crash`` says what happens to an answer whose worker dies. ``"restart"`` starts the answer again.
     ``"continue"`` continues the text that is already stored. If the model does not support this, or if the answer
@@ -564,8 +567,8 @@ class Agent:
     ``title(thread)`` returns a title for the thread after the first answer.
 
     ``tool_resolver(name, thread)`` returns the tool with this name, or None. It is for tools that no module declares,
-    such as those of an MCP server. An agent with a ``tool_resolver`` may return these tools from ``configure``. The
-    process that runs a tool call asks ``tool_resolver`` for the tool at each attempt.
+    such as those of an MCP server. ``configure`` gives these tools to the model. For each attempt at a tool call, the
+    process that runs the call gets the tool from ``tool_resolver``.
 
     ``on_status_change`` and ``on_commit_step`` run inside the database transaction of the change and cannot be async.
     All other callbacks run after the commit, at most once. All callbacks get keyword arguments.
@@ -636,7 +639,7 @@ class Agent:
         registry.add(self)
 
     def _mistakes(self, tools: Sequence[Tool]) -> Iterator[tuple[bool, str]]:
-        """Yield a pair for each rule about declarations: whether the rule is broken, and the error message."""
+        """For each rule, yield whether this agent breaks the rule, and the error message."""
         yield (
             not _AGENT_NAME.fullmatch(self.name),
             "a name has 1 to 100 letters a-z, digits, _, - and dots, because it is part of URLs.",
@@ -678,7 +681,7 @@ class Agent:
         return self.retry.attempts_per_model * len(self.models)
 
     def model_for(self, attempt: int) -> str:
-        """Return the agent's own model for this attempt. Overrides by ``configure`` are ignored."""
+        """Return the declared model for attempt number ``attempt``. Models from ``configure`` are ignored."""
         return model_of_attempt(self.models, attempt, attempts_per_model=self.retry.attempts_per_model)
 
     def find_tool(self, name: str) -> Tool | None:
@@ -689,13 +692,14 @@ class Agent:
         """
         if self.configure is None:
             return find_among(self.tools, name)
-        # Search all registered tools and the agent's own tools together. A tool with exactly this name comes first,
-        # even if one of the agent's own tools has this name as an alias.
+        # Search all tools together, so that a tool with this name is preferred to a tool with this alias, even if only
+        # the latter is one of the agent's own tools.
         return find_among(registry.known_tools() | self.tools, name)
 
     def tool_names(self) -> frozenset[str]:
-        """Return the names and aliases of all tools that this process can run for this agent. If the agent has a
-        ``tool_resolver``, ``RESOLVED_TOOLS`` is included: it stands for all tools that the resolver finds.
+        """Return the names and aliases of all tools that this process can run for this agent.
+
+        ``RESOLVED_TOOLS`` stands for all tools that the agent's ``tool_resolver`` finds.
         """
         chosen = registry.known_tools() if self.configure is not None else {}
         tools = [*self.tools.values(), *chosen.values()]
@@ -727,8 +731,8 @@ class RemovedAgent(Agent):
 RESOLVED_TOOLS = "*"
 """In ``Code``, this name stands for all tools that the agent's ``tool_resolver`` finds. No tool can have this name."""
 Code = Mapping[str, Collection[str]]
-"""The code that a process can run: the names of its agents, each with the names of its tools. During a deploy,
-processes may have different code.
+"""The code that a process can run: for each agent's name, the names of the agent's tools. During a deploy, processes
+may have different code.
 """
 
 
@@ -801,7 +805,7 @@ class Registry:
         return dict(self._tools)
 
     def code(self) -> Code:
-        """Return the names and aliases of all agents in this process, each with the names of its tools."""
+        """Return the ``Code`` of this process. It contains the aliases of agents and tools, too."""
         return {name: tools for agent in self.all() for tools in [agent.tool_names()] for name in agent.names}
 
 

@@ -181,7 +181,7 @@ def default_permissions() -> list[str]:
     """Return the names of the permission classes that REST framework uses by default."""
     from rest_framework.settings import api_settings  # noqa: PLC0415 - as above
 
-    # At run time, this setting contains classes. Type checkers take it for a list of dotted paths, so use ``getattr``.
+    # The list contains classes, but type checkers expect strings. Therefore, use ``getattr`` instead of ``__name__``.
     return [getattr(permission, "__name__", "") for permission in api_settings.DEFAULT_PERMISSION_CLASSES]
 
 

@@ -51,9 +51,12 @@ def is_blocked(error: Error) -> bool:
 def is_outage(error: Error) -> bool:
     """Return whether the error comes from the state of the database or the connection, and not from the statement.
 
-    A ProgrammingError or NotSupportedError counts as an outage only if it has an error code from the server. The
-    statement may then be correct: for example, a column is missing during a migration. Without a code, the error comes
-    from the driver, and is caused by a bug in this package.
+    - An IntegrityError or a DataError comes from the statement.
+    - A ProgrammingError or a NotSupportedError with an error code comes from the server. It counts as an outage,
+      because the statement may be correct. For example, a column may be missing during a migration.
+    - A ProgrammingError or a NotSupportedError without a code comes from the driver. It is no outage, but a bug in this
+      package.
+    - Any other database error counts as an outage.
     """
     if isinstance(error, IntegrityError | DataError):
         return False
@@ -64,9 +67,10 @@ def discard_after(error: BaseException, *, using: str | None = None) -> None:
     """Close this OS thread's database connections if one of them might have caused the error. With ``using``, close
     only the connection with this alias.
 
-    Connections in a transaction stay open. All others are closed without a test query, because a useless connection may
-    pass a test. For example, a connection that was opened while the database was read-only stays read-only, but answers
-    ``SELECT 1``.
+    Connections in a transaction stay open.
+
+    A test query would not find every unusable connection. For example, a connection that was opened while the database
+    was read-only stays read-only, but answers ``SELECT 1``.
     """
     if isinstance(error, Error) and not isinstance(error, IntegrityError) and not is_passing(error):
         discard(using=using)
@@ -153,7 +157,7 @@ def _abandon_inherited() -> None:
     for connection in connections.all(initialized_only=True):
         pools: dict[str, Pool] = getattr(connection, "_connection_pools", {})
         if not pools:
-            # Do nothing about a connection without a pool. As usual in Django, the code that forks closes it first.
+            # Without a pool, nothing is left to do: as usual in Django, the connection was closed before the fork.
             continue
         _inherited.append((dict(pools), connection.connection))
         pools.clear()

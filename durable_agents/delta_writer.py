@@ -23,8 +23,13 @@ RunInDatabase = Callable[
 ]
 """A function that runs ``append_deltas`` in an OS thread for database work."""
 
-MAX_TICK_SECONDS = 0.25
-"""The longest pause between two flushes, however slow the database is."""
+MAX_PAUSE_SECONDS = 0.35
+"""The longest pause between two flushes, however slow the database is and however many streams are open."""
+
+SECONDS_PER_STREAM = 0.0035
+"""With many open streams, the interval between two flushes is this time for each stream. Each delta then contains several
+tokens, which costs less than a delta for each token.
+"""
 
 FEW_STREAMS = 8
 """While at most this many streams are open, chunks are stored as soon as they arrive."""
@@ -47,7 +52,7 @@ class DeltaBuffer:
     on_added: Callable[[], object] = lambda: None
 
     def add(self, chunk: Chunk) -> None:
-        """Clean a chunk and add it to the buffer. A chunk that continues the last one is merged with it."""
+        """Clean a chunk and add it to the buffer. If it continues the buffer's last chunk, merge the two chunks."""
         self.chunks[-1:] = joined([*self.chunks[-1:], clean(chunk)])
         self.on_added()
 
@@ -107,12 +112,12 @@ class DeltaWriter:
     async def run(self) -> None:
         """Flush in an endless loop. While few model calls are running, flush as soon as there are chunks.
 
-        After each flush, pause for ``flush_seconds`` or twice the duration of the flush, whichever is longer, but at
-        most for ``MAX_TICK_SECONDS``.
+        After each flush, pause for ``flush_seconds``. After a slow flush, pause for twice the duration of the flush. No
+        pause is longer than ``MAX_TICK_SECONDS``.
         """
         while True:
-            # With many model calls, do not flush at the first chunk. Such a flush would store little, and all other
-            # chunks would have to wait for the next flush.
+            # With many model calls, do not flush at the first chunk. The flush would store only little text, and the
+            # chunks of the other model calls would have to wait for the next flush.
             if len(self._buffers) <= FEW_STREAMS:
                 await self._added.wait()
             self._added.clear()
@@ -142,8 +147,8 @@ class DeltaWriter:
                 self.close(append.claim)
                 buffer.on_lost()
             else:
-                # It is not certain that the delta was not stored. The next flush uses the same ``seq``, so the database
-                # refuses the second delta if the first was stored.
+                # Try again with the next flush. The delta may be in the database already, despite the error. The
+                # ``seq`` stays the same, so the database does not store the delta twice.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:

@@ -26,11 +26,11 @@ class Event(StrEnum):
     """The events that are counted. Closed websockets are counted too, by close code (see ``CLOSED``)."""
 
     HINT_NOT_SENT = "hint_not_sent"
-    """The channel layer did not accept a message that a thread has changed."""
+    """A notification about a change could not be sent to the channel layer, and was dropped."""
     HINT_NOT_RECEIVED = "hint_not_received"
     """The rows of a followed thread have changed, but no channel-layer message about the change has arrived."""
     STALE_THREAD = "stale_thread"
-    """Channel-layer messages about a followed thread were lost or too frequent, so its rows were read again."""
+    """Deltas of a followed thread were lost or arrived too fast, so the thread's rows were read again."""
     SLOW_CLOSE = "slow_close"
     """A websocket was closed because its client read too slowly or not at all."""
     SNAPSHOT = "snapshot"

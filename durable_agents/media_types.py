@@ -1,9 +1,10 @@
 """Determine the media type and a safe name of an uploaded file, without trusting the client.
 
-Images, PDF, audio, video and office files must begin with the bytes that their format requires. Text files must have no
-control characters. If the client declares a text type for a text file, the file keeps this type. This is safe, because
-only models get the declared type. Other text files get the type of their extension, or ``text/plain``. For many source
-files, browsers declare no type or a wrong type, for example ``video/mp2t`` for TypeScript.
+- Images, PDF, audio, video and office files must begin with the bytes that their format requires.
+- Text files must have no control characters. If the client declares a text type, the file keeps this type. This is
+  safe, because only models get the declared type.
+- Other text files get the type of their extension, or ``text/plain``. For many source files, browsers declare no type
+  or a wrong type, for example ``video/mp2t`` for TypeScript.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class ToolCallStatus(models.TextChoices):
 
     # A person has to approve the call first.
     APPROVAL_REQUESTED = "approval_requested", _("Approval Requested")
-    # The call waits for a worker. Or it is a deferred or client call that waits for its result from outside.
+    # The call waits for a worker, or a deferred or client call waits for its result from outside.
     PENDING = "pending", _("Pending")
     # A worker holds the call's lease.
     RUNNING = "running", _("Running")
@@ -152,8 +152,8 @@ TOOL_CALL_TRANSITIONS: Mapping[ToolCallStatus, Collection[ToolCallStatus]] = {
 }
 """The statuses that can follow each status.
 
-``unknown`` can follow itself. While a person is asked whether the tool has run, the tool call is ``unknown`` and has no
-outcome. If the run continues without waiting for the person's answer, ``unknown`` can become the outcome.
+A tool call with the status ``unknown`` has no outcome as long as a person is asked whether the tool has run. If the run
+continues without waiting for the person's answer, the outcome is ``unknown``. Therefore, ``unknown`` can follow itself.
 """
 
 AnyState = TypeVar("AnyState", ThreadStatus, StreamState, ToolCallStatus)
@@ -212,7 +212,7 @@ def fairly(due: Any, limit: int) -> list[uuid.UUID]:
     """Return at most ``limit`` primary keys, so that owners take turns: the oldest row of each owner, then the second
     oldest of each, and so on.
 
-    Rows without an owner belong to anonymous visitors. The scope of such a row is used instead of the owner.
+    Rows without an owner belong to anonymous visitors. For these rows, the scope is used instead of the owner.
     """
     whose = ("scope", "owner_id") if due.model is Stream else ("thread__scope", "thread__owner_id")
     turn = Window(RowNumber(), partition_by=[F(name) for name in whose], order_by=DUE_SINCE.asc())
@@ -229,8 +229,7 @@ To find out whether a row is due, use ``is_due`` instead, because the clocks tha
 def is_due() -> Q:
     """Return a filter for pending rows that can be claimed now.
 
-    In a row that is due at once, ``available_at`` is empty. It does not contain the current time, because on a slower
-    clock this time is still in the future.
+    A row that is due at once has no ``available_at``. A stored time could still be in the future on a slower clock.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 
@@ -272,14 +271,14 @@ def cascade_or_keep(
     """Handle the deletion of a user (``on_delete``): delete the user's threads and attachments, or keep them without an
     owner.
 
-    With ``OWNER_ON_DELETE`` set to "keep", threads with a scope are kept. Attachments are kept if they have a scope and
-    belong to a thread. All other rows are deleted.
+    With ``OWNER_ON_DELETE`` set to "keep", two kinds of rows are kept: threads with a scope, and attachments that have
+    a scope and belong to a thread. All other rows are deleted.
     """
     if config().owner_on_delete == "keep":
         shared = sub_objs.exclude(scope="")
         if sub_objs.model is Thread:
-            # Remove ``client_id``. Threads of two owners can have the same ``client_id``, but threads without an owner
-            # cannot. Remove the owner later, because ``shared`` finds the threads by their owner.
+            # Remove ``client_id``, because it must be unique among threads without an owner. Two users can have chosen
+            # the same ``client_id``. Remove the owner last, because ``shared`` finds the threads by their owner.
             collector.add_field_update(Thread._meta.get_field("client_id"), None, shared)
             sub_objs = sub_objs.filter(scope="")
         else:
@@ -770,7 +769,7 @@ class ToolCallQuerySet(models.QuerySet["ToolCall"]):
         return self.filter(finished_at__isnull=True)
 
     def with_asker(self) -> ToolCallQuerySet:
-        """Add two annotations that save queries in ``asker_id`` and ``is_asked_by``.
+        """Add two annotations, so that ``asker_id`` and ``is_asked_by`` need fewer queries.
 
         - ``asker_pk``: the id of the user who caused the tool call.
         - ``is_made_again``: whether anybody has regenerated an answer or resumed a run in the chat thread.
@@ -941,7 +940,10 @@ class ToolCall(Held):
 
     @property
     def name_in_code(self) -> str:
-        """The name of this call's tool in ``Code``. For a tool from a ``tool_resolver``, it is ``RESOLVED_TOOLS``."""
+        """The name that stands for this call's tool in ``Code`` (a process's agents and their tools).
+
+        For a tool from a ``tool_resolver``, the name is ``RESOLVED_TOOLS``.
+        """
         return RESOLVED_TOOLS if self.is_resolved else self.tool_name
 
     @property
@@ -972,8 +974,8 @@ class ToolCall(Held):
     def asker_id(self) -> Any:
         """Return the id of the user who caused this call, or None for a visitor.
 
-        The user is the sender of the message that the run answers. If the project's own code sent that message, the
-        user is the thread's owner.
+        The user is the sender of the message that the run answers. If the project's own code sent the message, the user
+        is the thread's owner.
         """
         # ``asker_pk`` is an annotation from the queryset method ``with_asker``.
         if hasattr(self, "asker_pk"):
@@ -988,8 +990,7 @@ class ToolCall(Held):
         """
         if user.pk == self.asker_id():
             return True
-        # ``with_asker`` adds the annotation ``is_made_again``. If the annotation is false, the audit log contains
-        # nothing to find.
+        # ``with_asker`` adds the annotation ``is_made_again``. If it is false, the query below would find nothing.
         if not getattr(self, "is_made_again", True):
             return False
         again = AuditEntry.objects.using(self._state.db).filter(
@@ -1173,7 +1174,7 @@ class DeliveryReportQuerySet(models.QuerySet["DeliveryReport"]):
 
 
 class DeliveryReport(models.Model):
-    """The events of live delivery to browsers that one process has counted in one period. Rows are kept for a day.
+    """One process's counts of events in live delivery to browsers, for one period. Rows are kept for a day.
 
     The command ``agents_doctor`` shows the counts.
     """

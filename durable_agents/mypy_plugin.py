@@ -1,7 +1,7 @@
 """A plugin for mypy that lets a client tool have ``...`` as its body, whatever the tool returns.
 
 The browser runs a client tool, so its function is never called. mypy cannot know this, and reports a body without a
-return statement (``empty-body``). Pyright accepts such a body by itself.
+return statement (``empty-body``). Pyright accepts the body without a plugin.
 """
 
 from __future__ import annotations

@@ -271,7 +271,8 @@ class Fold:
 
 
 LATE_RESULT = "data-late-tool-result"
-"""Type of the data part for a late result. A tool call's result is late if the run has already continued without it."""
+"""Type of the data part for a late result. A result is late if the run continued without waiting for the call's result.
+"""
 STILL_RUNNING = "The call is still running. Its result will come in a later message."
 STILL_WAITING = "The call is still waiting for a person. Its outcome will come in a later message."
 
@@ -296,7 +297,9 @@ class CallOutcome:
     running or waiting.
     """
     is_asked: bool = False
-    """If ``is_passed``: whether the tool call was waiting for a person or a browser when the run continued."""
+    """Whether the tool call was waiting for a person or a browser when the run continued without waiting for the call's
+    result. This attribute has a meaning only if ``is_passed`` is true.
+    """
     decision_reason: str | None = None
     """The reason that a person gave for the decision. It is empty if the person gave no reason, and None if nobody
     decided.
@@ -371,7 +374,9 @@ def assemble(step_parts: Iterable[Part], outcomes: Mapping[str, CallOutcome]) ->
 
 
 MAX_QUOTED = 3
-"""How many times the arguments can be encoded as a JSON string. Some model servers encode them more than once."""
+"""How many times a model server may encode the arguments of a tool call as a JSON string. Some servers do it more than
+once.
+"""
 _NOTHING = frozenset({"", "{}", "[]", "null", "None", "undefined"})
 """The texts that model servers send if there are no arguments. For example, a server in PHP can send ``[]``, and a
 server in Python ``None``.

@@ -93,9 +93,10 @@ class OwnerPolicy:
         return {}
 
     def person(self, request: Asker, user: User, *, thread: Thread) -> Person | None:
-        """Return what the caller may see of a user in a thread: of the sender of a message, and of whoever has answered
-        a tool call or decided about it. None means that nothing is shown. By default, callers who may view the thread
-        see the id and the name.
+        """Return what the caller may see of a user, or None if the caller may see nothing.
+
+        The user has sent a message in the thread, has answered a tool call, or has decided about a tool call. By
+        default, callers who may view the thread see the user's id and name.
         """
         return person_of(user)
 
@@ -161,16 +162,16 @@ class SignIn:
     def user_if_same(self, session: tuple[bool, object], user: User | None) -> User | None:
         """Return ``user`` if the user may continue, otherwise None.
 
-        Both arguments have just been read from the database. ``session`` is a pair as ``_stored_session`` returns it.
+        ``session`` is a result of ``_stored_session``. Read both arguments from the database right before this call.
         """
         if session != self._session or user is None or not user.is_active:
             return None
         return user if self._is_by_headers or _secret(user) == _secret(self._user) else None
 
     def _stored_session(self) -> tuple[bool, object]:
-        """Return whether the session still exists, and the id of its user.
+        """Return a pair: whether the session still exists, and the id of the session's user.
 
-        If sessions are stored in signed cookies, a session exists as long as its cookie is valid.
+        A session that is stored in a signed cookie exists as long as the cookie is valid.
         """
         if self._request.session is None or not self._session_key:
             return False, None
@@ -260,8 +261,8 @@ def public_threads(request: Asker) -> ThreadQuerySet:
     """Return the threads that this caller may see.
 
     Threads of internal agents are left out, and so are threads of agents that the caller may not see. A thread of a
-    removed agent is included if the agent was public. The policy has not been asked about removed agents: call
-    ``hidden_agents`` for them.
+    removed agent is included if the agent was public, even if the policy denies the agent to the caller. Use
+    ``hidden_agents`` to find the removed agents whose threads must be left out.
     """
     shown = policy().filter(Thread.objects.all(), request)
     names = [name for agent in public_agents(request) for name in agent.names]

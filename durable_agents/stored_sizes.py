@@ -1,4 +1,4 @@
-"""Measure messages and changes in the database before they are read, so that a reader can limit the size of a reply."""
+"""Let the database measure messages and changes before they are read. The sizes are used to limit replies."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ A reply is a snapshot, a page of older messages, a page of the HTTP API, or a se
 ENVELOPE_BYTES = 300
 """The approximate size in bytes of the ids, names and times of a message or tool call."""
 FIRST_COUNT = 51
-"""How many messages are measured first: as many as a usual reply has. Measuring more would be slow, because the
-database has to read each message to measure it.
+"""The number of messages that are measured first. It is enough for a usual reply. A higher number would be slow,
+because the database has to read each message to measure it.
 """
 
 
@@ -133,7 +133,8 @@ def change_sizes(changed: Q) -> Sequence[tuple[int, int]]:
         ToolCall.objects.filter(changed).order_by().values_list("rev", _call_bytes()),
     ]
     totals = Counter[int]()
-    # Remove the order. Django 6.1 orders a union by the model's default ordering, and these columns are not selected.
+    # Remove the order. Django 6.1 would sort the union by the columns of the model's default ordering, but the union
+    # does not select these columns.
     for rev, size in sizes[0].union(*sizes[1:], all=True).order_by():
         totals[rev] += size
     return sorted(totals.items())

@@ -1,6 +1,7 @@
-"""Parse JSON from outside with limited depth and finite numbers. Find or clean text that databases cannot store.
+"""Parse untrusted JSON, and clean JSON values for the database.
 
-Parsed strings can contain any characters. Before parsed values are stored, content is cleaned and ids are validated.
+``read`` limits the depth, and refuses NaN and infinity. The strings that it returns can contain characters that a
+database cannot store. Before the strings are stored, content is cleaned and ids are checked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MAX_NUMBER = 10**_MAX_DIGITS
 
 
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-"""A string within a JSON text, even if its closing quote is missing. Matching takes linear time."""
+"""A pattern that finds the strings in a JSON text. The text may end within a string. Matching takes linear time."""
 
 
 class TooDeepError(ValueError):
@@ -102,7 +103,7 @@ def _finite(text: str) -> float:
 
 def is_storable(text: str) -> bool:
     """Return whether every database can store the text. PostgreSQL can store neither NUL nor lone surrogates."""
-    # A regular expression would take ten times as long, and snapshots have a million characters.
+    # Do not use a regular expression: it takes ten times as long, and the text can have a million characters.
     if "\0" in text:
         return False
     try:
@@ -140,7 +141,7 @@ def clean(value: object) -> JSON:
     form: lazy translations, enum members, sets, bytes, dates, decimals, dataclasses, Pydantic models, and keys that are
     not strings. Raises TypeError for anything else.
     """
-    # Compare exact types first: this is fast, and almost all values have a common type.
+    # Check for the exact type ``str`` first: the check is fast, and strings are common.
     while type(value) is not str and isinstance(value, Enum):
         value = value.value
     if type(value) is str or isinstance(value, str | Promise):
@@ -179,7 +180,7 @@ def plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     if hasattr(value, "model_dump"):
-        # In the mode "python", Pydantic does not convert dates and similar values. ``clean`` converts them.
+        # With ``mode="python"``, Pydantic leaves dates and similar values unchanged. ``clean`` converts them later.
         return value.model_dump(mode="python", by_alias=True)
     if type(value).__module__.startswith("django.db.models") or hasattr(value, "_meta"):
         raise TypeError(
@@ -244,6 +245,6 @@ def as_jsonb(value: JSON) -> JSON:
 
 
 _EXPONENT_FROM = 1e16
-"""From this value on, Python writes a float with an exponent, but ``jsonb`` writes all digits. Python reads the digits
-as an integer.
+"""From this value on, Python writes a float with an exponent. ``jsonb`` writes all digits instead, and Python then
+reads an integer.
 """

@@ -4,8 +4,9 @@ The rate ``requests`` limits all API requests. The rate ``sends`` limits everyth
 any interface. Signed-in callers are counted by user id, all others by IP address. Behind ``NUM_PROXIES`` proxies, the
 address that connected to the outermost proxy is used.
 
-A period begins with a caller's first request. Each period has one counter. The cache increments it atomically, so
-concurrent requests cannot exceed the rate. Even with a high rate, only two numbers are stored per caller.
+For each caller and rate, the cache stores two numbers: the end of the current period, and a counter. A period begins
+with the first request after the previous period. The cache increments the counter atomically, so concurrent requests
+cannot exceed the rate.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def may_answer(by: Actor, call: ToolCall) -> bool:
 def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bool:
     """Return whether this member of staff may approve the tool call or add its result in the admin.
 
-    ``option`` is ``approved_by`` for an approval, and ``answered_by`` for a result. The values ``owner``, ``staff`` and
-    ``server`` of the option allow every member of staff to do so.
+    ``option`` is ``approved_by`` for an approval, and ``answered_by`` for a result. Every member of staff meets the
+    conditions ``owner``, ``staff`` and ``server``. All other conditions are checked by ``is_left_to``.
     """
     return all(
         condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)

@@ -162,7 +162,7 @@ def _turns_of(rows: Sequence[Message], *, using: str | None) -> list[Turn]:
 def _long_history(thread_id: UUID, end: int, *, using: str | None) -> list[Turn]:
     """Return the newest messages that fit into ``MAX_HISTORY_BYTES``. If older ones are left out, a note comes first.
 
-    The messages are read in batches. During one large query, other OS threads of this process could not run.
+    The messages are read in batches, because other OS threads of this process could not run during one large query.
     """
     messages = Message.objects.using(using).shown().filter(thread_id=thread_id, position__lte=end)
     start, left_out = _newest_that_fit(messages, end, using=using)
@@ -194,7 +194,7 @@ def _newest_that_fit(messages: MessageQuerySet, end: int, *, using: str | None) 
 
 
 def _sizes(messages: MessageQuerySet, *, using: str | None) -> Mapping[int, int]:
-    """Return the approximate size of each message for the model, by the position of the message."""
+    """Return approximately how many bytes the model gets for each message. The keys are the messages' positions."""
     keys, sizes = messages.order_by().values("pk"), defaultdict[int, int](int)
     streams = Stream.objects.using(using).in_transcript().filter(message__in=keys).order_by()
     calls = ToolCall.objects.using(using).filter(message__in=keys).order_by()
@@ -253,7 +253,7 @@ class _StepsOf:
 
 
 def step_of(stream: Stream, outcomes: Mapping[str, CallOutcome]) -> Step:
-    """Return a closed stream as the model gets it, with the outcomes in the order of the tool calls in its parts."""
+    """Return a closed stream as the model gets it. The outcomes are in the order of the tool calls."""
     ids = [part.get("toolCallId") for part in stream.parts]
     calls = [outcomes[call_id] for call_id in ids if call_id in outcomes]
     return Step(parts=stream.parts, calls=calls, model=stream.model)

@@ -78,7 +78,8 @@ class InstantField(models.DateTimeField):  # type: ignore[type-arg]
     def from_db_value(self, value: object, expression: object, connection: BaseDatabaseWrapper) -> object:
         """Return the stored time in the form that ``USE_TZ`` asks for.
 
-        On SQLite, Django reads the column in the connection's time zone. This method corrects it to UTC.
+        On SQLite, Django assumes that the stored time is in the connection's time zone. This method replaces the time
+        zone by UTC.
         """
         if connection.vendor != "sqlite" or not isinstance(value, datetime) or value.tzinfo is UTC:
             return value

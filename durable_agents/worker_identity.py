@@ -55,9 +55,10 @@ def _started(pid: int) -> str:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat, beginning with the third (see proc(5)). The second is the process name,
-    which may contain spaces and parentheses.
+    """Return the fields of /proc/PID/stat after the process name (see proc(5)). Return an empty list if the file cannot
+    be read.
     """
+    # The process name is in parentheses. It may itself contain spaces and parentheses.
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

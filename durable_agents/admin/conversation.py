@@ -53,8 +53,8 @@ class ShownCall:
     left_to: str
     """A text that says who may answer the call."""
     editable: str
-    """If the call waits for an approval, its arguments as text that can be edited. Empty for all other calls, and for
-    arguments that are too long for a form.
+    """The arguments as text that can be edited, if the call waits for an approval. Otherwise, or if the arguments are
+    too long for a form, it is empty.
     """
 
     @property

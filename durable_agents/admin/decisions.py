@@ -107,10 +107,13 @@ class Decision:
 
 
 def is_left_to_user(call: ToolCall, user: User) -> bool:
-    """Return whether the tool's options allow this member of staff to answer the call.
+    """Return whether the tool's options allow this member of staff to give the answer that the call waits for.
 
-    The options are ``approved_by`` for an approval and ``answered_by`` for a result. In the admin, the values
-    ``owner``, ``staff`` and ``server`` allow every member of staff to answer.
+    - For an approval, ``approved_by`` decides.
+    - For a result, ``answered_by`` decides.
+    - Otherwise, every member of staff is allowed.
+
+    In the admin, the values ``owner``, ``staff`` and ``server`` of both options allow every member of staff.
     """
     question = question_of(call)
     if question == Question.APPROVAL:
@@ -119,7 +122,7 @@ def is_left_to_user(call: ToolCall, user: User) -> bool:
 
 
 def decisions_of(call: ToolCall, user: User) -> list[Decision]:
-    """Return the decisions that this user may make about the call now. Changing the time limit is not included."""
+    """Return the decisions that this user may make about the call now, except for changing its time limit."""
     question = question_of(call)
     if not is_left_to_user(call, user):
         return []

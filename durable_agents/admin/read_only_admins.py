@@ -57,8 +57,8 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         """Return False on the pages of this model. On other pages, such as the page that deletes a user, return
         whether the signed-in user has the permission.
         """
-        # Deleting a user also deletes the user's threads. Django then asks the admin of each model whether its rows may
-        # be deleted.
+        # Deleting a user also deletes the rows of the user's threads. Before that, Django asks the admin of each row's
+        # model whether the row may be deleted.
         own_pages = f"{self.opts.app_label}_{self.opts.model_name}_"
         match = request.resolver_match
         is_own = match is not None and str(match.url_name).startswith(own_pages)
@@ -186,8 +186,8 @@ class MessageAdmin(OfThreadAdmin[Message]):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Message]:
-        """Return the messages, each with the beginning of its text. An assistant message gets the text of its first
-        step that has any.
+        """Return the messages, each with the beginning of its text. For an assistant message, this is the text of the
+        first step that has text.
         """
         # Load 81 characters, because ``brief`` shows 80. The 81st tells ``brief`` that the text is longer.
         steps = Stream.objects.in_transcript().filter(message=OuterRef("pk")).exclude(text="")

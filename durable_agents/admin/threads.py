@@ -141,9 +141,7 @@ class ThreadAdmin(ReadOnlyAdmin[Thread]):
     # Actions.
 
     def has_change_threads_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may change threads. Only the actions need this permission, because rows cannot be
-        edited.
-        """
+        """Return whether the user has the change permission, which the actions need. It does not allow editing."""
         return bool(request.user.has_perm("durable_agents.change_thread"))
 
     def has_delete_permission(self, request: HttpRequest, obj: Thread | None = None) -> bool:

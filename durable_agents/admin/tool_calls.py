@@ -131,7 +131,7 @@ class ToolCallAdmin(OfThreadAdmin[ToolCall]):
 
 
 def may_decide(request: HttpRequest) -> bool:
-    """Return whether the user may change tool calls. Only decisions need this permission."""
+    """Return whether the user has the permission to decide about tool calls: the change permission."""
     return bool(request.user.has_perm("durable_agents.change_toolcall"))
 
 

@@ -125,8 +125,11 @@ class WaitQuery(Query):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedAnswer:
-    """The answer to stream to the client. It is the message ``answer`` or, if ``answer`` is None, the first answer to
-    the user's message ``question``. ``seen`` says which part of the answer the client already has.
+    """The answer to stream to the client.
+
+    - ``answer``: the assistant message. If it is None, the first answer to ``question`` is streamed.
+    - ``question``: a message of the user.
+    - ``seen``: which part of the answer the client already has.
     """
 
     thread: Thread
@@ -241,10 +244,10 @@ class Chat:
         return StreamedAnswer(thread=thread, question=question)
 
     def _edit(self, thread: Thread, question: Message) -> StreamedAnswer:
-        """Edit the message and stream the new answer.
+        """Edit the message, and return the new answer to stream.
 
-        If the message is the last user message and its content is unchanged, stream the existing answer instead. In
-        that case, also resume a stopped or failed run.
+        If the user's last message already has this content, the request is a repetition. Then do not edit the message,
+        but resume a stopped or failed run, and return the existing answer.
         """
         parts = user_parts(None, self._message["parts"], max_text_chars=config().max_text_chars)
         later = _shown(thread).filter(role=Role.USER, position__gt=question.position or 0)
@@ -279,8 +282,8 @@ class Chat:
     def _continue(self, thread: Thread) -> StreamedAnswer:
         """Store the new tool results, tool errors and approval decisions that the request contains.
 
-        If the request contains none of these, resume a failed or stopped run. Exception: if the run was stopped during
-        tool calls, it stays stopped.
+        If the request contains none of these, resume a failed run. Also resume a stopped run, unless its last step has
+        tool calls.
         """
         parts = self._message["parts"]
         shown = _shown(thread).find(self._message.get("id") or "")
@@ -303,11 +306,11 @@ class Chat:
         return StreamedAnswer(thread=thread, answer=answer, seen=Seen(steps=steps_in(parts), calls=calls))
 
     def _outcomes(self, thread: Thread, parts: list[Part]) -> Iterator[Callable[[], ToolCall]]:
-        """Yield one function for each tool result, tool error or approval decision in the request. Calling the function
-        stores this item.
+        """Yield a function for each tool result, tool error and approval decision in the request. The function stores
+        the result, error or decision.
 
-        Raises PermissionDeniedError if the user may not send one of the items. ``_continue`` collects all functions
-        before it calls the first one, so a refused request stores nothing.
+        Raises PermissionDeniedError at the first one that the user may not send. Call no function before all functions
+        have been yielded, so that a refused request stores nothing.
         """
         calls = {call.tool_call_id: call for call in ToolCall.objects.open().filter(thread=thread)}
         for part in parts:

@@ -78,7 +78,10 @@ class ChatConsumer(ThreadConsumer):
             self.requests[request_id] = self._start(self.respond(request_id, payload))
 
     async def parse(self, text: str) -> Payload | CloseCode:
-        """Parse a frame in another OS thread, because the frame can be as large as a chat request."""
+        """Return the content of a frame. If the frame is refused, return the code to close the websocket with.
+
+        Parsing runs in another OS thread, because a frame can be as large as a whole chat history.
+        """
         if not self.rate_limit.take():
             return CloseCode.TOO_MANY
         try:
@@ -121,8 +124,10 @@ class ChatConsumer(ThreadConsumer):
         return stream_slot(self.asker)
 
     def execute(self, payload: Payload) -> tuple[float, StreamedAnswer | None]:
-        """Perform the action of the request. Return the number of seconds for which the response stays open while the
-        run waits, and the answer to stream. The second value is None if no answer is in progress.
+        """Perform the action of the request. Return two values:
+
+        - For how many seconds the response stays open while the run waits.
+        - The answer to stream, or None if no answer is in progress.
         """
         throttles.count("requests", self.asker)
         body = payload.get("body")

@@ -69,8 +69,8 @@ class AgentsView(APIView):
     versioning_class = None
     via = "rest"
     has_token_in_body = False
-    """Whether the body may contain the CSRF token, as the body of an HTML form does. If false, a request without the
-    CSRF header gets an error about the missing token, even if its body is invalid too.
+    """Whether the CSRF token may be in the body, as in an HTML form. Otherwise, it must be in a header. If the header
+    is missing and the body is invalid, the error is about the missing token.
     """
     schema = _SCHEMA
 
@@ -78,9 +78,9 @@ class AgentsView(APIView):
     def as_view(cls, **options: object) -> Any:
         """Return the view function, exempt from ``ATOMIC_REQUESTS`` for every database."""
         view: Callable[..., HttpResponseBase] = super().as_view(**options)
-        # Every state change opens its own transaction, so that it can be retried after a conflict. ``ATOMIC_REQUESTS``
-        # would put the whole view into one transaction, and this API's exception handler would not see an error of its
-        # commit. Exempt every database, because a router may store threads in any of them.
+        # Every state change opens its own transaction, so that it can be retried after a conflict. With
+        # ``ATOMIC_REQUESTS``, the whole view would be one transaction, and an error at the commit would not reach the
+        # exception handler of this API. Exempt every database, because a router may store threads in any of them.
         for alias in connections:
             view = non_atomic_requests(using=alias)(view)
         return view

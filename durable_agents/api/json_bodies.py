@@ -18,8 +18,8 @@ from durable_agents.conf import config
 from durable_agents.exceptions import TooLargeError
 
 MAX_CHAT_VALUES = 600_000
-"""The maximum number of JSON values in a chat request. An ordinary history of ten megabytes has about a tenth of this
-number. The limit stops requests that are built to exhaust the memory.
+"""The maximum number of JSON values in a chat request. It stops requests that are built to exhaust the memory. An
+ordinary chat history of ten megabytes has only about 60,000 values.
 """
 
 
@@ -53,7 +53,7 @@ class BoundedParser(BaseParser):
         return config().max_body_bytes
 
     max_values: int | None = None
-    """The maximum number of JSON values in a body; None means that only ``limit`` applies."""
+    """The maximum number of JSON values in a body. None means that there is no maximum."""
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, object] | None = None
@@ -77,9 +77,7 @@ class BoundedParser(BaseParser):
         return self.used(value)
 
     def used(self, value: object) -> object:
-        """Return the part of the parsed body that stays in memory during the request. By default, that is the whole
-        body.
-        """
+        """Return the part of the parsed body that the view needs: by default, the whole body."""
         return value
 
 

@@ -45,8 +45,8 @@ _SPELLED = "spelled_"
 
 @dataclass(frozen=True, kw_only=True)
 class PageCursor:
-    """A sort key (``values``) at which a page of a list begins. The page contains the rows after this key or, if
-    ``is_backwards`` is true, the rows before it. The text of a cursor is signed, so clients cannot forge it.
+    """The place of a page in a sorted list. The page contains the rows after the sort key ``values`` or, if
+    ``is_backwards`` is true, the rows before this sort key. Cursors are signed, so clients cannot forge them.
     """
 
     values: Sequence[str]
@@ -88,10 +88,11 @@ class Page(Generic[Row]):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A sort order of a list. The values of the fields ``keys`` are unique together, and a cursor contains them.
+    """A sort order of a list.
 
-    The database sorts by ``keys`` or, if given, by ``columns``: other fields with the same order that an index covers.
-    In ascending order, nulls come last.
+    - ``keys``: the fields whose values a cursor contains. The values are unique together.
+    - ``columns``: other fields that give the same order and have an index. If they are given, the database sorts by
+      them instead of ``keys``. In ascending order, their nulls come last.
     """
 
     keys: Mapping[str, Kind]
@@ -103,8 +104,7 @@ class Order:
     ) -> Page[Row]:
         """Return the page that ``?cursor=`` and ``?limit=`` select. Raises ParseError if the cursor is invalid.
 
-        ``fitting`` gets the rows that could be on the page, and returns how many of them fit. The page is then cut to
-        this number of rows.
+        ``fitting`` can make the page shorter. It gets the rows of the page, and returns how many of them to keep.
         """
         cursor = PageCursor.of(request, self.keys.values())
         # Ignore an invalid limit, and a limit of ten or more digits. ``int`` would be slow for very many digits.
@@ -129,8 +129,8 @@ class Order:
         )
 
     def _beyond(self, rows: QuerySet[Row], cursor: PageCursor | None) -> QuerySet[Row]:
-        """Return the rows after the cursor. If the cursor points backwards, return the rows before the cursor. The rows
-        closest to the cursor come first. Without a cursor, return all rows.
+        """Return the rows after the cursor or, if ``cursor.is_backwards`` is true, the rows before the cursor. The row
+        closest to the cursor comes first. Without a cursor, return all rows.
         """
         is_descending = self.is_descending != (cursor is not None and cursor.is_backwards)
         # Say where nulls go, because in ascending order SQLite puts them first and PostgreSQL puts them last.
@@ -161,9 +161,9 @@ class Order:
 
 
 def _spelling(rows: QuerySet[Row], name: str, kind: Kind) -> Cast | ExpressionWrapper[F]:
-    """Return a database expression for the value of the sort key ``name``, in the form in which a cursor stores it."""
-    # SQLite stores times as text and sorts them as text. Its own clock writes fewer digits than Django does. A cursor
-    # contains the stored text, because a time that Django formats again can sort differently.
+    """Return a database expression for the field ``name``, as a cursor contains its value."""
+    # SQLite stores times as text and sorts them as text. The same time can have different texts, because SQLite's clock
+    # writes fewer digits than Django. Therefore a cursor must contain exactly the stored text.
     if isinstance(kind, InstantField) and connections[rows.db].vendor == "sqlite":
         return Cast(name, TextField())
     return ExpressionWrapper(F(name), output_field=kind)

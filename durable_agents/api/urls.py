@@ -62,4 +62,4 @@ without_scripts = [
     *_both("forms/threads/<str:thread_id>/tool-calls/approve", forms.ApproveForm, "form-approve"),
     *_both("forms/threads/<str:thread_id>/tool-calls/reject", forms.RejectForm, "form-reject"),
 ]
-"""The URLs of the forms that a chat shows in browsers that run no scripts."""
+"""The URLs of the chat's forms for browsers without scripts."""

@@ -29,9 +29,9 @@ def check_visitor(request: Request) -> None:
     """Check the CSRF token of a visitor's request if the request needs one. Raises PermissionDenied.
 
     - A request with a session cookie needs a token, because it acts in the visitor's name.
-    - A request from another site needs a token even without a session cookie. The browser may have a session cookie
-      that it does not send from other sites. Without the check, the response would set the cookie of a new session in
-      its place, and the visitor would lose the old session.
+    - A request from another site needs a token even without a session cookie. The browser may have a session cookie,
+      but not send it from other sites. The response to an unchecked request would replace this cookie, and the visitor
+      would lose the session.
     """
     needs_token = session_cookie_name() in request.COOKIES
     if not needs_token and "HTTP_ORIGIN" in request.META:
@@ -46,10 +46,10 @@ def check_visitor(request: Request) -> None:
 
 @contextmanager
 def token_before_body(request: Request) -> Iterator[None]:
-    """In this block, raise PermissionDenied instead of an error about the body if the CSRF header is missing.
+    """Raise PermissionDenied if the body cannot be read in this block and the CSRF header is missing.
 
-    Without the header, REST framework's CSRF check looks for the token in the body. If the body is invalid, the client
-    should learn first that the token is missing.
+    Without the header, REST framework looks for the CSRF token in the body. If the body is invalid as well, the client
+    should first learn about the missing token.
     """
     try:
         yield

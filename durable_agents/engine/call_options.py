@@ -259,8 +259,8 @@ def _check_undeclared(agent: Agent, tools: Sequence[Tool]) -> None:
             f"gives tools that workers would not find: {names}. Add them to the agent's tools, or give it a "
             "tool_resolver.",
         )
-    # Refuse these tools if ``approved_by`` or ``answered_by`` is a function. A web process would have to call the
-    # function, but cannot find the tool, because web processes do not call the ``tool_resolver``.
+    # Refuse a tool whose ``approved_by`` or ``answered_by`` is a function. Web processes call this function. They would
+    # not find it, because they do not call the ``tool_resolver`` that returns the tool.
     for item in tools:
         for option in ("approved_by", "answered_by"):
             if deciding_function(getattr(item, option)):

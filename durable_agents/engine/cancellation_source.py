@@ -16,7 +16,7 @@ def is_cancelled() -> bool:
 
 @contextmanager
 def cancelled_by_us_only(error: Exception) -> Iterator[None]:
-    """Raise ``error`` instead of a ``CancelledError`` that does not come from the engine."""
+    """If a ``CancelledError`` leaves this block and does not come from the engine, raise ``error`` instead."""
     try:
         yield
     except asyncio.CancelledError as cancelled:

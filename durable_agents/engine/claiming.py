@@ -91,8 +91,8 @@ class Claimer:
             await self._notify_others()
             return 0
         self._left_meanwhile = False
-        # If this process holds rows, leave one slot free. If a commit makes another row due during this claim, the row
-        # can use the slot at once, and does not have to wait for the next claim.
+        # A process that holds rows may commit one of them during this claim. The commit can make another row due. Leave
+        # one slot free for the new due row, so that it does not have to wait for the next claim.
         most = [max(1, free - 1) if free and self._held else free for free in (streams, tools)]
         batch: _Batch = {"streams": min(CLAIM_BATCH, most[0]), "tools": min(CLAIM_BATCH, most[1])}
         # Alternate between suspects (rows whose earlier workers died) and other rows. Otherwise, one kind would never
@@ -111,18 +111,18 @@ class Claimer:
         return won
 
     def offer(self, endings: Sequence[Ending]) -> HandOver | None:
-        """Prepare the commit of these steps and tool calls: reserve slots for rows that the commit makes due.
+        """Reserve slots for the rows that the commit of these steps and tool calls will make due.
 
-        Return how many of these rows the commit may claim for this process. Return None while a suspect (a row whose
-        earlier workers died) is on trial, because the suspect must run alone.
+        Return how many of the new due rows the commit may claim for this process. Return None while a suspect (a row
+        whose earlier workers died) is on trial, because the suspect must run alone.
         """
         if any(row.is_on_trial for row in self._held):
             return None
         due_tools = [tool for ending in endings for tool in ending.due_tools]
         free_streams, free_tools = self.free_slots(due_tools)
         if self.left_some:
-            # Other rows may already wait. Keep some slots free for the waiting rows, but not all slots, because a free
-            # slot stays idle until the next claim.
+            # Older due rows may be waiting for the next claim. Keep some slots free for the older rows. Do not keep all
+            # slots free, because they are idle until the next claim.
             free_streams -= _share(config().streams_per_process)
             free_tools -= _share(self._slots.capacity(due_tools))
         streams = min(max(0, free_streams), len({ending.claim.thread_id for ending in endings}))
@@ -143,8 +143,9 @@ class Claimer:
         )
 
     def take_back(self, offer: HandOver | None) -> None:
-        """End the offer's reservation of slots. Rows that the commit has claimed keep their slots, because they already
-        count as held rows.
+        """End the reservation of slots that the method ``offer`` has made.
+
+        Call this when the commit has ended. Rows that the commit has claimed are held rows now, and keep their slots.
         """
         if offer is not None:
             self._reserved_streams -= offer.offered[0]
@@ -153,9 +154,10 @@ class Claimer:
                 self._held.forget_expected(row_id)
 
     def free_slots(self, next_tools: Collection[ToolName] | None = None) -> tuple[int, int]:
-        """Return how many more model steps and how many more tool calls this process has room for.
+        """Return two numbers: how many more model steps and how many more tool calls this process can hold.
 
-        ``next_tools`` contains the tools of the next tool calls, or is None if the tools are not known yet.
+        The number of tool calls depends on how fast their tools are. ``next_tools`` contains these tools, or is None if
+        they are not known yet.
         """
         streams = self._held.streams + self._reserved_streams
         tools = self._held.running_tools + self._reserved_tools
@@ -222,5 +224,5 @@ class Claimer:
 
 
 def _share(slots: int) -> int:
-    """Return how many of these slots to leave free for rows that already wait."""
+    """Return how many slots to leave free for rows that already wait: half of them, but at most ``CLAIM_BATCH``."""
     return min(CLAIM_BATCH, ceil(slots / 2))

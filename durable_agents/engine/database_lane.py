@@ -14,8 +14,11 @@ from durable_agents.engine.resource_errors import start
 
 R = TypeVar("R")
 Task = tuple[bool, int, Callable[[], None]]
-"""Three values: False for an urgent task and True for any other task, a consecutive number, and the function to call.
-The sort order of these tuples is the order in which the tasks run.
+"""A tuple of three values. The tasks run in the sort order of their tuples.
+
+- False for an urgent task, True for any other task.
+- A consecutive number.
+- The function to call.
 """
 
 

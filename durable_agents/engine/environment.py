@@ -28,6 +28,4 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """A function to call when a row is scheduled for a retry. The function takes the delay in seconds. It keeps this
-    process running until the row is due.
-    """
+    """A function that keeps this process running for some seconds, until a row is due that is scheduled for a retry."""

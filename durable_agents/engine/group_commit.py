@@ -16,7 +16,7 @@ from durable_agents.engine.runtime import LOCKED_WAITS_SECONDS, Runtime
 from durable_agents.lifecycle import CallResult, Claim, Ended, Ending, Handed, HandOver, StepOutcome
 
 MOST_TOGETHER = 64
-"""The maximum number of rows that one transaction commits. With more rows, the first ones would wait longer for little
+"""The maximum number of rows that one transaction commits. A larger transaction would delay all its rows for little
 gain.
 """
 

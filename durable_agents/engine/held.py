@@ -16,9 +16,10 @@ TRIAL_SECONDS = 1.0
 """The length of a suspect's first trial. A suspect is a row whose earlier workers died; it runs alone during its trial.
 """
 MOST_DOUBLINGS = 12
-"""How many times the length of a trial is doubled at most (to about an hour). During a trial, a suspect (a row whose
-earlier workers died) runs alone. Each further trial takes twice as long as the one before, because a row may run for a
-while before it crashes its worker.
+"""The maximum number of times that the length of a trial is doubled. The longest trial takes about an hour.
+
+During a trial, a suspect (a row whose earlier workers died) runs alone. Each trial takes twice as long as the row's
+previous trial, because a row may run for a while before it crashes its worker.
 """
 
 MOST_ABANDONED = 1000
@@ -110,8 +111,9 @@ class HeldRows:
             self._not_begun.add(row_id)
 
     def forget_expected(self, row_id: UUID) -> None:
-        """Delete the record that ``expect`` made if this process does not hold the tool call, for example because the
-        claim was rolled back.
+        """Delete the record that ``expect`` made, for example because the claim was rolled back.
+
+        Do nothing if this process holds the tool call.
         """
         if row_id not in self._rows:
             self._end_record(row_id)
@@ -186,9 +188,9 @@ class HeldRows:
                 row.overdue.set()
 
     async def overdue(self, claim: Claim) -> None:
-        """Wait until the deadline of this tool call has passed, as reported by ``mark_overdue``.
+        """Wait until ``mark_overdue`` reports that the deadline of this tool call has passed.
 
-        If the deadline has been extended in the meantime, call this method again to wait for the new deadline.
+        The deadline may have been extended since the report. In this case, call this method again.
         """
         row = self.find(claim)
         if row is not None:

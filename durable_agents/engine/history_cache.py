@@ -22,11 +22,11 @@ class RunHistory:
     rev: int
     message_id: UUID
     message: str
-    """The id of the answer as clients see it."""
+    """The answer's public id. ``message_id`` is its primary key."""
     turns: Sequence[Turn]
     attachments: Mapping[UUID, Attachment]
     step: Stream | None = None
-    """The committed step that is not in ``turns`` yet, because some of its tool calls may have no outcome."""
+    """The last committed step, until ``close_step`` adds it to ``turns``. Its tool calls may still be running."""
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
     """The tool calls of ``step`` with their outcomes so far, by tool call id."""
 
@@ -64,8 +64,8 @@ class RunHistories:
     def release(self, thread_id: UUID) -> None:
         """Record that this process no longer holds a row of the thread.
 
-        Drop the thread's history if it is long, or if no tool call of its last step is left for workers to finish. Keep
-        at most ``MOST_UNHELD`` histories of threads without a held row.
+        Keep the thread's history only if it is short, and if workers still have to finish a tool call of its last step.
+        Of all the threads without a held row, keep at most ``MOST_UNHELD`` histories.
         """
         known = self._known.get(thread_id)
         if known is None:

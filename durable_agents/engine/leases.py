@@ -78,8 +78,8 @@ class LeaseKeeper:
             async with asyncio.timeout(GIVE_BACK_SECONDS):  # a locked chat thread must not delay the other checks
                 leased = await self._runtime.in_database(lifecycle.leased_to, self._holder)
                 unknown = {claim for claim in leased if not self._held.knows(claim)}
-                # Release only rows that two successive checks have found. A row that only one check has found might
-                # belong to a claim that this process is just committing.
+                # Release a row only if two successive checks have found it. After only one check, this process might be
+                # in the middle of claiming the row: the claim is in the database, but its work has not started.
                 for claim in unknown & self._unknown:
                     await self._runtime.in_transition(lifecycle.release, claim, has_begun=False)
         except Exception:

@@ -52,8 +52,8 @@ from durable_agents.retry import Fail, Retry, RetryIn
 from durable_agents.transcript import attachments_of, histories, turns
 
 ESTIMATE_SECONDS = 1.0
-"""The maximum time that a commit or a recovery waits for an estimate of the usage. This package's own estimates take
-milliseconds, but a project can replace the class that calls providers (``ModelDoor``).
+"""The maximum time for an estimate of a model call's usage. This package's own estimates take milliseconds. If a
+project replaces the class that calls providers (``ModelDoor``), its estimates may take longer.
 """
 
 
@@ -279,11 +279,10 @@ async def _loaded_job(env: Environment, claim: Claim) -> _StepJob:
 def _load_steps(claims: Sequence[Claim]) -> dict[UUID, _StepJob | None]:
     """Load the steps of these claims, and return them by row id.
 
-    The value is None for a step with a long history, which the caller loads separately. A row is left out if it was
+    The value is None for a step with a long history. The caller loads this step separately. A row is left out if it was
     deleted or if another process has claimed it.
 
-    This takes four queries for any number of rows. Up to three more queries load attached files, threads, and texts of
-    earlier attempts that the model continues. Each of these queries is made only if it is needed.
+    The number of queries does not depend on the number of rows.
     """
     streams = _held_streams(claims)
     long = [row.pk for row in streams if (row.answer.position or 0) > MANY_MESSAGES]
@@ -385,8 +384,8 @@ def _next_attempt(
             return attempt + 1, decision.seconds
         return attempt + 1, retry.delay_seconds(tries, retry_after_seconds=error.retry_after_seconds)
     if given_up + 1 < models:
-        # Each model has a fixed range of attempt numbers. Continue with the first number of the next model. There is no
-        # delay, because a provider's request for a delay concerns only the failed model.
+        # Try the next model. Each model has its own range of attempt numbers, so continue with the first number of the
+        # next range. Do not wait: if a provider has asked for a delay, this concerns only the failed model.
         return (given_up + 1) * retry.attempts_per_model + 1, 0.0
     return None
 

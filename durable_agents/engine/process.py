@@ -29,8 +29,9 @@ from durable_agents.logs import log_error
 
 REAP_SECONDS = 2.0
 REAP_JITTER = 0.25
-"""The time between two recoveries varies at random by this share. During a deploy, clusters of two releases share a
-queue. With fixed intervals, every notification about a row might go to the cluster whose release cannot run the row.
+"""The share by which the time between two recoveries of dead processes' rows varies at random. A recovery also sends a
+notification about due rows. During a deploy, clusters of two releases share a queue. At fixed intervals, all
+notifications about a row might go to the cluster whose release cannot run the row.
 """
 FAILED_START_SECONDS = 5.0
 """If a new worker cannot start an OS thread, it exits after this delay. Without the delay, django-q2 would start new

@@ -38,9 +38,9 @@ class CallbackRunner:
         self._runtime.loop.call_soon_threadsafe(self._start, callback)
 
     async def wait(self, *, seconds: float | None = None) -> bool:
-        """Wait for running callbacks for at most ``seconds``, then cancel the rest.
+        """Wait until all callbacks have ended. After ``seconds``, cancel the callbacks that have not ended.
 
-        Return whether any callback has run since the last call.
+        Return whether any callback has run since this method was last called.
         """
         await asyncio.sleep(0)  # let the event loop create tasks for newly scheduled callbacks
         if tasks := set(self._tasks):
@@ -122,8 +122,9 @@ class CallbackRunner:
 
 
 def _message_of(stream_id: UUID) -> tuple[object, object] | None:
-    """Return the message up to this step, as clients see it, and the step's usage. Return None if the thread is
-    deleted.
+    """Return two values: the message up to this step, as the REST API returns it, and the usage of the step.
+
+    Return None if the thread is deleted.
     """
     streams = Stream.objects.using(lifecycle.database()).select_related("message")
     stream = streams.filter(pk=stream_id, message__isnull=False).first()

@@ -92,8 +92,10 @@ class Runtime(ABC):
     async def load(self, function: Loader[R], claim: Claim) -> R:
         """Read the data for this claim with ``function``, and return it.
 
-        If several tasks call this method at the same time, ``function`` is called once. It gets the claims of all
-        tasks, and returns the data by row id. Raises LeaseLostError if it returns no data for this row.
+        If several tasks call this method at the same time, ``function`` is called once. Its argument is the list of
+        all their claims, and its result is the data by row id.
+
+        Raises LeaseLostError if the result contains no data for the row of this claim.
         """
         requested = self._requested.setdefault(function, {})
         if not requested:
@@ -132,10 +134,11 @@ class WorkerRuntime(Runtime):
     """
 
     def __init__(self, *, shortage: Shortage, urgent: Collection[Callable[..., object]]) -> None:
-        """Set up the event loop. Calls of the functions in ``urgent`` run before all other waiting database work.
+        """Set up the event loop.
 
-        ``shortage`` counts rows that lacked OS threads or memory. The count is reset when an OS thread for a
-        developer's function has started.
+        - ``urgent``: functions that run before all other waiting database work.
+        - ``shortage``: counts the rows that could not run for lack of OS threads or memory. The runtime resets the
+          count when it has started an OS thread for a developer's function.
         """
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -243,7 +246,8 @@ def _set_result(future: asyncio.Future[R], value: R) -> None:
 def _set_exception(future: asyncio.Future[R], error: BaseException) -> None:
     """Set an exception on a future.
 
-    SystemExit would end the event loop, and a future refuses StopIteration. A RuntimeError replaces such an exception.
+    A RuntimeError replaces StopIteration, which futures refuse. It also replaces SystemExit and similar exceptions,
+    which would end the event loop.
     """
     if future.done():
         return

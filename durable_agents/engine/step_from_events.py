@@ -73,8 +73,8 @@ class Answer:
     signature: Mapping[str, object] | None = None
     """The provider's signature of the text part that is open now. It is sent with the chunk that ends the part."""
     halves: dict[tuple[str, int], Halves] = field(default_factory=dict)
-    """The incomplete characters at the ends of the texts so far, by the kind of text and the number of the tool call. A
-    server may split a character between two pieces of a text.
+    """Objects that join characters which a server has split between two pieces of a text. Each kind of text and each
+    tool call has its own object.
     """
     finished: Finished | None = None
     own_text: str = ""
@@ -129,13 +129,13 @@ class Answer:
         return chunks
 
     def _joined(self, kind: str, text: str, *, index: int = 0) -> str:
-        """Join split characters, and return the text. If the text ends with half a character, keep this half for the
-        next text of the same kind.
+        """Return the text with split characters joined. If the text ends with the first half of a character, hold this
+        half back for the next text of the same kind.
         """
         return self.halves.setdefault((kind, index), Halves()).join(text)
 
     def _new(self, text: str) -> str:
-        """Return the text without the white space that it repeats from the end of the earlier attempt's text."""
+        """Return the text without leading white space that is already at the end of the earlier attempt's text."""
         self.own_text += text
         if not self.gap:
             return text
@@ -151,7 +151,10 @@ class Answer:
         return [*begun, {"type": f"{kind}-delta", "id": part_id, "delta": text}]
 
     def _signed(self, metadata: Mapping[str, object]) -> list[Chunk]:
-        """Return the chunks that end the reasoning part. If the provider withheld the reasoning, the part is empty."""
+        """Return the chunks that end the reasoning part.
+
+        If the provider has withheld the reasoning, return the chunks of an empty part.
+        """
         begun, _ = self._in_part("reasoning")
         return [*begun, *self._end_open(metadata)]
 
@@ -237,9 +240,9 @@ class Answer:
     def _is_cut(self, call: _Call, reason: str) -> bool:
         """Return whether this tool call may be incomplete because the answer was cut off.
 
-        A tool call is complete if another tool call or a text follows it. The last tool call of an answer that was cut
-        off counts as incomplete. Valid JSON does not prove that its arguments are complete, because some servers close
-        the JSON themselves. If such a tool call ran, default values would replace the missing arguments.
+        A tool call is complete if another tool call or a text follows it. If an answer was cut off, its last tool call
+        counts as incomplete, even if the arguments are valid JSON: some servers close the JSON themselves. If an
+        incomplete tool call ran, default values would replace the missing arguments.
         """
         is_last = call is self.saying or (self.takes_turns and self.saying is not None)
         return is_last and (reason in _CUT or (reason == "other" and call.says_nothing))

@@ -33,8 +33,8 @@ from durable_agents.strictjson import clean
 
 MASKED = "The tool failed."
 LONG_WAIT = 0.02
-"""A share of a tool call's time limit. If the tool call waits longer than this share for a slot, its time limit starts
-again when it gets the slot.
+"""How long a tool call may wait for a slot before the wait counts as long, as a share of the call's time limit. After a
+long wait, the time limit starts again when the call gets its slot.
 """
 _NOT_AVAILABLE = CallResult(
     status=ToolCallStatus.FAILED, error="The tool is not available any more.", error_code="tool_not_available"
@@ -114,9 +114,9 @@ async def _retry_later(env: Environment, claim: Claim, call: ToolCall, delay_sec
 
 
 async def _checked_job(env: Environment, claim: Claim, call: ToolCall) -> tuple[_ToolJob | None, CallResult | None]:
-    """Return two values: the data for running a tool call, and the outcome of a tool call that must not run.
+    """Find the tool of a call, and check whether the call may run. Return the call's data and the call's outcome.
 
-    - If the tool call may run, the outcome is None.
+    - If the call may run, the outcome is None, because it is not known yet.
     - If the tool cannot be found or has changed its kind, the data is None.
     """
     agent = registry.find(call.thread.agent)
@@ -225,8 +225,8 @@ def load_calls(claims: Sequence[Claim]) -> dict[UUID, ToolCall]:
 
     Rows that other processes have claimed are left out.
 
-    One query loads the calls with the owners of their threads. If other users caused some of the calls, a second query
-    loads these users.
+    One query loads the calls and the owners of their threads. If a user who does not own the thread has caused a call,
+    a second query loads this user.
     """
     fences = {claim.row_id: claim.fence for claim in claims}
     using = lifecycle.database()

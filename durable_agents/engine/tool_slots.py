@@ -13,14 +13,14 @@ from durable_agents.lifecycle import Claim
 MOST_WAITING = 192
 """The maximum number of calls that wait for a slot."""
 WAIT_SECONDS = 0.25
-"""A process holds only so many calls that each call probably gets a slot within this time."""
+"""The planned maximum wait for a slot. If a call would probably wait longer, the process does not claim it."""
 PATIENCE_SECONDS = 1.0
 """The maximum time that a call waits for a slot. After this time, another process should run the call."""
 UNKNOWN_SECONDS = 3.0
 """The expected duration of a call if this process has not run its tool before."""
 FORGETTING = 0.5
-"""The weight of a tool's old expected duration after a call that was faster than expected. The new expected duration is
-the weighted mean of the old one and the duration of the call.
+"""How slowly a tool's expected duration falls after a call that was faster than expected. The new value is the mean of
+the expected duration and the call's duration. The weight of the expected duration in this mean is ``FORGETTING``.
 """
 
 ToolName = tuple[str, str]
@@ -73,7 +73,7 @@ class ToolSlots:
         size, now = self._size(), time.monotonic()
         names = self._seconds if tools is None else tools
         expected = [self._seconds.get(name, UNKNOWN_SECONDS) for name in names]
-        # If a running call has already taken longer than the earlier calls of its tool, use its time so far.
+        # If a running call has already taken longer than expected, expect at least the time that it has taken so far.
         running = [max(self._seconds.get(name, UNKNOWN_SECONDS), now - began) for name, began in self._running.values()]
         seconds = max([*expected, *running], default=UNKNOWN_SECONDS)
         return size + min(MOST_WAITING, int(size * WAIT_SECONDS / max(seconds, 0.001)))

@@ -54,11 +54,11 @@ def _watch(worker: Worker) -> None:
 
 
 def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
-    """Record which row blocks the event loop. If the process ends, only this row becomes a suspect (a row whose earlier
-    workers died).
+    """Record which row blocks the event loop, and return the claim of this row. If the process ends, only this row
+    becomes a suspect (a row whose earlier workers died).
 
-    ``blamed`` is the claim that was recorded last, or None. The same claim is not recorded twice. Return the claim of
-    the blocking row. If no blocking row is found, return ``blamed``.
+    ``blamed`` is the claim that was recorded before, or None. It is not recorded again. If no blocking row is found,
+    ``blamed`` is returned.
     """
     claim = None
     try:

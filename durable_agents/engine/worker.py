@@ -127,7 +127,7 @@ class Worker:
     def work(self, *, slot: int) -> None:
         """Claim and run rows until none are due or this process has to exit.
 
-        ``slot`` is this process's number among the working processes of its cluster.
+        ``slot`` is not a slot for a row, but the number of this process among the working processes of its cluster.
         """
         self.claimer.makes_room = slot == 0
         # The OS thread for database work releases the GIL at every SQL statement. With Python's default interval, the
@@ -142,10 +142,11 @@ class Worker:
             self._leave()
 
     def _leave(self) -> None:
-        """End the process if it has to exit and django-q2 would not end it: after a lack of OS threads or memory, with
-        hung tools, or after the death of the cluster.
+        """End the process if it has to exit.
 
-        If SIGTERM arrived during ``work``, send the signal again with the default handler, which ends the process.
+        After a lack of OS threads or memory, with hung tools, or without a living cluster, end the process at once,
+        because django-q2 would not end it. If SIGTERM arrived during ``work``, send the signal again with the default
+        handler, which ends the process.
         """
         if self.shortage.is_final:
             os._exit(LIMITED_EXIT_CODE)  # a new process might get enough OS threads and memory
@@ -224,18 +225,18 @@ class Worker:
         There are two reasons:
 
         - Hung tools occupy all OS threads for tools. A new process must replace this one.
-        - This worker is the only one of its cluster, and has worked for ``work_seconds``. The cluster then gets time
+        - This worker is the only one of its cluster, and has claimed rows for ``work_seconds``. The cluster needs time
           for the project's own tasks.
 
-        In the second case, the held rows get another ``work_seconds`` to finish. If they need longer, the worker claims
-        rows again for ``work_seconds``, because it would otherwise be idle.
+        In the second case, the worker waits up to another ``work_seconds`` for the held rows. If they need longer, it
+        claims rows again for ``work_seconds``, so that it is not idle.
         """
         periods = (time.monotonic() - began) // config().work_seconds
         return self._is_clogged() or (QConf.WORKERS == 1 and periods % 2 == 1)
 
     def _put_off(self, seconds: float) -> None:
-        """Keep ``work`` running until a row becomes due in ``seconds``. The row can then be claimed without a
-        notification.
+        """Keep ``work`` running for ``seconds``, until a certain row is due. This process can then claim the row
+        without a notification.
 
         Do nothing if ``seconds`` is more than ``linger_seconds``.
         """
@@ -405,8 +406,10 @@ class RowRunner:
         """Release a row that cannot run because this process lacks OS threads or memory. Let other processes claim the
         row first.
 
-        After ``MAX_LIMITS`` of these rows in succession, this process exits. If the row has begun, one crash is counted
-        for it, because the row may have caused the shortage. After several crashes, the row runs alone.
+        If the model call or tool call has begun, one crash is counted for the row, because the row may have caused the
+        shortage. After several crashes, the row runs alone.
+
+        After ``MAX_LIMITS`` of these rows in succession, this process exits.
         """
         has_begun = not isinstance(error, WorkerLimitError)
         self._env.held.keep(claim)  # the release must not cancel this task

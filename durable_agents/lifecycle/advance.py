@@ -84,10 +84,11 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
     if any(not said[call.pk] for call in awaited):
         locked.set_status(ThreadStatus.AWAITING_TOOL_RESULTS)
         return
-    # If unanswered calls are left here, somebody has sent messages instead of answering them, so the run continues
-    # without waiting for their results. A call is cancelled if a sender of the messages could have answered it. All
-    # other calls stay open, and their outcomes are added later. Calls that wait for an external service always stay
-    # open. No worker can claim any of these calls, so the thread's lock protects them.
+    # Nobody has answered the calls in ``asked``. If somebody has sent messages instead, the run continues without
+    # waiting for the calls' results:
+    # - A call that a sender of these messages could have answered is cancelled.
+    # - All other calls, and calls that wait for an external service, stay open. Their outcomes are added later.
+    # No worker can claim any of these calls, so the thread's lock protects them.
     for call in asked:
         if not call.waits_for_service and any(_may_answer(locked, message, call) for message in said[call.pk]):
             status = ToolCallStatus.UNKNOWN if call.status == ToolCallStatus.UNKNOWN else ToolCallStatus.CANCELLED
@@ -100,11 +101,10 @@ def advance(locked: Locked, *, resumed: bool = False) -> None:
 
 
 def _said_since(locked: Locked, calls: Sequence[ToolCall]) -> Mapping[UUID, Sequence[Message]]:
-    """Return the user messages that were sent after each call, as a dict from the calls' primary keys to messages.
+    """Return the user messages that were sent after each call. The keys of the dict are the calls' primary keys.
 
-    A message is included if it comes after the assistant message that contains the call. If the run has already
-    continued without waiting for the call's result, the message must also be newer than ``passed_at``, the time when
-    the run continued.
+    A message was sent after a call if it follows the assistant message that contains the call. If the run has already
+    continued without waiting for the call's result, only messages since then (``passed_at``) are returned.
     """
     locked.writes.flush(for_query_of=Message)
     messages = Message.objects.using(database()).filter(thread=locked.thread)
@@ -139,12 +139,12 @@ def decide(locked: Locked, *, resumed: bool = False, is_waited_for: bool = False
     """Decide what a running thread does next if it does not have to wait for tool calls: begin an answer, begin the
     next step of an answer, or end the run.
 
-    ``is_waited_for`` says that the run has continued without waiting for the results of some tool calls. At the end of
-    the run, the thread then waits for these results instead of completing.
+    ``is_waited_for`` says that some tool calls still have no outcome. At the end of the run, the thread then waits for
+    their outcomes instead of completing.
     """
     at = locked.position
     if at is not None and at.position == locked.thread.last_position and at.number == locked.thread.last_number:
-        # The transition has just committed the newest step of the last message, so no query is needed.
+        # The transition has just committed the thread's newest step, and no message follows. No query is needed.
         if resumed or at.made_calls:
             _begin_step(locked, at.message_id)
         else:
@@ -181,8 +181,8 @@ def _begin_step(locked: Locked, message_id: UUID) -> None:
 def _finish_run(locked: Locked, *, is_waited_for: bool) -> None:
     """Start a run for the next queued message. If no message is queued, complete the thread.
 
-    ``is_waited_for`` says that the run has continued without waiting for the results of some tool calls. If no message
-    is queued, the thread then waits for these results instead of completing.
+    ``is_waited_for`` says that some tool calls still have no outcome. If no message is queued, the thread then waits
+    for their outcomes instead of completing.
     """
     thread = locked.thread
     if locked.queued is None:

@@ -72,9 +72,9 @@ def prune_audit(days: float) -> int:
 def forget(*, owner: User | None, scope: str | None, threads: list[UUID]) -> None:
     """Delete the audit entries of these erased threads.
 
-    If only an owner is given, everything about this user is erased. Therefore, the user is also removed from all other
-    entries. The same applies to a scope. If both are given, other entries stay unchanged, because only the owner's data
-    in this scope is erased.
+    - Only ``owner`` is given: the user is also removed from all other entries.
+    - Only ``scope`` is given: the scope is also removed from all other entries that name no user.
+    - Both are given: all other entries stay unchanged.
     """
     entries = AuditEntry.objects.using(database())
     # SQLite limits the number of parameters of a statement.

@@ -64,11 +64,10 @@ class Claim:
 FEW_SUSPECTS = 8
 TRIED_TOGETHER = 4
 HURRIED_TRIALS = 3
-"""A limit for the trials of a suspect (a row whose earlier workers died).
+"""A number that two rules for suspects (rows whose earlier workers died) use.
 
-- If this many workers have died while the suspect was their only row, the suspect is no longer claimed before other
-  rows.
-- If the suspect has survived this many trials, it runs alone in all later trials.
+- A suspect that was the only row of this many dead workers is no longer claimed before other rows.
+- A suspect that has survived this many trials runs alone in all later trials.
 """
 PATIENCE_SECONDS = 3
 """How many seconds a suspect (a row whose earlier workers died) waits for an idle process."""
@@ -81,8 +80,8 @@ class Suspects:
     wanted: Q
     """The condition that selects the suspects."""
     is_alone: bool = True
-    """Whether the rule is for a process that holds no other row. Only the death of such a process counts towards
-    ``CRASH_LIMIT``.
+    """Whether the rule is for a process that holds no other row. A death counts towards ``CRASH_LIMIT`` only if the
+    dead process held a single row.
     """
     of_few: int = 1
     """How many suspects to claim if at most ``FEW_SUSPECTS`` suspects are due."""
@@ -111,8 +110,8 @@ _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances
 TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
 """Suspects (rows whose earlier workers died) that must run alone in their next trial.
 
-- Selected: a suspect whose worker died in an earlier trial, or which has survived ``HURRIED_TRIALS`` trials.
-- Left out: a suspect that was the only row of ``HURRIED_TRIALS`` workers when they died.
+- Selected: suspects whose worker died in an earlier trial, and suspects that survived ``HURRIED_TRIALS`` trials.
+- Left out: suspects that were the only row of ``HURRIED_TRIALS`` dead workers.
 """
 FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
 """Suspects (rows whose earlier workers died) that have not had a trial since they became suspects.
@@ -121,8 +120,8 @@ If many suspects are due, most of them are probably harmless: another row of the
 suspects are therefore tried together in one process. If this process dies too, each suspect is tried alone.
 """
 CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
-"""The same suspects as in ``FIRST_ACCUSED``, for a process that also holds other rows. The process claims these
-suspects only if more than ``FEW_SUSPECTS`` of them are due.
+"""The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. If more than ``FEW_SUSPECTS`` of them
+are due, the process claims up to ``TRIED_TOGETHER`` of them. Otherwise, it claims none.
 """
 
 
@@ -130,7 +129,7 @@ def impatient() -> Suspects:
     """Return the rule for suspects (rows whose earlier workers died) that have waited too long for an idle process. A
     process may claim these suspects while it holds other rows.
 
-    A suspect is left out if a worker died while the suspect was its only row.
+    Suspects that were the only row of a dead worker are left out.
     """
     first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
@@ -408,13 +407,14 @@ def held_call(claim: Claim) -> ToolCall:
 
 @transition
 def clear(claim: Claim) -> None:
-    """Record that a suspect (a row whose earlier workers died) survived its trial. From now on, the worker may hold
-    other rows too.
+    """Record that a suspect (a row whose earlier workers died) survived its trial. From now on, the row's worker may
+    hold other rows too.
 
     After the first survived trial, two more crashes make the row a suspect again. After each later trial, one more
-    crash is enough. Of the deaths in earlier trials, at most one still counts towards ``CRASH_LIMIT``. Nevertheless, a
-    row that kills its workers reaches the limit: each trial is longer than the one before, so the row does not survive
-    all trials.
+    crash is enough.
+
+    All deaths in earlier trials together count as at most one towards ``CRASH_LIMIT``. A row that kills its workers
+    still reaches the limit, because each trial is longer than the one before.
     """
     with transact():
         rows = _model_of(claim).objects.using(database()).held().filter(pk=claim.row_id, fence=claim.fence)

@@ -72,8 +72,8 @@ def _empty_thread(instance: Thread, using: str, origin: object = None, **_: obje
     The function waits for open transactions of the thread, adds the audit entry, and deletes the rows.
     ``USAGE_ON_DELETE`` decides whether usage is kept.
 
-    Django chooses the rows to delete before it calls this function. Other rows may be inserted after Django's choice,
-    and would make the deletion fail. Therefore, this function deletes them too.
+    Django chooses the rows to delete before it calls this function. A row that is inserted later would make the
+    deletion fail, so this function deletes all rows of the thread.
     """
     # If the row is gone, another transaction has deleted the thread and has written the audit entry.
     if list(Thread.objects.using(using).filter(pk=instance.pk).select_for_update().values_list("pk")):

@@ -61,8 +61,8 @@ def release(claim: Claim, *, has_begun: bool = True, crashes: int = 0, nowait: b
     - A tool call that has not begun (``has_begun=False``) is due again immediately, and this attempt does not count.
     - For a tool call that has begun, the tool's ``after_crash`` option decides what happens.
 
-    Pass ``crashes=1`` if the row may be the reason why the worker stops. One crash is then counted for the row, unless
-    the row is a tool call that has not begun. A model call that reaches ``CRASH_LIMIT`` fails.
+    Pass ``crashes=1`` if the row may be the reason why the worker stops. One crash is then counted for the row. For a
+    tool call that has not begun, no crash is counted. A model call that reaches ``CRASH_LIMIT`` fails.
     """
     # Call ``_may_go_on`` before the thread is locked, because ``_may_go_on`` may load the model library. Loading takes
     # long, and other writers would wait for the lock.
@@ -165,8 +165,8 @@ def reap(
     - ``not_begun`` gets the name of a dead worker and returns the ids of tool calls that the worker had certainly not
       begun. These calls become due again, as if the worker had never claimed them.
 
-    Rows that another transaction has locked are skipped. Rows whose agent or tool this process does not know are
-    skipped until the grace period ends.
+    Rows that another transaction has locked are skipped. A row whose agent or tool this process does not know is
+    skipped until its lease has been expired for ``UNKNOWN_CODE_GRACE_SECONDS``.
     """
     expired = ExpressionWrapper(Q(lease_expires_at__lt=Now()), output_field=BooleanField())
     abandoned = Q(lease_expires_at__lt=seconds_from_now(-config().unknown_code_grace_seconds))
@@ -325,9 +325,10 @@ def notify_overdue(thread_ids: Collection[UUID], *, seconds: float) -> None:
 def prune() -> int:
     """Delete rows that are no longer needed. Return the number of deltas deleted.
 
-    Deltas are deleted a minute after their model call ends, and websocket tickets when they expire. These are deleted
-    after a day: stored answers to commands, reports of worker problems and live delivery, and uploaded files that are
-    in no message.
+    - Deltas are deleted a minute after their model call ends.
+    - Websocket tickets are deleted when they expire.
+    - Stored answers to commands, reports of worker problems, reports of live delivery, and uploaded files that are in
+      no message are deleted after a day.
     """
     Command.objects.using(database()).filter(created_at__lt=seconds_from_now(-86_400)).delete()
     Ticket.objects.using(database()).filter(expires_at__lt=Now()).delete()

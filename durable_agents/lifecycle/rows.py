@@ -60,12 +60,14 @@ DID_NOT_RUN = "The tool call was interrupted each time, and left nothing behind.
 
 
 MOST_EXCUSES = 3
-"""How many deaths of workers are excused for one row. If several workers die at the same time, the row of one of them
-is probably not the cause. There is a limit, because calls of one bad tool can kill several workers at the same time,
-again and again.
+"""How many deaths of its workers a row is excused for. If several workers die at the same time, a row that one of them
+held is probably not the cause. There is a limit, because calls of one bad tool can kill several workers at the same
+time, again and again.
 """
 MORE_EXCUSES_ALONE = 10
-"""How many more deaths are excused if the row was its worker's only row, because the death then harms no other row."""
+"""How many deaths, in addition to ``MOST_EXCUSES``, are excused for a row that runs alone. If its worker dies, no other
+row is harmed.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +87,8 @@ class Deaths:
     def after_one(cls, row: Held, *, in_company: bool) -> Deaths:
         """Return the counters after one more worker died while it held the row.
 
-        ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The first
-        deaths in company are excused (see ``MOST_EXCUSES``). An excused death does not make the row a suspect (a row
+        ``in_company`` means that other workers died at the same time, so the row is probably not the cause. The death
+        is then excused, up to a limit (see ``MOST_EXCUSES``). An excused death does not make the row a suspect (a row
         whose earlier workers died), and does not count towards ``CRASH_LIMIT``.
         """
         before = cls.of(row)
@@ -195,8 +197,8 @@ def streams_of(locked: Locked) -> StreamQuerySet:
 
 
 def last_message(locked: Locked) -> Message | None:
-    """Return the thread's last message, or None. System messages with a text are skipped, because the model does not
-    answer them. A system message with the late result of a tool call is not skipped.
+    """Return the thread's last message, or None. System messages that contain a text are skipped, because the model
+    does not answer them. The late result of a tool call is a system message without a text, and is not skipped.
     """
     locked.writes.flush()
     messages = Message.objects.using(database()).filter(thread=locked.thread).in_history()
@@ -204,7 +206,7 @@ def last_message(locked: Locked) -> Message | None:
 
 
 def new_answer(locked: Locked, question: Message) -> Message:
-    # During a run, ``dispatch_answer`` reads the previous answer from the database. Write its rows first.
+    # During a run, ``dispatch_answer`` reads the previous answer from the database. Write all collected rows first.
     if ThreadStatus(locked.previous_status).is_running:
         locked.writes.flush()
     dispatch_answer(locked.thread, previous_status=locked.previous_status, using=database())
@@ -275,7 +277,8 @@ def close_stream(
     stream.model = model or stream.model
     stream.rev = locked.thread.next_rev()
     stream.finished_at = locked.now
-    # Keep the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
+    # The UPDATE statement needs the old fence, which the row in the database still has. ``end_lease`` increments only
+    # the fence of this object.
     fence = stream.fence
     stream.end_lease()
     if usage is not None:
@@ -328,7 +331,8 @@ def settle(
     call.finished_at, call.expires_at = None if asks else locked.now, None if asks else call.expires_at
     if call.attempt > 1 and locked.thread.retry and locked.thread.retry["scope"] == "tool":
         locked.thread.retry = None
-    # Keep the old fence: ``end_lease`` increments it, but the row in the database still has the old value.
+    # The UPDATE statement needs the old fence, which the row in the database still has. ``end_lease`` increments only
+    # the fence of this object.
     fence = call.fence
     call.end_lease()
     call.rev = locked.thread.next_rev()

@@ -95,9 +95,10 @@ class FailedAttempt:
 def commit_step(claim: Claim, outcome: StepOutcome, *, nowait: bool = False) -> None:
     """Store the result of a model call, and decide what the thread does next, in one transaction.
 
-    ``claim`` is the worker's claim on the model call, which becomes ``finished``. Its parts, usage and tool calls are
-    stored. Then the thread waits for the tool calls, begins the next step or the answer to a newer message, or ends the
-    run. Workers do the same for many model calls at once with ``end_together``.
+    The model call becomes ``finished``, and its parts, usage and tool calls are stored. Then the thread waits for the
+    tool calls, begins the next step, begins the answer to a newer message, or ends the run.
+
+    ``claim`` is the worker's claim on the model call. Workers use ``end_together`` to commit many model calls at once.
 
     Raises LeaseLostError if the worker no longer holds the model call; nothing is written then. Raises
     ThreadNotFoundError if the thread was deleted. If another transaction has locked the thread, the function waits;

@@ -62,8 +62,7 @@ from durable_agents.strictjson import clean, content_hash, is_storable
 
 MAX_TITLE_CHARS = 200
 STOP = "stop"
-"""The name of the websocket command that stops a run. An idempotency key that another command has used does not prevent
-the stop.
+"""The name of the websocket command that stops a run. A stop runs even if another command has used its idempotency key.
 """
 _STOPPED = "The run was stopped before the tool call had a result."
 
@@ -265,13 +264,12 @@ def send_message(
     returned and nothing changes, even if the content differs. Raises IdempotencyKeyReusedError if another user sent
     that message.
 
-    ``by`` is the user who sends the message. The message's field ``sender`` stores this user. None means the project's
-    own code.
+    ``by`` is the user who sends the message. None means the project's own code. The message's field ``sender`` stores
+    this user. The argument ``sender`` is something else: a pair of owner and scope, by default those of the thread.
 
     A file part has a ``data:`` URL or the URL of an attachment. The file in a ``data:`` URL is stored as a new
-    attachment. An attachment URL must belong to a file of this thread, or to an uploaded file that is in no message
-    yet. The argument ``sender`` says whose uploaded files are allowed: a pair of owner and scope, by default those of
-    the thread.
+    attachment. An attachment URL must belong to a file of this thread, or to a file that is in no message yet. In the
+    second case, the owner and scope in the argument ``sender`` must have uploaded the file.
 
     Raises ThreadNotFoundError, AgentRemovedError, InvalidPartsError and TooLargeError.
     """

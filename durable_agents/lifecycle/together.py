@@ -104,13 +104,13 @@ def end_together(endings: Sequence[Ending], *, hand_over: HandOver | None = None
     committed. If the transaction fails for another reason, each call gets a transaction of its own. ``hand_over``
     limits which new rows the worker may keep for itself.
 
-    The threads are locked, but claims and heartbeats do not lock threads. Therefore, the statement that writes a
-    finished row compares the row's fence (fencing token) once more.
+    This function locks the threads, but other workers claim rows without this lock. Therefore, the statement that
+    writes a finished row compares the row's fence (fencing token) once more.
 
-    Raises the database error if the database does not answer. If the database stops answering during the separate
-    transactions, nothing is raised: each call that was not written has a ThreadHeldError as its result. The same
-    applies if another transaction blocks a row for too long. After a ThreadHeldError, the caller can safely commit the
-    call again, even if the first commit succeeded without a confirmation.
+    Raises the database error if the database does not answer. In the separate transactions, nothing is raised: a call
+    that could not be written has an error as its result. It is a ThreadHeldError if the database did not answer, or if
+    another transaction has blocked a row for too long. The caller can then safely commit the call again, even if the
+    first commit succeeded without a confirmation.
     """
     try:
         return _end_in_one(endings, hand_over)
@@ -196,9 +196,9 @@ def _read_as_stored(rows: Sequence[Stream | ToolCall | None]) -> None:
 
 
 def _load(endings: Sequence[Ending], threads: Mapping[UUID, Locked]) -> dict[UUID, Placed[Stream] | Placed[ToolCall]]:
-    """Load the model calls and unfinished tool calls of these threads. Return them by row id.
+    """Load the rows of these endings, and the unfinished tool calls of their threads. Return all rows by row id.
 
-    Also set ``open_calls`` and ``queued`` of the locked threads that need them to decide what comes next.
+    Also set ``open_calls`` and ``queued`` of each thread for which they are needed to decide what it does next.
     """
     using = database()
     present = [ending for ending in endings if ending.claim.thread_id in threads]

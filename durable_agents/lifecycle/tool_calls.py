@@ -60,10 +60,13 @@ class CallResult:
 def finish_tool_call(claim: Claim, outcome: CallResult, *, nowait: bool = False) -> None:
     """Store the outcome of a tool call, and decide what the thread does next, in one transaction.
 
-    ``claim`` is the worker's claim on the tool call. While other calls of the same step have no outcome, the thread
-    waits. After the last one, the next step is due, or the run fails because ``max_steps`` are used up. If the run has
-    continued without waiting for this call's result, the outcome becomes a new message, which the model answers.
-    Workers use ``end_together`` to store the outcomes of many calls at once.
+    - If other calls of the same step have no outcome yet, the thread waits.
+    - If all calls of the step have an outcome, the next step is due. If ``max_steps`` are used up, the run fails.
+    - If the run has continued without waiting for this call's result, the outcome becomes a new message, which the
+      model answers.
+
+    ``claim`` is the worker's claim on the tool call. Workers use ``end_together`` to store the outcomes of many calls
+    at once.
 
     Raises LeaseLostError if the worker no longer holds the call; nothing is written then. Raises ThreadNotFoundError if
     the thread was deleted. If another transaction has locked the thread, the function waits; with ``nowait``, it raises

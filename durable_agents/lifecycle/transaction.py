@@ -112,7 +112,7 @@ class Writes:
             update.names.update(names)
 
     def flush(self, *, for_query_of: type[Model] | None = None) -> None:
-        """Write all collected rows. With ``for_query_of``, write only if a row of that model has been collected.
+        """Write all collected rows. If no row of the model ``for_query_of`` has been collected, write nothing.
 
         Raises LeaseLostError if the fence of an updated row has changed.
         """
@@ -144,7 +144,8 @@ class Writes:
             else:
                 changes.append(insertion)
         counts = statements.execute_all(changes, using=database())
-        # ``counts`` begins with the counts of the updated rows. The counts of the inserted rows are not compared.
+        # ``counts`` has the number of rows that each statement has written. The UPDATE statements come first. Only
+        # their numbers are compared.
         for (model, number), count in zip(expected, counts, strict=False):
             if count != number:
                 raise LeaseLostError(f"{number - count} of {number} rows of {model.__name__}")
@@ -175,7 +176,7 @@ class HandOver:
     offered: tuple[int, int] = (0, 0)
     """The values of ``streams`` and ``tools`` at the beginning, before any slot was used."""
     calls: list[UUID] = field(default_factory=list)
-    """The ids of the tool calls that the worker takes over in this transaction. A rollback does not remove the ids."""
+    """The ids of the tool calls that the worker takes over. After a rollback, the ids are still in this list."""
     on_call: Callable[[UUID], object] = lambda _: None
     """A function that is called with the id of each tool call that the worker takes over, before the commit."""
 
@@ -304,12 +305,12 @@ class _ToolTransaction(transaction.Atomic):
 
 @contextmanager
 def transact(*, savepoint: bool = True, atomic_tool_call: UUID | None = None) -> Iterator[None]:
-    """Open a transaction on the threads' database. Inside another transaction, open a savepoint; with
-    ``savepoint=False``, open nothing.
+    """Open a transaction on the threads' database. If a transaction is already open, open a savepoint in it, unless
+    ``savepoint`` is False.
 
     If an atomic tool runs in this transaction, the argument ``atomic_tool_call`` is the id of its tool call. The tool's
-    code is allowed to change threads, for example to stop its own thread. The transitions that it calls get the id from
-    the function ``atomic_tool_call()``.
+    code may call transitions, for example to stop its own thread. These transitions get the id from the function
+    ``atomic_tool_call()``.
     """
     using = database()
     block = (

@@ -34,7 +34,7 @@ def arrival_of(scope: Scope) -> tuple[SocketAsker, Admission | None]:
 def admission_of(asker: SocketAsker, credential: Credential | None) -> Admission | None:
     """Return the admission of a caller, or None if the policy does not let the caller connect.
 
-    ``credential`` is what authenticated the caller. It is None if the websocket's scope authenticated the caller.
+    ``credential`` is what the caller's ticket was issued for. It is None for a caller without a ticket.
     """
     if not may_connect(asker):
         return None

@@ -1,4 +1,4 @@
-"""Count each caller's open connections and the bytes sent to each caller, so that no caller can stall a web process."""
+"""Limit each caller's open connections, and what is sent to each caller, so that no caller can stall a web process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from durable_agents.policies import Asker, owner_and_scope
 
 BYTES_AT_ONCE = 5_000_000
 BYTES_PER_SECOND = 2_000_000
-"""The limit for what is sent to all websockets of one caller together. A caller can get ``BYTES_AT_ONCE`` characters
-without a wait. After that, large reads wait, which limits the caller to ``BYTES_PER_SECOND`` characters per second.
-Twenty tabs with usual threads need less than a megabyte.
+"""The limit for what is sent to all websockets of one caller together. One character counts as one byte. A caller can
+get ``BYTES_AT_ONCE`` bytes without a wait. After that, large reads wait, which limits the caller to this many bytes per
+second. Twenty tabs with usual threads need less than a megabyte.
 """
 MAX_WAIT_SECONDS = 5.0
 MAX_REMEMBERED = 1_000
@@ -108,7 +108,7 @@ _allowances: dict[str, TokenBucket] = {}
 
 
 def allowance_of(caller: str) -> TokenBucket:
-    """Return the token bucket that limits how many characters are sent to the caller's websockets."""
+    """Return the token bucket that limits how much is sent to the caller's websockets."""
     if len(_allowances) > MAX_REMEMBERED:
         for name in [name for name, allowance in _allowances.items() if allowance.is_full]:
             del _allowances[name]
@@ -122,13 +122,12 @@ _reading: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 async def turn_to_read(caller: str, flow: FlowControl) -> AsyncIterator[None]:
     """Wait until this websocket is allowed to do a large read. Its turn lasts for the ``async with`` block.
 
-    Of all websockets of a caller, only one has a turn at a time. A turn begins when the websocket's send buffer has
-    room, and the caller's token bucket is not overdrawn. The wait for the token bucket takes at most
-    ``MAX_WAIT_SECONDS``.
+    The websockets of one caller have their turns one after another. A turn begins when the websocket's send buffer has
+    room and the caller's token bucket is not overdrawn. The wait for the token bucket takes at most
+    ``MAX_WAIT_SECONDS``. A waiting websocket does not notice that its client has gone.
 
-    Send the frames before the turn ends, because the start of the next turn depends on their size. Do not wait for the
-    client during the turn, because the caller's other websockets are waiting. While a websocket waits for its turn, it
-    does not notice that its client has gone.
+    - Send the frames before the turn ends, because the start of the next turn depends on their size.
+    - Do not wait for the client during the turn, because the caller's other websockets are waiting.
     """
     lock = _reading.setdefault(caller, asyncio.Lock())
     while True:

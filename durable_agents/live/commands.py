@@ -219,9 +219,9 @@ def _decide(
     try:
         return _run_once(frame, asker, thread, run)
     except (ApprovalExpiredError, ToolChangedError):
-        # The tool call has become expired or failed. With an idempotency key, the command runs in a transaction, and
-        # the error has rolled back the call's new status. Run the command again outside a transaction, so that the
-        # status is stored.
+        # The tool call is now expired or failed. If the frame has an idempotency key, the command ran in a transaction,
+        # and this error has rolled back the new status. To store the status, run the command again outside a
+        # transaction.
         with suppress(ApprovalExpiredError, ToolChangedError, ToolCallNotPendingError):
             run(actor(asker, via="websocket", thread=thread))
         raise

@@ -360,8 +360,8 @@ class ThreadConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if user is None:
             await self.close_with(CloseCode.UNAUTHORIZED)
             return False
-        # A client that authenticated with a header or an earlier ticket cannot switch to another user. The user of a
-        # session can be replaced, because browsers send the session cookie automatically.
+        # A client that authenticated with a header or an earlier ticket cannot switch to another user. A client with a
+        # session can, because browsers send the session cookie automatically, even with another user's ticket.
         known, sign_in = self.asker.user, self.sign_in
         is_named = sign_in is not None and known.is_authenticated and not sign_in.is_by_session
         if is_named and known.pk != user.pk:

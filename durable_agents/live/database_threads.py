@@ -52,7 +52,7 @@ class DatabaseThreads:
         self.users: set[object] = set()
 
     async def run(self, call: Callable[[], R], by: Hashable) -> R:
-        """Call a function in an OS thread when it is the turn of the caller ``by``.
+        """Call a function in an OS thread. Callers take turns, and ``by`` identifies the caller.
 
         The OS thread is occupied until the function ends, even if the waiting task is cancelled.
         """
@@ -191,9 +191,10 @@ def keep_for(user: object) -> None:
 
 
 async def let_go(user: object) -> None:
-    """Record that the websocket ``user`` has ended. If it was the last one, close the connections that were kept open.
+    """Record that the websocket ``user`` has ended.
 
-    Connections of databases whose ``CONN_MAX_AGE`` is not 0 stay open.
+    If no other websocket is open, close the database connections that were kept open. Connections of databases whose
+    ``CONN_MAX_AGE`` is not 0 stay open.
     """
     threads = database_threads()
     threads.users.discard(user)

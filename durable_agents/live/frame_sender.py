@@ -1,7 +1,8 @@
 """Send frames to a websocket's client, and notice when the client reads more slowly than the server sends.
 
 uvicorn and hypercorn wait in ``send`` until the client has read. daphne does not wait and keeps all unsent data in
-memory. But daphne's network connection reports when its buffer is full (64 kB), and when it is empty again.
+memory. Under daphne, this module is therefore registered with the network connection. The connection then reports when
+its send buffer is full (64 kB), and when the buffer is empty again.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Protocol
 from durable_agents.logs import log_error
 
 MAX_WAITING = 64_000
-"""A client does not keep up if more characters than this wait to be sent. Not used with daphne, which reports itself
-when its buffer is full.
+"""If more characters than this wait to be sent, the client reads too slowly. For websockets under daphne, the network
+connection reports this instead.
 """
 
 Send = Callable[[Mapping[str, object]], Coroutine[object, None, object]]
@@ -41,7 +42,7 @@ class FlowControl:
     """
 
     def __init__(self, send: Send, on_resume: Callable[[], object]) -> None:
-        """``on_resume`` is called when a client that did not keep up has read what it was sent."""
+        """``on_resume`` is called when the send buffer was full and is empty again."""
         self._on_resume = on_resume
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -58,7 +59,7 @@ class FlowControl:
             self._transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's signature
 
     def put(self, text: str) -> None:
-        """Send a text frame to the client, in order. This method never waits, even if the client does not keep up."""
+        """Send a text frame to the client, in order. This method never waits, even if the client reads too slowly."""
         if self._transport is not None:
             # Run daphne's ``send`` without a task, because it never waits. A task for every frame would cost time.
             sending = self._send_at_once({"type": "websocket.send", "text": text})

@@ -33,7 +33,7 @@ class Facts:
     calls: dict[str, ToolCall] = field(default_factory=dict)
 
     def concern(self, frame: Frame) -> bool:
-        """Return whether different viewers might have to get different versions of this frame."""
+        """Return whether this frame may differ between viewers."""
         if frame["type"] == "message":
             return frame["message"]["id"] in self.senders
         if frame["type"] == "step":

@@ -31,7 +31,7 @@ class TokenBucket:
 
     @property
     def seconds_in_debt(self) -> float:
-        """Seconds until a negative number of tokens has risen to zero. If the number is not negative, this is 0."""
+        """Seconds until the number of tokens is at least zero."""
         self._refill()
         return max(0.0, -self._tokens / self._per_second)
 

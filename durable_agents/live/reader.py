@@ -213,8 +213,8 @@ class ThreadReader:
 
         The messages take at most a megabyte. The first message may lack its earliest steps, as in a snapshot.
 
-        ``steps`` is the number of first steps that the client lacks of the message at ``before``. If it is not 0, the
-        last message of the result is the message at ``before``, with only the missing steps.
+        If the client lacks the first steps of the message at ``before``, ``steps`` is the number of missing steps. The
+        result then ends with the message at ``before``, which contains only the missing steps.
         """
         self.facts = Facts()
         shown = Message.objects.shown().for_clients().filter(thread_id=self.thread_id)
@@ -306,7 +306,7 @@ class ThreadReader:
     def _tool_frames(self, changed: Q, streams: Sequence[Stream]) -> Iterator[Frame]:
         """Yield a frame for each tool call that has changed.
 
-        Leave out the tool calls of ``streams``, because the frames of these streams contain them.
+        ``streams`` are the changed steps, which have frames of their own. Their tool calls are left out.
         """
         calls = ToolCall.objects.filter(changed, message__superseded_at=None).exclude(stream__in=streams)
         for call in calls:
@@ -373,9 +373,9 @@ def _newest_that_fit(
 
     - ``sizes`` begins with the newest message.
     - At most ``limit`` messages are chosen. Queued messages do not count, because they have no position.
-    - ``needed`` is a position. The newest message up to this position is always chosen, and so are all messages after
-      it, even if they do not fit. A client needs a message with a position to request older messages.
-    - If ``needs_step`` is true, at least the last step of this necessary message is chosen.
+    - The message at the position ``needed`` and all newer messages are chosen even if they take more than ``room``. By
+      default, this is the newest message with a position. A client needs its position to request older messages.
+    - ``needs_step`` says whether at least the last step of the message at ``needed`` is chosen, too.
     - The oldest chosen message may lack its earliest steps.
     """
     chosen: list[Chosen] = []
@@ -423,7 +423,7 @@ class Sign:
     seq: int = -1
 
     def is_news_for(self, cursor: Cursor) -> bool:
-        """Return whether a client with this cursor might lack something that existed when the fingerprint was read."""
+        """Return whether a client with this cursor might have missed a change."""
         if self.rev != cursor.rev:
             # A client with a later revision has read a later state of the thread, so it lacks nothing.
             return self.rev > cursor.rev

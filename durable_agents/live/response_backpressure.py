@@ -1,8 +1,8 @@
 """Send streaming responses no faster than their clients read.
 
 uvicorn and hypercorn wait in the ASGI application's ``send`` until the client has read. daphne does not wait and keeps
-all unsent data in memory. But daphne's request object reports to a registered producer when the connection's send
-buffer is full (64 kB), and when it is empty again.
+all unsent data in memory. Under daphne, this module therefore registers a producer with daphne's request object. The
+producer is told when the connection's send buffer is full (64 kB), and when the buffer is empty again.
 """
 
 from __future__ import annotations

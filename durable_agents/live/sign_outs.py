@@ -51,7 +51,7 @@ class SignOutWatch:
                 hub().unwatch(topic, self)
 
     def on_change(self, thread_id: UUID) -> None:
-        """Handle a change of the session or the user. ``thread_id`` is the topic of one of them, not a thread."""
+        """Handle a change of the session or the user. Here, ``thread_id`` is a topic from ``_topics``."""
         if thread_id == self._session:
             self._end()
         else:

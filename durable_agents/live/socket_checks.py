@@ -1,8 +1,13 @@
 """Check all websockets and event streams of one event loop at intervals, together.
 
-The checks find clients that are gone or do not read, users who are no longer allowed to see a thread, and changes whose
-notification was lost. Because websockets are checked together, an idle websocket has no task of its own, and the number
-of database queries does not grow with the number of websockets. The same holds for event streams.
+The checks find:
+
+- clients that are gone or do not read
+- users who are no longer allowed to see a thread
+- changes whose notification was lost
+
+Because all connections are checked together, no connection needs a task of its own for its checks, and the number of
+database queries does not grow with the number of connections.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from durable_agents.policies import Asker, SignIn, users_now, visible_threads
 RECHECK_SECONDS = 60
 """Interval at which the server checks that the user is still signed in and may still view the threads."""
 RECHECKS = 12
-"""Number of rounds within ``RECHECK_SECONDS``. Each round checks the websockets that are due."""
+"""Number of rounds within ``RECHECK_SECONDS``. Each websocket is checked in one of these rounds."""
 MAX_TOGETHER = 100
 """Maximum number of websockets whose permissions are checked in one call. A call occupies an OS thread for database
 work.
@@ -37,7 +42,7 @@ work.
 
 
 class CheckedAsker(Asker, Protocol):
-    """A caller, as policies see the caller. After each check, the user is replaced by the reloaded user."""
+    """A caller in the form that policies receive. After each check, ``user`` is replaced by a newly loaded user."""
 
     user: User
 
@@ -68,7 +73,7 @@ class CheckedSocket(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """The input of the check of one websocket's caller."""
+    """What is needed to check one websocket."""
 
     sign_in: SignIn
     asker: CheckedAsker
@@ -78,7 +83,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """The result of the check of one websocket's caller."""
+    """The result of checking one websocket."""
 
     user: User | None
     """The user, reloaded from the database, or None if the user's sign-in is no longer valid."""

@@ -40,7 +40,7 @@ class Subscriptions:
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not keep up."""
+        """Whether the client reads too slowly."""
         return self._flow.is_full
 
     @property

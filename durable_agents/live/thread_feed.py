@@ -26,16 +26,18 @@ from durable_agents.logs import log_error
 from durable_agents.policies import Asker
 
 MAX_HELD = 100
-"""Maximum number of deltas that are kept for a subscription while rows are read for it. If more deltas arrive, the rows
-are read again instead.
+"""Maximum number of deltas that are kept for a subscription while rows are read for it. If more deltas arrive, all kept
+deltas are dropped, and the rows are read again.
 """
 
 LATE_SECONDS = 2.0
-"""A notification counts as lost if it has not arrived this long after the change was found in the rows."""
+"""If a change is found in the rows and no notification arrives for this long, a notification counts as lost."""
 
 RECENT_SECONDS = 1.0
-"""If the last notification about a thread is not older than this, notifications are assumed to work. If the feed then
-finds a change without a notification, it waits this long for the notification before it reads the rows.
+"""This number has two uses in ``ThreadFeed.on_sign``.
+
+- Maximum age of a notification that counts as recent.
+- After a recent notification, the feed waits this long for the next notification before it reads the rows.
 """
 
 
@@ -47,7 +49,7 @@ class Viewer(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not keep up, and nothing should be sent to it."""
+        """Whether the client reads too slowly. If so, nothing should be sent to it for now."""
 
     @property
     def asker(self) -> Asker:
@@ -81,15 +83,18 @@ class Subscription:
     def is_due(self) -> bool:
         """Whether rows must be read for this subscription now.
 
-        While the client does not keep up, nothing is read or sent. When the client has caught up,
+        While the client reads too slowly, nothing is read or sent. When the client has caught up,
         ``ThreadFeed.refresh`` is called.
         """
         return self.is_stale and not self.is_reading and not self.viewer.is_full
 
     def take(self, delta: EncodedFrame) -> None:
-        """Send a delta if it directly follows the cursor. Ignore a delta that the client has already.
+        """Handle a new delta of the thread.
 
-        For any other delta, record that the rows must be read. While rows are being read, keep the delta.
+        - If rows are being read, keep the delta until ``end_read`` is called.
+        - If the client already has the delta, ignore it.
+        - If the delta directly follows the cursor and the client reads fast enough, send the delta.
+        - Otherwise, record that the rows must be read.
         """
         cursor, frame = self.reader.cursor, delta.frame
         if self.is_reading:
@@ -157,10 +162,10 @@ class ThreadFeed:
         self.start()
 
     def on_sign(self, sign: Sign | None, *, read_at: float) -> None:
-        """Read the rows for each subscription that has not seen the thread's state with the fingerprint ``sign``.
+        """Read the rows for each subscription that has missed a change. This makes up for lost notifications.
 
-        This makes up for lost notifications. ``sign`` is None if the thread was deleted. The fingerprint was read just
-        after the time ``read_at`` of the monotonic clock.
+        - ``sign`` is the thread's current fingerprint, or None if the thread was deleted.
+        - ``read_at`` is the monotonic time just before the fingerprint was read.
         """
         if self._notified_at >= read_at - RECENT_SECONDS and sign is not None:
             # Notifications work, because one has arrived lately. First wait for the notification of this change.
@@ -253,7 +258,7 @@ def feeds() -> dict[UUID, ThreadFeed]:
 
 
 async def follow(subscription: Subscription) -> None:
-    """Start to send a subscription what is new in its thread.
+    """Start to send news of a thread to a subscription.
 
     Deltas are held back until the subscription's ``end_read`` is called.
     """

@@ -83,8 +83,9 @@ class ThreadEvents:
     # shuts down, before the ``async with`` block ends.
 
     async def __aenter__(self) -> None:
-        # Do not create the subscription in ``__init__``: the subscription and this object refer to each other. If the
-        # response's body is never read, Python would delete both late, and the slot would stay occupied until then.
+        # Do not create the subscription in ``__init__``. The subscription and this object refer to each other, so only
+        # the garbage collector can delete them. If the response's body is never read, the slot would stay occupied
+        # until the garbage collector runs.
         self._subscription = EventSubscription(viewer=self, reader=self._reader, name=self._name)
         try:
             # Follow the thread before reading it, so that a change in between is not lost.
@@ -127,7 +128,7 @@ class ThreadEvents:
             return None
         self._sent_at = time.monotonic()
         if (feed := feeds().get(self._subscription.reader.thread_id)) is not None:
-            # The feed reads nothing for a client that does not keep up. This client has caught up now.
+            # The feed reads no rows for a client that reads too slowly. This client has caught up now.
             feed.start()
         return events or [KEEP_ALIVE]
 
@@ -161,7 +162,7 @@ class ThreadEvents:
 
     @property
     def is_full(self) -> bool:
-        """Whether the client does not keep up."""
+        """Whether the client reads too slowly."""
         return self._waiting_size > MAX_WAITING
 
     def show(self, text: str) -> None:

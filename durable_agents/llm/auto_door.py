@@ -37,9 +37,7 @@ _VALUES = (
     "anthropic_prompt_caching_ttl openai_system_messages_first reasoning_auto_summary cost_discount_config "
     "cost_margin_config blocked_user_list banned_keywords_list disable_aiohttp_trust_env credential_list"
 )
-"""More names of litellm's module-level settings, in addition to ``_LISTS``. By default, each setting is empty, None or
-False.
-"""
+"""More of litellm's module-level settings. Each is empty, None or False unless the project has set it."""
 _OWN_VARIABLES = frozenset(
     {
         *("LITELLM_LOCAL_MODEL_COST_MAP", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "LITELLM_LOG", "LITELLM_MODE"),

@@ -147,8 +147,8 @@ class CallDeltas:
     def _call_of(self, delta: CallDelta) -> Call | None:
         """Return the tool call that the delta might continue, or None.
 
-        Usually, this is the latest tool call at the delta's index. If the delta has an id but neither an index nor a
-        name, it is the tool call with this id, if there is one.
+        A delta that has an id, but no index and no name, continues the tool call with the same id, if there is one.
+        Any other delta may continue the latest tool call at its index.
         """
         if delta.index < 0 and delta.call_id and not delta.name:
             for call in self.calls:
@@ -162,10 +162,9 @@ class CallDeltas:
         return call
 
     def _open_named(self) -> None:
-        """Add the possible new tool calls in ``named``, because no arguments will follow for them.
+        """Turn the names in ``named`` into tool calls, because no arguments will follow for these names.
 
-        Leave out a name that equals the name of the latest tool call at the same index: the server has only repeated
-        it.
+        Drop a name if the latest tool call at the same index has the same name. The server has only repeated the name.
         """
         for index, named in self.named.items():
             if named.name != self.latest[index].name:
@@ -198,8 +197,7 @@ class CallDeltas:
 def only_names(delta: CallDelta, call: Call) -> bool:
     """Return whether the delta has only a name, and comes after the complete arguments of ``call``.
 
-    What follows shows the meaning of the name. If arguments follow, the name begins a new tool call. If no arguments
-    follow and the name equals ``call.name``, the server has only repeated the name.
+    Only what follows shows whether the name begins a new tool call or repeats the name of ``call``.
     """
     has_only_name = bool(delta.name and call.name) and not delta.arguments.strip()
     return has_only_name and not call.has_other_id(delta) and call.is_over
@@ -208,7 +206,7 @@ def only_names(delta: CallDelta, call: Call) -> bool:
 def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
     """Return whether the delta begins a new tool call. If not, the delta continues ``call``.
 
-    ``is_beside`` says whether the same chunk contains an earlier delta with the same index.
+    ``is_beside`` is true if the delta's chunk contains another, earlier delta with the same index.
     """
     is_other = call.has_other_id(delta)
     if not delta.name:
@@ -230,8 +228,8 @@ def begins_call(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bo
 def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool:
     """Return whether ``call`` has only an empty placeholder so far, and the delta has its real arguments.
 
-    Otherwise, the delta begins a new tool call. An equal id is not enough, because some servers give all tool calls the
-    same id.
+    If not, the delta begins a new tool call. The id alone does not decide this, because some servers give all tool
+    calls the same id.
     """
     if not call.is_placeholder:
         return False
@@ -243,15 +241,15 @@ def replaces_placeholder(delta: CallDelta, call: Call, names: ToolNames) -> bool
 def begins_by_name(delta: CallDelta, call: Call, names: ToolNames, *, is_beside: bool) -> bool:
     """Return whether the name in the delta begins a new tool call. If not, it continues or repeats ``call.name``.
 
-    ``call`` must have a name. At most one of ``call`` and ``delta`` may have arguments.
+    Call this only if ``call`` has a name, and if ``call`` and ``delta`` do not both have arguments.
     """
     argues, has_argued = bool(delta.arguments.strip()), bool(call.raw.strip())
     is_piece = names.has_beginning(call.name + delta.name)
     if is_beside:
-        # A second delta with the same index in one chunk usually begins a new tool call. Exception: the delta extends
-        # the name of ``call``, and ``call`` has no arguments yet.
+        # A second delta with the same index in one chunk usually begins a new tool call. There are two exceptions.
+        # First exception: the delta extends the name of ``call``, and ``call`` has no arguments yet.
         grows = call.name not in names and delta.name.startswith(call.name) and delta.name != call.name
-        # Another exception: the delta repeats the name of ``call``, and only one of the two has arguments.
+        # Second exception: the delta repeats the name of ``call``, and only one of ``call`` and delta has arguments.
         repeats = delta.name == call.name and bool(delta.call_id or argues) and argues != has_argued
         if not repeats and (has_argued or not (grows or is_piece)):
             return True

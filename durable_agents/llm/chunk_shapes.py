@@ -57,9 +57,11 @@ class ContentBlocks:
 
 
 def told_word(word: str, native: object) -> str:
-    """Return the server's finish reason ``word``, or ``native`` if ``word`` is wrongly ``stop``.
+    """Return the more exact of two finish reasons of one answer.
 
-    ``native`` is the finish reason of the model's provider, which OpenRouter sometimes sends, too.
+    ``word`` is the server's own finish reason. ``native`` is the finish reason of the model's provider, which
+    OpenRouter sometimes sends, too. If ``word`` is ``stop`` but ``native`` says that the answer is incomplete, return
+    ``native``.
     """
     if normalized(word) != Ending.STOP or not is_word(native):
         return word

@@ -24,8 +24,8 @@ def must_not_think(model: str, settings: Mapping[str, object], messages: Sequenc
         thinking = settings["thinking"]
         is_required = isinstance(thinking, Mapping) and thinking.get("type") == "enabled"
     else:
-        # ``reasoning_effort`` makes a model think before every answer. Only a model with adaptive thinking decides for
-        # itself.
+        # With ``reasoning_effort``, a model with adaptive thinking decides for itself whether to think. Any other model
+        # thinks before every answer.
         is_required = "reasoning_effort" in settings and not listed(model).get("supports_adaptive_thinking")
     since_asked = takewhile(lambda message: message["role"] != "user", reversed(messages))
     calling = next((message for message in since_asked if message.get("tool_calls")), None)

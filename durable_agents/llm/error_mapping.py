@@ -59,8 +59,8 @@ _OF_CONNECTION = frozenset({"TransportError", "ClientConnectionError", "ClientPa
 might use only one of them.
 """
 _VAGUE = frozenset({ErrorKind.NETWORK, ErrorKind.PROVIDER_5XX, ErrorKind.UNKNOWN})
-"""Kinds that say little about the cause of an error, so that the provider's codes and texts are examined, too. For an
-error within a stream, litellm invents a status, and the status leads to one of these kinds.
+"""Kinds that say little about the cause of an error. For these kinds, the provider's codes and texts are examined,
+too. litellm invents a status for an error within a stream, and this status leads to one of these kinds.
 """
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 """Matches a JSON escape of a character. litellm's errors contain the provider's JSON, in which non-Latin characters can

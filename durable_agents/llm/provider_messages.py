@@ -13,7 +13,9 @@ from durable_agents.llm.vendor_call_ids import CallIds
 from durable_agents.parts import LATE_RESULT, CallOutcome, Part, text_of
 
 CONTINUE_PROMPT = "Please go on where you stopped."
-"""Most models refuse a history that ends with an assistant message. This user message is added to such a history."""
+"""A user message that asks the model to continue. Most models refuse a history that ends with an assistant
+message, so this user message is added to the end.
+"""
 
 PAUSED_CONTENT = "pausedContent"
 """The metadata key for the content of an answer that Anthropic has paused. The content is a list of Anthropic's blocks,
@@ -22,14 +24,17 @@ added after it (Anthropic's documentation of ``pause_turn``).
 """
 
 _WANTS_REASONING_BACK = frozenset({"deepseek", "moonshot", "zai", "hosted_vllm", "openai"})
-"""Providers that get ``reasoning_content`` back in their messages with tool calls. DeepSeek and Kimi refuse a history
-without this field. Groq, Cerebras and Mistral refuse a history with this field. ``openai`` is here for other servers
-that use OpenAI's format. OpenAI itself never sends this field, and therefore never gets the field back.
+"""Providers that get the field ``reasoning_content`` back in assistant messages with tool calls.
+
+- DeepSeek and Kimi refuse a history without the field.
+- Groq, Cerebras and Mistral refuse a history with the field. Therefore, they are not in this set.
+- ``openai`` is in this set for other servers that use OpenAI's format. OpenAI itself never sends the field, so there is
+  nothing to send back to it.
 """
 
 _UNNAMEABLE = re.compile(r"[^a-zA-Z0-9_-]")
-"""Matches a character that is not allowed in a tool name. A model can make up a tool name with such a character. The
-provider then refuses a history that contains the name.
+"""Matches a character that is not allowed in a tool name. If a model makes up a name with this character, the provider
+refuses a history that contains the name.
 """
 
 
@@ -131,7 +136,9 @@ def step_messages(step: Step, *, model: str, ids: CallIds, max_result_bytes: int
 
 
 def _copy(message: Message) -> Message:
-    """Return a copy of the message. The project or litellm may change a message, but not the cached one."""
+    """Return a copy of the message, because the project or litellm can change what it gets. The cached message must
+    stay as it is.
+    """
     calls = message.get("tool_calls")
     if not calls:
         return {**message}
@@ -141,7 +148,7 @@ def _copy(message: Message) -> Message:
 def answer_message(step: Step, *, is_own: bool) -> Message:
     """Return the assistant message of a step, without its tool calls.
 
-    ``is_own`` means that the message is sent back to the family of models that wrote it. In that case, it includes the
+    With ``is_own``, the message goes back to a model of the family that wrote it. The message then includes the
     provider's own data, such as signatures, in the fields that litellm reads.
     """
     message: Message = {"role": "assistant", "content": text_of(step.parts) or None}

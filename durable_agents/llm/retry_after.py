@@ -39,8 +39,8 @@ _IN_TEXT = (
 _IETF = re.compile(r";\s*t=(\d+)")
 """Matches the seconds until the reset, in the header ``RateLimit`` (draft-ietf-httpapi-ratelimit-headers)."""
 FROM_EPOCH = 1e9
-"""A number above this value is a Unix time in seconds, not a duration. A number above a thousand times this value is a
-Unix time in milliseconds (OpenRouter).
+"""The limit between durations and Unix times. A number up to this value is a duration in seconds. A larger number is a
+Unix time in seconds. A number above a thousand times this value is a Unix time in milliseconds (OpenRouter).
 """
 
 
@@ -65,14 +65,13 @@ def requested_wait(headers: Mapping[str, str], text: str, *, now: datetime | Non
 def until_reset(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Return the seconds until rate limits are reset, or None if the headers do not say.
 
-    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and an IETF draft. A vendor has
-    several limits. Each limit has a header for its reset time, and usually another for its remaining amount.
+    The headers are those of OpenAI, Groq, Cerebras, Mistral, Anthropic, OpenRouter and an IETF draft. A vendor can have
+    several limits, each with headers of its own.
 
-    The result is the first of these times that is known:
-
-    - The time until all used-up limits are reset.
-    - The reset time of the most general limit without a remaining amount. Its header has the shortest name.
-    - The reset time in the IETF header ``RateLimit``.
+    - If limits are used up, return the time until all of these limits are reset.
+    - Otherwise, return the reset time of a limit without a header for the remaining amount. Of several limits, use the
+      most general one. Its header has the shortest name.
+    - Otherwise, return the reset time in the IETF header ``RateLimit``.
     """
     resets = {name: value for name, value in headers.items() if "ratelimit" in name and "reset" in name}
     known = {name: seconds for name, value in resets.items() if (seconds := _seconds(value, now=now)) is not None}

@@ -27,8 +27,8 @@ _SIGN_TYPES = frozenset({"ping", "keepalive", "keep-alive", "heartbeat"})
 class EventFilter:
     """Drops server-sent events that only keep the connection alive.
 
-    Each of the other lines is passed on when the line is complete. All line endings become line feeds. A binary body
-    passes through unchanged.
+    A line with content is passed on when it is complete. All line endings become line feeds. A binary body passes
+    through unchanged.
     """
 
     def __init__(self, note_error: Callable[[bytes], None]) -> None:
@@ -75,9 +75,10 @@ class EventFilter:
         return kept
 
     def _lines(self, line: bytes) -> Iterator[bytes]:
-        """Yield what to pass on when this line has been received: nothing, the line, or a held-back line and this line.
+        """Yield the lines to pass on after this line has been received.
 
-        The line with an event's name is held back until the event turns out to have content.
+        A line with an event's name is held back. It is passed on with the first line of the event's content, or dropped
+        if the event has no content.
         """
         if self._is_first:
             line, self._is_first = line.removeprefix(BYTE_ORDER_MARK), False

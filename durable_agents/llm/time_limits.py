@@ -22,7 +22,7 @@ from durable_agents.llm.sse_filter import MAX_ERROR_BYTES, EventFilter, is_error
 
 
 class Signals:
-    """The state of a connection: whether the server is alive, and whether it has sent an error."""
+    """The state of a model call: whether the server is alive, and whether the server has sent an error."""
 
     def __init__(self) -> None:
         self.error = ""
@@ -53,8 +53,8 @@ class Signals:
 
 
 LIMIT_SLACK = 0.02
-"""The timeout for a silent server is reset only when at least this fraction of it has passed. Therefore, the timeout
-can fire early, by up to this fraction of its length.
+"""The timeout for a silent server is not reset for every byte. It is reset only if at least this fraction of the
+timeout has passed since the last reset. Therefore, the timeout can fire early, by up to this fraction of its length.
 """
 
 

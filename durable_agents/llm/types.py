@@ -38,8 +38,8 @@ class Message(TypedDict, total=False):
     tool_calls: Sequence[MessageCall]
     tool_call_id: str
     thinking_blocks: Sequence[Block]
-    """``thinking_blocks``, ``provider_specific_fields`` and ``reasoning_content`` contain a vendor's own data. litellm
-    sends the data back to the vendor with the message.
+    """A vendor's own data, which litellm sends back to the vendor with the message. ``provider_specific_fields`` and
+    ``reasoning_content`` also contain a vendor's own data.
     """
     provider_specific_fields: Mapping[str, object]
     reasoning_content: str
@@ -58,7 +58,7 @@ class ModelRequest:
     agent: str = ""
     """The name of the agent that makes the call."""
     may_be_silent: bool = False
-    """Whether the answer may have neither text nor a tool call. It may if the model has already answered or called a
+    """Whether an answer without text and tool calls is valid. It is valid if the model has already answered or called a
     tool since the user's last message.
     """
 

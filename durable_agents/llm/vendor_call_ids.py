@@ -1,8 +1,8 @@
-"""Give the tool calls in a history ids that the model's vendor accepts.
+"""Choose ids for the tool calls in a history, so that the model's vendor accepts them.
 
 Mistral's models accept only ids that consist of nine letters and digits, even if another server runs them (Azure,
 Bedrock, OpenRouter). Some servers rename the models, so a model's name does not always show that Mistral made it. All
-other vendors also accept ids of nine letters and digits. Therefore, this module generates only such ids.
+other vendors also accept ids of nine letters and digits. Therefore, all new ids have this form.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class CallIds:
 def fitted(message: Message, model: str) -> Message:
     """Return the message with call ids that the model's vendor accepts.
 
-    Messages that the project has added can have ids that the vendor refuses. Such ids are replaced. A call and its
-    result get the same new id.
+    Messages that the project has added can have ids that the vendor refuses. This function replaces these ids. A call
+    and its result get the same new id.
     """
     made: Message = {**message}
     if calls := message.get("tool_calls"):

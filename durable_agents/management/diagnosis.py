@@ -378,7 +378,7 @@ DELIVERY_PROBLEMS = {
 
 
 def check_delivery() -> Iterator[Said]:
-    """Report the problems of live delivery to browsers that processes have counted in about the last two hours."""
+    """Report problems of live delivery to browsers, as counted by processes in about the last two hours."""
     reports = list(DeliveryReport.objects.using(database()).stored_within(DELIVERY_SECONDS))
     if not reports:
         yield "ok", "In the last hour, no process has counted anything about websockets and event streams.", ""
@@ -448,8 +448,8 @@ TRIES = {
 
 def _notices() -> list[Notice]:
     """Return the problems of living workers, from files on this machine and from the database."""
-    # Read the files too, because the database might have failed. In this case, workers cannot store their problems in
-    # the database, or this process cannot read it.
+    # Read the files too. If the database has failed, workers cannot store their problems in it, or this process cannot
+    # read them.
     found = {(notice.holder, notice.kind): notice for notice in posted(project=project())}
     with suppress(Error):
         for row in WorkerProblem.objects.using(database()).open(PROBLEM_SECONDS):
@@ -493,7 +493,7 @@ def check_workers() -> Iterator[Said]:
     facts = sweep_facts()
     sweeps = facts is not None and facts.has_run and not facts.is_late
     seen = 0
-    # django-q2 counts the clusters of all names together. Use its number only if all clusters have the same name.
+    # django-q2 counts the clusters of all names together. Use the count only if all clusters have the same name.
     if _clusters() == [default_cluster()] and not q_cluster().get("ALT_CLUSTERS"):
         with suppress(Exception):  # check_brokers reports the error
             seen = clusters_seen()
@@ -630,7 +630,7 @@ def _for_each_model(problem_with: Callable[[str], str], fine: str) -> Iterator[S
         return
     if config().model_door != "litellm":
         yield from _doors(agents)
-    # Skip agents with an API key or a server of their own. A server of their own might need no API key.
+    # Skip agents with an API key or a server in their settings. The server might need no API key.
     with_own_key = {"api_key", *OWN_SERVER}
     asked = [
         (agent, model) for agent in agents for model in agent.models if not with_own_key & set(agent.model_settings)

@@ -66,11 +66,13 @@ class TypeScript:
         return writer.write(schema)
 
     def _name_for(self, name: str, definitions: Mapping[str, object]) -> str:
-        """Return the name of a definition's TypeScript type. If another definition has the name, append a number."""
+        """Return the name of a definition's TypeScript type. If a different definition already has the name, append a
+        number.
+        """
         base = re.sub(r"\W", "_", name, flags=re.ASCII)
         base = base if _IDENTIFIER.fullmatch(base) and base not in _RESERVED else f"_{base}"
-        # Definitions of two schemas share a type only if they are equal, and if all definitions that they refer to are
-        # equal.
+        # Two schemas can define the same name. They share one type only if the definition, and all definitions that it
+        # refers to, are equal in both schemas.
         reached: dict[str, object] = {}
         waiting = [name]
         while waiting:
@@ -89,7 +91,7 @@ _RESERVED = {"Agents", "AgentName", "Tools"}
 
 
 class _Writer:
-    """Writes one schema as a TypeScript type. ``names`` has the type name of each definition in its ``$defs``."""
+    """Writes one schema as a TypeScript type. ``names`` maps each name in ``$defs`` to the name of its type."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.names = names

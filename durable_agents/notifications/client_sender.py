@@ -53,7 +53,7 @@ class Lane:
         self._arrived = asyncio.Event()
 
     def wake(self) -> None:
-        """Wake up ``next`` after a hint was added. Call this method on the sender's event loop."""
+        """Tell ``next`` that a hint was added. Call this method on the sender's event loop."""
         self._arrived.set()
 
     async def next(self) -> list[Hint]:

@@ -19,8 +19,8 @@ _publisher: Callable[[str, Message], None] | None = None
 
 
 SHARDS = 8
-"""The number of channel-layer groups. Each thread belongs to one of them, so that a worker sends the news of many
-threads in few messages, and a web process joins few groups.
+"""The number of channel-layer groups. Each group serves many chat threads. With few groups, a worker needs few messages
+for the changes of many threads, and a web process joins few groups.
 """
 
 
@@ -66,7 +66,7 @@ def layer_to_receive_from() -> Any:
 
     - For ``channels_redis``, this is a new layer object. The project's own object has a lock and a limited buffer,
       which the receiver must not share with the project's consumers.
-    - For any other layer, this is the project's own object, because the messages might be stored in the object itself.
+    - For any other layer, this is the project's own object. Some layers keep their messages in the object.
     """
     from channels import DEFAULT_CHANNEL_LAYER  # noqa: PLC0415 - as above
     from channels.layers import channel_layers, get_channel_layer  # noqa: PLC0415

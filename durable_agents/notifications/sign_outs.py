@@ -1,8 +1,8 @@
 """Tell web processes that somebody has signed out, or that an account has changed.
 
-Each session and each user has a topic: a UUID that is made from the session key or the user's id. To announce a change,
-this module sends the usual message about a changed chat thread, with the topic as the thread's id. Web processes follow
-the topics of their open connections (``live.sign_outs``).
+Each session and each user has a topic: a UUID that is made from the session key or the user's id. A topic is used like
+the id of a chat thread. To announce a change, this module sends the usual message about a changed chat thread, with the
+topic instead of the thread's id. Web processes follow the topics of their open connections (``live.sign_outs``).
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ def user_topic(user_id: object) -> UUID:
 
 
 def listen_here(topic: UUID, listener: Listener) -> None:
-    """When this process announces a change of the topic, call ``listener``. The call can come from any OS thread. This
-    function is used if the channel layer does not reach other processes.
+    """Call ``listener`` when this process announces a change of the topic. The call can come from any OS thread.
+
+    Use this function only if the channel layer does not reach other processes. If it does, web processes get the
+    announcements over the channel layer, and ``listener`` is not called.
     """
     _listeners.setdefault(topic, set()).add(listener)
 
@@ -68,8 +70,8 @@ def _announce(topic: UUID) -> None:
 
 def on_logged_out(*, request: object, **_: object) -> None:
     """Announce that the session of this request ends."""
-    # Django deletes the session only after this signal. When the announcement arrives, the session may still exist, so
-    # the receivers must not check whether it does.
+    # Django deletes the session only after this signal. The session may still exist when the announcement arrives, so
+    # the receivers must not check whether the session exists.
     session_key = getattr(getattr(request, "session", None), "session_key", None)
     if session_key:
         _announce(session_topic(session_key))

@@ -85,8 +85,8 @@ class WorkerSender:
             with self._news:
                 self._fails = problem is not None
                 self._told[cluster] = self._told[cluster] if problem else number
-                # If ``tell`` was called again while this task was being sent, send another task. This task might run
-                # too early to find the rows of the latest call.
+                # If ``tell`` was called again while this task was being sent, send another task. The sent task might
+                # run too early to find the rows of the latest call.
                 is_asked_again = self._asked[cluster] != number
                 is_old = time.monotonic() - self._since[cluster] > KEEP_SECONDS
                 if is_old if problem else not is_asked_again:

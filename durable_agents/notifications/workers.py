@@ -25,8 +25,8 @@ _answered_here: dict[str, Callable[[], None]] = {}
 
 
 def receive_notifications_here(cluster: str, wake: Callable[[], None] | None) -> None:
-    """From now on, notify ``cluster`` by calling ``wake`` in this process instead of using the queue. With None, use
-    the queue again.
+    """From now on, notify ``cluster`` by calling ``wake`` in this process instead of using the queue. If ``wake`` is
+    None, use the queue again.
     """
     if wake is None:
         _answered_here.pop(cluster, None)
@@ -56,8 +56,11 @@ def _notify(cluster: str) -> None:
 def notify_cluster(cluster: str) -> bool:
     """Put a notification into the cluster's queue. Return whether the queue contains a notification now. Never raises.
 
-    With a broker that is reached over a socket, this function can take a second. If the broker fails, the notification
-    is sent later. Further calls return immediately until the broker has recovered.
+    If the broker is reached over a socket:
+
+    - This function can take a second.
+    - If the broker fails, the notification is sent later. Until the broker has recovered, further calls return
+      immediately.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
 

@@ -161,8 +161,10 @@ class Follower:
         """How far the stored deltas of the open stream were read."""
 
     def read(self) -> Iterator[tuple[str, Chunk]]:
-        """Yield each new chunk with the cursor from which a client can continue after this chunk. Raises
-        ThreadNotFoundError. Raises InvalidCursorError if the initial position belongs to another thread.
+        """Yield each new chunk, together with the cursor from which a client can continue after the chunk.
+
+        Raises ThreadNotFoundError. The first read raises InvalidCursorError if the initial position is not a position
+        in this thread.
         """
         self._thread = thread = row_of(self.thread_id)
         if not self._has_begun:
@@ -219,8 +221,8 @@ class Follower:
                 yield from self._closed_step(row)
             elif row.message_id == self._at.message_id:
                 chunks = list(call_chunks(row, knows_7=self._knows_7))
-                # A changed tool call can have several chunks. Only the last chunk advances the cursor, so a client that
-                # resumes before it gets all of these chunks again.
+                # A changed tool call can have several chunks, but only the last chunk advances the cursor. A client
+                # that resumes from an earlier cursor gets all chunks of the tool call again.
                 yield from chunks[:-1]
                 self._at.rev = row.rev
                 yield from chunks[-1:]
@@ -254,7 +256,7 @@ class Follower:
         yield from self._advance(chunks)
 
     def _switch_to(self, stream: Stream) -> Iterator[Chunk]:
-        """Make this stream the current one. Yield the end of the step before, and the start of a new message."""
+        """Make this stream the current one. Yield chunks that end the previous step and start a new message, if any."""
         at = self._at
         if (stream.number, stream.message_id) == (at.number, at.message_id):
             return

@@ -22,8 +22,7 @@ class PersonalView:
 
     def person(self, user: User) -> Person | None:
         """Return what the caller is allowed to see of a user, or None if the caller may see nothing."""
-        # A project's policy may lack the method ``person``: it may be older than this method, and it does not have to
-        # inherit from our policy class.
+        # A project's policy may lack the method ``person``, because it does not have to inherit from our policy class.
         decide = getattr(policy(), "person", None)
         return person_of(user) if decide is None else decide(self._request, user, thread=self._thread)
 

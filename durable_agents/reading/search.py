@@ -37,7 +37,7 @@ class _Matches(Func):
 
 
 def threads_with_text(threads: ThreadQuerySet, text: str) -> ThreadQuerySet:
-    """Return those threads that contain the text in their title or messages. The text has at most ``MAX_SEARCH_CHARS``
+    """Filter ``threads`` by a text in the title or in the messages. The text has at most ``MAX_SEARCH_CHARS``
     characters.
     """
     in_text = _contains("text", text, threads)

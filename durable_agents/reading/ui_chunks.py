@@ -19,8 +19,8 @@ _NAMED_BY_PLACE = ("text-", "reasoning-")
 class Place(NamedTuple):
     """A place within a step.
 
-    ``part`` is the number of parts that have begun. ``offset`` says how much of the last part was sent: its beginning,
-    each of its characters and its end count 1 each.
+    ``part`` is the number of parts that have begun. ``offset`` says how much of the last of these parts was sent. It is
+    a sum: 1 for the beginning of the part, 1 for each character, and 1 for the end of the part.
     """
 
     part: int = 0
@@ -80,7 +80,7 @@ def step_chunks(parts: Iterable[Part]) -> Iterator[Chunk]:
         else:
             # For file, source and data parts, the chunk has the same form as the part.
             yield dict(part)
-    # The arguments come last, as in the deltas of a step. In the deltas, the arguments are complete only at the end.
+    # The arguments come last, because they also come last while a step is streamed: they are complete only at its end.
     for part in parts:
         if "toolCallId" in part:
             yield {"type": "tool-input-available", **_call_fields(part), "input": part.get("input")}

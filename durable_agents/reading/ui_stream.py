@@ -238,8 +238,8 @@ def first_answer_to(question: Message) -> Message | None:
 def _end_of(thread: Thread, answer: Message, *, knows_7: bool) -> list[Chunk]:
     """Return the last chunks of an answer that is followed by another answer.
 
-    A run can take in messages that the user sends before the answer is complete. The next answer then contains the
-    rest. In this case, clients get different chunks:
+    If the user sends messages while an answer is written, the run can take them in and continue in the next answer. In
+    this case, the chunks depend on the client:
 
     - Clients of version 7 get the user's messages and the finish reason ``interrupted``. They do not send another
       request automatically.

@@ -80,10 +80,13 @@ class CacheUse:
 
 
 def cache_use_by_model(*, within: timedelta, min_call_tokens: int) -> list[CacheUse]:
-    """Return one entry for each model that was called in the last ``within``, sorted by the model's name.
+    """Return one entry for each model, sorted by the model's name.
 
-    Only model calls with at least ``min_call_tokens`` input tokens count, because providers do not cache short inputs.
-    The first model call of a thread does not count. Model calls with estimated usage do not count either.
+    Only model calls that ended less than ``within`` ago count. These model calls do not count:
+
+    - the first model call of each thread
+    - model calls with fewer than ``min_call_tokens`` input tokens, because providers do not cache short inputs
+    - model calls with estimated usage
     """
     calls = Stream.objects.using(database()).filter(state=StreamState.FINISHED, usage_estimated=False, number__gt=1)
     recent = calls.filter(finished_at__gt=Now() - within, input_tokens__gte=min_call_tokens).exclude(model="")

@@ -62,7 +62,7 @@ def late_queues(now: datetime | None = None) -> list[str]:
     queues = {cluster or default_cluster() for cluster in schedules.values_list("cluster", flat=True)}
     if Conf.ORM:
         tasks = OrmQ.objects.using(Conf.ORM)
-        # A worker that takes a task sets ``lock`` to a time in the future.
+        # A task whose ``lock`` is in the future is running: a worker has taken it, and has set its ``lock``.
         running = tasks.filter(lock__gt=now)
         queues |= set(tasks.filter(lock__lt=late).values_list("key", flat=True))
         queues -= set(running.values_list("key", flat=True))

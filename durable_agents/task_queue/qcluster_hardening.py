@@ -71,7 +71,10 @@ class KernelLock:
         os.close(self._descriptor)
 
     def reset(self) -> None:
-        """Reset the lock in a forked child. The kernel lock is not inherited, so the ``RLock`` must be free, too."""
+        """Free the lock in a forked child.
+
+        The child does not inherit the kernel lock. It inherits a copy of the ``RLock``, which may be locked.
+        """
         self._threads = threading.RLock()
         self._depth = 0
 
@@ -110,10 +113,10 @@ class KernelLock:
 
 
 class WholeMessages(Connection):
-    """The reading end of a queue. A short message is taken as a whole. If the process is killed earlier, the message
-    stays in the queue for the next process.
+    """The reading end of a queue. It takes a short message as a whole.
 
-    A longer message is read in pieces, as from a pipe. The tasks of this package are short.
+    If a process is killed before it takes a short message, the message stays in the queue for the next process. A
+    longer message is read in pieces, as from a pipe. The tasks of this package are short messages.
     """
 
     SHORT_BYTES = 4096
@@ -292,12 +295,11 @@ def close_pools_first(cluster: type[MainProcess]) -> None:
 
 
 def exit_quietly_on_signals(cluster: type[MainProcess]) -> None:
-    """Patch django-q2's signal handler, so that a signal during the start ends the main process and the sentinel.
+    """Patch django-q2's signal handler, so that a signal during the start of a cluster ends its processes.
 
-    - In the sentinel, the patched handler ends the process immediately. The sentinel inherits this handler, and uses it
-      until it installs its own handlers.
-    - In the main process, the patched handler ends the process if no sentinel is running. django-q2's own handler would
-      ignore the signal.
+    - The main process ends if no sentinel is running. Without the patch, it would ignore the signal.
+    - The sentinel, which supervises the workers, ends immediately. It uses the main process's handler until it installs
+      its own handlers.
     """
     original_sig_handler = cluster.sig_handler
 

@@ -40,11 +40,11 @@ def schedule_sweep() -> None:
 def check_schedules_at_start(scheduler: Callable[..., None], broker: object) -> None:
     """Run the sweep, and all other due schedules, as soon as a cluster starts.
 
-    Without this function, django-q2 would first check its schedules half a minute after the start. ``agents_doctor``
-    recognises a running cluster by its sweep, and would not see the cluster until then.
+    Without this function, django-q2 would first check its schedules half a minute after the start. Until then,
+    ``agents_doctor`` would not see the cluster, because it recognises a running cluster by its sweep.
 
-    Missed sweeps are skipped. By default, django-q2 would make up for them, one every half minute. After a long pause,
-    the sweep would then stay overdue for a long time.
+    If several sweeps were missed, only one sweep runs. Without this function, django-q2 would run all missed sweeps,
+    one every half minute. After a long pause, the sweep would stay overdue for a long time.
     """
     from django_q.conf import Conf  # noqa: PLC0415 - django-q2 reads its settings at import
     from django_q.models import Schedule  # noqa: PLC0415 - needs the app registry

@@ -134,7 +134,7 @@ class _EagerWriter(DeltaWriter):
     """Stores all streamed chunks at each flush, without throttling."""
 
     def open(self, buffer: DeltaBuffer) -> None:
-        """Open the buffer without throttling."""
+        """Switch off throttling for a stream's buffer, and open the buffer."""
         buffer.throttle_seconds = 0
         super().open(buffer)
 
@@ -166,7 +166,7 @@ class _Outcome:
 
 
 class _InlineRuntime(Runtime):
-    """Calls sync functions in the test's OS thread. After the run has ended early, such a call raises ``_Over``."""
+    """Calls sync functions in the test's OS thread. If the run has ended early, each call raises ``_Over``."""
 
     def __init__(self, outcome: _Outcome) -> None:
         super().__init__()
@@ -328,7 +328,7 @@ class InlineEngine:
         """Store the text so far. If the step was stopped, or if another worker holds it now, end this attempt."""
         await self._env.writer.flush()
         await self._leases.drop_lost()
-        await asyncio.sleep(0)  # let the event loop cancel the task if the row was lost
+        await asyncio.sleep(0)  # if the attempt must end, its task is cancelled here
 
     def end(self, error: BaseException) -> NoReturn:
         """End the run with this error."""
@@ -377,7 +377,7 @@ class InlineEngine:
             return False
         first = min(waiting, key=lambda row: row.available_at)
         type(first)._default_manager.using(database()).filter(pk=first.pk).update(available_at=None)
-        # ``saved`` is negative if the row has become due in the meantime.
+        # The row may have become due in the meantime. Then ``saved`` is negative, and no time was skipped.
         saved: float = (instant(first.available_at) - instant(first.db_now)).total_seconds()
         self._skipped_seconds += max(0.0, saved)
         return True
@@ -403,7 +403,7 @@ def _committed(function: Callable[[], R]) -> tuple[R | None, BaseException | Non
 
 def _caught(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
     """Call the function, and return its value and its error. StopIteration and SystemExit become a RuntimeError."""
-    # Return errors, because a raised error would pass to another OS thread through a future. A future does not accept
+    # Return errors instead of raising them. A future takes the result to another OS thread, and a future cannot raise
     # StopIteration.
     try:
         return function(), None

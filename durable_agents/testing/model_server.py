@@ -1,7 +1,10 @@
 """Serve scripted answers over HTTP. The server runs on localhost and uses OpenAI's format for chat completions.
 
-In this process, the answer is chosen before the request is sent. The request's path contains a key, and the server
-finds the answer by this key. Requests from other processes use the path ``/v1`` and get the next answer of the script.
+Requests can come from this process and from other processes:
+
+- For a request from this process, the answer is chosen before the request is sent. The request's path contains a key,
+  by which the server finds the answer.
+- Requests from other processes use the path ``/v1`` and get the next answer of the script.
 
 OpenAI's API reference describes the format under "Chat completions".
 """
@@ -121,7 +124,7 @@ class ModelServer:
             self._held.pop(key, None)
 
     def pieces_for(self, path: str, body: JSONBody) -> list[Piece]:
-        """Return the pieces of the answer whose key is in the path. If it has no key, use the script's next answer."""
+        """Return the pieces of the answer whose key is in the path. Without a key, take the script's next answer."""
         held = self._held.get(path.strip("/").partition("/")[0])
         if held is not None:
             return held

@@ -173,8 +173,8 @@ _hosts: list[Host] = []
 
 @contextmanager
 def hosted_by(host: Host) -> Iterator[None]:
-    """Within the block, ``host`` calls the functions in scripted answers. If such a function fails, the host's run
-    ends.
+    """Within the block, let ``host`` call the functions in scripted answers. An error in a function ends the host's
+    run.
     """
     _hosts.append(host)
     try:
@@ -209,7 +209,7 @@ class _ScriptedDoor:
         """Do nothing, because a scripted model has nothing to load."""
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent]:
-        """Stream the next scripted answer. If the request's agent is not scripted, pass the request on."""
+        """Stream the next scripted answer. Requests of agents that are not scripted go to the earlier ModelDoor."""
         if not self._model.covers(request.agent):
             source = self._beside.stream(request)
         elif self._server is None:

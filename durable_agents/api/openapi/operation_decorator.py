@@ -20,7 +20,7 @@ Handler = TypeVar("Handler", bound=Callable[..., HttpResponseBase])
 class Gives:
     """The body of a response.
 
-    - ``shape``: a TypedDict for JSON, ``bytes`` for a file of any type, or ``str`` for text of this ``media_type``.
+    - ``shape``: a TypedDict for JSON, ``bytes`` for a file, or ``str`` for text.
     - ``paged``: whether the body is one page of a list of ``shape`` objects.
     - ``beside``: additional fields of a body that is ``paged``.
     """
@@ -37,9 +37,9 @@ class Operation:
 
     - ``action``: the name that policies use for the operation.
     - ``answers``: the response body for each success status; None for an empty response.
-    - ``sends``: whether the operation can start or influence a run. The setting ``THROTTLES`` limits the rate of these
-      requests. Creating a thread without a message does not count.
-    - ``raises``: errors of the operation, in addition to those that ``problems_of`` finds by itself.
+    - ``sends``: whether the operation can start or influence a run. If so, the rate ``sends`` of the setting
+      ``THROTTLES`` applies.
+    - ``raises``: the errors that ``problems_of`` cannot derive from the path and the input.
     """
 
     operation_id: str

@@ -270,8 +270,8 @@ def _field(name: str, schema: Schema, *, is_required: bool, place: str = "") -> 
 def _kind(schema: Schema) -> SafeString:
     """Return the type in words, or a link if the type is a named schema."""
     ending = " or null" if schema.get("nullable") else ""
-    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. If a field is nullable or has a description,
-    # drf-spectacular puts its ``$ref`` into ``allOf``.
+    # In OpenAPI 3.0, an object with a ``$ref`` cannot have other keys. If a field also needs other keys, such as
+    # ``nullable``, drf-spectacular puts the ``$ref`` into ``allOf``.
     named = next((inner["$ref"] for inner in (schema, *schema.get("allOf", ())) if "$ref" in inner), None)
     if named:
         name = named.removeprefix(_SHAPES)

@@ -71,7 +71,7 @@ _TAG_OF = {
     "threads": "Threads",
     "agents": "Agents",
 }
-"""The OpenAPI tag of each path segment. If a path has several of these segments, the first one in this dict counts."""
+"""The OpenAPI tags of paths, by path segment. If a path has several of these segments, the first entry here counts."""
 _OF_PATHS = {
     "agent": "The agent's name.",
     "attachment_id": "The attachment's id, from the response to its upload.",

@@ -84,8 +84,8 @@ class StreamingView(AgentsView):
     """A view with a streaming response."""
 
     slot: Slot | None = None
-    """One of the streaming responses that the caller may have open at the same time. A view that changes something
-    takes the slot before the change and sets this attribute. For all other views, ``stream`` takes the slot.
+    """The right to stream one response. A view that changes something takes the slot before the change and sets this
+    attribute. For all other views, ``stream`` takes the slot.
     """
 
     def check_server(self, request: Request) -> None:
@@ -230,8 +230,8 @@ class EventsView(StreamingView):
         thread = self.thread(request, thread_id)
         self.check_server(request)
         query = EventQuery.of(request)
-        # A browser sends the header Last-Event-ID when it reconnects. The header replaces the cursor in the URL. This
-        # cursor is outdated, because the browser reuses the URL of its first connection.
+        # A browser that reconnects sends the header Last-Event-ID, but repeats the URL of its first connection. Then
+        # the cursor in the URL is outdated, so prefer the header.
         last = request.headers.get("Last-Event-ID")
         position: str | None = last or query.get("cursor")
         try:
@@ -250,16 +250,14 @@ class EventsView(StreamingView):
 
 
 def _may_view(request: Request, thread: Thread, sign_in: SignIn) -> bool:
-    """Return whether the stream may continue. It must end when the user has signed out or may no longer see the
-    thread.
-    """
+    """Return whether the user is still signed in and may still view the thread. Otherwise, the stream must end."""
     user = sign_in.user_now()
     if user is None:
         return False
     request.user = user
     try:
-        # Look up the thread by its primary key. If the thread is deleted, another thread may get the id in the URL as
-        # its client_id.
+        # Look up the thread by its primary key. The id in the URL may be a client_id. After this thread is deleted, a
+        # new thread can get the same client_id.
         public_thread(request, thread.pk, "view")
     except DurableAgentsError:
         return False

@@ -99,7 +99,7 @@ class AttachmentListView(AgentsView):
 
 
 class _Meter(FileUploadHandler):
-    """An upload handler that stops as soon as the files are larger than allowed. The rest of the body is not read."""
+    """An upload handler that stops reading as soon as the files have more than ``max_bytes`` in total."""
 
     def __init__(self, request: HttpRequest, *, max_bytes: int) -> None:
         super().__init__(request)
@@ -108,7 +108,7 @@ class _Meter(FileUploadHandler):
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether the files are larger than allowed."""
+        """Whether the files have more than ``max_bytes`` in total."""
         return self.read_bytes > self.max_bytes
 
     def error(self) -> TooLargeError:

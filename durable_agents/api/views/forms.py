@@ -67,7 +67,7 @@ class PageRenderer(BaseRenderer):
 
 
 class FormView(AgentsView):
-    """The base class of views that receive forms. A view inherits from this class first, and then from a REST view."""
+    """The base class of views that receive forms. Each subclass also inherits from a REST view, its second base."""
 
     http_method_names = ["post", "options"]  # noqa: RUF012 - as in Django's View
     parser_classes = (FormParser,)
@@ -99,7 +99,7 @@ class FormView(AgentsView):
         return super().finalize_response(request, page, *args, **kwargs)
 
     def error_page(self, request: Request, error: Mapping[str, Any]) -> str:
-        """Return a page that says what is wrong, and contains the text that was not sent."""
+        """Return a page with the error message, and with the text that the user wrote."""
         code, detail = str(error.get("code", "")), str(error.get("detail", ""))
         context = {
             "texts": TEXTS | WITHOUT_SCRIPTS,
@@ -118,9 +118,10 @@ class FormView(AgentsView):
         return WITHOUT_SCRIPTS["encoding"] if code == "unsupported_media_type" else error_text(code, detail)
 
     def page_of_form(self, request: Request, *, new_thread: str | None = None) -> str:
-        """Return the URL of the page that contains the form, from the form's field ``next``. If this URL is missing or
-        belongs to another site, return the URL of the site's first page. For a new thread, add the query parameter
-        ``thread``.
+        """Return the URL of the page that contains the form, from the form's field ``next``.
+
+        If this URL is missing or belongs to another site, use the URL of the site's first page. For a new thread, add
+        its id as the query parameter ``thread``.
         """
         url, hosts = self.fields(request).get("next", ""), {request.get_host()}
         if not url_has_allowed_host_and_scheme(url, allowed_hosts=hosts, require_https=request.is_secure()):

@@ -64,8 +64,8 @@ class MessageListView(AgentsView):
         rows = Message.objects.filter(pk__in=[row.pk for row in page.rows]).defer("text")
         if not with_stream:
             return Response(page.envelope(view.mark(ui_messages(rows, show_person=view.person))))
-        # Ignore changes that are newer than the loaded thread. Otherwise, a step that has just been committed would be
-        # shown twice: as a committed step and as the open stream.
+        # Return the messages as they were when the thread was loaded. A step that has been committed since then would
+        # appear twice: as a committed step and as the open stream.
         messages, entry = fold_in(stream, ui_messages(rows, upto_rev=thread.rev, show_person=view.person))
         return Response(page.envelope(view.mark(messages)) | {"stream": asdict(entry) if entry else None})
 

@@ -26,7 +26,7 @@ class Source(Protocol):
 def repair_source(source: Source) -> None:
     """Make litellm parse Cohere's lines and events with the functions of this module."""
     source.chunk_parser = chunk_of
-    # ``Wire`` replaces ``source.chunk_parser`` later, so look it up for each line. The parameter must be named
+    # Look up ``source.chunk_parser`` for each line, because ``Wire`` replaces it later. The parameter must be named
     # ``chunk``, because litellm passes the line as a keyword argument.
     source.convert_str_chunk_to_generic_chunk = lambda chunk: source.chunk_parser(event_of(chunk))
 

@@ -59,8 +59,8 @@ def thoughts_and_text(delta: Delta) -> list[ModelEvent]:
             events.append(ReasoningSigned(metadata={"anthropic": {"signature": block["signature"]}}))
     if delta.content:
         events.append(TextDelta(text=delta.content))
-    # A signature from Google belongs either to the text or to a tool call. litellm stores the signatures of tool calls
-    # in the ids of the tool calls, so ignore them here.
+    # A signature from Google belongs either to the text or to a tool call. litellm stores the signature of a tool call
+    # in the call's id. Therefore, ignore the signatures here if the delta has tool calls.
     if google and not delta.tool_calls:
         events.append(TextSigned(metadata={"google": {"thoughtSignature": google[-1]}}))
     return events

@@ -69,8 +69,8 @@ class LiteLLMDoor:
         event loop at the same address would get the closed client.
         """
         if not library.cache_info().currsize:
-            # litellm is not loaded, so there is nothing to close. Do not import litellm here. ``library`` has not yet
-            # set the environment variable that prevents the download of litellm's price list.
+            # litellm is not loaded, so there is nothing to close. Do not import litellm here. Without the environment
+            # variable that ``library`` sets, the import would download litellm's price list.
             return
         cleanup = importlib.import_module("litellm.llms.custom_httpx.async_client_cleanup")
         await cleanup.close_litellm_async_clients()
@@ -82,10 +82,10 @@ class LiteLLMDoor:
 
 @cache
 def _warm() -> None:
-    """Make a model call that fails immediately, on a separate event loop. The call leaves no OS thread behind.
+    """Do in advance what litellm and the openai package do at the first model call.
 
-    At the first call, litellm and the openai package import a fifth of their modules and detect the platform. This
-    function makes the two packages do so in advance.
+    At the first call, they import a fifth of their modules and detect the platform. This function makes a call that
+    fails immediately. The call runs on a separate event loop and leaves no OS thread behind.
     """
     settings = {"api_base": f"http://127.0.0.1:{DISCARD_PORT}/v1", "api_key": "none", "timeout": 1}
     request = ModelRequest(model="openai/none", messages=[{"role": "user", "content": "Hello."}], settings=settings)
@@ -172,7 +172,7 @@ class _Source:
 
 
 def _end_early(response: Response) -> None:
-    """Make litellm read the remaining chunks through ``_Source``, to skip the work that litellm does for its own logs.
+    """Wrap the response's iterator in ``_Source``, so that litellm skips the work for its own logs.
 
     If the project has registered log callbacks with litellm, do nothing, because the callbacks need this work.
     """

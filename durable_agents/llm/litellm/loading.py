@@ -50,9 +50,9 @@ def library() -> Any:
 def avoid_look_ups() -> None:
     """Replace litellm's functions that look up a model's data and prompt template.
 
-    For some providers, litellm calls these functions before and after every model call. They make blocking requests to
-    huggingface.co or to a local server. For a local server, they use the default address and not the configured
-    address. Each replacement returns the value that litellm uses when such a request fails.
+    For some providers, litellm calls these functions before and after every model call. The functions make blocking
+    requests to huggingface.co or to a local server. They use the local server's default address, even if another
+    address is configured. Each replacement returns the value that litellm uses when the request fails.
     """
 
     def no_template(hf_model_name: str) -> dict[str, str]:

@@ -68,7 +68,8 @@ class Wire:
         owner, name = source, "chunk_parser"
         frame = getattr(source, "ag_frame", None)
         if frame is not None:
-            # For Bedrock, the source is a generator. The object with the parser is ``self`` in the generator's frame.
+            # For Bedrock, the source is a generator. The parser belongs to the object whose method created the
+            # generator: ``self`` in the generator's frame.
             owner, name = frame.f_locals.get("self"), "_chunk_parser"
         parse = getattr(owner, name, None)
         if not callable(parse):

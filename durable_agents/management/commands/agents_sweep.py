@@ -10,8 +10,8 @@ from durable_agents import engine
 
 
 class Command(BaseCommand):
-    """Releases the rows that dead workers held, and notifies workers of due rows. It is safe to run the command at any
-    time, and more than once.
+    """Releases the rows that dead workers held, and tells workers that other rows are due. The command can be run at
+    any time, and more than once.
     """
 
     help = "Reap the rows that dead workers held, and notify workers of due rows."
