@@ -171,7 +171,7 @@ class Streaming:
     With ``tool_input_deltas``, the arguments of tool calls are streamed too, while the model writes them.
     """
 
-    throttle_ms: int = 100
+    throttle_ms: int = 40
     tool_input_deltas: bool = False
 
 

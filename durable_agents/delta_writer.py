@@ -27,8 +27,8 @@ MAX_PAUSE_SECONDS = 0.35
 """The longest pause between two flushes, however slow the database is and however many streams are open."""
 
 SECONDS_PER_STREAM = 0.0035
-"""With many open streams, the interval between two flushes is this time for each stream. Each delta then contains several
-tokens, which costs less than a delta for each token.
+"""With many open streams, the interval between two flushes is this time for each stream. Each delta then contains
+several tokens, which costs less than a delta for each token.
 """
 
 FEW_STREAMS = 8
@@ -48,8 +48,15 @@ class DeltaBuffer:
     on_lost: Callable[[], None]
     seq: int = 0
     chunks: list[Chunk] = field(default_factory=list)
+    unconfirmed: Append | None = None
+    """The last delta, if it is not known whether the database has stored it. Later chunks come after this delta."""
     flushed_at: float = 0.0
     on_added: Callable[[], object] = lambda: None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether anything is left to store."""
+        return bool(self.chunks) or self.unconfirmed is not None
 
     def add(self, chunk: Chunk) -> None:
         """Clean a chunk and add it to the buffer. If it continues the buffer's last chunk, merge the two chunks."""
@@ -57,17 +64,25 @@ class DeltaBuffer:
         self.on_added()
 
     def is_due(self, now: float) -> bool:
-        """Return whether there are chunks to store and the throttle interval is over."""
-        return bool(self.chunks) and now - self.flushed_at >= self.throttle_seconds
+        """Return whether there is text to store and the throttle interval is over."""
+        return self.has_text and now - self.flushed_at >= self.throttle_seconds
 
     def take(self, now: float) -> Append:
-        """Empty the buffer, and return its chunks as the next delta to store."""
-        chunks, self.chunks, self.flushed_at = self.chunks, [], now
+        """Return the next delta to store: an unconfirmed delta again, or a new delta with the chunks of the buffer."""
+        self.flushed_at = now
+        if self.unconfirmed is not None:
+            append, self.unconfirmed = self.unconfirmed, None
+            return append
+        chunks, self.chunks = self.chunks, []
         return Append(claim=self.claim, seq=self.seq, chunks=chunks)
 
     def put_back(self, append: Append) -> None:
-        """Put the chunks of a delta that could not be stored back to the beginning of the buffer."""
-        self.chunks = [*append.chunks, *self.chunks]
+        """Keep a delta that may not be stored, to store it again.
+
+        Despite the error, the delta may be in the database. The database then refuses the second try. Therefore, no
+        chunk is added to the delta, because the chunk would be lost.
+        """
+        self.unconfirmed = append
 
     def frame(self, append: Append) -> Frame:
         """Return the stored delta as a frame for browsers."""
@@ -112,8 +127,7 @@ class DeltaWriter:
     async def run(self) -> None:
         """Flush in an endless loop. While few model calls are running, flush as soon as there are chunks.
 
-        After each flush, pause for ``flush_seconds``. After a slow flush, pause for twice the duration of the flush. No
-        pause is longer than ``MAX_TICK_SECONDS``.
+        ``pause_seconds`` decides how long to wait between two flushes.
         """
         while True:
             # With many model calls, do not flush at the first chunk. The flush would store only little text, and the
@@ -123,12 +137,19 @@ class DeltaWriter:
             self._added.clear()
             started = time.monotonic()
             await self.flush()
-            took = time.monotonic() - started
-            # When the database is slow, write less often. Each write then has more text.
-            await asyncio.sleep(min(max(self._flush_seconds, 2 * took), MAX_TICK_SECONDS))
+            await asyncio.sleep(self.pause_seconds(time.monotonic() - started))
             # Some chunks may be left, because they were throttled or could not be stored. Flush them next time.
-            if any(buffer.chunks for buffer in self._buffers.values()):
+            if any(buffer.has_text for buffer in self._buffers.values()):
                 self._added.set()
+
+    def pause_seconds(self, took: float) -> float:
+        """Return how long to pause after a flush that took ``took`` seconds.
+
+        Flushes begin ``flush_seconds`` apart. The interval is longer if many streams are open, or if the database is
+        slow. Each flush then stores more text.
+        """
+        interval = max(self._flush_seconds, SECONDS_PER_STREAM * len(self._buffers))
+        return min(max(interval - took, 2 * took), MAX_PAUSE_SECONDS)
 
     async def flush(self) -> None:
         """Store the chunks of all buffers that are due, in one transaction."""
@@ -147,8 +168,7 @@ class DeltaWriter:
                 self.close(append.claim)
                 buffer.on_lost()
             else:
-                # Try again with the next flush. The delta may be in the database already, despite the error. The
-                # ``seq`` stays the same, so the database does not store the delta twice.
+                # Try again with the next flush.
                 buffer.put_back(append)
 
     async def _store(self, batch: Sequence[Append]) -> tuple[set[UUID], set[UUID]]:

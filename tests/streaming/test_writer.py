@@ -4,6 +4,7 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
+from django.db import IntegrityError, OperationalError
 
 from durable_agents.delta_writer import DeltaBuffer, DeltaWriter
 from durable_agents.lifecycle import Claim
@@ -16,7 +17,7 @@ class Database:
     def __init__(self) -> None:
         self.groups = []
         self.stored = {}
-        self.refused, self.lost, self.busy = set(), set(), set()
+        self.refused, self.lost, self.busy, self.unconfirmed = set(), set(), set(), set()
         self.while_storing = None
 
     async def run(self, append, batch):
@@ -30,8 +31,11 @@ class Database:
         kept = [item for item in batch if item.claim.row_id not in self.lost | self.busy]
         for item in kept:
             rows = self.stored.setdefault(item.claim.row_id, {})
-            assert item.seq not in rows
+            if item.seq in rows:
+                raise IntegrityError("This stream has a delta with this number.")
             rows[item.seq] = list(item.chunks)
+        if self.unconfirmed & set(self.groups[-1]):
+            raise OperationalError("The connection broke during COMMIT.")
         return {item.claim.row_id for item in kept}, self.lost & set(self.groups[-1])
 
     def text(self, row_id):
@@ -143,7 +147,41 @@ async def test_a_delta_that_could_not_be_stored_is_offered_again(writer, databas
     database.refused = set()
     say(buffer, "two")
     await writer.flush()
+    await writer.flush()
     assert database.text(buffer.claim.row_id) == "One two"
+
+
+async def test_text_after_a_delta_whose_commit_was_not_confirmed_is_not_lost(writer, database, published, stream):
+    """The database has the delta, and refuses it at the second try."""
+    buffer = stream("One ")
+    database.unconfirmed = {buffer.claim.row_id}
+    await writer.flush()
+    assert published == []
+    database.unconfirmed = set()
+    say(buffer, "two")
+    await writer.flush()
+    await writer.flush()
+    assert database.text(buffer.claim.row_id) == "One two"
+    sent = [chunk.get("delta") for frame in published for chunk in frame["chunks"]]
+    assert sent == [None, "One ", "two"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "took", "pause"),
+    [
+        (1, 0, 0.05),
+        (1, 0.008, 0.042),  # flushes begin 50 ms apart
+        (1, 0.1, 0.2),  # a slow database
+        (1, 5, 0.35),
+        (40, 0.02, 0.12),
+        (1000, 0.1, 0.35),
+    ],
+)
+async def test_the_pause_between_flushes_grows_with_streams_and_with_their_time(database, streams, took, pause):
+    writer = DeltaWriter(run=database.run, publish=lambda *_: None, flush_seconds=0.05)
+    for _ in range(streams):
+        writer.open(DeltaBuffer(claim=claim(), message="m", throttle_seconds=0, on_lost=lambda: None))
+    assert writer.pause_seconds(took) == pytest.approx(pause)
 
 
 async def test_a_stream_that_somebody_locks_waits_for_the_next_tick(writer, database, stream):
