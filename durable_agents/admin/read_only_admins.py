@@ -65,9 +65,10 @@ class ReadOnlyAdmin(ModelAdmin[Row]):
         return not is_own and super().has_delete_permission(request, obj)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, object] | None = None) -> HttpResponse:
-        """Show the list. Users who may view tool calls also get a link to the inbox of waiting calls."""
-        may_see = request.user.has_perm("durable_agents.view_toolcall")
-        context = {"waiting": waiting().count()} if may_see else {}
+        """Show the list. Users who may open the inbox of waiting calls also get a link to it."""
+        user = request.user
+        may_open = user.has_perm("durable_agents.view_toolcall") or user.has_perm("durable_agents.change_toolcall")
+        context = {"waiting": waiting().count()} if may_open else {}
         return super().changelist_view(request, {**context, **(extra_context or {})})
 
     def history_view(

@@ -102,6 +102,7 @@ def test_the_lists_lead_to_the_inbox_and_say_how_many_wait(reader, staff, approv
         shown = html(reader.get(listing(model)))
         assert re.search(rf'href="{reverse(INBOX)}".*da-count">1<', shown)
     assert reverse(INBOX) not in html(staff("view_thread").get(listing(Thread)))
+    assert reverse(INBOX) in html(staff("change_toolcall").get(listing(ToolCall)))
 
 
 def test_a_full_inbox_costs_as_many_queries_as_a_short_one(reader, agent, owner):
