@@ -541,8 +541,8 @@ def _timeouts_of(setting: str) -> list[float | None]:
 
 
 def layer_timeouts(alias: str) -> Iterator[CheckMessage]:
-    """Check the timeouts of a channel layer. A read of ``channels_redis``'s core layer blocks for up to five seconds; a
-    shorter timeout would close silent websockets.
+    """Check the socket timeouts of a channel layer. ``channels_redis``'s core layer waits up to five seconds for each
+    message. With a shorter socket timeout, this wait would end with an error and close the websocket.
     """
     timeouts = _timeouts_of(f'CHANNEL_LAYERS["{alias}"]')
     hint = _paste(

@@ -229,7 +229,8 @@ To find out whether a row is due, use ``is_due`` instead, because the clocks tha
 def is_due() -> Q:
     """Return a filter for pending rows that can be claimed now.
 
-    A row that is due at once has no ``available_at``. A stored time could still be in the future on a slower clock.
+    A row that is due at once has no ``available_at``. No time is stored for it, because the time could still be in the
+    future by the clock of another machine.
     """
     return Q(available_at__isnull=True) | Q(available_at__lte=Now())
 

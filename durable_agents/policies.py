@@ -37,7 +37,7 @@ from durable_agents.metadata_and_context import json_object
 from durable_agents.models import Attachment, Thread, ThreadQuerySet, ToolCall, ToolCallStatus
 from durable_agents.parts import attachment_id
 from durable_agents.strictjson import JSON, is_storable, is_uuid
-from durable_agents.tool_call_permissions import is_left_to, may_set_time, meets_all
+from durable_agents.tool_call_permissions import may_set_time, meets_all, meets_condition
 
 ALLOWED_WITHOUT_AGENT = frozenset({"view", "stop", "export", "delete"})
 """The actions on a thread that do not need its agent. They are possible after the agent has been removed."""
@@ -384,8 +384,8 @@ def _is_allowed(request: Asker, call: ToolCall, action: str, *, left_to: str | N
         who,
         is_staff=getattr(request.user, "is_staff", False),
         owns=lambda: owns(request, thread),
-        # For ``server``, ``is_left_to`` returns False, because nobody may perform the action over the API.
-        is_left=lambda condition: is_left_to(_user_row(request.user), condition, call, option=option),
+        # For ``server``, ``meets_condition`` returns False, because nobody may perform the action over the API.
+        meets_other=lambda condition: meets_condition(_user_row(request.user), condition, call, option=option),
     )
 
 

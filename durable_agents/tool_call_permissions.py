@@ -23,19 +23,19 @@ def conditions_of(who: str) -> list[str]:
     return who.split(AND)
 
 
-def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], is_left: Callable[[str], bool]) -> bool:
+def meets_all(who: str, *, is_staff: bool, owns: Callable[[], bool], meets_other: Callable[[str], bool]) -> bool:
     """Return whether a person meets all conditions in ``who``, a stored value of ``approved_by`` or ``answered_by``.
 
-    ``owns`` returns whether the person owns the thread. ``is_left`` checks all conditions except ``owner`` and
-    ``staff``.
+    ``owns`` is called for the condition ``owner``. ``meets_other`` is called for each condition that is neither
+    ``owner`` nor ``staff``.
     """
     return all(
-        is_staff or (condition == "owner" and owns()) if condition in {"owner", "staff"} else is_left(condition)
+        is_staff or (condition == "owner" and owns()) if condition in {"owner", "staff"} else meets_other(condition)
         for condition in conditions_of(who)
     )
 
 
-def is_left_to(user: User | None, condition: str, call: ToolCall, *, option: str) -> bool:
+def meets_condition(user: User | None, condition: str, call: ToolCall, *, option: str) -> bool:
     """Return whether this user meets one condition of the tool's option ``approved_by`` or ``answered_by``.
 
     ``option`` is the name of the option. ``user`` is None for a visitor. The conditions are:
@@ -63,7 +63,7 @@ def may_decide(by: Actor, call: ToolCall, *, option: str) -> bool:
 
     - ``staff``: staff users.
     - ``owner``: staff users and the thread's owner. A thread without an owner belongs to all callers with its scope.
-    - ``other``, a permission name, or ``function``: only users who meet this condition (see ``is_left_to``).
+    - ``other``, a permission name, or ``function``: only users who meet this condition (see ``meets_condition``).
     - ``server``: nobody.
     - several conditions, joined by " and ": only users who meet all of them.
     """
@@ -72,7 +72,7 @@ def may_decide(by: Actor, call: ToolCall, *, option: str) -> bool:
         getattr(call, option),
         is_staff=getattr(by.user, "is_staff", False),
         owns=lambda: bool(by.scope == thread.scope if thread.owner_id is None else by.user_id == thread.owner_id),
-        is_left=lambda condition: is_left_to(by.user, condition, call, option=option),
+        meets_other=lambda condition: meets_condition(by.user, condition, call, option=option),
     )
 
 
@@ -92,10 +92,10 @@ def may_answer_as_staff(user: User | None, call: ToolCall, *, option: str) -> bo
     """Return whether this member of staff may approve the tool call or add its result in the admin.
 
     ``option`` is ``approved_by`` for an approval, and ``answered_by`` for a result. Every member of staff meets the
-    conditions ``owner``, ``staff`` and ``server``. All other conditions are checked by ``is_left_to``.
+    conditions ``owner``, ``staff`` and ``server``. All other conditions are checked by ``meets_condition``.
     """
     return all(
-        condition in {"owner", "staff", "server"} or is_left_to(user, condition, call, option=option)
+        condition in {"owner", "staff", "server"} or meets_condition(user, condition, call, option=option)
         for condition in conditions_of(getattr(call, option))
     )
 

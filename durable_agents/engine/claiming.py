@@ -17,7 +17,7 @@ from durable_agents.crashpoints import crashpoint
 from durable_agents.engine.held import HeldRows
 from durable_agents.engine.runtime import Runtime
 from durable_agents.engine.tool_slots import ToolName, ToolSlots
-from durable_agents.lifecycle import Claim, Ending, HandOver, Suspects
+from durable_agents.lifecycle import Claim, Ending, HandOver, SuspectRule
 
 CLAIM_BATCH = 8
 """The maximum number of rows of each kind in one claim. The number is small, so that workers that start together share
@@ -175,9 +175,9 @@ class Claimer:
         if not await self._suspects_are_waiting():
             return 0
         if not self._held:
-            kinds = [lifecycle.TRIED_BEFORE, lifecycle.FIRST_ACCUSED]
+            kinds = [lifecycle.TRIED_BEFORE, lifecycle.NEW_SUSPECTS]
         elif all(row.has_settled for row in self._held):
-            kinds = [lifecycle.CROWD, lifecycle.impatient()]
+            kinds = [lifecycle.MANY_NEW_SUSPECTS, lifecycle.impatient()]
         else:
             return 0
         for suspects in kinds:
@@ -185,7 +185,7 @@ class Claimer:
                 return won
         return 0
 
-    async def _claim(self, *, streams: int, tools: int, suspects: Suspects | None = None) -> int:
+    async def _claim(self, *, streams: int, tools: int, suspects: SuspectRule | None = None) -> int:
         # Reserve the slots during the query. A concurrent commit of this process must not claim rows for the same
         # slots.
         self._reserved_streams += streams

@@ -28,4 +28,4 @@ class Environment:
     callbacks: CallbackRunner
     progress: ProgressReports
     put_off: Callable[[float], None]
-    """A function that keeps this process running for some seconds, until a row is due that is scheduled for a retry."""
+    """A function that keeps this process running for some more seconds. After this time, a row is due for a retry."""

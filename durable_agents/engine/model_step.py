@@ -373,7 +373,7 @@ def _next_attempt(
 ) -> tuple[int, float] | None:
     """Return the number of the next attempt and the delay in seconds. Return None if there is no next attempt.
 
-    ``models`` is the number of models, or 0 if no model was called.
+    ``models`` is the number of models that the agent can use. If no model was called, it is 0.
     """
     if isinstance(decision, Fail):
         return None

@@ -34,7 +34,7 @@ class Attempts:
 
     @property
     def are_failing(self) -> bool:
-        """Whether the last attempt has failed or is still running."""
+        """Whether the last attempt has not succeeded: it has failed, or it is still running."""
         return self._failing_since is not None
 
     def begin(self) -> None:

@@ -57,8 +57,8 @@ def _blame(worker: Worker, blamed: Claim | None) -> Claim | None:
     """Record which row blocks the event loop, and return the claim of this row. If the process ends, only this row
     becomes a suspect (a row whose earlier workers died).
 
-    ``blamed`` is the claim that was recorded before, or None. It is not recorded again. If no blocking row is found,
-    ``blamed`` is returned.
+    ``blamed`` is the claim that the previous call recorded, or None. If the same row still blocks, nothing is recorded.
+    If no row blocks, return ``blamed``.
     """
     claim = None
     try:

@@ -72,13 +72,13 @@ from durable_agents.lifecycle.call_signing import is_signed
 from durable_agents.lifecycle.callback_dispatch import usage_of
 from durable_agents.lifecycle.claims import (
     ANY_SUSPECT,
-    CROWD,
-    FIRST_ACCUSED,
+    MANY_NEW_SUSPECTS,
+    NEW_SUSPECTS,
     TRIED_BEFORE,
     Append,
     Claim,
     RowKind,
-    Suspects,
+    SuspectRule,
     append_deltas,
     blame,
     claim,
@@ -158,10 +158,10 @@ from durable_agents.lifecycle.worker_problems import note_problem, project, try_
 
 __all__ = [
     "ANY_SUSPECT",
-    "CROWD",
     "EXPIRY_GRACE_SECONDS",
-    "FIRST_ACCUSED",
+    "MANY_NEW_SUSPECTS",
     "MAX_TIMEOUT_SECONDS",
+    "NEW_SUSPECTS",
     "TICKET_SECONDS",
     "TOOL_CHANGED",
     "TRIED_BEFORE",
@@ -180,7 +180,7 @@ __all__ = [
     "RowKind",
     "Spent",
     "StepOutcome",
-    "Suspects",
+    "SuspectRule",
     "ThreadHeldError",
     "add_message",
     "add_tool_error",

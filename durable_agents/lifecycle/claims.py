@@ -74,7 +74,7 @@ PATIENCE_SECONDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suspects:
+class SuspectRule:
     """Which suspects (rows whose earlier workers died) a worker may claim, and how many."""
 
     wanted: Q
@@ -83,14 +83,14 @@ class Suspects:
     """Whether the rule is for a process that holds no other row. A death counts towards ``CRASH_LIMIT`` only if the
     dead process held a single row.
     """
-    of_few: int = 1
-    """How many suspects to claim if at most ``FEW_SUSPECTS`` suspects are due."""
-    of_many: int = 1
-    """How many suspects to claim if more than ``FEW_SUSPECTS`` suspects are due."""
+    limit_if_few: int = 1
+    """The number of rows to claim if at most ``FEW_SUSPECTS`` of them are due."""
+    limit_if_many: int = 1
+    """The number of rows to claim if more than ``FEW_SUSPECTS`` of them are due."""
 
     def take(self, waiting: int) -> int:
-        """Return how many suspects to claim if ``waiting`` suspects are due."""
-        return self.of_many if waiting > FEW_SUSPECTS else self.of_few
+        """Return how many of the due rows to claim. ``waiting`` is the number of due rows."""
+        return self.limit_if_many if waiting > FEW_SUSPECTS else self.limit_if_few
 
     @staticmethod
     def choose(due: DueRows, limit: int) -> list[UUID]:
@@ -104,36 +104,36 @@ class Suspects:
         return list(ordered[: FEW_SUSPECTS + 1 if limit else 0])
 
 
-_FIRST_ACCUSED = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HURRIED_TRIALS)
-ANY_SUSPECT = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES))
+_NEW_SUSPECTS = Q(crashes=SUSPECT_CRASHES, lonely_crashes=0, clearances__lt=HURRIED_TRIALS)
+ANY_SUSPECT = SuspectRule(wanted=Q(crashes__gte=SUSPECT_CRASHES))
 _TRIED = Q(crashes__gt=SUSPECT_CRASHES) | Q(lonely_crashes__gt=0) | Q(clearances__gte=HURRIED_TRIALS)
-TRIED_BEFORE = Suspects(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
+TRIED_BEFORE = SuspectRule(wanted=Q(crashes__gte=SUSPECT_CRASHES, lonely_crashes__lt=HURRIED_TRIALS) & _TRIED)
 """Suspects (rows whose earlier workers died) that must run alone in their next trial.
 
 - Selected: suspects whose worker died in an earlier trial, and suspects that survived ``HURRIED_TRIALS`` trials.
 - Left out: suspects that were the only row of ``HURRIED_TRIALS`` dead workers.
 """
-FIRST_ACCUSED = Suspects(wanted=_FIRST_ACCUSED, of_many=TRIED_TOGETHER)
+NEW_SUSPECTS = SuspectRule(wanted=_NEW_SUSPECTS, limit_if_many=TRIED_TOGETHER)
 """Suspects (rows whose earlier workers died) that have not had a trial since they became suspects.
 
 If many suspects are due, most of them are probably harmless: another row of the same workers was the cause. Several
 suspects are therefore tried together in one process. If this process dies too, each suspect is tried alone.
 """
-CROWD = Suspects(wanted=_FIRST_ACCUSED, is_alone=False, of_few=0, of_many=TRIED_TOGETHER)
-"""The suspects of ``FIRST_ACCUSED``, for a process that also holds other rows. If more than ``FEW_SUSPECTS`` of them
-are due, the process claims up to ``TRIED_TOGETHER`` of them. Otherwise, it claims none.
+MANY_NEW_SUSPECTS = SuspectRule(wanted=_NEW_SUSPECTS, is_alone=False, limit_if_few=0, limit_if_many=TRIED_TOGETHER)
+"""A rule for a process that also holds other rows. If more than ``FEW_SUSPECTS`` suspects (rows whose earlier workers
+died) of ``NEW_SUSPECTS`` are due, the process claims up to ``TRIED_TOGETHER`` of them. Otherwise, it claims none.
 """
 
 
-def impatient() -> Suspects:
+def impatient() -> SuspectRule:
     """Return the rule for suspects (rows whose earlier workers died) that have waited too long for an idle process. A
     process may claim these suspects while it holds other rows.
 
     Suspects that were the only row of a dead worker are left out.
     """
-    first = _FIRST_ACCUSED & due_for(PATIENCE_SECONDS)
+    first = _NEW_SUSPECTS & due_for(PATIENCE_SECONDS)
     again = Q(crashes=SUSPECT_CRASHES + 1, lonely_crashes=0) & due_for(2 * PATIENCE_SECONDS)
-    return Suspects(wanted=first | again, is_alone=False, of_few=TRIED_TOGETHER, of_many=TRIED_TOGETHER)
+    return SuspectRule(wanted=first | again, is_alone=False, limit_if_few=TRIED_TOGETHER, limit_if_many=TRIED_TOGETHER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def claim(
     streams: int,
     tools: int,
     code: Code,
-    suspects: Suspects | bool = False,
+    suspects: SuspectRule | bool = False,
 ) -> list[Claim]:
     """Claim rows of these pools that are due. Return at most ``streams`` claims of model calls and ``tools`` claims of
     tool calls.

@@ -65,8 +65,8 @@ held is probably not the cause. There is a limit, because calls of one bad tool 
 time, again and again.
 """
 MORE_EXCUSES_ALONE = 10
-"""How many deaths, in addition to ``MOST_EXCUSES``, are excused for a row that runs alone. If its worker dies, no other
-row is harmed.
+"""For a row that runs alone in its worker, the limit ``MOST_EXCUSES`` is higher by this number, because the death of
+this worker harms no other row.
 """
 
 

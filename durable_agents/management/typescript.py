@@ -57,7 +57,7 @@ class TypeScript:
         return f"{_comment(str(tool.description), '      ')}      {_key(tool.name)}: {{\n{lines}      }};\n"
 
     def type_of(self, schema: Mapping[str, object]) -> str:
-        """Return the TypeScript type of a whole schema, and store the types of the definitions in its ``$defs``."""
+        """Return the TypeScript type of a schema. Also keep a type for each definition in the schema's ``$defs``."""
         found = schema.get("$defs")
         definitions: Mapping[str, object] = found if isinstance(found, Mapping) else {}
         writer = _Writer({name: self._name_for(name, definitions) for name in definitions})

@@ -1,4 +1,4 @@
-"""Convert a step to UI message chunks. The deltas of a step and the committed step result in the same chunks.
+"""Convert a step to UI message chunks. The chunks are the same before and after the commit of the step.
 
 A *place* says how much of a step a client has received. It counts parts and characters. It does not count deltas,
 because the deltas are deleted when the step is committed.

@@ -37,7 +37,7 @@ _STATES = {
     "output-error": "failed",
     "output-denied": "denied",
 }
-"""The key in ``TEXTS`` for each state of a tool call. In all other states, the tool call is shown as running."""
+"""States of a tool call and their keys in ``TEXTS``. A tool call in any other state is shown as running."""
 
 
 def shown_thread(request: HttpRequest, thread: Thread | UUID | str | None) -> Thread | None:

@@ -150,12 +150,12 @@ class _Outcome:
         """
 
     def note(self, error: BaseException) -> None:
-        """End the run because of this error. Only the first error is kept."""
+        """End ``run_until_idle`` because of this error. If there are several errors, keep the first one."""
         self.error = self.error or error
         self.wake()
 
     def end(self, error: BaseException) -> NoReturn:
-        """End the run because of this error, by raising ``_Over``."""
+        """End ``run_until_idle`` because of this error, by raising ``_Over``."""
         self.note(error)
         raise _Over from error
 
@@ -331,7 +331,7 @@ class InlineEngine:
         await asyncio.sleep(0)  # if the attempt must end, its task is cancelled here
 
     def end(self, error: BaseException) -> NoReturn:
-        """End the run with this error."""
+        """End ``run_until_idle`` with this error."""
         self.outcome.end(error)
 
     async def _claim_due(self) -> int:

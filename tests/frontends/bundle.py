@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.frontends.snippets import (
@@ -14,13 +15,13 @@ from tests.frontends.snippets import (
     DESK_BUILD,
     HOOK,
     HOOK_MAIN,
+    PACK,
     SVELTE,
     USE_CHAT,
     VUE,
 )
 from tests.packaging.projects import ROOT, Project
 
-PACKAGE = ROOT / "durable_agents" / "static" / "durable_agents"
 MODULES = ROOT / "node_modules"
 TARGET = 'const target = document.getElementById("chat");'
 """The element of the page, which names the thread."""
@@ -62,9 +63,11 @@ def missing() -> str:
 
 
 def packed(folder: Path) -> Path:
-    """Return the tarball that would be published."""
-    [facts] = json.loads(npm("pack", "--json", "--ignore-scripts", "--pack-destination", str(folder), cwd=PACKAGE))
-    return folder / facts["filename"]
+    """Pack the package with the command of the how-to, and return the tarball."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run("bash", "-euc", PACK, cwd=folder, PATH=path)
+    [tarball] = folder.glob("django-durable-agents-*.tgz")
+    return tarball
 
 
 def bundle(folder: Path, out: Path) -> str:

@@ -29,7 +29,7 @@ USE_CHAT, CHAT_MAIN = blocks(HOWTO, "useChat", "jsx")
 COMPLETE = "A complete page with useChat"
 COMPLETE_PAGE, COMPLETE_MAIN = blocks(HOWTO, COMPLETE, "jsx")
 DESK = {
-    "frontend/vite.config.js": blocks(HOWTO, COMPLETE, "js")[0],
+    "frontend/vite.config.mjs": blocks(HOWTO, COMPLETE, "js")[0],
     "frontend/main.jsx": COMPLETE_MAIN,
     "frontend/chat.jsx": COMPLETE_PAGE,
     "desk/templates/desk/chat.html": blocks(HOWTO, COMPLETE, "html")[0],
@@ -37,7 +37,10 @@ DESK = {
     "mysite/urls.py": f"\nfrom desk.views import chat\n\n{blocks(HOWTO, COMPLETE, 'python')[1]}",
 }
 """The files of an app whose page is the complete one; the lines for the last are added to it."""
-DESK_BUILD = blocks(HOWTO, COMPLETE, "sh")[0]
+INSTALL, DESK_BUILD = blocks(HOWTO, COMPLETE, "sh")
+[HOOK_INSTALL] = blocks(HOWTO, "React hooks", "sh")
+PACK = INSTALL.splitlines()[0]
+"""The command that packs the npm package."""
 [ASSISTANT_UI] = blocks(HOWTO, "assistant-ui", "jsx")
 [VUE], [SVELTE] = (blocks(HOWTO, "Without React", language) for language in ("vue", "svelte"))
 

@@ -51,6 +51,8 @@ def page(chromium: Any, site: str, session: Any) -> Iterator[Any]:
     yield visit.open("about:blank", user=None, storage_state=session)
     visit.close()
     visit.forgive(r"413 .*/agents/chat\?")  # a test sends a message that is too long
+    visit.forgive(r"404 .*/agents/threads/nobodys/")  # a test opens a chat that is not there
+    visit.forgive(r"ERR_INTERNET_DISCONNECTED")  # a test takes the page offline
     visit.forgive(r"404 .*/favicon\.ico")  # a new project has none
     assert visit.complaints == []
 
@@ -152,6 +154,46 @@ def test_the_complete_page_shows_several_threads(page: Any):
     before.click()
     expect_said(page, "Heard: One.")
     assert page.get_by_text("Heard: Two.").count() == 0
+
+
+def test_the_complete_page_has_the_threads_own_id_in_its_address(page: Any):
+    """As another user needs it, who has not given the ``client_id``."""
+    page.goto("/try/complete/")
+    page.get_by_role("textbox").fill("Whose id?")
+    page.get_by_role("textbox").press("Enter")
+    expect_said(page, "Heard: Whose id?")
+    newest = page.evaluate("async () => (await (await fetch('/agents/threads/')).json()).results[0]")
+    assert newest["client_id"] != newest["id"]
+    page.wait_for_url(f"**#{newest['id']}", timeout=PATIENCE_MS)
+
+
+def test_the_complete_page_shows_no_form_for_a_chat_that_is_not_there(page: Any):
+    """A message would begin another chat with this id."""
+    from playwright.sync_api import expect
+
+    page.goto("/try/complete/#nobodys")
+    expect(page.get_by_role("alert")).to_have_text("This chat cannot be shown.", timeout=PATIENCE_MS)
+    expect(page.get_by_role("textbox")).to_have_count(0)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("textbox")).to_be_visible()
+
+
+def test_the_complete_page_keeps_its_list_without_a_connection(page: Any):
+    """A list that cannot be loaded throws nothing."""
+    from playwright.sync_api import expect
+
+    page.goto("/try/complete/")
+    page.get_by_role("textbox").fill("Lost list.")
+    page.get_by_role("textbox").press("Enter")
+    expect_said(page, "Heard: Lost list.")
+    chosen = page.locator("nav button[aria-current=true]")
+    expect(chosen).to_have_count(1)
+    page.route("**/agents/threads/", lambda route: route.abort("internetdisconnected"))
+    with page.expect_event("requestfailed"):
+        page.get_by_role("textbox").fill("And again.")
+        page.get_by_role("textbox").press("Enter")
+    expect_said(page, "Heard: And again.")
+    expect(chosen).to_have_count(1)
 
 
 def test_the_complete_page_keeps_the_text_of_a_refused_message(page: Any):

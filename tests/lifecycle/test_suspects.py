@@ -190,23 +190,23 @@ def few(agent, worker):
 
 
 def test_of_few_suspects_one_at_a_time_is_on_trial(few, worker):
-    [claim] = worker.claim(suspects=lifecycle.FIRST_ACCUSED)
+    [claim] = worker.claim(suspects=lifecycle.NEW_SUSPECTS)
     assert stream_of(claim).is_alone
-    assert Worker(holder="busy").claim(suspects=lifecycle.CROWD) == []
+    assert Worker(holder="busy").claim(suspects=lifecycle.MANY_NEW_SUSPECTS) == []
 
 
 def test_of_many_suspects_some_are_on_trial_together(many, worker):
     """Most of them have only stood beside each other."""
-    claims = worker.claim(suspects=lifecycle.FIRST_ACCUSED)
+    claims = worker.claim(suspects=lifecycle.NEW_SUSPECTS)
     assert len(claims) == 4
     assert not Stream.objects.filter(is_alone=True).exists()
-    assert len(Worker(holder="busy").claim(suspects=lifecycle.CROWD)) == 4
+    assert len(Worker(holder="busy").claim(suspects=lifecycle.MANY_NEW_SUSPECTS)) == 4
 
 
 @override_settings(DURABLE_AGENTS={"CRASH_LIMIT": 1})
 def test_whoever_dies_on_trial_together_is_alone_the_next_time(many, worker):
     """That death ends none of them."""
-    claims = worker.claim(suspects=lifecycle.FIRST_ACCUSED)
+    claims = worker.claim(suspects=lifecycle.NEW_SUSPECTS)
     die(worker)
     ids = {claim.thread_id for claim in claims}
     assert set(Stream.objects.open().filter(thread__in=ids).values_list("crashes", "lonely_crashes")) == {(3, 0)}
@@ -230,7 +230,7 @@ def test_a_suspect_that_has_died_alone_waits_for_a_process_without_other_rows(th
     Stream.objects.update(pending_since="2020-01-01T00:00Z")
     busy = Worker(holder="busy")
     assert busy.claim(suspects=lifecycle.impatient()) == []
-    assert busy.claim(suspects=lifecycle.CROWD) == []
+    assert busy.claim(suspects=lifecycle.MANY_NEW_SUSPECTS) == []
     assert worker.claim(suspects=lifecycle.TRIED_BEFORE)
 
 
@@ -241,7 +241,7 @@ def test_one_that_was_cleared_after_a_death_alone_goes_before_others_all_the_sam
     lifecycle.clear(on_trial(worker))
     die(worker)
     accuse(worker, deaths=1)
-    assert worker.claim(suspects=lifecycle.FIRST_ACCUSED) == []
+    assert worker.claim(suspects=lifecycle.NEW_SUSPECTS) == []
     assert worker.claim(suspects=lifecycle.TRIED_BEFORE)
 
 

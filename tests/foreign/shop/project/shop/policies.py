@@ -8,7 +8,7 @@ class OrganisationPolicy(OwnerPolicy):
         organisation = getattr(request.user, "organisation_id", None)
         return queryset.filter(scope=str(organisation)) if organisation else queryset.none()
 
-    def allows(self, request, action, *, agent, thread=None, tool_call=None):
+    def allows(self, request, action, *, agent=None, thread=None, tool_call=None):
         if action == "delete" and thread is not None:
             return thread.owner_id is None or thread.owner_id == request.user.pk
         return getattr(request.user, "organisation_id", None) is not None
