@@ -79,8 +79,8 @@ class OwnerPolicy:
     ) -> bool:
         """Return whether the caller may perform ``action``.
 
-        If the agent has been removed from the code, ``agent`` is a stand-in with the same name. The actions are: create,
-        view, send, stop, resume, edit, fork, delete, add_tool_result, approve or export.
+        If the agent has been removed from the code, ``agent`` is a stand-in with the same name. The actions are:
+        create, view, send, stop, resume, edit, fork, delete, add_tool_result, approve or export.
         """
         return bool(request.user.is_authenticated)
 

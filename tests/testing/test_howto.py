@@ -3,9 +3,12 @@
 import re
 import sys
 import unittest
+from decimal import Decimal
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import TestCase
 from django.urls import path
@@ -14,6 +17,7 @@ from durable_agents import ToolContext, create_thread, get_thread, testing, tool
 from durable_agents.agents import registry
 from durable_agents.llm import ModelRequest
 from tests.architecture.sources import ROOT
+from tests.policies.documented import SupportDeskPolicy
 from tests.project.models import Booking
 from tests.testing.shop import opened
 
@@ -42,11 +46,11 @@ class Payment:
 
 
 @tool(after_crash="retry")
-def refund(ctx: ToolContext, order_id: int) -> str:
+def refund(ctx: ToolContext, order: int, amount: Decimal) -> str:
     """Pay an order back."""
     Order.refunded = True
     Booking.objects.get_or_create(name=ctx.idempotency_key)
-    return "refunded 20"
+    return f"refunded {amount}"
 
 
 @pytest.fixture
@@ -99,13 +103,21 @@ def test_the_example_of_a_tool_as_a_function_runs(names):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_approval_example_runs(names):
-    """From Python and over REST."""
+def test_the_approval_example_runs(names, monkeypatch):
+    """From Python and over REST, with the policy of the other page."""
+    content_type = ContentType.objects.create(app_label="shop", model="refund")
+    Permission.objects.create(content_type=content_type, codename="approve_refund", name="Can approve refunds")
+    shop = {name: ModuleType(name) for name in ("shop", "shop.models", "shop.policies")}
+    shop["shop.models"].Refund = Payment
+    shop["shop.policies"].SupportDeskPolicy = SupportDeskPolicy
+    for name, module in shop.items():
+        monkeypatch.setitem(sys.modules, name, module)
 
-    @tool(name="refund", needs_approval=True)
-    def refund_if_approved(order_id: int) -> str:
+    @tool(name="refund", needs_approval=True, approved_by=("shop.approve_refund", "other"))
+    def refund_if_approved(order: int, amount: Decimal) -> str:
         """Pay an order back."""
-        return "refunded 20"
+        Booking.objects.create(name=str(order))
+        return f"refunded {amount}"
 
     registry.remove("support")
     with opened(name="support", tools=[refund_if_approved], public=True):
@@ -144,7 +156,7 @@ def test_the_webhook_example_runs(names, settings, monkeypatch):
     settings.ROOT_URLCONF, settings.WEBHOOK_SECRET = urls, "secret"
     registry.remove("support")
     with opened(name="support", tools=[ask_the_warehouse]):
-        run_cases(WEBHOOK, names)
+        run_cases(WEBHOOK, names, count=2)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -170,7 +182,7 @@ def test_the_answer_that_knows_late_outcomes_calls_the_tool_once(names):
         names["answer"](ModelRequest(model="x", messages=messages))
         for messages in ([asked], [asked, {"role": "tool", "content": "waits"}], [asked, late])
     ]
-    assert answers == [testing.calls("refund", order_id=7), "I have asked a colleague.", "It is done."]
+    assert answers == [testing.calls("refund", order=7, amount="20"), "I have asked a colleague.", "It is done."]
 
 
 @pytest.mark.django_db

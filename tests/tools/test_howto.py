@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.template import RequestContext, Template
 from django.test import Client
@@ -34,10 +36,10 @@ def blocks(page: str) -> list[str]:
 
 
 AN_AGENT, ITS_THREAD, _ = blocks("README.md")
-FIND_ORDERS, EXPORT, CHARGE, INQUIRY, WAREHOUSE, WEBHOOK, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks(
+FIND_ORDERS, EXPORT, CHARGE, INQUIRY, WAREHOUSE, WEBHOOK, ITS_URL, PICK_A_DATE, FROM_SCHEMAS, TICKET = blocks(
     "docs/howto/tools.md"
 )
-REFUND_AND_PAY, DECISIONS, INBOX, TELL_STAFF = blocks("docs/howto/approvals.md")
+REFUND_AND_PAY, DECISIONS, APPROVERS, INBOX, REFUND_MODEL, REFUND_TOOL, TELL_STAFF = blocks("docs/howto/approvals.md")
 
 
 @dataclass
@@ -236,6 +238,88 @@ def test_the_webhook_answers_every_delivery_without_a_server_error(owner, inquir
     assert run_on(call).result == {"in_stock": 3}
     durable_agents.delete_thread(call.thread)
     assert delivered(3) == 404
+
+
+def test_the_webhook_has_a_secret_and_a_url(monkeypatch):
+    views = ModuleType("shop.views")
+    views.stock_counted = lambda request: None
+    monkeypatch.setitem(sys.modules, "shop.views", views)
+    monkeypatch.setenv("WEBHOOK_SECRET", "secret")
+    space = run_example(ITS_URL, urlpatterns=[])
+    assert space["WEBHOOK_SECRET"] == "secret"
+    assert [(str(one.pattern), one.callback) for one in space["urlpatterns"]] == [("webhook/", views.stock_counted)]
+
+
+@pytest.fixture
+def refund_permission():
+    """Create the permission that a migration of the page's app creates."""
+    with isolate_apps("tests.project"):
+        meta = run_example(REFUND_MODEL, __name__="tests.project.models")["Refund"]._meta
+    [(codename, name)] = meta.permissions
+    content_type = ContentType.objects.create(app_label="shop", model="refund")
+    return Permission.objects.create(content_type=content_type, codename=codename, name=name)
+
+
+@pytest.fixture
+def refund_waits(monkeypatch, django_user_model, refund_permission):
+    """Return a call of the page's tool, whose requester has the permission, too, and the refunds that it pays."""
+    paid = []
+    refunds = SimpleNamespace(create=lambda **facts: paid.append(facts))
+    monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
+    monkeypatch.setitem(sys.modules, "shop.models", ModuleType("shop.models"))
+    sys.modules["shop.models"].Refund = SimpleNamespace(objects=refunds)
+    run_example(REFUND_TOOL, __package__="shop")
+    ada = django_user_model.objects.create_user("ada", is_staff=True)
+    ada.user_permissions.set([refund_permission])
+    with ScriptedModel(calls("refund", order=7, amount="20")):
+        thread = create_thread("support", prompt="Refund order 7.", owner=ada)
+        run_until_idle()
+    return ToolCall.objects.select_related("thread").get(thread=thread, status="approval_requested"), paid
+
+
+def test_the_group_of_approvers_may_do_all_that_the_page_says_in_the_admin(refund_waits, django_user_model):
+    """The requester may not, as a member of the group either."""
+    call, paid = refund_waits
+    group = run_example(APPROVERS)["approvers"]
+    bob = django_user_model.objects.create_user("bob", is_staff=True)
+    group.user_set.add(bob, call.thread.owner)
+    for user, is_allowed in ((call.thread.owner, False), (bob, True)):
+        client = Client()
+        client.force_login(user)
+        inbox = "/admin/durable_agents/toolcall/inbox/"
+        listed = client.get("/admin/durable_agents/thread/").content.decode()
+        assert inbox in listed
+        approve = f"/admin/durable_agents/toolcall/{call.pk}/approve/"
+        for page in (inbox, f"/admin/durable_agents/thread/{call.thread_id}/change/"):
+            html = client.get(page).content.decode()
+            assert "refund" in html
+            assert (approve in html) is is_allowed, page
+        client.post(approve, {"reason": "Talked to her."})
+        call.refresh_from_db()
+        assert (call.approval_decided_by == bob) is is_allowed
+    assert run_on(call).status == "completed", call.error
+    assert paid == [{"order": 7, "amount": Decimal(20)}]
+
+
+def test_a_colleague_with_the_permission_approves_over_rest_by_the_id_of_the_thread(
+    refund_waits, refund_permission, django_user_model, settings
+):
+    """If the policy shows them the thread."""
+    call, paid = refund_waits
+    bob = django_user_model.objects.create_user("bob")
+    bob.user_permissions.set([refund_permission])
+
+    def approved_by(user: Any) -> int:
+        client = Client()
+        client.force_login(user)
+        url = f"/agents/threads/{call.thread_id}/tool-calls/{call.tool_call_id}/approve/"
+        return int(client.post(url, {"reason": "Talked to her."}, content_type="application/json").status_code)
+
+    assert approved_by(bob) == 404
+    settings.DURABLE_AGENTS = {"POLICY": "tests.policies.documented.SupportDeskPolicy"}
+    assert [approved_by(user) for user in (call.thread.owner, bob, bob)] == [403, 200, 409]
+    assert run_on(call).status == "completed", call.error
+    assert paid == [{"order": 7, "amount": Decimal(20)}]
 
 
 def test_the_inbox_lists_and_decides_what_the_user_may_decide(settings, rf, django_user_model):
