@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {test} from "node:test";
+import {isDeepStrictEqual} from "node:util";
 
 import {DefaultChatTransport} from "ai6";
 import {Chat} from "ai6-react";
@@ -137,14 +138,15 @@ test("the thread of a new chat is known before the end of the first response", {
 test("a retry takes the old error away before its answer, however late the thread is loaded", {timeout: 10_000}, async () => {
   let thread = {id: "t1", status: "failed", is_running: false, error: {code: "auth", message: "It failed."}};
   let isLate = false;
-  const shown = [];
+  const shown = []; // a load that brings the same state again is none of this test's concern
+  const show = (state) => isDeepStrictEqual(state, shown.at(-1)) || shown.push(state);
   const fetch = async (url, init) => {
     if (init.method === "POST") return (isLate = true), streamed({type: "start", messageId: "m2"}, {type: "finish"});
     if (url !== "/agents/threads/t1/") return loads[url]();
     if (isLate) await new Promise((resolve) => setTimeout(resolve, 50));
     return Response.json(thread);
   };
-  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onThread: ({status, error}) => shown.push([status, error?.code])});
+  const chat = createChat({Chat, DefaultChatTransport, id: "t1", fetch, onThread: ({status, error}) => show([status, error?.code])});
   await chat.load();
   thread = {...thread, status: "completed", error: null};
   await chat.sendMessage();
